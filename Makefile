@@ -1,0 +1,41 @@
+# Everything runs in .venv, which each target makes for itself when it is missing or out of date.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format clean
+
+help: ## show this help
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+install: $(READY) ## make .venv with the program and every extra
+
+# torch and torchvision are resolved together, so that they come from one index and fit each other.
+# A Python without ensurepip still makes a venv; its own pip then installs into it.
+$(READY): pyproject.toml
+	$(PYTHON) -m venv $(VENV) || $(PYTHON) -m venv --without-pip $(VENV)
+	@echo "installing torch and torchvision: several GB, a few minutes on a slow line" >&2
+	if $(BIN)/python -m pip --version >/dev/null 2>&1; \
+	  then $(BIN)/python -m pip install --quiet --editable '.[dev]'; \
+	  else $(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[dev]'; fi
+	touch $@
+
+demo: $(READY) ## run the main job on pictures and a tokenizer it makes itself
+	$(BIN)/entropy-cli demo
+
+test: $(READY) ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: $(READY) ## ruff, mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(READY) ## ruff format and fix
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## remove .venv and caches
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,66 @@
+"""Standard errors by deleting one group of images at a time, groups of unequal size allowed."""
+
+import math
+
+from torch import Tensor
+
+
+def jackknife_variance(value: Tensor, deleted_G: Tensor, images_G: Tensor) -> Tensor:
+    """Variance of an estimate from its values with each group deleted.
+
+    Args:
+        value: the estimate from all images, float64, any shape (...).
+        deleted_G: the estimate without group g, (G, ...); rows of empty groups are not read.
+        images_G: images in each group, int64; at least two groups must not be empty.
+
+    Returns:
+        float64, (...).
+
+    Source:
+        Busing, Meijer & van der Leeden, Delete-m jackknife for unequal m, Statistics and Computing 9
+        (1999), eq. 8-9: with h = n / n_g, pseudo-values h value - (h - 1) deleted.
+    """
+    used = images_G > 0
+    size_G = images_G[used].double()
+    share_G = (size_G / size_G.sum()).view(-1, *[1] * value.ndim)
+    deleted_G = deleted_G[used]
+    h_G = 1 / share_G
+    jackknifed = len(size_G) * value - ((1 - share_G) * deleted_G).sum(0)
+    pseudo_G = h_G * value - (h_G - 1) * deleted_G
+    return ((pseudo_G - jackknifed).square() / (h_G - 1)).mean(0)
+
+
+def t_quantile(degrees: int, central: float = 0.95) -> float:
+    """Half-width of the central interval of Student's t, in standard errors.
+
+    Args:
+        degrees: degrees of freedom, at least 1.
+        central: probability inside the interval.
+
+    Source:
+        Abramowitz & Stegun 26.7.3 and 26.7.4 (finite sums), inverted by bisection.
+
+    >>> round(t_quantile(31), 4)
+    2.0395
+    """
+    low, high = 0.0, 1.0
+    while _central_probability(high, degrees) < central:
+        high *= 2
+    while high - low > 1e-12 * high:
+        middle = (low + high) / 2
+        if _central_probability(middle, degrees) < central:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def _central_probability(t: float, degrees: int) -> float:
+    angle = math.atan(t / math.sqrt(degrees))
+    sine, cosine = math.sin(angle), math.cos(angle)
+    odd = degrees % 2
+    term, total = (cosine if odd else 1.0), 0.0
+    for k in range(1, degrees // 2 + 1):
+        total += term
+        term *= cosine**2 * (2 * k - 1 + odd) / (2 * k + odd)
+    return 2 / math.pi * (angle + sine * total) if odd else sine * total

@@ -1,0 +1,58 @@
+"""What is reported: the quantities, and one estimate of one of them. Imports no torch."""
+
+import math
+from dataclasses import dataclass
+
+QUANTITIES = (
+    "assignment_entropy",
+    "marginal_entropy",
+    "mutual_information",
+    "unigram_entropy",
+    "varentropy",
+)
+
+UNDERSAMPLED = "undersampled: a lower bound"
+ONE_GROUP = "no error: the images fall into fewer than two groups"
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """One estimated quantity, in nats per token unless its name says otherwise.
+
+    Attributes:
+        value: the bias-corrected estimate, or `plug_in` where no correction is valid.
+        plug_in: the quantity of the accumulated sums as they are.
+        se: standard error by the delete-a-group jackknife, None with fewer than two groups.
+        ci95: 95 % interval, value -+ t se; None where `value` is only a bound or se is None.
+        estimator: how `value` was formed.
+        note: why something is None.
+    """
+
+    value: float
+    plug_in: float
+    se: float | None
+    ci95: tuple[float, float] | None
+    estimator: str
+    note: str | None = None
+
+    @property
+    def is_bound(self) -> bool:
+        """Whether the value is only a lower bound, for want of images."""
+        return self.note is not None and "lower bound" in self.note
+
+
+def perplexity(entropy: Estimate) -> Estimate:
+    """Exponential of an entropy: the number of equally likely codes that would have it.
+
+    The interval is the entropy's carried over, so it is not symmetric; the standard error is that of
+    the linear approximation.
+    """
+    value = math.exp(entropy.value)
+    return Estimate(
+        value=value,
+        plug_in=math.exp(entropy.plug_in),
+        se=None if entropy.se is None else value * entropy.se,
+        ci95=None if entropy.ci95 is None else (math.exp(entropy.ci95[0]), math.exp(entropy.ci95[1])),
+        estimator=f"exp of {entropy.estimator}",
+        note=entropy.note,
+    )

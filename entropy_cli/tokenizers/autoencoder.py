@@ -1,0 +1,149 @@
+"""The convolutional encoder that VAR shares with latent diffusion's VQ autoencoders.
+
+Module names are those of the published checkpoints, and every size is read off the shapes of the weights,
+so that a state dict loads strictly or not at all. Inference only.
+
+Source:
+    FoundationVision/VAR models/basic_vae.py, itself after CompVis/latent-diffusion.
+"""
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+# Not visible in the weights: the same in every published checkpoint of this layout.
+NORM_GROUPS = 32
+NORM_EPS = 1e-6
+
+
+def _norm(channels: int) -> nn.GroupNorm:
+    return nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS)
+
+
+def conv_like(weight_shape: tuple[int, ...], stride: int = 1) -> nn.Conv2d:
+    """A convolution with bias whose size keeps the picture's, from the shape of its weight."""
+    out_channels, in_channels, kernel, _ = weight_shape
+    padding = kernel // 2 if stride == 1 else 0
+    return nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding)
+
+
+class ResnetBlock(nn.Module):
+    """norm, SiLU, convolution, twice, around a shortcut."""
+
+    def __init__(self, shapes: Shapes, name: str) -> None:
+        super().__init__()
+        self.norm1 = _norm(shapes[f"{name}.conv1.weight"][1])
+        self.conv1 = conv_like(shapes[f"{name}.conv1.weight"])
+        self.norm2 = _norm(shapes[f"{name}.conv2.weight"][1])
+        self.conv2 = conv_like(shapes[f"{name}.conv2.weight"])
+        shortcut = shapes.get(f"{name}.nin_shortcut.weight")
+        self.nin_shortcut = conv_like(shortcut) if shortcut else nn.Identity()
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        h_BChw = self.conv1(functional.silu(self.norm1(x_BChw), inplace=True))
+        h_BChw = self.conv2(functional.silu(self.norm2(h_BChw), inplace=True))
+        return self.nin_shortcut(x_BChw) + h_BChw
+
+
+class AttnBlock(nn.Module):
+    """Self-attention of one head over the grid, around a shortcut."""
+
+    def __init__(self, shapes: Shapes, name: str) -> None:
+        super().__init__()
+        self.norm = _norm(shapes[f"{name}.qkv.weight"][1])
+        self.qkv = conv_like(shapes[f"{name}.qkv.weight"])
+        self.proj_out = conv_like(shapes[f"{name}.proj_out.weight"])
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        qkv_BlC = self.qkv(self.norm(x_BChw)).flatten(2).transpose(1, 2)
+        q_BlC, k_BlC, v_BlC = qkv_BlC.chunk(3, dim=2)
+        h_BlC = functional.scaled_dot_product_attention(q_BlC, k_BlC, v_BlC)
+        return x_BChw + self.proj_out(h_BlC.transpose(1, 2).reshape(x_BChw.shape))
+
+
+class Downsample(nn.Module):
+    """Half the size: stride 2 after padding right and below only."""
+
+    def __init__(self, weight_shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.conv = conv_like(weight_shape, stride=2)
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        return self.conv(functional.pad(x_BChw, (0, 1, 0, 1)))
+
+
+class Level(nn.Module):
+    """The blocks of one resolution, and the way down to the next."""
+
+    def __init__(self, shapes: Shapes, name: str) -> None:
+        super().__init__()
+        blocks = range(count(shapes, f"{name}.block.{{}}.conv1.weight"))
+        self.block = nn.ModuleList(ResnetBlock(shapes, f"{name}.block.{j}") for j in blocks)
+        attended = [j for j in blocks if f"{name}.attn.{j}.qkv.weight" in shapes]
+        self.attn = nn.ModuleList(AttnBlock(shapes, f"{name}.attn.{j}") for j in attended)
+        downsample = shapes.get(f"{name}.downsample.conv.weight")
+        self.downsample = Downsample(downsample) if downsample else None
+
+    def forward(self, h_BChw: Tensor) -> Tensor:
+        for j, block in enumerate(self.block):
+            h_BChw = block(h_BChw)
+            if len(self.attn):
+                h_BChw = self.attn[j](h_BChw)
+        return h_BChw if self.downsample is None else self.downsample(h_BChw)
+
+
+class Middle(nn.Module):
+    """The blocks at the lowest resolution; attention only where the checkpoint has it."""
+
+    def __init__(self, shapes: Shapes, name: str) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(shapes, f"{name}.block_1")
+        attended = f"{name}.attn_1.qkv.weight" in shapes
+        self.attn_1 = AttnBlock(shapes, f"{name}.attn_1") if attended else nn.Identity()
+        self.block_2 = ResnetBlock(shapes, f"{name}.block_2")
+
+    def forward(self, h_BChw: Tensor) -> Tensor:
+        return self.block_2(self.attn_1(self.block_1(h_BChw)))
+
+
+class Encoder(nn.Module):
+    """From pictures in [-1, 1] to a grid `downsampling` times smaller."""
+
+    def __init__(self, shapes: Shapes, name: str = "encoder") -> None:
+        super().__init__()
+        self.conv_in = conv_like(shapes[f"{name}.conv_in.weight"])
+        levels = range(count(shapes, f"{name}.down.{{}}.block.0.conv1.weight"))
+        self.down = nn.ModuleList(Level(shapes, f"{name}.down.{i}") for i in levels)
+        self.mid = Middle(shapes, f"{name}.mid")
+        self.norm_out = _norm(shapes[f"{name}.conv_out.weight"][1])
+        self.conv_out = conv_like(shapes[f"{name}.conv_out.weight"])
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels on the side of one latent."""
+        return 2 ** sum(level.downsample is not None for level in self.down)
+
+    def forward(self, x_B3HW: Tensor) -> Tensor:
+        h_BChw = self.conv_in(x_B3HW)
+        for level in self.down:
+            h_BChw = level(h_BChw)
+        h_BChw = self.mid(h_BChw)
+        out_BChw: Tensor = self.conv_out(functional.silu(self.norm_out(h_BChw), inplace=True))
+        return out_BChw
+
+
+def count(shapes: Shapes, pattern: str) -> int:
+    """How many of pattern.format(0), pattern.format(1), ... are there, without a gap."""
+    i = 0
+    while pattern.format(i) in shapes:
+        i += 1
+    return i
+
+
+def pixels_to_pm1(img_B3HW: Tensor) -> Tensor:
+    """From uint8 to float32 in [-1, 1], as 2 (x / 255) - 1."""
+    return img_B3HW.to(torch.float32).div_(255).mul_(2).sub_(1)

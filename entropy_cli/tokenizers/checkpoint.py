@@ -1,0 +1,135 @@
+"""Opening checkpoints: the only place that does, and it never runs what a file contains.
+
+Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is never loaded.
+"""
+
+import hashlib
+import pickle
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from entropy_cli.errors import CheckpointError
+
+# Where a state dict lies inside a training checkpoint, in the order to try.
+WRAPPERS: tuple[tuple[str, ...], ...] = (("trainer", "vae_local"),)
+
+
+class Checkpoint:
+    """Names and shapes of the tensors in a file, and the tensors one at a time.
+
+    Attributes:
+        path: the file.
+        wrapper: where in the file the state dict was found, "" for the top.
+        shapes: shape of every tensor by name.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        shapes: Mapping[str, tuple[int, ...]],
+        read: Callable[[str], Tensor],
+        wrapper: str = "",
+    ) -> None:
+        self.path, self.shapes, self.wrapper, self._read = path, shapes, wrapper, read
+
+    def tensor(self, name: str) -> Tensor:
+        """One tensor, as float32 if it is a float of another precision.
+
+        Raises:
+            CheckpointError: it has a NaN or infinity, or can't be read.
+        """
+        try:
+            tensor = self._read(name)
+        except (SafetensorError, OSError, RuntimeError) as error:
+            raise CheckpointError(f"{self.path}: can't read {name}: {first_line(error)}") from error
+        return tensor.float() if tensor.is_floating_point() else tensor
+
+    def sha256(self, progress: Callable[[int], object] = lambda _: None) -> str:
+        """Hash of the whole file; `progress` is given the bytes read each time."""
+        digest = hashlib.sha256()
+        with self.path.open("rb") as file:
+            while piece := file.read(2**24):
+                digest.update(piece)
+                progress(len(piece))
+        return digest.hexdigest()
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open a `.safetensors` file or a torch `.pth`/`.pt`; which one is told by content.
+
+    Raises:
+        CheckpointError: there is no such file, or it is not a checkpoint, or one that is damaged, or
+            one that would have to run code to be read.
+    """
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file. Give a checkpoint with --ckpt.")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is not a file. Give a .pth, .pt or .safetensors file.")
+    try:
+        with path.open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
+    # safetensors: the length of a JSON header, then the header.
+    return _open_safetensors(path) if head[8:9] == b"{" else _open_torch(path)
+
+
+def _open_safetensors(path: Path) -> Checkpoint:
+    try:
+        file = safe_open(path, framework="pt")
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(
+            f"{path}: a damaged safetensors file ({first_line(error)}). Copy or download it again."
+        ) from error
+    return Checkpoint(path, shapes, file.get_tensor)
+
+
+def _open_torch(path: Path) -> Checkpoint:
+    try:
+        content = torch.load(
+            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+        )
+    except pickle.UnpicklingError as error:
+        if "Unsupported" in str(error) or "GLOBAL" in str(error):
+            name = str(error).partition("GLOBAL ")[2].split(" ")[0].strip("`.") or "Python objects"
+            raise CheckpointError(
+                f"{path}: reading it would run code ({name}), which is never done. "
+                "Save its state dict alone, with torch.save or as safetensors."
+            ) from error
+        raise CheckpointError(f"{path}: not a checkpoint: {first_line(error)}") from error
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise CheckpointError(
+            f"{path}: not a checkpoint, or a truncated one ({first_line(error)}). "
+            "Expected .pth, .pt or .safetensors."
+        ) from error
+    state, wrapper = _unwrap(content)
+    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    if not tensors:
+        kind = f"a dict with keys {', '.join(map(str, list(state)[:6]))}" if state else "no dict"
+        raise CheckpointError(f"{path}: holds no tensors by name (got {kind}), expected a state dict.")
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    return Checkpoint(path, shapes, tensors.__getitem__, wrapper)
+
+
+def _unwrap(content: Any) -> tuple[Mapping[str, Any], str]:  # noqa: ANN401 - a file may hold anything
+    """The state dict inside what a file holds, and where it was."""
+    for keys in WRAPPERS:
+        inner = content
+        for key in keys:
+            inner = inner.get(key) if isinstance(inner, Mapping) else None
+        if isinstance(inner, Mapping):
+            return inner, ".".join(keys)
+    return (content if isinstance(content, Mapping) else {}), ""
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, short enough for one of ours."""
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    return text[0][:160]

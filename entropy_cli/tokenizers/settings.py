@@ -1,0 +1,73 @@
+"""What the weights don't tell about a tokenizer: from the command line, else from config.json beside."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from entropy_cli.errors import CheckpointError
+from entropy_cli.functional.assign import Rule
+
+
+@dataclass(frozen=True)
+class TokenizerSettings:
+    """None means: let the family decide."""
+
+    image_size: int | None = None
+    patch_nums: tuple[int, ...] | None = None
+    rule: Rule | None = None
+
+    def else_from(self, other: "TokenizerSettings") -> "TokenizerSettings":
+        """Fill what is None from another."""
+        return TokenizerSettings(
+            self.image_size or other.image_size,
+            self.patch_nums or other.patch_nums,
+            self.rule or other.rule,
+        )
+
+
+def read_config(checkpoint: Path) -> TokenizerSettings:
+    """Read config.json beside a checkpoint; everything None if there is none.
+
+    Keys read: image_size (or reso), patch_nums (or v_patch_nums), using_znorm. Others are ignored.
+
+    Raises:
+        CheckpointError: the file is not JSON, or one of those keys is not of its kind.
+    """
+    path = checkpoint.with_name("config.json")
+    try:
+        config = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return TokenizerSettings()
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"{path}: can't be read as JSON: {error}. Mend or remove it.") from error
+    if not isinstance(config, dict):
+        raise CheckpointError(f"{path}: got {type(config).__name__}, expected a JSON object.")
+
+    def value(*names: str) -> Any:  # noqa: ANN401 - JSON
+        return next((config[name] for name in names if config.get(name) is not None), None)
+
+    image_size, patch_nums, znorm = (
+        value("image_size", "reso"),
+        value("patch_nums", "v_patch_nums"),
+        value("using_znorm"),
+    )
+    if not (image_size is None or _positive(image_size)):
+        raise CheckpointError(f"{path}: image_size {image_size!r}, expected a positive integer.")
+    if not (patch_nums is None or _positive_list(patch_nums)):
+        raise CheckpointError(f"{path}: patch_nums {patch_nums!r}, expected positive integers.")
+    if not (znorm is None or isinstance(znorm, bool)):
+        raise CheckpointError(f"{path}: using_znorm {znorm!r}, expected true or false.")
+    return TokenizerSettings(
+        image_size,
+        None if patch_nums is None else tuple(patch_nums),
+        None if znorm is None else ("cosine" if znorm else "l2"),
+    )
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _positive_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_positive, value))
