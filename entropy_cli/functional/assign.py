@@ -5,7 +5,7 @@ it: a (tokens, codes) matrix never outlives its chunk.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
 import torch
@@ -116,6 +116,11 @@ class ImageSums:
     min_distance_B: Tensor  # squared distance to the nearest code
     soft_BTV: Tensor  # soft assignment
     counts_BV: Tensor  # hard assignment
+
+    def first(self, images: int) -> "ImageSums":
+        """The sums of the first images only."""
+        kept = {f.name: getattr(self, f.name)[:images] for f in fields(self) if f.name != "tokens"}
+        return ImageSums(self.tokens, **kept)
 
 
 def assign(

@@ -1,7 +1,5 @@
 """Entropies in nats, from probabilities, weights or counts, in float64."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -24,12 +22,3 @@ def entropy(weight_V: Tensor) -> Tensor:
     weight_V = weight_V.double()
     p_V = weight_V / weight_V.sum(-1, keepdim=True)
     return torch.special.entr(p_V).sum(-1)
-
-
-def nats_to_bits(nats: float) -> float:
-    """Convert nats to bits.
-
-    >>> nats_to_bits(math.log(8))
-    3.0
-    """
-    return nats / math.log(2)

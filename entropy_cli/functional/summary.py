@@ -1,6 +1,5 @@
 """From a tally to estimates: every quantity at every scale and on average, with its error."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -168,8 +167,3 @@ def _with_error(point: Point, variance: float | None, images_G: Tensor) -> Estim
     ci95 = None if note else (value - half_width, value + half_width)
     return Estimate(value, plug_in, se, ci95, estimator, note)
 
-
-def codes(tally: Tally, scale: int) -> Mapping[str, float | int]:
-    """Codes used at a scale, and the Good-Turing coverage of its hard tokens."""
-    count_V = tally.counts_GSV[:, scale].sum(0)
-    return {"codes_used": int((count_V > 0).sum()), "coverage": coverage(count_V)}

@@ -1,0 +1,1 @@
+"""The only room with options, streams and exit codes."""

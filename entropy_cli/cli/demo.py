@@ -1,0 +1,3 @@
+"""`entropy-cli demo`."""
+def demo() -> None:
+    """x"""

@@ -1,0 +1,145 @@
+"""`entropy-cli estimate`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from entropy_cli.cli.options import (
+    Checkpoint,
+    Data,
+    parse_count,
+    parse_device,
+    parse_patch_nums,
+    parse_temperatures,
+    tqdm_bar,
+)
+
+if TYPE_CHECKING:
+    from entropy_cli.results.schema import Result
+
+MAX_FAILED = 0.01
+INCOMPLETE = 4  # exit code: done, but too many images could not be read
+
+Auto = Literal["auto"]
+
+
+def estimate(
+    data: Data,
+    ckpt: Checkpoint,
+    split: Annotated[
+        Literal["auto", "train", "val", "all"],
+        typer.Option(help="Which part of DIR; auto takes val/ if there, else train/, else all of it."),
+    ] = "auto",
+    limit: Annotated[
+        int | None, typer.Option(min=1, help="Only the first N images of the seeded order.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the order of images and the groups.")
+    ] = 0,
+    family: Annotated[
+        str, typer.Option(help="Kind of tokenizer: auto goes by the checkpoint's keys.")
+    ] = "auto",
+    patch_nums: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,2,3,...", help="Side of each scale's grid; default by image size."
+        ),
+    ] = None,
+    image_size: Annotated[
+        int | None, typer.Option(min=1, help="Pixels on a side; default the family's.")
+    ] = None,
+    rule: Annotated[
+        Literal["l2", "cosine"] | None,
+        typer.Option(help="How the nearest code is found; default the family's."),
+    ] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T[,T...]|auto",
+            help="Divisor of the squared distance, the first is the headline; auto fits one to each "
+            "scale; default the family's.",
+        ),
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0, ...")] = "auto",
+    batch_size: Annotated[str, typer.Option(help="Images at once; never moves the number.")] = "auto",
+    workers: Annotated[str, typer.Option(help="Processes that decode; 0 uses this one.")] = "auto",
+    state: Annotated[
+        Path | None,
+        typer.Option(help="Keep what is accumulated here; default: in the cache until the end."),
+    ] = None,
+    save_every: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Between saves of the state.")
+    ] = 60.0,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
+    ] = None,
+    on_error: Annotated[
+        Literal["skip", "fail"], typer.Option(help="What to do with unreadable images.")
+    ] = "skip",
+    max_failed: Annotated[
+        float,
+        typer.Option(min=0, max=1, help="Share of unreadable images above which the exit code is 4."),
+    ] = MAX_FAILED,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="The result as JSON on stdout, not the table.")
+    ] = False,
+    units: Annotated[
+        Literal["nats", "bits"], typer.Option(help="Of the table; files are in nats.")
+    ] = "nats",
+) -> int:
+    """Estimate the irreducible loss of a tokenizer on a folder of images.
+
+    Interrupted, it saves what it has; the same command goes on from there.
+
+    Example: entropy-cli estimate --data imagenet/ --ckpt vae_ch160v4096z32.pth -o result.json
+    """
+    options: dict[str, Any] = {
+        "temperatures": None if temperature is None else parse_temperatures(temperature),
+        "device": parse_device(device),
+        "batch_size": parse_count(batch_size, least=1),
+        "workers": parse_count(workers, least=0),
+    }
+    grids = None if patch_nums is None else parse_patch_nums(patch_nums)
+
+    from entropy_cli.pipeline import Request
+    from entropy_cli.pipeline import estimate as run
+    from entropy_cli.results.files import check_writable, write_atomically
+    from entropy_cli.results.tables import render
+    from entropy_cli.tokenizers import FAMILIES
+    from entropy_cli.tokenizers.settings import TokenizerSettings
+
+    if family not in ("auto", *FAMILIES):
+        raise typer.BadParameter(f"--family {family}: expected auto, {', '.join(FAMILIES)}.")
+    for option, path in (("--output", output), ("--state", state)):
+        if path is not None:
+            check_writable(path, option)
+
+    def deliver(result: "Result") -> None:
+        if output is not None:
+            text = result.to_json() + "\n"
+            write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
+        typer.echo(result.to_json() if as_json else render(result, units))
+
+    result = run(
+        Request(
+            data=data,
+            checkpoint=ckpt,
+            split=split,
+            limit=limit,
+            seed=seed,
+            family=family,
+            tokenizer=TokenizerSettings(image_size, grids, rule),
+            state=state,
+            save_every_s=save_every,
+            fail_at_first=on_error == "fail",
+            command=shlex.join(["entropy-cli", *sys.argv[1:]]),
+            **options,
+        ),
+        tqdm_bar,
+        deliver,
+    )
+    tried = result.data.images_used + result.data.images_failed
+    return INCOMPLETE if result.data.images_failed > max_failed * tried else 0

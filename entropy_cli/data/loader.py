@@ -1,0 +1,187 @@
+"""Batches of cropped pictures, decoded by worker processes ahead of the model."""
+
+import multiprocessing
+import signal
+import sys
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from torchvision.transforms.functional import pil_to_tensor
+
+from entropy_cli.data.images import ImageSet
+from entropy_cli.errors import DatasetError
+
+BLOCK = 16  # images; the unit of shards, saves and resumption, see `plan`
+WORKER_DIED_WAIT_S = 1.0
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some images of one or several blocks.
+
+    Attributes:
+        img_B3HW: uint8, the readable ones; B may be 0.
+        group_B: jackknife group of each.
+        names: relative path of each.
+        failed: relative path and reason of the unreadable ones.
+        completes: the blocks of which this batch is the last part.
+    """
+
+    img_B3HW: Tensor
+    group_B: Tensor
+    names: list[str]
+    failed: list[tuple[str, str]]
+    completes: list[int]
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Indices into the seeded order, and the blocks that this batch completes."""
+
+    indices: list[int]
+    completes: list[int]
+
+
+def plan(images: int, batch_size: int, blocks: Sequence[int]) -> list[BatchPlan]:
+    """Cut blocks into batches: parts of one block, or several whole blocks.
+
+    Which images share a batch must not depend on where a run was cut, so no batch crosses a block unless
+    it holds whole ones.
+
+    Args:
+        images: how many there are.
+        batch_size: the most images in a batch.
+        blocks: numbers of the blocks to read, in order.
+    """
+    if batch_size >= BLOCK:
+        whole = batch_size // BLOCK
+        groups = [blocks[i : i + whole] for i in range(0, len(blocks), whole)]
+        return [
+            BatchPlan([i for block in group for i in _block(block, images)], list(group))
+            for group in groups
+        ]
+    plans = []
+    for block in blocks:
+        indices = list(_block(block, images))
+        for i in range(0, len(indices), batch_size):
+            last = i + batch_size >= len(indices)
+            plans.append(BatchPlan(indices[i : i + batch_size], [block] if last else []))
+    return plans
+
+
+def _block(block: int, images: int) -> range:
+    return range(block * BLOCK, min((block + 1) * BLOCK, images))
+
+
+def read_batches(
+    images: ImageSet,
+    plans: Sequence[BatchPlan],
+    crop: Callable[[Image.Image], Image.Image],
+    *,
+    workers: int,
+    pin_memory: bool = False,
+) -> Iterator[Batch]:
+    """Decode, crop and stack the planned batches, in order.
+
+    Args:
+        images: where the indices of the plans point.
+        plans: the batches to make.
+        crop: from an RGB picture to one of the tokenizer's size.
+        workers: processes that decode; 0 decodes in this one.
+        pin_memory: page-locked memory, for copies to a GPU.
+
+    Raises:
+        DatasetError: a worker process died.
+    """
+    loader = DataLoader(
+        _Pictures(images, plans, crop),
+        batch_size=None,  # an item is a batch
+        num_workers=workers,
+        worker_init_fn=_leave_signals_to_parent,
+        pin_memory=pin_memory,
+        prefetch_factor=2 if workers else None,
+        multiprocessing_context=_context() if workers else None,
+    )
+    iterator = iter(loader)
+    while True:
+        try:
+            batch = next(iterator, None)
+        except RuntimeError as error:
+            if "worker" not in str(error):
+                raise
+            # A job's SIGTERM reaches workers and parent alike: let the parent's own handler go first.
+            time.sleep(WORKER_DIED_WAIT_S)
+            raise DatasetError(
+                "a process that decodes images died, perhaps for want of memory. "
+                "Run the same command again with fewer --workers: it goes on from here."
+            ) from error
+        if batch is None:
+            return
+        yield batch
+
+
+class _Pictures(Dataset[Batch]):
+    """A dataset whose items are whole batches."""
+
+    def __init__(
+        self,
+        images: ImageSet,
+        plans: Sequence[BatchPlan],
+        crop: Callable[[Image.Image], Image.Image],
+    ) -> None:
+        self.images, self.plans, self.crop = images, plans, crop
+
+    def __len__(self) -> int:
+        return len(self.plans)
+
+    def __getitem__(self, item: int) -> Batch:
+        pictures, groups, names, failed = [], [], [], []
+        for index in self.plans[item].indices:
+            path = self.images.files[index].path
+            picture = read_picture(self.images.root / path, self.crop)
+            if isinstance(picture, str):
+                failed.append((path, picture))
+                continue
+            pictures.append(picture)
+            groups.append(self.images.group(index))
+            names.append(path)
+        return Batch(
+            torch.stack(pictures) if pictures else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
+            torch.tensor(groups, dtype=torch.int64),
+            names,
+            failed,
+            self.plans[item].completes,
+        )
+
+
+def read_picture(path: Path, crop: Callable[[Image.Image], Image.Image]) -> Tensor | str:
+    """One picture as RGB, cropped, uint8 (3, H, W); or why it can't be read."""
+    try:
+        with warnings.catch_warnings():
+            # Large but legal, odd EXIF, palettes with transparency: PIL decodes them, we take it.
+            warnings.simplefilter("ignore")
+            with Image.open(path) as picture:
+                return pil_to_tensor(crop(picture.convert("RGB")))
+    except MemoryError:
+        return "not enough memory to decode it"
+    except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
+        return f"{type(error).__name__}: {error}".replace(str(path), "it").splitlines()[0]
+
+
+def _context() -> str:
+    """Forked workers start at once; where there is no fork, or threads make it unsafe, spawn."""
+    methods = multiprocessing.get_all_start_methods()
+    return "fork" if "fork" in methods and sys.platform == "linux" else "spawn"
+
+
+def _leave_signals_to_parent(_worker: int) -> None:
+    """Ctrl-C reaches the workers too; the parent stops them when it has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -1,0 +1,1 @@
+"""The room that knows devices, clocks and signals."""

@@ -1,0 +1,85 @@
+"""What the number of a run is a floor of, and what not: the sentences that apply to this result."""
+
+import math
+
+from entropy_cli.results.schema import Result
+
+FEW_IMAGES = 1000
+FLAT_SHARE = 0.97  # of ln V: above it the assignment hardly depends on the latent
+
+
+def notes(result: Result) -> list[str]:
+    """Short honest warnings, the most important first."""
+    return [
+        *_meaning(result),
+        *_temperature(result),
+        *_images(result),
+        *result.provenance.get("checkpoint_notes", []),
+    ]
+
+
+def _meaning(result: Result) -> list[str]:
+    unigram = result.average.token_weighted.unigram_entropy
+    at_least = "at least " if unigram.is_bound else ""
+    return [
+        "The assignment entropy is a floor of the cross-entropy of a model that is trained on the soft "
+        "assignments q, or on tokens drawn from them. For a model trained on the nearest codes, as VAR "
+        "is, it is neither floor nor ceiling: such a loss may go below it, and need not come near.",
+        "It is about the tokenizer: what the context leaves unpredictable in an image comes on top.",
+        f"A trained model's loss above the unigram entropy ({at_least}{unigram.value:.3f} nats per token "
+        "here) means that something is broken, or that labels and vocabulary do not match.",
+    ]
+
+
+def _temperature(result: Result) -> list[str]:
+    average = result.average.token_weighted
+    found = [
+        "It means nothing without its temperature: near this one it changes by "
+        f"{average.varentropy.value:.3f} nats for each factor e. Other tokenizers scale their latents "
+        "differently, so values at one temperature do not compare across them."
+    ]
+    largest = math.log(result.tokenizer.vocab_size)
+    if average.assignment_entropy.value > FLAT_SHARE * largest:
+        found.append(
+            f"At this temperature it is close to its maximum ln V = {largest:.3f}, so it says little "
+            "about the tokenizer. Try --temperature auto."
+        )
+    fit = result.provenance.get("temperature_fit")
+    for ended, what in (
+        ("flat", "the fitted temperature has no maximum: it stopped where q became nearly uniform"),
+        ("slow", "the fit of the temperature did not settle; its value is where it stopped"),
+    ):
+        scales = [str(s) for s, how in enumerate(fit["ended"]) if how == ended] if fit else []
+        if scales:
+            found.append(f"Scale {', '.join(scales)}: {what}.")
+    return found
+
+
+def _images(result: Result) -> list[str]:
+    data, found = result.data, []
+    if data.split == "train":
+        found.append(
+            "These are centre crops of the train split; training sees random crops of it, and its loss "
+            "is measured on those."
+        )
+    if data.images_used < FEW_IMAGES:
+        found.append(
+            f"{data.images_used} images are few: the intervals say how far to trust each number."
+        )
+    elif data.images_used + data.images_failed < data.images_found:
+        found.append(
+            f"{data.images_used} of {data.images_found} images were read, chosen at random."
+        )
+    under = [
+        scale.name
+        for scale in result.scales
+        if scale.marginal_entropy.is_bound or scale.unigram_entropy.is_bound
+    ]
+    if under:
+        found.append(
+            f"Too few tokens at scale {', '.join(under)} for its marginal or unigram entropy: "
+            "shown as lower bounds (>=), without an interval."
+        )
+    if data.images_failed:
+        found.append(f"{data.images_failed} images could not be read and are not part of the number.")
+    return found

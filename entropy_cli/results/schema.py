@@ -1,0 +1,227 @@
+"""The result of a run as a file: one dataclass for each JSON object, read back strictly.
+
+Entropies are in nats per token. Imports no torch, so that reading a result is fast.
+"""
+
+import json
+import types
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from entropy_cli.errors import ResultError
+from entropy_cli.functional.quantity import Estimate
+
+SCHEMA = "entropy-cli/estimate"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class TokenizerInfo:
+    """What was estimated."""
+
+    family: str
+    vocab_size: int
+    latent_dim: int
+    patch_nums: list[int | None]
+    rule: str
+    checkpoint_sha256: str
+
+
+@dataclass(frozen=True)
+class DataInfo:
+    """What it was estimated on; `fingerprint` is of the whole run, see interface in the README."""
+
+    split: str
+    images_found: int
+    images_used: int
+    images_failed: int
+    failed: list[str]
+    fingerprint: str
+    images_fingerprint: str  # of the relative paths and sizes alone
+
+
+@dataclass(frozen=True)
+class SettingsInfo:
+    """What else changes the number."""
+
+    temperature: float | Literal["auto"]
+    temperature_source: str
+    image_size: int
+    preprocess: str
+    precision: str
+    seed: int
+    groups: int
+
+
+@dataclass(frozen=True)
+class SoftEstimates:
+    """The quantities that depend on the temperature."""
+
+    assignment_entropy: Estimate
+    marginal_entropy: Estimate
+    mutual_information: Estimate
+    varentropy: Estimate
+
+
+@dataclass(frozen=True)
+class Estimates(SoftEstimates):
+    """All quantities; usage is the share of codes seen."""
+
+    unigram_entropy: Estimate
+    perplexity: Estimate  # exp of the unigram entropy
+    usage: float
+    usage_se: float | None
+    usage_ci95: list[float] | None
+
+
+@dataclass(frozen=True)
+class ScaleResult(Estimates):
+    """One scale; tokens are those of one image."""
+
+    scale: int
+    name: str
+    patch_num: int | None
+    tokens: int
+    temperature: float
+    codes_used: int
+    coverage: float
+    code_counts: list[int] | None
+
+
+@dataclass(frozen=True)
+class Averages:
+    """The three averages over scales."""
+
+    token_weighted: Estimates
+    over_scales: Estimates
+    last_scale: Estimates
+
+
+@dataclass(frozen=True)
+class SoftScale(SoftEstimates):
+    """One scale at one of several temperatures."""
+
+    scale: int
+    temperature: float
+
+
+@dataclass(frozen=True)
+class SoftAverages:
+    """The three averages at one of several temperatures."""
+
+    token_weighted: SoftEstimates
+    over_scales: SoftEstimates
+    last_scale: SoftEstimates
+
+
+@dataclass(frozen=True)
+class TemperatureResult:
+    """Everything at one of several temperatures."""
+
+    temperature: float | Literal["auto"]
+    scales: list[SoftScale]
+    average: SoftAverages
+
+
+@dataclass(frozen=True)
+class HistoryPoint:
+    """The token-weighted assignment entropy after so many images."""
+
+    images: int
+    value: float
+    half_width: float | None
+
+
+@dataclass(frozen=True)
+class Result:
+    """What `estimate` found."""
+
+    schema: str
+    schema_version: int
+    tool_version: str
+    created_utc: str
+    units: str
+    tokenizer: TokenizerInfo
+    data: DataInfo
+    settings: SettingsInfo
+    scales: list[ScaleResult]
+    average: Averages
+    temperatures: list[TemperatureResult]
+    history: list[HistoryPoint]
+    replicates: dict[str, Any]
+    precision_check: dict[str, Any] | None
+    target_reached: bool | None
+    provenance: dict[str, Any]
+
+    def to_json(self) -> str:
+        """As JSON text; raises ValueError if a NaN got in."""
+        return json.dumps(asdict(self), allow_nan=False, indent=1)
+
+
+def read_result(path: Path) -> Result:
+    """Read a result file.
+
+    Raises:
+        ResultError: it can't be read, is not a result, is of another version, or has other keys.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ResultError(f"{path}: can't be read: {error.strerror}.") from error
+    except ValueError as error:
+        raise ResultError(f"{path}: not JSON: {error}.") from error
+    return from_dict(content, str(path))
+
+
+def from_dict(content: Any, source: str = "result") -> Result:  # noqa: ANN401 - JSON
+    """Check and convert what `Result.to_json` wrote.
+
+    Raises:
+        ResultError: naming the path of the first thing that is not as it should be.
+    """
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        raise ResultError(f"{source}: not a result of entropy-cli estimate.")
+    version = content.get("schema_version")
+    if version != SCHEMA_VERSION:
+        advice = "Upgrade entropy-cli" if version and version > SCHEMA_VERSION else "Estimate again"
+        raise ResultError(
+            f"{source}: schema version {version}, this program reads {SCHEMA_VERSION}. {advice}."
+        )
+    result: Result = _convert(content, Result, source)
+    return result
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - JSON
+    """A JSON value as an annotated type, or ResultError naming where it differs."""
+    if is_dataclass(kind):
+        return _convert_object(value, kind, where)
+    origin, arguments = get_origin(kind), get_args(kind)
+    if origin in (Union, types.UnionType):
+        for argument in arguments:
+            try:
+                return _convert(value, argument, where)
+            except ResultError:
+                continue
+    elif origin is Literal:
+        if value in arguments:
+            return value
+    elif origin in (list, tuple) and isinstance(value, list):
+        return origin(_convert(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(value))
+    elif kind is Any or (origin is dict and isinstance(value, dict)):
+        return value
+    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    elif isinstance(kind, type) and type(value) is kind:
+        return value
+    raise ResultError(f"{where}: got {json.dumps(value)[:60]}, expected {kind}.")
+
+
+def _convert_object(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - JSON
+    if not isinstance(value, dict):
+        raise ResultError(f"{where}: got {json.dumps(value)[:60]}, expected an object.")
+    hints = get_type_hints(kind)
+    required = {field.name for field in fields(kind) if field.default is MISSING}
+    for name in [*sorted(required - set(value)), *sorted(set(value) - set(hints))]:
+        raise ResultError(f"{where}.{name}: {'missing' if name in required else 'unknown'} key.")
+    return kind(**{name: _convert(item, hints[name], f"{where}.{name}") for name, item in value.items()})

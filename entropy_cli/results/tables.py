@@ -1,0 +1,179 @@
+"""The result as text for a terminal."""
+
+import math
+from collections.abc import Sequence
+from textwrap import wrap
+
+from entropy_cli.functional.quantity import Estimate
+from entropy_cli.results.notes import notes
+from entropy_cli.results.schema import Result
+
+WIDTH = 100
+PER_NAT = {"nats": 1.0, "bits": 1 / math.log(2)}
+AVERAGES = {
+    "token_weighted": "by tokens",
+    "over_scales": "by scales",
+    "last_scale": "last scale",
+}
+SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
+LEGEND = {
+    "T": "temperature; a token's soft assignment is q = softmax(-squared distance to each code / T)",
+    "assignment entropy": "mean entropy of q: what a token's latent leaves open about its code",
+    "marginal entropy": "entropy of the mean of q: how evenly the codes are used, softly",
+    "mutual information": "marginal minus assignment entropy: what soft tokens tell of the latents",
+    "varentropy": "how fast the assignment entropy grows with T: {units} for each factor e",
+    "unigram entropy": "entropy of the nearest codes: the loss of a model that knows only how frequent "
+    "each is",
+    "perplexity": "exp(unigram entropy): so many equally frequent codes would have it",
+    "codes used": "share of the codebook that was the nearest at least once in these images",
+    "coverage": "probability of the codes seen (Good-Turing): near 1, the images are enough for them",
+    "by tokens": "average over all tokens, as a mean loss is; by scales: every scale counts the same",
+}
+
+Cell = tuple[str, str]  # two lines
+
+
+def render(result: Result, units: str = "nats") -> str:
+    """Headline, tables, legend, what was read, and the notes that apply.
+
+    Args:
+        result: what to show.
+        units: "nats" or "bits"; of everything that has them.
+    """
+    legend = {term: words.format(units=units) for term, words in LEGEND.items()}
+    parts = [
+        _headline(result, units),
+        f"Soft assignment, {units} per token\n" + _soft(result, PER_NAT[units]),
+        f"Hard tokens: the nearest codes, {units} per token\n" + _hard(result, PER_NAT[units]),
+    ]
+    if len(result.temperatures) > 1:
+        curve = _curve(result, PER_NAT[units])
+        parts.append(f"Assignment entropy at each temperature, {units} per token\n" + curve)
+    parts += [
+        "value ± standard error, below it the 95 % interval; ≥ marks a lower bound, without interval\n"
+        + _definitions(legend),
+        _definitions(_provenance(result)),
+        "Notes\n" + "\n".join(_wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1)),
+    ]
+    return "\n\n".join(parts)
+
+
+def _headline(result: Result, units: str) -> str:
+    average = result.average.token_weighted.assignment_entropy
+    value, interval = _cell(average, PER_NAT[units])
+    temperature = result.settings.temperature
+    at = "T fitted to each scale" if temperature == "auto" else f"T = {temperature:g}"
+    return (
+        f"Assignment entropy (VAR-style irreducible loss) at {at}: {value} {units} per token\n"
+        f"average over all tokens, {interval or 'no interval'}; {result.data.images_used} images"
+    )
+
+
+def _soft(result: Result, factor: float) -> str:
+    head = ["scale", "T", *(name.replace("_", " ") for name in SOFT)]
+    rows = [
+        [
+            (scale.name, ""),
+            (f"{scale.temperature:g}", ""),
+            *(_cell(getattr(scale, name), factor) for name in SOFT),
+        ]
+        for scale in result.scales
+    ]
+    for kind, words in AVERAGES.items():
+        average = getattr(result.average, kind)
+        rows.append([(words, ""), ("", ""), *(_cell(getattr(average, n), factor) for n in SOFT)])
+    return _table(head, rows, len(result.scales))
+
+
+def _hard(result: Result, factor: float) -> str:
+    head = ["scale", "tokens", "unigram entropy", "perplexity", "codes used", "coverage"]
+    averages = {words: getattr(result.average, kind) for kind, words in AVERAGES.items()}
+    rows = []
+    for name, of in [*((scale.name, scale) for scale in result.scales), *averages.items()]:
+        usage = Estimate(
+            of.usage, of.usage, of.usage_se, of.usage_ci95 and tuple(of.usage_ci95), "codes seen"
+        )
+        rows.append(
+            [
+                (name, ""),
+                (str(getattr(of, "tokens", "")), ""),
+                _cell(of.unigram_entropy, factor),
+                _cell(of.perplexity, digits=1),
+                _cell(usage, 100, digits=1, unit=" %"),
+                (f"{of.coverage:.4f}" if hasattr(of, "coverage") else "", ""),
+            ]
+        )
+    return _table(head, rows, len(result.scales))
+
+
+def _curve(result: Result, factor: float) -> str:
+    head = ["T", *AVERAGES.values(), "varentropy by tokens"]
+    rows = []
+    for at in result.temperatures:
+        of = at.average
+        estimates = [getattr(of, kind).assignment_entropy for kind in AVERAGES]
+        cells = [_cell(estimate, factor) for estimate in [*estimates, of.token_weighted.varentropy]]
+        rows.append([(f"{at.temperature:g}", ""), *cells])
+    return _table(head, rows, len(rows))
+
+
+def _provenance(result: Result) -> dict[str, str]:
+    data, tokenizer, settings = result.data, result.tokenizer, result.settings
+    made = result.provenance
+    scales = ",".join(str(scale.patch_num or scale.tokens) for scale in result.scales)
+    groups = sum(1 for images in result.replicates["images"] if images)
+    return {
+        "images": f"{data.images_used} of {data.images_found} used, {data.images_failed} unreadable; "
+        f"split {data.split} of {made['data']}, order and groups by seed {settings.seed}",
+        "preprocessing": settings.preprocess,
+        "tokenizer": f"family {tokenizer.family}, {tokenizer.vocab_size} codes of "
+        f"{tokenizer.latent_dim} numbers, {tokenizer.rule} rule, scales {scales}, "
+        f"{sum(scale.tokens for scale in result.scales)} tokens an image of {settings.image_size} px",
+        "checkpoint": f"{made['checkpoint']} (sha256 {tokenizer.checkpoint_sha256[:16]}...)",
+        "temperature": f"{settings.temperature}: {settings.temperature_source}",
+        "computed": f"on {made['device']} in {settings.precision}, {made['seconds']:.1f} s, "
+        f"{made['images_per_s'] or 0:.1f} images/s"
+        + (f", {made['images_resumed']} images from before" if made["images_resumed"] else ""),
+        "errors": f"delete-a-group jackknife over {groups} groups of images, Student's t",
+    }
+
+
+def _cell(estimate: Estimate, factor: float = 1.0, digits: int = 4, unit: str = "") -> Cell:
+    """An estimate as two lines: value and standard error, interval."""
+    value = f"{'≥ ' if estimate.is_bound else ''}{factor * estimate.value:.{digits}f}"
+    if estimate.se is not None:
+        value += f" ± {factor * estimate.se:.{digits}f}"
+    if estimate.ci95 is None:
+        return value + unit, ""
+    low, high = (f"{factor * bound:.{digits}f}" for bound in estimate.ci95)
+    return value + unit, f"{low} to {high}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], rule_after: int) -> str:
+    """Columns of left-aligned two-line cells, with a rule below the head and after some rows."""
+    lines = [list(head)]
+    for row in rows:
+        lines.append([cell[0] for cell in row])
+        if any(cell[1] for cell in row):
+            lines.append([cell[1] for cell in row])
+        if len(lines) and row is rows[rule_after - 1]:
+            mark = len(lines)
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    ]
+    rule = "-" * max(map(len, text))
+    if mark < len(text):
+        text.insert(mark, rule)
+    text.insert(1, rule)
+    return "\n".join(text)
+
+
+def _definitions(terms: dict[str, str]) -> str:
+    indent = max(map(len, terms)) + 2
+    return "\n".join(_wrapped(term.ljust(indent), words) for term, words in terms.items())
+
+
+def _wrapped(lead: str, words: str) -> str:
+    return "\n".join(wrap(lead + words, WIDTH, subsequent_indent=" " * len(lead)))
