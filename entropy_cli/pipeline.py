@@ -4,14 +4,16 @@ import contextlib
 import logging
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
+import torch
+
 from entropy_cli.data.images import GROUPS, ImageSet, find_images
-from entropy_cli.data.loader import BLOCK, plan, read_batches
+from entropy_cli.data.loader import BLOCK, Batch, plan, read_batches
 from entropy_cli.engine.estimate import PILOT_BLOCKS, SAVE_EVERY_S, Estimator, Hooks
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.runtime import (
@@ -24,7 +26,6 @@ from entropy_cli.results import state
 from entropy_cli.results.build import build_result
 from entropy_cli.results.schema import Result
 from entropy_cli.tokenizers import Loaded, load_tokenizer
-from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 logger = logging.getLogger(__name__)
@@ -91,61 +92,18 @@ def estimate(request: Request, bars: Bars, deliver: Callable[[Result], object]) 
     Raises:
         EntropyCliError: anything the user can mend; what was computed is saved.
     """
-    device = choose_device(request.device)
-    loaded = load_tokenizer(request.checkpoint, request.family, request.tokenizer)
-    spec = loaded.tokenizer.spec
-    for note in spec.notes:
-        logger.warning("%s: %s", request.checkpoint, note)
-    with bars("listing images", None, "img") as bar:
-        images = find_images(
-            request.data,
-            request.split,
-            seed=request.seed,
-            limit=request.limit,
-            progress=bar.update,
-        )
-    settings = _settings(request, loaded, images, bars)
-    path = request.state or state.default_path(state.settings_fingerprint(settings))
+    job = _prepare(request, bars)
+    path = request.state or state.default_path(state.settings_fingerprint(job.settings))
     with state.locked(path):
-        progress = _resume(path, settings, len(images.files))
-        batch_size = request.batch_size or choose_batch_size(device, spec.image_size)
-        workers = choose_workers(device) if request.workers is None else request.workers
-        estimator = Estimator(loaded.tokenizer, device, batch_size, GROUPS)
-        before, start = progress.images, time.monotonic()
-        if not progress.finished:
-            given = settings["temperature"]
-            temperatures = None if given == "auto" else given
-            hooks = Hooks(
-                save=lambda progress: state.save(path, progress, settings),
-                save_every_s=request.save_every_s,
-                fail_at_first=request.fail_at_first,
-            )
-            _run(estimator, images, progress, temperatures, hooks, bars, workers=workers)
-        seconds = time.monotonic() - start
+        progress = _resume(path, job)
+        machine = _accumulate(job, progress, path, bars)
         result = build_result(
-            spec,
-            images,
+            job.loaded.tokenizer.spec,
+            job.images,
             progress,
-            settings,
-            temperature_source=_temperature_source(request, spec, progress),
-            provenance={
-                "command": request.command,
-                "data": str(images.root.resolve()),
-                "checkpoint": str(request.checkpoint.resolve()),
-                "checkpoint_wrapper": loaded.checkpoint.wrapper,
-                "checkpoint_notes": list(spec.notes),
-                "device": device_name(device),
-                "batch_size": batch_size,
-                "workers": workers,
-                "seconds": round(seconds, 3),
-                "images_per_s": round((progress.images - before) / seconds, 3) if seconds else None,
-                "images_resumed": before,
-                "failed_reasons": [reason for _, reason in progress.failed],
-                "temperature_fit": progress.pilot,
-                "temperature_implied": _implied_temperatures(progress, loaded),
-                "python": platform.python_version(),
-                **{name: version(name) for name in ("torch", "torchvision", "pillow")},
-            },
+            job.settings,
+            temperature_source=_temperature_source(job, progress),
+            provenance=_provenance(job, progress) | machine,
         )
         deliver(result)
         if request.state is None:
@@ -153,17 +111,33 @@ def estimate(request: Request, bars: Bars, deliver: Callable[[Result], object]) 
     return result
 
 
-def _settings(
-    request: Request, loaded: Loaded, images: ImageSet, bars: Bars
-) -> dict[str, Any]:
-    """Everything that changes the number; another run goes on from a state only if all is the same."""
+@dataclass(frozen=True)
+class _Job:
+    """A request with everything opened, listed and checked; `settings` is all that changes the number."""
+
+    request: Request
+    device: torch.device
+    loaded: Loaded
+    images: ImageSet
+    settings: dict[str, Any]
+
+
+def _prepare(request: Request, bars: Bars) -> _Job:
+    device = choose_device(request.device)
+    loaded = load_tokenizer(request.checkpoint, request.family, request.tokenizer)
     spec = loaded.tokenizer.spec
+    for note in spec.notes:
+        logger.warning("%s: %s", request.checkpoint, note)
+    with bars("listing images", None, "img") as bar:
+        images = find_images(
+            request.data, request.split, seed=request.seed, limit=request.limit, progress=bar.update
+        )
     with bars("hashing checkpoint", request.checkpoint.stat().st_size, "B") as bar:
         sha256 = loaded.checkpoint.sha256(bar.update)
     temperature = request.temperatures or spec.temperature
     if isinstance(temperature, float):
         temperature = (temperature,)
-    return {
+    settings = {
         "checkpoint_sha256": sha256,
         "images_fingerprint": images.fingerprint(),
         "family": spec.family,
@@ -177,63 +151,99 @@ def _settings(
         "groups": GROUPS,
         "block": BLOCK,
     }
+    return _Job(request, device, loaded, images, settings)
 
 
-def _resume(path: Path, settings: dict[str, Any], images: int) -> Progress:
+def _resume(path: Path, job: _Job) -> Progress:
     """The progress saved by an earlier run of the same settings, or a fresh one."""
+    images = len(job.images.files)
     if not path.exists():
         return Progress.start(-(-images // BLOCK))
-    progress = state.load(path, settings)
+    progress = state.load(path, job.settings)
     logger.info("going on from %d of %d images, saved in %s", progress.images, images, path)
     return progress
 
 
-def _run(
-    estimator: Estimator,
-    images: ImageSet,
-    progress: Progress,
-    temperatures: list[float] | None,
-    hooks: Hooks,
-    bars: Bars,
-    *,
-    workers: int,
-) -> None:
-    device, spec = estimator.device, estimator.tokenizer.spec
+def _accumulate(job: _Job, progress: Progress, path: Path, bars: Bars) -> dict[str, Any]:
+    """Read what is still to be read into the progress; tells how and how fast."""
+    request, tokenizer = job.request, job.loaded.tokenizer
+    batch_size = request.batch_size or choose_batch_size(job.device, tokenizer.spec.image_size)
+    workers = choose_workers(job.device) if request.workers is None else request.workers
+    before, start = progress.images, time.monotonic()
+    if not progress.finished:
+        hooks = Hooks(
+            save=lambda progress: state.save(path, progress, job.settings),
+            save_every_s=request.save_every_s,
+            fail_at_first=request.fail_at_first,
+        )
+        given = job.settings["temperature"]
+        batches, done = _batches(job, progress, batch_size, workers)
+        with bars("", len(job.images.files), "img", done) as bar, contextlib.closing(batches):
+            hooks.advance, hooks.stage = bar.update, bar.set_description
+            estimator = Estimator(tokenizer, job.device, batch_size, GROUPS)
+            estimator.run(batches, progress, None if given == "auto" else given, hooks)
+    seconds = time.monotonic() - start
+    return {
+        "device": device_name(job.device),
+        "batch_size": batch_size,
+        "workers": workers,
+        "seconds": round(seconds, 3),
+        "images_per_s": round((progress.images - before) / seconds, 3),
+        "images_resumed": before,
+    }
+
+
+def _batches(
+    job: _Job, progress: Progress, batch_size: int, workers: int
+) -> tuple[Generator[Batch, None, None], int]:
+    """Batches of what is still to be read, and how many images are done."""
+    images = len(job.images.files)
     todo = (~progress.blocks_done).nonzero().flatten().tolist()
     # The pilot for the temperature ends with a batch, so the blocks after it start a new one.
-    plans = [
-        batch
-        for part in (
-            [block for block in todo if block < PILOT_BLOCKS],
-            [block for block in todo if block >= PILOT_BLOCKS],
-        )
-        for batch in plan(len(images.files), estimator.most_at_once, part)
-    ]
+    pilot = [block for block in todo if block < PILOT_BLOCKS]
+    rest = [block for block in todo if block >= PILOT_BLOCKS]
+    plans = plan(images, batch_size, pilot) + plan(images, batch_size, rest)
     batches = read_batches(
-        images, plans, spec.crop.apply, workers=workers, pin_memory=device.type == "cuda"
+        job.images,
+        plans,
+        job.loaded.tokenizer.spec.crop.apply,
+        workers=workers,
+        pin_memory=job.device.type == "cuda",
     )
-    done = len(images.files) - sum(len(batch.indices) for batch in plans)
-    with bars("", len(images.files), "img", done) as bar, contextlib.closing(batches):
-        hooks.advance, hooks.stage = bar.update, bar.set_description
-        estimator.run(batches, progress, temperatures, hooks)
+    return batches, images - sum(len(batch.indices) for batch in plans)
 
 
-def _temperature_source(request: Request, spec: TokenizerSpec, progress: Progress) -> str:
-    if progress.pilot is not None:
-        return (
-            f"maximum likelihood at each scale on the first {progress.pilot['images']} images"
-            + ("" if request.temperatures else f"; {spec.temperature_source}")
-        )
-    return "given with --temperature" if request.temperatures else spec.temperature_source
+def _provenance(job: _Job, progress: Progress) -> dict[str, Any]:
+    """Who, what and where, for the record."""
+    return {
+        "command": job.request.command,
+        "data": str(job.images.root.resolve()),
+        "checkpoint": str(job.request.checkpoint.resolve()),
+        "checkpoint_wrapper": job.loaded.checkpoint.wrapper,
+        "checkpoint_notes": list(job.loaded.tokenizer.spec.notes),
+        "failed_reasons": [reason for _, reason in progress.failed],
+        "temperature_fit": progress.pilot,
+        "temperature_implied": _implied_temperatures(job, progress),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "torchvision", "pillow")},
+    }
 
 
-def _implied_temperatures(progress: Progress, loaded: Loaded) -> list[float] | None:
+def _temperature_source(job: _Job, progress: Progress) -> str:
+    asked, default = job.request.temperatures, job.loaded.tokenizer.spec.temperature_source
+    if progress.pilot is None:
+        return "given with --temperature" if asked else default
+    fitted = f"maximum likelihood at each scale on the first {progress.pilot['images']} images"
+    return fitted if asked else f"{fitted}; {default}"
+
+
+def _implied_temperatures(job: _Job, progress: Progress) -> list[float] | None:
     """What one more step of the fit would give on all images; None unless the fit was asked for."""
     if progress.pilot is None or progress.tally is None or not progress.images:
         return None
     tally = progress.tally
     distance_S = tally.distance_GST[..., 0].sum(0) / (progress.images * tally.tokens_S)
     return [
-        2 / loaded.tokenizer.codebook(s).degrees_of_freedom * distance
+        2 / job.loaded.tokenizer.codebook(s).degrees_of_freedom * distance
         for s, distance in enumerate(distance_S.tolist())
     ]

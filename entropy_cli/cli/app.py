@@ -23,7 +23,11 @@ app.command("estimate")(estimate.estimate)
 app.command("demo")(demo.demo)
 
 # The base of every error that typer itself raises for wrong usage.
-UsageError = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+UsageError: type[Exception] = next(
+    kind
+    for kind in typer.BadParameter.__mro__
+    if issubclass(kind, Exception) and kind.__name__ == "ClickException"
+)
 
 
 def _print_version(wanted: bool) -> None:
@@ -50,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else 0
     except UsageError as error:
         # No command given is answered with the help, which is not an error of one line.
-        message = error.format_message()  # type: ignore[attr-defined]
+        message = str(getattr(error, "format_message")())  # noqa: B009
         typer.echo(message if "\n" in message else f"error: {message}", err=True)
         return 2
     except EntropyCliError as error:

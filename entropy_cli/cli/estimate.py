@@ -44,9 +44,7 @@ def estimate(
     ] = "auto",
     patch_nums: Annotated[
         str | None,
-        typer.Option(
-            metavar="1,2,3,...", help="Side of each scale's grid; default by image size."
-        ),
+        typer.Option(metavar="1,2,3,...", help="Side of each scale's grid; default by image size."),
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(min=1, help="Pixels on a side; default the family's.")
@@ -106,7 +104,7 @@ def estimate(
 
     from entropy_cli.pipeline import Request
     from entropy_cli.pipeline import estimate as run
-    from entropy_cli.results.files import check_writable, write_atomically
+    from entropy_cli.results.files import check_writable
     from entropy_cli.results.tables import render
     from entropy_cli.tokenizers import FAMILIES
     from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -119,8 +117,7 @@ def estimate(
 
     def deliver(result: "Result") -> None:
         if output is not None:
-            text = result.to_json() + "\n"
-            write_atomically(output, lambda path: path.write_text(text, encoding="utf-8"))
+            result.write(output)
         typer.echo(result.to_json() if as_json else render(result, units))
 
     result = run(

@@ -56,9 +56,7 @@ class Encoded:
 class Estimator:
     """Runs pictures through a tokenizer, as many at once as memory allows."""
 
-    def __init__(
-        self, tokenizer: Tokenizer, device: torch.device, batch_size: int, groups: int
-    ) -> None:
+    def __init__(self, tokenizer: Tokenizer, device: torch.device, batch_size: int, groups: int) -> None:
         self.tokenizer, self.device, self.groups = tokenizer.to(device), device, groups
         self.most_at_once = batch_size
         # Batches of whole blocks are filled up to one shape: kernels round by shape, and how many

@@ -166,4 +166,3 @@ def _with_error(point: Point, variance: float | None, images_G: Tensor) -> Estim
     half_width = t_quantile(int((images_G > 0).sum()) - 1) * se
     ci95 = None if note else (value - half_width, value + half_width)
     return Estimate(value, plug_in, se, ci95, estimator, note)
-

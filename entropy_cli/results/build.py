@@ -43,15 +43,10 @@ def build_result(
         DatasetError: not one image could be read.
     """
     assert progress.tally is not None and progress.temperatures is not None
-    if not progress.images:
-        path, reason = progress.failed[0]
-        raise DatasetError(
-            f"{images.root}: none of the {len(images.files)} images could be read; "
-            f"the first, {path}: {reason}. Check --data."
-        )
+    _check_some_read(images, progress)
     tally = progress.tally.to("cpu")
     given = settings["temperature"]
-    temperatures = ["auto"] if given == "auto" else given
+    temperatures: list[Any] = ["auto"] if given == "auto" else given
     summaries = [summarise(tally, t) for t in range(len(temperatures))]
     headline = summaries[0]
     return schema.Result(
@@ -60,23 +55,8 @@ def build_result(
         tool_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         units="nats per token",
-        tokenizer=schema.TokenizerInfo(
-            spec.family,
-            spec.vocab_size,
-            spec.latent_dim,
-            spec.patch_nums,
-            spec.rule,
-            settings["checkpoint_sha256"],
-        ),
-        data=schema.DataInfo(
-            split=images.split,
-            images_found=images.found,
-            images_used=progress.images,
-            images_failed=len(progress.failed),
-            failed=[path for path, _ in progress.failed],
-            fingerprint=settings_fingerprint(settings),
-            images_fingerprint=settings["images_fingerprint"],
-        ),
+        tokenizer=_tokenizer(spec, settings),
+        data=_data(images, progress, settings),
         settings=schema.SettingsInfo(
             temperature=temperatures[0],
             temperature_source=temperature_source,
@@ -94,8 +74,8 @@ def build_result(
             **{kind: schema.Estimates(**_all(of)) for kind, of in headline.averages.items()}
         ),
         temperatures=[
-            _temperature(t, temperature, summary, progress.temperatures)
-            for t, (temperature, summary) in enumerate(zip(temperatures, summaries, strict=True))
+            _temperature(temperatures[t], summary, [of_scale[t] for of_scale in progress.temperatures])
+            for t, summary in enumerate(summaries)
         ],
         history=[
             schema.HistoryPoint(entry.images, entry.value, entry.half_width)
@@ -108,6 +88,38 @@ def build_result(
         precision_check=None,
         target_reached=None,
         provenance=provenance,
+    )
+
+
+def _check_some_read(images: ImageSet, progress: Progress) -> None:
+    if not progress.images:
+        path, reason = progress.failed[0]
+        raise DatasetError(
+            f"{images.root}: none of the {len(images.files)} images could be read; "
+            f"the first, {path}: {reason}. Check --data."
+        )
+
+
+def _tokenizer(spec: TokenizerSpec, settings: Mapping[str, Any]) -> schema.TokenizerInfo:
+    return schema.TokenizerInfo(
+        family=spec.family,
+        vocab_size=spec.vocab_size,
+        latent_dim=spec.latent_dim,
+        patch_nums=spec.patch_nums,
+        rule=spec.rule,
+        checkpoint_sha256=settings["checkpoint_sha256"],
+    )
+
+
+def _data(images: ImageSet, progress: Progress, settings: Mapping[str, Any]) -> schema.DataInfo:
+    return schema.DataInfo(
+        split=images.split,
+        images_found=images.found,
+        images_used=progress.images,
+        images_failed=len(progress.failed),
+        failed=[path for path, _ in progress.failed],
+        fingerprint=settings_fingerprint(settings),
+        images_fingerprint=settings["images_fingerprint"],
     )
 
 
@@ -129,12 +141,14 @@ def _scale(
 
 
 def _temperature(
-    t: int, temperature: Any, summary: Summary, temperatures: list[list[float]]  # noqa: ANN401
+    temperature: Any,  # noqa: ANN401 - a number or "auto"
+    summary: Summary,
+    temperature_S: list[float],
 ) -> schema.TemperatureResult:
     return schema.TemperatureResult(
         temperature=temperature,
         scales=[
-            schema.SoftScale(scale=s, temperature=temperatures[s][t], **_soft(estimates))
+            schema.SoftScale(scale=s, temperature=temperature_S[s], **_soft(estimates))
             for s, estimates in enumerate(summary.scales)
         ],
         average=schema.SoftAverages(

@@ -23,8 +23,8 @@ def _meaning(result: Result) -> list[str]:
     at_least = "at least " if unigram.is_bound else ""
     return [
         "The assignment entropy is a floor of the cross-entropy of a model that is trained on the soft "
-        "assignments q, or on tokens drawn from them. For a model trained on the nearest codes, as VAR "
-        "is, it is neither floor nor ceiling: such a loss may go below it, and need not come near.",
+        "assignments q, or on tokens drawn from them. For one trained on the nearest codes, as VAR is, "
+        "it is neither floor nor ceiling: such a loss may go below it, or stay far above.",
         "It is about the tokenizer: what the context leaves unpredictable in an image comes on top.",
         f"A trained model's loss above the unigram entropy ({at_least}{unigram.value:.3f} nats per token "
         "here) means that something is broken, or that labels and vocabulary do not match.",
@@ -67,9 +67,7 @@ def _images(result: Result) -> list[str]:
             f"{data.images_used} images are few: the intervals say how far to trust each number."
         )
     elif data.images_used + data.images_failed < data.images_found:
-        found.append(
-            f"{data.images_used} of {data.images_found} images were read, chosen at random."
-        )
+        found.append(f"{data.images_used} of {data.images_found} images were read, chosen at random.")
     under = [
         scale.name
         for scale in result.scales

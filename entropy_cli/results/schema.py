@@ -3,6 +3,7 @@
 Entropies are in nats per token. Imports no torch, so that reading a result is fast.
 """
 
+import contextlib
 import json
 import types
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
@@ -11,6 +12,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from entropy_cli.errors import ResultError
 from entropy_cli.functional.quantity import Estimate
+from entropy_cli.results.files import write_atomically
 
 SCHEMA = "entropy-cli/estimate"
 SCHEMA_VERSION = 1
@@ -158,6 +160,11 @@ class Result:
         """As JSON text; raises ValueError if a NaN got in."""
         return json.dumps(asdict(self), allow_nan=False, indent=1)
 
+    def write(self, path: Path) -> None:
+        """Write as JSON, whole or not at all."""
+        text = self.to_json() + "\n"
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
 
 def read_result(path: Path) -> Result:
     """Read a result file.
@@ -199,22 +206,22 @@ def _convert(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - JSON
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (Union, types.UnionType):
         for argument in arguments:
-            try:
+            with contextlib.suppress(ResultError):
                 return _convert(value, argument, where)
-            except ResultError:
-                continue
-    elif origin is Literal:
-        if value in arguments:
-            return value
     elif origin in (list, tuple) and isinstance(value, list):
         return origin(_convert(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(value))
-    elif kind is Any or (origin is dict and isinstance(value, dict)):
-        return value
-    elif kind is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    elif isinstance(kind, type) and type(value) is kind:
+    elif _is_plain(value, kind):
         return value
     raise ResultError(f"{where}: got {json.dumps(value)[:60]}, expected {kind}.")
+
+
+def _is_plain(value: Any, kind: Any) -> bool:  # noqa: ANN401 - JSON
+    """Whether a value needs no conversion to be of a kind; an integer is a float."""
+    if get_origin(kind) is Literal:
+        return value in get_args(kind)
+    if kind is Any or kind is float:
+        return kind is Any or (isinstance(value, (int, float)) and not isinstance(value, bool))
+    return type(value) is (get_origin(kind) or kind)
 
 
 def _convert_object(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - JSON

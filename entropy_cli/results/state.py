@@ -27,10 +27,14 @@ def settings_fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
+def cache_folder() -> Path:
+    """The program's folder among the user's caches."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "entropy-cli"
+
+
 def default_path(fingerprint: str) -> Path:
     """Where the state of a run lives when the user names no file."""
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    return cache / "entropy-cli" / f"{fingerprint[:32]}.safetensors"
+    return cache_folder() / f"{fingerprint[:32]}.safetensors"
 
 
 def save(path: Path, progress: Progress, settings: Mapping[str, Any]) -> None:

@@ -160,8 +160,7 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], rule_after: int)
             mark = len(lines)
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     text = [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip()
-        for line in lines
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines
     ]
     rule = "-" * max(map(len, text))
     if mark < len(text):

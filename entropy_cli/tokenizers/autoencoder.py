@@ -1,7 +1,7 @@
 """The convolutional encoder that VAR shares with latent diffusion's VQ autoencoders.
 
-Module names are those of the published checkpoints, and every size is read off the shapes of the weights,
-so that a state dict loads strictly or not at all. Inference only.
+Module names are those of the published checkpoints, and every size is read off the shapes of the
+weights, so that a state dict loads strictly or not at all. Inference only.
 
 Source:
     FoundationVision/VAR models/basic_vae.py, itself after CompVis/latent-diffusion.

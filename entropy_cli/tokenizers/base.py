@@ -80,5 +80,5 @@ class Tokenizer(Protocol):
         ...
 
     def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
-        """What is left of the latent after the codes chosen at a scale are decoded; not after the last."""
+        """What is left of the latent without the codes chosen at a scale; not asked after the last."""
         ...

@@ -82,7 +82,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _open_safetensors(path: Path) -> Checkpoint:
     try:
-        file = safe_open(path, framework="pt")
+        file: Any = safe_open(path, framework="pt")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(
@@ -93,9 +93,7 @@ def _open_safetensors(path: Path) -> Checkpoint:
 
 def _open_torch(path: Path) -> Checkpoint:
     try:
-        content = torch.load(
-            path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-        )
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except pickle.UnpicklingError as error:
         if "Unsupported" in str(error) or "GLOBAL" in str(error):
             name = str(error).partition("GLOBAL ")[2].split(" ")[0].strip("`.") or "Python objects"
@@ -104,7 +102,15 @@ def _open_torch(path: Path) -> Checkpoint:
                 "Save its state dict alone, with torch.save or as safetensors."
             ) from error
         raise CheckpointError(f"{path}: not a checkpoint: {first_line(error)}") from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+    except (
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as error:
         raise CheckpointError(
             f"{path}: not a checkpoint, or a truncated one ({first_line(error)}). "
             "Expected .pth, .pt or .safetensors."

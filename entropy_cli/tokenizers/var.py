@@ -93,7 +93,7 @@ def from_checkpoint(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VAR
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
         raise CheckpointError(f"{checkpoint.path}: sizes contradict each other: {reason}") from error
-    return VARTokenizer(spec, network.eval().requires_grad_(False))
+    return VARTokenizer(spec, network.eval().requires_grad_(requires_grad=False))
 
 
 class VARNetwork(nn.Module):
@@ -103,12 +103,12 @@ class VARNetwork(nn.Module):
         super().__init__()
         self.encoder = Encoder(shapes)
         self.quant_conv = conv_like(shapes["quant_conv.weight"])
-        self.embedding = nn.Embedding(*shapes["quantize.embedding.weight"])
+        vocab_size, latent_dim = shapes["quantize.embedding.weight"]
+        self.embedding = nn.Embedding(vocab_size, latent_dim)
         phi_names = _phi_names(shapes)
         self.phi = nn.ModuleList(conv_like(shapes[f"{name}weight"]) for name in phi_names)
         self.names = {ours: _published(ours, phi_names) for ours in self.state_dict()}
 
-        latent_dim = self.embedding.embedding_dim
         got = (self.encoder.conv_out.out_channels, self.quant_conv.in_channels)
         if got[0] != got[1]:
             raise ValueError(f"the encoder gives {got[0]} channels, quant_conv takes {got[1]}")
@@ -154,9 +154,7 @@ class VARTokenizer:
 
     def encode(self, img_B3HW: Tensor) -> Tensor:
         """Latent after quant_conv."""
-        latent_BChw: Tensor = self.network.quant_conv(
-            self.network.encoder(pixels_to_pm1(img_B3HW))
-        )
+        latent_BChw: Tensor = self.network.quant_conv(self.network.encoder(pixels_to_pm1(img_B3HW)))
         return latent_BChw
 
     def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
@@ -178,9 +176,7 @@ class VARTokenizer:
         return rest_BChw - (h_BChw * (1 - PHI_RATIO) + phi(h_BChw) * PHI_RATIO)
 
 
-def _spec(
-    checkpoint: Checkpoint, network: VARNetwork, settings: TokenizerSettings
-) -> TokenizerSpec:
+def _spec(checkpoint: Checkpoint, network: VARNetwork, settings: TokenizerSettings) -> TokenizerSpec:
     image_size = settings.image_size or IMAGE_SIZE
     side, left_over = divmod(image_size, network.encoder.downsampling)
     if left_over:

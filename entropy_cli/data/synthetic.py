@@ -1,0 +1,104 @@
+"""Procedural pictures that are varied enough to be worth compressing: for the demo and for tests."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torchvision.transforms.functional import to_pil_image
+
+KINDS = ("shapes", "gradients", "textures", "noise")
+
+
+def synthetic_picture(kind: str, size: int, generator: torch.Generator) -> Tensor:
+    """One picture, float32 (3, size, size) in [0, 1]."""
+    axis = torch.linspace(-1, 1, size)
+    y_HW, x_HW = torch.meshgrid(axis, axis, indexing="ij")
+
+    def random(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator)
+
+    maker = {
+        "shapes": _shapes,
+        "gradients": _gradients,
+        "textures": _textures,
+        "noise": _noise,
+    }[kind]
+    return maker(x_HW, y_HW, random).clamp(0, 1)
+
+
+def write_image_folder(
+    root: Path,
+    images: int,
+    size: int,
+    seed: int,
+    progress: Callable[[int], object] = lambda _: None,
+) -> list[Path]:
+    """Write JPEGs, a subfolder for each kind of picture; existing files of the same names go."""
+    paths = []
+    generator = torch.Generator().manual_seed(seed)
+    for i in range(images):
+        kind = KINDS[i % len(KINDS)]
+        folder = root / kind
+        folder.mkdir(parents=True, exist_ok=True)
+        picture = to_pil_image(synthetic_picture(kind, size, generator))
+        paths.append(folder / f"{kind}_{i:05d}.jpg")
+        picture.save(paths[-1], quality=92)
+        progress(1)
+    return paths
+
+
+Random = Callable[..., Tensor]
+
+
+def _gradients(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
+    """A smooth change between two colours, straight or round."""
+    angle = (2 * math.pi * random(1)).item()
+    straight_HW = 0.5 + 0.35 * (x_HW * math.cos(angle) + y_HW * math.sin(angle))
+    cx, cy = (2 * random(2) - 1).tolist()
+    round_HW = ((x_HW - cx) ** 2 + (y_HW - cy) ** 2).sqrt() / 2
+    t_HW = round_HW if random(1).item() < 0.4 else straight_HW
+    from_311, to_311 = random(2, 3, 1, 1)
+    return from_311 + (to_311 - from_311) * t_HW
+
+
+def _shapes(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
+    """Discs and turned rectangles of plain colour over a gradient."""
+    picture_3HW = _gradients(x_HW, y_HW, random)
+    for _ in range(2 + int(5 * random(1).item())):
+        cx, cy = (1.6 * random(2) - 0.8).tolist()
+        width, height = (0.12 + 0.5 * random(2)).tolist()
+        angle = (math.pi * random(1)).item()
+        u_HW = (x_HW - cx) * math.cos(angle) + (y_HW - cy) * math.sin(angle)
+        v_HW = (y_HW - cy) * math.cos(angle) - (x_HW - cx) * math.sin(angle)
+        disc = random(1).item() < 0.5
+        inside_HW = (
+            u_HW.square() + v_HW.square() < width**2
+            if disc
+            else (u_HW.abs() < width) & (v_HW.abs() < height)
+        )
+        picture_3HW = torch.where(inside_HW, random(3, 1, 1), picture_3HW)
+    return picture_3HW
+
+
+def _textures(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
+    """Sums of waves of several lengths and directions, each with its colour."""
+    picture_3HW = 0.3 + 0.4 * random(3, 1, 1).expand(3, *x_HW.shape)
+    for _ in range(2 + int(3 * random(1).item())):
+        angle, phase = (2 * math.pi * random(2)).tolist()
+        frequency = 3 * 12 ** random(1).item()
+        wave_HW = (frequency * (x_HW * math.cos(angle) + y_HW * math.sin(angle)) + phase).sin()
+        picture_3HW = picture_3HW + 0.3 * (random(3, 1, 1) - 0.3) * wave_HW
+    return picture_3HW
+
+
+def _noise(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
+    """Noise of a random coarseness around a gradient."""
+    size = len(x_HW)
+    cells = max(2, int(size / 2 ** (4 * random(1).item())))
+    noise_13HW = torch.nn.functional.interpolate(
+        random(1, 3, cells, cells), size=size, mode="bilinear", align_corners=False
+    )
+    share = 0.3 + 0.6 * random(1).item()
+    return (1 - share) * _gradients(x_HW, y_HW, random) + share * noise_13HW[0]

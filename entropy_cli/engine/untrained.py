@@ -1,0 +1,70 @@
+"""An untrained tokenizer of VAR's layout: a random encoder, and its own residuals as codes."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from entropy_cli.functional.assign import assign
+from entropy_cli.tokenizers.checkpoint import Checkpoint
+from entropy_cli.tokenizers.layout import VARSizes, var_shapes
+from entropy_cli.tokenizers.settings import TokenizerSettings
+from entropy_cli.tokenizers.var import VARTokenizer, from_checkpoint
+
+# Standard deviation of the latents: wide enough that a temperature of 1 tells codes apart.
+LATENT_SPREAD = 3.0
+
+
+def random_weights(sizes: VARSizes, seed: int) -> dict[str, Tensor]:
+    """Weights that keep the variance of what passes through them; norms that do nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, shape in var_shapes(sizes).items():
+        if len(shape) > 1:
+            fan_in = torch.Size(shape[1:]).numel()
+            weights[name] = torch.randn(shape, generator=generator) / fan_in**0.5
+        else:
+            is_scale = ".norm" in name and name.endswith(".weight")
+            weights[name] = torch.ones(shape) if is_scale else torch.zeros(shape)
+    return weights
+
+
+@torch.no_grad()
+def untrained_weights(
+    img_B3HW: Tensor, sizes: VARSizes, settings: TokenizerSettings, seed: int
+) -> dict[str, Tensor]:
+    """A state dict of the published layout, with codes that fit these uint8 pictures."""
+    weights = random_weights(sizes, seed)
+    checkpoint = Checkpoint(
+        Path("untrained"), {k: tuple(v.shape) for k, v in weights.items()}, weights.__getitem__
+    )
+    spread = from_checkpoint(checkpoint, settings).encode(img_B3HW).std()
+    weights["quant_conv.weight"] *= LATENT_SPREAD / spread
+    tokenizer = from_checkpoint(checkpoint, settings)
+    weights["quantize.embedding.weight"] = _codes_from_residuals(tokenizer, img_B3HW, seed)
+    return weights
+
+
+def _codes_from_residuals(tokenizer: VARTokenizer, img_B3HW: Tensor, seed: int) -> Tensor:
+    """A codebook whose rows are residuals of these pictures, some from each scale.
+
+    Going down the scales, a share of what is left to be assigned is picked at random, then the
+    residual is quantised with all codes so far. The tokenizer's own codes are replaced.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    codebook_VC = tokenizer.network.embedding.weight
+    spec = tokenizer.spec
+    rest_BChw = tokenizer.encode(img_B3HW)
+    filled = 0
+    for s in range(len(spec.scales)):
+        z_BlC = tokenizer.vectors(rest_BChw, s)
+        z_NC = z_BlC.flatten(0, 1)
+        wanted = (spec.vocab_size - filled) // (len(spec.scales) - s)
+        picked = torch.randperm(len(z_NC), generator=generator)[:wanted]
+        codebook_VC[filled:] = z_NC[picked[0]]  # no code is left unset; later scales overwrite
+        codebook_VC[filled : filled + len(picked)] = z_NC[picked]
+        filled += len(picked)
+        tokenizer = VARTokenizer(spec, tokenizer.network)
+        idx_Bl = assign(z_BlC, tokenizer.codebook(s), ()).idx_Bl
+        rest_BChw = tokenizer.subtract(rest_BChw, idx_Bl, s)
+    return codebook_VC

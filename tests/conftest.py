@@ -1,0 +1,95 @@
+"""What tests share: the shared data if it is there, a tiny tokenizer and a tiny image folder."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from entropy_cli.cli.app import main
+from entropy_cli.data.loader import read_picture
+from entropy_cli.data.synthetic import write_image_folder
+from entropy_cli.engine.untrained import untrained_weights
+from entropy_cli.tokenizers.layout import VARSizes
+from entropy_cli.tokenizers.preprocess import var_crop
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+PATCH_NUMS, IMAGE_SIZE = (1, 2, 4, 8), 32
+SIZES = VARSizes(width=32, width_mult=(1, 1, 2), blocks=1, latent_dim=6, vocab_size=48)
+
+
+@pytest.fixture(scope="session")
+def shared():
+    """Folder of golden checkpoints and real photographs, beside the project."""
+    folder = Path(__file__).parents[2] / "shared"
+    if not folder.is_dir():
+        pytest.skip("the shared data is not beside the project")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    """States of a test's runs stay in its own folder."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory):
+    """A folder of 70 pictures: four whole blocks and a part of one."""
+    root = tmp_path_factory.mktemp("images")
+    write_image_folder(root, images=70, size=44, seed=1)
+    return root
+
+
+@pytest.fixture(scope="session")
+def pictures(images):
+    """Some of them, as the tiny tokenizer takes them, uint8."""
+    paths = sorted(images.rglob("*.jpg"))[::7]
+    return torch.stack([read_picture(path, var_crop(IMAGE_SIZE).apply) for path in paths])
+
+
+@pytest.fixture(scope="session")
+def weights(pictures):
+    """State dict of the tiny tokenizer."""
+    return untrained_weights(pictures, SIZES, TokenizerSettings(IMAGE_SIZE, PATCH_NUMS), seed=0)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory, weights):
+    """The tiny tokenizer, with its config.json."""
+    path = tmp_path_factory.mktemp("tokenizer") / "tiny.safetensors"
+    save_file(weights, path)
+    config = {"image_size": IMAGE_SIZE, "patch_nums": PATCH_NUMS}
+    path.with_name("config.json").write_text(json.dumps(config))
+    return path
+
+
+@pytest.fixture
+def cli(capfd):
+    """Run a command line; gives its exit code, stdout and stderr."""
+
+    def run(*argv):
+        capfd.readouterr()
+        code = main([str(part) for part in argv])
+        out, err = capfd.readouterr()
+        return code, out, err
+
+    return run
+
+
+@pytest.fixture
+def estimate(cli):
+    """Run `estimate --json`; gives the result, or the exit code and stderr of a failure."""
+
+    def run(*argv):
+        code, out, err = cli("estimate", "--json", "--workers", "0", *argv)
+        return json.loads(out) if code in (0, 4) else (code, err)
+
+    return run
+
+
+def subprocess_environment(tmp_path):
+    """Environment of a run in its own process, with its cache in the test's folder."""
+    return {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
