@@ -188,7 +188,7 @@ def _accumulate(job: _Job, progress: Progress, path: Path, bars: Bars) -> dict[s
         "batch_size": batch_size,
         "workers": workers,
         "seconds": round(seconds, 3),
-        "images_per_s": round((progress.images - before) / seconds, 3),
+        "images_per_s": round((progress.images - before) / seconds, 3) if seconds else None,
         "images_resumed": before,
     }
 

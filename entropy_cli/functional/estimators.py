@@ -43,8 +43,8 @@ def clustered_correction(mean_V: Tensor, squares_V: Tensor, images: int) -> floa
     if images < 2:
         return float("inf")
     seen = mean_V > 0
-    p_V = mean_V[seen]
-    variance_V = (squares_V[seen] / images - p_V.square()).clamp(min=0) / (images - 1)
+    p_V = mean_V[seen].double()
+    variance_V = (squares_V[seen].double() / images - p_V.square()).clamp(min=0) / (images - 1)
     return 0.5 * (variance_V / p_V).sum().item()
 
 
@@ -100,7 +100,7 @@ def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
     total = count_V.sum().item()
     plug_in = entropy(count_V).item()
     share_squares_V = squares_V.double() * (images / total) ** 2
-    correction = clustered_correction(count_V / total, share_squares_V, images)
+    correction = clustered_correction(count_V.double() / total, share_squares_V, images)
     covered = coverage(count_V)
     if covered >= COVERAGE_FOR_CLUSTERED and correction <= LARGEST_CORRECTION:
         return _bounded(plug_in, correction, "clustered Miller-Madow", len(count_V))

@@ -58,7 +58,7 @@ def summarise(tally: Tally, temperature: int = 0) -> Summary:
     S = len(tally.tokens_S)
     one_scale_SS = torch.eye(S, dtype=torch.float64)
     weights = {
-        "token_weighted": tally.tokens_S / tally.tokens_S.sum(dtype=torch.float64),
+        "token_weighted": tally.tokens_S.double() / tally.tokens_S.sum(),
         "over_scales": torch.full((S,), 1 / S, dtype=torch.float64),
         "last_scale": one_scale_SS[-1],
     }
