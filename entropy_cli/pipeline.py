@@ -113,7 +113,7 @@ def estimate(request: Request, bars: Bars, deliver: Callable[[Result], object]) 
 
 @dataclass(frozen=True)
 class _Job:
-    """A request with everything opened, listed and checked; `settings` is all that changes the number."""
+    """A request with everything opened, listed and checked; `settings` is what changes the number."""
 
     request: Request
     device: torch.device

@@ -3,7 +3,6 @@
 import multiprocessing
 import signal
 import sys
-import time
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from entropy_cli.data.images import ImageSet
 from entropy_cli.errors import DatasetError
 
 BLOCK = 16  # images; the unit of shards, saves and resumption, see `plan`
-WORKER_DIED_WAIT_S = 1.0
+PARENT_GRACE_S = 30
 
 
 @dataclass(frozen=True)
@@ -116,8 +115,6 @@ def read_batches(
         except RuntimeError as error:
             if "worker" not in str(error):
                 raise
-            # A job's SIGTERM reaches workers and parent alike: let the parent's own handler go first.
-            time.sleep(WORKER_DIED_WAIT_S)
             raise DatasetError(
                 "a process that decodes images died, perhaps for want of memory. "
                 "Run the same command again with fewer --workers: it goes on from here."
@@ -182,6 +179,9 @@ def _context() -> str:
 
 
 def _leave_signals_to_parent(_worker: int) -> None:
-    """Ctrl-C reaches the workers too; the parent stops them when it has saved."""
+    """Ctrl-C and a job's SIGTERM reach workers too, but the parent stops them when it has saved.
+
+    A SIGTERM still ends a worker, after a while, if the parent does not.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PARENT_GRACE_S))

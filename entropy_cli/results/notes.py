@@ -26,7 +26,7 @@ def _meaning(result: Result) -> list[str]:
         "assignments q, or on tokens drawn from them. For one trained on the nearest codes, as VAR is, "
         "it is neither floor nor ceiling: such a loss may go below it, or stay far above.",
         "It is about the tokenizer: what the context leaves unpredictable in an image comes on top.",
-        f"A trained model's loss above the unigram entropy ({at_least}{unigram.value:.3f} nats per token "
+        f"A trained model's loss above the unigram entropy ({at_least}{unigram.value:.3f} nats a token "
         "here) means that something is broken, or that labels and vocabulary do not match.",
     ]
 

@@ -5,6 +5,8 @@ Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is nev
 
 import hashlib
 import pickle
+import re
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -93,15 +95,22 @@ def _open_safetensors(path: Path) -> Checkpoint:
 
 def _open_torch(path: Path) -> Checkpoint:
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about pickle protocols and old storages; errors remain
+            content = torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except pickle.UnpicklingError as error:
-        if "Unsupported" in str(error) or "GLOBAL" in str(error):
-            name = str(error).partition("GLOBAL ")[2].split(" ")[0].strip("`.") or "Python objects"
+        name = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if name is None:
             raise CheckpointError(
-                f"{path}: reading it would run code ({name}), which is never done. "
-                "Save its state dict alone, with torch.save or as safetensors."
+                f"{path}: not a checkpoint: a pickle that torch did not write. "
+                "Expected .pth, .pt or .safetensors."
             ) from error
-        raise CheckpointError(f"{path}: not a checkpoint: {first_line(error)}") from error
+        raise CheckpointError(
+            f"{path}: reading it would run code ({name[1]}), which is never done. "
+            "Save its state dict alone, with torch.save or as safetensors."
+        ) from error
     except (
         RuntimeError,
         EOFError,

@@ -171,7 +171,7 @@ def test_two_gaussians(vector, name):
     sums = assign(z_BlC, codebook, (expected["tau_true"], expected["tau_hard"], 1.0))
     A_T = (sums.entropy_BT[0] / 40_000).tolist()
     names = ("H_true", "EH_at_tau_hard", "EH_at_tau1")
-    assert A_T == pytest.approx([expected[n] for n in names], abs=1e-5)
+    assert pytest.approx([expected[n] for n in names], abs=1e-5) == A_T
 
 
 def test_hard_temperature(vector):

@@ -1,0 +1,215 @@
+"""Nothing is lost: interrupted in every way, the same command ends with the same result."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from safetensors import safe_open
+
+from tests.conftest import subprocess_environment
+from tests.e2e.test_estimate import assert_same
+
+SLOW = ("--image-size", "128", "--patch-nums", "1,2,4,32", "--batch-size", "2")
+
+
+@pytest.fixture
+def command(images, checkpoint, tmp_path):
+    """A run of a few seconds in its own process, that saves after every block."""
+
+    def start(*options):
+        argv = [
+            sys.executable,
+            "-m",
+            "entropy_cli",
+            "estimate",
+            "--json",
+            *SLOW,
+            "--save-every",
+            "0",
+            "--workers",
+            "0",
+        ]
+        argv += ["--data", images, "--ckpt", checkpoint, *options]
+        return subprocess.Popen(
+            [str(part) for part in argv],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=subprocess_environment(tmp_path),
+        )
+
+    return start
+
+
+def blocks_done(path):
+    with safe_open(path, framework="pt") as file:
+        return int(file.get_tensor("blocks_done").sum())
+
+
+def wait_for_blocks(path, number, process):
+    """Wait until so many blocks are saved, and not all of them."""
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and process.poll() is None:
+        if path.exists() and blocks_done(path) >= number:
+            return
+        time.sleep(0.02)
+    pytest.fail(f"the run ended or hung before it saved: {process.communicate()}")
+
+
+def finish(process):
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    return json.loads(out)
+
+
+@pytest.fixture(scope="session")
+def unbroken(images, checkpoint, tmp_path_factory):
+    """What the run gives when nobody interrupts it, with one and with fitted temperatures."""
+    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
+    results = {}
+    for temperature in ("1", "auto"):
+        argv = [sys.executable, "-m", "entropy_cli", "estimate", "--json", *SLOW, "--workers", "0"]
+        argv += ["--data", images, "--ckpt", checkpoint, "--temperature", temperature]
+        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=True)
+        results[temperature] = json.loads(done.stdout)
+    assert not list((tmp_path_factory.getbasetemp()).glob("cache*/entropy-cli/*"))  # removed at the end
+    return results
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("temperature", ["1", "auto"])
+def test_killed_in_the_middle(command, unbroken, tmp_path, temperature):
+    state = tmp_path / "run.state"
+    options = ("--state", state, "--temperature", temperature)
+    process = command(*options)
+    wait_for_blocks(state, 2, process)
+    process.kill()
+    process.communicate()
+    done = blocks_done(state)
+    assert 2 <= done < 5
+    result = finish(command(*options))
+    assert result["provenance"]["images_resumed"] >= 16 * done
+    assert_same(unbroken[temperature], result)
+    assert result["data"]["fingerprint"] == unbroken[temperature]["data"]["fingerprint"]
+    for entry, expected in zip(result["history"], unbroken[temperature]["history"], strict=True):
+        assert entry == pytest.approx(expected)
+    # Everything is done now: the same command only shows it.
+    again = finish(command(*options))
+    assert again["provenance"]["images_resumed"] == 70
+    assert_same(result, again, tolerance=0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_interrupted_by_a_signal(command, unbroken, tmp_path, number, code):
+    cache = tmp_path / "cache" / "entropy-cli"
+    process = command()
+    deadline = time.monotonic() + 120
+    while not list(cache.glob("*.safetensors")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    (state,) = cache.glob("*.safetensors")  # without --state it is found by the fingerprint
+    wait_for_blocks(state, 1, process)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code and out == ""
+    assert "Traceback" not in err and "saved" in err.splitlines()[-1]
+    assert 1 <= blocks_done(state) < 5
+    assert_same(unbroken["1"], finish(command()))
+    assert not list(cache.iterdir())
+
+
+@pytest.mark.slow
+def test_a_job_is_terminated_with_its_workers(images, checkpoint, tmp_path):
+    """A scheduler signals every process of a job, the decoding workers too."""
+    state = tmp_path / "run.state"
+    argv = [sys.executable, "-m", "entropy_cli", "estimate", "--state", state, "--save-every", "0"]
+    argv += [*SLOW, "--workers", "2", "--data", images, "--ckpt", checkpoint]
+    process = subprocess.Popen(
+        [str(part) for part in argv],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for_blocks(state, 1, process)
+    os.killpg(process.pid, signal.SIGTERM)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert "Traceback" not in err
+
+
+def test_two_runs_on_one_state_are_kept_apart(command, cli, images, checkpoint, tmp_path):
+    state = tmp_path / "run.state"
+    process = command("--state", state)
+    wait_for_blocks(state, 1, process)
+    code, _, err = cli("estimate", *SLOW, "--data", images, "--ckpt", checkpoint, "--state", state)
+    assert code == 3 and "another run" in err
+    finish(process)
+    assert not state.with_name("run.state.lock").exists()
+
+
+def test_a_lock_left_by_a_killed_run_does_not_hold(estimate, images, checkpoint, tmp_path):
+    (tmp_path / "run.state.lock").touch()
+    result = estimate("--data", images, "--ckpt", checkpoint, "--state", tmp_path / "run.state")
+    assert result["data"]["images_used"] == 70
+
+
+@pytest.mark.parametrize(
+    "options, words",
+    [
+        (["--temperature", "2"], "temperature [1.0], but this run has [2.0]"),
+        (["--temperature", "auto"], 'but this run has "auto"'),
+        (["--seed", "3"], "images_fingerprint"),
+        (["--limit", "20"], "images_fingerprint"),
+        (["--patch-nums", "1,8"], "patch_nums [1, 2, 4, 8], but this run has [1, 8]"),
+        (["--rule", "cosine", "--temperature", "1"], 'rule "l2", but this run has "cosine"'),
+    ],
+)
+def test_a_state_of_other_settings_is_refused(estimate, images, checkpoint, tmp_path, options, words):
+    state = ("--state", tmp_path / "run.state")
+    estimate("--data", images, "--ckpt", checkpoint, *state)
+    code, err = estimate("--data", images, "--ckpt", checkpoint, *state, *options)
+    assert code == 3 and words in err.splitlines()[-1]
+
+
+def test_options_that_move_no_number_may_change(estimate, images, checkpoint, tmp_path):
+    state = ("--state", tmp_path / "run.state")
+    first = estimate("--data", images, "--ckpt", checkpoint, *state)
+    again = estimate(
+        *("--data", images, "--ckpt", checkpoint, "--batch-size", 3, "--save-every", 1),
+        *("--device", "cpu", "--on-error", "fail", *state),
+    )
+    assert_same(first, again, tolerance=0)
+
+
+def test_damaged_states_are_refused_and_kept(estimate, images, checkpoint, tmp_path):
+    path = tmp_path / "run.state"
+    run = ("--data", images, "--ckpt", checkpoint, "--state", path)
+    estimate(*run)
+    whole = path.read_bytes()
+    for content in (whole[: len(whole) // 2], b"", b"something else", checkpoint.read_bytes()):
+        path.write_bytes(content)
+        code, err = estimate(*run)
+        assert code == 3 and "state" in err.splitlines()[-1]
+        assert path.read_bytes() == content
+
+
+def test_a_result_that_can_not_be_written_is_not_computed_twice(
+    estimate, images, checkpoint, tmp_path, monkeypatch
+):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    run = ("--data", images, "--ckpt", checkpoint, "-o", tmp_path / "result.json")
+    monkeypatch.setattr("pathlib.Path.write_text", full)
+    code, err = estimate(*run)
+    assert code == 3 and "No space left" in err.splitlines()[-1]
+    assert not (tmp_path / "result.json").exists()
+    monkeypatch.undo()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert estimate(*run)["provenance"]["images_resumed"] == 70
+    assert (tmp_path / "result.json").exists()

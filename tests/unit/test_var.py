@@ -1,0 +1,326 @@
+"""The VAR family: golden values, the layout's variants, and checkpoints that don't fit."""
+
+import json
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from entropy_cli.engine.untrained import random_weights
+from entropy_cli.errors import CheckpointError
+from entropy_cli.functional.assign import assign
+from entropy_cli.functional.entropy import entropy
+from entropy_cli.tokenizers import load_tokenizer
+from entropy_cli.tokenizers.layout import VARSizes, var_shapes
+from entropy_cli.tokenizers.settings import TokenizerSettings
+from entropy_cli.tokenizers.var import VARNetwork
+from tests.conftest import IMAGE_SIZE, PATCH_NUMS, SIZES
+
+
+@pytest.mark.parametrize("name", ["var_l2", "var_cosine"])
+@torch.no_grad()
+def test_golden(shared, name):
+    folder = shared / "golden" / name
+    expected = json.loads((folder / "expected.json").read_text())
+    arrays = load_file(folder / "expected.safetensors")
+    rule = "cosine" if expected["cosine"] else "l2"
+    settings = TokenizerSettings(expected["resolution"], tuple(expected["patch_nums"]), rule)
+    tokenizer = load_tokenizer(folder / "ckpt.safetensors", settings=settings).tokenizer
+    rest_BChw = tokenizer.encode(arrays["pixels_u8"])
+    torch.testing.assert_close(rest_BChw.double(), arrays["latent_f64"], atol=1e-4, rtol=0)
+    for s, patch_num in enumerate(expected["patch_nums"]):
+        of_scale = expected["scales"][str(patch_num)]
+        assert of_scale["argmax_gap_min"] > 1e-4  # so every index has to be equal
+        temperatures = [float(t) for t in of_scale["soft"]]
+        z_BlC = tokenizer.vectors(rest_BChw, s)
+        sums = assign(z_BlC, tokenizer.codebook(s), temperatures)
+        assert torch.equal(sums.idx_Bl, arrays[f"idx.s{s}"].flatten(1).long())
+        for t, (temperature, soft) in enumerate(of_scale["soft"].items()):
+            conditional = sums.entropy_BT[:, t].sum().item() / of_scale["tokens"]
+            assert conditional == pytest.approx(soft["conditional_entropy"], abs=1e-5)
+            marginal_V = sums.soft_BTV[:, t].sum(0)
+            assert entropy(marginal_V).item() == pytest.approx(soft["marginal_entropy"], abs=1e-5)
+            torch.testing.assert_close(
+                marginal_V / of_scale["tokens"],
+                arrays[f"marginal.s{s}.tau{temperature}"],
+                atol=1e-6,
+                rtol=0,
+            )
+        used = (sums.counts_BV.sum(0) > 0).sum().item()
+        assert used == of_scale["codes_used"]
+        rest_BChw = tokenizer.subtract(rest_BChw, sums.idx_Bl, s)
+
+
+@torch.no_grad()
+def vectors_and_codes(path, pictures, settings=None):
+    """Latents and nearest codes at every scale."""
+    tokenizer = load_tokenizer(path, settings=settings).tokenizer
+    rest_BChw, found = tokenizer.encode(pictures), []
+    for s in range(len(tokenizer.spec.scales)):
+        z_BlC = tokenizer.vectors(rest_BChw, s)
+        idx_Bl = assign(z_BlC, tokenizer.codebook(s), ()).idx_Bl
+        found.append((z_BlC, idx_Bl))
+        rest_BChw = tokenizer.subtract(rest_BChw, idx_Bl, s)
+    return found
+
+
+def same(one, two, **close):
+    for (z, idx), (other_z, other_idx) in zip(one, two, strict=True):
+        torch.testing.assert_close(z, other_z, **close)
+        assert torch.equal(idx, other_idx)
+    return True
+
+
+def test_every_way_of_storing_it_gives_the_same(tmp_path, checkpoint, weights, pictures):
+    expected = vectors_and_codes(checkpoint, pictures)
+    (tmp_path / "config.json").write_text(checkpoint.with_name("config.json").read_text())
+    flat, legacy, wrapped = tmp_path / "flat.pth", tmp_path / "legacy.pt", tmp_path / "ar-ckpt-last.pth"
+    torch.save(weights, flat)
+    torch.save(weights, legacy, _use_new_zipfile_serialization=False)
+    torch.save(
+        {
+            "epoch": 3,
+            "args": {"depth": 16},
+            "trainer": {"config": {}, "var_wo_ddp": {"w": torch.ones(1)}, "vae_local": weights},
+        },
+        wrapped,
+    )
+    for path in (flat, legacy, wrapped):
+        assert same(vectors_and_codes(path, pictures), expected, atol=0, rtol=0)
+    assert load_tokenizer(wrapped).checkpoint.wrapper == "trainer.vae_local"
+
+
+def test_half_precision_files_are_computed_in_float32(tmp_path, weights, pictures):
+    settings = TokenizerSettings(IMAGE_SIZE, PATCH_NUMS)
+    half = {name: weight.half() for name, weight in weights.items()}
+    save_file(half, tmp_path / "half.safetensors")
+    save_file({name: weight.float() for name, weight in half.items()}, tmp_path / "float.safetensors")
+    found = vectors_and_codes(tmp_path / "half.safetensors", pictures, settings)
+    assert found[0][0].dtype == torch.float32
+    assert same(
+        found, vectors_and_codes(tmp_path / "float.safetensors", pictures, settings), atol=0, rtol=0
+    )
+
+
+def renamed(weights, keep):
+    """The weights with the phi convolutions `keep` stored as another kind of sharing."""
+    own = {name: w for name, w in weights.items() if "quant_resi" not in name}
+    for pattern, k in keep:
+        for leaf in ("weight", "bias"):
+            own[pattern + leaf] = weights[f"quantize.quant_resi.qresi_ls.{k}.{leaf}"].clone()
+    return own
+
+
+def test_phi_shared_by_all_scales_or_one_each(tmp_path, weights, pictures):
+    settings = TokenizerSettings(IMAGE_SIZE, PATCH_NUMS)
+    shared_by_all = renamed(weights, [("quantize.quant_resi.qresi.", 1)])
+    save_file(shared_by_all, tmp_path / "shared.safetensors")
+    same_four = renamed(weights, [(f"quantize.quant_resi.qresi_ls.{k}.", 1) for k in range(4)])
+    save_file(same_four, tmp_path / "same.safetensors")
+    expected = vectors_and_codes(tmp_path / "same.safetensors", pictures, settings)
+    assert same(
+        vectors_and_codes(tmp_path / "shared.safetensors", pictures, settings), expected, atol=0, rtol=0
+    )
+    # With four scales and four phis, each scale has its own either way.
+    save_file(weights, tmp_path / "partly.safetensors")
+    own = renamed(weights, [(f"quantize.quant_resi.{k}.", k) for k in range(4)])
+    save_file(own, tmp_path / "own.safetensors")
+    expected = vectors_and_codes(tmp_path / "partly.safetensors", pictures, settings)
+    assert same(
+        vectors_and_codes(tmp_path / "own.safetensors", pictures, settings), expected, atol=0, rtol=0
+    )
+    with pytest.raises(CheckpointError, match="each of 4 scales"):
+        load_tokenizer(tmp_path / "own.safetensors", settings=TokenizerSettings(IMAGE_SIZE, (1, 4, 8)))
+
+
+@pytest.mark.parametrize("phis", [1, 2, 3, 4, 5, 7])
+def test_phi_is_chosen_as_the_published_code_chooses(phis):
+    with torch.device("meta"):
+        network = VARNetwork(
+            var_shapes(VARSizes(width=32, width_mult=(1, 1), latent_dim=4, vocab_size=8, phis=phis))
+        )
+    start = 1 / 3 / phis if phis == 4 else 1 / 2 / phis
+    ticks = np.linspace(start, 1 - start, phis)
+    for scales in range(2, 20):
+        for s in range(scales):
+            expected = np.argmin(np.abs(ticks - s / (scales - 1))).item()
+            assert network.phi_of(s, scales) == expected, (s, scales)
+    assert network.phi_of(0, 1) == 0
+
+
+def test_attention_and_levels_are_as_in_the_file(tmp_path, weights, pictures):
+    """Without attention keys, and with fewer levels, it is still this family."""
+    bare = {name: w for name, w in weights.items() if ".attn" not in name}
+    save_file(bare, tmp_path / "bare.safetensors")
+    settings = TokenizerSettings(IMAGE_SIZE, PATCH_NUMS)
+    tokenizer = load_tokenizer(tmp_path / "bare.safetensors", settings=settings).tokenizer
+    assert tokenizer.network.encoder.downsampling == 4
+    assert tokenizer.encode(pictures).shape == (len(pictures), SIZES.latent_dim, 8, 8)
+    one_level = random_weights(VARSizes(width=32, width_mult=(1,), latent_dim=4, vocab_size=8), seed=0)
+    save_file(one_level, tmp_path / "one.safetensors")
+    settings = TokenizerSettings(16, (1, 16))
+    assert load_tokenizer(tmp_path / "one.safetensors", settings=settings).tokenizer.spec.family == "var"
+
+
+def test_published_sizes_and_patch_nums(tmp_path):
+    """The published layout on the meta device: parameters and grids."""
+    shapes = var_shapes(VARSizes())
+    with torch.device("meta"):
+        network = VARNetwork(shapes)
+    assert network.encoder.downsampling == 16
+    assert set(network.names.values()) == set(shapes)
+    parameters = sum(p.numel() for name, p in network.named_parameters() if name.startswith("encoder"))
+    assert 40e6 < parameters < 48e6
+    small = random_weights(VARSizes(width=32, latent_dim=4, vocab_size=8), seed=0)
+    save_file(small, tmp_path / "small.safetensors")
+    for size, scales, tokens in ((None, 10, 680), (256, 10, 680), (512, 10, 2240), (1024, 14, 9451)):
+        spec = load_tokenizer(
+            tmp_path / "small.safetensors", settings=TokenizerSettings(size)
+        ).tokenizer.spec
+        assert len(spec.scales) == scales and spec.image_size == (size or 256)
+        assert sum(scale.tokens for scale in spec.scales) == tokens
+
+
+def test_settings_come_from_the_command_line_then_config_json(checkpoint):
+    spec = load_tokenizer(checkpoint).tokenizer.spec
+    assert (spec.image_size, tuple(spec.patch_nums), spec.rule) == (IMAGE_SIZE, PATCH_NUMS, "l2")
+    assert spec.temperature == 1
+    settings = TokenizerSettings(64, (1, 16), "cosine")
+    spec = load_tokenizer(checkpoint, settings=settings).tokenizer.spec
+    assert (spec.image_size, spec.patch_nums, spec.rule) == (64, [1, 16], "cosine")
+    assert spec.temperature == "auto" and "no temperature" in spec.temperature_source
+
+
+@pytest.mark.parametrize(
+    "text, words",
+    [
+        ("{", "JSON"),
+        ("[]", "object"),
+        ('{"image_size": "big"}', "image_size"),
+        ('{"patch_nums": [1, "x"]}', "patch_nums"),
+        ('{"patch_nums": []}', "patch_nums"),
+        ('{"using_znorm": 1}', "using_znorm"),
+    ],
+)
+def test_a_broken_config_json_is_an_error(tmp_path, weights, text, words):
+    save_file(weights, tmp_path / "x.safetensors")
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(CheckpointError, match=words):
+        load_tokenizer(tmp_path / "x.safetensors")
+
+
+def test_config_json_of_the_switti_and_var_kind(tmp_path, weights):
+    save_file(weights, tmp_path / "x.safetensors")
+    (tmp_path / "config.json").write_text(
+        json.dumps({"reso": 32, "v_patch_nums": [1, 8], "using_znorm": True, "ch": 160})
+    )
+    spec = load_tokenizer(tmp_path / "x.safetensors").tokenizer.spec
+    assert (spec.image_size, spec.patch_nums, spec.rule) == (32, [1, 8], "cosine")
+
+
+def test_another_number_of_usage_rows_is_only_noted(tmp_path, weights):
+    settings = TokenizerSettings(IMAGE_SIZE, PATCH_NUMS)
+    for rows, notes in ((4, 0), (10, 1)):
+        save_file(
+            weights | {"quantize.ema_vocab_hit_SV": torch.zeros(rows, 48)}, tmp_path / "x.safetensors"
+        )
+        assert (
+            len(load_tokenizer(tmp_path / "x.safetensors", settings=settings).tokenizer.spec.notes)
+            == notes
+        )
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        (TokenizerSettings(32, (1, 2, 4)), "8 x 8"),
+        (TokenizerSettings(32, (1, 8, 4, 8)), "grows"),
+        (TokenizerSettings(34, (1, 8)), "multiple of 4"),
+        (TokenizerSettings(64), "Give --patch-nums, ending in 16"),
+    ],
+)
+def test_sizes_that_do_not_fit(tmp_path, weights, settings, words):
+    save_file(weights, tmp_path / "x.safetensors")
+    with pytest.raises(CheckpointError, match=words):
+        load_tokenizer(tmp_path / "x.safetensors", settings=settings)
+
+
+def damaged(weights, **changes):
+    """Weights with some removed (None) or replaced."""
+    changed = {**weights, **{name.replace("__", "."): w for name, w in changes.items()}}
+    return {name: w for name, w in changed.items() if w is not None}
+
+
+@pytest.mark.parametrize(
+    "changes, words",
+    [
+        ({"quantize__embedding__weight": None}, "unknown layout.*quantize.embedding.weight"),
+        ({"encoder__norm_out__bias": None}, "lacks encoder.norm_out.bias"),
+        ({"encoder__norm_out__bias": torch.zeros(3)}, "sizes contradict"),
+        ({"encoder__extra__weight": torch.zeros(3)}, "got encoder.extra.weight"),
+        ({"quantize__embedding__weight": torch.zeros(48, 5)}, "code has 5"),
+        ({"encoder__conv_in__weight": torch.zeros(3)}, "not a usable VAR layout"),
+        ({"encoder__conv_in__weight": torch.full((32, 3, 3, 3), float("nan"))}, "NaN.*scale 0"),
+        ({"quantize__quant_resi__qresi_ls__2__bias": torch.full((6,), float("inf"))}, "NaN.*scale 3"),
+    ],
+)
+def test_damaged_weights_are_named(tmp_path, weights, changes, words):
+    save_file(damaged(weights, **changes), tmp_path / "x.safetensors")
+    settings = TokenizerSettings(IMAGE_SIZE, PATCH_NUMS)
+    with pytest.raises(CheckpointError, match=words):
+        load_tokenizer(tmp_path / "x.safetensors", settings=settings)
+
+
+class Harmful:
+    """A pickle of this would make a file when it is read."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return open, (self.path, "w")
+
+
+def test_files_that_are_no_checkpoints(tmp_path, weights):
+    torch.save(weights, tmp_path / "whole.pth")
+    whole = (tmp_path / "whole.pth").read_bytes()
+    save_file(weights, tmp_path / "whole.safetensors")
+    tensors = (tmp_path / "whole.safetensors").read_bytes()
+    (tmp_path / "cut.pth").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "cut.safetensors").write_bytes(tensors[: len(tensors) // 2])
+    (tmp_path / "head.safetensors").write_bytes(tensors[:100])
+    (tmp_path / "empty.pth").write_bytes(b"")
+    (tmp_path / "text.pth").write_text("hello, world\n")
+    torch.save([1, 2], tmp_path / "list.pth")
+    torch.save({"a": 1}, tmp_path / "numbers.pth")
+    (tmp_path / "plain.pth").write_bytes(pickle.dumps({"a": 1}))
+    with zipfile.ZipFile(tmp_path / "zip.pth", "w") as archive:
+        archive.writestr("a.txt", "a")
+    for name, words in (
+        ("gone.pth", "no such file"),
+        ("", "is not a file"),
+        ("cut.pth", "truncated"),
+        ("cut.safetensors", "damaged safetensors"),
+        ("head.safetensors", "damaged safetensors"),
+        ("empty.pth", "not a checkpoint"),
+        ("text.pth", "not a checkpoint"),
+        ("zip.pth", "not a checkpoint"),
+        ("plain.pth", "not a checkpoint"),
+        ("list.pth", "no tensors"),
+        ("numbers.pth", "no tensors"),
+    ):
+        with pytest.raises(CheckpointError, match=words) as caught:
+            load_tokenizer(tmp_path / name)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_pickle_that_would_run_code_does_not(tmp_path, zipped):
+    trap = tmp_path / "sprung"
+    torch.save({"w": Harmful(trap)}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
+    with pytest.raises(CheckpointError, match=r"run code.*open") as caught:
+        load_tokenizer(tmp_path / "x.pth")
+    assert "\n" not in str(caught.value) and not trap.exists()
