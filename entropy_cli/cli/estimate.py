@@ -34,20 +34,21 @@ def estimate(
         typer.Option(help="Which part of DIR; auto takes val/ if there, else train/, else all of it."),
     ] = "auto",
     limit: Annotated[
-        int | None, typer.Option(min=1, help="Only the first N images of the seeded order.")
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N images of the seeded order.")
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of the order of images and the groups.")
+        int,
+        typer.Option(min=0, max=2**63 - 1, metavar="N", help="Of the order of images and the groups."),
     ] = 0,
     family: Annotated[
-        str, typer.Option(help="Kind of tokenizer: auto goes by the checkpoint's keys.")
+        str, typer.Option(metavar="NAME", help="Kind of tokenizer: auto goes by the checkpoint's keys.")
     ] = "auto",
     patch_nums: Annotated[
         str | None,
         typer.Option(metavar="1,2,3,...", help="Side of each scale's grid; default by image size."),
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(min=1, help="Pixels on a side; default the family's.")
+        int | None, typer.Option(min=1, metavar="N", help="Pixels on a side; default the family's.")
     ] = None,
     rule: Annotated[
         Literal["l2", "cosine"] | None,
@@ -61,25 +62,33 @@ def estimate(
             "scale; default the family's.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:0, ...")] = "auto",
-    batch_size: Annotated[str, typer.Option(help="Images at once; never moves the number.")] = "auto",
-    workers: Annotated[str, typer.Option(help="Processes that decode; 0 uses this one.")] = "auto",
+    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0, ...")] = "auto",
+    batch_size: Annotated[
+        str, typer.Option(metavar="N|auto", help="Images at once; never moves the number.")
+    ] = "auto",
+    workers: Annotated[
+        str, typer.Option(metavar="N|auto", help="Processes that decode; 0 uses this one.")
+    ] = "auto",
     state: Annotated[
         Path | None,
-        typer.Option(help="Keep what is accumulated here; default: in the cache until the end."),
+        typer.Option(
+            metavar="FILE", help="Keep what is accumulated here; default: in the cache until the end."
+        ),
     ] = None,
     save_every: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Between saves of the state.")
     ] = 60.0,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write the result as JSON.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
     ] = None,
     on_error: Annotated[
         Literal["skip", "fail"], typer.Option(help="What to do with unreadable images.")
     ] = "skip",
     max_failed: Annotated[
         float,
-        typer.Option(min=0, max=1, help="Share of unreadable images above which the exit code is 4."),
+        typer.Option(
+            min=0, max=1, metavar="F", help="Share of unreadable images above which the exit code is 4."
+        ),
     ] = MAX_FAILED,
     as_json: Annotated[
         bool, typer.Option("--json", help="The result as JSON on stdout, not the table.")

@@ -45,6 +45,9 @@ def _temperature(result: Result) -> list[str]:
             "about the tokenizer. Try --temperature auto."
         )
     fit = result.provenance.get("temperature_fit")
+    implied = result.provenance.get("temperature_implied")
+    if implied:
+        found.append(_drift(result, implied))
     for ended, what in (
         ("flat", "the fitted temperature has no maximum: it stopped where q became nearly uniform"),
         ("slow", "the fit of the temperature did not settle; its value is where it stopped"),
@@ -53,6 +56,20 @@ def _temperature(result: Result) -> list[str]:
         if scales:
             found.append(f"Scale {', '.join(scales)}: {what}.")
     return found
+
+
+def _drift(result: Result, implied: list[float]) -> str:
+    """How far the temperatures, fitted to the first images, are from fitting all of them."""
+    tokens, moved, farthest = 0, 0.0, 1.0
+    for scale, temperature in zip(result.scales, implied, strict=True):
+        log_ratio = math.log(temperature / scale.temperature)
+        entropy = scale.assignment_entropy.value + scale.varentropy.value * log_ratio
+        tokens, moved = tokens + scale.tokens, moved + scale.tokens * entropy
+        farthest = max(farthest, math.exp(abs(log_ratio)))
+    return (
+        f"On all images one more step of the temperatures' fit moves them by up to {farthest - 1:.2%}, "
+        f"and the token-weighted assignment entropy to {moved / tokens:.4f} nats (to first order)."
+    )
 
 
 def _images(result: Result) -> list[str]:

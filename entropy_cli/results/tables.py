@@ -11,8 +11,8 @@ from entropy_cli.results.schema import Result
 WIDTH = 100
 PER_NAT = {"nats": 1.0, "bits": 1 / math.log(2)}
 AVERAGES = {
-    "token_weighted": "by tokens",
-    "over_scales": "by scales",
+    "token_weighted": "token-weighted",
+    "over_scales": "over scales",
     "last_scale": "last scale",
 }
 SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
@@ -24,10 +24,12 @@ LEGEND = {
     "varentropy": "how fast the assignment entropy grows with T: {units} for each factor e",
     "unigram entropy": "entropy of the nearest codes: the loss of a model that knows only how frequent "
     "each is",
-    "perplexity": "exp(unigram entropy): so many equally frequent codes would have it",
-    "codes used": "share of the codebook that was the nearest at least once in these images",
-    "coverage": "probability of the codes seen (Good-Turing): near 1, the images are enough for them",
-    "by tokens": "average over all tokens, as a mean loss is; by scales: every scale counts the same",
+    "perplexity": "exp(unigram entropy): so many equally frequent codes would have that entropy",
+    "codes used": "share of the codebook that was nearest to some token of these images",
+    "coverage": "probability of the codes seen so far (Good-Turing); near 1 if the images are enough",
+    "token-weighted": "average over all tokens, as a model's mean loss is",
+    "over scales": "average in which every scale counts the same",
+    "last scale": "the finest alone, as a model's tail loss is",
 }
 
 Cell = tuple[str, str]  # two lines
@@ -61,11 +63,12 @@ def render(result: Result, units: str = "nats") -> str:
 def _headline(result: Result, units: str) -> str:
     average = result.average.token_weighted.assignment_entropy
     value, interval = _cell(average, PER_NAT[units])
-    temperature = result.settings.temperature
-    at = "T fitted to each scale" if temperature == "auto" else f"T = {temperature:g}"
+    temperature = _number(result.settings.temperature)
+    at = "T fitted to each scale" if temperature == "auto" else f"T = {temperature}"
     return (
         f"Assignment entropy (VAR-style irreducible loss) at {at}: {value} {units} per token\n"
-        f"average over all tokens, {interval or 'no interval'}; {result.data.images_used} images"
+        f"token-weighted average, 95 % interval {interval or 'not to be had'}, "
+        f"{result.data.images_used} images"
     )
 
 
@@ -107,7 +110,7 @@ def _hard(result: Result, factor: float) -> str:
 
 
 def _curve(result: Result, factor: float) -> str:
-    head = ["T", *AVERAGES.values(), "varentropy by tokens"]
+    head = ["T", *AVERAGES.values(), "varentropy, token-weighted"]
     rows = []
     for at in result.temperatures:
         of = at.average
@@ -124,18 +127,23 @@ def _provenance(result: Result) -> dict[str, str]:
     groups = sum(1 for images in result.replicates["images"] if images)
     return {
         "images": f"{data.images_used} of {data.images_found} used, {data.images_failed} unreadable; "
-        f"split {data.split} of {made['data']}, order and groups by seed {settings.seed}",
+        f"{'' if data.split == 'folder' else f'split {data.split}, '}{made['data']}, "
+        f"order and groups by seed {settings.seed}",
         "preprocessing": settings.preprocess,
         "tokenizer": f"family {tokenizer.family}, {tokenizer.vocab_size} codes of "
         f"{tokenizer.latent_dim} numbers, {tokenizer.rule} rule, scales {scales}, "
         f"{sum(scale.tokens for scale in result.scales)} tokens an image of {settings.image_size} px",
         "checkpoint": f"{made['checkpoint']} (sha256 {tokenizer.checkpoint_sha256[:16]}...)",
-        "temperature": f"{settings.temperature}: {settings.temperature_source}",
+        "temperature": f"{_number(settings.temperature)}: {settings.temperature_source}",
         "computed": f"on {made['device']} in {settings.precision}, {made['seconds']:.1f} s, "
         f"{made['images_per_s'] or 0:.1f} images/s"
         + (f", {made['images_resumed']} images from before" if made["images_resumed"] else ""),
         "errors": f"delete-a-group jackknife over {groups} groups of images, Student's t",
     }
+
+
+def _number(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _cell(estimate: Estimate, factor: float = 1.0, digits: int = 4, unit: str = "") -> Cell:

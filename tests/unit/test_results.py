@@ -121,6 +121,15 @@ def test_notes_come_when_they_apply(content, path, value, words):
     assert any(words in note for note in notes(from_dict(changed(plain, path, value))))
 
 
+def test_the_drift_of_fitted_temperatures_is_said(content):
+    # Every temperature e times higher: to first order the entropy grows by the varentropy.
+    implied = [math.e * scale["temperature"] for scale in content["scales"]]
+    fitted = changed(content, ["provenance", "temperature_implied"], implied)
+    average = content["average"]["token_weighted"]
+    expected = average["assignment_entropy"]["value"] + average["varentropy"]["value"]
+    assert any(f"{expected:.4f} nats (to first order)" in note for note in notes(from_dict(fitted)))
+
+
 def test_part_of_a_set_is_said(content):
     part = changed(content, ["data", "images_used"], 5000)
     part["data"]["images_found"] = 50_000
