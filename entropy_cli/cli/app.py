@@ -49,7 +49,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit codes are in the README."""
     _log_to_stderr()
     try:
-        code = app(args=list(sys.argv[1:] if argv is None else argv), standalone_mode=False)
+        argv = list(sys.argv[1:] if argv is None else argv)
+        code = app(args=argv, obj=argv, standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UsageError as error:

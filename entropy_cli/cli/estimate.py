@@ -1,7 +1,6 @@
 """`entropy-cli estimate`."""
 
 import shlex
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -27,6 +26,7 @@ Auto = Literal["auto"]
 
 
 def estimate(
+    context: typer.Context,
     data: Data,
     ckpt: Checkpoint,
     split: Annotated[
@@ -141,7 +141,7 @@ def estimate(
             state=state,
             save_every_s=save_every,
             fail_at_first=on_error == "fail",
-            command=shlex.join(["entropy-cli", *sys.argv[1:]]),
+            command=shlex.join(["entropy-cli", *context.obj]),
             **options,
         ),
         tqdm_bar,

@@ -1,6 +1,7 @@
 """Options that more than one command has, and the parsing of their values."""
 
 import contextlib
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -65,16 +66,17 @@ def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iter
     """A progress bar on stderr that appears when there is something to wait for."""
     from tqdm import tqdm
 
-    scale = unit == "B"
+    counts_images = unit == "img" and total is not None
     with tqdm(
         desc=words or None,
         total=total,
         initial=initial,
         unit=unit,
-        unit_scale=scale,
+        unit_scale=unit == "B",
         smoothing=0.05,
-        delay=0 if unit == "img" and total else 1,
-        leave=bool(unit == "img" and total),
+        delay=0 if counts_images else 1,
+        leave=counts_images,
+        mininterval=0.2 if sys.stderr.isatty() else 10,  # a job's log has no use for every step
         dynamic_ncols=True,
     ) as bar:
         yield bar

@@ -59,9 +59,10 @@ class Estimator:
     def __init__(self, tokenizer: Tokenizer, device: torch.device, batch_size: int, groups: int) -> None:
         self.tokenizer, self.device, self.groups = tokenizer.to(device), device, groups
         self.most_at_once = batch_size
-        # Batches of whole blocks are filled up to one shape: kernels round by shape, and how many
+        # Batches of several blocks are filled up to one shape: kernels round by shape, and how many
         # blocks are left for the last batch depends on where a run was cut.
-        self.fill = batch_size // BLOCK * BLOCK
+        blocks = batch_size // BLOCK
+        self.fill = blocks * BLOCK if blocks > 1 else 0
 
     @torch.inference_mode()
     def run(

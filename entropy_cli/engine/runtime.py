@@ -11,7 +11,9 @@ import torch
 from entropy_cli.errors import EntropyCliError
 
 MOST_WORKERS = 16
+# What keeps the device busy; more only costs memory.
 PIXELS_PER_BATCH = {"cpu": 4 * 256**2, "cuda": 64 * 256**2}
+MOST_IMAGES_PER_BATCH = {"cpu": 16, "cuda": 256}
 
 
 class Interrupted(BaseException):
@@ -50,7 +52,8 @@ def device_name(device: torch.device) -> str:
 
 def choose_batch_size(device: torch.device, image_size: int) -> int:
     """Images at once: as many pixels as keep the device busy, at least one image."""
-    return max(1, PIXELS_PER_BATCH[device.type] // image_size**2)
+    images = PIXELS_PER_BATCH[device.type] // image_size**2
+    return max(1, min(MOST_IMAGES_PER_BATCH[device.type], images))
 
 
 def choose_workers(device: torch.device) -> int:

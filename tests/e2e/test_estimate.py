@@ -41,6 +41,7 @@ def test_the_result_is_whole_and_its_numbers_fit_together(baseline):
     result = baseline
     assert result["schema"] == "entropy-cli/estimate" and result["schema_version"] == 1
     assert result["units"] == "nats per token"
+    assert result["provenance"]["command"].startswith("entropy-cli estimate --json --workers 0 --data ")
     assert result["tokenizer"]["patch_nums"] == list(PATCH_NUMS)
     assert (result["tokenizer"]["vocab_size"], result["tokenizer"]["rule"]) == (48, "l2")
     assert result["data"]["images_used"] == result["data"]["images_found"] == 70
