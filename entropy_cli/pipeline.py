@@ -17,6 +17,7 @@ from entropy_cli.data.loader import BLOCK, Batch, plan, read_batches
 from entropy_cli.engine.estimate import PILOT_BLOCKS, SAVE_EVERY_S, Estimator, Hooks
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.runtime import (
+    Signals,
     choose_batch_size,
     choose_device,
     choose_workers,
@@ -92,11 +93,18 @@ def estimate(request: Request, bars: Bars, deliver: Callable[[Result], object]) 
     Raises:
         EntropyCliError: anything the user can mend; what was computed is saved.
     """
+    with Signals() as signals:
+        return _estimate(request, bars, deliver, signals)
+
+
+def _estimate(
+    request: Request, bars: Bars, deliver: Callable[[Result], object], signals: Signals
+) -> Result:
     job = _prepare(request, bars)
     path = request.state or state.default_path(state.settings_fingerprint(job.settings))
     with state.locked(path):
         progress = _resume(path, job)
-        machine = _accumulate(job, progress, path, bars)
+        machine = _accumulate(job, progress, path, bars, signals)
         result = build_result(
             job.loaded.tokenizer.spec,
             job.images,
@@ -164,7 +172,9 @@ def _resume(path: Path, job: _Job) -> Progress:
     return progress
 
 
-def _accumulate(job: _Job, progress: Progress, path: Path, bars: Bars) -> dict[str, Any]:
+def _accumulate(
+    job: _Job, progress: Progress, path: Path, bars: Bars, signals: Signals
+) -> dict[str, Any]:
     """Read what is still to be read into the progress; tells how and how fast."""
     request, tokenizer = job.request, job.loaded.tokenizer
     batch_size = request.batch_size or choose_batch_size(job.device, tokenizer.spec.image_size)
@@ -181,7 +191,8 @@ def _accumulate(job: _Job, progress: Progress, path: Path, bars: Bars) -> dict[s
         with bars("", len(job.images.files), "img", done) as bar, contextlib.closing(batches):
             hooks.advance, hooks.stage = bar.update, bar.set_description
             estimator = Estimator(tokenizer, job.device, batch_size, GROUPS)
-            estimator.run(batches, progress, None if given == "auto" else given, hooks)
+            temperatures = None if given == "auto" else given
+            estimator.run(batches, progress, temperatures, hooks, signals)
     seconds = time.monotonic() - start
     return {
         "device": device_name(job.device),

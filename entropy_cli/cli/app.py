@@ -73,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = getattr(error, "exit_code", None)  # engine.runtime.Interrupted, without importing torch
         if code is None or isinstance(error, Exception):
             raise
-        typer.echo(f"interrupted by {error}; the state is saved, the same command goes on", err=True)
+        typer.echo(f"interrupted by {error}; the same command goes on from what is saved", err=True)
         return int(code)
 
 

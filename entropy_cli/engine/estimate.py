@@ -65,12 +65,14 @@ class Estimator:
         self.fill = blocks * BLOCK if blocks > 1 else 0
 
     @torch.inference_mode()
+    @exact_matmuls()
     def run(
         self,
         batches: Iterable[Batch],
         progress: Progress,
         temperatures: list[float] | None,
         hooks: Hooks,
+        signals: Signals,
     ) -> None:
         """Read every batch into the progress.
 
@@ -79,22 +81,22 @@ class Estimator:
             progress: where to go on from; changed in place.
             temperatures: the same for all scales; None fits one for each scale to the first images.
             hooks: saving and reporting.
+            signals: held while the progress changes.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the progress was saved.
             EntropyCliError: what made it stop; the progress was saved.
         """
         items: Iterator[Batch | Encoded] = _readable(batches, hooks)
-        with Signals() as signals, exact_matmuls():
-            try:
-                if progress.temperatures is None and temperatures is not None:
-                    progress.temperatures = [temperatures for _ in self.tokenizer.spec.scales]
-                elif progress.temperatures is None:
-                    items = chain(self._fit_temperatures(items, progress, hooks), items)
-                self._tally(items, progress, hooks, signals)
-            finally:
-                with signals.held():
-                    hooks.save(progress)
+        try:
+            if progress.temperatures is None and temperatures is not None:
+                progress.temperatures = [temperatures for _ in self.tokenizer.spec.scales]
+            elif progress.temperatures is None:
+                items = chain(self._fit_temperatures(items, progress, hooks), items)
+            self._tally(items, progress, hooks, signals)
+        finally:
+            with signals.held():
+                hooks.save(progress)
 
     def _tally(
         self, items: Iterator[Batch | Encoded], progress: Progress, hooks: Hooks, signals: Signals

@@ -23,7 +23,7 @@ def run(images, checkpoint):
     def run(progress, blocks, batch_size, temperatures=(1.0,), **hooks):
         batches = read_batches(found, plan(70, batch_size, blocks), tokenizer.spec.crop.apply, workers=0)
         estimator = Estimator(tokenizer, CPU, batch_size, GROUPS)
-        estimator.run(batches, progress, temperatures and list(temperatures), Hooks(**hooks))
+        estimator.run(batches, progress, temperatures and list(temperatures), Hooks(**hooks), Signals())
         return progress
 
     return run
@@ -126,6 +126,8 @@ def test_a_gpu_agrees_with_the_cpu(images, checkpoint, run):
         found, plan(70, 16, range(5)), tokenizer.spec.crop.apply, workers=0, pin_memory=True
     )
     on_gpu = Progress.start(5)
-    Estimator(tokenizer, torch.device("cuda"), 16, GROUPS).run(batches, on_gpu, [1.0], Hooks())
+    Estimator(tokenizer, torch.device("cuda"), 16, GROUPS).run(
+        batches, on_gpu, [1.0], Hooks(), Signals()
+    )
     entropy, other = (p.tally.to("cpu").entropy_GST.sum((0, 2)) for p in (on_cpu, on_gpu))
     torch.testing.assert_close(entropy, other, rtol=1e-5, atol=1e-5)
