@@ -23,6 +23,7 @@ from entropy_cli.engine.runtime import (
     choose_workers,
     device_name,
 )
+from entropy_cli.functional.summary import spread_over_images
 from entropy_cli.results import state
 from entropy_cli.results.build import build_result
 from entropy_cli.results.schema import Result
@@ -148,6 +149,7 @@ def _prepare(request: Request, bars: Bars) -> _Job:
     settings = {
         "checkpoint_sha256": sha256,
         "images_fingerprint": images.fingerprint(),
+        "images": len(images.files),
         "family": spec.family,
         "patch_nums": spec.patch_nums,
         "image_size": spec.image_size,
@@ -168,6 +170,8 @@ def _resume(path: Path, job: _Job) -> Progress:
     if not path.exists():
         return Progress.start(-(-images // BLOCK))
     progress = state.load(path, job.settings)
+    if progress.finished and not progress.images:
+        return Progress.start(len(progress.blocks_done))  # nothing could be read then: try again
     logger.info("going on from %d of %d images, saved in %s", progress.images, images, path)
     return progress
 
@@ -234,7 +238,7 @@ def _provenance(job: _Job, progress: Progress) -> dict[str, Any]:
         "checkpoint_notes": list(job.loaded.tokenizer.spec.notes),
         "failed_reasons": [reason for _, reason in progress.failed],
         "temperature_fit": progress.pilot,
-        "temperature_implied": _implied_temperatures(job, progress),
+        **_checks(job, progress),
         "python": platform.python_version(),
         **{name: version(name) for name in ("torch", "torchvision", "pillow")},
     }
@@ -245,16 +249,23 @@ def _temperature_source(job: _Job, progress: Progress) -> str:
     if progress.pilot is None:
         return "given with --temperature" if asked else default
     fitted = f"maximum likelihood at each scale on the first {progress.pilot['images']} images"
+    if job.loaded.tokenizer.spec.rule == "cosine":
+        fitted += ", unit vectors having a dimension less"
     return fitted if asked else f"{fitted}; {default}"
 
 
-def _implied_temperatures(job: _Job, progress: Progress) -> list[float] | None:
-    """What one more step of the fit would give on all images; None unless the fit was asked for."""
-    if progress.pilot is None or progress.tally is None or not progress.images:
-        return None
-    tally = progress.tally
-    distance_S = tally.distance_GST[..., 0].sum(0) / (progress.images * tally.tokens_S)
-    return [
-        2 / job.loaded.tokenizer.codebook(s).degrees_of_freedom * distance
-        for s, distance in enumerate(distance_S.tolist())
-    ]
+def _checks(job: _Job, progress: Progress) -> dict[str, Any]:
+    """What the sums say beside the result: other errors, and temperatures for all images."""
+    if progress.tally is None or not progress.images:
+        return {}
+    tally = progress.tally.to("cpu")
+    tokens_S = progress.images * tally.tokens_S
+    codebooks = map(job.loaded.tokenizer.codebook, range(len(tokens_S)))
+    per_distance_S = 2 / torch.tensor([codebook.degrees_of_freedom for codebook in codebooks]).double()
+    nearest_S = per_distance_S * tally.min_distance_GS.sum(0) / tokens_S
+    implied_S = per_distance_S * tally.distance_GST[..., 0].sum(0) / tokens_S
+    return {
+        "assignment_entropy_se_over_images": spread_over_images(tally),
+        "temperature_if_hard": nearest_S.tolist(),
+        "temperature_implied": implied_S.tolist() if progress.pilot is not None else None,
+    }

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 MAX_FAILED = 0.01
 INCOMPLETE = 4  # exit code: done, but too many images could not be read
 
-Auto = Literal["auto"]
-
 
 def estimate(
     context: typer.Context,
@@ -113,7 +111,7 @@ def estimate(
 
     from entropy_cli.pipeline import Request
     from entropy_cli.pipeline import estimate as run
-    from entropy_cli.results.files import check_writable
+    from entropy_cli.results.files import check_different, check_writable
     from entropy_cli.results.tables import render
     from entropy_cli.tokenizers import FAMILIES
     from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -123,6 +121,7 @@ def estimate(
     for option, path in (("--output", output), ("--state", state)):
         if path is not None:
             check_writable(path, option)
+    check_different(("--ckpt", ckpt), ("--output", output), ("--state", state))
 
     def deliver(result: "Result") -> None:
         if output is not None:

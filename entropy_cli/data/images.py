@@ -104,32 +104,38 @@ def _root(data: Path, split: str) -> tuple[Path, str]:
 
 def _walk(root: Path) -> Iterator[ImageFile]:
     """Images at any depth, through links to folders, not through hidden files and folders."""
-    walked: set[tuple[int, int]] = set()
-    pending = [(root, "")]
+    pending: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
     while pending:
-        folder, prefix = pending.pop()
+        folder, prefix, above = pending.pop()
         try:
             status = folder.stat()
-            if (status.st_dev, status.st_ino) in walked:
+            here = (status.st_dev, status.st_ino)
+            if here in above:
                 continue  # a link back up
-            walked.add((status.st_dev, status.st_ino))
-            with os.scandir(folder) as entries:
-                for entry in entries:
-                    if entry.name.startswith("."):
-                        continue
-                    if entry.is_dir():
-                        pending.append((Path(entry.path), f"{prefix}{entry.name}/"))
-                    elif entry.name.lower().endswith(IMG_EXTENSIONS):
-                        yield ImageFile(prefix + entry.name, _size(entry))
+            for entry in os.scandir(folder):
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    pending.append((Path(entry.path), f"{prefix}{entry.name}/", above | {here}))
+                elif entry.name.lower().endswith(IMG_EXTENSIONS):
+                    yield ImageFile(prefix + entry.name, _size(entry))
         except OSError as error:
             raise DatasetError(f"{folder}: can't be listed: {error.strerror}.") from error
 
 
+def _is_folder(entry: "os.DirEntry[str]") -> bool:
+    """Whether an entry is a folder or a link to one; not if the link can't be followed."""
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False
+
+
 def _size(entry: "os.DirEntry[str]") -> int:
-    """Size in bytes; 0 for a dangling link, which then counts as an unreadable image."""
+    """Size in bytes; 0 for a link that can't be followed, which counts as an unreadable image."""
     try:
         return entry.stat().st_size
-    except FileNotFoundError:
+    except OSError:
         return 0
 
 

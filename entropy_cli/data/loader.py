@@ -1,6 +1,7 @@
 """Batches of cropped pictures, decoded by worker processes ahead of the model."""
 
 import multiprocessing
+import re
 import signal
 import sys
 import warnings
@@ -113,7 +114,7 @@ def read_batches(
         try:
             batch = next(iterator, None)
         except RuntimeError as error:
-            if "worker" not in str(error):
+            if not re.search("exited unexpectedly|killed by signal", str(error)):
                 raise
             raise DatasetError(
                 "a process that decodes images died, perhaps for want of memory. "
@@ -165,7 +166,7 @@ def read_picture(path: Path, crop: Callable[[Image.Image], Image.Image]) -> Tens
             # Large but legal, odd EXIF, palettes with transparency: PIL decodes them, we take it.
             warnings.simplefilter("ignore")
             with Image.open(path) as picture:
-                return pil_to_tensor(crop(picture.convert("RGB")))
+                return pil_to_tensor(crop(picture.convert("RGB"))).contiguous()
     except MemoryError:
         return "not enough memory to decode it"
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files

@@ -47,7 +47,11 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch of which the vectors of every scale are known: (group_B, z_SBlC) of each piece."""
+    """A batch of which the vectors of every scale are known: (group_B, z_SBlC) of each piece.
+
+    The vectors are on the CPU, filled up as the batch was: what is formed from them later rounds as if
+    it had been formed at once.
+    """
 
     batch: Batch
     pieces: list[tuple[Tensor, list[Tensor]]]
@@ -134,6 +138,7 @@ class Estimator:
         """Groups and sums of the pieces of a batch."""
 
         def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
+            z_BlC = z_BlC.to(self.device)
             return assign(z_BlC, self.tokenizer.codebook(scale), temperatures[scale])
 
         def assign_pictures(img_B3HW: Tensor, names: list[str]) -> list[ImageSums]:
@@ -141,8 +146,10 @@ class Estimator:
             return [sums.first(len(names)) for _, sums in walk]
 
         if isinstance(item, Encoded):
-            scales = range(len(temperatures))
-            return [(group_B, list(map(assign_scale, scales, z))) for group_B, z in item.pieces]
+            return [
+                (group_B, [assign_scale(s, z).first(len(group_B)) for s, z in enumerate(z_SBlC)])
+                for group_B, z_SBlC in item.pieces
+            ]
         return self._in_pieces(item, assign_pictures, hooks)
 
     def _scales(
@@ -193,7 +200,9 @@ class Estimator:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-                self._halve(error)
+                outcome = None
+            if outcome is None:  # outside the handler, where nothing holds the tensors that failed
+                self._halve()
                 continue
             outcomes.append((batch.group_B[piece].to(self.device), outcome))
             start += images
@@ -201,12 +210,12 @@ class Estimator:
         hooks.advance(len(batch.failed))
         return outcomes
 
-    def _halve(self, error: RuntimeError) -> None:
+    def _halve(self) -> None:
         if self.most_at_once == 1:
             raise EntropyCliError(
                 f"{self.device}: not enough memory for a single image. "
                 "Use a smaller --image-size or another --device."
-            ) from error
+            )
         self.most_at_once //= 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
@@ -225,7 +234,7 @@ class Estimator:
 
         def vectors(img_B3HW: Tensor, names: list[str]) -> list[Tensor]:
             walk = self._scales(img_B3HW, names, assign_hard)
-            return [z_BlC[: len(names)] for z_BlC, _ in walk]
+            return [z_BlC.cpu() for z_BlC, _ in walk]
 
         hooks.stage("pilot for the temperature")
         encoded = []
@@ -235,13 +244,14 @@ class Estimator:
             encoded.append(Encoded(batch, self._in_pieces(batch, vectors, hooks)))
             if batch.completes and batch.completes[-1] >= last:
                 break
-        pieces = [z_SBlC for item in encoded for _, z_SBlC in item.pieces]
+        pieces = [piece for item in encoded for piece in item.pieces]
         if not pieces:
             raise DatasetError("temperature auto: none of the first images could be read.")
         fits = []
         for s in range(len(scales)):
             hooks.stage(f"fitting the temperature of scale {s + 1} of {len(scales)}")
-            fits.append(fit_temperature([z_SBlC[s] for z_SBlC in pieces], self.tokenizer.codebook(s)))
+            z_BlCs = [z_SBlC[s][: len(group_B)].to(self.device) for group_B, z_SBlC in pieces]
+            fits.append(fit_temperature(z_BlCs, self.tokenizer.codebook(s)))
         hooks.stage("")
         progress.temperatures = [[fit.value] for fit in fits]
         progress.pilot = {

@@ -2,6 +2,7 @@
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -76,11 +77,18 @@ def exact_matmuls() -> Iterator[None]:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a smaller batch may help."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in text for words in ("can't allocate memory", "_STATUS_ALLOC_FAILED")
+    )
 
 
 class Signals:
-    """SIGINT and SIGTERM raise Interrupted, except while state is being changed."""
+    """SIGINT and SIGTERM raise Interrupted, once, and not while state is being changed.
+
+    Only the first raises at once: a second must not cut short the saving that the first began. If the
+    exception was swallowed, as it is in a destructor, the end of the next `held` raises it again.
+    """
 
     NUMBERS = (signal.SIGINT, signal.SIGTERM)
 
@@ -89,8 +97,10 @@ class Signals:
         self._arrived: int | None = None
 
     def __enter__(self) -> "Signals":
-        """Take the signals over."""
-        self._before = {number: signal.signal(number, self._handle) for number in self.NUMBERS}
+        """Take the signals over, where Python lets us: in the main thread."""
+        self._before = {}
+        if threading.current_thread() is threading.main_thread():
+            self._before = {number: signal.signal(number, self._handle) for number in self.NUMBERS}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -99,9 +109,8 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        if self._held:
-            self._arrived = number
-        else:
+        first, self._arrived = self._arrived is None, number
+        if first and not self._held:
             raise Interrupted(number)
 
     @contextmanager

@@ -76,15 +76,15 @@ class SoftStatistics(NamedTuple):
 
 
 def soft_statistics(
-    logit_NV: Tensor, idx_N: Tensor, temperature: float, top_N: Tensor | None = None
+    logit_NV: Tensor, idx_N: Tensor, top_N: Tensor, temperature: float
 ) -> SoftStatistics:
     """Soft assignment q = softmax(logit / temperature), its entropy and varentropy.
 
     Args:
         logit_NV: minus the squared distances, up to a constant per token.
         idx_N: the index of each row's largest logit.
+        top_N: each row's largest logit.
         temperature: divisor of the squared distance.
-        top_N: each row's largest logit, if already known.
 
     Returns:
         entropy in [0, ln V] nats; varentropy in nats^2, which is also dH / d ln(temperature).
@@ -92,8 +92,6 @@ def soft_statistics(
     Source:
         Entropy from the log-partition: H = ln Z - E_q[x], x = (logit - max) / temperature.
     """
-    if top_N is None:
-        top_N = logit_NV.gather(1, idx_N[:, None])[:, 0]
     x_NV = (logit_NV - top_N[:, None]).div_(temperature).clamp_(min=LOWEST_LOG_RATIO)
     q_NV = torch.softmax(x_NV, dim=1)
     # The winner has x = 0, so its log-probability is -ln Z; it is at least 1/V, its log is safe.
@@ -173,7 +171,7 @@ def assign(
             sums.idx_Bl[part, r : r + rows] = idx_N.view(per_image)
             sums.min_distance_B[part] += _per_image((norm_N - top_N).clamp_(min=0), per_image)
             for t, temperature in enumerate(temperatures):
-                soft = soft_statistics(logit_NV, idx_N, temperature, top_N)
+                soft = soft_statistics(logit_NV, idx_N, top_N, temperature)
                 sums.entropy_BT[part, t] += _per_image(soft.entropy_N, per_image)
                 sums.varentropy_BT[part, t] += _per_image(soft.varentropy_N, per_image)
                 distance_N = (norm_N - soft.logit_N).clamp_(min=0)

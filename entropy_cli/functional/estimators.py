@@ -102,13 +102,14 @@ def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
     share_squares_V = squares_V.double() * (images / total) ** 2
     correction = clustered_correction(count_V.double() / total, share_squares_V, images)
     covered = coverage(count_V)
-    if covered >= COVERAGE_FOR_CLUSTERED and correction <= LARGEST_CORRECTION:
-        return _bounded(plug_in, correction, "clustered Miller-Madow", len(count_V))
-    if covered < COVERAGE_FOR_ANY or images < 2:
-        return _bounded(plug_in, None, "", len(count_V))
+    if covered >= COVERAGE_FOR_CLUSTERED:
+        usable = correction if correction <= LARGEST_CORRECTION else None
+        return _bounded(plug_in, usable, "clustered Miller-Madow", len(count_V))
     # Grassberger's takes tokens as independent; what their likeness adds is the difference of the
-    # two Miller-Madow corrections.
+    # two Miller-Madow corrections, and that has to be small as well.
     clustering = correction - (miller_madow(count_V) - plug_in)
+    if covered < COVERAGE_FOR_ANY or clustering > LARGEST_CORRECTION:
+        return _bounded(plug_in, None, "", len(count_V))
     correction = grassberger(count_V) - plug_in + clustering
     return _bounded(plug_in, correction, "Grassberger, clustered", len(count_V))
 

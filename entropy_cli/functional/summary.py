@@ -7,13 +7,14 @@ from torch import Tensor
 
 from entropy_cli.functional.entropy import entropy
 from entropy_cli.functional.estimators import (
+    COVERAGE_FOR_ANY,
     Point,
     coverage,
     estimate_marginal,
     estimate_unigram,
 )
 from entropy_cli.functional.jackknife import jackknife_variance, t_quantile
-from entropy_cli.functional.quantity import ONE_GROUP, QUANTITIES, Estimate
+from entropy_cli.functional.quantity import ONE_GROUP, QUANTITIES, UNDERSAMPLED, Estimate
 from entropy_cli.functional.tally import Tally
 
 AVERAGES = ("token_weighted", "over_scales", "last_scale")
@@ -82,6 +83,17 @@ def token_weighted_entropy(tally: Tally, temperature: int = 0) -> tuple[float, f
     return value.item(), t_quantile(used - 1) * variance.sqrt().item()
 
 
+def spread_over_images(tally: Tally) -> list[float | None]:
+    """Standard error of each scale's assignment entropy from its spread over images, in nats.
+
+    A check of the jackknife's, at the first temperature; None for a single image.
+    """
+    M = int(tally.images_G.sum())
+    mean_S = tally.entropy_GST[..., 0].sum(0) / (M * tally.tokens_S)
+    variance_S = (tally.entropy_squares_ST[:, 0] / M - mean_S.square()).clamp(min=0) / max(1, M - 1)
+    return [error if M > 1 else None for error in variance_S.sqrt().tolist()]
+
+
 def _points(tally: Tally, t: int) -> dict[str, list[Point]]:
     """Point estimates per quantity and scale, S long each."""
     images = int(tally.images_G.sum())
@@ -99,6 +111,7 @@ def _points(tally: Tally, t: int) -> dict[str, list[Point]]:
         conditional = tally.entropy_GST[:, s, t].sum().item() / total
         varentropy = tally.varentropy_GST[:, s, t].sum().item() / total
         usage = (count_V > 0).double().mean().item()
+        unseen = None if coverage(count_V) >= COVERAGE_FOR_ANY else UNDERSAMPLED
         points["assignment_entropy"].append(Point(conditional, conditional, "mean over tokens"))
         points["marginal_entropy"].append(marginal)
         points["mutual_information"].append(
@@ -111,7 +124,7 @@ def _points(tally: Tally, t: int) -> dict[str, list[Point]]:
         )
         points["unigram_entropy"].append(unigram)
         points["varentropy"].append(Point(varentropy, varentropy, "mean over tokens"))
-        points["usage"].append(Point(usage, usage, "codes seen"))
+        points["usage"].append(Point(usage, usage, "codes seen", unseen))
     return points
 
 

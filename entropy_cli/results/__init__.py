@@ -1,1 +1,1 @@
-"""The only room that writes files."""
+"""Results and states: schema, files, tables."""

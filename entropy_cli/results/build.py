@@ -169,6 +169,5 @@ def _all(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
         "unigram_entropy": unigram,
         "perplexity": perplexity(unigram),
         "usage": usage.value,
-        "usage_se": usage.se,
-        "usage_ci95": None if usage.ci95 is None else [usage.ci95[0], min(1.0, usage.ci95[1])],
+        "usage_estimate": usage,
     }

@@ -14,6 +14,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         ResultError: the folder can't be written to, or the disk is full; what was there stays.
     """
+    path = path.resolve()  # a link stays a link
     temporary = None
     try:
         number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -35,12 +36,13 @@ def check_writable(path: Path, option: str) -> None:
     """Find out before the work whether a file can be written after it.
 
     Raises:
-        ResultError: its folder isn't there or can't be written to, or it is itself a folder.
+        ResultError: its folder isn't there or can't be written to, or it is no ordinary file.
     """
+    path = path.resolve()
     if not path.parent.is_dir():
         raise ResultError(f"{option} {path}: there is no folder {path.parent}. Make it first.")
-    if path.is_dir():
-        raise ResultError(f"{option} {path}: is a folder, expected a file name.")
+    if path.exists() and not path.is_file():
+        raise ResultError(f"{option} {path}: is a folder or device, expected an ordinary file.")
     try:
         with tempfile.TemporaryFile(dir=path.parent):
             pass
@@ -48,6 +50,17 @@ def check_writable(path: Path, option: str) -> None:
         raise ResultError(
             f"{option} {path}: can't write in {path.parent}: {error.strerror}. Choose another place."
         ) from error
+
+
+def check_different(*files: tuple[str, Path | None]) -> None:
+    """Raise ResultError if two options name one file, which would then be overwritten."""
+    seen: dict[Path, str] = {}
+    for option, path in files:
+        if path is None:
+            continue
+        other = seen.setdefault(path.resolve(), option)
+        if other != option:
+            raise ResultError(f"{option} {path}: is the same file as {other}. Give another.")
 
 
 def _umask() -> int:

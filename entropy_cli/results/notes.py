@@ -93,7 +93,7 @@ def _images(result: Result) -> list[str]:
     if under:
         found.append(
             f"Too few tokens at scale {', '.join(under)} for its marginal or unigram entropy: "
-            "shown as lower bounds (>=), without an interval."
+            "shown as lower bounds (≥), without an interval."
         )
     if data.images_failed:
         found.append(f"{data.images_failed} images could not be read and are not part of the number.")

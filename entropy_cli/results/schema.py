@@ -73,8 +73,7 @@ class Estimates(SoftEstimates):
     unigram_entropy: Estimate
     perplexity: Estimate  # exp of the unigram entropy
     usage: float
-    usage_se: float | None
-    usage_ci95: list[float] | None
+    usage_estimate: Estimate  # of the same, with its error
 
 
 @dataclass(frozen=True)

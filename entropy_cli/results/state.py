@@ -1,6 +1,7 @@
 """The saved state of a run: found again, checked, locked, replaced whole."""
 
 import fcntl
+import glob
 import hashlib
 import json
 import os
@@ -20,6 +21,10 @@ from entropy_cli.results.files import write_atomically
 
 SCHEMA = "entropy-cli/state"
 SCHEMA_VERSION = 1
+HASHES = {
+    "checkpoint_sha256": "another checkpoint than this run's",
+    "images_fingerprint": "other images than this run's: other paths or sizes",
+}
 
 
 def settings_fingerprint(settings: Mapping[str, Any]) -> str:
@@ -96,11 +101,15 @@ def load(path: Path, settings: Mapping[str, Any]) -> Progress:
 
 def check_same(path: Path, got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
     """Raise StateError naming the first setting of a saved state that differs."""
-    for name in sorted({*got, *expected}):
-        if got.get(name) != json.loads(json.dumps(expected.get(name))):
+    expected = json.loads(json.dumps(expected))
+    # Hashes last: they differ with anything else, and say less.
+    for name in sorted({*got, *expected}, key=lambda name: (name in HASHES, name)):
+        if got.get(name) != expected.get(name):
+            what = HASHES.get(name) or (
+                f"{name} {_short(got.get(name))}, but this run has {_short(expected.get(name))}"
+            )
             raise StateError(
-                f"{path}: was saved with {name} {_short(got.get(name))}, but this run has "
-                f"{_short(expected.get(name))}. Use the same settings, or another --state."
+                f"{path}: was saved with {what}. Use the same settings, or another --state."
             )
 
 
@@ -124,6 +133,8 @@ def locked(path: Path) -> Iterator[None]:
             f"{lock}: can't lock the state: {error.strerror}. Give a --state where you may write."
         ) from error
     try:
+        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
+            leftover.unlink(missing_ok=True)  # of a run that was killed while it saved
         yield
     finally:
         lock.unlink(missing_ok=True)

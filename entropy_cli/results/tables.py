@@ -93,16 +93,13 @@ def _hard(result: Result, factor: float) -> str:
     averages = {words: getattr(result.average, kind) for kind, words in AVERAGES.items()}
     rows = []
     for name, of in [*((scale.name, scale) for scale in result.scales), *averages.items()]:
-        usage = Estimate(
-            of.usage, of.usage, of.usage_se, of.usage_ci95 and tuple(of.usage_ci95), "codes seen"
-        )
         rows.append(
             [
                 (name, ""),
                 (str(getattr(of, "tokens", "")), ""),
                 _cell(of.unigram_entropy, factor),
                 _cell(of.perplexity, digits=1),
-                _cell(usage, 100, digits=1, unit=" %"),
+                _cell(of.usage_estimate, 100, digits=1, unit=" %"),
                 (f"{of.coverage:.4f}" if hasattr(of, "coverage") else "", ""),
             ]
         )
@@ -134,7 +131,8 @@ def _provenance(result: Result) -> dict[str, str]:
         f"{tokenizer.latent_dim} numbers, {tokenizer.rule} rule, scales {scales}, "
         f"{sum(scale.tokens for scale in result.scales)} tokens an image of {settings.image_size} px",
         "checkpoint": f"{made['checkpoint']} (sha256 {tokenizer.checkpoint_sha256[:16]}...)",
-        "temperature": f"{_number(settings.temperature)}: {settings.temperature_source}",
+        "temperature": f"{_number(settings.temperature)}: {settings.temperature_source}"
+        + _hard_fit(result),
         "computed": f"on {made['device']} in {settings.precision}, {made['seconds']:.1f} s, "
         f"{made['images_per_s'] or 0:.1f} images/s"
         + (f", {made['images_resumed']} images from before" if made["images_resumed"] else ""),
@@ -144,6 +142,13 @@ def _provenance(result: Result) -> dict[str, str]:
 
 def _number(value: float | str) -> str:
     return value if isinstance(value, str) else f"{value:g}"
+
+
+def _hard_fit(result: Result) -> str:
+    """The temperatures that the nearest codes alone would give: too low where codes overlap."""
+    fit = result.provenance.get("temperature_fit")
+    values = ", ".join(map(_number, fit["hard"])) if fit else ""
+    return f"; from the nearest codes alone it would be {values}" if fit else ""
 
 
 def _cell(estimate: Estimate, factor: float = 1.0, digits: int = 4, unit: str = "") -> Cell:
@@ -160,20 +165,20 @@ def _cell(estimate: Estimate, factor: float = 1.0, digits: int = 4, unit: str = 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], rule_after: int) -> str:
     """Columns of left-aligned two-line cells, with a rule below the head and after some rows."""
     lines = [list(head)]
-    for row in rows:
+    for i, row in enumerate(rows):
+        if i == rule_after:
+            lines.append([])
         lines.append([cell[0] for cell in row])
         if any(cell[1] for cell in row):
             lines.append([cell[1] for cell in row])
-        if len(lines) and row is rows[rule_after - 1]:
-            mark = len(lines)
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, [])
+    widths = [max(map(len, column)) for column in zip(*filter(None, lines), strict=True)]
     text = [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)).rstrip() for line in lines
+        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=False)).rstrip()
+        for line in lines
     ]
     rule = "-" * max(map(len, text))
-    if mark < len(text):
-        text.insert(mark, rule)
-    text.insert(1, rule)
+    text = [line or rule for line in text]
     return "\n".join(text)
 
 

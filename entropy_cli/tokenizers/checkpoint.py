@@ -44,7 +44,7 @@ class Checkpoint:
         """One tensor, as float32 if it is a float of another precision.
 
         Raises:
-            CheckpointError: it has a NaN or infinity, or can't be read.
+            CheckpointError: it can't be read.
         """
         try:
             tensor = self._read(name)

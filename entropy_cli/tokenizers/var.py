@@ -82,8 +82,8 @@ def from_checkpoint(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VAR
     spec = _spec(checkpoint, network, settings)
     weights = {ours: checkpoint.tensor(theirs) for ours, theirs in names.items()}
     for ours, weight in weights.items():
-        if not weight.isfinite().all():
-            scale = network.first_scale(ours, len(spec.scales))
+        scale = network.first_scale(ours, len(spec.scales))
+        if scale < len(spec.scales) and not weight.isfinite().all():
             raise CheckpointError(
                 f"{checkpoint.path}: {names[ours]} holds NaN or infinity; no latent from scale {scale} "
                 "on would be a number. Copy or train it again."
@@ -130,11 +130,11 @@ class VARNetwork(nn.Module):
         return min(range(K), key=lambda k: abs(ticks[k] - position))
 
     def first_scale(self, name: str, scales: int) -> int:
-        """The first scale whose latents depend on a weight of ours."""
+        """The first scale whose latents depend on a weight of ours; `scales` if none does."""
         if not name.startswith("phi."):
             return 0
         k = int(name.split(".")[1])
-        return 1 + min((s for s in range(scales) if self.phi_of(s, scales) == k), default=0)
+        return min((s + 1 for s in range(scales) if self.phi_of(s, scales) == k), default=scales)
 
 
 class VARTokenizer:

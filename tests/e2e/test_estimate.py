@@ -122,8 +122,8 @@ def test_golden_from_the_photographs_to_the_json(shared, estimate, name):
             assert at["average"][kind]["assignment_entropy"]["value"] == pytest.approx(wanted, abs=1e-5)
 
 
-@pytest.mark.parametrize("split, count", [("val", 50), ("train", 200)])
-def test_real_photographs(shared, estimate, split, count):
+@pytest.mark.parametrize("split, count, value", [("val", 50, 5.62767), ("train", 200, 5.63159)])
+def test_real_photographs(shared, estimate, split, count, value):
     result = estimate(
         *("--data", shared / "imagenet-sample", "--split", split),
         *("--ckpt", shared / "golden" / "var_l2" / "ckpt.safetensors"),
@@ -131,7 +131,10 @@ def test_real_photographs(shared, estimate, split, count):
     )
     assert result["data"]["images_used"] == count and result["data"]["split"] == split
     average = result["average"]["token_weighted"]["assignment_entropy"]
-    assert 5 < average["value"] < 6.24 and average["se"] < 0.02
+    assert average["value"] == pytest.approx(value, abs=1e-4) and 0.001 < average["se"] < 0.01
+    errors = result["provenance"]["assignment_entropy_se_over_images"]
+    for scale, error in zip(result["scales"], errors, strict=True):
+        assert scale["assignment_entropy"]["se"] == pytest.approx(error, rel=0.4)
 
 
 @pytest.mark.slow
@@ -375,6 +378,8 @@ def test_latents_that_are_not_numbers_name_scale_and_image(estimate, images, che
         (["--data", "gone"], 3, "no such folder"),
         (["--output", "gone/result.json"], 3, "no folder gone"),
         (["--output", "."], 3, "is a folder"),
+        (["--output", "/dev/null"], 3, "device"),
+        (["--output", "same", "--state", "same"], 3, "same file as --output"),
         (["--state", "gone/state"], 3, "no folder gone"),
         (["--max-failed", "2"], 2, "--max-failed"),
         (["--nonsense"], 2, "--nonsense"),

@@ -2,14 +2,18 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import time
 
 import pytest
+import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 
+from entropy_cli.functional.tally import Tally
 from tests.conftest import subprocess_environment
 from tests.e2e.test_estimate import assert_same
 
@@ -148,8 +152,8 @@ def test_two_runs_on_one_state_are_kept_apart(command, cli, images, checkpoint, 
     wait_for_blocks(state, 1, process)
     code, _, err = cli("estimate", *SLOW, "--data", images, "--ckpt", checkpoint, "--state", state)
     assert code == 3 and "another run" in err
-    finish(process)
-    assert not state.with_name("run.state.lock").exists()
+    process.kill()
+    process.communicate()
 
 
 def test_a_lock_left_by_a_killed_run_does_not_hold(estimate, images, checkpoint, tmp_path):
@@ -163,8 +167,8 @@ def test_a_lock_left_by_a_killed_run_does_not_hold(estimate, images, checkpoint,
     [
         (["--temperature", "2"], "temperature [1.0], but this run has [2.0]"),
         (["--temperature", "auto"], 'but this run has "auto"'),
-        (["--seed", "3"], "images_fingerprint"),
-        (["--limit", "20"], "images_fingerprint"),
+        (["--seed", "3"], "seed 0, but this run has 3"),
+        (["--limit", "20"], "images 70, but this run has 20"),
         (["--patch-nums", "1,8"], "patch_nums [1, 2, 4, 8], but this run has [1, 8]"),
         (["--rule", "cosine", "--temperature", "1"], 'rule "l2", but this run has "cosine"'),
     ],
@@ -196,6 +200,66 @@ def test_damaged_states_are_refused_and_kept(estimate, images, checkpoint, tmp_p
         code, err = estimate(*run)
         assert code == 3 and "state" in err.splitlines()[-1]
         assert path.read_bytes() == content
+
+
+def test_other_images_or_another_checkpoint_are_named(estimate, images, checkpoint, weights, tmp_path):
+    shutil.copytree(images, tmp_path / "data")
+    shutil.copytree(checkpoint.parent, tmp_path / "ckpt")
+    run = ("--data", tmp_path / "data", "--ckpt", tmp_path / "ckpt" / checkpoint.name)
+    run = (*run, "--state", tmp_path / "run.state")
+    estimate(*run)
+    save_file({**weights, "decoder.x": torch.zeros(1)}, tmp_path / "ckpt" / checkpoint.name)
+    code, err = estimate(*run)
+    assert code == 3 and "another checkpoint" in err.splitlines()[-1]
+    shutil.copy(checkpoint, tmp_path / "ckpt")
+    first = next((tmp_path / "data").rglob("*.jpg"))
+    first.rename(first.with_name("renamed.jpg"))
+    code, err = estimate(*run)
+    assert code == 3 and "other images" in err.splitlines()[-1]
+
+
+def test_images_that_were_all_unreadable_are_tried_again(estimate, images, checkpoint, tmp_path):
+    good = [path.read_bytes() for path in sorted(images.rglob("*.jpg"))[:4]]
+    for i, content in enumerate(good):
+        (tmp_path / f"{i}.jpg").write_bytes(bytes(len(content)))
+    code, err = estimate("--data", tmp_path, "--ckpt", checkpoint)
+    assert code == 3 and "none of the 4 images" in err
+    for i, content in enumerate(good):
+        (tmp_path / f"{i}.jpg").write_bytes(content)
+    assert estimate("--data", tmp_path, "--ckpt", checkpoint)["data"]["images_used"] == 4
+
+
+def test_unreadable_images_are_counted_once_by_a_run_that_goes_on(
+    estimate, images, checkpoint, tmp_path, monkeypatch
+):
+    shutil.copytree(images, tmp_path / "data")
+    for path in sorted((tmp_path / "data").rglob("*.jpg"))[::10]:
+        path.write_bytes(b"broken")
+    run = ("--data", tmp_path / "data", "--ckpt", checkpoint, "--batch-size", 4)
+    whole = estimate(*run)
+    seen = []
+    add_images = Tally.add_images
+
+    def interrupt(self, *args):
+        add_images(self, *args)
+        seen.append(args)
+        if len(seen) == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Tally, "add_images", interrupt)
+    state = ("--state", tmp_path / "run.state")
+    code, err = estimate(*run, *state)
+    assert code == 143 and "SIGTERM" in err.splitlines()[-1]
+    monkeypatch.undo()
+    again = estimate(*run, *state)
+    assert again["data"]["failed"] == whole["data"]["failed"] and len(whole["data"]["failed"]) == 7
+    assert_same(whole, again)
+
+
+def test_what_a_killed_save_left_is_cleared(estimate, images, checkpoint, tmp_path):
+    (tmp_path / ".run.state.abc").write_bytes(b"half")
+    estimate("--data", images, "--ckpt", checkpoint, "--state", tmp_path / "run.state")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["run.state"]
 
 
 def test_a_result_that_can_not_be_written_is_not_computed_twice(

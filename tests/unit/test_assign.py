@@ -89,7 +89,7 @@ def test_chunks_do_not_matter():
 
 def test_a_constant_added_to_all_distances_changes_nothing():
     logit_NV = -torch.tensor([[1e6, 1e6 + 0.5]], dtype=torch.float64)
-    soft = soft_statistics(logit_NV, torch.tensor([0]), 1.0)
+    soft = soft_statistics(logit_NV, torch.tensor([0]), logit_NV[:, 0], 1.0)
     assert soft.entropy_N.item() == pytest.approx(0.6628473185791794, abs=1e-9)
 
 

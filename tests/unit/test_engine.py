@@ -1,5 +1,8 @@
 """The loop: how a run is cut moves nothing, and the state comes back as it was saved."""
 
+import os
+import signal
+
 import pytest
 import torch
 
@@ -7,7 +10,13 @@ from entropy_cli.data.images import GROUPS, find_images
 from entropy_cli.data.loader import plan, read_batches
 from entropy_cli.engine.estimate import Estimator, Hooks
 from entropy_cli.engine.progress import Progress
-from entropy_cli.engine.runtime import Signals, choose_batch_size, choose_device, choose_workers
+from entropy_cli.engine.runtime import (
+    Interrupted,
+    Signals,
+    choose_batch_size,
+    choose_device,
+    choose_workers,
+)
 from entropy_cli.errors import EntropyCliError, StateError
 from entropy_cli.results import state
 from entropy_cli.tokenizers import load_tokenizer
@@ -31,9 +40,13 @@ def run(images, checkpoint):
 
 @pytest.mark.parametrize("batch_size", [3, 16, 32, 48])
 @pytest.mark.parametrize("cuts", [[[0], [1, 2, 3, 4]], [[1, 4], [0, 2, 3]], [[4], [3], [2], [1], [0]]])
-def test_how_a_run_is_cut_moves_nothing(run, batch_size, cuts):
-    whole = run(Progress.start(5), range(5), batch_size)
+@pytest.mark.parametrize("fitted", [False, True])
+def test_how_a_run_is_cut_moves_nothing(run, batch_size, cuts, fitted):
+    """Also for a run that goes on with temperatures that its first part had fitted."""
+    whole = run(Progress.start(5), range(5), batch_size, temperatures=None if fitted else (1.0,))
     pieces = Progress.start(5)
+    if fitted:
+        pieces.temperatures, pieces.pilot = whole.temperatures, whole.pilot
     for blocks in cuts:
         run(pieces, blocks, batch_size)
         assert not pieces.finished or blocks is cuts[-1]
@@ -93,20 +106,34 @@ def test_a_state_of_a_newer_version_is_refused(run, tmp_path, monkeypatch):
 
 
 def test_a_signal_waits_while_state_changes():
-    import os
-    import signal
-
-    from entropy_cli.engine.runtime import Interrupted
-
     done = []
     with Signals() as signals:
         with pytest.raises(Interrupted) as caught, signals.held():
             os.kill(os.getpid(), signal.SIGTERM)
             done.append("still here")
         assert done and caught.value.exit_code == 143
+
+    with Signals() as signals:
         with pytest.raises(Interrupted) as caught:
             os.kill(os.getpid(), signal.SIGINT)
         assert caught.value.exit_code == 130
+        os.kill(os.getpid(), signal.SIGTERM)  # a second does not cut short what the first began
+        with pytest.raises(Interrupted), signals.held():
+            done.append("saved")
+        assert done[-1] == "saved"
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_a_swallowed_signal_is_raised_again():
+    class Destroyed:
+        def __del__(self):
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with Signals() as signals:
+        thing = Destroyed()
+        del thing  # Python prints and drops what a destructor raises
+        with pytest.raises(Interrupted), signals.held():
+            pass
 
 
 def test_devices_and_choices():

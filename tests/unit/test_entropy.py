@@ -107,6 +107,15 @@ def test_grassberger_takes_over_where_coverage_is_middling():
     assert point.value == pytest.approx(expected, abs=1e-12)
 
 
+def test_a_large_correction_of_hard_tokens_is_not_applied():
+    count_iV = torch.tensor([[90, 10], [10, 90], [80, 20]])  # covered, but images differ too much
+    point = unigram_of(count_iV)
+    assert point.note == UNDERSAMPLED and point.value == point.plug_in
+    # The same where coverage is middling: what the images' difference adds is not Grassberger's.
+    point = unigram_of(torch.tensor([[9, 1, 0], [1, 9, 0], [8, 1, 1]]))
+    assert point.note == UNDERSAMPLED and point.value == point.plug_in
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -72,8 +72,12 @@ def test_links_are_followed_once_and_hidden_files_are_not_images(tmp_path):
     touch(tmp_path, "data/a/1.jpg", "elsewhere/2.jpg", "data/.hidden/3.jpg", "data/a/._1.jpg")
     (tmp_path / "data/linked").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data/a/loop").symlink_to(tmp_path / "data")
+    (tmp_path / "data/twice").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "data/dangling.jpg").symlink_to(tmp_path / "gone.jpg")
-    assert set(paths(tmp_path / "data")) == {"a/1.jpg", "linked/2.jpg", "dangling.jpg"}
+    (tmp_path / "data/itself.jpg").symlink_to(tmp_path / "data/itself.jpg")
+    (tmp_path / "data/itself").symlink_to(tmp_path / "data/itself")
+    expected = {"a/1.jpg", "linked/2.jpg", "twice/2.jpg", "dangling.jpg", "itself.jpg"}
+    assert set(paths(tmp_path / "data")) == expected
 
 
 def test_the_order_is_a_permutation_by_seed(tmp_path):

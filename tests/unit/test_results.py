@@ -136,8 +136,21 @@ def test_part_of_a_set_is_said(content):
     assert any("5000 of 50000" in note for note in notes(from_dict(part)))
 
 
+def test_poorly_covered_usage_is_a_bound(content):
+    place = ["scales", 0, "usage_estimate"]
+    bound = dataclasses.asdict(Estimate(0.25, 0.25, 0.01, None, "codes seen", UNDERSAMPLED))
+    assert "≥ 25.0 ± 1.0 %" in render(from_dict(changed(content, place, bound)))
+
+
 def test_what_the_number_is_no_floor_of_is_always_said(result):
     assert any("neither floor nor ceiling" in note for note in notes(result))
+
+
+def test_a_link_stays_a_link(tmp_path):
+    (tmp_path / "target").write_text("before")
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    files.write_atomically(tmp_path / "link", lambda temporary: temporary.write_text("after"))
+    assert (tmp_path / "link").is_symlink() and (tmp_path / "target").read_text() == "after"
 
 
 def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):

@@ -8,7 +8,7 @@ import torch
 from entropy_cli.functional.assign import Codebook, assign
 from entropy_cli.functional.jackknife import jackknife_variance, t_quantile
 from entropy_cli.functional.quantity import ONE_GROUP, QUANTITIES, perplexity
-from entropy_cli.functional.summary import summarise, token_weighted_entropy
+from entropy_cli.functional.summary import spread_over_images, summarise, token_weighted_entropy
 from entropy_cli.functional.tally import Tally
 
 TOKENS, V, G, T = (1, 4, 9), 10, 5, 2
@@ -101,13 +101,14 @@ def test_errors_agree_with_deleting_the_images_for_real(kind):
 
 def test_the_jackknife_agrees_with_the_spread_over_images():
     images = 3200
-    many = Tally.zeros(32, TOKENS, T, V)
-    many.add_images(torch.arange(images) % 32, random_sums(images))
-    for s in range(3):
-        mean_square = (many.entropy_squares_ST[s, 0] / images).item()
-        estimate = summarise(many).scales[s]["assignment_entropy"]
-        spread = math.sqrt((mean_square - estimate.value**2) / images)
-        assert estimate.se == pytest.approx(spread, rel=0.35)
+    sums = random_sums(images)
+    tally = Tally.zeros(32, TOKENS, T, V)
+    tally.add_images(torch.arange(images) % 32, sums)
+    spread_S = spread_over_images(tally)
+    for s, scale in enumerate(summarise(tally).scales):
+        means_B = sums[s].entropy_BT[:, 0] / TOKENS[s]
+        assert spread_S[s] == pytest.approx((means_B.std() / math.sqrt(images)).item(), rel=1e-9)
+        assert scale["assignment_entropy"].se == pytest.approx(spread_S[s], rel=0.35)
 
 
 def test_averages_weigh_as_they_say():
