@@ -38,13 +38,12 @@ def check_writable(path: Path, option: str) -> None:
     Raises:
         ResultError: its folder isn't there or can't be written to, or it is no ordinary file.
     """
-    path = path.resolve()
     if not path.parent.is_dir():
         raise ResultError(f"{option} {path}: there is no folder {path.parent}. Make it first.")
     if path.exists() and not path.is_file():
         raise ResultError(f"{option} {path}: is a folder or device, expected an ordinary file.")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
     except OSError as error:
         raise ResultError(
