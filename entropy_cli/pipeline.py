@@ -23,6 +23,7 @@ from entropy_cli.engine.runtime import (
     choose_workers,
     device_name,
 )
+from entropy_cli.errors import DatasetError
 from entropy_cli.functional.summary import spread_over_images
 from entropy_cli.results import state
 from entropy_cli.results.build import build_result
@@ -170,10 +171,17 @@ def _resume(path: Path, job: _Job) -> Progress:
     if not path.exists():
         return Progress.start(-(-images // BLOCK))
     progress = state.load(path, job.settings)
-    if progress.finished and not progress.images:
-        return Progress.start(len(progress.blocks_done))  # nothing could be read then: try again
+    if progress.failed and job.request.fail_at_first:
+        name, reason = progress.failed[0]
+        raise DatasetError(f"{name}: could not be read: {reason}. Stopped by --on-error fail.")
     logger.info("going on from %d of %d images, saved in %s", progress.images, images, path)
     return progress
+
+
+def _save(path: Path, progress: Progress, settings: dict[str, Any]) -> None:
+    """Save what is worth it: of images that could not be read, none is left out for good."""
+    if progress.images or progress.pilot:
+        state.save(path, progress, settings)
 
 
 def _accumulate(
@@ -182,11 +190,12 @@ def _accumulate(
     """Read what is still to be read into the progress; tells how and how fast."""
     request, tokenizer = job.request, job.loaded.tokenizer
     batch_size = request.batch_size or choose_batch_size(job.device, tokenizer.spec.image_size)
+    batch_size = min(batch_size, BLOCK * len(progress.blocks_done))
     workers = choose_workers(job.device) if request.workers is None else request.workers
     before, start = progress.images, time.monotonic()
     if not progress.finished:
         hooks = Hooks(
-            save=lambda progress: state.save(path, progress, job.settings),
+            save=lambda progress: _save(path, progress, job.settings),
             save_every_s=request.save_every_s,
             fail_at_first=request.fail_at_first,
         )

@@ -1,9 +1,11 @@
 """The commands, and how errors become exit codes."""
 
+import contextlib
 import logging
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,34 +49,48 @@ def _root(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit codes are in the README."""
+    if sys.stderr is None:  # closed by the caller
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
     _log_to_stderr()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # an encoding without ± or ≥ is no reason to fail
+    argv = list(sys.argv[1:] if argv is None else argv)
     try:
-        argv = list(sys.argv[1:] if argv is None else argv)
         code = app(args=argv, obj=argv, standalone_mode=False)
-        sys.stdout.flush()
         return code if isinstance(code, int) else 0
     except UsageError as error:
-        # No command given is answered with the help, which is not an error of one line.
-        message = str(getattr(error, "format_message")())  # noqa: B009
-        typer.echo(message if "\n" in message else f"error: {message}", err=True)
-        return 2
+        return _usage_error(error)
     except EntropyCliError as error:
-        typer.echo(f"error: {error}", err=True)
-        return error.exit_code
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        return 130
-    except typer.Abort:
-        return 130
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}.", EntropyCliError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
     except BaseException as error:
         code = getattr(error, "exit_code", None)  # engine.runtime.Interrupted, without importing torch
         if code is None or isinstance(error, Exception):
             raise
-        typer.echo(f"interrupted by {error}; the same command goes on from what is saved", err=True)
-        return int(code)
+        return _fail(f"interrupted by {error}; the same command goes on from what is saved", int(code))
+
+
+def _usage_error(error: Exception) -> int:
+    message = str(getattr(error, "format_message")())  # noqa: B009 - typer's base class has no name
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message, err=True)
+        return 2
+    return _fail(message, 2)
+
+
+def _fail(message: str, code: int) -> int:
+    with contextlib.suppress(OSError):  # stderr itself may be gone
+        typer.echo(f"error: {_printable(message)}", err=True)
+    return code
+
+
+def _printable(text: str) -> str:
+    """One line, whatever a file's name has in it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class _StderrHandler(logging.Handler):
@@ -84,7 +100,8 @@ class _StderrHandler(logging.Handler):
         from tqdm import tqdm
 
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        tqdm.write(level + record.getMessage(), file=sys.stderr)
+        with contextlib.suppress(OSError):
+            tqdm.write(_printable(level + record.getMessage()), file=sys.stderr)
 
 
 def _log_to_stderr() -> None:

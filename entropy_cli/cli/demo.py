@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from entropy_cli.cli.options import tqdm_bar
+from entropy_cli.cli.options import print_result, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Result
@@ -43,7 +43,7 @@ def demo(
 
     def deliver(result: "Result") -> None:
         result.write(output)
-        typer.echo(render(result))
+        print_result(render(result))
 
     estimate(Request(data=data, checkpoint=ckpt, command=command), tqdm_bar, deliver)
 

@@ -13,6 +13,7 @@ from entropy_cli.cli.options import (
     parse_device,
     parse_patch_nums,
     parse_temperatures,
+    print_result,
     tqdm_bar,
 )
 
@@ -95,19 +96,22 @@ def estimate(
         Literal["nats", "bits"], typer.Option(help="Of the table; files are in nats.")
     ] = "nats",
 ) -> int:
-    """Estimate the irreducible loss of a tokenizer on a folder of images.
+    """Estimate a tokenizer's irreducible loss on images.
 
     Interrupted, it saves what it has; the same command goes on from there.
 
     Example: entropy-cli estimate --data imagenet/ --ckpt vae_ch160v4096z32.pth -o result.json
     """
+    temperatures = None
+    if temperature is not None:
+        temperatures = parse_temperatures(temperature, "--temperature")
     options: dict[str, Any] = {
-        "temperatures": None if temperature is None else parse_temperatures(temperature),
-        "device": parse_device(device),
-        "batch_size": parse_count(batch_size, least=1),
-        "workers": parse_count(workers, least=0),
+        "temperatures": temperatures,
+        "device": parse_device(device, "--device"),
+        "batch_size": parse_count(batch_size, 1, "--batch-size"),
+        "workers": parse_count(workers, 0, "--workers"),
     }
-    grids = None if patch_nums is None else parse_patch_nums(patch_nums)
+    grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
 
     from entropy_cli.pipeline import Request
     from entropy_cli.pipeline import estimate as run
@@ -117,7 +121,9 @@ def estimate(
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
     if family not in ("auto", *FAMILIES):
-        raise typer.BadParameter(f"--family {family}: expected auto, {', '.join(FAMILIES)}.")
+        raise typer.BadParameter(
+            f"{family}: expected auto, {', '.join(FAMILIES)}.", param_hint="--family"
+        )
     for option, path in (("--output", output), ("--state", state)):
         if path is not None:
             check_writable(path, option)
@@ -126,7 +132,7 @@ def estimate(
     def deliver(result: "Result") -> None:
         if output is not None:
             result.write(output)
-        typer.echo(result.to_json() if as_json else render(result, units))
+        print_result(result.to_json() if as_json else render(result, units))
 
     result = run(
         Request(

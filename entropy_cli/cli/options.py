@@ -1,6 +1,8 @@
 """Options that more than one command has, and the parsing of their values."""
 
 import contextlib
+import os
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,53 +14,96 @@ import typer
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
 
 
-def parse_temperatures(text: str) -> tuple[float, ...] | Literal["auto"]:
+def parse_temperatures(text: str, option: str) -> tuple[float, ...] | Literal["auto"]:
     """`auto`, or distinct positive numbers with commas between."""
     if text == "auto":
         return "auto"
-    values = tuple(_number(part) for part in text.split(","))
+    values = tuple(_number(part, option) for part in text.split(","))
     if len(set(values)) != len(values):
-        raise typer.BadParameter(f"{text}: a temperature is given twice.")
+        raise typer.BadParameter(f"{text}: a temperature is given twice.", param_hint=option)
     return values
 
 
-def _number(text: str) -> float:
+def _number(text: str, option: str) -> float:
     with contextlib.suppress(ValueError):
         value = float(text)
         if LOWEST_TEMPERATURE <= value <= HIGHEST_TEMPERATURE:
             return value
     raise typer.BadParameter(
         f"{text.strip() or 'nothing'}: expected auto, or numbers between {LOWEST_TEMPERATURE:g} and "
-        f"{HIGHEST_TEMPERATURE:g} with commas between, such as 1 or 1,0.5."
+        f"{HIGHEST_TEMPERATURE:g} with commas between, such as 1 or 1,0.5.",
+        param_hint=option,
     )
 
 
-def parse_patch_nums(text: str) -> tuple[int, ...]:
+def parse_patch_nums(text: str, option: str) -> tuple[int, ...]:
     """Positive integers with commas between."""
     try:
         values = tuple(int(part) for part in text.split(","))
     except ValueError:
         values = ()
     if not values or min(values) < 1:
-        raise typer.BadParameter(f"{text}: expected positive integers with commas between.")
+        raise typer.BadParameter(
+            f"{text or 'nothing'}: expected positive integers with commas between.", param_hint=option
+        )
     return values
 
 
-def parse_count(text: str, least: int) -> int | None:
+def parse_count(text: str, least: int, option: str) -> int | None:
     """A whole number, or None for `auto`."""
     if text == "auto":
         return None
-    if not text.isascii() or not text.isdigit() or int(text) < least:
-        raise typer.BadParameter(f"{text}: expected auto or a whole number, at least {least}.")
-    return int(text)
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1
+    if value < least:
+        raise typer.BadParameter(
+            f"{text or 'nothing'}: expected auto or a whole number, at least {least}.", param_hint=option
+        )
+    return value
 
 
-def parse_device(text: str) -> str:
+def parse_device(text: str, option: str) -> str:
     """auto, cpu, cuda or cuda:i."""
-    name, _, index = text.partition(":")
-    if text in ("auto", "cpu") or (name == "cuda" and (text == "cuda" or index.isdecimal())):
+    if re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", text):
         return text
-    raise typer.BadParameter(f"{text}: expected auto, cpu, cuda or cuda:0, cuda:1, ...")
+    raise typer.BadParameter(
+        f"{text or 'nothing'}: expected auto, cpu, cuda or cuda:0, cuda:1, ...", param_hint=option
+    )
+
+
+def print_result(text: str) -> None:
+    """Write a result to stdout, to the last byte.
+
+    Raises:
+        ResultError: stdout can't be written to. A reader who left, like head, is no error.
+    """
+    from entropy_cli.errors import ResultError
+
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+    except (OSError, AttributeError, ValueError) as error:
+        raise ResultError(
+            f"stdout can't be written to ({error}). The same command shows the result again."
+        ) from error
+
+
+class _StderrIfThere:
+    """stderr for a progress bar: that nobody reads it any more is no reason to stop the work."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever stderr has
+        return getattr(sys.stderr, name)
+
+    def write(self, text: str) -> None:
+        """Write if it can be."""
+        with contextlib.suppress(OSError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        """Flush if it can be."""
+        with contextlib.suppress(OSError):
+            sys.stderr.flush()
 
 
 @contextlib.contextmanager
@@ -78,6 +123,7 @@ def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iter
         leave=counts_images,
         mininterval=0.2 if sys.stderr.isatty() else 10,  # a job's log has no use for every step
         dynamic_ncols=True,
+        file=_StderrIfThere(),
     ) as bar:
         yield bar
 

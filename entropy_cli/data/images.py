@@ -103,24 +103,32 @@ def _root(data: Path, split: str) -> tuple[Path, str]:
 
 
 def _walk(root: Path) -> Iterator[ImageFile]:
-    """Images at any depth, through links to folders, not through hidden files and folders."""
-    pending: list[tuple[Path, str, frozenset[tuple[int, int]]]] = [(root, "", frozenset())]
+    """Images at any depth, through links to folders, not through hidden files and folders.
+
+    No folder is walked twice, however many links lead to it, and none above the root.
+    """
+    walked = {_identity(folder) for folder in root.resolve().parents}
+    pending = [(root, "")]
     while pending:
-        folder, prefix, above = pending.pop()
+        folder, prefix = pending.pop()
         try:
-            status = folder.stat()
-            here = (status.st_dev, status.st_ino)
-            if here in above:
-                continue  # a link back up
-            for entry in os.scandir(folder):
+            if (identity := _identity(folder)) in walked:
+                continue
+            walked.add(identity)
+            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
                 if entry.name.startswith("."):
                     continue
                 if _is_folder(entry):
-                    pending.append((Path(entry.path), f"{prefix}{entry.name}/", above | {here}))
+                    pending.append((Path(entry.path), f"{prefix}{entry.name}/"))
                 elif entry.name.lower().endswith(IMG_EXTENSIONS):
                     yield ImageFile(prefix + entry.name, _size(entry))
         except OSError as error:
             raise DatasetError(f"{folder}: can't be listed: {error.strerror}.") from error
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _is_folder(entry: "os.DirEntry[str]") -> bool:

@@ -3,12 +3,15 @@
 import multiprocessing
 import re
 import signal
+import stat
 import sys
 import warnings
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -103,16 +106,16 @@ def read_batches(
     loader = DataLoader(
         _Pictures(images, plans, crop),
         batch_size=None,  # an item is a batch
+        collate_fn=_as_it_is,
         num_workers=workers,
         worker_init_fn=_leave_signals_to_parent,
-        pin_memory=pin_memory,
         prefetch_factor=2 if workers else None,
         multiprocessing_context=_context() if workers else None,
     )
     iterator = iter(loader)
     while True:
         try:
-            batch = next(iterator, None)
+            item = next(iterator, None)
         except RuntimeError as error:
             if not re.search("exited unexpectedly|killed by signal", str(error)):
                 raise
@@ -120,12 +123,29 @@ def read_batches(
                 "a process that decodes images died, perhaps for want of memory. "
                 "Run the same command again with fewer --workers: it goes on from here."
             ) from error
-        if batch is None:
+        if item is None:
             return
-        yield batch
+        pictures, groups, names, failed, completes = item
+        img_B3HW = torch.from_numpy(pictures)
+        yield Batch(
+            img_B3HW.pin_memory() if pin_memory else img_B3HW,
+            torch.tensor(groups, dtype=torch.int64),
+            names,
+            failed,
+            completes,
+        )
 
 
-class _Pictures(Dataset[Batch]):
+# A batch on its way from a worker: an array, not a tensor, because tensors travel through shared memory,
+# of which a container may have next to none, and a worker that finds none hangs.
+_Packed = tuple[np.ndarray, list[int], list[str], list[tuple[str, str]], list[int]]
+
+
+def _as_it_is(item: Any) -> Any:  # noqa: ANN401 - a _Packed, but torch types this for lists
+    return item
+
+
+class _Pictures(Dataset[_Packed]):
     """A dataset whose items are whole batches."""
 
     def __init__(
@@ -139,7 +159,7 @@ class _Pictures(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __getitem__(self, item: int) -> Batch:
+    def __getitem__(self, item: int) -> _Packed:
         pictures, groups, names, failed = [], [], [], []
         for index in self.plans[item].indices:
             path = self.images.files[index].path
@@ -147,16 +167,11 @@ class _Pictures(Dataset[Batch]):
             if isinstance(picture, str):
                 failed.append((path, picture))
                 continue
-            pictures.append(picture)
+            pictures.append(picture.numpy())
             groups.append(self.images.group(index))
             names.append(path)
-        return Batch(
-            torch.stack(pictures) if pictures else torch.empty(0, 3, 0, 0, dtype=torch.uint8),
-            torch.tensor(groups, dtype=torch.int64),
-            names,
-            failed,
-            self.plans[item].completes,
-        )
+        stacked = np.stack(pictures) if pictures else np.empty((0, 3, 0, 0), np.uint8)
+        return stacked, groups, names, failed, self.plans[item].completes
 
 
 def read_picture(path: Path, crop: Callable[[Image.Image], Image.Image]) -> Tensor | str:
@@ -165,12 +180,14 @@ def read_picture(path: Path, crop: Callable[[Image.Image], Image.Image]) -> Tens
         with warnings.catch_warnings():
             # Large but legal, odd EXIF, palettes with transparency: PIL decodes them, we take it.
             warnings.simplefilter("ignore")
+            if not stat.S_ISREG(path.stat().st_mode):
+                return "not an ordinary file"
             with Image.open(path) as picture:
                 return pil_to_tensor(crop(picture.convert("RGB"))).contiguous()
     except MemoryError:
         return "not enough memory to decode it"
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
-        return f"{type(error).__name__}: {error}".replace(str(path), "it").splitlines()[0]
+        return f"{type(error).__name__}: {error}".replace(f" {str(path)!r}", "").splitlines()[0]
 
 
 def _context() -> str:

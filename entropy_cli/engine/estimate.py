@@ -164,8 +164,10 @@ class Estimator:
         finite_SB = []
         for scale in range(last + 1):
             z_BlC = self.tokenizer.vectors(rest_BChw, scale)
-            finite_SB.append(z_BlC.isfinite().all(dim=2).all(dim=1))
             sums = assign_scale(scale, z_BlC)
+            # Not of z alone: the square of a number that is finite may not be.
+            sums_BX = torch.cat([sums.min_distance_B[:, None], sums.distance_BT, sums.entropy_BT], dim=1)
+            finite_SB.append(sums_BX.isfinite().all(dim=1))
             yield z_BlC, sums
             if scale < last:
                 rest_BChw = self.tokenizer.subtract(rest_BChw, sums.idx_Bl, scale)
@@ -174,8 +176,8 @@ class Estimator:
             scale, image = bad_XY[0].tolist()
             raise EntropyCliError(
                 f"{names[image % len(names)]}: its latents at scale {scale} "
-                f"({self.tokenizer.spec.scales[scale].name}) are NaN or infinite. "
-                "The checkpoint is damaged, or the precision too low for it."
+                f"({self.tokenizer.spec.scales[scale].name}) are NaN or infinite, "
+                "or too large. The checkpoint is damaged, or the precision too low for it."
             )
 
     def _in_pieces(
@@ -192,10 +194,9 @@ class Estimator:
             piece = slice(start, start + self.most_at_once)
             img_B3HW, names = batch.img_B3HW[piece], batch.names[piece]
             images = len(names)
-            missing = min(self.fill, self.most_at_once) - images
-            if missing > 0:
-                img_B3HW = torch.cat([img_B3HW, img_B3HW[:1].expand(missing, -1, -1, -1)])
+            missing = max(0, min(self.fill, self.most_at_once) - images)
             try:
+                img_B3HW = torch.cat([img_B3HW, img_B3HW[:1].expand(missing, -1, -1, -1)])
                 outcome = work(img_B3HW.to(self.device, non_blocking=True), names)
             except RuntimeError as error:
                 if not is_out_of_memory(error):

@@ -1,11 +1,16 @@
 """Writing a file whole or not at all."""
 
+import hashlib
 import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from safetensors import SafetensorError
+
 from entropy_cli.errors import ResultError
+
+LEFTOVER = ".part"
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -17,7 +22,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     path = path.resolve()  # a link stays a link
     temporary = None
     try:
-        number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+        number, name = tempfile.mkstemp(LEFTOVER, _prefix(path), path.parent)
         os.close(number)
         temporary = Path(name)
         write(temporary)
@@ -25,11 +30,24 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             os.fsync(file.fileno())
         temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
-    except OSError as error:
-        raise ResultError(f"{path}: can't be written: {error.strerror or error}.") from error
+    except (OSError, SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ResultError(f"{path}: can't be written: {reason}.") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(path: Path) -> None:
+    """Remove what a killed `write_atomically` to this path left; only while nobody writes it."""
+    path = path.resolve()
+    for leftover in path.parent.glob(f"{_prefix(path)}*{LEFTOVER}"):
+        leftover.unlink(missing_ok=True)
+
+
+def _prefix(path: Path) -> str:
+    """Of temporary files for this path: short whatever its name, and nobody else's."""
+    return f".entropy-cli-{hashlib.blake2b(os.fsencode(path.name), digest_size=6).hexdigest()}-"
 
 
 def check_writable(path: Path, option: str) -> None:

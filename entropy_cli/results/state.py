@@ -1,7 +1,6 @@
 """The saved state of a run: found again, checked, locked, replaced whole."""
 
 import fcntl
-import glob
 import hashlib
 import json
 import os
@@ -17,7 +16,7 @@ from safetensors.torch import save_file
 from entropy_cli.engine.progress import HistoryEntry, Progress
 from entropy_cli.errors import StateError
 from entropy_cli.functional.tally import Tally
-from entropy_cli.results.files import write_atomically
+from entropy_cli.results.files import remove_leftovers, write_atomically
 
 SCHEMA = "entropy-cli/state"
 SCHEMA_VERSION = 1
@@ -34,7 +33,12 @@ def settings_fingerprint(settings: Mapping[str, Any]) -> str:
 
 def cache_folder() -> Path:
     """The program's folder among the user's caches."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "entropy-cli"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "entropy-cli"
+    except RuntimeError as error:
+        raise StateError(
+            "there is no home folder to keep the state in. Give --state, or set XDG_CACHE_HOME."
+        ) from error
 
 
 def default_path(fingerprint: str) -> Path:
@@ -80,23 +84,26 @@ def load(path: Path, settings: Mapping[str, Any]) -> Progress:
         raise StateError(
             f"{path}: can't be read as a saved state ({error}). Remove it, or give another --state."
         ) from error
-    if meta.get("schema") != SCHEMA:
+    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise StateError(f"{path}: is not a saved state. Give another --state.")
-    if meta["schema_version"] != SCHEMA_VERSION:
+    if meta.get("schema_version") != SCHEMA_VERSION:
         raise StateError(
-            f"{path}: a state of version {meta['schema_version']}, this program reads "
+            f"{path}: a state of version {meta.get('schema_version')}, this program reads "
             f"{SCHEMA_VERSION}. Use the version that wrote it, or another --state."
         )
-    check_same(path, meta["settings"], settings)
-    sums = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("tally.")}
-    return Progress(
-        blocks_done=tensors["blocks_done"],
-        temperatures=meta["temperatures"],
-        tally=Tally(**sums) if sums else None,
-        failed=[(path, reason) for path, reason in meta["failed"]],
-        history=[HistoryEntry(**entry) for entry in meta["history"]],
-        pilot=meta["pilot"],
-    )
+    try:
+        check_same(path, meta["settings"], settings)
+        sums = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("tally.")}
+        return Progress(
+            blocks_done=tensors["blocks_done"],
+            temperatures=meta["temperatures"],
+            tally=Tally(**sums) if sums else None,
+            failed=[(name, reason) for name, reason in meta["failed"]],
+            history=[HistoryEntry(**entry) for entry in meta["history"]],
+            pilot=meta["pilot"],
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StateError(f"{path}: a damaged state. Remove it, or give another --state.") from error
 
 
 def check_same(path: Path, got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
@@ -133,8 +140,7 @@ def locked(path: Path) -> Iterator[None]:
             f"{lock}: can't lock the state: {error.strerror}. Give a --state where you may write."
         ) from error
     try:
-        for leftover in path.parent.glob(f".{glob.escape(path.name)}.*"):
-            leftover.unlink(missing_ok=True)  # of a run that was killed while it saved
+        remove_leftovers(path)
         yield
     finally:
         lock.unlink(missing_ok=True)
@@ -146,7 +152,8 @@ def _lock(lock: Path) -> int:
     while True:
         file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # A record lock, because a decoding worker that outlives a killed run must not inherit it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if lock.exists() and lock.stat().st_ino == os.fstat(file).st_ino:
                 return file
         except BaseException:

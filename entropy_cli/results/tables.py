@@ -67,8 +67,8 @@ def _headline(result: Result, units: str) -> str:
     at = "T fitted to each scale" if temperature == "auto" else f"T = {temperature}"
     return (
         f"Assignment entropy (VAR-style irreducible loss) at {at}: {value} {units} per token\n"
-        f"token-weighted average, 95 % interval {interval or 'not to be had'}, "
-        f"{result.data.images_used} images"
+        f"token-weighted average, {f'95 % interval {interval}' if interval else 'no interval'}; "
+        f"images: {result.data.images_used}"
     )
 
 
@@ -153,7 +153,8 @@ def _hard_fit(result: Result) -> str:
 
 def _cell(estimate: Estimate, factor: float = 1.0, digits: int = 4, unit: str = "") -> Cell:
     """An estimate as two lines: value and standard error, interval."""
-    value = f"{'≥ ' if estimate.is_bound else ''}{factor * estimate.value:.{digits}f}"
+    rounded = round(factor * estimate.value, digits) + 0.0  # not -0.0000
+    value = f"{'≥ ' if estimate.is_bound else ''}{rounded:.{digits}f}"
     if estimate.se is not None:
         value += f" ± {factor * estimate.se:.{digits}f}"
     if estimate.ci95 is None:

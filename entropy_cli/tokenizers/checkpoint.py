@@ -3,12 +3,13 @@
 Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is never loaded.
 """
 
+import argparse
 import hashlib
 import pickle
 import re
 import warnings
 import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,8 @@ from torch import Tensor
 from entropy_cli.errors import CheckpointError
 
 # Where a state dict lies inside a training checkpoint, in the order to try.
-WRAPPERS: tuple[tuple[str, ...], ...] = (("trainer", "vae_local"),)
+WRAPPERS = ("trainer.vae_local",)
+NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt or .safetensors."
 
 
 class Checkpoint:
@@ -41,16 +43,21 @@ class Checkpoint:
         self.path, self.shapes, self.wrapper, self._read = path, shapes, wrapper, read
 
     def tensor(self, name: str) -> Tensor:
-        """One tensor, as float32 if it is a float of another precision.
+        """One weight, as float32.
 
         Raises:
-            CheckpointError: it can't be read.
+            CheckpointError: it can't be read, or is no plain tensor of floats.
         """
         try:
             tensor = self._read(name)
         except (SafetensorError, OSError, RuntimeError) as error:
             raise CheckpointError(f"{self.path}: can't read {name}: {first_line(error)}") from error
-        return tensor.float() if tensor.is_floating_point() else tensor
+        if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
+            raise CheckpointError(
+                f"{self.path}: {name} is a {tensor.layout} tensor of {tensor.dtype} on "
+                f"{tensor.device}, expected plain floating-point numbers."
+            )
+        return tensor.float()
 
     def sha256(self, progress: Callable[[int], object] = lambda _: None) -> str:
         """Hash of the whole file; `progress` is given the bytes read each time."""
@@ -78,6 +85,10 @@ def open_checkpoint(path: Path) -> Checkpoint:
             head = file.read(16)
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
+    if head.startswith(b"version https:/"):
+        raise CheckpointError(
+            f"{path}: is a git-lfs pointer, not the checkpoint it points to. Run git lfs pull."
+        )
     # safetensors: the length of a JSON header, then the header.
     return _open_safetensors(path) if head[8:9] == b"{" else _open_torch(path)
 
@@ -86,7 +97,7 @@ def _open_safetensors(path: Path) -> Checkpoint:
     try:
         file: Any = safe_open(path, framework="pt")
         shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
+    except Exception as error:  # what the reader raises on damaged files has no limit
         raise CheckpointError(
             f"{path}: a damaged safetensors file ({first_line(error)}). Copy or download it again."
         ) from error
@@ -95,7 +106,7 @@ def _open_safetensors(path: Path) -> Checkpoint:
 
 def _open_torch(path: Path) -> Checkpoint:
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # about pickle protocols and old storages; errors remain
             content = torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
@@ -103,29 +114,15 @@ def _open_torch(path: Path) -> Checkpoint:
     except pickle.UnpicklingError as error:
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
         if name is None:
-            raise CheckpointError(
-                f"{path}: not a checkpoint: a pickle that torch did not write. "
-                "Expected .pth, .pt or .safetensors."
-            ) from error
+            raise CheckpointError(f"{path}: {NO_CHECKPOINT}") from error
         raise CheckpointError(
-            f"{path}: reading it would run code ({name[1]}), which is never done. "
+            f"{path}: reading it could run code, which is never done: it holds a {name[1]}. "
             "Save its state dict alone, with torch.save or as safetensors."
         ) from error
-    except (
-        RuntimeError,
-        EOFError,
-        OSError,
-        ValueError,
-        KeyError,
-        AttributeError,
-        TypeError,
-    ) as error:
-        raise CheckpointError(
-            f"{path}: not a checkpoint, or a truncated one ({first_line(error)}). "
-            "Expected .pth, .pt or .safetensors."
-        ) from error
+    except Exception as error:  # what the reader raises on damaged files has no limit
+        raise CheckpointError(f"{path}: {NO_CHECKPOINT}") from error
     state, wrapper = _unwrap(content)
-    tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+    tensors = _tensors(state)
     if not tensors:
         kind = f"a dict with keys {', '.join(map(str, list(state)[:6]))}" if state else "no dict"
         raise CheckpointError(f"{path}: holds no tensors by name (got {kind}), expected a state dict.")
@@ -133,15 +130,28 @@ def _open_torch(path: Path) -> Checkpoint:
     return Checkpoint(path, shapes, tensors.__getitem__, wrapper)
 
 
+def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
+    return {k: value for k, value in state.items() if isinstance(k, str) and isinstance(value, Tensor)}
+
+
 def _unwrap(content: Any) -> tuple[Mapping[str, Any], str]:  # noqa: ANN401 - a file may hold anything
-    """The state dict inside what a file holds, and where it was."""
-    for keys in WRAPPERS:
-        inner = content
-        for key in keys:
-            inner = inner.get(key) if isinstance(inner, Mapping) else None
-        if isinstance(inner, Mapping):
-            return inner, ".".join(keys)
-    return (content if isinstance(content, Mapping) else {}), ""
+    """The state dict inside what a file holds, and where it was: a known place, else the largest."""
+    found = {name: inner for name, inner in _mappings(content) if _tensors(inner)}
+    for name in WRAPPERS:
+        if name in found:
+            return found[name], name
+    if not found:
+        return (content if isinstance(content, Mapping) else {}), ""
+    largest = max(found, key=lambda name: len(_tensors(found[name])))
+    return found[largest], largest
+
+
+def _mappings(content: Any, name: str = "", depth: int = 2) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401
+    """A mapping and those inside it, by their keys with dots between."""
+    if isinstance(content, Mapping):
+        yield name, content
+        for key, value in content.items() if depth else ():
+            yield from _mappings(value, f"{name}.{key}".lstrip("."), depth - 1)
 
 
 def first_line(error: BaseException) -> str:

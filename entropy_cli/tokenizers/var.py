@@ -53,7 +53,8 @@ UNUSED = ("decoder.", "post_quant_conv.", "quantize.ema_vocab_hit_SV")
 def missing(shapes: Shapes) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
     names = [name for name in REQUIRED if name not in shapes]
-    return names if _phi_names(shapes) else [*names, PHI_PARTLY_SHARED.format(0, "weight")]
+    # What tells this family from others first.
+    return names if _phi_names(shapes) else [PHI_PARTLY_SHARED.format(0, "weight"), *names]
 
 
 def from_checkpoint(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VARTokenizer":
@@ -109,6 +110,10 @@ class VARNetwork(nn.Module):
         self.phi = nn.ModuleList(conv_like(shapes[f"{name}weight"]) for name in phi_names)
         self.names = {ours: _published(ours, phi_names) for ours in self.state_dict()}
 
+        if not vocab_size:
+            raise ValueError("the codebook has no codes")
+        if self.encoder.conv_in.in_channels != 3:
+            raise ValueError(f"takes pictures of {self.encoder.conv_in.in_channels} channels, not 3")
         got = (self.encoder.conv_out.out_channels, self.quant_conv.in_channels)
         if got[0] != got[1]:
             raise ValueError(f"the encoder gives {got[0]} channels, quant_conv takes {got[1]}")
@@ -232,7 +237,7 @@ def _check_own_phi(checkpoint: Checkpoint, scales: int) -> None:
 
 def _notes(checkpoint: Checkpoint, scales: int) -> tuple[str, ...]:
     hits = checkpoint.shapes.get("quantize.ema_vocab_hit_SV")
-    if hits is None or hits[0] == scales:
+    if not hits or hits[0] == scales:
         return ()
     return (
         f"the checkpoint counted code usage at {hits[0]} scales in training, this run has {scales}: "

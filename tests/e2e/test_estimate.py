@@ -2,7 +2,10 @@
 
 import json
 import math
+import shlex
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -12,7 +15,7 @@ from safetensors.torch import save_file
 from entropy_cli.functional.quantity import QUANTITIES
 from entropy_cli.results.schema import from_dict
 from entropy_cli.tokenizers.var import VARTokenizer
-from tests.conftest import PATCH_NUMS
+from tests.conftest import PATCH_NUMS, subprocess_environment
 
 AVERAGES = ("token_weighted", "over_scales", "last_scale")
 
@@ -352,6 +355,56 @@ def test_latents_that_are_not_numbers_name_scale_and_image(estimate, images, che
 
 
 @pytest.mark.parametrize(
+    "tensor, factor", [("quant_conv.weight", 1e30), ("quantize.embedding.weight", 1e25)]
+)
+@pytest.mark.parametrize("temperature", ["1", "auto"])
+def test_distances_beyond_float32_name_the_scale(
+    estimate, images, weights, tmp_path, tensor, factor, temperature
+):
+    save_file({**weights, tensor: weights[tensor] * factor}, tmp_path / "big.safetensors")
+    code, err = estimate(
+        *("--data", images, "--ckpt", tmp_path / "big.safetensors", "--temperature", temperature),
+        *("--image-size", 32, "--patch-nums", "1,2,4,8"),
+    )
+    assert code == 3 and "scale 0 (1 x 1)" in err.splitlines()[-1]
+
+
+def test_a_batch_size_beyond_the_images_costs_nothing(estimate, images, checkpoint):
+    few = ("--data", images, "--ckpt", checkpoint, "--limit", 3)
+    huge = estimate(*few, "--batch-size", 10**9 - 1)
+    assert huge["provenance"]["batch_size"] == 16
+    assert_same(huge, estimate(*few, "--batch-size", 16), tolerance=0)
+
+
+def test_odd_names_stay_on_their_line(cli, images, checkpoint, tmp_path):
+    (tmp_path / "bad\nerror: forged.jpg").write_bytes(b"broken")
+    (tmp_path / "esc\x1b[31m.jpg").write_bytes(b"broken")
+    (tmp_path / "caf\udce9.jpg").write_bytes(b"broken")  # not UTF-8
+    shutil.copy(next(images.rglob("*.jpg")), tmp_path / "good ü.jpg")
+    code, out, err = cli("estimate", "--json", "--workers", 0, "--data", tmp_path, "--ckpt", checkpoint)
+    assert code == 4 and len(json.loads(out)["data"]["failed"]) == 3
+    assert "\x1b" not in err and not [line for line in err.splitlines() if line.startswith("error")]
+
+
+def test_a_reader_who_leaves_is_no_error(images, checkpoint, tmp_path):
+    argv = [sys.executable, "-m", "entropy_cli", "estimate", "--data", images, "--ckpt", checkpoint]
+    command = shlex.join([str(part) for part in [*argv, "--workers", 0]])
+    environment = subprocess_environment(tmp_path)
+    for tail, code in (("| head -1", 0), (">/dev/full", 3), (">&-", 3), ("2>&-", 0), ("2>/dev/full", 0)):
+        done = subprocess.run(
+            ["bash", "-c", f"set -o pipefail; {command} {tail}"],
+            capture_output=True,
+            text=True,
+            env=environment,
+            check=False,
+        )
+        assert done.returncode == code, (tail, done.stderr)
+        assert "Traceback" not in done.stderr
+        if code:
+            assert "shows the result again" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
     "options, code, words",
     [
         (["--temperature", "0"], 2, "expected auto, or numbers"),
@@ -369,6 +422,10 @@ def test_latents_that_are_not_numbers_name_scale_and_image(estimate, images, che
         (["--batch-size", "0"], 2, "at least 1"),
         (["--workers", "-1"], 2, "at least 0"),
         (["--device", "tpu"], 2, "expected auto, cpu, cuda"),
+        (["--device", "cuda:99999999999999999999"], 2, "--device"),
+        (["--batch-size", "9" * 5000], 2, "--batch-size"),
+        (["--data", "n" * 300], 3, "too long"),
+        (["--output", "n" * 300], 3, "too long"),
         (["--device", "cuda:99"], 3, "no such device"),
         (["--family", "clip"], 2, "expected auto, var"),
         (["--units", "bans"], 2, "--units"),

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from entropy_cli.functional.tally import Tally
@@ -256,10 +256,59 @@ def test_unreadable_images_are_counted_once_by_a_run_that_goes_on(
     assert_same(whole, again)
 
 
-def test_what_a_killed_save_left_is_cleared(estimate, images, checkpoint, tmp_path):
-    (tmp_path / ".run.state.abc").write_bytes(b"half")
-    estimate("--data", images, "--ckpt", checkpoint, "--state", tmp_path / "run.state")
-    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["run.state"]
+def test_what_a_killed_save_left_is_cleared_and_nothing_else(
+    estimate, images, checkpoint, tmp_path, monkeypatch
+):
+    """A save that never comes back, as when the process is killed in it."""
+    folder = tmp_path / "states"
+    folder.mkdir()
+    mine = {folder / ".run.state.abc", folder / ".run.state.d"}
+    for path in mine:
+        path.write_text("precious")
+    run = ("--data", images, "--ckpt", checkpoint, "--state", folder / "run.state")
+    monkeypatch.setattr("pathlib.Path.replace", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr("pathlib.Path.unlink", lambda *_, **__: None)
+    assert estimate(*run)[0] == 143
+    monkeypatch.undo()
+    assert len(set(folder.iterdir()) - mine) > 0
+    estimate(*run)
+    assert set(folder.iterdir()) == mine | {folder / "run.state"}
+
+
+@pytest.mark.slow
+def test_killed_with_workers_it_goes_on_at_once(images, checkpoint, tmp_path):
+    """Workers outlive a killed run by seconds; they must not hold its lock."""
+    state = tmp_path / "run.state"
+    argv = [sys.executable, "-m", "entropy_cli", "estimate", "--state", state, "--save-every", "0"]
+    argv += [*SLOW, "--workers", "2", "--data", images, "--ckpt", checkpoint]
+    argv = [str(part) for part in argv]
+    process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    wait_for_blocks(state, 1, process)
+    process.kill()
+    process.wait()
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_full_disk_under_the_state_is_one_line(estimate, images, checkpoint, tmp_path, monkeypatch):
+    from entropy_cli.results import state
+
+    def full(*_):
+        raise SafetensorError("I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(state, "save_file", full)
+    code, err = estimate("--data", images, "--ckpt", checkpoint, "--state", tmp_path / "run.state")
+    assert code == 3 and "No space left" in err.splitlines()[-1]
+    assert list(tmp_path.glob(".entropy*")) == []
+
+
+def test_a_finished_state_with_failures_still_stops_at_the_first(estimate, images, checkpoint, tmp_path):
+    shutil.copytree(images, tmp_path / "data")
+    (tmp_path / "data" / "broken.jpg").write_bytes(b"broken")
+    run = ("--data", tmp_path / "data", "--ckpt", checkpoint, "--state", tmp_path / "s")
+    assert estimate(*run)["data"]["images_failed"] == 1
+    code, err = estimate(*run, "--on-error", "fail")
+    assert code == 3 and "broken.jpg" in err.splitlines()[-1]
 
 
 def test_a_result_that_can_not_be_written_is_not_computed_twice(

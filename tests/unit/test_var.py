@@ -1,5 +1,6 @@
 """The VAR family: golden values, the layout's variants, and checkpoints that don't fit."""
 
+import argparse
 import json
 import pickle
 import zipfile
@@ -91,6 +92,18 @@ def test_every_way_of_storing_it_gives_the_same(tmp_path, checkpoint, weights, p
     for path in (flat, legacy, wrapped):
         assert same(vectors_and_codes(path, pictures), expected, atol=0, rtol=0)
     assert load_tokenizer(wrapped).checkpoint.wrapper == "trainer.vae_local"
+    other = tmp_path / "other.ckpt"
+    torch.save(
+        {"state_dict": {**weights, 7: torch.ones(1)}, "args": argparse.Namespace(depth=16)}, other
+    )
+    assert same(vectors_and_codes(other, pictures), expected, atol=0, rtol=0)
+    assert load_tokenizer(other).checkpoint.wrapper == "state_dict"
+
+
+@pytest.mark.parametrize("name", ["vqgan", "llamagen", "ibq", "rq_vae", "open_magvit2", "vqgan_gumbel"])
+def test_checkpoints_of_other_families_name_what_they_lack(shared, name):
+    with pytest.raises(CheckpointError, match=r"nearest family is var, but it lacks .*quant_resi"):
+        load_tokenizer(shared / "golden" / name / "ckpt.pth")
 
 
 def test_half_precision_files_are_computed_in_float32(tmp_path, weights, pictures):
@@ -263,6 +276,10 @@ def damaged(weights, **changes):
         ({"encoder__extra__weight": torch.zeros(3)}, "got encoder.extra.weight"),
         ({"quantize__embedding__weight": torch.zeros(48, 5)}, "code has 5"),
         ({"encoder__conv_in__weight": torch.zeros(3)}, "not a usable VAR layout"),
+        ({"encoder__conv_in__weight": torch.zeros(32, 1, 3, 3)}, "1 channels, not 3"),
+        ({"quantize__embedding__weight": torch.zeros(0, 6)}, "no codes"),
+        ({"quant_conv__bias": torch.zeros(6, dtype=torch.int8)}, "quant_conv.bias is a .*int8"),
+        ({"quant_conv__bias": torch.zeros(6, dtype=torch.complex64)}, "expected plain floating"),
         ({"encoder__conv_in__weight": torch.full((32, 3, 3, 3), float("nan"))}, "NaN.*scale 0"),
         ({"quantize__quant_resi__qresi_ls__2__bias": torch.full((6,), float("inf"))}, "NaN.*scale 3"),
     ],
@@ -294,6 +311,10 @@ def test_files_that_are_no_checkpoints(tmp_path, weights):
     (tmp_path / "head.safetensors").write_bytes(tensors[:100])
     (tmp_path / "empty.pth").write_bytes(b"")
     (tmp_path / "text.pth").write_text("hello, world\n")
+    (tmp_path / "lfs.safetensors").write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:0\n"
+    )
+    (tmp_path / "page.safetensors").write_text("<html></html>")
     torch.save([1, 2], tmp_path / "list.pth")
     torch.save({"a": 1}, tmp_path / "numbers.pth")
     (tmp_path / "plain.pth").write_bytes(pickle.dumps({"a": 1}))
@@ -302,7 +323,9 @@ def test_files_that_are_no_checkpoints(tmp_path, weights):
     for name, words in (
         ("gone.pth", "no such file"),
         ("", "is not a file"),
-        ("cut.pth", "truncated"),
+        ("cut.pth", "not a checkpoint"),
+        ("lfs.safetensors", "git lfs pull"),
+        ("page.safetensors", "not a checkpoint"),
         ("cut.safetensors", "damaged safetensors"),
         ("head.safetensors", "damaged safetensors"),
         ("empty.pth", "not a checkpoint"),
@@ -317,10 +340,29 @@ def test_files_that_are_no_checkpoints(tmp_path, weights):
         assert "\n" not in str(caught.value)
 
 
+def test_damage_anywhere_is_an_error_of_one_line(tmp_path):
+    """A thousand small files with a byte changed or the end cut off; some of them still load."""
+    torch.save({"w": torch.ones(2), "n": 3}, tmp_path / "zip.pth")
+    torch.save({"w": torch.ones(2), "n": 3}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    save_file({"w": torch.ones(2)}, tmp_path / "x.safetensors")
+    rng = np.random.default_rng(0)
+    for name in ("zip.pth", "old.pth", "x.safetensors"):
+        whole = (tmp_path / name).read_bytes()
+        for i in range(333):
+            damaged = bytearray(whole)
+            damaged[rng.integers(len(whole))] = rng.integers(256)
+            if i % 3 == 0:
+                damaged = damaged[: rng.integers(len(whole))]
+            (tmp_path / "damaged").write_bytes(damaged)
+            with pytest.raises(CheckpointError) as caught:  # never of a known layout, if it loads
+                load_tokenizer(tmp_path / "damaged")
+            assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_pickle_that_would_run_code_does_not(tmp_path, zipped):
     trap = tmp_path / "sprung"
     torch.save({"w": Harmful(trap)}, tmp_path / "x.pth", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(CheckpointError, match=r"run code.*open") as caught:
+    with pytest.raises(CheckpointError, match=r"could run code.*open") as caught:
         load_tokenizer(tmp_path / "x.pth")
     assert "\n" not in str(caught.value) and not trap.exists()
