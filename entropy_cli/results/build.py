@@ -1,6 +1,7 @@
 """From a finished tally to a Result."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
@@ -169,5 +170,5 @@ def _all(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
         "unigram_entropy": unigram,
         "perplexity": perplexity(unigram),
         "usage": usage.value,
-        "usage_estimate": usage,
+        "usage_estimate": replace(usage, ci95=usage.ci95 and (usage.ci95[0], min(1.0, usage.ci95[1]))),
     }

@@ -29,7 +29,8 @@ class TokenizerSettings:
 def read_config(checkpoint: Path) -> TokenizerSettings:
     """Read config.json beside a checkpoint; everything None if there is none.
 
-    Keys read: image_size (or reso), patch_nums (or v_patch_nums), using_znorm. Others are ignored.
+    Keys read: image_size (or reso, resolution), patch_nums (or v_patch_nums), and rule ("l2" or
+    "cosine") or using_znorm (or cosine; true or false). Others are ignored.
 
     Raises:
         CheckpointError: the file is not JSON, or one of those keys is not of its kind.
@@ -48,9 +49,9 @@ def read_config(checkpoint: Path) -> TokenizerSettings:
         return next((config[name] for name in names if config.get(name) is not None), None)
 
     image_size, patch_nums, znorm = (
-        value("image_size", "reso"),
+        value("image_size", "reso", "resolution"),
         value("patch_nums", "v_patch_nums"),
-        value("using_znorm"),
+        value("using_znorm", "cosine"),
     )
     if not (image_size is None or _positive(image_size)):
         raise CheckpointError(f"{path}: image_size {image_size!r}, expected a positive integer.")
@@ -58,11 +59,12 @@ def read_config(checkpoint: Path) -> TokenizerSettings:
         raise CheckpointError(f"{path}: patch_nums {patch_nums!r}, expected positive integers.")
     if not (znorm is None or isinstance(znorm, bool)):
         raise CheckpointError(f"{path}: using_znorm {znorm!r}, expected true or false.")
-    return TokenizerSettings(
-        image_size,
-        None if patch_nums is None else tuple(patch_nums),
-        None if znorm is None else ("cosine" if znorm else "l2"),
-    )
+    rule = value("rule")
+    if rule not in (None, "l2", "cosine"):
+        raise CheckpointError(f"{path}: rule {rule!r}, expected l2 or cosine.")
+    if rule is None and znorm is not None:
+        rule = "cosine" if znorm else "l2"
+    return TokenizerSettings(image_size, None if patch_nums is None else tuple(patch_nums), rule)
 
 
 def _positive(value: object) -> bool:

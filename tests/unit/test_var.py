@@ -216,6 +216,7 @@ def test_settings_come_from_the_command_line_then_config_json(checkpoint):
         ('{"patch_nums": [1, "x"]}', "patch_nums"),
         ('{"patch_nums": []}', "patch_nums"),
         ('{"using_znorm": 1}', "using_znorm"),
+        ('{"rule": "dot"}', "rule 'dot'"),
     ],
 )
 def test_a_broken_config_json_is_an_error(tmp_path, weights, text, words):
@@ -232,6 +233,11 @@ def test_config_json_of_the_switti_and_var_kind(tmp_path, weights):
     )
     spec = load_tokenizer(tmp_path / "x.safetensors").tokenizer.spec
     assert (spec.image_size, spec.patch_nums, spec.rule) == (32, [1, 8], "cosine")
+    (tmp_path / "config.json").write_text(
+        json.dumps({"image_size": 64, "patch_nums": [16], "rule": "l2"})
+    )
+    spec = load_tokenizer(tmp_path / "x.safetensors").tokenizer.spec
+    assert (spec.image_size, spec.patch_nums, spec.rule) == (64, [16], "l2")
 
 
 def test_another_number_of_usage_rows_is_only_noted(tmp_path, weights):
