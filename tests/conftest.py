@@ -90,6 +90,12 @@ def estimate(cli):
     return run
 
 
+@pytest.fixture
+def baseline(estimate, images, checkpoint):
+    """The result of the tiny tokenizer on the tiny folder."""
+    return estimate("--data", images, "--ckpt", checkpoint, "--batch-size", 4)
+
+
 def subprocess_environment(tmp_path):
     """Environment of a run in its own process, with its cache in the test's folder."""
     return {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}

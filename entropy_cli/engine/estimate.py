@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import TypeVar
 
@@ -47,7 +47,7 @@ class Hooks:
 
 @dataclass(frozen=True)
 class Encoded:
-    """A batch of which the vectors of every scale are known: (group_B, z_SBlC) of each piece.
+    """A batch without its pictures, but with (group_B, z_SBlC) of each piece: the vectors of all scales.
 
     The vectors are on the CPU, filled up as the batch was: what is formed from them later rounds as if
     it had been formed at once.
@@ -99,8 +99,9 @@ class Estimator:
                 items = chain(self._fit_temperatures(items, progress, hooks), items)
             self._tally(items, progress, hooks, signals)
         finally:
-            with signals.held():
-                hooks.save(progress)
+            if not progress.changing:
+                with signals.held():
+                    hooks.save(progress)
 
     def _tally(
         self, items: Iterator[Batch | Encoded], progress: Progress, hooks: Hooks, signals: Signals
@@ -122,11 +123,13 @@ class Estimator:
             if not batch.completes:  # a block counts when all of it is there
                 continue
             with signals.held():
+                progress.changing = True
                 for group_B, sums in block:
                     progress.tally.add_images(group_B, sums)
                 progress.failed += failed
                 progress.blocks_done[batch.completes] = True
                 progress.note_history()
+                progress.changing = False
                 if time.monotonic() - saved >= hooks.save_every_s:
                     hooks.save(progress)
                     saved = time.monotonic()
@@ -196,7 +199,8 @@ class Estimator:
             images = len(names)
             missing = max(0, min(self.fill, self.most_at_once) - images)
             try:
-                img_B3HW = torch.cat([img_B3HW, img_B3HW[:1].expand(missing, -1, -1, -1)])
+                if missing:
+                    img_B3HW = torch.cat([img_B3HW, img_B3HW[:1].expand(missing, -1, -1, -1)])
                 outcome = work(img_B3HW.to(self.device, non_blocking=True), names)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
@@ -242,16 +246,17 @@ class Estimator:
         last = min(PILOT_BLOCKS, len(progress.blocks_done)) - 1
         for batch in items:
             assert isinstance(batch, Batch)
-            encoded.append(Encoded(batch, self._in_pieces(batch, vectors, hooks)))
+            pieces = self._in_pieces(batch, vectors, hooks)
+            encoded.append(Encoded(replace(batch, img_B3HW=torch.empty(0)), pieces))
             if batch.completes and batch.completes[-1] >= last:
                 break
-        pieces = [piece for item in encoded for piece in item.pieces]
-        if not pieces:
+        all_pieces = [piece for item in encoded for piece in item.pieces]
+        if not all_pieces:
             raise DatasetError("temperature auto: none of the first images could be read.")
         fits = []
         for s in range(len(scales)):
             hooks.stage(f"fitting the temperature of scale {s + 1} of {len(scales)}")
-            z_BlCs = [z_SBlC[s][: len(group_B)].to(self.device) for group_B, z_SBlC in pieces]
+            z_BlCs = [z_SBlC[s][: len(group_B)].to(self.device) for group_B, z_SBlC in all_pieces]
             fits.append(fit_temperature(z_BlCs, self.tokenizer.codebook(s)))
         hooks.stage("")
         progress.temperatures = [[fit.value] for fit in fits]

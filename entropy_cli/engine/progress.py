@@ -31,6 +31,7 @@ class Progress:
         failed: relative path and reason of the images that could not be read.
         history: entries at growing numbers of images.
         pilot: how `auto` found the temperatures, for the record.
+        changing: a block is half counted; if it stays so, this must not be saved.
     """
 
     blocks_done: Tensor
@@ -39,6 +40,7 @@ class Progress:
     failed: list[tuple[str, str]] = field(default_factory=list)
     history: list[HistoryEntry] = field(default_factory=list)
     pilot: dict[str, object] | None = None
+    changing: bool = False
 
     @classmethod
     def start(cls, blocks: int) -> "Progress":

@@ -18,6 +18,7 @@ from entropy_cli.engine.runtime import (
     choose_workers,
 )
 from entropy_cli.errors import EntropyCliError, StateError
+from entropy_cli.functional.tally import Tally
 from entropy_cli.results import state
 from entropy_cli.tokenizers import load_tokenizer
 
@@ -79,6 +80,21 @@ def test_an_error_in_the_middle_saves_whole_blocks(run):
     with pytest.raises(EntropyCliError):
         run(progress, range(5), 4, save=lambda p: saved.append(p.images), save_every_s=1e9, advance=stop)
     assert saved == [32] and progress.blocks_done.tolist() == [True, True, False, False, False]
+
+
+def test_a_block_that_was_half_counted_is_not_saved(run, monkeypatch):
+    saved, add_images = [], Tally.add_images
+
+    def breaks(self, group_B, sums):
+        add_images(self, group_B, sums)
+        if int(self.images_G.sum()) > 40:
+            raise RuntimeError("out of memory, say")
+
+    monkeypatch.setattr(Tally, "add_images", breaks)
+    progress = Progress.start(5)
+    with pytest.raises(RuntimeError):
+        run(progress, range(5), 4, save=lambda p: saved.append(p.images), save_every_s=0)
+    assert saved == [16, 32]
 
 
 def test_a_state_comes_back_as_it_was(run, tmp_path):
