@@ -55,7 +55,9 @@ def load_tokenizer(
     if lacking:
         raise CheckpointError(f"{path}: not of family {name}: lacks {_some(lacking)}.")
     settings = (settings or TokenizerSettings()).else_from(read_config(path))
-    return Loaded(FAMILIES[name].from_checkpoint(checkpoint, settings), checkpoint)
+    tokenizer = FAMILIES[name].from_checkpoint(checkpoint, settings)
+    checkpoint.close()
+    return Loaded(tokenizer, checkpoint)
 
 
 def detect(checkpoint: Checkpoint) -> str:

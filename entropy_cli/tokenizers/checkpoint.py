@@ -57,7 +57,12 @@ class Checkpoint:
                 f"{self.path}: {name} is a {tensor.layout} tensor of {tensor.dtype} on "
                 f"{tensor.device}, expected plain floating-point numbers."
             )
-        return tensor.float()
+        # A copy even of float32: the file must not be needed, or be able to change, while a run uses it.
+        return tensor.to(torch.float32, copy=True)
+
+    def close(self) -> None:
+        """Let go of the file and of what was read from it; names, shapes and hash remain."""
+        self._read = _closed
 
     def sha256(self, progress: Callable[[int], object] = lambda _: None) -> str:
         """Hash of the whole file; `progress` is given the bytes read each time."""
@@ -152,6 +157,10 @@ def _mappings(content: Any, name: str = "", depth: int = 2) -> Iterator[tuple[st
         yield name, content
         for key, value in content.items() if depth else ():
             yield from _mappings(value, f"{name}.{key}".lstrip("."), depth - 1)
+
+
+def _closed(name: str) -> Tensor:
+    raise RuntimeError(f"{name} was asked for after the checkpoint was closed")
 
 
 def first_line(error: BaseException) -> str:

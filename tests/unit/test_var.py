@@ -106,6 +106,21 @@ def test_checkpoints_of_other_families_name_what_they_lack(shared, name):
         load_tokenizer(shared / "golden" / name / "ckpt.pth")
 
 
+@torch.no_grad()
+def test_the_file_is_let_go_of_once_it_is_read(tmp_path, checkpoint, weights, pictures):
+    """A run of days must survive that its checkpoint is overwritten, and not hold the decoder."""
+    for name in ("x.safetensors", "x.pth"):
+        path = tmp_path / name
+        both = {**weights, "decoder.big": torch.zeros(1000)}
+        save_file(both, path) if path.suffix == ".safetensors" else torch.save(both, path)
+        loaded = load_tokenizer(path, settings=TokenizerSettings(IMAGE_SIZE, PATCH_NUMS))
+        expected = loaded.tokenizer.encode(pictures)
+        path.write_bytes(bytes(path.stat().st_size))
+        assert torch.equal(loaded.tokenizer.encode(pictures), expected)
+        with pytest.raises(CheckpointError, match="closed"):
+            loaded.checkpoint.tensor("decoder.big")
+
+
 def test_half_precision_files_are_computed_in_float32(tmp_path, weights, pictures):
     settings = TokenizerSettings(IMAGE_SIZE, PATCH_NUMS)
     half = {name: weight.half() for name, weight in weights.items()}
