@@ -1,6 +1,5 @@
 """The commands, and how errors become exit codes."""
 
-import contextlib
 import logging
 import os
 import sys
@@ -12,6 +11,7 @@ import typer
 
 from entropy_cli import __version__
 from entropy_cli.cli import demo, estimate
+from entropy_cli.cli.options import let_go
 from entropy_cli.errors import EntropyCliError
 
 app = typer.Typer(
@@ -83,8 +83,10 @@ def _usage_error(error: Exception) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    with contextlib.suppress(OSError):  # stderr itself may be gone
+    try:
         typer.echo(f"error: {_printable(message)}", err=True)
+    except OSError:  # stderr itself is gone; the code still tells
+        let_go(sys.stderr)
     return code
 
 
@@ -100,8 +102,10 @@ class _StderrHandler(logging.Handler):
         from tqdm import tqdm
 
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        with contextlib.suppress(OSError):
+        try:
             tqdm.write(_printable(level + record.getMessage()), file=sys.stderr)
+        except OSError:
+            let_go(sys.stderr)
 
 
 def _log_to_stderr() -> None:

@@ -70,6 +70,12 @@ def parse_device(text: str, option: str) -> str:
     )
 
 
+def let_go(stream: Any) -> None:  # noqa: ANN401 - a text stream, or None where the caller closed it
+    """Send what a stream still holds nowhere, or Python's own flush at the exit would fail again."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 def print_result(text: str) -> None:
     """Write a result to stdout, to the last byte.
 
@@ -82,8 +88,9 @@ def print_result(text: str) -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at the exit
+        let_go(sys.stdout)
     except (OSError, AttributeError, ValueError) as error:
+        let_go(sys.stdout)
         raise ResultError(
             f"stdout can't be written to ({error}). The same command shows the result again."
         ) from error
@@ -97,13 +104,17 @@ class _StderrIfThere:
 
     def write(self, text: str) -> None:
         """Write if it can be."""
-        with contextlib.suppress(OSError):
+        try:
             sys.stderr.write(text)
+        except OSError:
+            let_go(sys.stderr)
 
     def flush(self) -> None:
         """Flush if it can be."""
-        with contextlib.suppress(OSError):
+        try:
             sys.stderr.flush()
+        except OSError:
+            let_go(sys.stderr)
 
 
 @contextlib.contextmanager
