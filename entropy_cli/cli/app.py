@@ -11,7 +11,7 @@ import typer
 
 from entropy_cli import __version__
 from entropy_cli.cli import demo, estimate
-from entropy_cli.cli.options import let_go
+from entropy_cli.cli.options import STDERR
 from entropy_cli.errors import EntropyCliError
 
 app = typer.Typer(
@@ -83,10 +83,8 @@ def _usage_error(error: Exception) -> int:
 
 
 def _fail(message: str, code: int) -> int:
-    try:
-        typer.echo(f"error: {_printable(message)}", err=True)
-    except OSError:  # stderr itself is gone; the code still tells
-        let_go(sys.stderr)
+    STDERR.write(f"error: {_printable(message)}\n")
+    STDERR.flush()
     return code
 
 
@@ -102,10 +100,7 @@ class _StderrHandler(logging.Handler):
         from tqdm import tqdm
 
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        try:
-            tqdm.write(_printable(level + record.getMessage()), file=sys.stderr)
-        except OSError:
-            let_go(sys.stderr)
+        tqdm.write(_printable(level + record.getMessage()), file=STDERR)
 
 
 def _log_to_stderr() -> None:

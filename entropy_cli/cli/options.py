@@ -97,7 +97,7 @@ def print_result(text: str) -> None:
 
 
 class _StderrIfThere:
-    """stderr for a progress bar: that nobody reads it any more is no reason to stop the work."""
+    """stderr: that nobody reads it any more is no reason to stop the work."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever stderr has
         return getattr(sys.stderr, name)
@@ -117,6 +117,9 @@ class _StderrIfThere:
             let_go(sys.stderr)
 
 
+STDERR: Any = _StderrIfThere()
+
+
 @contextlib.contextmanager
 def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Any]:
     """A progress bar on stderr that appears when there is something to wait for."""
@@ -134,7 +137,7 @@ def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iter
         leave=counts_images,
         mininterval=0.2 if sys.stderr.isatty() else 10,  # a job's log has no use for every step
         dynamic_ncols=True,
-        file=_StderrIfThere(),
+        file=STDERR,
     ) as bar:
         yield bar
 

@@ -191,7 +191,7 @@ def read_picture(path: Path, crop: Callable[[Image.Image], Image.Image]) -> Tens
 
 
 def _context() -> str:
-    """Forked workers start at once; where there is no fork, or threads make it unsafe, spawn."""
+    """Forked workers start at once; elsewhere than on Linux forking is not safe."""
     methods = multiprocessing.get_all_start_methods()
     return "fork" if "fork" in methods and sys.platform == "linux" else "spawn"
 

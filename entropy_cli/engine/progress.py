@@ -5,19 +5,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from entropy_cli.functional.quantity import HistoryPoint
 from entropy_cli.functional.summary import token_weighted_entropy
 from entropy_cli.functional.tally import Tally
 
 HISTORY_GROWTH = 1.1  # between entries, so that a run of any length has about a hundred
-
-
-@dataclass(frozen=True)
-class HistoryEntry:
-    """The token-weighted assignment entropy after so many images, in nats."""
-
-    images: int
-    value: float
-    half_width: float | None
 
 
 @dataclass
@@ -38,7 +30,7 @@ class Progress:
     temperatures: list[list[float]] | None = None
     tally: Tally | None = None
     failed: list[tuple[str, str]] = field(default_factory=list)
-    history: list[HistoryEntry] = field(default_factory=list)
+    history: list[HistoryPoint] = field(default_factory=list)
     pilot: dict[str, object] | None = None
     changing: bool = False
 
@@ -64,4 +56,4 @@ class Progress:
         last = self.history[-1].images if self.history else 0
         due = self.images >= last * HISTORY_GROWTH
         if self.images > last and (due or self.finished):
-            self.history.append(HistoryEntry(self.images, *token_weighted_entropy(self.tally)))
+            self.history.append(HistoryPoint(self.images, *token_weighted_entropy(self.tally)))

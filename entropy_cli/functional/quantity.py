@@ -41,6 +41,15 @@ class Estimate:
         return self.note is not None and "lower bound" in self.note
 
 
+@dataclass(frozen=True)
+class HistoryPoint:
+    """The token-weighted assignment entropy after so many images, in nats."""
+
+    images: int
+    value: float
+    half_width: float | None
+
+
 def perplexity(entropy: Estimate) -> Estimate:
     """Exponential of an entropy: the number of equally likely codes that would have it.
 

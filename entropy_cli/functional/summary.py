@@ -100,18 +100,19 @@ def _points(tally: Tally, t: int) -> dict[str, list[Point]]:
     points: dict[str, list[Point]] = {name: [] for name in [*QUANTITIES, "usage"]}
     for s, tokens in enumerate(tally.tokens_S.tolist()):
         count_V = tally.counts_GSV[:, s].sum(0)
+        covered = coverage(count_V)
         unigram = estimate_unigram(count_V, tally.count_squares_SV[s], images)
         marginal = estimate_marginal(
             tally.soft_GSTV[:, s, t].sum(0),
             tally.soft_squares_STV[s, t],
             images,
-            coverage(count_V),
+            covered,
         )
         total = images * tokens
         conditional = tally.entropy_GST[:, s, t].sum().item() / total
         varentropy = tally.varentropy_GST[:, s, t].sum().item() / total
         usage = (count_V > 0).double().mean().item()
-        unseen = None if coverage(count_V) >= COVERAGE_FOR_ANY else UNDERSAMPLED
+        unseen = None if covered >= COVERAGE_FOR_ANY else UNDERSAMPLED
         points["assignment_entropy"].append(Point(conditional, conditional, "mean over tokens"))
         points["marginal_entropy"].append(marginal)
         points["mutual_information"].append(

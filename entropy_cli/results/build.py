@@ -78,10 +78,7 @@ def build_result(
             _temperature(temperatures[t], summary, [of_scale[t] for of_scale in progress.temperatures])
             for t, summary in enumerate(summaries)
         ],
-        history=[
-            schema.HistoryPoint(entry.images, entry.value, entry.half_width)
-            for entry in progress.history
-        ],
+        history=progress.history,
         replicates={
             "images": tally.images_G.tolist(),
             **{name: deleted_GS.tolist() for name, deleted_GS in headline.deleted.items()},

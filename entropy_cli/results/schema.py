@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from entropy_cli.errors import ResultError
-from entropy_cli.functional.quantity import Estimate
+from entropy_cli.functional.quantity import Estimate, HistoryPoint
 from entropy_cli.results.files import write_atomically
 
 SCHEMA = "entropy-cli/estimate"
@@ -123,15 +123,6 @@ class TemperatureResult:
     temperature: float | Literal["auto"]
     scales: list[SoftScale]
     average: SoftAverages
-
-
-@dataclass(frozen=True)
-class HistoryPoint:
-    """The token-weighted assignment entropy after so many images."""
-
-    images: int
-    value: float
-    half_width: float | None
 
 
 @dataclass(frozen=True)

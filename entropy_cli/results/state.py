@@ -13,8 +13,9 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from entropy_cli.engine.progress import HistoryEntry, Progress
+from entropy_cli.engine.progress import Progress
 from entropy_cli.errors import StateError
+from entropy_cli.functional.quantity import HistoryPoint
 from entropy_cli.functional.tally import Tally
 from entropy_cli.results.files import remove_leftovers, write_atomically
 
@@ -99,7 +100,7 @@ def load(path: Path, settings: Mapping[str, Any]) -> Progress:
             temperatures=meta["temperatures"],
             tally=Tally(**sums) if sums else None,
             failed=[(name, reason) for name, reason in meta["failed"]],
-            history=[HistoryEntry(**entry) for entry in meta["history"]],
+            history=[HistoryPoint(**entry) for entry in meta["history"]],
             pilot=meta["pilot"],
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -1,6 +1,7 @@
 """Opening checkpoints: the only place that does, and it never runs what a file contains.
 
-Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is never loaded.
+Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is not loaded; only torch's
+oldest format has to be read whole, and is let go of when the checkpoint is closed.
 """
 
 import argparse
