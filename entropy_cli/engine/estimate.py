@@ -12,12 +12,13 @@ from torch import Tensor
 
 from entropy_cli.data.loader import BLOCK, Batch
 from entropy_cli.engine.progress import Progress
-from entropy_cli.engine.runtime import Signals, exact_matmuls, is_out_of_memory
+from entropy_cli.engine.runtime import Signals, is_out_of_memory
 from entropy_cli.errors import DatasetError, EntropyCliError
 from entropy_cli.functional.assign import ImageSums, assign
 from entropy_cli.functional.tally import Tally
 from entropy_cli.functional.temperature import fit_temperature
 from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.precision import products
 
 logger = logging.getLogger(__name__)
 Outcome = TypeVar("Outcome")
@@ -61,7 +62,7 @@ class Estimator:
     """Runs pictures through a tokenizer, as many at once as memory allows."""
 
     def __init__(self, tokenizer: Tokenizer, device: torch.device, batch_size: int, groups: int) -> None:
-        self.tokenizer, self.device, self.groups = tokenizer.to(device), device, groups
+        self.tokenizer, self.device, self.groups = tokenizer.to(device, "fp32"), device, groups
         self.most_at_once = batch_size
         # Batches of several blocks are filled up to one shape: kernels round by shape, and how many
         # blocks are left for the last batch depends on where a run was cut.
@@ -69,7 +70,7 @@ class Estimator:
         self.fill = blocks * BLOCK if blocks > 1 else 0
 
     @torch.inference_mode()
-    @exact_matmuls()
+    @products(tf32=False)
     def run(
         self,
         batches: Iterable[Batch],

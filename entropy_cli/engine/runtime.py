@@ -63,18 +63,6 @@ def choose_workers(device: torch.device) -> int:
     return max(1, min(MOST_WORKERS, cores // 4 if device.type == "cpu" else cores - 1))
 
 
-@contextmanager
-def exact_matmuls() -> Iterator[None]:
-    """IEEE float32 products and convolutions: a GPU's TF32 flips near ties and moves entropies."""
-    matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
-    try:
-        yield
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = matmul
-        torch.backends.cudnn.allow_tf32 = cudnn
-
-
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a smaller batch may help."""
     text = str(error)

@@ -4,7 +4,7 @@ Everything about one chunk of tokens is formed from one matrix product, and only
 it: a (tokens, codes) matrix never outlives its chunk.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from typing import Literal, NamedTuple
 
@@ -16,13 +16,14 @@ from entropy_cli.errors import ShapeError
 
 Rule = Literal["l2", "cosine"]
 
-# Elements of one (tokens, codes) chunk: on a CPU it should stay in the second-level cache, a GPU needs
-# it large to fill the device.
+# Elements of one (tokens, codes) chunk: on a CPU it should stay in a cache, a GPU needs it large to fill
+# the device. With very many codes the codebook itself is read again for every chunk, so that a chunk
+# has at least so many tokens.
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
+LEAST_ROWS = 16
 
-# exp of less than this is zero in float32 and float64 alike, so that raising a log-ratio to it changes
-# no probability; it keeps 0 * inf out of the sums at tiny temperatures.
-LOWEST_LOG_RATIO = -1000.0
+# Codes in a block of the two-step argmax: torch's over a whole row of a CPU tensor is not vectorised.
+ARGMAX_BLOCK = 128
 
 
 class Codebook:
@@ -67,39 +68,47 @@ class Codebook:
 
 
 class SoftStatistics(NamedTuple):
-    """What one temperature makes of N tokens; everything in nats, nats^2 or squared distances."""
+    """What each temperature makes of N tokens, in nats, nats^2 and squared distances."""
 
-    q_NV: Tensor  # soft assignment
-    entropy_N: Tensor
-    varentropy_N: Tensor  # variance of ln q under q
-    logit_N: Tensor  # mean logit under q
+    entropy_TN: Tensor
+    varentropy_TN: Tensor  # variance of ln q under q
+    distance_TN: Tensor  # mean squared distance under q, above that of the nearest code
 
 
 def soft_statistics(
-    logit_NV: Tensor, idx_N: Tensor, top_N: Tensor, temperature: float
+    below_NV: Tensor, idx_N: Tensor, temperatures: Sequence[float], sink: Callable[[int, Tensor], object]
 ) -> SoftStatistics:
-    """Soft assignment q = softmax(logit / temperature), its entropy and varentropy.
+    """Soft assignments q = softmax(below / temperature), their entropies and varentropies.
 
     Args:
-        logit_NV: minus the squared distances, up to a constant per token.
-        idx_N: the index of each row's largest logit.
-        top_N: each row's largest logit.
-        temperature: divisor of the squared distance.
+        below_NV: each code's squared distance taken from the nearest's: at most 0.
+        idx_N: the nearest code.
+        temperatures: T divisors of the squared distance.
+        sink: is given t and q_NV, which it may not keep, for each.
 
     Returns:
         entropy in [0, ln V] nats; varentropy in nats^2, which is also dH / d ln(temperature).
 
     Source:
-        Entropy from the log-partition: H = ln Z - E_q[x], x = (logit - max) / temperature.
+        Entropy from the log-partition: H = ln Z - E_q[x], x = below / temperature.
     """
-    x_NV = (logit_NV - top_N[:, None]).div_(temperature).clamp_(min=LOWEST_LOG_RATIO)
-    q_NV = torch.softmax(x_NV, dim=1)
-    # The winner has x = 0, so its log-probability is -ln Z; it is at least 1/V, its log is safe.
-    log_partition_N = -q_NV.gather(1, idx_N[:, None])[:, 0].log()
-    mean_N = torch.linalg.vecdot(q_NV, x_NV)
-    varentropy_N = torch.linalg.vecdot(q_NV, x_NV.sub_(mean_N[:, None]).square_())
-    entropy_N = (log_partition_N - mean_N).clamp_(min=0)  # rounding can give -1e-8 for a one-hot q
-    return SoftStatistics(q_NV, entropy_N, varentropy_N, top_N + mean_N * temperature)
+    moments = []
+    for t, temperature in enumerate(temperatures):
+        q_NV = torch.softmax(below_NV if temperature == 1 else below_NV / temperature, dim=1)
+        sink(t, q_NV)
+        # The nearest code has x = 0, so its probability is 1 / Z: at least 1 / V, its log is safe.
+        nearest_N = q_NV.gather(1, idx_N[:, None])[:, 0]
+        weighted_NV = q_NV.mul_(below_NV)
+        mean_N = weighted_NV.sum(1)
+        square_N = weighted_NV.mul_(below_NV).sum(1) / temperature / temperature
+        moments.append((nearest_N, mean_N / temperature, square_N, -mean_N))
+    nearest_TN, mean_TN, square_TN, distance_TN = map(torch.stack, zip(*moments, strict=True))
+    # Rounding can leave -1e-8 for a q that is nearly one code.
+    return SoftStatistics(
+        (-nearest_TN.log() - mean_TN).clamp_(min=0),
+        (square_TN - mean_TN.square()).clamp_(min=0),
+        distance_TN,
+    )
 
 
 @dataclass
@@ -113,12 +122,18 @@ class ImageSums:
     distance_BT: Tensor  # expected squared distance under q
     min_distance_B: Tensor  # squared distance to the nearest code
     soft_BTV: Tensor  # soft assignment
-    counts_BV: Tensor  # hard assignment
 
     def first(self, images: int) -> "ImageSums":
         """The sums of the first images only."""
         kept = {f.name: getattr(self, f.name)[:images] for f in fields(self) if f.name != "tokens"}
         return ImageSums(self.tokens, **kept)
+
+    @property
+    def counts_BV(self) -> Tensor:
+        """Hard assignment: how many tokens each code is nearest to."""
+        B, _, V = self.soft_BTV.shape
+        zeros_BV = self.idx_Bl.new_zeros(B, V)
+        return zeros_BV.scatter_add_(1, self.idx_Bl, torch.ones_like(self.idx_Bl))
 
 
 def assign(
@@ -144,12 +159,9 @@ def assign(
         )
     B, tokens, C = z_BlC.shape
     T, V = len(temperatures), codebook.size
-    chunk = chunk or CHUNK_ELEMENTS.get(z_BlC.device.type, CHUNK_ELEMENTS["cpu"])
-    images = max(1, chunk // (tokens * V))
-    rows = max(1, min(tokens, chunk // V))
-
-    zeros = z_BlC.new_zeros
-    f64 = torch.float64
+    at_once = max(chunk or _chunk(z_BlC.device, V), V) // V
+    images, rows = max(1, at_once // tokens), min(tokens, at_once)
+    zeros, f64 = z_BlC.new_zeros, torch.float64
     sums = ImageSums(
         tokens=tokens,
         idx_Bl=zeros((B, tokens), dtype=torch.int64),
@@ -158,28 +170,46 @@ def assign(
         distance_BT=zeros((B, T), dtype=f64),
         min_distance_B=zeros(B, dtype=f64),
         soft_BTV=zeros((B, T, V), dtype=f64),
-        counts_BV=zeros((B, V), dtype=torch.int64),
     )
     for b in range(0, B, images):
         part = slice(b, b + images)
         for r in range(0, tokens, rows):
             z_brC = z_BlC[part, r : r + rows]
-            per_image = z_brC.shape[:2]
+            shape = z_brC.shape[:2]
             logit_NV, norm_N = codebook.logits(z_brC.reshape(-1, C))
-            idx_N = logit_NV.argmax(1)  # documented to return the first of equals
-            top_N = logit_NV.gather(1, idx_N[:, None])[:, 0]
-            sums.idx_Bl[part, r : r + rows] = idx_N.view(per_image)
-            sums.min_distance_B[part] += _per_image((norm_N - top_N).clamp_(min=0), per_image)
-            for t, temperature in enumerate(temperatures):
-                soft = soft_statistics(logit_NV, idx_N, top_N, temperature)
-                sums.entropy_BT[part, t] += _per_image(soft.entropy_N, per_image)
-                sums.varentropy_BT[part, t] += _per_image(soft.varentropy_N, per_image)
-                distance_N = (norm_N - soft.logit_N).clamp_(min=0)
-                sums.distance_BT[part, t] += _per_image(distance_N, per_image)
-                sums.soft_BTV[part, t] += soft.q_NV.view(*per_image, V).sum(1)
-    sums.counts_BV.scatter_add_(1, sums.idx_Bl, torch.ones_like(sums.idx_Bl))
+            idx_N = _argmax(logit_NV)
+            top_N1 = logit_NV.gather(1, idx_N[:, None])
+            nearest_B = _per_image((norm_N - top_N1[:, 0]).clamp_(min=0), shape)[:, 0]
+            sums.idx_Bl[part, r : r + rows] = idx_N.view(shape)
+            sums.min_distance_B[part] += nearest_B
+            if not T:
+                continue
+
+            def add(t: int, q_NV: Tensor, part: slice = part, shape: torch.Size = shape) -> None:
+                sums.soft_BTV[part, t] += q_NV.view(*shape, V).sum(1)
+
+            soft = soft_statistics(logit_NV.sub_(top_N1), idx_N, temperatures, add)
+            sums.entropy_BT[part] += _per_image(soft.entropy_TN, shape)
+            sums.varentropy_BT[part] += _per_image(soft.varentropy_TN, shape)
+            sums.distance_BT[part] += nearest_B[:, None] + _per_image(soft.distance_TN, shape)
     return sums
 
 
-def _per_image(value_N: Tensor, shape: torch.Size) -> Tensor:
-    return value_N.view(shape).sum(1, dtype=torch.float64)
+def _chunk(device: torch.device, codes: int) -> int:
+    return max(CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cpu"]), LEAST_ROWS * codes)
+
+
+def _argmax(logit_NV: Tensor) -> Tensor:
+    """Index of each row's largest entry, the first of equals."""
+    N, V = logit_NV.shape
+    if logit_NV.device.type != "cpu" or V % ARGMAX_BLOCK:
+        return logit_NV.argmax(1)  # documented to return the first of equals
+    logit_NbK = logit_NV.view(N, -1, ARGMAX_BLOCK)
+    block_N1 = logit_NbK.amax(2).argmax(1, keepdim=True)
+    best_NK = logit_NbK.take_along_dim(block_N1[:, :, None], 1)[:, 0]
+    return block_N1[:, 0] * ARGMAX_BLOCK + best_NK.argmax(1)
+
+
+def _per_image(value_TN: Tensor, shape: torch.Size) -> Tensor:
+    """Sums over an image's tokens, (B, T)."""
+    return value_TN.view(-1, *shape).sum(2, dtype=torch.float64).T

@@ -61,18 +61,19 @@ class Tally:
         """Add B images in place, given their group and their sums at every scale."""
         self.images_G.index_add_(0, group_B, torch.ones_like(group_B))
         for s, image in enumerate(scales):
+            counts_BV = image.counts_BV
             for total_GS, image_B in (
                 (self.entropy_GST, image.entropy_BT),
                 (self.varentropy_GST, image.varentropy_BT),
                 (self.distance_GST, image.distance_BT),
                 (self.min_distance_GS, image.min_distance_B),
                 (self.soft_GSTV, image.soft_BTV),
-                (self.counts_GSV, image.counts_BV),
+                (self.counts_GSV, counts_BV),
             ):
                 total_GS[:, s].index_add_(0, group_B, image_B)
             self.entropy_squares_ST[s] += (image.entropy_BT / image.tokens).square().sum(0)
             self.soft_squares_STV[s] += (image.soft_BTV / image.tokens).square().sum(0)
-            self.count_squares_SV[s] += image.counts_BV.square().sum(0)
+            self.count_squares_SV[s] += counts_BV.square().sum(0)
 
     def __add__(self, other: "Tally") -> "Tally":
         """Tally of the union of two disjoint sets of images."""

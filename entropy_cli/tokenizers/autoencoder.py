@@ -20,8 +20,32 @@ NORM_GROUPS = 32
 NORM_EPS = 1e-6
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(NORM_GROUPS, channels, eps=NORM_EPS)
+class GroupNorm(nn.GroupNorm):
+    """Group norm of the layout's constants, in float32 on a CPU whatever the input's type.
+
+    On a CPU torch's own loses three digits in channels_last. So each channel's moments come from the
+    kernel of batch norm, which is exact, and are combined into those of the groups.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(NORM_GROUPS, channels, eps=NORM_EPS)
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        if x_BChw.device.type != "cpu":
+            weight_C, bias_C = self.weight.to(x_BChw.dtype), self.bias.to(x_BChw.dtype)
+            return functional.group_norm(x_BChw, self.num_groups, weight_C, bias_C, self.eps)
+        B, C = x_BChw.shape[:2]
+        moments = [torch.batch_norm_update_stats(x[None], None, None, 0.0) for x in x_BChw]
+        mean_BgC, variance_BgC = (
+            torch.stack(moment).double().view(B, self.num_groups, -1)
+            for moment in zip(*moments, strict=True)
+        )
+        mean_Bg1 = mean_BgC.mean(2, keepdim=True)
+        variance_Bg1 = (variance_BgC + (mean_BgC - mean_Bg1).square()).mean(2, keepdim=True)
+        scale_BgC = self.weight.double().view_as(mean_BgC[0]) * (variance_Bg1 + self.eps).rsqrt()
+        shift_BgC = self.bias.double().view_as(mean_BgC[0]) - mean_Bg1 * scale_BgC
+        shift_BC11, scale_BC11 = (t.float().view(B, C, 1, 1) for t in (shift_BgC, scale_BgC))
+        return torch.addcmul(shift_BC11, x_BChw.float(), scale_BC11)
 
 
 def conv_like(weight_shape: tuple[int, ...], stride: int = 1) -> nn.Conv2d:
@@ -36,17 +60,22 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, shapes: Shapes, name: str) -> None:
         super().__init__()
-        self.norm1 = _norm(shapes[f"{name}.conv1.weight"][1])
+        self.norm1 = GroupNorm(shapes[f"{name}.conv1.weight"][1])
         self.conv1 = conv_like(shapes[f"{name}.conv1.weight"])
-        self.norm2 = _norm(shapes[f"{name}.conv2.weight"][1])
+        self.norm2 = GroupNorm(shapes[f"{name}.conv2.weight"][1])
         self.conv2 = conv_like(shapes[f"{name}.conv2.weight"])
         shortcut = shapes.get(f"{name}.nin_shortcut.weight")
         self.nin_shortcut = conv_like(shortcut) if shortcut else nn.Identity()
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        h_BChw = self.conv1(functional.silu(self.norm1(x_BChw), inplace=True))
-        h_BChw = self.conv2(functional.silu(self.norm2(h_BChw), inplace=True))
-        return self.nin_shortcut(x_BChw) + h_BChw
+        h_BChw = self.conv1(_activate(self.norm1, x_BChw))
+        h_BChw = self.conv2(_activate(self.norm2, h_BChw))
+        return h_BChw.add_(self.nin_shortcut(x_BChw))
+
+
+def _activate(norm: GroupNorm, x_BChw: Tensor) -> Tensor:
+    """Norm and SiLU, rounded to the input's type after both."""
+    return functional.silu(norm(x_BChw), inplace=True).to(x_BChw.dtype)
 
 
 class AttnBlock(nn.Module):
@@ -54,15 +83,16 @@ class AttnBlock(nn.Module):
 
     def __init__(self, shapes: Shapes, name: str) -> None:
         super().__init__()
-        self.norm = _norm(shapes[f"{name}.qkv.weight"][1])
+        self.norm = GroupNorm(shapes[f"{name}.qkv.weight"][1])
         self.qkv = conv_like(shapes[f"{name}.qkv.weight"])
         self.proj_out = conv_like(shapes[f"{name}.proj_out.weight"])
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        qkv_BlC = self.qkv(self.norm(x_BChw)).flatten(2).transpose(1, 2)
+        qkv_BChw = self.qkv(self.norm(x_BChw).to(x_BChw.dtype))
+        qkv_BlC = qkv_BChw.flatten(2).transpose(1, 2)
         q_BlC, k_BlC, v_BlC = qkv_BlC.chunk(3, dim=2)
         h_BlC = functional.scaled_dot_product_attention(q_BlC, k_BlC, v_BlC)
-        return x_BChw + self.proj_out(h_BlC.transpose(1, 2).reshape(x_BChw.shape))
+        return x_BChw + self.proj_out(h_BlC.transpose(1, 2).view_as(x_BChw))
 
 
 class Downsample(nn.Module):
@@ -111,7 +141,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """From pictures in [-1, 1] to a grid `downsampling` times smaller."""
+    """From pictures in [-1, 1] to a grid `downsampling` times smaller, in the precision of its weights."""
 
     def __init__(self, shapes: Shapes, name: str = "encoder") -> None:
         super().__init__()
@@ -119,7 +149,7 @@ class Encoder(nn.Module):
         levels = range(count(shapes, f"{name}.down.{{}}.block.0.conv1.weight"))
         self.down = nn.ModuleList(Level(shapes, f"{name}.down.{i}") for i in levels)
         self.mid = Middle(shapes, f"{name}.mid")
-        self.norm_out = _norm(shapes[f"{name}.conv_out.weight"][1])
+        self.norm_out = GroupNorm(shapes[f"{name}.conv_out.weight"][1])
         self.conv_out = conv_like(shapes[f"{name}.conv_out.weight"])
 
     @property
@@ -128,11 +158,12 @@ class Encoder(nn.Module):
         return 2 ** sum(level.downsample is not None for level in self.down)
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
-        h_BChw = self.conv_in(x_B3HW)
+        weight = self.conv_in.weight
+        h_BChw = self.conv_in(x_B3HW.to(weight.dtype, memory_format=torch.channels_last))
         for level in self.down:
             h_BChw = level(h_BChw)
         h_BChw = self.mid(h_BChw)
-        out_BChw: Tensor = self.conv_out(functional.silu(self.norm_out(h_BChw), inplace=True))
+        out_BChw: Tensor = self.conv_out(_activate(self.norm_out, h_BChw))
         return out_BChw
 
 
@@ -145,8 +176,5 @@ def count(shapes: Shapes, pattern: str) -> int:
 
 
 def pixels_to_pm1(img_B3HW: Tensor) -> Tensor:
-    """From uint8 to float32 in [-1, 1], as 2 (x / 255) - 1.
-
-    In channel order, because torch's group norm on a CPU loses three digits on any other.
-    """
-    return img_B3HW.to(torch.float32, memory_format=torch.contiguous_format).div_(255).mul_(2).sub_(1)
+    """From uint8 to float32 in [-1, 1], as 2 (x / 255) - 1."""
+    return img_B3HW.float().div_(255).mul_(2).sub_(1)

@@ -9,6 +9,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from entropy_cli.functional.assign import Codebook, Rule
+from entropy_cli.tokenizers.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -63,8 +64,8 @@ class Tokenizer(Protocol):
 
     spec: TokenizerSpec
 
-    def to(self, device: torch.device) -> "Tokenizer":
-        """Move to a device."""
+    def to(self, device: torch.device, precision: Precision) -> "Tokenizer":
+        """The same on a device, with its encoder in a precision; this one may be unusable after."""
         ...
 
     def codebook(self, scale: int) -> Codebook:

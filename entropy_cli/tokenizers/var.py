@@ -5,6 +5,7 @@ Source:
     utils/arg_util.py (patch_nums by image size), utils/data.py (preprocessing).
 """
 
+import copy
 import math
 from collections.abc import Sequence
 
@@ -23,6 +24,7 @@ from entropy_cli.tokenizers.autoencoder import (
 )
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
+from entropy_cli.tokenizers.precision import Precision, cast_convolutions, products
 from entropy_cli.tokenizers.preprocess import var_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -145,22 +147,26 @@ class VARNetwork(nn.Module):
 class VARTokenizer:
     """VAR's encoder and residual quantiser; see `tokenizers.base.Tokenizer`."""
 
-    def __init__(self, spec: TokenizerSpec, network: VARNetwork) -> None:
-        self.spec, self.network = spec, network
+    def __init__(self, spec: TokenizerSpec, network: VARNetwork, precision: Precision = "fp32") -> None:
+        self.spec, self.network, self.precision = spec, network, precision
+        cast_convolutions(network.encoder, precision)
         self._codebook = Codebook(network.embedding.weight, spec.rule)
 
-    def to(self, device: torch.device) -> "VARTokenizer":
-        """Move to a device."""
-        return VARTokenizer(self.spec, self.network.to(device))
+    def to(self, device: torch.device, precision: Precision) -> "VARTokenizer":
+        """Copy to a device, with the encoder in a precision."""
+        network = copy.deepcopy(self.network) if precision != self.precision else self.network
+        return VARTokenizer(self.spec, network.to(device), precision)
 
     def codebook(self, scale: int) -> Codebook:
         """All scales share one codebook."""
         return self._codebook
 
     def encode(self, img_B3HW: Tensor) -> Tensor:
-        """Latent after quant_conv."""
-        latent_BChw: Tensor = self.network.quant_conv(self.network.encoder(pixels_to_pm1(img_B3HW)))
-        return latent_BChw
+        """Latent after quant_conv, which is float32 like all that follows."""
+        with products(tf32=self.precision == "tf32"):
+            latent_BChw = self.network.encoder(pixels_to_pm1(img_B3HW))
+        latent_BChw = latent_BChw.to(torch.float32, memory_format=torch.contiguous_format)
+        return self.network.quant_conv(latent_BChw)
 
     def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
         """Area-averaged to the scale's grid, but for the last scale."""

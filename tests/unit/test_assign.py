@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from entropy_cli.errors import ShapeError
-from entropy_cli.functional.assign import Codebook, assign, soft_statistics
+from entropy_cli.functional.assign import Codebook, assign
 
 
 def oracle(z_C, codebook_VC, temperature, rule):
@@ -88,9 +88,25 @@ def test_chunks_do_not_matter():
 
 
 def test_a_constant_added_to_all_distances_changes_nothing():
-    logit_NV = -torch.tensor([[1e6, 1e6 + 0.5]], dtype=torch.float64)
-    soft = soft_statistics(logit_NV, torch.tensor([0]), logit_NV[:, 0], 1.0)
-    assert soft.entropy_N.item() == pytest.approx(0.6628473185791794, abs=1e-9)
+    z_BlC, codes_VC = torch.zeros(1, 1, 1).double(), torch.tensor([[1e3], [1e3 + 2.5e-4]]).double()
+    far = assign(z_BlC, Codebook(codes_VC, "l2"), (1.0,))
+    d_V = codes_VC[:, 0].square()
+    q_V = torch.softmax(d_V[0] - d_V, 0)
+    assert far.entropy_BT.item() == pytest.approx(-(q_V * q_V.log()).sum().item(), abs=1e-9)
+    assert far.distance_BT.item() == pytest.approx((q_V @ d_V).item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("V", [128, 384, 1000, 4096])
+def test_the_nearest_code_is_the_first_of_equals_whatever_the_number_of_codes(V):
+    """A two-step search takes numbers of codes that divide into blocks."""
+    torch.manual_seed(1)
+    codes_VC = torch.randint(-2, 3, (V, 3)).float()  # most are there many times
+    z_BlC = torch.randn(3, 40, 3)
+    distance_NV = (z_BlC.reshape(-1, 1, 3) - codes_VC).double().square().sum(2)
+    same = assign(z_BlC, Codebook(codes_VC, "l2"), ()).idx_Bl.flatten()
+    for n, v in enumerate(same.tolist()):
+        nearest = distance_NV[n].min()
+        assert distance_NV[n, v] == nearest and (distance_NV[n, :v] > nearest).all()
 
 
 @pytest.mark.parametrize("z_BlC", [torch.zeros(2, 3), torch.zeros(1, 2, 5), torch.zeros(0, 2, 4)])

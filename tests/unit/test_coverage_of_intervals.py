@@ -59,7 +59,6 @@ def covered(codes, tokens, images, seed):
             distance_BT=zeros_B[:, None],
             min_distance_B=zeros_B,
             soft_BTV=(counts_BV.double() @ soft_VV)[:, None],
-            counts_BV=counts_BV,
         )
         tally = Tally.zeros(32, [tokens], 1, codes)
         tally.add_images(torch.randint(32, (images,)), [sums])  # groups of unequal size, some empty

@@ -60,9 +60,9 @@ def test_three_codes(vector):
 @pytest.mark.parametrize("name", ["onehot_limit", "huge_shift"])
 def test_extreme_distances(vector, name):
     given, expected, close = vector(name)
-    logit_NV = -double(given["distances"])
-    got = soft_statistics(logit_NV, torch.tensor([0]), logit_NV[:, 0], given["tau"]).entropy_N.item()
-    assert got == pytest.approx(expected["H"], **close)
+    below_NV = double(given["distances"])[:, :1] - double(given["distances"])
+    soft = soft_statistics(below_NV, torch.tensor([0]), [given["tau"]], lambda *_: None)
+    assert soft.entropy_TN.item() == pytest.approx(expected["H"], **close)
 
 
 def test_uniform(vector):
@@ -104,7 +104,6 @@ def tally_with_entropies(tokens_S, entropy_S):
             distance_BT=one[:, None],
             min_distance_B=one,
             soft_BTV=torch.full((1, 1, 2), n / 2).double(),
-            counts_BV=torch.tensor([[n, 0]]),
         )
         for n, H in zip(tokens_S, entropy_S, strict=True)
     ]
