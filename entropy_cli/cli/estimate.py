@@ -113,9 +113,9 @@ def estimate(
     }
     grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
 
+    from entropy_cli.files import check_different, check_writable
     from entropy_cli.pipeline import Request
     from entropy_cli.pipeline import estimate as run
-    from entropy_cli.results.files import check_different, check_writable
     from entropy_cli.results.tables import render
     from entropy_cli.tokenizers import FAMILIES
     from entropy_cli.tokenizers.settings import TokenizerSettings
