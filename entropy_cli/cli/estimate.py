@@ -30,7 +30,7 @@ def estimate(
     ckpt: Checkpoint,
     split: Annotated[
         Literal["auto", "train", "val", "all"],
-        typer.Option(help="Which part of DIR; auto takes val/ if there, else train/, else all of it."),
+        typer.Option(help="Which part of it; auto takes val/ if there, else train/, else all of it."),
     ] = "auto",
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Only the first N images of the seeded order.")
