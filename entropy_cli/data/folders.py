@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from entropy_cli.data.listing import ImageFile, is_image
-from entropy_cli.data.tar_index import TarPicture
+from entropy_cli.data.tar_file import TarPicture
 from entropy_cli.errors import DatasetError
 
 

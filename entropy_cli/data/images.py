@@ -13,7 +13,7 @@ from torchvision.datasets.folder import IMG_EXTENSIONS
 from entropy_cli.data.folders import DiskFolder, Folder, Source, walk
 from entropy_cli.data.listing import ImageFile, ImageList
 from entropy_cli.data.patterns import names_tars
-from entropy_cli.data.tar_index import TarPicture
+from entropy_cli.data.tar_file import TarPicture
 from entropy_cli.data.tars import open_tars
 from entropy_cli.errors import DatasetError
 

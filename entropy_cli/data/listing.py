@@ -21,7 +21,7 @@ class ImageFile(NamedTuple):
         path: relative to the root, with / between folders.
         size: in bytes.
         tar: number of the tar that it is in; -1 in a folder.
-        offset: of its first byte in the tar; below 0 it can't be read, see `tars.UNREADABLE`.
+        offset: of its first byte in the tar; below 0 it can't be read, see `tar_file.UNREADABLE`.
     """
 
     path: str

@@ -20,7 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from entropy_cli.data.images import ImageSet
-from entropy_cli.data.tar_index import TarPicture
+from entropy_cli.data.tar_file import TarPicture
 from entropy_cli.errors import DatasetError
 
 BLOCK = 16  # images; the unit of shards, saves and resumption, see `plan`

@@ -16,20 +16,13 @@ import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from entropy_cli.data.listing import is_image
+from entropy_cli.data.tar_file import NOWHERE, SPARSE, SPECIAL, Tar, tar_of
 from entropy_cli.errors import DatasetError, EntropyCliError
 from entropy_cli.files import cache_folder, write_atomically
 
 VERSION = 1  # of the files in the cache
 COLUMNS = ("texts", "kinds", "offsets", "sizes")
 FILE, FOLDER, SYMLINK, HARD_LINK = range(4)
-
-# Offsets of what has no bytes to read, and why.
-NOWHERE, SPECIAL, SPARSE = -1, -2, -3
-UNREADABLE = {
-    NOWHERE: "a link that leads to no file in the tars",
-    SPECIAL: "not an ordinary file",
-    SPARSE: "stored in its tar as a sparse file, which can't be read in place",
-}
 
 COMPRESSED = {
     b"\x1f\x8b": "gzip",
@@ -39,61 +32,6 @@ COMPRESSED = {
     b"\x04\x22\x4d\x18": "lz4",
     b"\x1f\x9d": "compress",
 }
-
-
-@dataclass(frozen=True)
-class Tar:
-    """A tar as it was when it was listed: in another one the offsets may lead anywhere.
-
-    Attributes:
-        path: of the file.
-        size: in bytes.
-        mtime_ns: when it was last written to.
-    """
-
-    path: Path
-    size: int
-    mtime_ns: int
-
-    def read(self, offset: int, size: int) -> bytes:
-        """Some of its bytes.
-
-        Raises:
-            DatasetError: they are no longer there, or `offset` is one of UNREADABLE.
-        """
-        if offset in UNREADABLE:
-            raise DatasetError(UNREADABLE[offset])
-        with self.path.open("rb") as file:
-            if tar_of(self.path, file) != self:
-                raise DatasetError(f"{self.path} has changed since it was listed")
-            file.seek(offset)
-            content = file.read(size)
-        if len(content) != size:
-            raise DatasetError(f"{self.path} ended within it")
-        return content
-
-
-@dataclass(frozen=True)
-class TarPicture:
-    """An image in a tar; `offset` may be one of UNREADABLE."""
-
-    tar: Tar
-    offset: int
-    size: int
-
-    def read(self) -> bytes:
-        """Its bytes.
-
-        Raises:
-            DatasetError: there are none, or the tar has changed.
-        """
-        return self.tar.read(self.offset, self.size)
-
-
-def tar_of(path: Path, file: BufferedReader) -> Tar:
-    """An open tar as it is now."""
-    status = os.fstat(file.fileno())
-    return Tar(path, status.st_size, status.st_mtime_ns)
 
 
 class Member(NamedTuple):
@@ -204,7 +142,9 @@ def _headers(tar: Tar, file: BufferedReader) -> Iterator[tarfile.TarInfo]:
     file.seek(0)
     try:
         archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - holds nothing but the file
-    except tarfile.TarError as error:
+    except OSError:
+        raise
+    except Exception as error:  # a damaged header raises anything
         raise DatasetError(f"{tar.path}: is not a tar. Give a folder of images, or a tar.") from error
     before = -1
     while (info := _next(tar, archive)) is not None:
@@ -217,9 +157,9 @@ def _headers(tar: Tar, file: BufferedReader) -> Iterator[tarfile.TarInfo]:
     file.seek(archive.offset)
     rest = file.read(1 << 20)
     if not rest:
-        raise _damaged(tar, archive.offset, "has no end mark: cut off?")
+        raise _damaged(tar, archive.offset, "no end mark, perhaps cut off")
     if rest.strip(b"\0") or len(rest) < tarfile.BLOCKSIZE:
-        raise _damaged(tar, archive.offset, "has neither a header nor the end: damaged, or two joined?")
+        raise _damaged(tar, archive.offset, "neither a header nor the end, perhaps two joined")
 
 
 def _next(tar: Tar, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
@@ -233,7 +173,7 @@ def _next(tar: Tar, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
 
 
 def _damaged(tar: Tar, at: int, what: str) -> DatasetError:
-    return DatasetError(f"{tar.path}: not a whole tar: at byte {at} it {what}. Make or fetch it again.")
+    return DatasetError(f"{tar.path}: is damaged at byte {at}: {what}. Make or fetch it again.")
 
 
 def _member(tar: Tar, info: tarfile.TarInfo) -> Member:

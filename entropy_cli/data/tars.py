@@ -7,16 +7,8 @@ from pathlib import Path
 
 from entropy_cli.data.listing import ImageFile, is_image
 from entropy_cli.data.patterns import expand
-from entropy_cli.data.tar_index import (
-    FOLDER,
-    HARD_LINK,
-    NOWHERE,
-    SYMLINK,
-    Member,
-    Tar,
-    TarPicture,
-    index_tar,
-)
+from entropy_cli.data.tar_file import NOWHERE, Tar, TarPicture
+from entropy_cli.data.tar_index import FOLDER, HARD_LINK, SYMLINK, Member, index_tar
 from entropy_cli.errors import DatasetError
 
 MOST_LINKS = 40  # one after the other, as on Linux

@@ -185,11 +185,11 @@ def broken_tars(tmp_path):
     yield "compressed", gzip.compress(whole), r"compressed \(gzip\)"
     yield "bzip2", b"BZh91AY&SY" + bytes(600), r"compressed \(bzip2\)"
     yield "cut in an image", used[:-300], "cut off"
-    yield "cut in a header", whole[: second + 100], "not a whole tar"
+    yield "cut in a header", whole[: second + 100], "damaged at"
     yield "cut between members", whole[:second], "no end mark"
-    yield "cut in padding", used[: len(used) + 1], "not a whole tar|cut off"
+    yield "cut in padding", used[: len(used) + 1], "damaged at|cut off"
     yield "joined", whole + whole, "two joined"
-    yield "damaged", bytes(third_header), "not a whole tar"
+    yield "damaged", bytes(third_header), "damaged at"
     yield "text", b"not a tar at all\n" * 100, "is not a tar"
     yield "empty", b"", "is not a tar"
     yield "short", b"x", "is not a tar"
@@ -302,6 +302,7 @@ def test_a_cache_that_cant_be_written_is_no_error(tmp_path, monkeypatch):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_a_tar_that_changes_while_it_is_read_gives_reasons_not_pictures(tmp_path, change, workers):
     tar = write_tar(tmp_path / "x.tar", [(f"{i}.png", picture(i)) for i in range(3)])
+    os.utime(tar, (1, 1))  # clocks of file systems are coarse
     found = find_images(tar)
     if change == "written":
         write_tar(tar, [(f"{i}.png", picture(i + 1)) for i in range(3)])
