@@ -12,7 +12,7 @@ class CheckpointError(EntropyCliError):
 
 
 class DatasetError(EntropyCliError):
-    """An image folder that is missing, empty or unreadable."""
+    """An image folder, or tars of one, missing, empty or unreadable."""
 
 
 class StateError(EntropyCliError):

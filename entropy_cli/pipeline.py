@@ -61,7 +61,7 @@ class Request:
     """What to estimate and how; None where the program chooses.
 
     Attributes:
-        data: folder of images.
+        data: folder of images, or pattern of tars of one.
         checkpoint: file of the tokenizer.
         temperatures: "auto", or divisors of the squared distance, the headline first.
         state: where the state is kept; None keeps it in the cache folder until the run ends well.
@@ -241,7 +241,7 @@ def _provenance(job: _Job, progress: Progress) -> dict[str, Any]:
     """Who, what and where, for the record."""
     return {
         "command": job.request.command,
-        "data": str(job.images.root.resolve()),
+        "data": job.images.source.location,
         "checkpoint": str(job.request.checkpoint.resolve()),
         "checkpoint_wrapper": job.loaded.checkpoint.wrapper,
         "checkpoint_notes": list(job.loaded.tokenizer.spec.notes),

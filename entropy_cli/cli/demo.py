@@ -25,8 +25,8 @@ def demo(
 
     Example: entropy-cli demo
     """
+    from entropy_cli.files import cache_folder
     from entropy_cli.pipeline import Request, estimate
-    from entropy_cli.results.state import cache_folder
     from entropy_cli.results.tables import render
 
     folder = out or cache_folder() / "demo"
@@ -57,7 +57,7 @@ def _make(data: Path, ckpt: Path) -> None:
     from entropy_cli.data.synthetic import write_image_folder
     from entropy_cli.engine.untrained import untrained_weights
     from entropy_cli.errors import DatasetError
-    from entropy_cli.results.files import write_atomically
+    from entropy_cli.files import write_atomically
     from entropy_cli.tokenizers.layout import VARSizes
     from entropy_cli.tokenizers.preprocess import var_crop
     from entropy_cli.tokenizers.settings import TokenizerSettings

@@ -30,7 +30,7 @@ def estimate(
     ckpt: Checkpoint,
     split: Annotated[
         Literal["auto", "train", "val", "all"],
-        typer.Option(help="Which part of DIR; auto takes val/ if there, else train/, else all of it."),
+        typer.Option(help="Which part of it; auto takes val/ if there, else train/, else all of it."),
     ] = "auto",
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Only the first N images of the seeded order.")
@@ -113,9 +113,9 @@ def estimate(
     }
     grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
 
+    from entropy_cli.files import check_different, check_writable
     from entropy_cli.pipeline import Request
     from entropy_cli.pipeline import estimate as run
-    from entropy_cli.results.files import check_different, check_writable
     from entropy_cli.results.tables import render
     from entropy_cli.tokenizers import FAMILIES
     from entropy_cli.tokenizers.settings import TokenizerSettings

@@ -142,7 +142,14 @@ def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iter
         yield bar
 
 
-Data = Annotated[Path, typer.Option("--data", help="Folder of images.", metavar="DIR")]
+Data = Annotated[
+    Path,
+    typer.Option(
+        "--data",
+        metavar="DIR|TARS",
+        help="Folder of images, or tars of one such as 'v-{000..063}.tar'.",
+    ),
+]
 Checkpoint = Annotated[
     Path, typer.Option("--ckpt", help="The tokenizer: .pth, .pt or .safetensors.", metavar="FILE")
 ]

@@ -1,1 +1,1 @@
-"""Reading image folders."""
+"""Reading image folders, as they are or in tars."""

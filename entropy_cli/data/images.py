@@ -2,24 +2,29 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from array import array
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
+import numpy as np
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from entropy_cli.data.folders import DiskFolder, Folder, Source, walk
+from entropy_cli.data.listing import ImageFile, ImageList
+from entropy_cli.data.patterns import names_tars
+from entropy_cli.data.tar_file import TarPicture
+from entropy_cli.data.tars import open_tars
 from entropy_cli.errors import DatasetError
 
 GROUPS = 32  # of the jackknife
 SPLITS = ("auto", "train", "val", "all")
 
+Progress = Callable[[int], object]
 
-class ImageFile(NamedTuple):
-    """An image by its path relative to the root, with / between folders, and its size in bytes."""
 
-    path: str
-    size: int
+def _silent(_: int) -> None:
+    """No progress."""
 
 
 @dataclass(frozen=True)
@@ -27,18 +32,22 @@ class ImageSet:
     """The images of a run, in the seeded order.
 
     Attributes:
-        root: the folder the paths are relative to.
-        split: train, val, all or folder (a root without train/ and val/).
+        source: where they are.
+        split: train, val, all or folder (no train/ and val/).
         files: the images to read.
         found: how many there are in all, of which `files` may be the first few.
         seed: of the order and the groups.
     """
 
-    root: Path
+    source: Source
     split: str
-    files: Sequence[ImageFile]
+    files: ImageList
     found: int
     seed: int
+
+    def picture(self, index: int) -> Path | TarPicture:
+        """What `read_picture` reads an image from."""
+        return self.source.picture(self.files[index])
 
     def group(self, index: int) -> int:
         """Jackknife group of an image: by its path alone, so that every run and shard agrees."""
@@ -47,8 +56,8 @@ class ImageSet:
     def fingerprint(self) -> str:
         """Hash of the relative paths and sizes in order."""
         digest = hashlib.sha256()
-        for path, size in self.files:
-            digest.update(os.fsencode(path) + b"\0%d\n" % size)
+        for file in self.files:
+            digest.update(os.fsencode(file.path) + b"\0%d\n" % file.size)
         return digest.hexdigest()
 
 
@@ -58,93 +67,68 @@ def find_images(
     *,
     seed: int = 0,
     limit: int | None = None,
-    progress: Callable[[int], object] = lambda _: None,
+    progress: Progress = _silent,
 ) -> ImageSet:
-    """List the images under a folder and put them in the seeded order.
+    """List the images of a folder, or of tars of one, and put them in the seeded order.
 
     The order sorts by a hash of seed and path: a random permutation, because folders are sorted by class
     and any part of a run would otherwise see few classes; and the same on every machine.
 
     Args:
-        data: a folder, with train/ and val/ in it or images at any depth.
+        data: a folder, with train/ and val/ in it or images at any depth; or a tar of one, or the
+            pattern of several, see `patterns`.
         split: "auto" takes val if there is one, else train, else the folder itself.
         seed: of the order and the groups.
         limit: keep only the first so many of the order.
         progress: is given 1 for every image found.
 
     Raises:
-        DatasetError: the folder or the split is not there, can't be read, or has no images.
+        DatasetError: the folder, a tar or the split is not there, can't be read, or has no images.
     """
-    root, split = _root(data, split)
-    files = []
-    for file in _walk(root):
-        files.append(file)
-        progress(1)
+    if names_tars(data):
+        top: Folder = open_tars(str(data), progress)
+        progress = _silent  # they were counted header by header
+    elif data.is_dir():
+        top = DiskFolder(data)
+    else:
+        raise DatasetError(f"{data}: no such folder. Give --data a folder of images, or tars of one.")
+    root, split = _root(top, str(data), split)
+    files = _in_order(walk(root), seed, progress)
+    source = root.source
     if not files:
         raise DatasetError(
-            f"{root}: no images found. Expected files ending in {', '.join(IMG_EXTENSIONS)}."
+            f"{source.name}: no images found. Expected files ending in {', '.join(IMG_EXTENSIONS)}."
         )
-    files.sort(key=lambda file: (_keys(file.path, seed)[0], file.path))
-    return ImageSet(root, split, files[:limit], len(files), seed)
+    return ImageSet(source, split, files if limit is None else files[:limit], len(files), seed)
 
 
-def _root(data: Path, split: str) -> tuple[Path, str]:
-    if not data.is_dir():
-        what = "is not a folder" if data.exists() else "no such folder"
-        raise DatasetError(f"{data}: {what}. Give a folder of images with --data.")
+def _root(top: Folder, name: str, split: str) -> tuple[Folder, str]:
+    """The folder that a split is in, and the split's name."""
     if split == "all":
-        return data, "all"
+        return top, "all"
+    for wanted in ("val", "train") if split == "auto" else (split,):
+        if (folder := top.subfolder(wanted)) is not None:
+            return folder, wanted
     if split == "auto":
-        there = [name for name in ("val", "train") if (data / name).is_dir()]
-        return (data / there[0], there[0]) if there else (data, "folder")
-    if not (data / split).is_dir():
-        raise DatasetError(f"{data}: has no {split}/ folder. Give another --split or --data.")
-    return data / split, split
+        return top, "folder"
+    raise DatasetError(f"{name}: has no {split}/ folder. Give another --split or --data.")
 
 
-def _walk(root: Path) -> Iterator[ImageFile]:
-    """Images at any depth, through links to folders, not through hidden files and folders.
+def _in_order(files: Iterable[ImageFile], seed: int, progress: Progress) -> ImageList:
+    keys = array("Q")
 
-    No folder is walked twice, however many links lead to it, and none above the root.
-    """
-    walked = {_identity(folder) for folder in root.resolve().parents}
-    pending = [(root, "")]
-    while pending:
-        folder, prefix = pending.pop()
-        try:
-            if (identity := _identity(folder)) in walked:
-                continue
-            walked.add(identity)
-            for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
-                if entry.name.startswith("."):
-                    continue
-                if _is_folder(entry):
-                    pending.append((Path(entry.path), f"{prefix}{entry.name}/"))
-                elif entry.name.lower().endswith(IMG_EXTENSIONS):
-                    yield ImageFile(prefix + entry.name, _size(entry))
-        except OSError as error:
-            raise DatasetError(f"{folder}: can't be listed: {error.strerror}.") from error
+    def noted() -> Iterator[ImageFile]:
+        for file in files:
+            keys.append(_keys(file.path, seed)[0])
+            progress(1)
+            yield file
 
-
-def _identity(folder: Path) -> tuple[int, int]:
-    status = folder.stat()
-    return status.st_dev, status.st_ino
-
-
-def _is_folder(entry: "os.DirEntry[str]") -> bool:
-    """Whether an entry is a folder or a link to one; not if the link can't be followed."""
-    try:
-        return entry.is_dir()
-    except OSError:
-        return False
-
-
-def _size(entry: "os.DirEntry[str]") -> int:
-    """Size in bytes; 0 for a link that can't be followed, which counts as an unreadable image."""
-    try:
-        return entry.stat().st_size
-    except OSError:
-        return 0
+    listed = ImageList.of(noted())
+    key_N = np.array(keys, np.uint64)
+    order_N = np.argsort(key_N, kind="stable")
+    if (np.diff(key_N[order_N]) == 0).any():  # hardly ever: then the path decides
+        order_N = np.array(sorted(range(len(keys)), key=lambda i: (keys[i], listed[i].path)), np.int64)
+    return listed.take(order_N)
 
 
 def _keys(path: str, seed: int) -> tuple[int, int]:

@@ -1,5 +1,6 @@
 """Batches of cropped pictures, decoded by worker processes ahead of the model."""
 
+import io
 import multiprocessing
 import re
 import signal
@@ -19,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.functional import pil_to_tensor
 
 from entropy_cli.data.images import ImageSet
+from entropy_cli.data.tar_file import TarPicture
 from entropy_cli.errors import DatasetError
 
 BLOCK = 16  # images; the unit of shards, saves and resumption, see `plan`
@@ -163,7 +165,7 @@ class _Pictures(Dataset[_Packed]):
         pictures, groups, names, failed = [], [], [], []
         for index in self.plans[item].indices:
             path = self.images.files[index].path
-            picture = read_picture(self.images.root / path, self.crop)
+            picture = read_picture(self.images.picture(index), self.crop)
             if isinstance(picture, str):
                 failed.append((path, picture))
                 continue
@@ -174,20 +176,26 @@ class _Pictures(Dataset[_Packed]):
         return stacked, groups, names, failed, self.plans[item].completes
 
 
-def read_picture(path: Path, crop: Callable[[Image.Image], Image.Image]) -> Tensor | str:
+def read_picture(source: Path | TarPicture, crop: Callable[[Image.Image], Image.Image]) -> Tensor | str:
     """One picture as RGB, cropped, uint8 (3, H, W); or why it can't be read."""
+    file: Any = source
     try:
         with warnings.catch_warnings():
             # Large but legal, odd EXIF, palettes with transparency: PIL decodes them, we take it.
             warnings.simplefilter("ignore")
-            if not stat.S_ISREG(path.stat().st_mode):
+            if isinstance(source, TarPicture):
+                file = io.BytesIO(source.read())
+            elif not stat.S_ISREG(source.stat().st_mode):
                 return "not an ordinary file"
-            with Image.open(path) as picture:
+            with Image.open(file) as picture:
                 return pil_to_tensor(crop(picture.convert("RGB"))).contiguous()
+    except DatasetError as error:
+        return str(error)
     except MemoryError:
         return "not enough memory to decode it"
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
-        return f"{type(error).__name__}: {error}".replace(f" {str(path)!r}", "").splitlines()[0]
+        named = str(file) if isinstance(file, Path) else file  # as PIL names it
+        return f"{type(error).__name__}: {error}".replace(f" {named!r}", "").splitlines()[0]
 
 
 def _context() -> str:

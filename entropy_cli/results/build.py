@@ -93,7 +93,7 @@ def _check_some_read(images: ImageSet, progress: Progress) -> None:
     if not progress.images:
         path, reason = progress.failed[0]
         raise DatasetError(
-            f"{images.root}: none of the {len(images.files)} images could be read; "
+            f"{images.source.name}: none of the {len(images.files)} images could be read; "
             f"the first, {path}: {reason}. Check --data."
         )
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from entropy_cli.errors import ResultError
+from entropy_cli.files import write_atomically
 from entropy_cli.functional.quantity import Estimate, HistoryPoint
-from entropy_cli.results.files import write_atomically
 
 SCHEMA = "entropy-cli/estimate"
 SCHEMA_VERSION = 1

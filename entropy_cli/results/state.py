@@ -15,9 +15,9 @@ from safetensors.torch import save_file
 
 from entropy_cli.engine.progress import Progress
 from entropy_cli.errors import StateError
+from entropy_cli.files import cache_folder, remove_leftovers, write_atomically
 from entropy_cli.functional.quantity import HistoryPoint
 from entropy_cli.functional.tally import Tally
-from entropy_cli.results.files import remove_leftovers, write_atomically
 
 SCHEMA = "entropy-cli/state"
 SCHEMA_VERSION = 1
@@ -30,16 +30,6 @@ HASHES = {
 def settings_fingerprint(settings: Mapping[str, Any]) -> str:
     """Hash of everything that changes the number: the images, the checkpoint, the settings."""
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
-
-
-def cache_folder() -> Path:
-    """The program's folder among the user's caches."""
-    try:
-        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "entropy-cli"
-    except RuntimeError as error:
-        raise StateError(
-            "there is no home folder to keep the state in. Give --state, or set XDG_CACHE_HOME."
-        ) from error
 
 
 def default_path(fingerprint: str) -> Path:

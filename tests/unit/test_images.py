@@ -56,7 +56,7 @@ def test_auto_falls_back_to_train_then_to_the_folder(tree):
 def test_missing_things_are_errors(tree):
     for data, split, words in (
         (tree / "nowhere", "auto", "no such folder"),
-        (tree / "val/4.JPEG", "auto", "not a folder"),
+        (tree / "val/4.JPEG", "auto", "not a tar"),
         (tree / "train", "val", "no val/ folder"),
         (tree / "train/a", "train", "no train/ folder"),
     ):

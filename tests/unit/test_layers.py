@@ -12,7 +12,7 @@ import entropy_cli
 ROOT = Path(entropy_cli.__file__).parent
 LAYERS = [
     {"errors"},
-    {"functional"},
+    {"files", "functional"},
     {"tokenizers", "data"},
     {"engine"},
     {"results"},

@@ -6,9 +6,9 @@ import math
 
 import pytest
 
+from entropy_cli import files
 from entropy_cli.errors import ResultError
 from entropy_cli.functional.quantity import UNDERSAMPLED, Estimate
-from entropy_cli.results import files
 from entropy_cli.results.notes import notes
 from entropy_cli.results.schema import from_dict, read_result
 from entropy_cli.results.tables import render

@@ -1,4 +1,4 @@
-"""Writing a file whole or not at all."""
+"""Files of the program's own: where they may be, and writing them whole or not at all."""
 
 import hashlib
 import os
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from entropy_cli.errors import ResultError
+from entropy_cli.errors import ResultError, StateError
 
 LEFTOVER = ".part"
 
@@ -48,6 +48,16 @@ def remove_leftovers(path: Path) -> None:
 def _prefix(path: Path) -> str:
     """Of temporary files for this path: short whatever its name, and nobody else's."""
     return f".entropy-cli-{hashlib.blake2b(os.fsencode(path.name), digest_size=6).hexdigest()}-"
+
+
+def cache_folder() -> Path:
+    """The program's folder among the user's caches."""
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "entropy-cli"
+    except RuntimeError as error:
+        raise StateError(
+            "there is no home folder to keep the state in. Give --state, or set XDG_CACHE_HOME."
+        ) from error
 
 
 def check_writable(path: Path, option: str) -> None:

@@ -1,0 +1,107 @@
+"""A list of images that stays small, however many there are."""
+
+import os
+from array import array
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, overload
+
+import numpy as np
+from torchvision.datasets.folder import IMG_EXTENSIONS
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is taken for an image: by its extension."""
+    return name.lower().endswith(IMG_EXTENSIONS)
+
+
+class ImageFile(NamedTuple):
+    """An image, in a folder or in a tar.
+
+    Attributes:
+        path: relative to the root, with / between folders.
+        size: in bytes.
+        tar: number of the tar that it is in; -1 in a folder.
+        offset: of its first byte in the tar; below 0 it can't be read, see `tar_file.UNREADABLE`.
+    """
+
+    path: str
+    size: int
+    tar: int = -1
+    offset: int = 0
+
+
+class ImageList(Sequence[ImageFile]):
+    """Images, each made when it is asked for from a few arrays.
+
+    A million Python objects cost hundreds of MB, and forked workers would copy them: counting references
+    writes to them.
+    """
+
+    def __init__(
+        self,
+        paths: bytes | bytearray,
+        ends_N: np.ndarray,
+        sizes_N: np.ndarray,
+        places: tuple[np.ndarray, np.ndarray] | None = None,
+    ) -> None:
+        """Keep what `of` collected.
+
+        Args:
+            paths: one after the other, as the file system has them.
+            ends_N: int64, where each path ends.
+            sizes_N: int64, bytes of each image.
+            places: of images in tars the number of the tar, int32, and the offset, int64.
+        """
+        self._paths, self._ends_N, self._sizes_N, self._places = bytes(paths), ends_N, sizes_N, places
+
+    @classmethod
+    def of(cls, files: Iterable[ImageFile]) -> "ImageList":
+        """Collect images; the iterable is read once."""
+        paths, ends, sizes = bytearray(), array("q"), array("q")
+        tars, offsets = array("i"), array("q")
+        for path, size, tar, offset in files:
+            paths += os.fsencode(path)
+            ends.append(len(paths))
+            sizes.append(size)
+            if tar >= 0:
+                tars.append(tar)
+                offsets.append(offset)
+        assert len(tars) in (0, len(ends)), "a list is of one folder or of tars"
+        places = (_integers(tars, np.int32), _integers(offsets, np.int64)) if tars else None
+        return cls(paths, _integers(ends, np.int64), _integers(sizes, np.int64), places)
+
+    def __len__(self) -> int:
+        """How many images."""
+        return len(self._ends_N)
+
+    @overload
+    def __getitem__(self, index: int) -> ImageFile: ...
+    @overload
+    def __getitem__(self, index: slice) -> "ImageList": ...
+    def __getitem__(self, index: int | slice) -> "ImageFile | ImageList":
+        """One image, or some as a list of their own."""
+        if isinstance(index, slice):
+            return self.take(np.arange(len(self))[index])
+        index = range(len(self))[index]  # counts from the end, or raises IndexError
+        path, size = os.fsdecode(self._path(index)), int(self._sizes_N[index])
+        if self._places is None:
+            return ImageFile(path, size)
+        tars_N, offsets_N = self._places
+        return ImageFile(path, size, int(tars_N[index]), int(offsets_N[index]))
+
+    def take(self, indices: np.ndarray) -> "ImageList":
+        """The images at some indices, in the order of these."""
+        paths, ends_N = bytearray(), np.empty(len(indices), np.int64)
+        for i, index in enumerate(indices):
+            paths += self._path(index)
+            ends_N[i] = len(paths)
+        places = self._places and (self._places[0][indices], self._places[1][indices])
+        return ImageList(paths, ends_N, self._sizes_N[indices], places)
+
+    def _path(self, index: int) -> bytes:
+        start = self._ends_N[index - 1] if index else 0
+        return self._paths[start : self._ends_N[index]]
+
+
+def _integers(values: "array[int]", dtype: type[np.signedinteger]) -> np.ndarray:
+    return np.frombuffer(values, dtype) if values else np.empty(0, dtype)
