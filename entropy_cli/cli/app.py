@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from entropy_cli import __version__
-from entropy_cli.cli import demo, estimate
+from entropy_cli.cli import demo, estimate, merge
 from entropy_cli.cli.options import STDERR
 from entropy_cli.errors import EntropyCliError
 
@@ -22,6 +22,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("estimate")(estimate.estimate)
+app.command("merge")(merge.merge)
 app.command("demo")(demo.demo)
 
 # The base of every error that typer itself raises for wrong usage.

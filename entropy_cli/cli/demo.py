@@ -26,7 +26,8 @@ def demo(
     Example: entropy-cli demo
     """
     from entropy_cli.files import cache_folder
-    from entropy_cli.pipeline import Request, estimate
+    from entropy_cli.pipeline.estimate import estimate
+    from entropy_cli.pipeline.request import Request
     from entropy_cli.results.tables import render
 
     folder = out or cache_folder() / "demo"

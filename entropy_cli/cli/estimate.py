@@ -1,5 +1,6 @@
 """`entropy-cli estimate`."""
 
+import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -7,11 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from entropy_cli.cli.options import (
+    MAX_FAILED,
     Checkpoint,
     Data,
+    exit_code,
     parse_count,
     parse_device,
     parse_patch_nums,
+    parse_shard,
     parse_temperatures,
     print_result,
     tqdm_bar,
@@ -19,9 +23,6 @@ from entropy_cli.cli.options import (
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Result
-
-MAX_FAILED = 0.01
-INCOMPLETE = 4  # exit code: done, but too many images could not be read
 
 
 def estimate(
@@ -62,12 +63,33 @@ def estimate(
         ),
     ] = None,
     device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0, ...")] = "auto",
+    precision: Annotated[
+        Literal["fp32", "tf32", "fp16", "bf16"] | None,
+        typer.Option(
+            help="Of the encoder; default fp32 on a CPU, fp16 on a GPU. What it costs in accuracy is "
+            "measured and shown."
+        ),
+    ] = None,
     batch_size: Annotated[
         str, typer.Option(metavar="N|auto", help="Images at once; never moves the number.")
     ] = "auto",
     workers: Annotated[
         str, typer.Option(metavar="N|auto", help="Processes that decode; 0 uses this one.")
     ] = "auto",
+    target_ci: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NATS",
+            help="Stop when the assignment entropy's 95 % intervals are at most so wide to each side.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N|slurm",
+            help="Only part I of N, from 0, for `merge`; slurm takes both from the job array.",
+        ),
+    ] = None,
     state: Annotated[
         Path | None,
         typer.Option(
@@ -111,11 +133,20 @@ def estimate(
         "batch_size": parse_count(batch_size, 1, "--batch-size"),
         "workers": parse_count(workers, 0, "--workers"),
     }
+    if target_ci is not None and not 0 < target_ci < math.inf:
+        raise typer.BadParameter(f"{target_ci}: expected a number above 0.", param_hint="--target-ci")
+    part = None if shard is None else parse_shard(shard, "--shard")
+    if part is not None and target_ci is not None:
+        raise typer.BadParameter(
+            "a shard can't know when all shards together are precise enough. Leave one of them out, or "
+            "run on several processes with torchrun.",
+            param_hint="--target-ci with --shard",
+        )
     grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
 
     from entropy_cli.files import check_different, check_writable
-    from entropy_cli.pipeline import Request
-    from entropy_cli.pipeline import estimate as run
+    from entropy_cli.pipeline.estimate import estimate as run
+    from entropy_cli.pipeline.request import Request
     from entropy_cli.results.tables import render
     from entropy_cli.tokenizers import FAMILIES
     from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -134,7 +165,7 @@ def estimate(
             result.write(output)
         print_result(result.to_json() if as_json else render(result, units))
 
-    result = run(
+    images = run(
         Request(
             data=data,
             checkpoint=ckpt,
@@ -143,6 +174,9 @@ def estimate(
             seed=seed,
             family=family,
             tokenizer=TokenizerSettings(image_size, grids, rule),
+            precision=precision,
+            target=target_ci,
+            shard=part,
             state=state,
             save_every_s=save_every,
             fail_at_first=on_error == "fail",
@@ -152,5 +186,4 @@ def estimate(
         tqdm_bar,
         deliver,
     )
-    tried = result.data.images_used + result.data.images_failed
-    return INCOMPLETE if result.data.images_failed > max_failed * tried else 0
+    return exit_code(images.used, images.failed, max_failed)

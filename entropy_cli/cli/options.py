@@ -10,6 +10,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+MAX_FAILED = 0.01  # share of unreadable images that is nothing to worry about
+INCOMPLETE = 4  # exit code: done, but too many images could not be read
 # Outside, float32 arithmetic on logits divided by a temperature leaves its range.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
 
@@ -61,6 +63,40 @@ def parse_count(text: str, least: int, option: str) -> int | None:
     return value
 
 
+def parse_shard(text: str, option: str) -> tuple[int, int]:
+    """(I, N), or the place of this task in a Slurm job array."""
+    if text == "slurm":
+        return _slurm_shard(option)
+    match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text, re.ASCII)
+    shard = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not shard[0] < shard[1]:
+        raise typer.BadParameter(
+            f"{text or 'nothing'}: expected I/N with 0 <= I < N, such as 0/8, or slurm.",
+            param_hint=option,
+        )
+    return shard
+
+
+def _slurm_shard(option: str) -> tuple[int, int]:
+    names = [f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT")]
+    given = [os.environ.get(name, "") for name in names]
+    if not all(value.isdigit() for value in given):
+        raise typer.BadParameter(
+            "slurm: this is no task of a Slurm job array, whose SLURM_ARRAY_TASK_ID, _MIN, _MAX, _STEP and "
+            "_COUNT are not all set. Give I/N.",
+            param_hint=option,
+        )
+    task, first, last, step, count = map(int, given)
+    index, left_over = divmod(task - first, max(1, step))
+    if left_over or (last - first) // max(1, step) + 1 != count or not 0 <= index < count:
+        raise typer.BadParameter(
+            f"slurm: task {task} of {count} from {first} to {last} in steps of {step} has no place in "
+            "an even array. Use --array=0-N, or give I/N.",
+            param_hint=option,
+        )
+    return index, count
+
+
 def parse_device(text: str, option: str) -> str:
     """auto, cpu, cuda or cuda:i."""
     if re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", text):
@@ -68,6 +104,11 @@ def parse_device(text: str, option: str) -> str:
     raise typer.BadParameter(
         f"{text or 'nothing'}: expected auto, cpu, cuda or cuda:0, cuda:1, ...", param_hint=option
     )
+
+
+def exit_code(used: int, failed: int, max_failed: float) -> int:
+    """Of a command that is done."""
+    return INCOMPLETE if failed > max_failed * (used + failed) else 0
 
 
 def let_go(stream: Any) -> None:  # noqa: ANN401 - a text stream, or None where the caller closed it

@@ -17,13 +17,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms.functional import pil_to_tensor
 
 from entropy_cli.data.images import ImageSet
+from entropy_cli.data.plan import BatchPlan
 from entropy_cli.data.tar_file import TarPicture
 from entropy_cli.errors import DatasetError
 
-BLOCK = 16  # images; the unit of shards, saves and resumption, see `plan`
 PARENT_GRACE_S = 30
 
 
@@ -32,7 +31,7 @@ class Batch:
     """Some images of one or several blocks.
 
     Attributes:
-        img_B3HW: uint8, the readable ones; B may be 0.
+        img_B3HW: uint8 in channels_last, the readable ones; B may be 0.
         group_B: jackknife group of each.
         names: relative path of each.
         failed: relative path and reason of the unreadable ones.
@@ -43,46 +42,7 @@ class Batch:
     group_B: Tensor
     names: list[str]
     failed: list[tuple[str, str]]
-    completes: list[int]
-
-
-@dataclass(frozen=True)
-class BatchPlan:
-    """Indices into the seeded order, and the blocks that this batch completes."""
-
-    indices: list[int]
-    completes: list[int]
-
-
-def plan(images: int, batch_size: int, blocks: Sequence[int]) -> list[BatchPlan]:
-    """Cut blocks into batches: parts of one block, or several whole blocks.
-
-    Which images share a batch must not depend on where a run was cut, so no batch crosses a block unless
-    it holds whole ones.
-
-    Args:
-        images: how many there are.
-        batch_size: the most images in a batch.
-        blocks: numbers of the blocks to read, in order.
-    """
-    if batch_size >= BLOCK:
-        whole = batch_size // BLOCK
-        groups = [blocks[i : i + whole] for i in range(0, len(blocks), whole)]
-        return [
-            BatchPlan([i for block in group for i in _block(block, images)], list(group))
-            for group in groups
-        ]
-    plans = []
-    for block in blocks:
-        indices = list(_block(block, images))
-        for i in range(0, len(indices), batch_size):
-            last = i + batch_size >= len(indices)
-            plans.append(BatchPlan(indices[i : i + batch_size], [block] if last else []))
-    return plans
-
-
-def _block(block: int, images: int) -> range:
-    return range(block * BLOCK, min((block + 1) * BLOCK, images))
+    completes: tuple[int, ...]
 
 
 def read_batches(
@@ -91,7 +51,6 @@ def read_batches(
     crop: Callable[[Image.Image], Image.Image],
     *,
     workers: int,
-    pin_memory: bool = False,
 ) -> Generator[Batch, None, None]:
     """Decode, crop and stack the planned batches, in order.
 
@@ -100,7 +59,6 @@ def read_batches(
         plans: the batches to make.
         crop: from an RGB picture to one of the tokenizer's size.
         workers: processes that decode; 0 decodes in this one.
-        pin_memory: page-locked memory, for copies to a GPU.
 
     Raises:
         DatasetError: a worker process died.
@@ -128,9 +86,8 @@ def read_batches(
         if item is None:
             return
         pictures, groups, names, failed, completes = item
-        img_B3HW = torch.from_numpy(pictures)
         yield Batch(
-            img_B3HW.pin_memory() if pin_memory else img_B3HW,
+            torch.from_numpy(pictures).permute(0, 3, 1, 2),
             torch.tensor(groups, dtype=torch.int64),
             names,
             failed,
@@ -140,7 +97,7 @@ def read_batches(
 
 # A batch on its way from a worker: an array, not a tensor, because tensors travel through shared memory,
 # of which a container may have next to none, and a worker that finds none hangs.
-_Packed = tuple[np.ndarray, list[int], list[str], list[tuple[str, str]], list[int]]
+_Packed = tuple[np.ndarray, list[int], list[str], list[tuple[str, str]], tuple[int, ...]]
 
 
 def _as_it_is(item: Any) -> Any:  # noqa: ANN401 - a _Packed, but torch types this for lists
@@ -163,16 +120,16 @@ class _Pictures(Dataset[_Packed]):
 
     def __getitem__(self, item: int) -> _Packed:
         pictures, groups, names, failed = [], [], [], []
-        for index in self.plans[item].indices:
+        for index in self.plans[item]:
             path = self.images.files[index].path
             picture = read_picture(self.images.picture(index), self.crop)
             if isinstance(picture, str):
                 failed.append((path, picture))
                 continue
-            pictures.append(picture.numpy())
+            pictures.append(picture.permute(1, 2, 0).numpy())
             groups.append(self.images.group(index))
             names.append(path)
-        stacked = np.stack(pictures) if pictures else np.empty((0, 3, 0, 0), np.uint8)
+        stacked = np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), np.uint8)
         return stacked, groups, names, failed, self.plans[item].completes
 
 
@@ -188,7 +145,8 @@ def read_picture(source: Path | TarPicture, crop: Callable[[Image.Image], Image.
             elif not stat.S_ISREG(source.stat().st_mode):
                 return "not an ordinary file"
             with Image.open(file) as picture:
-                return pil_to_tensor(crop(picture.convert("RGB"))).contiguous()
+                cropped = np.array(crop(picture.convert("RGB")))  # a copy, that torch may write to
+                return torch.from_numpy(cropped).permute(2, 0, 1)
     except DatasetError as error:
         return str(error)
     except MemoryError:
@@ -209,5 +167,6 @@ def _leave_signals_to_parent(_worker: int) -> None:
 
     A SIGTERM still ends a worker, after a while, if the parent does not.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PARENT_GRACE_S))

@@ -1,5 +1,6 @@
 """Standard errors by deleting one group of images at a time, groups of unequal size allowed."""
 
+import functools
 import math
 
 from torch import Tensor
@@ -30,6 +31,7 @@ def jackknife_variance(value: Tensor, deleted_G: Tensor, images_G: Tensor) -> Te
     return ((pseudo_G - jackknifed).square() / (h_G - 1)).mean(0)
 
 
+@functools.cache
 def t_quantile(degrees: int, central: float = 0.95) -> float:
     """Half-width of the central interval of Student's t, in standard errors.
 

@@ -58,11 +58,7 @@ def summarise(tally: Tally, temperature: int = 0) -> Summary:
     names = [*QUANTITIES, "usage"]
     S = len(tally.tokens_S)
     one_scale_SS = torch.eye(S, dtype=torch.float64)
-    weights = {
-        "token_weighted": tally.tokens_S.double() / tally.tokens_S.sum(),
-        "over_scales": torch.full((S,), 1 / S, dtype=torch.float64),
-        "last_scale": one_scale_SS[-1],
-    }
+    weights = _weights(tally.tokens_S)
     return Summary(
         scales=[{name: estimate(name, one_scale_SS[s]) for name in names} for s in range(S)],
         averages={of: {name: estimate(name, weights[of]) for name in names} for of in AVERAGES},
@@ -70,17 +66,42 @@ def summarise(tally: Tally, temperature: int = 0) -> Summary:
     )
 
 
-def token_weighted_entropy(tally: Tally, temperature: int = 0) -> tuple[float, float | None]:
-    """Assignment entropy averaged over tokens, and its 95 % half-width: cheap enough to watch."""
-    entropy_G = tally.entropy_GST[..., temperature].sum(1)
-    tokens_G = tally.images_G * tally.tokens_S.sum()
-    value = entropy_G.sum() / tokens_G.sum()
-    used = int((tally.images_G > 0).sum())
+def assignment_averages(
+    entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The assignment entropy's averages alone, cheap enough to watch.
+
+    Args:
+        entropy_GS: sums over tokens, in nats, float64.
+        images_G: images in each group; at least one image in all.
+        tokens_S: tokens of an image.
+
+    Returns:
+        The averages in the order of AVERAGES, and the half-widths of their 95 % intervals; None with
+        fewer than two groups of images.
+    """
+    weight_SA = torch.stack(list(_weights(tokens_S).values()), dim=1)
+
+    def averages(entropy_XS: Tensor, images_X: Tensor) -> Tensor:
+        return entropy_XS / (images_X[..., None] * tokens_S) @ weight_SA
+
+    value_A = averages(entropy_GS.sum(0), images_G.sum())
+    used = int((images_G > 0).sum())
     if used < 2:
-        return value.item(), None
-    deleted_G = (entropy_G.sum() - entropy_G) / (tokens_G.sum() - tokens_G)
-    variance = jackknife_variance(value, deleted_G, tally.images_G)
-    return value.item(), t_quantile(used - 1) * variance.sqrt().item()
+        return value_A, None
+    deleted_GA = averages(entropy_GS.sum(0) - entropy_GS, images_G.sum() - images_G)
+    return value_A, t_quantile(used - 1) * jackknife_variance(value_A, deleted_GA, images_G).sqrt()
+
+
+def _weights(tokens_S: Tensor) -> dict[str, Tensor]:
+    """Weight of each scale in each of AVERAGES."""
+    last_S = torch.zeros(len(tokens_S), dtype=torch.float64)
+    last_S[-1] = 1
+    return {
+        "token_weighted": tokens_S.double() / tokens_S.sum(),
+        "over_scales": torch.full_like(last_S, 1 / len(tokens_S)),
+        "last_scale": last_S,
+    }
 
 
 def spread_over_images(tally: Tally) -> list[float | None]:

@@ -5,10 +5,11 @@ softmax(-|z - e|^2 / T) at T = 2 s^2. That T is the fixed point of T = (2 / D) E
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from entropy_cli.errors import EntropyCliError
@@ -31,12 +32,19 @@ class TemperatureFit:
     ended: Literal["converged", "flat", "slow"]  # flat: q became nearly uniform; slow: MOST_STEPS
 
 
-def fit_temperature(z_batches: Sequence[Tensor], codebook: Codebook) -> TemperatureFit:
+def _alone(sums_4: Tensor) -> Tensor:
+    return sums_4
+
+
+def fit_temperature(
+    z_batches: Sequence[Tensor], codebook: Codebook, total: Callable[[Tensor], Tensor] = _alone
+) -> TemperatureFit:
     """Fit one scale's temperature to its latents by expectation-maximisation.
 
     Args:
         z_batches: latents (B, l, C), in as many batches as convenient.
         codebook: the codes of that scale.
+        total: adds up sums over the processes that share the latents; of one, as they are.
 
     Raises:
         EntropyCliError: every latent lies on a code, so that no temperature above zero is likelier.
@@ -47,14 +55,14 @@ def fit_temperature(z_batches: Sequence[Tensor], codebook: Codebook) -> Temperat
 
     def means(temperature: float) -> tuple[float, float, float]:
         """Mean distance to the nearest code, expected distance, and entropy."""
-        total, nearest, expected, entropy = 0, 0.0, 0.0, 0.0
+        sums_4 = torch.zeros(4, dtype=torch.float64)
         for z_BlC in z_batches:
             sums = assign(z_BlC, codebook, (temperature,))
-            total += z_BlC.shape[0] * z_BlC.shape[1]
-            nearest += sums.min_distance_B.sum().item()
-            expected += sums.distance_BT.sum().item()
-            entropy += sums.entropy_BT.sum().item()
-        return nearest / total, expected / total, entropy / total
+            parts = (sums.min_distance_B, sums.distance_BT, sums.entropy_BT)
+            sums_4[0] += z_BlC[..., 0].numel()
+            sums_4[1:] += torch.stack([part.sum() for part in parts]).cpu()
+        tokens, nearest, expected, entropy = total(sums_4).tolist()
+        return nearest / tokens, expected / tokens, entropy / tokens
 
     per_distance = 2 / codebook.degrees_of_freedom
     hard = per_distance * means(1.0)[0]

@@ -5,46 +5,39 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from entropy_cli import __version__
-from entropy_cli.data.images import GROUPS, ImageSet
 from entropy_cli.engine.progress import Progress
 from entropy_cli.errors import DatasetError
 from entropy_cli.functional.estimators import coverage
 from entropy_cli.functional.quantity import Estimate, perplexity
-from entropy_cli.functional.summary import Summary, summarise
+from entropy_cli.functional.summary import Summary, spread_over_images, summarise
+from entropy_cli.functional.tally import Tally
 from entropy_cli.results import schema
-from entropy_cli.results.state import settings_fingerprint
-from entropy_cli.tokenizers.base import TokenizerSpec
+from entropy_cli.results.about import About
+from entropy_cli.results.state import Saved, settings_fingerprint
 
 MOST_CODES_COUNTED = 65_536  # above, code_counts would make the file unwieldy
 
 
 def build_result(
-    spec: TokenizerSpec,
-    images: ImageSet,
-    progress: Progress,
-    settings: Mapping[str, Any],
-    *,
-    temperature_source: str,
-    provenance: dict[str, Any],
+    saved: Saved, *, target_reached: bool | None, provenance: dict[str, Any]
 ) -> schema.Result:
     """Estimate everything from what a run accumulated.
 
     Args:
-        spec: of the tokenizer.
-        images: what was read.
-        progress: with every block done.
-        settings: of the run, as in its state.
-        temperature_source: where the headline temperature is from, in words.
-        provenance: who, where, when and how fast.
+        saved: the run as in its state, with at least one image.
+        target_reached: whether an early stop found the estimate narrow enough, if one was asked for.
+        provenance: who, when and how fast.
 
     Raises:
         DatasetError: not one image could be read.
     """
+    progress, settings, about = saved.progress, saved.settings, saved.about
+    _check_some_read(saved)
     assert progress.tally is not None and progress.temperatures is not None
-    _check_some_read(images, progress)
     tally = progress.tally.to("cpu")
     given = settings["temperature"]
     temperatures: list[Any] = ["auto"] if given == "auto" else given
@@ -56,20 +49,20 @@ def build_result(
         tool_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         units="nats per token",
-        tokenizer=_tokenizer(spec, settings),
-        data=_data(images, progress, settings),
+        tokenizer=_tokenizer(about, settings),
+        data=_data(about, progress, settings),
         settings=schema.SettingsInfo(
             temperature=temperatures[0],
-            temperature_source=temperature_source,
-            image_size=spec.image_size,
-            preprocess=spec.crop.words,
+            temperature_source=_temperature_source(about, progress, settings),
+            image_size=settings["image_size"],
+            preprocess=settings["preprocess"],
             precision=settings["precision"],
-            seed=images.seed,
-            groups=GROUPS,
+            seed=settings["seed"],
+            groups=settings["groups"],
         ),
         scales=[
-            _scale(spec, s, progress.temperatures[s][0], headline, tally.counts_GSV[:, s].sum(0))
-            for s in range(len(spec.scales))
+            _scale(about, s, progress.temperatures[s][0], headline, tally.counts_GSV[:, s].sum(0))
+            for s in range(len(about.scales))
         ],
         average=schema.Averages(
             **{kind: schema.Estimates(**_all(of)) for kind, of in headline.averages.items()}
@@ -83,36 +76,60 @@ def build_result(
             "images": tally.images_G.tolist(),
             **{name: deleted_GS.tolist() for name, deleted_GS in headline.deleted.items()},
         },
-        precision_check=None,
-        target_reached=None,
-        provenance=provenance,
+        precision_check=progress.precision_check,
+        target_reached=target_reached,
+        provenance={**about.provenance, **_checks(about, progress, tally), **provenance},
     )
 
 
-def _check_some_read(images: ImageSet, progress: Progress) -> None:
-    if not progress.images:
-        path, reason = progress.failed[0]
+def _check_some_read(saved: Saved) -> None:
+    if not saved.progress.images:
+        path, reason = saved.progress.failed[0]
         raise DatasetError(
-            f"{images.source.name}: none of the {len(images.files)} images could be read; "
-            f"the first, {path}: {reason}. Check --data."
+            f"{saved.about.provenance['data']}: none of the {len(saved.progress.failed)} images could "
+            f"be read; the first, {path}: {reason}. Check --data."
         )
 
 
-def _tokenizer(spec: TokenizerSpec, settings: Mapping[str, Any]) -> schema.TokenizerInfo:
+def _temperature_source(about: About, progress: Progress, settings: Mapping[str, Any]) -> str:
+    if progress.pilot is None:
+        return "given with --temperature" if about.temperature_asked else about.temperature_default
+    fitted = f"maximum likelihood at each scale on the first {progress.pilot['images']} images"
+    if settings["rule"] == "cosine":
+        fitted += ", unit vectors having a dimension less"
+    return fitted if about.temperature_asked else f"{fitted}; {about.temperature_default}"
+
+
+def _checks(about: About, progress: Progress, tally: Tally) -> dict[str, Any]:
+    """What the sums say beside the result: other errors, and temperatures for all images."""
+    tokens_S = progress.images * tally.tokens_S
+    per_distance_S = 2 / torch.tensor(about.degrees_of_freedom).double()
+    nearest_S = per_distance_S * tally.min_distance_GS.sum(0) / tokens_S
+    implied_S = per_distance_S * tally.distance_GST[..., 0].sum(0) / tokens_S
+    return {
+        "failed_reasons": [reason for _, reason in progress.failed],
+        "temperature_fit": progress.pilot,
+        "assignment_entropy_se_over_images": spread_over_images(tally),
+        "temperature_if_hard": nearest_S.tolist(),
+        "temperature_implied": implied_S.tolist() if progress.pilot is not None else None,
+    }
+
+
+def _tokenizer(about: About, settings: Mapping[str, Any]) -> schema.TokenizerInfo:
     return schema.TokenizerInfo(
-        family=spec.family,
-        vocab_size=spec.vocab_size,
-        latent_dim=spec.latent_dim,
-        patch_nums=spec.patch_nums,
-        rule=spec.rule,
+        family=settings["family"],
+        vocab_size=about.vocab_size,
+        latent_dim=about.latent_dim,
+        patch_nums=[scale.patch_num for scale in about.scales],
+        rule=settings["rule"],
         checkpoint_sha256=settings["checkpoint_sha256"],
     )
 
 
-def _data(images: ImageSet, progress: Progress, settings: Mapping[str, Any]) -> schema.DataInfo:
+def _data(about: About, progress: Progress, settings: Mapping[str, Any]) -> schema.DataInfo:
     return schema.DataInfo(
-        split=images.split,
-        images_found=images.found,
+        split=about.split,
+        images_found=about.images_found,
         images_used=progress.images,
         images_failed=len(progress.failed),
         failed=[path for path, _ in progress.failed],
@@ -122,9 +139,9 @@ def _data(images: ImageSet, progress: Progress, settings: Mapping[str, Any]) -> 
 
 
 def _scale(
-    spec: TokenizerSpec, s: int, temperature: float, summary: Summary, count_V: Tensor
+    about: About, s: int, temperature: float, summary: Summary, count_V: Tensor
 ) -> schema.ScaleResult:
-    scale = spec.scales[s]
+    scale = about.scales[s]
     return schema.ScaleResult(
         scale=s,
         name=scale.name,

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +18,13 @@ from entropy_cli.errors import StateError
 from entropy_cli.files import cache_folder, remove_leftovers, write_atomically
 from entropy_cli.functional.quantity import HistoryPoint
 from entropy_cli.functional.tally import Tally
+from entropy_cli.results.about import About
 
 SCHEMA = "entropy-cli/state"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 HASHES = {
-    "checkpoint_sha256": "another checkpoint than this run's",
-    "images_fingerprint": "other images than this run's: other paths or sizes",
+    "checkpoint_sha256": "another checkpoint than {whose}'s",
+    "images_fingerprint": "other images than {whose}'s: other paths or sizes",
 }
 
 
@@ -32,40 +33,54 @@ def settings_fingerprint(settings: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
 
 
-def default_path(fingerprint: str) -> Path:
+def default_path(fingerprint: str, shard: tuple[int, int] | None) -> Path:
     """Where the state of a run lives when the user names no file."""
-    return cache_folder() / f"{fingerprint[:32]}.safetensors"
+    part = f"-{shard[0]}-of-{shard[1]}" if shard else ""
+    return cache_folder() / f"{fingerprint[:32]}{part}.safetensors"
 
 
-def save(path: Path, progress: Progress, settings: Mapping[str, Any]) -> None:
-    """Write the state, replacing what was there only when it is complete.
+@dataclass(frozen=True)
+class Saved:
+    """A state as it lies in its file.
 
-    Args:
-        path: the file.
-        progress: what to save.
+    Attributes:
         settings: everything that must be the same for another run to go on from it.
+        shard: (I, N) if it is of a part of the images.
     """
+
+    progress: Progress
+    settings: dict[str, Any]
+    about: About
+    shard: tuple[int, int] | None
+
+
+def save(path: Path, saved: Saved) -> None:
+    """Write the state, replacing what was there only when it is complete."""
+    progress = saved.progress
     tensors = {"blocks_done": progress.blocks_done}
     if progress.tally is not None:
         tensors |= {f"tally.{name}": t for name, t in progress.tally.to("cpu").tensors().items()}
     meta = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
-        "settings": settings,
+        "settings": saved.settings,
+        "about": saved.about.to_json(),
+        "shard": saved.shard,
         "temperatures": progress.temperatures,
         "failed": progress.failed,
         "history": [asdict(entry) for entry in progress.history],
         "pilot": progress.pilot,
+        "precision_check": progress.precision_check,
     }
     metadata = {"entropy-cli": json.dumps(meta, allow_nan=False)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
 
 
-def load(path: Path, settings: Mapping[str, Any]) -> Progress:
-    """Read a state that a run with these settings may go on from.
+def load(path: Path) -> Saved:
+    """Read a state.
 
     Raises:
-        StateError: the file is damaged, of a newer version, or of other settings.
+        StateError: the file is damaged, or of a newer version.
     """
     try:
         with safe_open(path, framework="pt") as file:
@@ -83,29 +98,35 @@ def load(path: Path, settings: Mapping[str, Any]) -> Progress:
             f"{SCHEMA_VERSION}. Use the version that wrote it, or another --state."
         )
     try:
-        check_same(path, meta["settings"], settings)
         sums = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("tally.")}
-        return Progress(
+        tally = Tally(**sums) if sums else None
+        progress = Progress(
             blocks_done=tensors["blocks_done"],
+            images=0 if tally is None else int(tally.images_G.sum()),
             temperatures=meta["temperatures"],
-            tally=Tally(**sums) if sums else None,
+            tally=tally,
             failed=[(name, reason) for name, reason in meta["failed"]],
             history=[HistoryPoint(**entry) for entry in meta["history"]],
             pilot=meta["pilot"],
+            precision_check=meta["precision_check"],
         )
+        shard = None if meta["shard"] is None else (int(meta["shard"][0]), int(meta["shard"][1]))
+        return Saved(progress, dict(meta["settings"]), About.from_json(meta["about"]), shard)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"{path}: a damaged state. Remove it, or give another --state.") from error
 
 
-def check_same(path: Path, got: Mapping[str, Any], expected: Mapping[str, Any]) -> None:
+def check_same(
+    path: Path, got: Mapping[str, Any], expected: Mapping[str, Any], whose: str = "this run"
+) -> None:
     """Raise StateError naming the first setting of a saved state that differs."""
     expected = json.loads(json.dumps(expected))
     # Hashes last: they differ with anything else, and say less.
     for name in sorted({*got, *expected}, key=lambda name: (name in HASHES, name)):
         if got.get(name) != expected.get(name):
-            what = HASHES.get(name) or (
-                f"{name} {_short(got.get(name))}, but this run has {_short(expected.get(name))}"
-            )
+            what = f"{name} {_short(got.get(name))}, but {whose} has {_short(expected.get(name))}"
+            if name in HASHES:
+                what = HASHES[name].format(whose=whose)
             raise StateError(
                 f"{path}: was saved with {what}. Use the same settings, or another --state."
             )

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from textwrap import wrap
+from typing import Any
 
 from entropy_cli.functional.quantity import Estimate
 from entropy_cli.results.notes import notes
@@ -133,11 +134,21 @@ def _provenance(result: Result) -> dict[str, str]:
         "checkpoint": f"{made['checkpoint']} (sha256 {tokenizer.checkpoint_sha256[:16]}...)",
         "temperature": f"{_number(settings.temperature)}: {settings.temperature_source}"
         + _hard_fit(result),
-        "computed": f"on {made['device']} in {settings.precision}, {made['seconds']:.1f} s, "
-        f"{made['images_per_s'] or 0:.1f} images/s"
-        + (f", {made['images_resumed']} images from before" if made["images_resumed"] else ""),
+        "computed": f"in {settings.precision}, " + _machine(made),
         "errors": f"delete-a-group jackknife over {groups} groups of images, Student's t",
     }
+
+
+def _machine(made: dict[str, Any]) -> str:
+    """How and how fast a result was made."""
+    if "states" in made:
+        return f"by adding {len(made['states'])} states"
+    processes = f"{made['processes']} processes " if made["processes"] > 1 else ""
+    before = f", {made['images_resumed']} images from before" if made["images_resumed"] else ""
+    return (
+        f"{processes}on {made['device']}, {made['seconds']:.1f} s, {made['images_per_s']:.1f} images/s"
+        + before
+    )
 
 
 def _number(value: float | str) -> str:

@@ -141,7 +141,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """From pictures in [-1, 1] to a grid `downsampling` times smaller, in the precision of its weights."""
+    """From pictures in [-1, 1] to a grid `downsampling` times smaller, in its weights' precision."""
 
     def __init__(self, shapes: Shapes, name: str = "encoder") -> None:
         super().__init__()

@@ -1,0 +1,117 @@
+"""Which images are read together, in which order, and by whom. Pure: numbers in, numbers out."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+BLOCK = 16  # images; the unit of shards, ranks, saves and resumption
+# Numbers of blocks after which the estimate is looked at: doubling at first, then after so many blocks
+# or so large a share of those done, whichever is more.
+CHECK_BLOCKS = 32
+CHECK_SHARE = 0.02
+
+
+@dataclass(frozen=True)
+class BatchPlan:
+    """Some images of the seeded order, and the blocks of which this batch is the last part."""
+
+    spans: tuple[range, ...]
+    completes: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """How many images."""
+        return sum(map(len, self.spans))
+
+    def __iter__(self) -> Iterator[int]:
+        """Their places in the seeded order."""
+        return chain.from_iterable(self.spans)
+
+
+@dataclass(frozen=True)
+class Leg:
+    """The way to the next look at the estimate.
+
+    Attributes:
+        plans: this process's batches.
+        rounds: most units that any process has in it; a unit is one or several whole blocks.
+    """
+
+    plans: list[BatchPlan]
+    rounds: int
+
+
+def number_of_blocks(images: int) -> int:
+    """Blocks that hold so many images; the last may not be full."""
+    return -(-images // BLOCK)
+
+
+def plan_batches(images: int, batch_size: int, blocks: Sequence[int]) -> list[BatchPlan]:
+    """Cut blocks into batches: parts of one block, or several whole blocks.
+
+    Which images share a batch must not depend on where a run was cut, so no batch crosses a block unless
+    it holds whole ones.
+
+    Args:
+        images: how many there are.
+        batch_size: the most images in a batch.
+        blocks: numbers of the blocks to read, in order.
+    """
+    if batch_size >= BLOCK:
+        whole = _blocks_at_once(batch_size)
+        groups = [blocks[i : i + whole] for i in range(0, len(blocks), whole)]
+        return [BatchPlan(tuple(_block(b, images) for b in group), tuple(group)) for group in groups]
+    plans = []
+    for block in blocks:
+        span = _block(block, images)
+        for start in range(span.start, span.stop, batch_size):
+            stop = min(start + batch_size, span.stop)
+            plans.append(BatchPlan((range(start, stop),), (block,) if stop == span.stop else ()))
+    return plans
+
+
+def plan_legs(
+    images: int, batch_size: int, blocks: Sequence[int], done: Sequence[bool], rank: int, ranks: int
+) -> list[Leg]:
+    """Cut a run into legs, and each leg into the shares of the processes that work on it.
+
+    Where legs end depends on the blocks alone, so that every run looks at the same numbers of images.
+
+    Args:
+        images: how many there are.
+        batch_size: the most images in a batch.
+        blocks: the run's, in order, done or not.
+        done: for every block of the images, whether it is done already.
+        rank: which of the processes this one is.
+        ranks: how many processes share the blocks.
+    """
+    legs, start = [], 0
+    for end in check_points(len(blocks)):
+        todo = [block for block in blocks[start:end] if not done[block]]
+        plans = plan_batches(images, batch_size, todo[rank::ranks])
+        most = -(-len(todo) // ranks)
+        legs.append(Leg(plans, -(-most // _blocks_at_once(batch_size))))
+        start = end
+    return legs
+
+
+def check_points(blocks: int) -> list[int]:
+    """Numbers of blocks after which to look at the estimate, up to all of them."""
+    points, at = [], 1
+    while at < blocks:
+        points.append(at)
+        at += min(at, max(CHECK_BLOCKS, int(CHECK_SHARE * at)))
+    return [*points, blocks] if blocks else []
+
+
+def shard_blocks(blocks: int, shard: tuple[int, int] | None) -> range:
+    """The blocks of shard I of N: every N-th from the I-th, so that any shard is a fair sample."""
+    start, step = shard or (0, 1)
+    return range(start, blocks, step)
+
+
+def _blocks_at_once(batch_size: int) -> int:
+    return max(1, batch_size // BLOCK)
+
+
+def _block(block: int, images: int) -> range:
+    return range(block * BLOCK, min((block + 1) * BLOCK, images))

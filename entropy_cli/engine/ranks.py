@@ -1,0 +1,129 @@
+"""The processes of one run, when torchrun started several: what they tell each other."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from entropy_cli.errors import EntropyCliError
+from entropy_cli.functional.tally import Tally
+
+TIMEOUT = timedelta(minutes=10)  # how long a process that is alive may keep the others waiting
+Value = TypeVar("Value")
+
+
+class RankLost(EntropyCliError):  # noqa: N818 - an event; the base says that it is an error
+    """Another process of the run is gone: nothing can be agreed on any more."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run; alone unless torchrun started several.
+
+    Every method that has to do with the others must be called by all of them, in the same order. What
+    travels is on the CPU: a tally is small, and comes together only when it is saved.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1  # processes on this machine
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and reports."""
+        return self.rank == 0
+
+    def total(self, numbers: Sequence[int]) -> list[int]:
+        """Sums over the processes."""
+        if self.world == 1:
+            return list(numbers)
+        sums = torch.tensor(list(numbers), dtype=torch.int64)
+        with _others():
+            dist.all_reduce(sums)
+        return sums.tolist()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over the processes, on the tensor's device."""
+        if self.world == 1:
+            return tensor
+        total = tensor.cpu().clone()
+        with _others():
+            dist.all_reduce(total)
+        return total.to(tensor.device)
+
+    def tally(self, tally: Tally) -> Tally:
+        """Tally of the images of all processes, on the CPU; only the first process may use it."""
+        tally = tally.to("cpu")
+        if self.world == 1:
+            return tally
+        sums = {name: tensor.clone() for name, tensor in tally.tensors().items()}
+        with _others():
+            for name, tensor in sums.items():
+                if name != "tokens_S":
+                    dist.reduce(tensor, 0)
+        return Tally(**sums)
+
+    def gather(self, value: Value) -> list[Value]:
+        """The value of every process."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        with _others():
+            dist.all_gather_object(values, value)
+        return values
+
+    def share(self, value: Value) -> Value:
+        """The first process's value."""
+        values: list[Any] = [value]
+        if self.world > 1:
+            with _others():
+                dist.broadcast_object_list(values, 0)
+        return values[0]
+
+    def agree(self, value: Value | EntropyCliError) -> Value:
+        """The first process's value, or its error for all."""
+        value = self.share(value)
+        if isinstance(value, EntropyCliError):
+            raise value
+        return value
+
+
+@contextmanager
+def join() -> Iterator[Ranks]:
+    """Meet the other processes, if torchrun started this one."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 or not dist.is_torchelastic_launched():
+        yield Ranks()
+        return
+    try:
+        dist.init_process_group("gloo", timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        _lost(error)
+    try:
+        local = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        yield Ranks(dist.get_rank(), world, *local)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _others() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        _lost(error)
+
+
+def _lost(error: Exception) -> NoReturn:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise RankLost(
+        "another process of this run has ended or does not answer; its own last line says why "
+        f"({reason[:120]}). What was saved last is intact: the same command goes on from there."
+    ) from error

@@ -1,0 +1,1 @@
+"""What a command asks for, from the request to the result, without options and streams."""

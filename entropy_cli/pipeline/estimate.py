@@ -1,0 +1,111 @@
+"""The main job from a request to a result: what `estimate` and `demo` both run."""
+
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+from entropy_cli.data.plan import number_of_blocks
+from entropy_cli.engine.progress import Progress
+from entropy_cli.engine.ranks import join
+from entropy_cli.engine.runtime import Signals
+from entropy_cli.errors import DatasetError, EntropyCliError, StateError
+from entropy_cli.pipeline.job import Job, prepare
+from entropy_cli.pipeline.request import Bars, Request, no_bars
+from entropy_cli.pipeline.run import Run
+from entropy_cli.results import state
+from entropy_cli.results.build import build_result
+from entropy_cli.results.schema import Result
+
+logger = logging.getLogger(__name__)
+
+
+class Counts(NamedTuple):
+    """How many images a run could read, and how many not."""
+
+    used: int
+    failed: int
+
+
+def estimate(request: Request, bars: Bars, deliver: Callable[[Result], object]) -> Counts:
+    """Estimate, or go on with an estimate that was interrupted.
+
+    Args:
+        request: what and how.
+        bars: makes progress bars.
+        deliver: is given the result before the saved state is removed, in the first process only; not
+            called for a shard without a single readable image.
+
+    Raises:
+        EntropyCliError: anything the user can mend; what was computed is saved.
+    """
+    with Signals() as signals, join() as ranks, contextlib.ExitStack() as stack:
+        bars = bars if ranks.first else no_bars
+        job = prepare(request, bars, ranks)
+        path = request.state or state.default_path(
+            state.settings_fingerprint(job.settings), request.shard
+        )
+        run = Run(job, _resume(path, job, stack), path, bars, signals)
+        run.accumulate()
+        counts = ranks.share(Counts(run.together.images, len(run.together.failed)))
+        if ranks.first:
+            _finish(run, deliver)
+        return counts
+
+
+def _resume(path: Path, job: Job, stack: contextlib.ExitStack) -> Progress:
+    """The progress saved by an earlier run of the same settings, or a fresh one; the first locks it.
+
+    The other processes get all of it but the sums.
+    """
+    progress: Progress | EntropyCliError | None = None
+    if job.ranks.first:
+        try:
+            stack.enter_context(state.locked(path))
+            progress = _load(path, job)
+        except EntropyCliError as error:
+            progress = error
+    shared = replace(progress, tally=None) if isinstance(progress, Progress) else progress
+    without_sums = job.ranks.agree(shared)
+    if isinstance(progress, Progress):
+        return progress
+    assert without_sums is not None
+    return replace(without_sums, images=0, failed=[])
+
+
+def _load(path: Path, job: Job) -> Progress:
+    images = len(job.images.files)
+    if not path.exists():
+        return Progress.start(number_of_blocks(images))
+    saved = state.load(path)
+    state.check_same(path, saved.settings, job.settings)
+    if saved.shard != job.request.shard:
+        was, now = (f"shard {s[0]}/{s[1]}" if s else "all" for s in (saved.shard, job.request.shard))
+        raise StateError(
+            f"{path}: was saved for {was} of the images, this run is for {now}. Give another --state."
+        )
+    progress = saved.progress
+    if progress.failed and job.request.fail_at_first:
+        name, reason = progress.failed[0]
+        raise DatasetError(f"{name}: could not be read: {reason}. Stopped by --on-error fail.")
+    logger.info("going on from %d of %d images, saved in %s", progress.images, images, path)
+    return progress
+
+
+def _finish(run: Run, deliver: Callable[[Result], object]) -> None:
+    """Deliver the result, and keep the state only if somebody may want it."""
+    request, shard = run.job.request, run.job.request.shard
+    if shard is None or run.together.images:
+        saved, provenance = run.job.saved(run.together), {"command": request.command, **run.machine}
+        deliver(build_result(saved, target_reached=run.reached, provenance=provenance))
+    else:
+        logger.warning(
+            "shard %d/%d has no image that could be read: no result, a state without sums for the merge",
+            *shard,
+        )
+    if request.state is None and shard is None:
+        run.path.unlink(missing_ok=True)
+    elif request.state is None:
+        logger.info("the shard's state, for entropy-cli merge: %s", run.path)

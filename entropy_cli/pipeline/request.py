@@ -1,0 +1,83 @@
+"""What can be asked for, and how progress is shown."""
+
+import contextlib
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from entropy_cli.engine.estimate import SAVE_EVERY_S
+from entropy_cli.tokenizers.precision import Precision
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+
+class Bar(Protocol):
+    """The part of a tqdm bar that is used."""
+
+    def update(self, n: int) -> object:
+        """Go on by n."""
+        ...
+
+    def set_description(self, words: str) -> object:
+        """Say what is going on."""
+        ...
+
+
+class Bars(Protocol):
+    """Makes a progress bar; `total` None if unknown, `initial` if part is done."""
+
+    def __call__(
+        self, words: str, total: int | None, unit: str, initial: int = 0
+    ) -> contextlib.AbstractContextManager[Bar]:
+        """Make one."""
+        ...
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to estimate and how; None where the program chooses.
+
+    Attributes:
+        data: folder of images, or tars of one.
+        checkpoint: file of the tokenizer.
+        temperatures: "auto", or divisors of the squared distance, the headline first.
+        precision: of the encoder.
+        target: half-width in nats at which to stop before all images are read.
+        shard: (I, N): only the I-th of N parts of the images.
+        state: where the state is kept; None keeps it in the cache folder until the run ends well.
+    """
+
+    data: Path
+    checkpoint: Path
+    split: str = "auto"
+    limit: int | None = None
+    seed: int = 0
+    family: str = "auto"
+    tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
+    temperatures: tuple[float, ...] | Literal["auto"] | None = None
+    precision: Precision | None = None
+    target: float | None = None
+    shard: tuple[int, int] | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    state: Path | None = None
+    save_every_s: float = SAVE_EVERY_S
+    fail_at_first: bool = False
+    command: str = ""
+
+
+class _Silent:
+    """A bar that nobody sees."""
+
+    def update(self, n: int) -> None:
+        """Nothing."""
+
+    def set_description(self, words: str) -> None:
+        """Nothing."""
+
+
+def no_bars(
+    words: str, total: int | None, unit: str, initial: int = 0
+) -> contextlib.AbstractContextManager[Bar]:
+    """For processes that do not report."""
+    return contextlib.nullcontext(_Silent())

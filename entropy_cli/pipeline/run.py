@@ -1,0 +1,208 @@
+"""One process's part of the work of a run."""
+
+import contextlib
+import logging
+import platform
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from importlib.metadata import version
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+from entropy_cli.data.images import GROUPS
+from entropy_cli.data.loader import Batch, read_batches
+from entropy_cli.data.plan import (
+    BLOCK,
+    BatchPlan,
+    Leg,
+    number_of_blocks,
+    plan_batches,
+    plan_legs,
+)
+from entropy_cli.engine.estimate import Estimation
+from entropy_cli.engine.feed import feed
+from entropy_cli.engine.pilot import (
+    PILOT_BLOCKS,
+    PRECISION_BLOCKS,
+    compare_precision,
+    fit_temperatures,
+)
+from entropy_cli.engine.progress import Progress
+from entropy_cli.engine.runtime import (
+    Signals,
+    choose_batch_size,
+    choose_workers,
+    device_name,
+    keep_freed_memory,
+)
+from entropy_cli.engine.units import Unit, Worker
+from entropy_cli.errors import DatasetError
+from entropy_cli.functional.tally import Tally
+from entropy_cli.pipeline.job import Job
+from entropy_cli.pipeline.request import Bars
+from entropy_cli.results import state
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """Reads what is still to be read into the progress.
+
+    Attributes:
+        together: the progress of all processes, in the first of them, when the work is done.
+        reached: whether the target was reached; None without one.
+        machine: how and how fast it went, for the record.
+    """
+
+    def __init__(self, job: Job, progress: Progress, path: Path, bars: Bars, signals: Signals) -> None:
+        self.job, self.progress, self.path, self.bars, self.signals = job, progress, path, bars, signals
+        self.together = progress
+        self.reached: bool | None = None
+        self.machine: dict[str, Any] = {}
+        self.images = len(job.images.files)
+        size = job.loaded.tokenizer.spec.image_size
+        batch_size = job.request.batch_size or choose_batch_size(job.device, size)
+        self.batch_size = min(batch_size, BLOCK * number_of_blocks(self.images))
+        workers = job.request.workers
+        self.workers = choose_workers(job.device, job.ranks.local_world) if workers is None else workers
+
+    def accumulate(self) -> None:
+        """Do the work."""
+        before, start = self.progress.images, time.monotonic()
+        if self.job.blocks:
+            reached = self._read()
+            self.reached = None if self.job.request.target is None else reached
+        else:
+            self._save(self.progress)
+        seconds = time.monotonic() - start
+        self.machine = {
+            "device": device_name(self.job.device),
+            "processes": self.job.ranks.world,
+            "batch_size": self.batch_size,
+            "workers": self.workers,
+            "seconds": round(seconds, 3),
+            "images_per_s": round((self.together.images - before) / seconds, 3),
+            "images_resumed": before,
+            "python": platform.python_version(),
+            **{name: version(name) for name in ("torch", "torchvision", "pillow")},
+        }
+
+    def _read(self) -> bool:
+        job, progress, ranks = self.job, self.progress, self.job.ranks
+        if job.device.type == "cpu":
+            keep_freed_memory()
+        tokenizer = job.loaded.tokenizer.to(job.device, job.settings["precision"])
+        worker = Worker(tokenizer, job.device, self.batch_size)
+        legs = self._legs(job.blocks, progress.blocks_done.tolist())
+        plans = [plan for leg in legs for plan in leg.plans]
+        every, target = job.request.save_every_s, job.request.target
+        loop = Estimation(worker, progress, ranks, self.signals, self._save, every, target)
+        with contextlib.ExitStack() as stack:
+            bar = stack.enter_context(self.bars("", *self._expected(plans)))
+            worker.advance = bar.update
+            units = self._units(worker, plans, stack)
+            if progress.temperatures is None:
+                units = self._temperatures(worker, legs, units, bar.set_description)
+            if progress.tally is None:
+                progress.tally = self._zeros()
+            progress.tally = progress.tally.to(job.device)
+            if job.settings["precision"] != "fp32" and progress.precision_check is None:
+                bar.set_description("measuring what the precision costs")
+                check = self._precision_check(worker) if ranks.first else None
+                progress.precision_check = ranks.share(check)
+                bar.set_description("")
+            return loop.run(units, legs)
+
+    def _legs(self, blocks: Sequence[int], done: Sequence[bool]) -> list[Leg]:
+        ranks = self.job.ranks
+        return plan_legs(self.images, self.batch_size, blocks, done, ranks.rank, ranks.world)
+
+    def _expected(self, plans: Sequence[BatchPlan]) -> tuple[int, str, int]:
+        """For the bar: images in all, their unit, and how many are done."""
+        todo = sum(map(len, plans))
+        if self.job.ranks.world > 1:
+            return todo, "img", 0
+        blocks = plan_batches(self.images, BLOCK, self.job.blocks)
+        total = sum(map(len, blocks))
+        return total, "img", total - todo
+
+    def _units(
+        self, worker: Worker, plans: Sequence[BatchPlan], stack: contextlib.ExitStack
+    ) -> Iterator[Unit]:
+        """The plans' pictures, read and encoded as they are asked for."""
+        batches = stack.enter_context(contextlib.closing(self._batches(plans)))
+        return worker.encode(batches)
+
+    def _batches(self, plans: Sequence[BatchPlan]) -> Generator[Batch, None, None]:
+        if not plans:
+            return
+        crop = self.job.loaded.tokenizer.spec.crop.apply
+        read = read_batches(self.job.images, plans, crop, workers=self.workers)
+        with contextlib.closing(feed(read, self.job.device)) as batches:
+            for batch in batches:
+                for path, reason in batch.failed:
+                    if self.job.request.fail_at_first:
+                        raise DatasetError(
+                            f"{path}: can't be read: {reason}. Stopped by --on-error fail."
+                        )
+                    logger.warning("unreadable: %s: %s", path, reason)
+                yield batch
+
+    def _temperatures(
+        self,
+        worker: Worker,
+        legs: Sequence[Leg],
+        units: Iterator[Unit],
+        stage: Callable[[str], object],
+    ) -> Iterator[Unit]:
+        """Set the temperatures; those fitted are on the first images, which need no encoding again."""
+        given, progress = self.job.settings["temperature"], self.progress
+        if given != "auto":
+            progress.temperatures = [given for _ in self.job.about.scales]
+            return units
+        stage("pilot for the temperature")
+        pilot = range(min(PILOT_BLOCKS, len(progress.blocks_done)))
+        with contextlib.ExitStack() as stack:
+            if self.job.request.shard is None:  # the pilot's are the first of the legs
+                plans = [p for leg in legs for p in leg.plans if p.completes and _within(p, pilot)]
+                first: Iterator[Unit] = islice(units, len(plans))
+            else:
+                plans = [p for leg in self._legs(pilot, [False] * len(pilot)) for p in leg.plans]
+                other = Worker(worker.tokenizer, worker.device, worker.batch_size)
+                first = self._units(other, plans, stack)
+            fitted, progress.pilot, kept = fit_temperatures(worker, first, self.job.ranks, stage)
+        progress.temperatures = fitted
+        return chain(kept, units) if self.job.request.shard is None else units
+
+    def _precision_check(self, worker: Worker) -> dict[str, object]:
+        exact = self.job.loaded.tokenizer.to(self.job.device, "fp32")
+        rounded, reference = (
+            Worker(tokenizer, self.job.device, self.batch_size)
+            for tokenizer in (worker.tokenizer, exact)
+        )
+        blocks = range(min(PRECISION_BLOCKS, len(self.progress.blocks_done)))
+        plans = plan_batches(self.images, min(BLOCK, self.batch_size), blocks)
+        assert self.progress.temperatures is not None
+        with contextlib.closing(self._batches(plans)) as batches:
+            return compare_precision(rounded, reference, batches, self.progress.temperatures)
+
+    def _zeros(self) -> Tally:
+        about = self.job.about
+        assert self.progress.temperatures is not None
+        return Tally.zeros(
+            GROUPS,
+            [scale.tokens for scale in about.scales],
+            len(self.progress.temperatures[0]),
+            about.vocab_size,
+        )
+
+    def _save(self, together: Progress) -> None:
+        """Save what is worth it: of images that could not be read, none is left out for good."""
+        self.together = together
+        if together.images or together.pilot or self.job.request.shard is not None:
+            state.save(self.path, self.job.saved(together))
+
+
+def _within(plan: BatchPlan, blocks: range) -> bool:
+    return all(span.start < blocks.stop * BLOCK for span in plan.spans)

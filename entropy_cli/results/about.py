@@ -1,0 +1,59 @@
+"""What a result tells of a run beside its numbers, kept in the state: merging needs no checkpoint."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from entropy_cli.data.images import ImageSet
+from entropy_cli.tokenizers.base import Scale, Tokenizer
+
+
+@dataclass(frozen=True)
+class About:
+    """A run's tokenizer and images.
+
+    Attributes:
+        degrees_of_freedom: of the codebook of each scale.
+        temperature_asked: whether the temperature was given, not the family's default.
+        temperature_default: where the family's default is from.
+        split: of the images.
+        images_found: how many there are, of which a limit may have left some out.
+        provenance: where checkpoint and images are, and what there is to note.
+    """
+
+    vocab_size: int
+    latent_dim: int
+    scales: list[Scale]
+    degrees_of_freedom: list[int]
+    temperature_asked: bool
+    temperature_default: str
+    split: str
+    images_found: int
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls, tokenizer: Tokenizer, images: ImageSet, *, asked: bool, provenance: dict[str, Any]
+    ) -> "About":
+        """Of a run that is about to start."""
+        spec = tokenizer.spec
+        scales = range(len(spec.scales))
+        return cls(
+            vocab_size=spec.vocab_size,
+            latent_dim=spec.latent_dim,
+            scales=list(spec.scales),
+            degrees_of_freedom=[tokenizer.codebook(s).degrees_of_freedom for s in scales],
+            temperature_asked=asked,
+            temperature_default=spec.temperature_source,
+            split=images.split,
+            images_found=images.found,
+            provenance=provenance,
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "About":
+        """From what `to_json` gave."""
+        return cls(**{**content, "scales": [Scale(**scale) for scale in content["scales"]]})
