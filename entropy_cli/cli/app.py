@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from entropy_cli import __version__
-from entropy_cli.cli import demo, estimate
+from entropy_cli.cli import demo, estimate, slurm
 from entropy_cli.cli.options import STDERR
 from entropy_cli.errors import EntropyCliError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("estimate")(estimate.estimate)
 app.command("demo")(demo.demo)
+app.command("slurm")(slurm.slurm)
 
 # The base of every error that typer itself raises for wrong usage.
 UsageError: type[Exception] = next(
