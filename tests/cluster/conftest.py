@@ -1,4 +1,8 @@
-"""A real Slurm on this machine for a few tests: one node, two partitions, all in a temporary folder."""
+"""A real Slurm on this machine for a few tests: one node, two partitions.
+
+Everything is in a temporary folder, munge's key and socket too: a Slurm that the machine has of its own
+is left alone, and nothing stays when the daemons end.
+"""
 
 import contextlib
 import os
@@ -13,16 +17,18 @@ from pathlib import Path
 import pytest
 
 DAEMONS = ("munged", "slurmctld", "slurmd")
+PATH = f"{os.environ['PATH']}:/usr/sbin"
 # cred_expire is also how long a requeued job waits for its next turn: two minutes, were it left out.
 CONFIG = """
 ClusterName=test
-SlurmctldHost={host}(127.0.0.1)
+SlurmctldHost=localhost(127.0.0.1)
 SlurmctldPort={controller_port}
 SlurmdPort={node_port}
 AuthType=auth/munge
 AuthInfo=socket={folder}/munge.socket,cred_expire=5
 SlurmUser=root
 SlurmdUser=root
+SlurmdParameters=config_overrides
 StateSaveLocation={folder}/state
 SlurmdSpoolDir={folder}/spool
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -41,9 +47,9 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
 KillWait=20
-NodeName={host} NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
-PartitionName=low Nodes={host} Default=YES PriorityTier=1 State=UP
-PartitionName=high Nodes={host} PriorityTier=10 State=UP
+NodeName=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
+PartitionName=low Nodes=localhost Default=YES PriorityTier=1 State=UP
+PartitionName=high Nodes=localhost PriorityTier=10 State=UP
 """
 
 
@@ -63,8 +69,7 @@ class Cluster:
 
     def __init__(self, folder):
         self.folder = folder
-        self.cpus = os.cpu_count()
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf"), "PATH": PATH}
         self._daemons = []
 
     def start(self):
@@ -75,10 +80,9 @@ class Cluster:
         ports = free_ports(2)
         config = CONFIG.format(
             folder=self.folder,
-            host="localhost",
             controller_port=ports[0],
             node_port=ports[1],
-            cpus=self.cpus,
+            cpus=os.cpu_count(),
             memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 - 100,
         )
         (self.folder / "slurm.conf").write_text(config)
@@ -146,12 +150,10 @@ def free_ports(number):
 
 @pytest.fixture(scope="session")
 def cluster():
-    """A running Slurm; skips where it can't be."""
-    missing = [
-        name for name in DAEMONS if shutil.which(name, path=f"{os.environ['PATH']}:/usr/sbin") is None
-    ]
+    """A running Slurm; skips where there can be none."""
+    missing = [name for name in DAEMONS if shutil.which(name, path=PATH) is None]
     if missing:
-        pytest.skip(f"{', '.join(missing)}: not installed. make test-cluster installs them")
+        pytest.skip(f"not installed: {', '.join(missing)}; make test-cluster installs them")
     if os.geteuid() != 0:
         pytest.skip("Slurm's daemons start jobs as root only")
     # Not pytest's folder: the path of a socket has to be short.

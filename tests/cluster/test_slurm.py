@@ -96,15 +96,16 @@ def wait_for_the_end(cluster, job, folder):
 def test_an_array_is_preempted_goes_on_and_is_merged(cluster, submit, unbroken, tmp_path):
     folder = tmp_path / "my job"
     array, merge = submit("--array", 3, "--partition", "low")
-    state = folder / "shard-0-of-3.safetensors"
+    # However five blocks are cut in three, the middle shard has two.
+    state = folder / "shard-1-of-3.safetensors"
     freeze_after_a_block(state)
     done = blocks_done(state)
     # All of the node for a job of the other partition: what runs there has to go, and is continued.
     cluster("sbatch", "--wait", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "true")
-    assert cluster.show(f"{array}_0")[0]["Restarts"] == "1"
+    assert cluster.show(f"{array}_1")[0]["Restarts"] == "1"
     wait_for_the_end(cluster, merge, folder)
     wait_for_the_end(cluster, array, folder)
-    log = (folder / "shard-0.log").read_text()
+    log = (folder / "shard-1.log").read_text()
     assert "PREEMPTION" in log and "interrupted by SIGTERM" in log
     assert f"going on from {16 * done} of" in log
     assert_same(unbroken, json.loads((folder / "result.json").read_text()))
