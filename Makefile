@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test test-cluster lint format clean
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 install: $(READY) ## make .venv with the program and every extra
 
@@ -27,6 +27,13 @@ demo: $(READY) ## run the main job on pictures and a tokenizer it makes itself
 
 test: $(READY) ## the whole suite
 	$(BIN)/python -m pytest
+
+test-cluster: $(READY) ## the tests on a real Slurm, installed for it when root on Debian
+	if ! PATH="$$PATH:/usr/sbin" command -v slurmctld >/dev/null \
+	  && [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; \
+	  then apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
+	    apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi
+	$(BIN)/python -m pytest tests/cluster
 
 lint: $(READY) ## ruff, mypy
 	$(BIN)/ruff check .

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from entropy_cli import __version__
-from entropy_cli.cli import demo, estimate, merge
+from entropy_cli.cli import demo, estimate, merge, slurm
 from entropy_cli.cli.options import STDERR
 from entropy_cli.errors import EntropyCliError
 
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.command("estimate")(estimate.estimate)
 app.command("merge")(merge.merge)
 app.command("demo")(demo.demo)
+app.command("slurm")(slurm.slurm)
 
 # The base of every error that typer itself raises for wrong usage.
 UsageError: type[Exception] = next(

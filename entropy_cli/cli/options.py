@@ -82,8 +82,8 @@ def _slurm_shard(option: str) -> tuple[int, int]:
     given = [os.environ.get(name, "") for name in names]
     if not all(value.isdigit() for value in given):
         raise typer.BadParameter(
-            "slurm: this is no task of a Slurm job array, whose SLURM_ARRAY_TASK_ID, _MIN, _MAX, _STEP and "
-            "_COUNT are not all set. Give I/N.",
+            "slurm: this is no task of a Slurm job array, whose SLURM_ARRAY_TASK_ID, _MIN, _MAX, _STEP "
+            "and _COUNT are not all set. Give I/N.",
             param_hint=option,
         )
     task, first, last, step, count = map(int, given)

@@ -1,0 +1,141 @@
+"""On a real Slurm: shards and nodes, preempted and warned, give what one run gives."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster.conftest import wait_until
+from tests.e2e.test_estimate import assert_same
+from tests.e2e.test_resume import SLOW, blocks_done
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def options(images, checkpoint):
+    """Of a run of a few seconds that saves after every block."""
+    options = ("--data", images, "--ckpt", checkpoint, "--workers", "0", *SLOW, "--save-every", "0")
+    return tuple(str(option) for option in options)
+
+
+@pytest.fixture(scope="session")
+def unbroken(images, checkpoint, tmp_path_factory):
+    """The result of one run, with as many threads as the jobs have."""
+    argv = [sys.executable, "-m", "entropy_cli", "estimate", "--json", *SLOW, "--workers", "0"]
+    argv += ["--data", images, "--ckpt", checkpoint, "--state", tmp_path_factory.mktemp("one") / "state"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return json.loads(subprocess.run(argv, capture_output=True, check=True, env=environment).stdout)
+
+
+@pytest.fixture
+def submit(cluster, cli, options, tmp_path, monkeypatch):
+    """Write and submit jobs as a user does; the ids that submit.sh prints."""
+    monkeypatch.chdir(tmp_path)
+
+    def submit(*how):
+        code, _, err = cli("slurm", *how, "--out", "my job", "--", *options)
+        assert code == 0, err
+        # Jobs inherit this: the code under test, wherever they run, and one thread for each.
+        environment = {**cluster.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+        lines = subprocess.run(
+            ["bash", tmp_path / "my job" / "submit.sh"],
+            env=environment,
+            check=True,
+            capture_output=True,
+            text=True,
+        ).stdout.splitlines()
+        return [line.rpartition(" ")[2] for line in lines]
+
+    yield submit
+    cluster("scancel", "--user", "root")
+
+
+def freeze_after_a_block(state):
+    """Stop the program with this state once it has saved a block, so that there is something left."""
+    wait_until(lambda: state.exists() and blocks_done(state) >= 1, 60, what=f"a block in {state}")
+    pids = [pid for pid, words in command_lines() if os.fsencode(state) in words]
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    assert pids
+    return pids
+
+
+def command_lines():
+    """Of all Python processes: pid and words."""
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            words = (process / "cmdline").read_bytes().split(b"\0")
+            if words[0].endswith(b"python") and b"-m" in words and b"torch.distributed.run" not in words:
+                yield int(process.name), words
+
+
+def wait_for_the_end(cluster, job, folder):
+    """Wait until a job has ended well."""
+
+    def ended():
+        states = {task["JobState"] for task in cluster.show(job)}
+        return not states & {"PENDING", "RUNNING", "COMPLETING"}
+
+    def logs():
+        return "\n".join(f"--- {log.name}\n{log.read_text()}" for log in sorted(folder.glob("*.log")))
+
+    wait_until(ended, 90, what=f"job {job} ended")
+    for task in cluster.show(job):
+        assert (task["JobState"], task["ExitCode"]) == ("COMPLETED", "0:0"), logs()
+
+
+def test_an_array_is_preempted_goes_on_and_is_merged(cluster, submit, unbroken, tmp_path):
+    folder = tmp_path / "my job"
+    array, merge = submit("--array", 3, "--partition", "low")
+    # However five blocks are cut in three, the middle shard has two.
+    state = folder / "shard-1-of-3.safetensors"
+    freeze_after_a_block(state)
+    done = blocks_done(state)
+    # All of the node for a job of the other partition: what runs there has to go, and is continued.
+    cluster("sbatch", "--wait", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "true")
+    assert cluster.show(f"{array}_1")[0]["Restarts"] == "1"
+    wait_for_the_end(cluster, merge, folder)
+    wait_for_the_end(cluster, array, folder)
+    log = (folder / "shard-1.log").read_text()
+    assert "PREEMPTION" in log and "interrupted by SIGTERM" in log
+    assert f"going on from {16 * done} of" in log
+    assert_same(unbroken, json.loads((folder / "result.json").read_text()))
+
+
+def test_a_warned_job_on_nodes_is_requeued_and_goes_on(cluster, submit, unbroken, tmp_path):
+    folder = tmp_path / "my job"
+    (job,) = submit("--nodes", 1)
+    frozen = freeze_after_a_block(folder / "run.safetensors")
+    # What Slurm does before the time limit.
+    cluster("scancel", "--batch", "--signal=USR1", job)
+    time.sleep(1)
+    for pid in frozen:
+        os.kill(pid, signal.SIGCONT)
+    wait_until(lambda: cluster.show(job)[0]["Restarts"] == "1", 60, what="requeued")
+    wait_for_the_end(cluster, job, folder)
+    assert "going on from" in (folder / "estimate.log").read_text()
+    assert_same(unbroken, json.loads((folder / "result.json").read_text()))
+
+
+def test_a_shard_by_the_variables_of_an_array_of_one_s_own(cluster, cli, options, unbroken, tmp_path):
+    estimate = f"{sys.executable} -m entropy_cli estimate --shard slurm"
+    (tmp_path / "script").write_text(
+        f"#!/bin/bash\nexport OMP_NUM_THREADS=1\ncd {ROOT} || exit\n"
+        f"exec {estimate} {' '.join(options)} --state {tmp_path}/$SLURM_ARRAY_TASK_ID.safetensors\n"
+    )
+    job = cluster("sbatch", "--parsable", "--array=2-6:2", f"-o{tmp_path}/%a.log", tmp_path / "script")
+    wait_for_the_end(cluster, job, tmp_path)
+    states = sorted(tmp_path.glob("*.safetensors"))
+    assert [state.stem for state in states] == ["2", "4", "6"]
+    code, out, err = cli("merge", *states, "--json")
+    assert code == 0, err
+    assert_same(unbroken, json.loads(out))
