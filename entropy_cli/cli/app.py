@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from entropy_cli import __version__
-from entropy_cli.cli import demo, estimate, merge, slurm
+from entropy_cli.cli import bench, demo, estimate, merge, slurm
 from entropy_cli.cli.options import STDERR
 from entropy_cli.errors import EntropyCliError
 
@@ -23,6 +23,7 @@ app = typer.Typer(
 )
 app.command("estimate")(estimate.estimate)
 app.command("merge")(merge.merge)
+app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.command("slurm")(slurm.slurm)
 

@@ -41,7 +41,7 @@ class Codebook:
     def __init__(self, codebook_VC: Tensor, rule: Rule) -> None:
         if codebook_VC.ndim != 2 or 0 in codebook_VC.shape:
             raise ShapeError(f"codebook: got shape {tuple(codebook_VC.shape)}, expected (V, C)")
-        self.rule = rule
+        self.rule, self.codes_VC = rule, codebook_VC
         self.size, self.latent_dim = codebook_VC.shape
         code_VC = codebook_VC.double()
         if rule == "cosine":

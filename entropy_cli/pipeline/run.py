@@ -10,6 +10,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from entropy_cli.data.images import GROUPS
 from entropy_cli.data.loader import Batch, read_batches
 from entropy_cli.data.plan import (
@@ -42,6 +44,7 @@ from entropy_cli.functional.tally import Tally
 from entropy_cli.pipeline.job import Job
 from entropy_cli.pipeline.request import Bars
 from entropy_cli.results import state
+from entropy_cli.tokenizers.precision import products
 
 logger = logging.getLogger(__name__)
 
@@ -88,6 +91,8 @@ class Run:
             **{name: version(name) for name in ("torch", "torchvision", "pillow")},
         }
 
+    @torch.inference_mode()
+    @products(tf32=False)
     def _read(self) -> bool:
         job, progress, ranks = self.job, self.progress, self.job.ranks
         if job.device.type == "cpu":

@@ -143,6 +143,8 @@ class Middle(nn.Module):
 class Encoder(nn.Module):
     """From pictures in [-1, 1] to a grid `downsampling` times smaller, in its weights' precision."""
 
+    memory_format = torch.channels_last
+
     def __init__(self, shapes: Shapes, name: str = "encoder") -> None:
         super().__init__()
         self.conv_in = conv_like(shapes[f"{name}.conv_in.weight"])
@@ -159,7 +161,7 @@ class Encoder(nn.Module):
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
         weight = self.conv_in.weight
-        h_BChw = self.conv_in(x_B3HW.to(weight.dtype, memory_format=torch.channels_last))
+        h_BChw = self.conv_in(x_B3HW.to(weight.dtype, memory_format=self.memory_format))
         for level in self.down:
             h_BChw = level(h_BChw)
         h_BChw = self.mid(h_BChw)

@@ -1,15 +1,21 @@
 """The loop: how a run is cut moves nothing, and the state comes back as it was saved."""
 
+import contextlib
 import os
 import signal
+import time
 
 import pytest
 import torch
 
 from entropy_cli.data.images import GROUPS, find_images
-from entropy_cli.data.loader import plan, read_batches
-from entropy_cli.engine.estimate import Estimator, Hooks
+from entropy_cli.data.loader import read_batches
+from entropy_cli.data.plan import plan_legs
+from entropy_cli.engine import units
+from entropy_cli.engine.estimate import Estimation
+from entropy_cli.engine.feed import ahead, feed
 from entropy_cli.engine.progress import Progress
+from entropy_cli.engine.ranks import Ranks
 from entropy_cli.engine.runtime import (
     Interrupted,
     Signals,
@@ -17,12 +23,28 @@ from entropy_cli.engine.runtime import (
     choose_device,
     choose_workers,
 )
+from entropy_cli.engine.units import Worker
 from entropy_cli.errors import EntropyCliError, StateError
 from entropy_cli.functional.tally import Tally
 from entropy_cli.results import state
+from entropy_cli.results.about import About
+from entropy_cli.results.state import Saved
 from entropy_cli.tokenizers import load_tokenizer
+from entropy_cli.tokenizers.base import Scale
+from entropy_cli.tokenizers.var import VARTokenizer
 
 CPU = torch.device("cpu")
+ABOUT = About(
+    vocab_size=48,
+    latent_dim=6,
+    scales=[Scale("1 x 1", 1, 1), Scale("depth 1", 1, None)],
+    degrees_of_freedom=[6, 5],
+    temperature_asked=True,
+    temperature_default="none",
+    split="folder",
+    images_found=70,
+    provenance={"data": "ü"},
+)
 
 
 @pytest.fixture
@@ -30,10 +52,19 @@ def run(images, checkpoint):
     """Run some blocks into a progress; block 4 holds six images, the others sixteen."""
     found, tokenizer = find_images(images), load_tokenizer(checkpoint).tokenizer
 
-    def run(progress, blocks, batch_size, temperatures=(1.0,), **hooks):
-        batches = read_batches(found, plan(70, batch_size, blocks), tokenizer.spec.crop.apply, workers=0)
-        estimator = Estimator(tokenizer, CPU, batch_size, GROUPS)
-        estimator.run(batches, progress, temperatures and list(temperatures), Hooks(**hooks), Signals())
+    def run(progress, blocks, batch_size, device=CPU, target=None, advance=lambda _: None, **hooks):
+        worker = Worker(tokenizer.to(device, "fp32"), device, batch_size, advance)
+        done = progress.blocks_done.tolist()
+        legs = plan_legs(70, batch_size, list(blocks), done, 0, 1)
+        plans = [plan for leg in legs for plan in leg.plans]
+        read = read_batches(found, plans, tokenizer.spec.crop.apply, workers=0)
+        if progress.tally is None:
+            progress.temperatures = [[1.0] for _ in tokenizer.spec.scales]
+            tokens_S = [scale.tokens for scale in tokenizer.spec.scales]
+            progress.tally = Tally.zeros(GROUPS, tokens_S, 1, tokenizer.spec.vocab_size, device)
+        with contextlib.closing(feed(read, device)) as batches:
+            units = worker.encode(batches)
+            Estimation(worker, progress, Ranks(), Signals(), target=target, **hooks).run(units, legs)
         return progress
 
     return run
@@ -41,16 +72,13 @@ def run(images, checkpoint):
 
 @pytest.mark.parametrize("batch_size", [3, 16, 32, 48])
 @pytest.mark.parametrize("cuts", [[[0], [1, 2, 3, 4]], [[1, 4], [0, 2, 3]], [[4], [3], [2], [1], [0]]])
-@pytest.mark.parametrize("fitted", [False, True])
-def test_how_a_run_is_cut_moves_nothing(run, batch_size, cuts, fitted):
-    """Also for a run that goes on with temperatures that its first part had fitted."""
-    whole = run(Progress.start(5), range(5), batch_size, temperatures=None if fitted else (1.0,))
+def test_how_a_run_is_cut_moves_nothing(run, batch_size, cuts):
+    whole = run(Progress.start(5), range(5), batch_size)
     pieces = Progress.start(5)
-    if fitted:
-        pieces.temperatures, pieces.pilot = whole.temperatures, whole.pilot
     for blocks in cuts:
         run(pieces, blocks, batch_size)
-        assert not pieces.finished or blocks is cuts[-1]
+        assert pieces.finished(range(5)) == (blocks is cuts[-1])
+    assert pieces.images == whole.images == 70
     for name, tensor in whole.tally.tensors().items():
         other = pieces.tally.tensors()[name]
         if tensor.dtype == torch.int64:
@@ -88,7 +116,7 @@ def test_a_block_that_was_half_counted_is_not_saved(run, monkeypatch):
     def breaks(self, group_B, sums):
         add_images(self, group_B, sums)
         if int(self.images_G.sum()) > 40:
-            raise RuntimeError("out of memory, say")
+            raise RuntimeError("a bug, say")
 
     monkeypatch.setattr(Tally, "add_images", breaks)
     progress = Progress.start(5)
@@ -97,28 +125,83 @@ def test_a_block_that_was_half_counted_is_not_saved(run, monkeypatch):
     assert saved == [16, 32]
 
 
+def test_what_memory_holds_at_once_moves_nothing(run, monkeypatch):
+    """Sums over very many codes are formed for a few images at a time."""
+    whole = run(Progress.start(5), range(5), 16)
+    monkeypatch.setattr(units, "MOST_SUMS_BYTES", 1)
+    single = run(Progress.start(5), range(5), 16)
+    for name, tensor in whole.tally.tensors().items():
+        torch.testing.assert_close(tensor, single.tally.tensors()[name], atol=1e-4, rtol=1e-6)
+    assert torch.equal(whole.tally.counts_GSV, single.tally.counts_GSV)
+
+
+@pytest.mark.parametrize("batch_size", [4, 32])
+def test_out_of_memory_halves_what_is_done_at_once(run, monkeypatch, caplog, batch_size):
+    whole = run(Progress.start(5), range(5), 2)
+    encode = VARTokenizer.encode
+
+    def full(self, img_B3HW):
+        if len(img_B3HW) > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return encode(self, img_B3HW)
+
+    monkeypatch.setattr(VARTokenizer, "encode", full)
+    halved = run(Progress.start(5), range(5), batch_size)
+    assert torch.equal(whole.tally.counts_GSV, halved.tally.counts_GSV)
+    monkeypatch.setattr(VARTokenizer, "encode", lambda *_: full(None, range(99)))
+    with pytest.raises(EntropyCliError, match="single image"):
+        run(Progress.start(5), range(5), batch_size)
+
+
+def test_the_estimate_is_looked_at_after_the_same_images_however_a_run_is_cut(run):
+    whole = run(Progress.start(5), range(5), 4)
+    assert [point.images for point in whole.history] == [16, 32, 64, 70]
+    pieces = Progress.start(5)
+    with pytest.raises(EntropyCliError):
+        run(pieces, range(5), 4, advance=_stop_after(40))
+    run(pieces, range(5), 4)
+    assert pieces.history == [pytest.approx(point) for point in whole.history] or (
+        [p.images for p in pieces.history] == [16, 32, 64, 70]
+    )
+
+
+def _stop_after(images):
+    seen = []
+
+    def stop(more):
+        seen.append(more)
+        if sum(seen) > images:
+            raise EntropyCliError("stop")
+
+    return stop
+
+
 def test_a_state_comes_back_as_it_was(run, tmp_path):
-    progress = run(Progress.start(5), [0, 2], 4, temperatures=None)
+    progress = run(Progress.start(5), [0, 2], 4)
+    progress.pilot, progress.precision_check = {"images": 3}, {"images": 4}
     progress.failed = [("a/ü\n.jpg", "why"), ("b\udcff.jpg", "not UTF-8")]
     settings = {"temperature": "auto", "patch_nums": [1, None], "seed": 1}
-    state.save(tmp_path / "s", progress, settings)
-    again = state.load(tmp_path / "s", settings)
+    saved = Saved(progress, settings, ABOUT, (1, 3))
+    state.save(tmp_path / "s", saved)
+    loaded = state.load(tmp_path / "s")
+    again = loaded.progress
+    assert (loaded.settings, loaded.about, loaded.shard) == (settings, ABOUT, (1, 3))
+    assert again.precision_check == progress.precision_check and again.images == progress.images
     assert again.temperatures == progress.temperatures and again.pilot == progress.pilot
     assert again.failed == progress.failed and again.history == progress.history
     assert torch.equal(again.blocks_done, progress.blocks_done)
     for name, tensor in progress.tally.tensors().items():
         assert torch.equal(tensor, again.tally.tensors()[name])
     with pytest.raises(StateError, match="seed 1, but this run has 2"):
-        state.load(tmp_path / "s", {**settings, "seed": 2})
+        state.check_same(tmp_path / "s", settings, {**settings, "seed": 2})
 
 
 def test_a_state_of_a_newer_version_is_refused(run, tmp_path, monkeypatch):
-    state_before = Progress.start(2)
     monkeypatch.setattr(state, "SCHEMA_VERSION", 99)
-    state.save(tmp_path / "s", state_before, {})
+    state.save(tmp_path / "s", Saved(Progress.start(2), {}, ABOUT, None))
     monkeypatch.undo()
     with pytest.raises(StateError, match="version 99"):
-        state.load(tmp_path / "s", {})
+        state.load(tmp_path / "s")
 
 
 def test_a_signal_waits_while_state_changes():
@@ -160,17 +243,57 @@ def test_devices_and_choices():
     assert choose_workers(CPU) >= 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_scheduler_s_warning_is_a_request_to_stop(number):
+    with Signals() as signals, pytest.raises(Interrupted) as caught, signals.held():
+        with pytest.raises(Interrupted), signals.let_through():
+            os.kill(os.getpid(), number)
+        assert signals.arrived is not None
+        with signals.held():  # an inner one does not raise
+            pass
+    assert caught.value.exit_code == 143 and caught.value.args == (signal.Signals(number).name,)
+
+
+def test_items_are_made_ready_ahead_and_errors_come_through():
+    made, closed = [], []
+
+    def items():
+        try:
+            yield from range(6)
+            raise ValueError("no more")
+        finally:
+            closed.append(True)
+
+    with contextlib.closing(ahead(items(), lambda i: made.append(i) or i * 10)) as ready:
+        assert next(ready) == 0
+        time.sleep(0.2)
+        assert made == [0, 1, 2, 3]  # three waiting
+        with pytest.raises(ValueError, match="no more"):
+            list(ready)
+    assert closed == [True]
+    given_up = ahead(items(), str)
+    assert next(given_up) == "0"
+    given_up.close()
+    assert closed == [True, True]
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_gpu_agrees_with_the_cpu(images, checkpoint, run):
+@pytest.mark.parametrize("batch_size", [8, 32])
+def test_a_gpu_agrees_with_the_cpu(run, batch_size):
     on_cpu = run(Progress.start(5), range(5), 16)
-    found, tokenizer = find_images(images), load_tokenizer(checkpoint).tokenizer
-    batches = read_batches(
-        found, plan(70, 16, range(5)), tokenizer.spec.crop.apply, workers=0, pin_memory=True
-    )
-    on_gpu = Progress.start(5)
-    Estimator(tokenizer, torch.device("cuda"), 16, GROUPS).run(
-        batches, on_gpu, [1.0], Hooks(), Signals()
-    )
+    on_gpu = run(Progress.start(5), range(5), batch_size, device=torch.device("cuda"))
     entropy, other = (p.tally.to("cpu").entropy_GST.sum((0, 2)) for p in (on_cpu, on_gpu))
     torch.testing.assert_close(entropy, other, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("precision", ["tf32", "fp16", "bf16"])
+def test_a_gpu_s_other_precisions_are_close_to_float32(checkpoint, pictures, precision):
+    tokenizer, cuda = load_tokenizer(checkpoint).tokenizer, torch.device("cuda")
+    with torch.inference_mode():
+        exact = tokenizer.to(cuda, "fp32").encode(pictures.to(cuda))
+        rounded = tokenizer.to(cuda, precision).encode(pictures.to(cuda))
+    assert rounded.dtype == torch.float32
+    assert 0 < (rounded - exact).std() < 0.02 * exact.std()

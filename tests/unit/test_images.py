@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from entropy_cli.data.images import GROUPS, find_images
-from entropy_cli.data.loader import BLOCK, plan, read_batches, read_picture
+from entropy_cli.data.loader import read_batches, read_picture
+from entropy_cli.data.plan import BLOCK, plan_batches
 from entropy_cli.errors import DatasetError
 from entropy_cli.tokenizers.preprocess import var_crop
 
@@ -119,17 +120,17 @@ def test_the_fingerprint_is_of_paths_and_sizes_only(tmp_path):
 )
 def test_batches_are_parts_of_a_block_or_whole_blocks(images, batch_size):
     blocks = -(-images // BLOCK)
-    batches = plan(images, batch_size, range(blocks))
-    assert [i for batch in batches for i in batch.indices] == list(range(images))
+    batches = plan_batches(images, batch_size, range(blocks))
+    assert [i for batch in batches for i in batch] == list(range(images))
     assert [b for batch in batches for b in batch.completes] == list(range(blocks))
     for batch in batches:
-        assert len(batch.indices) <= max(batch_size, 1)
-        touched = {i // BLOCK for i in batch.indices}
+        assert len(batch) <= max(batch_size, 1)
+        touched = {i // BLOCK for i in batch}
         assert len(touched) == 1 or touched == set(batch.completes)
 
 
 def test_a_plan_may_leave_blocks_out():
-    batches = plan(70, 32, [1, 4])
+    batches = plan_batches(70, 32, [1, 4])
     assert [batch.completes for batch in batches] == [[1, 4]]
     assert batches[0].indices == [*range(16, 32), *range(64, 70)]
 
@@ -207,7 +208,9 @@ def test_batches_carry_pictures_groups_and_failures(tmp_path, workers):
         Image.new("RGB", (50, 40), (i, 0, 0)).save(tmp_path / f"{i:02d}.png")
     (tmp_path / "07.png").write_bytes(b"broken")
     images = find_images(tmp_path)
-    batches = list(read_batches(images, plan(20, 8, range(2)), var_crop(32).apply, workers=workers))
+    batches = list(
+        read_batches(images, plan_batches(20, 8, range(2)), var_crop(32).apply, workers=workers)
+    )
     assert [len(batch.names) + len(batch.failed) for batch in batches] == [8, 8, 4]
     assert [path for batch in batches for path, _ in batch.failed] == ["07.png"]
     for batch in batches:

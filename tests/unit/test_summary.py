@@ -8,7 +8,8 @@ import torch
 from entropy_cli.functional.assign import Codebook, assign
 from entropy_cli.functional.jackknife import jackknife_variance, t_quantile
 from entropy_cli.functional.quantity import ONE_GROUP, QUANTITIES, perplexity
-from entropy_cli.functional.summary import spread_over_images, summarise, token_weighted_entropy
+from entropy_cli.functional.stopping import look
+from entropy_cli.functional.summary import AVERAGES, assignment_averages, spread_over_images, summarise
 from entropy_cli.functional.tally import Tally
 
 TOKENS, V, G, T = (1, 4, 9), 10, 5, 2
@@ -142,7 +143,9 @@ def test_one_group_gives_values_without_errors():
     assert summary.deleted == {}
     for estimate in summary.averages["token_weighted"].values():
         assert estimate.se is None and estimate.ci95 is None and ONE_GROUP in estimate.note
-    assert token_weighted_entropy(tally)[1] is None
+    assert assignment_averages(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S)[1] is None
+    point = look(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S)
+    assert point.half_width is None and point.widest is None and point.images == 5
 
 
 def test_an_average_over_an_undersampled_scale_is_a_bound():
@@ -156,10 +159,20 @@ def test_an_average_over_an_undersampled_scale_is_a_bound():
 
 def test_watching_the_entropy_agrees_with_the_summary():
     tally = tally_of(random_sums(50), torch.arange(50) % G)
-    value, half_width = token_weighted_entropy(tally, 1)
-    estimate = summarise(tally, 1).averages["token_weighted"]["assignment_entropy"]
-    assert value == pytest.approx(estimate.value)
-    assert half_width == pytest.approx((estimate.ci95[1] - estimate.ci95[0]) / 2)
+    watched = tally.entropy_GST[..., 1], tally.images_G, tally.tokens_S
+    value_A, half_width_A = assignment_averages(*watched)
+    averages = summarise(tally, 1).averages
+    for a, kind in enumerate(AVERAGES):
+        estimate = averages[kind]["assignment_entropy"]
+        assert value_A[a].item() == pytest.approx(estimate.value)
+        assert half_width_A[a].item() == pytest.approx((estimate.ci95[1] - estimate.ci95[0]) / 2)
+    point = look(*watched)
+    assert (point.images, point.value, point.half_width, point.widest) == (
+        50,
+        value_A[0].item(),
+        half_width_A[0].item(),
+        max(half_width_A.tolist()),
+    )
 
 
 def test_perplexity_carries_value_and_interval_over():

@@ -1,0 +1,118 @@
+"""What a benchmark found, as JSON and as a table. Imports no torch."""
+
+import json
+from dataclasses import asdict, dataclass
+from statistics import median
+from typing import Any
+
+SCHEMA = "entropy-cli/bench"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Timing:
+    """One way of doing a stage; medians over the rounds.
+
+    Attributes:
+        share_of_floor: the least time for the counted work on the measured device, over the time taken.
+    """
+
+    ms_per_image: float
+    fastest_ms_per_image: float
+    share_of_floor: float | None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage and who did it; `ratios` are the plain loop's time over the program's, round by round."""
+
+    name: str
+    timings: dict[str, Timing]
+    ratios: list[float] | None
+
+
+@dataclass(frozen=True)
+class Errors:
+    """Largest differences between program and plain loop, in the units of the latents and in nats.
+
+    Attributes:
+        quantiser_tokens_changed: hard tokens that differ when both are given the same latents.
+        tokens_changed: hard tokens that differ from picture to token, of so many `tokens`.
+    """
+
+    latents: float
+    quantiser_tokens_changed: int
+    quantiser_entropy: float
+    tokens_changed: int
+    entropy: float
+    tokens: int
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A benchmark; work is of one image, in FLOP and bytes, peaks are a second's."""
+
+    device: str
+    images: int
+    rounds: int
+    workload: dict[str, Any]
+    work: dict[str, dict[str, float]]
+    peak: dict[str, dict[str, float]]
+    peak_memory_bytes: dict[str, int]
+    stages: list[Stage]
+    errors: Errors | None
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **asdict(self)}
+        return json.dumps(content, allow_nan=False, indent=1)
+
+
+def render(bench: Bench) -> str:
+    """The table, the errors, and what the shares mean."""
+    arms = list(bench.stages[0].timings)
+    head = ["stage", *(f"{arm}, ms/image" for arm in arms), "images/s", "of the floor"]
+    rows = [[*head, "ratio", "rounds"] if len(arms) > 1 else head]
+    for stage in bench.stages:
+        ours = stage.timings[arms[0]]
+        share = "" if ours.share_of_floor is None else f"{ours.share_of_floor:.0%}"
+        row = [stage.name, *(f"{stage.timings[arm].ms_per_image:.2f}" for arm in arms)]
+        row += [f"{1000 / ours.ms_per_image:.1f}", share]
+        if stage.ratios is not None:
+            row += [f"{median(stage.ratios):.2f}", f"{min(stage.ratios):.2f} to {max(stage.ratios):.2f}"]
+        rows.append(row)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+    lines.insert(1, "-" * max(map(len, lines)))
+    return "\n".join([*lines, "", *_explained(bench)])
+
+
+def _explained(bench: Bench) -> list[str]:
+    """What was timed, where and against what."""
+    encoder, quantiser = (bench.work[stage] for stage in ("encoder", "quantiser"))
+    fast, exact = (bench.peak[stage] for stage in ("encoder", "quantiser"))
+    load = bench.workload
+    memory = ", ".join(f"{arm} {size / 2**20:.0f} MiB" for arm, size in bench.peak_memory_bytes.items())
+    lines = [
+        f"timed         {bench.images} images in batches of {load['batch_size']}, {load['workers']} "
+        f"workers, encoder in {load['precision']}; medians of {bench.rounds} rounds, taking turns",
+        f"device        {bench.device}: {fast['flop_per_s'] / 1e12:.3g} TFLOP/s measured in "
+        f"{load['precision']}, {exact['flop_per_s'] / 1e12:.3g} in fp32, "
+        f"{fast['bytes_per_s'] / 1e9:.3g} GB/s copied",
+        f"floor         the longer of FLOP and bytes at those speeds; an image: encoder "
+        f"{encoder['flop'] / 1e9:.4g} GFLOP, {encoder['traffic'] / 1e9:.3g} GB; quantiser "
+        f"{quantiser['flop'] / 1e9:.3g} GFLOP, {quantiser['traffic'] / 1e9:.3g} GB",
+        f"peak memory   {memory}",
+    ]
+    if bench.errors is not None:
+        e = bench.errors
+        lines += [
+            f"differences   {e.tokens_changed} of {e.tokens} tokens, entropies at most {e.entropy:.1e} nats, "
+            f"latents {e.latents:.1e}",
+            f"              the quantiser alone, from the same latents: {e.quantiser_tokens_changed} tokens, "
+            f"{e.quantiser_entropy:.1e} nats",
+        ]
+    return lines
