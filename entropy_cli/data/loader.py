@@ -45,25 +45,27 @@ class Batch:
     completes: tuple[int, ...]
 
 
-def read_batches(
+Loader = DataLoader[Any]
+
+
+def open_loader(
     images: ImageSet,
     plans: Sequence[BatchPlan],
     crop: Callable[[Image.Image], Image.Image],
     *,
     workers: int,
-) -> Generator[Batch, None, None]:
-    """Decode, crop and stack the planned batches, in order.
+    persistent: bool = False,
+) -> Loader:
+    """What `read_batches` reads from: decodes, crops and stacks the planned batches.
 
     Args:
         images: where the indices of the plans point.
         plans: the batches to make.
         crop: from an RGB picture to one of the tokenizer's size.
         workers: processes that decode; 0 decodes in this one.
-
-    Raises:
-        DatasetError: a worker process died.
+        persistent: keep the processes for another reading.
     """
-    loader = DataLoader(
+    return DataLoader(
         _Pictures(images, plans, crop),
         batch_size=None,  # an item is a batch
         collate_fn=_as_it_is,
@@ -71,7 +73,16 @@ def read_batches(
         worker_init_fn=_leave_signals_to_parent,
         prefetch_factor=2 if workers else None,
         multiprocessing_context=_context() if workers else None,
+        persistent_workers=persistent and workers > 0,
     )
+
+
+def read_batches(loader: Loader) -> Generator[Batch, None, None]:
+    """All batches, in order.
+
+    Raises:
+        DatasetError: a worker process died.
+    """
     iterator = iter(loader)
     while True:
         try:

@@ -34,10 +34,12 @@ class Leg:
     Attributes:
         plans: this process's batches.
         rounds: most units that any process has in it; a unit is one or several whole blocks.
+        look: whether to look at its end: not if that was done already, or blocks after it were.
     """
 
     plans: list[BatchPlan]
     rounds: int
+    look: bool
 
 
 def number_of_blocks(images: int) -> int:
@@ -89,7 +91,8 @@ def plan_legs(
         todo = [block for block in blocks[start:end] if not done[block]]
         plans = plan_batches(images, batch_size, todo[rank::ranks])
         most = -(-len(todo) // ranks)
-        legs.append(Leg(plans, -(-most // _blocks_at_once(batch_size))))
+        look = bool(todo) or not any(done[block] for block in blocks[end:])
+        legs.append(Leg(plans, -(-most // _blocks_at_once(batch_size)), look))
         start = end
     return legs
 

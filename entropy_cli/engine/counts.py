@@ -11,7 +11,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-PRODUCTS = ("convolution", "addmm", "mm", "bmm", "baddbmm")
+# By the names of both dispatch levels: inference mode shows the upper, no_grad the lower.
+PRODUCTS = ("conv2d", "convolution", "linear", "matmul", "addmm", "mm", "bmm", "baddbmm")
 MEASURE_S = 1.0
 
 

@@ -58,19 +58,15 @@ class Estimation:
         # nobody else.
         with self.signals.held() if self.ranks.world > 1 else contextlib.nullcontext():
             try:
-                stop = self._reached()
-                for leg in legs:
-                    if stop:
-                        break
-                    self._leg(units, leg)
-                    stop = leg.rounds > 0 and self._look()
+                stop = any(self._leg(units, leg) for leg in legs)
                 self._in_step = True
                 return stop
             finally:
                 if self._in_step:
                     self._save()
 
-    def _leg(self, units: Iterator[Unit], leg: Leg) -> None:
+    def _leg(self, units: Iterator[Unit], leg: Leg) -> bool:
+        """Go to the next look; whether to stop there."""
         mine = sum(bool(plan.completes) for plan in leg.plans)
         for turn in range(leg.rounds):
             failure: EntropyCliError | Interrupted | None = None
@@ -87,6 +83,7 @@ class Estimation:
                     raise
                 failure = error
             self._agree(failure or self.signals.arrived)
+        return leg.look and self._look()
 
     def _agree(self, failure: EntropyCliError | Interrupted | None) -> None:
         """Save if it is time, in step with the other processes; stop if any of them has to."""
@@ -124,11 +121,3 @@ class Estimation:
         if images > (progress.history[-1].images if progress.history else 0):
             progress.history.append(look(entropy_GS, images_G, tally.tokens_S.cpu()))
         return self.target is not None and reached(self.target, progress.history, images_G)
-
-    def _reached(self) -> bool:
-        """Whether the looks of an earlier run were narrow enough already."""
-        tally = self.progress.tally
-        if self.target is None or tally is None:
-            return False
-        images_G = self.ranks.sum(tally.images_G).cpu()
-        return reached(self.target, self.progress.history, images_G)

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from entropy_cli.data.images import ImageSet
 from entropy_cli.data.loader import read_picture
-from entropy_cli.tokenizers.autoencoder import Encoder, GroupNorm
+from entropy_cli.tokenizers.autoencoder import Encoder, GroupNorm, ResnetBlock
 from entropy_cli.tokenizers.base import Tokenizer
 
 
@@ -70,8 +70,20 @@ def _in_channel_order(network: nn.Module) -> None:
             module.to(memory_format=torch.contiguous_format)
         if isinstance(module, Encoder):
             module.memory_format = torch.contiguous_format
+        if isinstance(module, ResnetBlock):
+            module.__class__ = _PublishedBlock
         for name, child in module.named_children():
             if isinstance(child, GroupNorm):
                 norm = nn.GroupNorm(child.num_groups, child.num_channels, child.eps)
                 norm.weight, norm.bias = child.weight, child.bias
                 setattr(module, name, norm)
+
+
+class _PublishedBlock(ResnetBlock):
+    """As the published code has it."""
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        """Norm, SiLU, convolution, twice, around a shortcut."""
+        h_BChw = self.conv1(functional.silu(self.norm1(x_BChw), inplace=True))
+        h_BChw = self.conv2(functional.silu(self.norm2(h_BChw), inplace=True))
+        return self.nin_shortcut(x_BChw) + h_BChw

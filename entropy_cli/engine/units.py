@@ -1,6 +1,7 @@
 """One process's work: pictures through the tokenizer, in pieces that fit in memory, into the tally."""
 
 import logging
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -69,8 +70,8 @@ class Worker:
     _flags: deque[_Flags] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        """Start with as many at once as asked for."""
-        self.most_at_once = self.batch_size
+        """Start without knowing how much memory there is."""
+        self.limit = sys.maxsize  # of images at once, from the day that memory runs out
         # Batches of several blocks are filled up to one shape: kernels round by shape, and how many
         # blocks are left for the last batch depends on where a run was cut.
         blocks = self.batch_size // BLOCK
@@ -189,7 +190,8 @@ class Worker:
         outcomes: list[Outcome] = []
         start = 0
         while start < images:
-            part = slice(start, min(images, start + min(most, self.most_at_once)))
+            at_once = min(most, images - start, self.limit)
+            part = slice(start, start + at_once)
             try:
                 outcomes.append(work(part))
                 start = part.stop
@@ -197,21 +199,19 @@ class Worker:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            self._halve()  # outside the handler, where nothing holds the tensors that failed
+            self._halve(at_once)  # outside the handler, where nothing holds the tensors that failed
         return outcomes
 
-    def _halve(self) -> None:
-        if self.most_at_once == 1:
+    def _halve(self, at_once: int) -> None:
+        if at_once == 1:
             raise EntropyCliError(
                 f"{self.device}: not enough memory for a single image. "
                 "Use a smaller --image-size or another --device."
             )
-        self.most_at_once //= 2
+        self.limit = at_once // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        logger.warning(
-            "%s is out of memory: going on with %d images at once", self.device, self.most_at_once
-        )
+        logger.warning("%s is out of memory: going on with %d images at once", self.device, self.limit)
 
 
 def _filled(img_B3HW: Tensor, images: int) -> Tensor:

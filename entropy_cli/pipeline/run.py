@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from entropy_cli.data.images import GROUPS
-from entropy_cli.data.loader import Batch, read_batches
+from entropy_cli.data.loader import Batch, open_loader, read_batches
 from entropy_cli.data.plan import (
     BLOCK,
     BatchPlan,
@@ -143,8 +143,8 @@ class Run:
         if not plans:
             return
         crop = self.job.loaded.tokenizer.spec.crop.apply
-        read = read_batches(self.job.images, plans, crop, workers=self.workers)
-        with contextlib.closing(feed(read, self.job.device)) as batches:
+        loader = open_loader(self.job.images, plans, crop, workers=self.workers)
+        with contextlib.closing(feed(read_batches(loader), self.job.device)) as batches:
             for batch in batches:
                 for path, reason in batch.failed:
                     if self.job.request.fail_at_first:

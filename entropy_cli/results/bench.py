@@ -110,9 +110,9 @@ def _explained(bench: Bench) -> list[str]:
     if bench.errors is not None:
         e = bench.errors
         lines += [
-            f"differences   {e.tokens_changed} of {e.tokens} tokens, entropies at most {e.entropy:.1e} nats, "
-            f"latents {e.latents:.1e}",
-            f"              the quantiser alone, from the same latents: {e.quantiser_tokens_changed} tokens, "
+            f"differences   {e.tokens_changed} of {e.tokens} tokens, entropies at most {e.entropy:.1e} "
+            f"nats, latents {e.latents:.1e}",
+            f"              from the same latents: {e.quantiser_tokens_changed} tokens, "
             f"{e.quantiser_entropy:.1e} nats",
         ]
     return lines

@@ -75,7 +75,7 @@ def test_the_result_is_whole_and_its_numbers_fit_together(baseline):
     assert len(result["temperatures"]) == 1
     last = result["history"][-1]
     assert last["images"] == 70 and last["value"] == pytest.approx(average["token_weighted"])
-    assert [entry["images"] for entry in result["history"]] == [16, 32, 48, 64, 70]
+    assert [entry["images"] for entry in result["history"]] == [16, 32, 64, 70]
     assert len(result["replicates"]["assignment_entropy"]) == 32
     assert sum(result["replicates"]["images"]) == 70
     assert from_dict(result).data.images_used == 70
