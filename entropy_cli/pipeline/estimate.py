@@ -99,6 +99,7 @@ def _finish(run: Run, deliver: Callable[[Result], object]) -> None:
     request, shard = run.job.request, run.job.request.shard
     if shard is None or run.together.images:
         saved, provenance = run.job.saved(run.together), {"command": request.command, **run.machine}
+        provenance["target_ci"] = request.target
         deliver(build_result(saved, target_reached=run.reached, provenance=provenance))
     else:
         logger.warning(

@@ -134,8 +134,35 @@ def _provenance(result: Result) -> dict[str, str]:
         "checkpoint": f"{made['checkpoint']} (sha256 {tokenizer.checkpoint_sha256[:16]}...)",
         "temperature": f"{_number(settings.temperature)}: {settings.temperature_source}"
         + _hard_fit(result),
+        **_target(result),
+        **_precision(result),
         "computed": f"in {settings.precision}, " + _machine(made),
         "errors": f"delete-a-group jackknife over {groups} groups of images, Student's t",
+    }
+
+
+def _target(result: Result) -> dict[str, str]:
+    """How an early stop ended, if one was asked for."""
+    if result.target_reached is None:
+        return {}
+    wanted = f"± {result.provenance['target_ci']:g} nats for the assignment entropy's averages"
+    used, found = result.data.images_used, result.data.images_found
+    enough = f"{used} images were enough, the full set has {found}"
+    missed = f"was not reached with {used} images"
+    return {"target": f"{wanted}: {enough if result.target_reached else missed}"}
+
+
+def _precision(result: Result) -> dict[str, str]:
+    """What an encoder in less than float32 changes."""
+    check = result.precision_check
+    if check is None:
+        return {}
+    difference = check["assignment_entropy_difference_token_weighted"]
+    return {
+        "precision": f"{result.settings.precision} against {check['reference']} on the first "
+        f"{check['images']} images: {check['tokens_changed_overall']:.2%} of the nearest codes change, "
+        f"the token-weighted assignment entropy by {difference:+.4f} nats, latents by "
+        f"{check['latent_relative_error']:.1e} of their size"
     }
 
 

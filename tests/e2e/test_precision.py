@@ -1,0 +1,84 @@
+"""An encoder in less than float32: what it costs is measured, and it is part of the settings."""
+
+import pytest
+import torch
+
+from entropy_cli.data.loader import read_picture
+from entropy_cli.functional.assign import assign
+from entropy_cli.tokenizers import load_tokenizer
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_the_cost_of_a_precision_is_measured_and_shown(
+    cli, estimate, images, checkpoint, baseline, precision
+):
+    run = ("--data", images, "--ckpt", checkpoint, "--batch-size", 4, "--precision", precision)
+    result = estimate(*run)
+    check = result["precision_check"]
+    assert result["settings"]["precision"] == precision
+    assert result["data"]["fingerprint"] != baseline["data"]["fingerprint"]
+    assert check["images"] == 64 and check["reference"] == "fp32"
+    assert 0 < check["latent_relative_error"] < 0.02
+    assert 0 <= check["tokens_changed_overall"] < 0.2
+    got, exact = (
+        r["average"]["token_weighted"]["assignment_entropy"]["value"] for r in (result, baseline)
+    )
+    assert got != exact and got == pytest.approx(exact, abs=0.01)
+    assert got - exact == pytest.approx(check["assignment_entropy_difference_token_weighted"], abs=0.002)
+    _, out, _ = cli("estimate", *run, "--workers", 0)
+    assert "against fp32" in out and "64 images" in out
+
+
+def test_float32_needs_no_check(baseline):
+    assert baseline["precision_check"] is None and baseline["settings"]["precision"] == "fp32"
+
+
+def test_the_check_agrees_with_a_plain_comparison(estimate, images, checkpoint):
+    """From the pictures, image by image."""
+    result = estimate("--data", images, "--ckpt", checkpoint, "--limit", 10, "--precision", "bf16")
+    check = result["precision_check"]
+    from entropy_cli.data.images import find_images
+
+    found = find_images(images, limit=10)
+    tokenizer = load_tokenizer(checkpoint).tokenizer
+    exact, rounded = tokenizer.to(CPU, "fp32"), tokenizer.to(CPU, "bf16")
+    changed, entropies, tokens = 0, [0.0, 0.0], 0
+    for i in range(10):
+        img_B3HW = read_picture(found.picture(i), tokenizer.spec.crop.apply)[None]
+        both = []
+        for k, of in enumerate((exact, rounded)):
+            rest, idx = of.encode(img_B3HW), []
+            for s in range(len(of.spec.scales)):
+                sums = assign(of.vectors(rest, s), of.codebook(s), (1.0,))
+                entropies[k] += sums.entropy_BT.item()
+                idx.append(sums.idx_Bl)
+                if s + 1 < len(of.spec.scales):
+                    rest = of.subtract(rest, sums.idx_Bl, s)
+            both.append(torch.cat(idx, 1))
+        changed += (both[0] != both[1]).sum().item()
+        tokens += both[0].numel()
+    assert check["images"] == 10
+    assert check["tokens_changed_overall"] == pytest.approx(changed / tokens)
+    assert check["assignment_entropy_difference_token_weighted"] == pytest.approx(
+        (entropies[1] - entropies[0]) / tokens, abs=1e-6
+    )
+
+
+def test_tf32_is_a_gpu_s(cli, images, checkpoint):
+    code, _, err = cli(
+        "estimate", "--data", images, "--ckpt", checkpoint, "--device", "cpu", "--precision", "tf32"
+    )
+    assert code == 3 and "has no TF32" in err and "bf16" in err
+
+
+def test_a_latent_out_of_a_precision_s_range_is_named(cli, images, weights, tmp_path):
+    from safetensors.torch import save_file
+
+    large = {**weights, "encoder.conv_in.weight": weights["encoder.conv_in.weight"] * 3e4}
+    save_file(large, tmp_path / "large.safetensors")
+    run = ("estimate", "--data", images, "--ckpt", tmp_path / "large.safetensors", "--workers", 0)
+    run += ("--image-size", 32, "--patch-nums", "1,2,4,8", "--precision", "fp16")
+    code, _, err = cli(*run)
+    assert code == 3 and "NaN or infinite" in err and "--precision" in err
