@@ -74,9 +74,17 @@ def _in_channel_order(network: nn.Module) -> None:
             module.__class__ = _PublishedBlock
         for name, child in module.named_children():
             if isinstance(child, GroupNorm):
-                norm = nn.GroupNorm(child.num_groups, child.num_channels, child.eps)
+                norm = _TorchNorm(child.num_groups, child.num_channels, child.eps)
                 norm.weight, norm.bias = child.weight, child.bias
                 setattr(module, name, norm)
+
+
+class _TorchNorm(nn.GroupNorm):
+    """torch's own norm."""
+
+    def then_silu(self, x_BChw: Tensor) -> Tensor:
+        """Norm and SiLU."""
+        return functional.silu(self(x_BChw), inplace=True)
 
 
 class _PublishedBlock(ResnetBlock):
@@ -84,6 +92,6 @@ class _PublishedBlock(ResnetBlock):
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         """Norm, SiLU, convolution, twice, around a shortcut."""
-        h_BChw = self.conv1(functional.silu(self.norm1(x_BChw), inplace=True))
-        h_BChw = self.conv2(functional.silu(self.norm2(h_BChw), inplace=True))
+        h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
+        h_BChw = self.conv2(self.norm2.then_silu(h_BChw))
         return self.nin_shortcut(x_BChw) + h_BChw

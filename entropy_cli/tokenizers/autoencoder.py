@@ -19,6 +19,8 @@ Shapes = Mapping[str, tuple[int, ...]]
 NORM_GROUPS = 32
 NORM_EPS = 1e-6
 
+CACHED_ELEMENTS = 2**20  # of float32, that stay in a CPU's cache
+
 
 class GroupNorm(nn.GroupNorm):
     """Group norm of the layout's constants, in float32 on a CPU whatever the input's type.
@@ -34,6 +36,28 @@ class GroupNorm(nn.GroupNorm):
         if x_BChw.device.type != "cpu":
             weight_C, bias_C = self.weight.to(x_BChw.dtype), self.bias.to(x_BChw.dtype)
             return functional.group_norm(x_BChw, self.num_groups, weight_C, bias_C, self.eps)
+        shift_BC11, scale_BC11 = self._affine(x_BChw)
+        return torch.addcmul(shift_BC11, x_BChw.float(), scale_BC11).to(x_BChw.dtype)
+
+    def then_silu(self, x_BChw: Tensor) -> Tensor:
+        """Norm and SiLU; on a CPU rounded once, and in pieces, so that what is between is cached."""
+        if x_BChw.device.type != "cpu":
+            return functional.silu(self(x_BChw), inplace=True)
+        shift_BC11, scale_BC11 = self._affine(x_BChw)
+        out_BChw = torch.empty_like(x_BChw)
+        B, C, h, w = x_BChw.shape
+        images = max(1, CACHED_ELEMENTS // (C * h * w))
+        rows = max(1, CACHED_ELEMENTS // (C * w))
+        for b in range(0, B, images):
+            part = slice(b, b + images)
+            for r in range(0, h, rows):
+                x_bCrw = x_BChw[part, :, r : r + rows].float()
+                normed_bCrw = torch.addcmul(shift_BC11[part], x_bCrw, scale_BC11[part])
+                out_BChw[part, :, r : r + rows] = functional.silu(normed_bCrw, inplace=True)
+        return out_BChw
+
+    def _affine(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to each channel of each image after it is multiplied, and by what; float32."""
         B, C = x_BChw.shape[:2]
         moments = [torch.batch_norm_update_stats(x[None], None, None, 0.0) for x in x_BChw]
         mean_BgC, variance_BgC = (
@@ -45,7 +69,7 @@ class GroupNorm(nn.GroupNorm):
         scale_BgC = self.weight.double().view_as(mean_BgC[0]) * (variance_Bg1 + self.eps).rsqrt()
         shift_BgC = self.bias.double().view_as(mean_BgC[0]) - mean_Bg1 * scale_BgC
         shift_BC11, scale_BC11 = (t.float().view(B, C, 1, 1) for t in (shift_BgC, scale_BgC))
-        return torch.addcmul(shift_BC11, x_BChw.float(), scale_BC11)
+        return shift_BC11, scale_BC11
 
 
 def conv_like(weight_shape: tuple[int, ...], stride: int = 1) -> nn.Conv2d:
@@ -68,14 +92,9 @@ class ResnetBlock(nn.Module):
         self.nin_shortcut = conv_like(shortcut) if shortcut else nn.Identity()
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        h_BChw = self.conv1(_activate(self.norm1, x_BChw))
-        h_BChw = self.conv2(_activate(self.norm2, h_BChw))
+        h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
+        h_BChw = self.conv2(self.norm2.then_silu(h_BChw))
         return h_BChw.add_(self.nin_shortcut(x_BChw))
-
-
-def _activate(norm: GroupNorm, x_BChw: Tensor) -> Tensor:
-    """Norm and SiLU, rounded to the input's type after both."""
-    return functional.silu(norm(x_BChw), inplace=True).to(x_BChw.dtype)
 
 
 class AttnBlock(nn.Module):
@@ -88,7 +107,7 @@ class AttnBlock(nn.Module):
         self.proj_out = conv_like(shapes[f"{name}.proj_out.weight"])
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        qkv_BChw = self.qkv(self.norm(x_BChw).to(x_BChw.dtype))
+        qkv_BChw = self.qkv(self.norm(x_BChw))
         qkv_BlC = qkv_BChw.flatten(2).transpose(1, 2)
         q_BlC, k_BlC, v_BlC = qkv_BlC.chunk(3, dim=2)
         h_BlC = functional.scaled_dot_product_attention(q_BlC, k_BlC, v_BlC)
@@ -165,7 +184,7 @@ class Encoder(nn.Module):
         for level in self.down:
             h_BChw = level(h_BChw)
         h_BChw = self.mid(h_BChw)
-        out_BChw: Tensor = self.conv_out(_activate(self.norm_out, h_BChw))
+        out_BChw: Tensor = self.conv_out(self.norm_out.then_silu(h_BChw))
         return out_BChw
 
 

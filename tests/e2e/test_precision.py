@@ -20,7 +20,7 @@ def test_the_cost_of_a_precision_is_measured_and_shown(
     assert result["settings"]["precision"] == precision
     assert result["data"]["fingerprint"] != baseline["data"]["fingerprint"]
     assert check["images"] == 64 and check["reference"] == "fp32"
-    assert 0 < check["latent_relative_error"] < 0.02
+    assert 0 < check["latent_relative_error"] < 0.05
     assert 0 <= check["tokens_changed_overall"] < 0.2
     got, exact = (
         r["average"]["token_weighted"]["assignment_entropy"]["value"] for r in (result, baseline)
@@ -76,7 +76,7 @@ def test_tf32_is_a_gpu_s(cli, images, checkpoint):
 def test_a_latent_out_of_a_precision_s_range_is_named(cli, images, weights, tmp_path):
     from safetensors.torch import save_file
 
-    large = {**weights, "encoder.conv_in.weight": weights["encoder.conv_in.weight"] * 3e4}
+    large = {**weights, "encoder.conv_in.weight": weights["encoder.conv_in.weight"] * 1e6}
     save_file(large, tmp_path / "large.safetensors")
     run = ("estimate", "--data", images, "--ckpt", tmp_path / "large.safetensors", "--workers", 0)
     run += ("--image-size", 32, "--patch-nums", "1,2,4,8", "--precision", "fp16")
