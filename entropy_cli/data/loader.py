@@ -1,5 +1,7 @@
 """Batches of cropped pictures, decoded by worker processes ahead of the model."""
 
+import contextlib
+import ctypes
 import io
 import multiprocessing
 import re
@@ -24,6 +26,7 @@ from entropy_cli.data.tar_file import TarPicture
 from entropy_cli.errors import DatasetError
 
 PARENT_GRACE_S = 30
+PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
 
 @dataclass(frozen=True)
@@ -176,8 +179,11 @@ def _context() -> str:
 def _leave_signals_to_parent(_worker: int) -> None:
     """Ctrl-C and a job's SIGTERM reach workers too, but the parent stops them when it has saved.
 
-    A SIGTERM still ends a worker, after a while, if the parent does not.
+    A SIGTERM still ends a worker, after a while, if the parent does not; and the parent's death does at
+    once where the kernel can be asked for it: a worker that waits to hand over a batch never notices.
     """
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PARENT_GRACE_S))

@@ -27,8 +27,12 @@ class Interrupted(BaseException):
     """A signal arrived; like KeyboardInterrupt not an Exception, so nothing swallows it."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
+        super().__init__(number)  # what travels between processes is made again from this
         self.exit_code = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
+
+    def __str__(self) -> str:
+        """The signal's name."""
+        return signal.Signals(self.args[0]).name
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -284,10 +285,13 @@ def test_killed_with_workers_it_goes_on_at_once(images, checkpoint, tmp_path):
     argv = [str(part) for part in argv]
     process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
     wait_for_blocks(state, 1, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) == 2
     process.kill()
     process.wait()
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert not any(Path(f"/proc/{child}").exists() for child in children)  # and no worker stays behind
 
 
 def test_a_full_disk_under_the_state_is_one_line(estimate, images, checkpoint, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import pickle
 import signal
 import time
 from dataclasses import astuple
@@ -260,7 +261,8 @@ def test_a_scheduler_s_warning_is_a_request_to_stop(number):
         assert signals.arrived is not None
         with signals.held():  # an inner one does not raise
             pass
-    assert caught.value.exit_code == 143 and caught.value.args == (signal.Signals(number).name,)
+    assert caught.value.exit_code == 143 and str(caught.value) == signal.Signals(number).name
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # to other processes
 
 
 def test_items_are_made_ready_ahead_and_errors_come_through():
