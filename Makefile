@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-cluster lint format clean
+.PHONY: help install demo bench test test-cluster lint format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -34,6 +34,9 @@ test-cluster: $(READY) ## the tests on a real Slurm, installed for it when root 
 	  then apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi
 	$(BIN)/python -m pytest tests/cluster
+
+bench: $(READY) ## speed on this machine, beside a plain loop
+	$(BIN)/entropy-cli bench --against plain
 
 lint: $(READY) ## ruff, mypy
 	$(BIN)/ruff check .

@@ -48,10 +48,9 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
-    if device.type == "cuda" and device.index is None and local_rank is not None:
-        device = torch.device("cuda", local_rank)
     if device.type == "cuda":
-        if (device.index or 0) >= there:
+        device = torch.device("cuda", local_rank or 0) if device.index is None else device
+        if device.index >= there:
             has = ", ".join(f"cuda:{i}" for i in range(there)) or "none"
             raise EntropyCliError(
                 f"--device {device}: no such device, CUDA devices here: {has}. Use --device cpu or "

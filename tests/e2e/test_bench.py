@@ -1,0 +1,97 @@
+"""The benchmark: what it counts is right, what it compares agrees, what it prints is there."""
+
+import json
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from entropy_cli.engine.counts import Peak, Work, count
+from entropy_cli.engine.plain import Plain
+from entropy_cli.functional.assign import assign
+from entropy_cli.tokenizers import load_tokenizer
+
+SMALL = ("--width", 32, "--vocab-size", 256, "--image-size", 32, "--patch-nums", "1,2", "--images", 8)
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def bench(cli):
+    """Run `bench --json`."""
+
+    def run(*argv):
+        code, out, err = cli("bench", "--json", "--device", "cpu", *argv)
+        assert code == 0, err
+        return json.loads(out)
+
+    return run
+
+
+@pytest.mark.slow
+def test_program_and_plain_loop_are_timed_side_by_side_and_agree(bench, tmp_path):
+    found = bench(*SMALL, "--against", "plain", "--temperature", "1,0.5", "-o", tmp_path / "b.json")
+    assert found == json.loads((tmp_path / "b.json").read_text())
+    assert found["schema"] == "entropy-cli/bench" and found["schema_version"] == 1
+    assert [stage["name"] for stage in found["stages"]] == [
+        "decode",
+        "encoder",
+        "quantiser",
+        "end to end",
+    ]
+    for stage in found["stages"]:
+        assert set(stage["timings"]) == {"entropy-cli", "plain"} and len(stage["ratios"]) == 3
+        for timing in stage["timings"].values():
+            assert 0 < timing["fastest_ms_per_image"] <= timing["ms_per_image"]
+    assert found["errors"]["tokens"] == 8 * 5
+    assert found["errors"]["quantiser_tokens_changed"] == 0
+    assert found["errors"]["quantiser_entropy"] < 1e-5 and found["errors"]["entropy"] < 1e-4
+    assert set(found["peak_memory_bytes"]) == {"entropy-cli", "plain"}
+
+
+@pytest.mark.slow
+def test_a_checkpoint_and_a_folder_of_one_s_own(cli, checkpoint, images):
+    run = ("bench", "--device", "cpu", "--ckpt", checkpoint, "--data", images, "--images", 20)
+    code, out, err = cli(*run, "--precision", "bf16")
+    assert code == 0, err
+    for words in ("decode", "end to end", "of the floor", "bf16", "peak memory", "20 images"):
+        assert words in out
+    assert "plain" not in out and "ratio" not in out
+
+
+def test_what_can_not_be_timed_is_one_line(cli, tmp_path, checkpoint):
+    assert cli("bench", "--temperature", "auto")[0] == 2
+    assert cli("bench", "--width", 40)[0] == 2
+    assert cli("bench", "--rounds", 2)[0] == 2
+    code, _, err = cli("bench", "--ckpt", checkpoint, "--data", tmp_path)
+    assert code == 3 and "no images found" in err.splitlines()[-1]
+    code, _, err = cli("bench", "--ckpt", tmp_path / "absent.pth")
+    assert code == 3 and "absent.pth" in err.splitlines()[-1]
+
+
+def test_work_is_counted():
+    conv = nn.Conv2d(3, 8, 3, padding=1)
+    x = torch.zeros(2, 3, 16, 16)
+    expected = Work(2 * 2 * 16 * 16 * 3 * 8 * 9, 4 * (x.numel() + conv.weight.numel() + 8 + 2 * 8 * 256))
+    assert count(lambda: functional.silu(conv(x))) == expected
+    with torch.inference_mode():
+        assert count(lambda: conv(x)) == expected
+    assert Peak(100.0, 10.0).floor(Work(50.0, 20.0)) == 2.0
+
+
+def test_the_plain_loop_is_the_same_tokenizer(checkpoint, pictures):
+    tokenizer = load_tokenizer(checkpoint).tokenizer
+    exact = tokenizer.encode(pictures)
+    plain = Plain(load_tokenizer(checkpoint).tokenizer, (1.0, 0.5))
+    rest = plain.tokenizer.encode(pictures)
+    torch.testing.assert_close(rest, exact, atol=2e-4, rtol=1e-4)
+    entropy_ST, marginal_STV, idx_BL = plain.quantise(rest)
+    assert marginal_STV.shape == (4, 2, 48)
+    at = 0
+    for s in range(4):
+        sums = assign(tokenizer.vectors(rest, s), tokenizer.codebook(s), (1.0, 0.5))
+        assert torch.equal(sums.idx_Bl, idx_BL[:, at : at + sums.tokens])
+        mean_T = sums.entropy_BT.mean(0) / sums.tokens
+        torch.testing.assert_close(mean_T.float(), entropy_ST[s], atol=1e-5, rtol=0)
+        rest = tokenizer.subtract(rest, sums.idx_Bl, s) if s < 3 else rest
+        at += sums.tokens
