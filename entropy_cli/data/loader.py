@@ -9,7 +9,7 @@ import signal
 import stat
 import sys
 import warnings
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,23 +80,33 @@ def open_loader(
     )
 
 
+def death_of_worker(error: RuntimeError) -> DatasetError | None:
+    """What to say of an error if it is that a worker died; torch raises it wherever the program is."""
+    if not re.search("worker.*(exited unexpectedly|killed by signal)", str(error)):
+        return None
+    return DatasetError(
+        "a process that decodes images died, perhaps for want of memory. "
+        "Run the same command again with fewer --workers: it goes on from here."
+    )
+
+
 def read_batches(loader: Loader) -> Generator[Batch, None, None]:
-    """All batches, in order.
+    """All batches, in order; the workers start at once, and in the thread that calls this.
 
     Raises:
         DatasetError: a worker process died.
     """
-    iterator = iter(loader)
+    return _batches(iter(loader))
+
+
+def _batches(iterator: Iterator[Any]) -> Generator[Batch, None, None]:
     while True:
         try:
             item = next(iterator, None)
         except RuntimeError as error:
-            if not re.search("exited unexpectedly|killed by signal", str(error)):
+            if (death := death_of_worker(error)) is None:
                 raise
-            raise DatasetError(
-                "a process that decodes images died, perhaps for want of memory. "
-                "Run the same command again with fewer --workers: it goes on from here."
-            ) from error
+            raise death from error
         if item is None:
             return
         pictures, groups, names, failed, completes = item

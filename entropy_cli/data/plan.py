@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from itertools import chain
 
 BLOCK = 16  # images; the unit of shards, ranks, saves and resumption
-# Numbers of blocks after which the estimate is looked at: doubling at first, then after so many blocks
-# or so large a share of those done, whichever is more.
+# A run that may stop is looked at after so many blocks or so large a share of those done, whichever is
+# more.
 CHECK_BLOCKS = 32
 CHECK_SHARE = 0.02
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class BatchPlan:
     """Some images of the seeded order, and the blocks of which this batch is the last part."""
 
@@ -72,22 +72,27 @@ def plan_batches(images: int, batch_size: int, blocks: Sequence[int]) -> list[Ba
 
 
 def plan_legs(
-    images: int, batch_size: int, blocks: Sequence[int], done: Sequence[bool], rank: int, ranks: int
+    images: int,
+    batch_size: int,
+    blocks: Sequence[int],
+    done: Sequence[bool],
+    points: Sequence[int],
+    share: tuple[int, int] = (0, 1),
 ) -> list[Leg]:
     """Cut a run into legs, and each leg into the shares of the processes that work on it.
 
-    Where legs end depends on the blocks alone, so that every run looks at the same numbers of images.
+    Where legs end does not depend on the processes: every run looks at the same numbers of images.
 
     Args:
         images: how many there are.
         batch_size: the most images in a batch.
         blocks: the run's, in order, done or not.
         done: for every block of the images, whether it is done already.
-        rank: which of the processes this one is.
-        ranks: how many processes share the blocks.
+        points: numbers of blocks after which legs end, see `check_points`.
+        share: (I, N): this process is the I-th of N.
     """
-    legs, start = [], 0
-    for end in check_points(len(blocks)):
+    legs, start, (rank, ranks) = [], 0, share
+    for end in points:
         todo = [block for block in blocks[start:end] if not done[block]]
         plans = plan_batches(images, batch_size, todo[rank::ranks])
         most = -(-len(todo) // ranks)
@@ -97,12 +102,16 @@ def plan_legs(
     return legs
 
 
-def check_points(blocks: int) -> list[int]:
-    """Numbers of blocks after which to look at the estimate, up to all of them."""
+def check_points(blocks: int, *, closely: bool) -> list[int]:
+    """Numbers of blocks after which to look at the estimate, up to all of them.
+
+    They double; closely, for a run that may stop, no more than CHECK_BLOCKS or CHECK_SHARE lie between.
+    Looking brings the processes of a run together, so it is not done more often than is of use.
+    """
     points, at = [], 1
     while at < blocks:
         points.append(at)
-        at += min(at, max(CHECK_BLOCKS, int(CHECK_SHARE * at)))
+        at += min(at, max(CHECK_BLOCKS, int(CHECK_SHARE * at))) if closely else at
     return [*points, blocks] if blocks else []
 
 

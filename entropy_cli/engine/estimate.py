@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from entropy_cli.data.loader import death_of_worker
 from entropy_cli.data.plan import Leg
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.ranks import Ranks
@@ -79,9 +80,13 @@ class Estimation:
                 if turn + 1 == leg.rounds:
                     self.worker.settle()
             except (EntropyCliError, Interrupted) as error:
-                if self.ranks.world == 1:
-                    raise
                 failure = error
+            except RuntimeError as error:
+                failure = death_of_worker(error)
+                if failure is None:
+                    raise
+            if failure is not None and self.ranks.world == 1:
+                raise failure
             self._agree(failure or self.signals.arrived)
         return leg.look and self._look()
 
@@ -120,4 +125,5 @@ class Estimation:
         images = int(images_G.sum())
         if images > (progress.history[-1].images if progress.history else 0):
             progress.history.append(look(entropy_GS, images_G, tally.tokens_S.cpu()))
-        return self.target is not None and reached(self.target, progress.history, images_G)
+        narrow = self.target is not None and reached(self.target, progress.history, images_G)
+        return self.ranks.share(narrow)  # machines may differ in the last bit

@@ -25,6 +25,9 @@ def feed(batches: Generator[Batch, None, None], device: torch.device) -> Generat
     stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
     def send(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
+        torch.cuda.set_device(
+            device
+        )  # a thread starts on the first GPU, and would leave a context there
         with torch.cuda.stream(stream):
             pinned_B3HW = batch.img_B3HW.pin_memory()
             sent = replace(batch, img_B3HW=pinned_B3HW.to(device, non_blocking=True))

@@ -77,39 +77,43 @@ def compare_precision(
     reference: Worker,
     batches: Iterable[Batch],
     temperatures: Sequence[Sequence[float]],
+    ranks: Ranks,
 ) -> dict[str, object]:
     """What an encoder's precision changes against float32 on the same device.
 
     Args:
         worker: with the tokenizer in its precision.
         reference: with the same tokenizer in float32.
-        batches: the first images.
+        batches: this process's share of the first images.
         temperatures: per scale, the headline first.
+        ranks: the processes that share them.
 
     Returns:
         For the result: errors of the latents; share of hard tokens that are others, and difference of
         the assignment entropy in nats, per scale and over all tokens.
     """
     scales = worker.tokenizer.spec.scales
-    images, errors_3 = 0, torch.zeros(3, dtype=torch.float64)
-    changed_S, difference_S = torch.zeros(2, len(scales), dtype=torch.float64)
+    largest = 0.0
+    sums_3 = torch.zeros(3, dtype=torch.float64)  # images, squares of errors, squares
+    sums_2S = torch.zeros(2, len(scales), dtype=torch.float64)  # tokens changed, entropy
     for batch in filter(lambda batch: batch.names, batches):
         exact_BChw, exact = _sums(reference, batch, temperatures)
         rounded_BChw, rounded = _sums(worker, batch, temperatures)
-        images += len(batch.names)
         error_BChw = rounded_BChw - exact_BChw
-        errors_3[0] += error_BChw.square().sum().item()
-        errors_3[1] += exact_BChw.square().sum().item()
-        errors_3[2] = max(errors_3[2].item(), error_BChw.abs().max().item())
+        squares = (error_BChw.square().sum().item(), exact_BChw.square().sum().item())
+        sums_3 += torch.tensor([len(batch.names), *squares], dtype=torch.float64)
+        largest = max(largest, error_BChw.abs().max().item())
         for s, (a, b) in enumerate(zip(exact, rounded, strict=True)):
-            changed_S[s] += (a.idx_Bl != b.idx_Bl).sum().item()
-            difference_S[s] += (b.entropy_BT - a.entropy_BT).sum().item()
+            sums_2S[0, s] += (a.idx_Bl != b.idx_Bl).sum().item()
+            sums_2S[1, s] += (b.entropy_BT - a.entropy_BT).sum().item()
+    images, errors, squares_sum = ranks.sum(sums_3).tolist()
+    changed_S, difference_S = ranks.sum(sums_2S)
     tokens_S = max(1, images) * torch.tensor([scale.tokens for scale in scales]).double()
     return {
-        "images": images,
+        "images": int(images),
         "reference": "fp32",
-        "latent_relative_error": math.sqrt(errors_3[0] / errors_3[1]) if errors_3[1] else 0.0,
-        "latent_largest_error": errors_3[2].item(),
+        "latent_relative_error": math.sqrt(errors / squares_sum) if squares_sum else 0.0,
+        "latent_largest_error": max(ranks.gather(largest)),
         "tokens_changed": (changed_S / tokens_S).tolist(),
         "tokens_changed_overall": (changed_S.sum() / tokens_S.sum()).item(),
         "assignment_entropy_difference": (difference_S / tokens_S).tolist(),

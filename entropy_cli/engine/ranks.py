@@ -14,7 +14,7 @@ from torch import Tensor
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.functional.tally import Tally
 
-TIMEOUT = timedelta(minutes=10)  # how long a process that is alive may keep the others waiting
+TIMEOUT = timedelta(minutes=30)  # how long a process that is alive may keep the others waiting
 Value = TypeVar("Value")
 
 
@@ -27,7 +27,7 @@ class Ranks:
     """This process among those of the run; alone unless torchrun started several.
 
     Every method that has to do with the others must be called by all of them, in the same order. What
-    travels is on the CPU: a tally is small, and comes together only when it is saved.
+    travels is on the CPU: tallies come together only when they are saved.
     """
 
     rank: int = 0
@@ -60,14 +60,15 @@ class Ranks:
 
     def tally(self, tally: Tally) -> Tally:
         """Tally of the images of all processes, on the CPU; only the first process may use it."""
-        tally = tally.to("cpu")
-        if self.world == 1:
-            return tally
-        sums = {name: tensor.clone() for name, tensor in tally.tensors().items()}
-        with _others():
-            for name, tensor in sums.items():
-                if name != "tokens_S":
-                    dist.reduce(tensor, 0)
+        sums = tally.to("cpu").tensors()
+        for name, tensor in sums.items():
+            if self.world == 1 or name == "tokens_S":
+                continue
+            total = tensor.clone()
+            with _others():
+                dist.reduce(total, 0)
+            if self.first:
+                sums[name] = total
         return Tally(**sums)
 
     def gather(self, value: Value) -> list[Value]:

@@ -11,6 +11,7 @@ from types import FrameType
 
 import torch
 
+from entropy_cli.data.plan import BLOCK
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.tokenizers.precision import Precision
 
@@ -90,12 +91,9 @@ def device_name(device: torch.device) -> str:
 
 
 def choose_batch_size(device: torch.device, image_size: int) -> int:
-    """Images at once: as many pixels as keep the device busy, at least one image.
-
-    On a GPU whole blocks where it can be, so that the copies and kernels are large.
-    """
-    images = PIXELS_PER_BATCH[device.type] // image_size**2
-    return max(1, min(MOST_IMAGES_PER_BATCH[device.type], images))
+    """Images at once: as many pixels as keep the device busy, at least one image, or whole blocks."""
+    images = min(MOST_IMAGES_PER_BATCH[device.type], PIXELS_PER_BATCH[device.type] // image_size**2)
+    return images // BLOCK * BLOCK if images >= BLOCK else max(1, images)
 
 
 def choose_workers(device: torch.device, processes: int = 1) -> int:
@@ -121,7 +119,8 @@ def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a smaller batch may help."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(
-        words in text for words in ("can't allocate memory", "_STATUS_ALLOC_FAILED")
+        words in text
+        for words in ("can't allocate memory", "_STATUS_ALLOC_FAILED", "error: out of memory")
     )
 
 

@@ -173,7 +173,7 @@ class Worker:
             EntropyCliError: naming the first image whose latents are not finite.
         """
         while len(self._flags) > keep:
-            flags = self._flags.popleft()
+            flags = self._flags[0]  # a bad one stays, so that nothing is saved after it
             if flags.arrived is not None:
                 flags.arrived.synchronize()
             bad_XY = (~flags.finite_SB[:, : len(flags.names)]).nonzero()
@@ -184,6 +184,7 @@ class Worker:
                     f"({self.tokenizer.spec.scales[scale].name}) are NaN or infinite, or too large. The "
                     "checkpoint is damaged, or the precision too low for it: try another --precision."
                 )
+            self._flags.popleft()
 
     def _in_pieces(self, images: int, most: int, work: Callable[[slice], Outcome]) -> list[Outcome]:
         """Do work on slices of a batch, in smaller ones from the day that memory runs out."""

@@ -98,5 +98,5 @@ def _check_alike(settings: dict[str, Any], ranks: Ranks) -> None:
         others = [i for i, fingerprint in enumerate(fingerprints) if fingerprint != fingerprints[0]]
         raise EntropyCliError(
             f"processes {', '.join(map(str, others))} of this run see other images, another "
-            "checkpoint or kind of device than process 0. Start all with the same files and options."
+            "checkpoint or precision than process 0. Start all with the same files and options."
         )

@@ -13,11 +13,13 @@ from typing import Any
 import torch
 
 from entropy_cli.data.images import GROUPS
-from entropy_cli.data.loader import Batch, open_loader, read_batches
+from entropy_cli.data.loader import Batch, death_of_worker, open_loader, read_batches
 from entropy_cli.data.plan import (
     BLOCK,
+    CHECK_BLOCKS,
     BatchPlan,
     Leg,
+    check_points,
     number_of_blocks,
     plan_batches,
     plan_legs,
@@ -36,10 +38,11 @@ from entropy_cli.engine.runtime import (
     choose_batch_size,
     choose_workers,
     device_name,
+    is_out_of_memory,
     keep_freed_memory,
 )
 from entropy_cli.engine.units import Unit, Worker
-from entropy_cli.errors import DatasetError
+from entropy_cli.errors import DatasetError, EntropyCliError
 from entropy_cli.functional.tally import Tally
 from entropy_cli.pipeline.job import Job
 from entropy_cli.pipeline.request import Bars
@@ -66,7 +69,11 @@ class Run:
         self.images = len(job.images.files)
         size = job.loaded.tokenizer.spec.image_size
         batch_size = job.request.batch_size or choose_batch_size(job.device, size)
+        if job.request.batch_size is None and job.request.target is not None:
+            # Between two looks there is one batch for each process.
+            batch_size = min(batch_size, BLOCK * max(1, CHECK_BLOCKS // job.ranks.world))
         self.batch_size = min(batch_size, BLOCK * number_of_blocks(self.images))
+        _check_alike(job, self.batch_size)
         workers = job.request.workers
         self.workers = choose_workers(job.device, job.ranks.local_world) if workers is None else workers
 
@@ -74,9 +81,10 @@ class Run:
         """Do the work."""
         before, start = self.progress.images, time.monotonic()
         if self.job.blocks:
-            reached = self._read()
+            with _in_one_line(self.job.device):
+                reached = self._read()
             self.reached = None if self.job.request.target is None else reached
-        else:
+        elif self.job.ranks.first:
             self._save(self.progress)
         seconds = time.monotonic() - start
         self.machine = {
@@ -114,14 +122,14 @@ class Run:
             progress.tally = progress.tally.to(job.device)
             if job.settings["precision"] != "fp32" and progress.precision_check is None:
                 bar.set_description("measuring what the precision costs")
-                check = self._precision_check(worker) if ranks.first else None
-                progress.precision_check = ranks.share(check)
+                progress.precision_check = self._precision_check(worker)
                 bar.set_description("")
             return loop.run(units, legs)
 
     def _legs(self, blocks: Sequence[int], done: Sequence[bool]) -> list[Leg]:
-        ranks = self.job.ranks
-        return plan_legs(self.images, self.batch_size, blocks, done, ranks.rank, ranks.world)
+        share = self.job.ranks.rank, self.job.ranks.world
+        points = check_points(len(blocks), closely=self.job.request.target is not None)
+        return plan_legs(self.images, self.batch_size, blocks, done, points, share)
 
     def _expected(self, plans: Sequence[BatchPlan]) -> tuple[int, str, int]:
         """For the bar: images in all, their unit, and how many are done."""
@@ -136,15 +144,12 @@ class Run:
         self, worker: Worker, plans: Sequence[BatchPlan], stack: contextlib.ExitStack
     ) -> Iterator[Unit]:
         """The plans' pictures, read and encoded as they are asked for."""
-        batches = stack.enter_context(contextlib.closing(self._batches(plans)))
+        batches = stack.enter_context(contextlib.closing(self._reported(self._batches(plans))))
         return worker.encode(batches)
 
-    def _batches(self, plans: Sequence[BatchPlan]) -> Generator[Batch, None, None]:
-        if not plans:
-            return
-        crop = self.job.loaded.tokenizer.spec.crop.apply
-        loader = open_loader(self.job.images, plans, crop, workers=self.workers)
-        with contextlib.closing(feed(read_batches(loader), self.job.device)) as batches:
+    def _reported(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
+        """Say which images can't be read, or stop at the first."""
+        with contextlib.closing(batches):
             for batch in batches:
                 for path, reason in batch.failed:
                     if self.job.request.fail_at_first:
@@ -153,6 +158,14 @@ class Run:
                         )
                     logger.warning("unreadable: %s: %s", path, reason)
                 yield batch
+
+    def _batches(self, plans: Sequence[BatchPlan]) -> Generator[Batch, None, None]:
+        if not plans:
+            return
+        crop = self.job.loaded.tokenizer.spec.crop.apply
+        loader = open_loader(self.job.images, plans, crop, workers=self.workers)
+        with contextlib.closing(feed(read_batches(loader), self.job.device)) as batches:
+            yield from batches
 
     def _temperatures(
         self,
@@ -175,22 +188,22 @@ class Run:
             else:
                 plans = [p for leg in self._legs(pilot, [False] * len(pilot)) for p in leg.plans]
                 other = Worker(worker.tokenizer, worker.device, worker.batch_size)
-                first = self._units(other, plans, stack)
+                batches = stack.enter_context(contextlib.closing(self._batches(plans)))
+                first = other.encode(batches)
             fitted, progress.pilot, kept = fit_temperatures(worker, first, self.job.ranks, stage)
         progress.temperatures = fitted
         return chain(kept, units) if self.job.request.shard is None else units
 
     def _precision_check(self, worker: Worker) -> dict[str, object]:
-        exact = self.job.loaded.tokenizer.to(self.job.device, "fp32")
-        rounded, reference = (
-            Worker(tokenizer, self.job.device, self.batch_size)
-            for tokenizer in (worker.tokenizer, exact)
-        )
+        job, temperatures = self.job, self.progress.temperatures
+        assert temperatures is not None
+        tokenizers = worker.tokenizer, job.loaded.tokenizer.to(job.device, "fp32")
+        size = min(BLOCK, self.batch_size)
+        rounded, exact = (Worker(tokenizer, job.device, size) for tokenizer in tokenizers)
         blocks = range(min(PRECISION_BLOCKS, len(self.progress.blocks_done)))
-        plans = plan_batches(self.images, min(BLOCK, self.batch_size), blocks)
-        assert self.progress.temperatures is not None
+        plans = plan_batches(self.images, size, blocks[job.ranks.rank :: job.ranks.world])
         with contextlib.closing(self._batches(plans)) as batches:
-            return compare_precision(rounded, reference, batches, self.progress.temperatures)
+            return compare_precision(rounded, exact, batches, temperatures, job.ranks)
 
     def _zeros(self) -> Tally:
         about = self.job.about
@@ -207,6 +220,33 @@ class Run:
         self.together = together
         if together.images or together.pilot or self.job.request.shard is not None:
             state.save(self.path, self.job.saved(together))
+
+
+def _check_alike(job: Job, batch_size: int) -> None:
+    """Batches decide how often processes meet, so they must be of one size."""
+    sizes = job.ranks.gather((job.device.type, batch_size))
+    if len(set(sizes)) > 1:
+        found = ", ".join(f"{kind} in batches of {size}" for kind, size in sizes)
+        raise EntropyCliError(
+            f"the processes of this run would work differently: {found}. Give all of them the same "
+            "--device and --batch-size."
+        )
+
+
+@contextlib.contextmanager
+def _in_one_line(device: torch.device) -> Iterator[None]:
+    """What torch raises wherever it happens to be, as something that the user can mend."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (death := death_of_worker(error)) is not None:
+            raise death from error
+        if is_out_of_memory(error):
+            raise EntropyCliError(
+                f"{device}: not enough memory. Run the same command again with a smaller --batch-size: "
+                "it goes on from what was saved."
+            ) from error
+        raise
 
 
 def _within(plan: BatchPlan, blocks: range) -> bool:

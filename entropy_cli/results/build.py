@@ -37,6 +37,7 @@ def build_result(
     """
     progress, settings, about = saved.progress, saved.settings, saved.about
     _check_some_read(saved)
+    progress = replace(progress, failed=sorted(progress.failed))  # whoever found them
     assert progress.tally is not None and progress.temperatures is not None
     tally = progress.tally.to("cpu")
     given = settings["temperature"]

@@ -12,7 +12,7 @@ import torch
 
 from entropy_cli.data.images import GROUPS, find_images
 from entropy_cli.data.loader import open_loader, read_batches
-from entropy_cli.data.plan import plan_legs
+from entropy_cli.data.plan import check_points, plan_legs
 from entropy_cli.engine import units
 from entropy_cli.engine.estimate import Estimation
 from entropy_cli.engine.feed import ahead, feed
@@ -26,7 +26,7 @@ from entropy_cli.engine.runtime import (
     choose_workers,
 )
 from entropy_cli.engine.units import Worker
-from entropy_cli.errors import EntropyCliError, StateError
+from entropy_cli.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.functional.tally import Tally
 from entropy_cli.results import state
 from entropy_cli.results.about import About
@@ -57,7 +57,8 @@ def run(images, checkpoint):
     def run(progress, blocks, batch_size, device=CPU, target=None, advance=lambda _: None, **hooks):
         worker = Worker(tokenizer.to(device, "fp32"), device, batch_size, advance)
         done = progress.blocks_done.tolist()
-        legs = plan_legs(70, batch_size, list(blocks), done, 0, 1)
+        points = check_points(len(blocks), closely=target is not None)
+        legs = plan_legs(70, batch_size, list(blocks), done, points)
         plans = [plan for leg in legs for plan in leg.plans]
         read = read_batches(open_loader(found, plans, tokenizer.spec.crop.apply, workers=0))
         if progress.tally is None:
@@ -242,6 +243,8 @@ def test_devices_and_choices():
     with pytest.raises(EntropyCliError, match="no such device"):
         choose_device("cuda:99")
     assert choose_batch_size(CPU, 256) == 4 and choose_batch_size(CPU, 10_000) == 1
+    sizes = [choose_batch_size(torch.device("cuda"), size) for size in (128, 256, 320, 384, 1024)]
+    assert sizes == [256, 64, 32, 16, 4]
     assert choose_workers(CPU) >= 1
 
 
@@ -251,6 +254,53 @@ def test_a_run_cut_right_before_a_look_takes_it_when_it_goes_on(run, monkeypatch
     assert pieces.history == []
     monkeypatch.undo()
     assert [point.images for point in run(pieces, range(5), 4).history] == [32, 64, 70]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_what_is_not_finite_is_never_saved(run, monkeypatch, late):
+    """Also where it is found one unit late, as on a GPU that nobody waits for."""
+    saved, encode, settle, calls = [], VARTokenizer.encode, Worker.settle, []
+
+    def breaks(self, img_B3HW):
+        calls.append(len(img_B3HW))
+        return encode(self, img_B3HW) * (torch.nan if sum(calls) > 36 else 1)
+
+    monkeypatch.setattr(VARTokenizer, "encode", breaks)
+    if late:
+        monkeypatch.setattr(Worker, "settle", lambda self, keep=True: settle(self, keep=keep))
+    with pytest.raises(EntropyCliError, match="NaN or infinite"):
+        run(Progress.start(5), range(5), 4, save=saved.append, save_every_s=0)
+    assert saved and all(progress.tally.entropy_GST.isfinite().all() for progress in saved)
+    assert all(progress.images in (16, 32) for progress in saved) or not late
+
+
+def test_a_worker_that_dies_while_the_model_computes_is_one_line(run, monkeypatch):
+    encode, calls = VARTokenizer.encode, []
+
+    def dies(self, img_B3HW):
+        calls.append(1)
+        if len(calls) > 6:
+            raise RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. ")
+        return encode(self, img_B3HW)
+
+    monkeypatch.setattr(VARTokenizer, "encode", dies)
+    saved = []
+    with pytest.raises(DatasetError, match="fewer --workers"):
+        run(Progress.start(5), range(5), 4, save=lambda p: saved.append(p.images), save_every_s=1e9)
+    assert saved == [16]
+
+
+def test_a_gpu_is_chosen_by_number(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", 0)
+    assert choose_device("auto", 1) == torch.device("cuda", 1)
+    assert choose_device("cuda:0", 1) == torch.device("cuda", 0)
+    assert all(device.index is not None for device in chosen)
+    with pytest.raises(EntropyCliError, match="no more processes than GPUs"):
+        choose_device("cuda", 2)
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])

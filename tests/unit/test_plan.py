@@ -17,9 +17,12 @@ from entropy_cli.data.plan import (
 def test_processes_share_each_leg(images, batch_size, ranks):
     blocks = number_of_blocks(images)
     done = [block % 5 == 3 for block in range(blocks)]
-    of_rank = [plan_legs(images, batch_size, range(blocks), done, r, ranks) for r in range(ranks)]
+    points = check_points(blocks, closely=True)
+    of_rank = [
+        plan_legs(images, batch_size, range(blocks), done, points, (r, ranks)) for r in range(ranks)
+    ]
     seen = []
-    for end, legs in zip(check_points(blocks), zip(*of_rank, strict=True), strict=True):
+    for end, legs in zip(points, zip(*of_rank, strict=True), strict=True):
         assert len({leg.rounds for leg in legs}) == 1 and len({leg.look for leg in legs}) == 1
         units = [sum(bool(plan.completes) for plan in leg.plans) for leg in legs]
         assert max(units) == legs[0].rounds
@@ -44,7 +47,8 @@ def test_shards_part_the_blocks(number):
 
 def test_looks_not_taken_before_a_cut_are_taken_after_it():
     def looks(done):
-        return [leg.look for leg in plan_legs(16 * 8, 4, range(8), done, 0, 1)]
+        points = check_points(8, closely=False)
+        return [leg.look for leg in plan_legs(16 * 8, 4, range(8), done, points)]
 
     assert looks([False] * 8) == [True] * 4  # after 1, 2, 4 and 8 blocks
     assert looks([True] * 3 + [False] * 5) == [False, False, True, True]

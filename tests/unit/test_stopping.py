@@ -37,11 +37,14 @@ def test_two_narrow_looks_in_a_row_and_images_enough(widths, images_G, stops):
 
 
 def test_looks_come_ever_less_often():
-    points = check_points(80_000)
+    points = check_points(80_000, closely=True)
     assert points[:9] == [1, 2, 4, 8, 16, 32, 64, 96, 128] and points[-1] == 80_000
     for at, following in pairwise(points[5:-1]):
         assert 500 <= (following - at) * BLOCK <= max(512, 0.02 * at * BLOCK)
-    assert check_points(0) == [] and check_points(1) == [1] and check_points(5) == [1, 2, 4, 5]
+    for closely in (False, True):
+        assert check_points(0, closely=closely) == [] and check_points(1, closely=closely) == [1]
+        assert check_points(5, closely=closely) == [1, 2, 4, 5]
+    assert check_points(1000, closely=False) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000]
 
 
 @pytest.mark.slow
@@ -51,7 +54,7 @@ def test_the_interval_at_the_stop_still_covers(skewed):
     generator = torch.Generator().manual_seed(7 + skewed)
     tokens_S = torch.tensor([1, 4, 9])
     truth, inside, images = 0.0, [0, 0, 0], []
-    points = [at * BLOCK for at in check_points(1000)]
+    points = [at * BLOCK for at in check_points(1000, closely=True)]
     for _ in range(REPEATS):
         noise_M4 = torch.randn(points[-1], 4, generator=generator, dtype=torch.float64)
         if skewed:  # lognormal, less its mean
