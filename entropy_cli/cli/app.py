@@ -2,6 +2,7 @@
 
 import logging
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from entropy_cli import __version__
 from entropy_cli.cli import bench, demo, estimate, merge, slurm
 from entropy_cli.cli.options import STDERR
 from entropy_cli.errors import EntropyCliError
+from entropy_cli.interrupts import Interrupted, Signals
 
 app = typer.Typer(
     help="How low can the loss of an image model go? Entropies of discrete visual tokenizers.",
@@ -57,7 +59,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     _log_to_stderr()
     if hasattr(sys.stdout, "reconfigure"):
         sys.stdout.reconfigure(errors="replace")  # an encoding without ± or ≥ is no reason to fail
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with Signals():
+            return _run(list(sys.argv[1:] if argv is None else argv))
+    except Interrupted as error:
+        more = "; the same command goes on from what is saved" if error.saved else ", nothing is saved"
+        return _fail(f"interrupted by {error}{more}", error.exit_code)
+    finally:
+        if argv is None:  # the program's end, where a signal has nothing left to stop
+            for number in Signals.NUMBERS:
+                signal.signal(number, signal.SIG_IGN)
+
+
+def _run(argv: list[str]) -> int:
     try:
         code = app(args=argv, obj=argv, standalone_mode=False)
         return code if isinstance(code, int) else 0
@@ -70,11 +84,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(f"{where}{error.strerror or error}.", EntropyCliError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
-    except BaseException as error:
-        code = getattr(error, "exit_code", None)  # engine.runtime.Interrupted, without importing torch
-        if code is None or isinstance(error, Exception):
-            raise
-        return _fail(f"interrupted by {error}; the same command goes on from what is saved", int(code))
 
 
 def _usage_error(error: Exception) -> int:

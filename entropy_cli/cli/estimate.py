@@ -160,7 +160,11 @@ def estimate(
             check_writable(path, option)
     check_different(("--ckpt", ckpt), ("--output", output), ("--state", state))
 
+    delivered = False
+
     def deliver(result: "Result") -> None:
+        nonlocal delivered
+        delivered = True
         if output is not None:
             result.write(output)
         print_result(result.to_json() if as_json else render(result, units))
@@ -186,4 +190,6 @@ def estimate(
         tqdm_bar,
         deliver,
     )
+    if part is not None and output is not None and not delivered:
+        output.unlink(missing_ok=True)  # an older run's result must not pass for this one's
     return exit_code(images.used, images.failed, max_failed)

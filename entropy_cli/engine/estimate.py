@@ -9,10 +9,10 @@ from entropy_cli.data.loader import death_of_worker
 from entropy_cli.data.plan import Leg
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.ranks import Ranks
-from entropy_cli.engine.runtime import Interrupted, Signals
 from entropy_cli.engine.units import Unit, Worker
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.functional.stopping import look, reached
+from entropy_cli.interrupts import Interrupted, Signals
 
 SAVE_EVERY_S = 60.0
 
@@ -30,6 +30,7 @@ class Estimation:
             seconds, when interrupted and at the end.
         save_every_s: seconds between saves.
         target: half-width at which to stop early, in nats; None reads all images.
+        advance: is given the number of images that all processes together went on by.
     """
 
     worker: Worker
@@ -39,6 +40,7 @@ class Estimation:
     save: Callable[[Progress], None] = lambda _: None
     save_every_s: float = SAVE_EVERY_S
     target: float | None = None
+    advance: Callable[[int], object] = lambda _: None
 
     def run(self, units: Iterator[Unit], legs: Sequence[Leg]) -> bool:
         """Read every unit into the progress, or as many as the target needs.
@@ -93,7 +95,9 @@ class Estimation:
     def _agree(self, failure: EntropyCliError | Interrupted | None) -> None:
         """Save if it is time, in step with the other processes; stop if any of them has to."""
         due = self.ranks.first and time.monotonic() - self._saved >= self.save_every_s
-        saves, failures = self.ranks.total([due, failure is not None])
+        saves, failures, images = self.ranks.total([due, failure is not None, self.worker.fresh])
+        self.worker.fresh = 0
+        self.advance(images)
         if failures:
             self._in_step = True
             found = [error for error in self.ranks.gather(failure) if error is not None]

@@ -1,13 +1,8 @@
-"""The machine: devices, how many workers and images at once, memory running out, signals."""
+"""The machine: devices, how many workers and images at once, memory running out."""
 
 import contextlib
 import ctypes
 import os
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
 
 import torch
 
@@ -22,18 +17,6 @@ MOST_IMAGES_PER_BATCH = {"cpu": 16, "cuda": 256}
 
 # Parameters of glibc's mallopt, and values that keep freed memory for the next allocation.
 KEEP_FREED_MEMORY = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
-
-
-class Interrupted(BaseException):
-    """A signal arrived; like KeyboardInterrupt not an Exception, so nothing swallows it."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(number)  # what travels between processes is made again from this
-        self.exit_code = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
-
-    def __str__(self) -> str:
-        """The signal's name."""
-        return signal.Signals(self.args[0]).name
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
@@ -122,62 +105,3 @@ def is_out_of_memory(error: RuntimeError) -> bool:
         words in text
         for words in ("can't allocate memory", "_STATUS_ALLOC_FAILED", "error: out of memory")
     )
-
-
-class Signals:
-    """SIGINT, SIGTERM and SIGUSR1 raise Interrupted, once, and not while state is being changed.
-
-    Only the first raises at once: a second must not cut short the saving that the first began. If the
-    exception was swallowed, as it is in a destructor, the end of the next `held` raises it again.
-    """
-
-    # SIGUSR1 is what schedulers are asked to send ahead of a job's time limit.
-    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-    def __init__(self) -> None:
-        self._held = False
-        self._arrived: int | None = None
-
-    @property
-    def arrived(self) -> Interrupted | None:
-        """What came and has yet to be acted on, or was."""
-        return None if self._arrived is None else Interrupted(self._arrived)
-
-    def __enter__(self) -> "Signals":
-        """Take the signals over, where Python lets us: in the main thread."""
-        self._before = {}
-        if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in self.NUMBERS}
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Give them back."""
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-
-    def _handle(self, number: int, _frame: FrameType | None) -> None:
-        first, self._arrived = self._arrived is None, number
-        if first and not self._held:
-            raise Interrupted(number)
-
-    @contextmanager
-    def held(self) -> Iterator[None]:
-        """Inside, a signal waits; it is raised at the end of the outermost."""
-        outer, self._held = self._held, True
-        try:
-            yield
-        finally:
-            self._held = outer
-        if not outer and self.arrived is not None:
-            raise self.arrived
-
-    @contextmanager
-    def let_through(self) -> Iterator[None]:
-        """Inside a `held`, a part that a signal may break off; one that came before does at once."""
-        outer, self._held = self._held, False
-        try:
-            if self.arrived is not None:
-                raise self.arrived
-            yield
-        finally:
-            self._held = outer

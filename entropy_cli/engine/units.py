@@ -61,12 +61,14 @@ class Worker:
         device: where it runs.
         batch_size: the most pictures in the encoder at once.
         advance: is given the number of images that went through the encoder.
+        fresh: how many did since the processes of the run last met.
     """
 
     tokenizer: Tokenizer
     device: torch.device
     batch_size: int
     advance: Callable[[int], object] = lambda _: None
+    fresh: int = 0
     _flags: deque[_Flags] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
@@ -94,6 +96,7 @@ class Worker:
             return self.tokenizer.encode(img_B3HW[part].to(self.device, non_blocking=True))
 
         rest_BChws = self._in_pieces(len(img_B3HW), self.batch_size, encode)
+        self.fresh += images + len(batch.failed)
         self.advance(images + len(batch.failed))
         rest_BChw = torch.cat(rest_BChws) if rest_BChws else torch.empty(0)
         return Unit(rest_BChw, batch.group_B, batch.names, batch.failed, list(batch.completes))

@@ -11,6 +11,10 @@ QUANTITIES = (
     "varentropy",
 )
 
+# Of a run that may stop early: with fewer an error is too uncertain itself.
+LEAST_IMAGES = 1000
+LEAST_IMAGES_PER_GROUP = 10
+
 UNDERSAMPLED = "undersampled: a lower bound"
 ONE_GROUP = "no error: the images fall into fewer than two groups"
 

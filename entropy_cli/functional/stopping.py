@@ -4,11 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from entropy_cli.functional.quantity import HistoryPoint
+from entropy_cli.functional.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP, HistoryPoint
 from entropy_cli.functional.summary import assignment_averages
 
-LEAST_IMAGES = 1000
-LEAST_IMAGES_PER_GROUP = 10
 LOOKS_IN_A_ROW = 2  # one look alone finds the estimate narrow too often, by a small error of its error
 
 

@@ -5,6 +5,7 @@ import statistics
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -136,11 +137,21 @@ def _errors(contenders: Sequence[Contender]) -> Errors:
 
 
 def _described(workload: Workload) -> dict[str, Any]:
-    tokenizer = vars(workload.tokenizer)
-    plain = {name: value for name, value in vars(workload).items() if name != "tokenizer"}
+    """What was timed, for the record."""
+    spec = load_tokenizer(workload.checkpoint, workload.family, workload.tokenizer).tokenizer.spec
+    own = {name: str(getattr(workload, name)) for name in ("checkpoint", "data", "device", "precision")}
     return {
-        **{name: str(value) if isinstance(value, Path) else value for name, value in plain.items()},
-        **tokenizer,
+        **own,
+        "images": workload.images,
+        "batch_size": workload.batch_size,
+        "workers": workload.workers,
+        "temperatures": list(workload.temperatures),
+        "family": spec.family,
+        "image_size": spec.image_size,
+        "patch_nums": spec.patch_nums,
+        "vocab_size": spec.vocab_size,
+        "latent_dim": spec.latent_dim,
+        "versions": {name: version(name) for name in ("entropy-cli", "torch", "torchvision", "pillow")},
     }
 
 

@@ -10,8 +10,8 @@ from typing import NamedTuple
 from entropy_cli.data.plan import number_of_blocks
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.ranks import join
-from entropy_cli.engine.runtime import Signals
 from entropy_cli.errors import DatasetError, EntropyCliError, StateError
+from entropy_cli.interrupts import Interrupted, Signals
 from entropy_cli.pipeline.job import Job, prepare
 from entropy_cli.pipeline.request import Bars, Request, no_bars
 from entropy_cli.pipeline.run import Run
@@ -48,7 +48,11 @@ def estimate(request: Request, bars: Bars, deliver: Callable[[Result], object]) 
             state.settings_fingerprint(job.settings), request.shard
         )
         run = Run(job, _resume(path, job, stack), path, bars, signals)
-        run.accumulate()
+        try:
+            run.accumulate()
+        except Interrupted as error:
+            error.saved = path.exists()
+            raise
         counts = ranks.share(Counts(run.together.images, len(run.together.failed)))
         if ranks.first:
             _finish(run, deliver)
@@ -99,12 +103,15 @@ def _finish(run: Run, deliver: Callable[[Result], object]) -> None:
     request, shard = run.job.request, run.job.request.shard
     if shard is None or run.together.images:
         saved, provenance = run.job.saved(run.together), {"command": request.command, **run.machine}
-        provenance["target_ci"] = request.target
+        provenance |= {"target_ci": request.target, "shard": shard, "limit": request.limit}
         deliver(build_result(saved, target_reached=run.reached, provenance=provenance))
     else:
         logger.warning(
-            "shard %d/%d has no image that could be read: no result, a state without sums for the merge",
+            "shard %d/%d has %s: no result, a state without sums for the merge",
             *shard,
+            "no image that could be read"
+            if run.job.blocks
+            else "no images, there are fewer blocks of 16",
         )
     if request.state is None and shard is None:
         run.path.unlink(missing_ok=True)

@@ -41,6 +41,7 @@ def merge(paths: Sequence[Path], *, partial: bool, command: str, bars: Bars) -> 
     """
     total: Saved | None = None
     owner_N: list[Path | None] = []
+    shards: list[tuple[int, int] | None] = []
     with bars("adding states", len(paths), "state") as bar:
         for path in paths:
             saved = load(path)
@@ -52,10 +53,11 @@ def merge(paths: Sequence[Path], *, partial: bool, command: str, bars: Bars) -> 
             check_same(path, saved.settings, total.settings, whose=str(paths[0]))
             _claim(path, saved.progress.blocks_done, owner_N)
             _add(path, saved.progress, total.progress)
+            shards.append(saved.shard)
             bar.update(1)
     assert total is not None
     if not partial:
-        _check_whole(total.progress.blocks_done, total.settings["images"])
+        _check_whole(total.progress.blocks_done, total.settings["images"], shards)
     if not total.progress.images:
         raise StateError(
             "none of the states has an image that could be read: there is nothing to estimate."
@@ -68,6 +70,8 @@ def merge(paths: Sequence[Path], *, partial: bool, command: str, bars: Bars) -> 
 def _claim(path: Path, done_N: Tensor, owner_N: list[Path | None]) -> None:
     """Note whose each block is, or raise StateError if it is another's already."""
     for block in done_N.nonzero().flatten().tolist():
+        if owner_N[block] == path:
+            raise StateError(f"{path}: is given twice. Give each state once.")
         if owner_N[block] is not None:
             raise StateError(
                 f"{path}: has images that {owner_N[block]} has too (block {block}), they would count "
@@ -105,14 +109,27 @@ def _look(total: Progress) -> HistoryPoint:
     return look(total.tally.entropy_GST[..., 0], total.tally.images_G, total.tally.tokens_S)
 
 
-def _check_whole(done_N: Tensor, images: int) -> None:
+def _check_whole(done_N: Tensor, images: int, shards: Sequence[tuple[int, int] | None]) -> None:
     missing = (~done_N).nonzero().flatten()
     if not len(missing):
         return
     full = torch.full((len(done_N),), BLOCK)
     full[-1] = images - BLOCK * (len(done_N) - 1)
-    first = ", ".join(map(str, missing[:5].tolist())) + (", ..." if len(missing) > 5 else "")
     raise StateError(
-        f"{int(full[missing].sum())} of {images} images are in none of the states (blocks {first}). "
-        "Finish the missing shards and give their states too, or merge what is there with --partial."
+        f"{int(full[missing].sum())} of {images} images are in none of the states: {_missing(shards)}. "
+        "Finish what is missing and give its state too, or merge what is there with --partial."
     )
+
+
+def _missing(shards: Sequence[tuple[int, int] | None]) -> str:
+    """Which shards there is no state of, or that those that are there are not finished."""
+    numbers = {shard[1] for shard in shards if shard is not None}
+    if len(numbers) != 1 or None in shards:
+        return "the states are not of all shards, or not finished"
+    (number,) = numbers
+    there = {shard[0] for shard in shards if shard is not None}
+    absent = [str(i) for i in range(number) if i not in there]
+    if not absent:
+        return "not all of these shards are finished"
+    listed = ", ".join(absent[:8]) + (", ..." if len(absent) > 8 else "")
+    return f"there is none of shard {listed} of {number}"

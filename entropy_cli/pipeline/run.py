@@ -34,7 +34,6 @@ from entropy_cli.engine.pilot import (
 )
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.runtime import (
-    Signals,
     choose_batch_size,
     choose_workers,
     device_name,
@@ -44,6 +43,7 @@ from entropy_cli.engine.runtime import (
 from entropy_cli.engine.units import Unit, Worker
 from entropy_cli.errors import DatasetError, EntropyCliError
 from entropy_cli.functional.tally import Tally
+from entropy_cli.interrupts import Signals
 from entropy_cli.pipeline.job import Job
 from entropy_cli.pipeline.request import Bars
 from entropy_cli.results import state
@@ -113,7 +113,10 @@ class Run:
         loop = Estimation(worker, progress, ranks, self.signals, self._save, every, target)
         with contextlib.ExitStack() as stack:
             bar = stack.enter_context(self.bars("", *self._expected(plans)))
-            worker.advance = bar.update
+            if ranks.world == 1:
+                worker.advance = bar.update
+            else:
+                loop.advance = bar.update
             units = self._units(worker, plans, stack)
             if progress.temperatures is None:
                 units = self._temperatures(worker, legs, units, bar.set_description)
@@ -133,9 +136,7 @@ class Run:
 
     def _expected(self, plans: Sequence[BatchPlan]) -> tuple[int, str, int]:
         """For the bar: images in all, their unit, and how many are done."""
-        todo = sum(map(len, plans))
-        if self.job.ranks.world > 1:
-            return todo, "img", 0
+        todo = self.job.ranks.total([sum(map(len, plans))])[0]
         blocks = plan_batches(self.images, BLOCK, self.job.blocks)
         total = sum(map(len, blocks))
         return total, "img", total - todo

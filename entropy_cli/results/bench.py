@@ -71,8 +71,8 @@ class Bench:
 def render(bench: Bench) -> str:
     """The table, the errors, and what the shares mean."""
     arms = list(bench.stages[0].timings)
-    head = ["stage", *(f"{arm}, ms/image" for arm in arms), "images/s", "of the floor"]
-    rows = [[*head, "ratio", "rounds"] if len(arms) > 1 else head]
+    head = ["stage", *(f"{arm}, ms/image" for arm in arms), "images/s", "share of floor"]
+    rows = [[*head, "times faster", "over the rounds"] if len(arms) > 1 else head]
     for stage in bench.stages:
         ours = stage.timings[arms[0]]
         share = "" if ours.share_of_floor is None else f"{ours.share_of_floor:.0%}"
@@ -96,15 +96,18 @@ def _explained(bench: Bench) -> list[str]:
     fast, exact = (bench.peak[stage] for stage in ("encoder", "quantiser"))
     load = bench.workload
     memory = ", ".join(f"{arm} {size / 2**20:.0f} MiB" for arm, size in bench.peak_memory_bytes.items())
+    found = "" if bench.images == load["images"] else f" (of {load['images']} asked for)"
     lines = [
-        f"timed         {bench.images} images in batches of {load['batch_size']}, {load['workers']} "
-        f"workers, encoder in {load['precision']}; medians of {bench.rounds} rounds, taking turns",
-        f"device        {bench.device}: {fast['flop_per_s'] / 1e12:.3g} TFLOP/s measured in "
-        f"{load['precision']}, {exact['flop_per_s'] / 1e12:.3g} in fp32, "
+        f"timed         {bench.images} images{found} in batches of {load['batch_size']}, {load['workers']} "
+        f"workers, encoder in {load['precision']};",
+        f"              medians of {bench.rounds} rounds, taking turns",
+        f"device        {bench.device}: for the encoder {fast['flop_per_s'] / 1e12:.3g} TFLOP/s measured in "
+        f"{load['precision']},",
+        f"              for the quantiser {exact['flop_per_s'] / 1e12:.3g} in fp32; "
         f"{fast['bytes_per_s'] / 1e9:.3g} GB/s copied",
-        f"floor         the longer of FLOP and bytes at those speeds; an image: encoder "
-        f"{encoder['flop'] / 1e9:.4g} GFLOP, {encoder['traffic'] / 1e9:.3g} GB; quantiser "
-        f"{quantiser['flop'] / 1e9:.3g} GFLOP, {quantiser['traffic'] / 1e9:.3g} GB",
+        "floor         the least time: FLOP or bytes at those speeds, whichever takes longer; of an image",
+        f"              encoder {encoder['flop'] / 1e9:.4g} GFLOP, {encoder['traffic'] / 1e9:.3g} GB; "
+        f"quantiser {quantiser['flop'] / 1e9:.3g} GFLOP, {quantiser['traffic'] / 1e9:.3g} GB",
         f"peak memory   {memory}",
     ]
     if bench.errors is not None:

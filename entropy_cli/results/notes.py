@@ -83,7 +83,7 @@ def _images(result: Result) -> list[str]:
         found.append(
             f"{data.images_used} images are few: the intervals say how far to trust each number."
         )
-    elif data.images_used + data.images_failed < data.images_found:
+    if data.images_used + data.images_failed < data.images_found:
         found.append(f"{data.images_used} of {data.images_found} images were read, chosen at random.")
     under = [
         scale.name

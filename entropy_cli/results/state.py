@@ -82,13 +82,17 @@ def load(path: Path) -> Saved:
     Raises:
         StateError: the file is damaged, or of a newer version.
     """
+    if not path.is_file():
+        what = "is a folder" if path.is_dir() else "no such file"
+        raise StateError(f"{path}: {what}. Give the --state file of a run.")
     try:
         with safe_open(path, framework="pt") as file:
             meta = json.loads((file.metadata() or {}).get("entropy-cli", "{}"))
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         raise StateError(
-            f"{path}: can't be read as a saved state ({error}). Remove it, or give another --state."
+            f"{path}: can't be read as a saved state ({error}). Give the --state file of a run, or "
+            "remove this one if it is one that was damaged."
         ) from error
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise StateError(f"{path}: is not a saved state. Give another --state.")

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from textwrap import wrap
 from typing import Any
 
-from entropy_cli.functional.quantity import Estimate
+from entropy_cli.functional.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP, Estimate
 from entropy_cli.results.notes import notes
 from entropy_cli.results.schema import Result
 
@@ -124,7 +124,7 @@ def _provenance(result: Result) -> dict[str, str]:
     scales = ",".join(str(scale.patch_num or scale.tokens) for scale in result.scales)
     groups = sum(1 for images in result.replicates["images"] if images)
     return {
-        "images": f"{data.images_used} of {data.images_found} used, {data.images_failed} unreadable; "
+        "images": f"{_part(made)}{data.images_used} of {data.images_found} used, {data.images_failed} unreadable; "
         f"{'' if data.split == 'folder' else f'split {data.split}, '}{made['data']}, "
         f"order and groups by seed {settings.seed}",
         "preprocessing": settings.preprocess,
@@ -145,11 +145,18 @@ def _target(result: Result) -> dict[str, str]:
     """How an early stop ended, if one was asked for."""
     if result.target_reached is None:
         return {}
-    wanted = f"± {result.provenance['target_ci']:g} nats for the assignment entropy's averages"
     used, found = result.data.images_used, result.data.images_found
-    enough = f"{used} images were enough, the full set has {found}"
-    missed = f"was not reached with {used} images"
-    return {"target": f"{wanted}: {enough if result.target_reached else missed}"}
+    widest = result.history[-1].widest
+    is_at = "" if widest is None else f", the widest of the averages is at ± {widest:.4f}"
+    end = f"{used} images were enough, the full set has {found}"
+    if not result.target_reached:
+        end = f"was not reached with {used} images"
+        if widest is not None and widest <= result.provenance["target_ci"]:
+            end += (
+                f": to stop early takes {LEAST_IMAGES} images, {LEAST_IMAGES_PER_GROUP} in each group, "
+                "and two looks in a row"
+            )
+    return {"target": f"± {result.provenance['target_ci']:g} nats {end}{is_at}"}
 
 
 def _precision(result: Result) -> dict[str, str]:
@@ -158,18 +165,24 @@ def _precision(result: Result) -> dict[str, str]:
     if check is None:
         return {}
     difference = check["assignment_entropy_difference_token_weighted"]
+    farthest = max(map(abs, check["assignment_entropy_difference"]))
     return {
         "precision": f"{result.settings.precision} against {check['reference']} on the first "
         f"{check['images']} images: {check['tokens_changed_overall']:.2%} of the nearest codes change, "
-        f"the token-weighted assignment entropy by {difference:+.4f} nats, latents by "
-        f"{check['latent_relative_error']:.1e} of their size"
+        f"the token-weighted assignment entropy by {difference:+.1e} nats (at a scale by at most "
+        f"{farthest:.1e}), latents by {check['latent_relative_error']:.1e} of their size"
     }
+
+
+def _part(made: dict[str, Any]) -> str:
+    shard = made.get("shard")
+    return f"ONLY SHARD {shard[0]}/{shard[1]}: " if shard else ""
 
 
 def _machine(made: dict[str, Any]) -> str:
     """How and how fast a result was made."""
     if "states" in made:
-        return f"by adding {len(made['states'])} states"
+        return f"by adding {len(made['states'])} state{'s' if len(made['states']) > 1 else ''}"
     processes = f"{made['processes']} processes " if made["processes"] > 1 else ""
     before = f", {made['images_resumed']} images from before" if made["images_resumed"] else ""
     return (

@@ -92,7 +92,9 @@ def test_a_shard_of_a_limited_run_is_a_part_of_the_limit(shards, merge, estimate
 def test_gaps_are_refused_unless_partial_is_enough(shards, merge, tmp_path):
     first, second, third = shards(3)
     code, err = merge(first, third)
-    assert code == 3 and "22 of 70 images are in none of the states (blocks 1, 4)" in err
+    assert (
+        code == 3 and "22 of 70 images are in none of the states: there is none of shard 1 of 3" in err
+    )
     partial = merge("--partial", first, third, "--state", tmp_path / "partial.state")
     assert partial["data"]["images_used"] == 70 - 22
     assert merge(tmp_path / "partial.state", second)["data"]["images_used"] == 70
@@ -113,10 +115,10 @@ def test_a_merged_state_goes_on_as_a_run_of_its_own(
 def test_overlaps_are_refused(shards, merge):
     first, second = shards(2)
     code, err = merge(first, second, first)
-    assert code == 3 and "would count twice" in err
+    assert code == 3 and "is given twice" in err
     (whole,) = shards(1)
     code, err = merge(first, whole)
-    assert code == 3 and "block 0" in err and str(first) in err
+    assert code == 3 and "would count twice" in err and "block 0" in err and str(first) in err
 
 
 @pytest.mark.parametrize(

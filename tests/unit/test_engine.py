@@ -19,8 +19,6 @@ from entropy_cli.engine.feed import ahead, feed
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.ranks import Ranks
 from entropy_cli.engine.runtime import (
-    Interrupted,
-    Signals,
     choose_batch_size,
     choose_device,
     choose_workers,
@@ -28,6 +26,7 @@ from entropy_cli.engine.runtime import (
 from entropy_cli.engine.units import Worker
 from entropy_cli.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.functional.tally import Tally
+from entropy_cli.interrupts import Interrupted, Signals
 from entropy_cli.results import state
 from entropy_cli.results.about import About
 from entropy_cli.results.state import Saved

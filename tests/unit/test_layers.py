@@ -11,7 +11,7 @@ import entropy_cli
 
 ROOT = Path(entropy_cli.__file__).parent
 LAYERS = [
-    {"errors"},
+    {"errors", "interrupts"},
     {"files", "functional"},
     {"tokenizers", "data"},
     {"engine"},
