@@ -109,9 +109,7 @@ def _finish(run: Run, deliver: Callable[[Result], object]) -> None:
         logger.warning(
             "shard %d/%d has %s: no result, a state without sums for the merge",
             *shard,
-            "no image that could be read"
-            if run.job.blocks
-            else "no images, there are fewer blocks of 16",
+            "no image that could be read" if run.job.blocks else "no images, for want of blocks of 16",
         )
     if request.state is None and shard is None:
         run.path.unlink(missing_ok=True)

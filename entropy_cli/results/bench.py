@@ -98,14 +98,14 @@ def _explained(bench: Bench) -> list[str]:
     memory = ", ".join(f"{arm} {size / 2**20:.0f} MiB" for arm, size in bench.peak_memory_bytes.items())
     found = "" if bench.images == load["images"] else f" (of {load['images']} asked for)"
     lines = [
-        f"timed         {bench.images} images{found} in batches of {load['batch_size']}, {load['workers']} "
-        f"workers, encoder in {load['precision']};",
+        f"timed         {bench.images} images{found} in batches of {load['batch_size']}, "
+        f"{load['workers']} workers, encoder in {load['precision']};",
         f"              medians of {bench.rounds} rounds, taking turns",
-        f"device        {bench.device}: for the encoder {fast['flop_per_s'] / 1e12:.3g} TFLOP/s measured in "
-        f"{load['precision']},",
+        f"device        {bench.device}: for the encoder {fast['flop_per_s'] / 1e12:.3g} TFLOP/s "
+        f"measured in {load['precision']},",
         f"              for the quantiser {exact['flop_per_s'] / 1e12:.3g} in fp32; "
         f"{fast['bytes_per_s'] / 1e9:.3g} GB/s copied",
-        "floor         the least time: FLOP or bytes at those speeds, whichever takes longer; of an image",
+        "floor         the least time: FLOP or bytes at those speeds, whichever takes longer; an image:",
         f"              encoder {encoder['flop'] / 1e9:.4g} GFLOP, {encoder['traffic'] / 1e9:.3g} GB; "
         f"quantiser {quantiser['flop'] / 1e9:.3g} GFLOP, {quantiser['traffic'] / 1e9:.3g} GB",
         f"peak memory   {memory}",

@@ -124,7 +124,8 @@ def _provenance(result: Result) -> dict[str, str]:
     scales = ",".join(str(scale.patch_num or scale.tokens) for scale in result.scales)
     groups = sum(1 for images in result.replicates["images"] if images)
     return {
-        "images": f"{_part(made)}{data.images_used} of {data.images_found} used, {data.images_failed} unreadable; "
+        "images": f"{_part(made)}{data.images_used} of {data.images_found} used, "
+        f"{data.images_failed} unreadable; "
         f"{'' if data.split == 'folder' else f'split {data.split}, '}{made['data']}, "
         f"order and groups by seed {settings.seed}",
         "preprocessing": settings.preprocess,

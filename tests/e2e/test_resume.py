@@ -330,3 +330,21 @@ def test_a_result_that_can_not_be_written_is_not_computed_twice(
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert estimate(*run)["provenance"]["images_resumed"] == 70
     assert (tmp_path / "result.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
+def test_a_signal_before_there_is_anything_to_save_is_one_line(command, number):
+    process = command()
+    status = Path(f"/proc/{process.pid}/status")
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:  # until the program's handlers are there, before torch is
+        caught = next(line for line in status.read_text().splitlines() if line.startswith("SigCgt"))
+        if int(caught.split()[1], 16) >> (number - 1) & 1:
+            break
+        time.sleep(0.005)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143 and out == ""
+    assert (
+        err.splitlines()[-1] == f"error: interrupted by {signal.Signals(number).name}, nothing is saved"
+    )
