@@ -137,7 +137,7 @@ def _provenance(result: Result) -> dict[str, str]:
         + _hard_fit(result),
         **_target(result),
         **_precision(result),
-        "computed": f"in {settings.precision}, " + _machine(made),
+        "computed": f"in {settings.precision} " + _machine(made),
         "errors": f"delete-a-group jackknife over {groups} groups of images, Student's t",
     }
 
