@@ -147,7 +147,9 @@ def _headers(tar: Tar, file: BufferedReader) -> Iterator[tarfile.TarInfo]:
     except Exception as error:  # a damaged header raises anything
         raise DatasetError(f"{tar.path}: is not a tar. Give a folder of images, or a tar.") from error
     before = -1
-    while (info := _next(tar, archive)) is not None:
+    # Of an archive without members Python 3.10 can't be asked for the next one.
+    empty = archive.firstmember is None  # type: ignore[attr-defined]
+    while not empty and (info := _next(tar, archive)) is not None:
         if archive.offset <= before:
             raise _damaged(tar, before, "leads back")
         before = archive.offset
