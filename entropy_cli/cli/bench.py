@@ -7,6 +7,10 @@ from typing import Annotated, Literal
 import typer
 
 from entropy_cli.cli.options import (
+    Device,
+    Family,
+    ImageSize,
+    PatchNums,
     parse_count,
     parse_device,
     parse_patch_nums,
@@ -33,16 +37,9 @@ def bench(
         int | None, typer.Option(min=1, metavar="N", help="How many; default two batches.")
     ] = None,
     rounds: Annotated[int, typer.Option(min=3, metavar="N", help="Passes over each stage.")] = 3,
-    family: Annotated[
-        str, typer.Option(metavar="NAME", help="Kind of tokenizer: auto goes by the checkpoint's keys.")
-    ] = "auto",
-    patch_nums: Annotated[
-        str | None,
-        typer.Option(metavar="1,2,3,...", help="Side of each scale's grid; default by image size."),
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Pixels on a side; default the family's.")
-    ] = None,
+    family: Family = "auto",
+    patch_nums: PatchNums = None,
+    image_size: ImageSize = None,
     vocab_size: Annotated[
         int, typer.Option(min=2, metavar="V", help="Codes of the random weights.")
     ] = 4096,
@@ -52,7 +49,7 @@ def bench(
     temperature: Annotated[
         str, typer.Option(metavar="T[,T...]", help="Divisors of the squared distance.")
     ] = "1",
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0, ...")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         Literal["fp32", "tf32", "fp16", "bf16"] | None,
         typer.Option(help="Of the encoder; default fp32 on a CPU, fp16 on a GPU."),

@@ -9,8 +9,16 @@ import typer
 
 from entropy_cli.cli.options import (
     MAX_FAILED,
+    AsJson,
     Checkpoint,
     Data,
+    Device,
+    Family,
+    ImageSize,
+    MaxFailed,
+    Output,
+    PatchNums,
+    Units,
     exit_code,
     parse_count,
     parse_device,
@@ -40,16 +48,9 @@ def estimate(
         int,
         typer.Option(min=0, max=2**63 - 1, metavar="N", help="Of the order of images and the groups."),
     ] = 0,
-    family: Annotated[
-        str, typer.Option(metavar="NAME", help="Kind of tokenizer: auto goes by the checkpoint's keys.")
-    ] = "auto",
-    patch_nums: Annotated[
-        str | None,
-        typer.Option(metavar="1,2,3,...", help="Side of each scale's grid; default by image size."),
-    ] = None,
-    image_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Pixels on a side; default the family's.")
-    ] = None,
+    family: Family = "auto",
+    patch_nums: PatchNums = None,
+    image_size: ImageSize = None,
     rule: Annotated[
         Literal["l2", "cosine"] | None,
         typer.Option(help="How the nearest code is found; default the family's."),
@@ -62,7 +63,7 @@ def estimate(
             "scale; default the family's.",
         ),
     ] = None,
-    device: Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0, ...")] = "auto",
+    device: Device = "auto",
     precision: Annotated[
         Literal["fp32", "tf32", "fp16", "bf16"] | None,
         typer.Option(
@@ -99,24 +100,13 @@ def estimate(
     save_every: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Between saves of the state.")
     ] = 60.0,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
-    ] = None,
+    output: Output = None,
     on_error: Annotated[
         Literal["skip", "fail"], typer.Option(help="What to do with unreadable images.")
     ] = "skip",
-    max_failed: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, metavar="F", help="Share of unreadable images above which the exit code is 4."
-        ),
-    ] = MAX_FAILED,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The result as JSON on stdout, not the table.")
-    ] = False,
-    units: Annotated[
-        Literal["nats", "bits"], typer.Option(help="Of the table; files are in nats.")
-    ] = "nats",
+    max_failed: MaxFailed = MAX_FAILED,
+    as_json: AsJson = False,
+    units: Units = "nats",
 ) -> int:
     """Estimate a tokenizer's irreducible loss on images.
 

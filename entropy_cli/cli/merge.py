@@ -2,11 +2,20 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
-from entropy_cli.cli.options import MAX_FAILED, exit_code, print_result, tqdm_bar
+from entropy_cli.cli.options import (
+    MAX_FAILED,
+    AsJson,
+    MaxFailed,
+    Output,
+    Units,
+    exit_code,
+    print_result,
+    tqdm_bar,
+)
 
 
 def merge(
@@ -15,25 +24,14 @@ def merge(
     partial: Annotated[
         bool, typer.Option("--partial", help="Also when images are missing from all of them.")
     ] = False,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
-    ] = None,
+    output: Output = None,
     state: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the sum as a state, to go on from or to merge again."),
     ] = None,
-    max_failed: Annotated[
-        float,
-        typer.Option(
-            min=0, max=1, metavar="F", help="Share of unreadable images above which the exit code is 4."
-        ),
-    ] = MAX_FAILED,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="The result as JSON on stdout, not the table.")
-    ] = False,
-    units: Annotated[
-        Literal["nats", "bits"], typer.Option(help="Of the table; files are in nats.")
-    ] = "nats",
+    max_failed: MaxFailed = MAX_FAILED,
+    as_json: AsJson = False,
+    units: Units = "nats",
 ) -> int:
     """Add up the states of shards to the result of the whole run.
 

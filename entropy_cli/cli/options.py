@@ -194,3 +194,25 @@ Data = Annotated[
 Checkpoint = Annotated[
     Path, typer.Option("--ckpt", help="The tokenizer: .pth, .pt or .safetensors.", metavar="FILE")
 ]
+Family = Annotated[
+    str, typer.Option(metavar="NAME", help="Kind of tokenizer: auto goes by the checkpoint's keys.")
+]
+PatchNums = Annotated[
+    str | None,
+    typer.Option(metavar="1,2,3,...", help="Side of each scale's grid; default by image size."),
+]
+ImageSize = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Pixels on a side; default the family's.")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0, ...")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
+]
+MaxFailed = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, metavar="F", help="Share of unreadable images above which the exit code is 4."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, not the table.")]
+Units = Annotated[Literal["nats", "bits"], typer.Option(help="Of the table; files are in nats.")]
