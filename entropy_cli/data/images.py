@@ -18,7 +18,6 @@ from entropy_cli.data.tars import open_tars
 from entropy_cli.errors import DatasetError
 
 GROUPS = 32  # of the jackknife
-SPLITS = ("auto", "train", "val", "all")
 
 Progress = Callable[[int], object]
 

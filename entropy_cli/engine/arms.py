@@ -175,6 +175,10 @@ class Ours(Arm):
             "peak_encoder": measure_peak(self.device, DTYPES[self.workload.precision]),
             "peak_quantiser": measure_peak(self.device, torch.float32),
             "device": device_name(self.device),
+            "tokenizer": {
+                name: getattr(spec, name)
+                for name in ("family", "image_size", "patch_nums", "vocab_size", "latent_dim")
+            },
         }
 
 

@@ -85,7 +85,7 @@ def bench(workload: Workload, number: int, bars: Bars, *, against: bool) -> Benc
         device=counts["device"],
         images=images,
         rounds=number,
-        workload=_described(workload),
+        workload=_described(workload, counts["tokenizer"]),
         work={"encoder": vars(counts["encoder"]), "quantiser": vars(counts["quantiser"])},
         peak={"encoder": vars(counts["peak_encoder"]), "quantiser": vars(counts["peak_quantiser"])},
         peak_memory_bytes=dict(zip(names, memory, strict=True)),
@@ -136,9 +136,8 @@ def _errors(contenders: Sequence[Contender]) -> Errors:
     )
 
 
-def _described(workload: Workload) -> dict[str, Any]:
+def _described(workload: Workload, tokenizer: dict[str, Any]) -> dict[str, Any]:
     """What was timed, for the record."""
-    spec = load_tokenizer(workload.checkpoint, workload.family, workload.tokenizer).tokenizer.spec
     own = {name: str(getattr(workload, name)) for name in ("checkpoint", "data", "device", "precision")}
     return {
         **own,
@@ -146,11 +145,7 @@ def _described(workload: Workload) -> dict[str, Any]:
         "batch_size": workload.batch_size,
         "workers": workload.workers,
         "temperatures": list(workload.temperatures),
-        "family": spec.family,
-        "image_size": spec.image_size,
-        "patch_nums": spec.patch_nums,
-        "vocab_size": spec.vocab_size,
-        "latent_dim": spec.latent_dim,
+        **tokenizer,
         "versions": {name: version(name) for name in ("entropy-cli", "torch", "torchvision", "pillow")},
     }
 
