@@ -1,9 +1,6 @@
 """The loop: how a run is cut moves nothing, and the state comes back as it was saved."""
 
 import contextlib
-import os
-import pickle
-import signal
 import time
 from dataclasses import astuple
 
@@ -26,7 +23,7 @@ from entropy_cli.engine.runtime import (
 from entropy_cli.engine.units import Worker
 from entropy_cli.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.functional.tally import Tally
-from entropy_cli.interrupts import Interrupted, Signals
+from entropy_cli.interrupts import Signals
 from entropy_cli.results import state
 from entropy_cli.results.about import About
 from entropy_cli.results.state import Saved
@@ -206,37 +203,6 @@ def test_a_state_of_a_newer_version_is_refused(run, tmp_path, monkeypatch):
         state.load(tmp_path / "s")
 
 
-def test_a_signal_waits_while_state_changes():
-    done = []
-    with Signals() as signals:
-        with pytest.raises(Interrupted) as caught, signals.held():
-            os.kill(os.getpid(), signal.SIGTERM)
-            done.append("still here")
-        assert done and caught.value.exit_code == 143
-
-    with Signals() as signals:
-        with pytest.raises(Interrupted) as caught:
-            os.kill(os.getpid(), signal.SIGINT)
-        assert caught.value.exit_code == 130
-        os.kill(os.getpid(), signal.SIGTERM)  # a second does not cut short what the first began
-        with pytest.raises(Interrupted), signals.held():
-            done.append("saved")
-        assert done[-1] == "saved"
-
-
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_swallowed_signal_is_raised_again():
-    class Destroyed:
-        def __del__(self):
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    with Signals() as signals:
-        thing = Destroyed()
-        del thing  # Python prints and drops what a destructor raises
-        with pytest.raises(Interrupted), signals.held():
-            pass
-
-
 def test_devices_and_choices():
     assert choose_device("cpu") == CPU
     with pytest.raises(EntropyCliError, match="no such device"):
@@ -300,18 +266,6 @@ def test_a_gpu_is_chosen_by_number(monkeypatch):
     assert all(device.index is not None for device in chosen)
     with pytest.raises(EntropyCliError, match="no more processes than GPUs"):
         choose_device("cuda", 2)
-
-
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
-def test_a_scheduler_s_warning_is_a_request_to_stop(number):
-    with Signals() as signals, pytest.raises(Interrupted) as caught, signals.held():
-        with pytest.raises(Interrupted), signals.let_through():
-            os.kill(os.getpid(), number)
-        assert signals.arrived is not None
-        with signals.held():  # an inner one does not raise
-            pass
-    assert caught.value.exit_code == 143 and str(caught.value) == signal.Signals(number).name
-    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # to other processes
 
 
 def test_items_are_made_ready_ahead_and_errors_come_through():
