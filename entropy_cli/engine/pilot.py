@@ -12,7 +12,8 @@ from entropy_cli.data.plan import BLOCK
 from entropy_cli.engine.ranks import Ranks
 from entropy_cli.engine.units import Unit, Worker
 from entropy_cli.errors import DatasetError
-from entropy_cli.functional.assign import ImageSums, assign
+from entropy_cli.functional.assign import assign
+from entropy_cli.functional.sums import ImageSums
 from entropy_cli.functional.temperature import TemperatureFit, fit_temperature
 
 PILOT_BLOCKS = 1024 // BLOCK  # of the global order, that `--temperature auto` is fitted to

@@ -15,7 +15,8 @@ from entropy_cli.data.plan import BLOCK
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.runtime import is_out_of_memory
 from entropy_cli.errors import EntropyCliError
-from entropy_cli.functional.assign import ImageSums, assign
+from entropy_cli.functional.assign import assign
+from entropy_cli.functional.sums import ImageSums
 from entropy_cli.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -111,7 +112,7 @@ class Worker:
         """
         tally, temperatures = progress.tally, progress.temperatures
         assert tally is not None and temperatures is not None
-        images, sums_bytes = len(unit.names), 8 * tally.soft_GSTV[0].numel()
+        images, sums_bytes = len(unit.names), 8 * tally.soft_GSTE[0].numel()
 
         def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
             return assign(z_BlC, self.tokenizer.codebook(scale), temperatures[scale])

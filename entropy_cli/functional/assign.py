@@ -4,17 +4,16 @@ Everything about one chunk of tokens is formed from one matrix product, and only
 it: a (tokens, codes) matrix never outlives its chunk.
 """
 
+import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from entropy_cli.errors import ShapeError
-
-Rule = Literal["l2", "cosine"]
+from entropy_cli.functional.codebook import Codebook, Grid
+from entropy_cli.functional.sums import ImageSums
 
 # Elements of one (tokens, codes) chunk: on a CPU it should stay in a cache, a GPU needs it large to fill
 # the device. With very many codes the codebook itself is read again for every chunk, so that a chunk
@@ -24,47 +23,6 @@ LEAST_ROWS = 16
 
 # Codes in a block of the two-step argmax: torch's over a whole row of a CPU tensor is not vectorised.
 ARGMAX_BLOCK = 128
-
-
-class Codebook:
-    """The codes of one scale, prepared for distances.
-
-    The squared distance is formed as d = |z|^2 - logit with logit = 2 z.e - |e|^2, after moving both
-    z and e by the codebook's mean: that keeps every distance and the digits that cancellation would
-    cost. The rule "cosine" first scales both to unit length, so that d = 2 - 2 cos(z, e).
-
-    Args:
-        codebook_VC: the V codes.
-        rule: "l2" or "cosine".
-    """
-
-    def __init__(self, codebook_VC: Tensor, rule: Rule) -> None:
-        if codebook_VC.ndim != 2 or 0 in codebook_VC.shape:
-            raise ShapeError(f"codebook: got shape {tuple(codebook_VC.shape)}, expected (V, C)")
-        self.rule, self.codes_VC = rule, codebook_VC
-        self.size, self.latent_dim = codebook_VC.shape
-        code_VC = codebook_VC.double()
-        if rule == "cosine":
-            code_VC = functional.normalize(code_VC, dim=1)
-        centre_C = code_VC.mean(0)
-        code_VC = code_VC - centre_C
-        dtype = codebook_VC.dtype
-        self.centre_C = centre_C.to(dtype)
-        self.twice_CV = (2 * code_VC.T).contiguous().to(dtype)
-        self.minus_norm_V = -code_VC.square().sum(1).to(dtype)
-
-    @property
-    def degrees_of_freedom(self) -> int:
-        """Dimensions in which a latent can move: one less on the unit sphere."""
-        return max(1, self.latent_dim - (self.rule == "cosine"))
-
-    def logits(self, z_NC: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logit_NV = 2 z.e - |e|^2 and norm_N = |z|^2: squared distance = norm - logit."""
-        if self.rule == "cosine":
-            z_NC = functional.normalize(z_NC, dim=1)
-        centred_NC = z_NC - self.centre_C
-        logit_NV = torch.addmm(self.minus_norm_V, centred_NC, self.twice_CV)
-        return logit_NV, centred_NC.square().sum(1)
 
 
 class SoftStatistics(NamedTuple):
@@ -111,44 +69,20 @@ def soft_statistics(
     )
 
 
-@dataclass
-class ImageSums:
-    """Sums over the l tokens of each image at one scale, for T temperatures; all float64 or int64."""
-
-    tokens: int  # l
-    idx_Bl: Tensor
-    entropy_BT: Tensor  # nats
-    varentropy_BT: Tensor  # nats^2
-    distance_BT: Tensor  # expected squared distance under q
-    min_distance_B: Tensor  # squared distance to the nearest code
-    soft_BTV: Tensor  # soft assignment
-
-    def first(self, images: int) -> "ImageSums":
-        """The sums of the first images only."""
-        kept = {f.name: getattr(self, f.name)[:images] for f in fields(self) if f.name != "tokens"}
-        return ImageSums(self.tokens, **kept)
-
-    @property
-    def counts_BV(self) -> Tensor:
-        """Hard assignment: how many tokens each code is nearest to."""
-        B, _, V = self.soft_BTV.shape
-        zeros_BV = self.idx_Bl.new_zeros(B, V)
-        return zeros_BV.scatter_add_(1, self.idx_Bl, torch.ones_like(self.idx_Bl))
-
-
 def assign(
-    z_BlC: Tensor, codebook: Codebook, temperatures: Sequence[float], chunk: int | None = None
+    z_BlC: Tensor, codebook: Codebook | Grid, temperatures: Sequence[float], chunk: int | None = None
 ) -> ImageSums:
     """Assign every latent softly and hard to the codebook and sum per image.
 
     Args:
         z_BlC: l latents of each of B images, float32 or float64, finite.
         codebook: the V codes of this scale, on the same device.
-        temperatures: T divisors of the squared distance, each > 0.
+        temperatures: T divisors of the squared distance, or of the logits, each > 0.
         chunk: elements of a (tokens, codes) matrix held at once; default by device.
 
     Returns:
-        Sums per image. The nearest code is the one of largest logit, the lowest index among equals.
+        Sums per image. The nearest code is the one of largest logit, the lowest index among equals;
+        without distances, those are counted from the nearest code's.
 
     Raises:
         ShapeError: the latents' dimension is not the codebook's, or there are none.
@@ -157,20 +91,13 @@ def assign(
         raise ShapeError(
             f"latents: got shape {tuple(z_BlC.shape)}, expected (B, l, {codebook.latent_dim})"
         )
+    if isinstance(codebook, Grid):
+        return assign_to_grid(z_BlC, codebook, temperatures)
     B, tokens, C = z_BlC.shape
-    T, V = len(temperatures), codebook.size
+    T, V = len(temperatures), codebook.vocabulary.size
     at_once = max(chunk or _chunk(z_BlC.device, V), V) // V
     images, rows = max(1, at_once // tokens), min(tokens, at_once)
-    zeros, f64 = z_BlC.new_zeros, torch.float64
-    sums = ImageSums(
-        tokens=tokens,
-        idx_Bl=zeros((B, tokens), dtype=torch.int64),
-        entropy_BT=zeros((B, T), dtype=f64),
-        varentropy_BT=zeros((B, T), dtype=f64),
-        distance_BT=zeros((B, T), dtype=f64),
-        min_distance_B=zeros(B, dtype=f64),
-        soft_BTV=zeros((B, T, V), dtype=f64),
-    )
+    sums = _zeros(z_BlC, T, V)
     for b in range(0, B, images):
         part = slice(b, b + images)
         for r in range(0, tokens, rows):
@@ -179,20 +106,110 @@ def assign(
             logit_NV, norm_N = codebook.logits(z_brC.reshape(-1, C))
             idx_N = _argmax(logit_NV)
             top_N1 = logit_NV.gather(1, idx_N[:, None])
-            nearest_B = _per_image((norm_N - top_N1[:, 0]).clamp_(min=0), shape)[:, 0]
+            nearest_N = torch.zeros_like(top_N1[:, 0]) if norm_N is None else norm_N - top_N1[:, 0]
+            nearest_B = _per_image(nearest_N.clamp_(min=0), shape)[:, 0]
             sums.idx_Bl[part, r : r + rows] = idx_N.view(shape)
             sums.min_distance_B[part] += nearest_B
             if not T:
                 continue
 
             def add(t: int, q_NV: Tensor, part: slice = part, shape: torch.Size = shape) -> None:
-                sums.soft_BTV[part, t] += q_NV.view(*shape, V).sum(1)
+                sums.soft_BTE[part, t] += q_NV.view(*shape, V).sum(1)
 
             soft = soft_statistics(logit_NV.sub_(top_N1), idx_N, temperatures, add)
             sums.entropy_BT[part] += _per_image(soft.entropy_TN, shape)
             sums.varentropy_BT[part] += _per_image(soft.varentropy_TN, shape)
             sums.distance_BT[part] += nearest_B[:, None] + _per_image(soft.distance_TN, shape)
     return sums
+
+
+def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> ImageSums:
+    """Assign latents to a product of coordinates: dimensions are independent, so their entropies add.
+
+    Arguments and result are those of `assign`, but all is float64.
+
+    Source:
+        softmax(-|z - c|^2 / T) over all c of a product set is the product of the softmaxes over each
+        dimension's coordinates; of bits +-a, the sigmoid of 4 a z / T.
+    """
+    B, tokens, C = z_BlC.shape
+    z_NC = grid.prepared(z_BlC.reshape(-1, C))
+    vocabulary, shape = grid.vocabulary, z_BlC.shape[:2]
+    sums = _zeros(z_BlC, len(temperatures), vocabulary.entries)
+    levels_NC = torch.empty_like(z_NC, dtype=torch.int64)
+    q_TC: list[list[Tensor]] = [[z_NC] * C for _ in temperatures]
+    for c, coordinates in enumerate(grid.coordinates):
+        coordinate_L = z_NC.new_tensor(coordinates)
+        levels_NC[:, c] = torch.bucketize(z_NC[:, c], (coordinate_L[1:] + coordinate_L[:-1]) / 2)
+        distance_NL = (z_NC[:, c, None] - coordinate_L).square()
+        nearest_N = distance_NL.gather(1, levels_NC[:, c, None])[:, 0]
+        sums.min_distance_B += _per_image(nearest_N, shape)[:, 0]
+        if not temperatures:
+            continue
+
+        def keep(t: int, q_NL: Tensor, c: int = c) -> None:
+            q_TC[t][c] = q_NL.clone()
+
+        below_NL = nearest_N[:, None] - distance_NL
+        soft = soft_statistics(below_NL, levels_NC[:, c], temperatures, keep)
+        sums.entropy_BT += _per_image(soft.entropy_TN, shape)
+        sums.varentropy_BT += _per_image(soft.varentropy_TN, shape)
+        sums.distance_BT += _per_image(soft.distance_TN, shape)
+    sums.distance_BT += sums.min_distance_B[:, None]
+    if vocabulary.size < 2**63:
+        sums.idx_Bl[:] = _code_numbers(levels_NC, grid).view(shape)
+    for t, q_C in enumerate(q_TC):
+        sums.soft_BTE[:, t] = _soft_sums(q_C, grid, shape)
+    if not vocabulary.counted:
+        assert vocabulary.levels is not None
+        starts_C = torch.tensor([0, *vocabulary.levels[:-1]], device=z_NC.device).cumsum(0)
+        sums.entry_BN = (levels_NC[:, list(grid.significance)] + starts_C).view(B, -1)
+    return sums
+
+
+def _code_numbers(levels_NC: Tensor, grid: Grid) -> Tensor:
+    """Each token's code from its levels."""
+    idx_N = torch.zeros_like(levels_NC[:, 0])
+    for c in grid.significance:
+        idx_N = idx_N * len(grid.coordinates[c]) + levels_NC[:, c]
+    return idx_N
+
+
+def _soft_sums(q_C: Sequence[Tensor], grid: Grid, shape: torch.Size) -> Tensor:
+    """Sums over an image's tokens of the soft assignment to each code, or to each level, (B, E)."""
+    order = list(grid.significance)
+    if not grid.vocabulary.counted:
+        return torch.cat([q_C[c] for c in order], 1).view(*shape, -1).sum(1)
+    # q of a code is a product; over half of the dimensions each it is an outer product, so that its sum
+    # over tokens is one matrix product.
+    half = len(order) // 2
+    high_BlH, low_BlK = (
+        _outer([q_C[c] for c in part]).view(*shape, -1) if part else q_C[0].new_ones(*shape, 1)
+        for part in (order[:half], order[half:])
+    )
+    return torch.bmm(high_BlH.transpose(1, 2), low_BlK).flatten(1)
+
+
+def _outer(q_C: Sequence[Tensor]) -> Tensor:
+    """Product of every combination of one column of each, (N, L1 L2 ...)."""
+    out_NX = q_C[0]
+    for q_NL in q_C[1:]:
+        out_NX = (out_NX[:, :, None] * q_NL[:, None]).flatten(1)
+    return out_NX
+
+
+def _zeros(z_BlC: Tensor, temperatures: int, entries: int) -> ImageSums:
+    B, tokens, _ = z_BlC.shape
+    sums = functools.partial(z_BlC.new_zeros, dtype=torch.float64)
+    return ImageSums(
+        tokens=tokens,
+        idx_Bl=z_BlC.new_zeros((B, tokens), dtype=torch.int64),
+        entropy_BT=sums((B, temperatures)),
+        varentropy_BT=sums((B, temperatures)),
+        distance_BT=sums((B, temperatures)),
+        min_distance_B=sums(B),
+        soft_BTE=sums((B, temperatures, entries)),
+    )
 
 
 def _chunk(device: torch.device, codes: int) -> int:

@@ -20,10 +20,13 @@ COVERAGE_FOR_ANY = 0.95
 
 
 class Point(NamedTuple):
-    """A point estimate in nats: corrected where that is valid, else the plug-in value with a note."""
+    """A point estimate in nats: corrected where that is valid, else the plug-in value with a note.
 
-    value: float
-    plug_in: float
+    None, with a note, where it can't be had.
+    """
+
+    value: float | None
+    plug_in: float | None
     estimator: str
     note: str | None = None
 

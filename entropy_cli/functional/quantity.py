@@ -16,6 +16,7 @@ LEAST_IMAGES = 1000
 LEAST_IMAGES_PER_GROUP = 10
 
 UNDERSAMPLED = "undersampled: a lower bound"
+TOO_MANY = "more codes than can be counted"
 ONE_GROUP = "no error: the images fall into fewer than two groups"
 
 
@@ -24,7 +25,8 @@ class Estimate:
     """One estimated quantity, in nats per token unless its name says otherwise.
 
     Attributes:
-        value: the bias-corrected estimate, or `plug_in` where no correction is valid.
+        value: the bias-corrected estimate, or `plug_in` where no correction is valid; None where it can't
+            be had, as `note` says.
         plug_in: the quantity of the accumulated sums as they are.
         se: standard error by the delete-a-group jackknife, None with fewer than two groups.
         ci95: 95 % interval, value -+ t se; None where `value` is only a bound or se is None.
@@ -32,8 +34,8 @@ class Estimate:
         note: why something is None.
     """
 
-    value: float
-    plug_in: float
+    value: float | None
+    plug_in: float | None
     se: float | None
     ci95: tuple[float, float] | None
     estimator: str
@@ -66,6 +68,8 @@ def perplexity(entropy: Estimate) -> Estimate:
     The interval is the entropy's carried over, so it is not symmetric; the standard error is that of
     the linear approximation.
     """
+    if entropy.value is None or entropy.plug_in is None:
+        return entropy
     value = math.exp(entropy.value)
     return Estimate(
         value=value,

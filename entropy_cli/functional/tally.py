@@ -7,14 +7,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entropy_cli.functional.assign import ImageSums
+from entropy_cli.functional.sums import ImageSums
 
 
 @dataclass
 class Tally:
-    """Sums over the images read so far, for G groups, S scales, T temperatures and V codes.
+    """Sums over the images read so far, for G groups, S scales, T temperatures and E entries.
 
-    float64 sums and int64 counts. Adding two tallies of disjoint images gives the tally of their union.
+    Entries are codes, or the levels of every dimension of codes too many to count; scales that have fewer
+    than others leave the last ones zero. float64 sums and int64 counts. Adding two tallies of disjoint images gives the tally of their union.
     """
 
     tokens_S: Tensor  # tokens an image has at each scale: a constant, not a sum
@@ -23,12 +24,12 @@ class Tally:
     varentropy_GST: Tensor  # nats^2, over tokens
     distance_GST: Tensor  # expected squared distance under q, over tokens
     min_distance_GS: Tensor  # squared distance to the nearest code, over tokens
-    soft_GSTV: Tensor  # soft assignment, over tokens
-    counts_GSV: Tensor  # hard assignment, over tokens
+    soft_GSTE: Tensor  # soft assignment, over tokens
+    counts_GSE: Tensor  # hard assignment, over tokens
     # Squares over images, which measure how alike the tokens of one image are.
     entropy_squares_ST: Tensor  # of an image's mean entropy
-    soft_squares_STV: Tensor  # of an image's mean soft assignment
-    count_squares_SV: Tensor  # of an image's counts
+    soft_squares_STE: Tensor  # of an image's mean soft assignment
+    count_squares_SE: Tensor  # of an image's counts
 
     @classmethod
     def zeros(
@@ -36,11 +37,11 @@ class Tally:
         groups: int,
         tokens_S: Sequence[int],
         temperatures: int,
-        vocab_size: int,
+        entries: int,
         device: torch.device | str = "cpu",
     ) -> "Tally":
         """An empty tally, the neutral element of `+`."""
-        G, S, T, V = groups, len(tokens_S), temperatures, vocab_size
+        G, S, T, E = groups, len(tokens_S), temperatures, entries
         sums: dict[str, Any] = {"dtype": torch.float64, "device": device}
         counts: dict[str, Any] = {"dtype": torch.int64, "device": device}
         return cls(
@@ -50,30 +51,31 @@ class Tally:
             varentropy_GST=torch.zeros(G, S, T, **sums),
             distance_GST=torch.zeros(G, S, T, **sums),
             min_distance_GS=torch.zeros(G, S, **sums),
-            soft_GSTV=torch.zeros(G, S, T, V, **sums),
-            counts_GSV=torch.zeros(G, S, V, **counts),
+            soft_GSTE=torch.zeros(G, S, T, E, **sums),
+            counts_GSE=torch.zeros(G, S, E, **counts),
             entropy_squares_ST=torch.zeros(S, T, **sums),
-            soft_squares_STV=torch.zeros(S, T, V, **sums),
-            count_squares_SV=torch.zeros(S, V, **counts),
+            soft_squares_STE=torch.zeros(S, T, E, **sums),
+            count_squares_SE=torch.zeros(S, E, **counts),
         )
 
     def add_images(self, group_B: Tensor, scales: Sequence[ImageSums]) -> None:
         """Add B images in place, given their group and their sums at every scale."""
         self.images_G.index_add_(0, group_B, torch.ones_like(group_B))
         for s, image in enumerate(scales):
-            counts_BV = image.counts_BV
-            for total_GS, image_B in (
-                (self.entropy_GST, image.entropy_BT),
-                (self.varentropy_GST, image.varentropy_BT),
-                (self.distance_GST, image.distance_BT),
-                (self.min_distance_GS, image.min_distance_B),
-                (self.soft_GSTV, image.soft_BTV),
-                (self.counts_GSV, counts_BV),
+            counts_BE = image.counts_BE
+            entries = slice(counts_BE.shape[1])
+            for total_G, image_B in (
+                (self.entropy_GST[:, s], image.entropy_BT),
+                (self.varentropy_GST[:, s], image.varentropy_BT),
+                (self.distance_GST[:, s], image.distance_BT),
+                (self.min_distance_GS[:, s], image.min_distance_B),
+                (self.soft_GSTE[:, s, :, entries], image.soft_BTE),
+                (self.counts_GSE[:, s, entries], counts_BE),
             ):
-                total_GS[:, s].index_add_(0, group_B, image_B)
+                total_G.index_add_(0, group_B, image_B)
             self.entropy_squares_ST[s] += (image.entropy_BT / image.tokens).square().sum(0)
-            self.soft_squares_STV[s] += (image.soft_BTV / image.tokens).square().sum(0)
-            self.count_squares_SV[s] += counts_BV.square().sum(0)
+            self.soft_squares_STE[s, :, entries] += (image.soft_BTE / image.tokens).square().sum(0)
+            self.count_squares_SE[s, entries] += counts_BE.square().sum(0)
 
     def __add__(self, other: "Tally") -> "Tally":
         """Tally of the union of two disjoint sets of images."""

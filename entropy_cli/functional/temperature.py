@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from entropy_cli.errors import EntropyCliError
-from entropy_cli.functional.assign import Codebook, assign
+from entropy_cli.functional.assign import assign
+from entropy_cli.functional.codebook import Codebook
 
 TOLERANCE = 1e-6  # relative
 SIGNIFICANT_DIGITS = 4
@@ -74,7 +75,7 @@ def fit_temperature(
     value, step = hard, math.inf
     for steps in range(1, MOST_STEPS + 1):
         _, distance, entropy = means(value)
-        if entropy > FLAT * math.log(codebook.size):
+        if entropy > FLAT * math.log(codebook.vocabulary.size):
             return TemperatureFit(_rounded(value), _rounded(hard), steps, "flat")
         previous, step = step, per_distance * distance - value
         value += step

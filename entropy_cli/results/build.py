@@ -62,7 +62,7 @@ def build_result(
             groups=settings["groups"],
         ),
         scales=[
-            _scale(about, s, progress.temperatures[s][0], headline, tally.counts_GSV[:, s].sum(0))
+            _scale(about, s, progress.temperatures[s][0], headline, tally.counts_GSE[:, s].sum(0))
             for s in range(len(about.scales))
         ],
         average=schema.Averages(

@@ -5,26 +5,86 @@ from pathlib import Path
 from typing import Protocol
 
 from entropy_cli.errors import CheckpointError
-from entropy_cli.tokenizers import var
-from entropy_cli.tokenizers.autoencoder import Shapes
-from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers import (
+    diffusers_vq,
+    ibq,
+    llamagen,
+    open_magvit2,
+    rq_vae,
+    titok,
+    var,
+    vqgan,
+)
+from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.settings import TokenizerSettings, read_config
 
 
 class Family(Protocol):
-    """What a family's file provides."""
+    """What a family's file provides.
 
-    def missing(self, shapes: Shapes) -> list[str]:
-        """The keys a checkpoint lacks to be of this family; empty if it is."""
+    Attributes:
+        EMA_BY_DEFAULT: whether its authors evaluate with the averaged weights, where there are any.
+    """
+
+    EMA_BY_DEFAULT: bool
+
+    def lacks(self, checkpoint: Checkpoint) -> list[str]:
+        """The keys a checkpoint lacks to be of this family, the most telling first; empty if it can be."""
         ...
 
-    def from_checkpoint(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> Tokenizer:
-        """Build the tokenizer."""
+    def unlike(self, checkpoint: Checkpoint) -> list[str]:
+        """What a checkpoint has that speaks against this family, unless the user asks for it."""
+        ...
+
+    def codebooks(self, checkpoint: Checkpoint) -> list[str]:
+        """Names of the weights that hold the codes."""
+        ...
+
+    def describe(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
+        """What is known without reading weights."""
+        ...
+
+    def build(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> Tokenizer:
+        """Read the weights."""
         ...
 
 
-FAMILIES: dict[str, Family] = {"var": var}
+FAMILIES: dict[str, Family] = {
+    "var": var,
+    "vqgan": vqgan,
+    "llamagen": llamagen,
+    "ibq": ibq,
+    "open-magvit2": open_magvit2,
+    "rq-vae": rq_vae,
+    "diffusers": diffusers_vq,
+    "titok": titok,
+}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A checkpoint and the family it is of.
+
+    Attributes:
+        checkpoint: the copy of its weights that counts.
+        settings: the caller's, then those of config.json beside it.
+        against: why it is of none of the other families.
+    """
+
+    checkpoint: Checkpoint
+    name: str
+    settings: TokenizerSettings
+    against: dict[str, list[str]]
+
+    @property
+    def family(self) -> Family:
+        """The family's file."""
+        return FAMILIES[self.name]
+
+    def describe(self) -> TokenizerSpec:
+        """What is known without reading weights."""
+        return self.family.describe(self.checkpoint, self.settings)
 
 
 @dataclass(frozen=True)
@@ -38,11 +98,19 @@ class Loaded:
 def load_tokenizer(
     path: Path, family: str = "auto", settings: TokenizerSettings | None = None
 ) -> Loaded:
-    """Open a checkpoint and build its tokenizer.
+    """Open a checkpoint and build its tokenizer; for the arguments and errors see `find_family`."""
+    found = find_family(path, family, settings)
+    tokenizer = found.family.build(found.checkpoint, found.settings)
+    found.checkpoint.close()
+    return Loaded(tokenizer, found.checkpoint)
+
+
+def find_family(path: Path, family: str = "auto", settings: TokenizerSettings | None = None) -> Found:
+    """Open a checkpoint and tell its family.
 
     Args:
         path: the checkpoint.
-        family: a name in FAMILIES, or "auto" to go by the keys.
+        family: a name in FAMILIES, or "auto" to go by keys and shapes.
         settings: what the caller decides; the rest comes from config.json beside the checkpoint, then
             from the family.
 
@@ -51,31 +119,44 @@ def load_tokenizer(
     """
     checkpoint = open_checkpoint(path)
     name = detect(checkpoint) if family == "auto" else family
-    lacking = FAMILIES[name].missing(checkpoint.shapes)
+    against = {other: reasons for other, reasons in reasons_against(checkpoint).items() if other != name}
+    lacking = FAMILIES[name].lacks(checkpoint)
     if lacking:
         raise CheckpointError(f"{path}: not of family {name}: lacks {_some(lacking)}.")
-    settings = (settings or TokenizerSettings()).else_from(read_config(path))
-    tokenizer = FAMILIES[name].from_checkpoint(checkpoint, settings)
-    checkpoint.close()
-    return Loaded(tokenizer, checkpoint)
+    settings = (settings or TokenizerSettings()).else_from(read_config(checkpoint.folder))
+    if settings.weights:
+        checkpoint = checkpoint.with_weights(settings.weights)
+    elif FAMILIES[name].EMA_BY_DEFAULT and checkpoint.has_ema:
+        checkpoint = checkpoint.with_weights("ema")
+    return Found(checkpoint, name, settings, against)
+
+
+def reasons_against(checkpoint: Checkpoint) -> dict[str, list[str]]:
+    """Why a checkpoint is of none of the families; no reason for those that it fits."""
+    return {
+        name: [f"lacks {key}" for key in family.lacks(checkpoint)] + family.unlike(checkpoint)
+        for name, family in FAMILIES.items()
+    }
 
 
 def detect(checkpoint: Checkpoint) -> str:
-    """The one family that a checkpoint's keys fit.
+    """The one family that a checkpoint's keys and shapes fit.
 
     Raises:
         CheckpointError: none or several do.
     """
-    lacking = {name: family.missing(checkpoint.shapes) for name, family in FAMILIES.items()}
-    fitting = [name for name, names in lacking.items() if not names]
+    reasons = reasons_against(checkpoint)
+    fitting = [name for name, against in reasons.items() if not against]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         raise CheckpointError(f"{checkpoint.path}: fits {', '.join(fitting)}. Choose with --family.")
-    nearest = min(lacking, key=lambda name: len(lacking[name]))
+    nearest = sorted(reasons, key=lambda name: len(reasons[name]))[:2]
+    candidates = "; ".join(f"{name} ({_some(reasons[name])})" for name in nearest)
     raise CheckpointError(
-        f"{checkpoint.path}: unknown layout. The nearest family is {nearest}, but it lacks "
-        f"{_some(lacking[nearest])}; it has {_some(list(checkpoint.shapes))}."
+        f"{checkpoint.path}: unknown layout. The nearest families: {candidates}. It has "
+        f"{_some(list(checkpoint.shapes))}. If it is one of them choose with --family, or make latents "
+        "with its own code and give --latents."
     )
 
 

@@ -1,13 +1,14 @@
-"""The convolutional encoder that VAR shares with latent diffusion's VQ autoencoders.
+"""The convolutional encoder of latent diffusion's VQ autoencoders and of all that came after them.
 
-Module names are those of the published checkpoints, and every size is read off the shapes of the
-weights, so that a state dict loads strictly or not at all. Inference only.
+Module names are those of VAR's checkpoints, to which other families' are renamed, and every size is read
+off the shapes of the weights, so that a state dict loads strictly or not at all. Inference only.
 
 Source:
     FoundationVision/VAR models/basic_vae.py, itself after CompVis/latent-diffusion.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -15,22 +16,33 @@ from torch.nn import functional
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Not visible in the weights: the same in every published checkpoint of this layout.
-NORM_GROUPS = 32
-NORM_EPS = 1e-6
+NORM_EPS = 1e-6  # the same in every published checkpoint of this layout
 
 CACHED_ELEMENTS = 2**20  # of float32, that stay in a CPU's cache
 
 
+@dataclass(frozen=True)
+class Conventions:
+    """What is not visible in the weights.
+
+    Attributes:
+        norm_groups: of every group norm.
+        pads_both_sides: before a stride of 2; else right and below only.
+    """
+
+    norm_groups: int = 32
+    pads_both_sides: bool = False
+
+
 class GroupNorm(nn.GroupNorm):
-    """Group norm of the layout's constants, in float32 on a CPU whatever the input's type.
+    """Group norm of the layout's epsilon, in float32 on a CPU whatever the input's type.
 
     On a CPU torch's own loses three digits in channels_last. So each channel's moments come from the
     kernel of batch norm, which is exact, and are combined into those of the groups.
     """
 
-    def __init__(self, channels: int) -> None:
-        super().__init__(NORM_GROUPS, channels, eps=NORM_EPS)
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(groups, channels, eps=NORM_EPS)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         if x_BChw.device.type != "cpu":
@@ -72,24 +84,31 @@ class GroupNorm(nn.GroupNorm):
         return shift_BC11, scale_BC11
 
 
-def conv_like(weight_shape: tuple[int, ...], stride: int = 1) -> nn.Conv2d:
-    """A convolution with bias whose size keeps the picture's, from the shape of its weight."""
-    out_channels, in_channels, kernel, _ = weight_shape
-    padding = kernel // 2 if stride == 1 else 0
-    return nn.Conv2d(in_channels, out_channels, kernel, stride=stride, padding=padding)
+def conv_like(shapes: Shapes, name: str, stride: int = 1, *, pads: bool = True) -> nn.Conv2d:
+    """A convolution of the size of its weight, with bias if there is one; padding keeps the size."""
+    out_channels, in_channels, kernel, _ = shapes[f"{name}.weight"]
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel,
+        stride=stride,
+        padding=kernel // 2 if pads else 0,
+        bias=f"{name}.bias" in shapes,
+    )
 
 
 class ResnetBlock(nn.Module):
     """norm, SiLU, convolution, twice, around a shortcut."""
 
-    def __init__(self, shapes: Shapes, name: str) -> None:
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(shapes[f"{name}.conv1.weight"][1])
-        self.conv1 = conv_like(shapes[f"{name}.conv1.weight"])
-        self.norm2 = GroupNorm(shapes[f"{name}.conv2.weight"][1])
-        self.conv2 = conv_like(shapes[f"{name}.conv2.weight"])
-        shortcut = shapes.get(f"{name}.nin_shortcut.weight")
-        self.nin_shortcut = conv_like(shortcut) if shortcut else nn.Identity()
+        self.norm1 = GroupNorm(shapes[f"{name}.conv1.weight"][1], by.norm_groups)
+        self.conv1 = conv_like(shapes, f"{name}.conv1")
+        self.norm2 = GroupNorm(shapes[f"{name}.conv2.weight"][1], by.norm_groups)
+        self.conv2 = conv_like(shapes, f"{name}.conv2")
+        shortcut = f"{name}.nin_shortcut"
+        there = f"{shortcut}.weight" in shapes
+        self.nin_shortcut = conv_like(shapes, shortcut) if there else nn.Identity()
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
@@ -100,11 +119,11 @@ class ResnetBlock(nn.Module):
 class AttnBlock(nn.Module):
     """Self-attention of one head over the grid, around a shortcut."""
 
-    def __init__(self, shapes: Shapes, name: str) -> None:
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
-        self.norm = GroupNorm(shapes[f"{name}.qkv.weight"][1])
-        self.qkv = conv_like(shapes[f"{name}.qkv.weight"])
-        self.proj_out = conv_like(shapes[f"{name}.proj_out.weight"])
+        self.norm = GroupNorm(shapes[f"{name}.qkv.weight"][1], by.norm_groups)
+        self.qkv = conv_like(shapes, f"{name}.qkv")
+        self.proj_out = conv_like(shapes, f"{name}.proj_out")
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         qkv_BChw = self.qkv(self.norm(x_BChw))
@@ -115,27 +134,30 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the size: stride 2 after padding right and below only."""
+    """Half the size: a stride of 2."""
 
-    def __init__(self, weight_shape: tuple[int, ...]) -> None:
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
-        self.conv = conv_like(weight_shape, stride=2)
+        self.pads_first = not by.pads_both_sides
+        self.conv = conv_like(shapes, f"{name}.conv", stride=2, pads=by.pads_both_sides)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        return self.conv(functional.pad(x_BChw, (0, 1, 0, 1)))
+        return self.conv(functional.pad(x_BChw, (0, 1, 0, 1)) if self.pads_first else x_BChw)
 
 
 class Level(nn.Module):
     """The blocks of one resolution, and the way down to the next."""
 
-    def __init__(self, shapes: Shapes, name: str) -> None:
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
         blocks = range(count(shapes, f"{name}.block.{{}}.conv1.weight"))
-        self.block = nn.ModuleList(ResnetBlock(shapes, f"{name}.block.{j}") for j in blocks)
+        self.block = nn.ModuleList(ResnetBlock(shapes, f"{name}.block.{j}", by) for j in blocks)
         attended = [j for j in blocks if f"{name}.attn.{j}.qkv.weight" in shapes]
-        self.attn = nn.ModuleList(AttnBlock(shapes, f"{name}.attn.{j}") for j in attended)
-        downsample = shapes.get(f"{name}.downsample.conv.weight")
-        self.downsample = Downsample(downsample) if downsample else None
+        self.attn = nn.ModuleList(AttnBlock(shapes, f"{name}.attn.{j}", by) for j in attended)
+        if attended and len(attended) < len(blocks):
+            raise ValueError(f"{name} has attention after some of its blocks only")
+        there = f"{name}.downsample.conv.weight" in shapes
+        self.downsample = Downsample(shapes, f"{name}.downsample", by) if there else None
 
     def forward(self, h_BChw: Tensor) -> Tensor:
         for j, block in enumerate(self.block):
@@ -146,17 +168,22 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    """The blocks at the lowest resolution; attention only where the checkpoint has it."""
+    """The blocks at the lowest resolution; attention after the first only where the checkpoint has it."""
 
-    def __init__(self, shapes: Shapes, name: str) -> None:
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
-        self.block_1 = ResnetBlock(shapes, f"{name}.block_1")
+        self.block_1 = ResnetBlock(shapes, f"{name}.block_1", by)
         attended = f"{name}.attn_1.qkv.weight" in shapes
-        self.attn_1 = AttnBlock(shapes, f"{name}.attn_1") if attended else nn.Identity()
-        self.block_2 = ResnetBlock(shapes, f"{name}.block_2")
+        self.attn_1 = AttnBlock(shapes, f"{name}.attn_1", by) if attended else nn.Identity()
+        self.later = range(2, 2 + count(shapes, f"{name}.block_{{}}.conv1.weight", first=2))
+        for i in self.later:
+            setattr(self, f"block_{i}", ResnetBlock(shapes, f"{name}.block_{i}", by))
 
     def forward(self, h_BChw: Tensor) -> Tensor:
-        return self.block_2(self.attn_1(self.block_1(h_BChw)))
+        h_BChw = self.attn_1(self.block_1(h_BChw))
+        for i in self.later:
+            h_BChw = getattr(self, f"block_{i}")(h_BChw)
+        return h_BChw
 
 
 class Encoder(nn.Module):
@@ -164,14 +191,14 @@ class Encoder(nn.Module):
 
     memory_format = torch.channels_last
 
-    def __init__(self, shapes: Shapes, name: str = "encoder") -> None:
+    def __init__(self, shapes: Shapes, by: Conventions, name: str = "encoder") -> None:
         super().__init__()
-        self.conv_in = conv_like(shapes[f"{name}.conv_in.weight"])
+        self.conv_in = conv_like(shapes, f"{name}.conv_in")
         levels = range(count(shapes, f"{name}.down.{{}}.block.0.conv1.weight"))
-        self.down = nn.ModuleList(Level(shapes, f"{name}.down.{i}") for i in levels)
-        self.mid = Middle(shapes, f"{name}.mid")
-        self.norm_out = GroupNorm(shapes[f"{name}.conv_out.weight"][1])
-        self.conv_out = conv_like(shapes[f"{name}.conv_out.weight"])
+        self.down = nn.ModuleList(Level(shapes, f"{name}.down.{i}", by) for i in levels)
+        self.mid = Middle(shapes, f"{name}.mid", by)
+        self.norm_out = GroupNorm(shapes[f"{name}.conv_out.weight"][1], by.norm_groups)
+        self.conv_out = conv_like(shapes, f"{name}.conv_out")
 
     @property
     def downsampling(self) -> int:
@@ -188,14 +215,11 @@ class Encoder(nn.Module):
         return out_BChw
 
 
-def count(shapes: Shapes, pattern: str) -> int:
-    """How many of pattern.format(0), pattern.format(1), ... are there, without a gap."""
-    i = 0
+def count(shapes: Shapes, pattern: str, first: int = 0) -> int:
+    """How many of pattern.format(first), pattern.format(first + 1), ... are there, without a gap."""
+    i = first
     while pattern.format(i) in shapes:
         i += 1
-    return i
+    return i - first
 
 
-def pixels_to_pm1(img_B3HW: Tensor) -> Tensor:
-    """From uint8 to float32 in [-1, 1], as 2 (x / 255) - 1."""
-    return img_B3HW.float().div_(255).mul_(2).sub_(1)

@@ -8,17 +8,19 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from entropy_cli.functional.assign import Codebook, Rule
+from entropy_cli.functional.codebook import Codebook, Grid, Rule
+from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.precision import Precision
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One scale: its name for people, and its tokens; `patch_num` is the side of a square grid."""
+    """One scale: its name for people, its tokens and codes; `patch_num` is the side of a square grid."""
 
     name: str
     tokens: int
     patch_num: int | None
+    vocabulary: Vocabulary
 
 
 @dataclass(frozen=True)
@@ -26,33 +28,56 @@ class Crop:
     """The picture-level half of preprocessing: picklable, for the workers that decode.
 
     Attributes:
-        apply: from an RGB picture to one of image_size x image_size.
-        words: the whole preprocessing, for people.
+        apply: from a picture as it was opened to an RGB one of image_size x image_size.
+        words: what it does, for people.
     """
 
     apply: Callable[[Image], Image]
     words: str
 
 
+PixelRange = Literal["[-1, 1]", "[0, 1]"]
+
+
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """What is known of a tokenizer without running it."""
+    """What is known of a tokenizer without running it.
+
+    Attributes:
+        latent_dim: numbers in a latent.
+        image_size: pixels on a side, None if it is not given pictures.
+        crop: None as well.
+        pixels: what the encoder takes.
+        temperature: the default, "auto" if one has to be fitted.
+        temperature_source: where that is from, for people.
+        notes: what the user should know of this checkpoint.
+    """
 
     family: str
-    vocab_size: int
     latent_dim: int
-    image_size: int
+    image_size: int | None
     scales: tuple[Scale, ...]
     rule: Rule
-    crop: Crop
-    temperature: float | Literal["auto"]  # the family's default
+    crop: Crop | None
+    pixels: PixelRange
+    temperature: float | Literal["auto"]
     temperature_source: str
-    notes: tuple[str, ...] = ()  # what the user should know of this checkpoint
+    notes: tuple[str, ...] = ()
 
     @property
     def patch_nums(self) -> list[int | None]:
         """Side of each scale's grid."""
         return [scale.patch_num for scale in self.scales]
+
+    @property
+    def vocab_size(self) -> int:
+        """Codes, of the scale that has most."""
+        return max(scale.vocabulary.size for scale in self.scales)
+
+    @property
+    def preprocess(self) -> str:
+        """What is done to a picture, for people."""
+        return f"{self.crop.words}, pixels to {self.pixels}" if self.crop else "none: given latents"
 
 
 class Tokenizer(Protocol):
@@ -68,7 +93,7 @@ class Tokenizer(Protocol):
         """The same on a device, with its encoder in a precision; this one may be unusable after."""
         ...
 
-    def codebook(self, scale: int) -> Codebook:
+    def codebook(self, scale: int) -> Codebook | Grid:
         """The codes of a scale, prepared for distances, on the tokenizer's device."""
         ...
 

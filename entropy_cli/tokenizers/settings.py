@@ -3,10 +3,12 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from entropy_cli.errors import CheckpointError
-from entropy_cli.functional.assign import Rule
+from entropy_cli.functional.codebook import VECTOR_RULES, Rule
+
+WeightsCopy = Literal["raw", "ema"]
 
 
 @dataclass(frozen=True)
@@ -16,6 +18,8 @@ class TokenizerSettings:
     image_size: int | None = None
     patch_nums: tuple[int, ...] | None = None
     rule: Rule | None = None
+    weights: WeightsCopy | None = None
+    norm_groups: int | None = None
 
     def else_from(self, other: "TokenizerSettings") -> "TokenizerSettings":
         """Fill what is None from another."""
@@ -23,19 +27,21 @@ class TokenizerSettings:
             self.image_size or other.image_size,
             self.patch_nums or other.patch_nums,
             self.rule or other.rule,
+            self.weights or other.weights,
+            self.norm_groups or other.norm_groups,
         )
 
 
-def read_config(checkpoint: Path) -> TokenizerSettings:
-    """Read config.json beside a checkpoint; everything None if there is none.
+def read_config(folder: Path) -> TokenizerSettings:
+    """Read config.json in a checkpoint's folder; everything None if there is none.
 
-    Keys read: image_size (or reso, resolution), patch_nums (or v_patch_nums), and rule ("l2" or
-    "cosine") or using_znorm (or cosine; true or false). Others are ignored.
+    Keys read: image_size (or reso, resolution), patch_nums (or v_patch_nums), norm_num_groups, and rule
+    ("l2", "cosine" or "dot") or using_znorm (or cosine; true or false). Others are ignored.
 
     Raises:
         CheckpointError: the file is not JSON, or one of those keys is not of its kind.
     """
-    path = checkpoint.with_name("config.json")
+    path = folder / "config.json"
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -48,23 +54,30 @@ def read_config(checkpoint: Path) -> TokenizerSettings:
     def value(*names: str) -> Any:  # noqa: ANN401 - JSON
         return next((config[name] for name in names if config.get(name) is not None), None)
 
-    image_size, patch_nums, znorm = (
+    image_size, patch_nums, znorm, norm_groups = (
         value("image_size", "reso", "resolution"),
         value("patch_nums", "v_patch_nums"),
         value("using_znorm", "cosine"),
+        value("norm_num_groups"),
     )
-    if not (image_size is None or _positive(image_size)):
-        raise CheckpointError(f"{path}: image_size {image_size!r}, expected a positive integer.")
+    for name, number in (("image_size", image_size), ("norm_num_groups", norm_groups)):
+        if not (number is None or _positive(number)):
+            raise CheckpointError(f"{path}: {name} {number!r}, expected a positive integer.")
     if not (patch_nums is None or _positive_list(patch_nums)):
         raise CheckpointError(f"{path}: patch_nums {patch_nums!r}, expected positive integers.")
     if not (znorm is None or isinstance(znorm, bool)):
         raise CheckpointError(f"{path}: using_znorm {znorm!r}, expected true or false.")
     rule = value("rule")
-    if rule not in (None, "l2", "cosine"):
-        raise CheckpointError(f"{path}: rule {rule!r}, expected l2 or cosine.")
+    if rule not in (None, *VECTOR_RULES):
+        raise CheckpointError(f"{path}: rule {rule!r}, expected l2, cosine or dot.")
     if rule is None and znorm is not None:
         rule = "cosine" if znorm else "l2"
-    return TokenizerSettings(image_size, None if patch_nums is None else tuple(patch_nums), rule)
+    return TokenizerSettings(
+        image_size,
+        None if patch_nums is None else tuple(patch_nums),
+        rule,
+        norm_groups=norm_groups,
+    )
 
 
 def _positive(value: object) -> bool:

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from entropy_cli.errors import ShapeError
-from entropy_cli.functional.assign import Codebook, assign
+from entropy_cli.functional.assign import assign
+from entropy_cli.functional.codebook import Codebook
 
 
 def oracle(z_C, codebook_VC, temperature, rule):
@@ -41,10 +42,10 @@ def test_agrees_with_plain_arithmetic(rule, dtype, chunk):
             assert sums.varentropy_BT[b, t].item() == pytest.approx(sum(r[2] for r in rows), **tolerance)
             assert sums.distance_BT[b, t].item() == pytest.approx(sum(r[3] for r in rows), rel=1e-5)
             q_V = [sum(r[4][v] for r in rows) for v in range(V)]
-            assert sums.soft_BTV[b, t].tolist() == pytest.approx(q_V, **tolerance)
+            assert sums.soft_BTE[b, t].tolist() == pytest.approx(q_V, **tolerance)
         nearest = [min(range(V), key=r[0].__getitem__) for r in rows]
         assert sums.idx_Bl[b].tolist() == nearest
-        assert sums.counts_BV[b].tolist() == [nearest.count(v) for v in range(V)]
+        assert sums.counts_BE[b].tolist() == [nearest.count(v) for v in range(V)]
         assert sums.min_distance_B[b].item() == pytest.approx(sum(min(r[0]) for r in rows), rel=1e-4)
 
 
@@ -58,7 +59,7 @@ def test_bounds_and_temperature_limits():
     assert (entropy_T[1:] - entropy_T[:-1] >= -1e-6).all()  # grows with the temperature
     assert entropy_T[0].item() == 0
     assert entropy_T[-1].item() == pytest.approx(math.log(64), abs=1e-6)
-    assert torch.equal(sums.soft_BTV[:, 0].round().long(), sums.counts_BV)  # one-hot in the limit
+    assert torch.equal(sums.soft_BTE[:, 0].round().long(), sums.counts_BE)  # one-hot in the limit
 
 
 def test_varentropy_is_the_slope_of_the_entropy_in_log_temperature():
@@ -82,8 +83,8 @@ def test_chunks_do_not_matter():
     whole = assign(z_BlC, codebook, (0.5, 1.0))
     for chunk in (1, 100, 640, 1300, 10**6):
         parts = assign(z_BlC, codebook, (0.5, 1.0), chunk)
-        assert torch.equal(parts.counts_BV, whole.counts_BV)
-        for name in ("entropy_BT", "varentropy_BT", "distance_BT", "soft_BTV"):
+        assert torch.equal(parts.counts_BE, whole.counts_BE)
+        for name in ("entropy_BT", "varentropy_BT", "distance_BT", "soft_BTE"):
             torch.testing.assert_close(getattr(parts, name), getattr(whole, name), atol=1e-9, rtol=0)
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from entropy_cli.functional.assign import ImageSums
+from entropy_cli.functional.sums import ImageSums
 from entropy_cli.functional.entropy import entropy
 from entropy_cli.functional.summary import summarise
 from entropy_cli.functional.tally import Tally
@@ -49,8 +49,8 @@ def covered(codes, tokens, images, seed):
     zeros_B = torch.zeros(images, dtype=torch.float64)
     for _ in range(RUNS):
         idx_Bl = torch.multinomial(law_KV[torch.randint(KINDS, (images,))], tokens, replacement=True)
-        counts_BV = torch.zeros(images, codes, dtype=torch.int64)
-        counts_BV.scatter_add_(1, idx_Bl, torch.ones_like(idx_Bl))
+        counts_BE = torch.zeros(images, codes, dtype=torch.int64)
+        counts_BE.scatter_add_(1, idx_Bl, torch.ones_like(idx_Bl))
         sums = ImageSums(
             tokens=tokens,
             idx_Bl=idx_Bl,
@@ -58,7 +58,7 @@ def covered(codes, tokens, images, seed):
             varentropy_BT=varentropy_V[idx_Bl].sum(1, keepdim=True),
             distance_BT=zeros_B[:, None],
             min_distance_B=zeros_B,
-            soft_BTV=(counts_BV.double() @ soft_VV)[:, None],
+            soft_BTE=(counts_BE.double() @ soft_VV)[:, None],
         )
         tally = Tally.zeros(32, [tokens], 1, codes)
         tally.add_images(torch.randint(32, (images,)), [sums])  # groups of unequal size, some empty

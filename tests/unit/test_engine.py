@@ -131,7 +131,7 @@ def test_what_memory_holds_at_once_moves_nothing(run, monkeypatch):
     single = run(Progress.start(5), range(5), 16)
     for name, tensor in whole.tally.tensors().items():
         torch.testing.assert_close(tensor, single.tally.tensors()[name], atol=1e-4, rtol=1e-6)
-    assert torch.equal(whole.tally.counts_GSV, single.tally.counts_GSV)
+    assert torch.equal(whole.tally.counts_GSE, single.tally.counts_GSE)
 
 
 @pytest.mark.parametrize("batch_size", [4, 32])
@@ -146,7 +146,7 @@ def test_out_of_memory_halves_what_is_done_at_once(run, monkeypatch, caplog, bat
 
     monkeypatch.setattr(VARTokenizer, "encode", full)
     halved = run(Progress.start(5), range(5), batch_size)
-    assert torch.equal(whole.tally.counts_GSV, halved.tally.counts_GSV)
+    assert torch.equal(whole.tally.counts_GSE, halved.tally.counts_GSE)
     monkeypatch.setattr(VARTokenizer, "encode", lambda *_: full(None, range(99)))
     with pytest.raises(EntropyCliError, match="single image"):
         run(Progress.start(5), range(5), batch_size)

@@ -6,7 +6,9 @@ import math
 import pytest
 import torch
 
-from entropy_cli.functional.assign import Codebook, ImageSums, assign, soft_statistics
+from entropy_cli.functional.assign import assign, soft_statistics
+from entropy_cli.functional.codebook import Codebook
+from entropy_cli.functional.sums import ImageSums
 from entropy_cli.functional.entropy import entropy
 from entropy_cli.functional.estimators import clustered_correction, coverage, grassberger, miller_madow
 from entropy_cli.functional.jackknife import jackknife_variance
@@ -32,7 +34,7 @@ def soft(z, codebook, temperature, rule="l2"):
 def test_two_codes(vector):
     given, expected, close = vector("soft_2code")
     sums = soft(given["z"], given["codebook"], given["tau"])
-    assert sums.soft_BTV[0, 0, 0].item() == pytest.approx(expected["q0"], **close)
+    assert sums.soft_BTE[0, 0, 0].item() == pytest.approx(expected["q0"], **close)
     assert sums.entropy_BT.item() == pytest.approx(expected["H"], **close)
     assert sums.varentropy_BT.item() == pytest.approx(expected["varentropy"], **close)
     assert sums.idx_Bl.item() == expected["argmin"]
@@ -103,7 +105,7 @@ def tally_with_entropies(tokens_S, entropy_S):
             varentropy_BT=one[:, None],
             distance_BT=one[:, None],
             min_distance_B=one,
-            soft_BTV=torch.full((1, 1, 2), n / 2).double(),
+            soft_BTE=torch.full((1, 1, 2), n / 2).double(),
         )
         for n, H in zip(tokens_S, entropy_S, strict=True)
     ]
@@ -150,8 +152,8 @@ def test_assignment_entropy_is_no_bound_for_hard_tokens(vector, name):
     sums = soft(given["z"], given["codebook"], given["tau"])
     conditional = sums.entropy_BT.mean().item()
     assert conditional == pytest.approx(expected["EH"], **close)
-    assert entropy(sums.counts_BV.sum(0)).item() == pytest.approx(expected["H_hard"], **close)
-    marginal = entropy(sums.soft_BTV.sum((0, 1))).item()
+    assert entropy(sums.counts_BE.sum(0)).item() == pytest.approx(expected["H_hard"], **close)
+    marginal = entropy(sums.soft_BTE.sum((0, 1))).item()
     assert marginal - conditional == pytest.approx(expected["MI"], **close)
 
 
@@ -208,6 +210,6 @@ def test_jackknife_of_unequal_groups(vector):
 def test_counts_beyond_float32(vector):
     given, expected, _ = vector("fp32_counter_trap")
     tally, one = Tally.zeros(1, [1], 1, 1), Tally.zeros(1, [1], 1, 1)
-    tally.counts_GSV += given["start"]
-    one.counts_GSV += given["add"]
-    assert (tally + one).counts_GSV.item() == expected["result"]
+    tally.counts_GSE += given["start"]
+    one.counts_GSE += given["add"]
+    assert (tally + one).counts_GSE.item() == expected["result"]

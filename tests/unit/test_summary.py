@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from entropy_cli.functional.assign import Codebook, assign
+from entropy_cli.functional.assign import assign
+from entropy_cli.functional.codebook import Codebook
 from entropy_cli.functional.jackknife import jackknife_variance, t_quantile
 from entropy_cli.functional.quantity import ONE_GROUP, QUANTITIES, perplexity
 from entropy_cli.functional.stopping import look
@@ -150,7 +151,7 @@ def test_one_group_gives_values_without_errors():
 
 def test_an_average_over_an_undersampled_scale_is_a_bound():
     tally = tally_of(random_sums(6), torch.arange(6) % G)
-    tally.counts_GSV[:, 0] = torch.eye(G, V)  # every image its own code
+    tally.counts_GSE[:, 0] = torch.eye(G, V)  # every image its own code
     summary = summarise(tally)
     assert summary.scales[0]["unigram_entropy"].is_bound
     average = summary.averages["over_scales"]["unigram_entropy"]
@@ -202,5 +203,5 @@ def test_tallies_add_up_in_any_order_and_zero_is_neutral():
 
 def test_counts_pass_the_largest_float32_integer():
     tally = tally_of(random_sums(2), torch.tensor([0, 1]))
-    tally.counts_GSV[0, 0, 0] = 2**24
-    assert int((tally + tally).counts_GSV[0, 0, 0] + 1) == 2**25 + 1
+    tally.counts_GSE[0, 0, 0] = 2**24
+    assert int((tally + tally).counts_GSE[0, 0, 0] + 1) == 2**25 + 1

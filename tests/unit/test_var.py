@@ -40,7 +40,7 @@ def test_golden(shared, name):
         for t, (temperature, soft) in enumerate(of_scale["soft"].items()):
             conditional = sums.entropy_BT[:, t].sum().item() / of_scale["tokens"]
             assert conditional == pytest.approx(soft["conditional_entropy"], abs=1e-5)
-            marginal_V = sums.soft_BTV[:, t].sum(0)
+            marginal_V = sums.soft_BTE[:, t].sum(0)
             assert entropy(marginal_V).item() == pytest.approx(soft["marginal_entropy"], abs=1e-5)
             torch.testing.assert_close(
                 marginal_V / of_scale["tokens"],
@@ -48,7 +48,7 @@ def test_golden(shared, name):
                 atol=1e-6,
                 rtol=0,
             )
-        used = (sums.counts_BV.sum(0) > 0).sum().item()
+        used = (sums.counts_BE.sum(0) > 0).sum().item()
         assert used == of_scale["codes_used"]
         rest_BChw = tokenizer.subtract(rest_BChw, sums.idx_Bl, s)
 

@@ -1,0 +1,93 @@
+"""What is left open by the weights, decided: image size, grid, rule and temperature."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from entropy_cli.errors import CheckpointError
+from entropy_cli.functional.codebook import VECTOR_RULES, Rule
+from entropy_cli.functional.vocabulary import Vocabulary
+from entropy_cli.tokenizers.autoencoder import Shapes
+from entropy_cli.tokenizers.base import Scale
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+
+@dataclass(frozen=True)
+class Temperature:
+    """A default and where it is from, for people."""
+
+    value: float | Literal["auto"]
+    source: str
+
+
+# What is divided by 1 where nobody published another temperature.
+AS_IT_IS: dict[Rule, str] = {
+    "l2": "softmax of minus the squared distance as it is",
+    "dot": "softmax of the dot product as it is",
+}
+UNPUBLISHED = "no temperature is published for {}"
+
+
+def absent(shapes: Shapes, names: Sequence[str]) -> list[str]:
+    """Those of the names that a checkpoint lacks."""
+    return [name for name in names if name not in shapes]
+
+
+def choose_image_size(settings: TokenizerSettings, default: int, downsampling: int) -> tuple[int, int]:
+    """Pixels on a side of a picture, and latents on a side of the grid.
+
+    Raises:
+        CheckpointError: the latents don't fill it.
+    """
+    image_size = settings.image_size or default
+    if image_size % downsampling:
+        below = image_size // downsampling * downsampling
+        fits = " or ".join(str(n) for n in (below, below + downsampling) if n)
+        raise CheckpointError(
+            f"image size {image_size}: a latent covers {downsampling} x {downsampling} pixels, expected "
+            f"a multiple of {downsampling}. Give --image-size {fits}."
+        )
+    return image_size, image_size // downsampling
+
+
+def grid_scale(side: int, vocabulary: Vocabulary, settings: TokenizerSettings) -> tuple[Scale]:
+    """The one scale of a tokenizer without others.
+
+    Raises:
+        CheckpointError: other patch_nums were asked for.
+    """
+    if settings.patch_nums not in (None, (side,)):
+        got = ",".join(map(str, settings.patch_nums or ()))
+        raise CheckpointError(
+            f"patch_nums {got}: this family has a single scale of {side} x {side} at this image size. "
+            "Leave out --patch-nums, or choose another --image-size or --family."
+        )
+    return (Scale(f"{side} x {side}", side * side, side, vocabulary),)
+
+
+def choose_rule(
+    settings: TokenizerSettings, default: Rule, possible: Sequence[str] = VECTOR_RULES
+) -> Rule:
+    """The rule asked for, else the family's.
+
+    Raises:
+        CheckpointError: the family's codes can't be compared by that rule.
+    """
+    if settings.rule is None or settings.rule == default:
+        return default
+    if settings.rule not in possible or default not in possible:
+        expected = " or ".join(possible) if default in possible else default
+        raise CheckpointError(
+            f"rule {settings.rule}: this checkpoint's codes are assigned by {expected}. Leave out --rule."
+        )
+    return settings.rule
+
+
+def choose_temperature(rule: Rule, published: dict[Rule, Temperature], family: str) -> Temperature:
+    """The family's own for a rule, else 1, else one that is fitted."""
+    if rule in published:
+        return published[rule]
+    reason = UNPUBLISHED.format(f"{family} with the rule {rule}")
+    if rule == "cosine":
+        return Temperature("auto", reason)
+    return Temperature(1.0, f"{AS_IT_IS[rule]}; {reason}")

@@ -1,0 +1,175 @@
+"""Tokenizers whose encoder is the shared convolutional one: loading, and running."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from entropy_cli.errors import CheckpointError
+from entropy_cli.functional.codebook import Codebook, Grid
+from entropy_cli.tokenizers.autoencoder import Encoder, Shapes, conv_like, count
+from entropy_cli.tokenizers.base import PixelRange, TokenizerSpec
+from entropy_cli.tokenizers.checkpoint import Checkpoint
+from entropy_cli.tokenizers.names import Layout, joined_shapes
+from entropy_cli.tokenizers.precision import Precision, cast_convolutions, products
+
+# Parts of a checkpoint in which nothing may be left over that could change the tokens.
+NEEDED = ("encoder.", "quant_conv.", "quantize.", "quantizer.")
+
+
+class Network(nn.Module):
+    """The encoder, the convolution after it, and those between scales, of the sizes that shapes tell."""
+
+    def __init__(self, shapes: Shapes, layout: Layout) -> None:
+        super().__init__()
+        self.encoder = Encoder(shapes, layout.conventions)
+        there = "quant_conv.weight" in shapes
+        self.quant_conv = conv_like(shapes, "quant_conv") if there else nn.Identity()
+        phis = range(count(shapes, "phi.{}.weight"))
+        self.phi = nn.ModuleList(conv_like(shapes, f"phi.{k}") for k in phis)
+        last = self.quant_conv if there else self.encoder.conv_out
+        self.latent_dim: int = last.out_channels
+
+        if self.encoder.conv_in.in_channels != 3:
+            raise ValueError(f"takes pictures of {self.encoder.conv_in.in_channels} channels, not 3")
+        made = self.encoder.conv_out.out_channels
+        if there and made != last.in_channels:
+            raise ValueError(f"the encoder gives {made} channels, quant_conv takes {last.in_channels}")
+        for conv in self.phi:
+            if not conv.in_channels == conv.out_channels == self.latent_dim:
+                raise ValueError(f"a latent has {self.latent_dim} numbers, but got {conv}")
+
+
+def plan_network(checkpoint: Checkpoint, layout: Layout) -> Network:
+    """The network without its weights.
+
+    Raises:
+        CheckpointError: the shapes contradict each other, or don't make an encoder.
+    """
+    try:
+        sources = layout.sources(list(checkpoint.shapes))
+        with torch.device("meta"):
+            return Network(joined_shapes(checkpoint.shapes, sources), layout)
+    except (ValueError, KeyError, IndexError) as error:
+        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise CheckpointError(
+            f"{checkpoint.path}: not a usable encoder: {reason}. Expected the layout of the family's "
+            "published checkpoints."
+        ) from error
+
+
+def load_network(checkpoint: Checkpoint, layout: Layout, others: Sequence[str] = ()) -> Network:
+    """The network with its weights.
+
+    Args:
+        checkpoint: of a family that has this layout.
+        layout: of its names.
+        others: published names that the caller reads itself.
+
+    Raises:
+        CheckpointError: weights that aren't finite or are of sizes that contradict each other; weights
+            of the encoder or quantiser that are missing or left over.
+    """
+    network = plan_network(checkpoint, layout)
+    sources = layout.sources(list(checkpoint.shapes))
+    expected = network.state_dict()
+    for ours in expected:
+        if ours not in sources:
+            raise CheckpointError(f"{checkpoint.path}: lacks {ours}, or what its family calls it.")
+    read = {name for ours in expected for name in sources[ours]} | set(others)
+    for name in checkpoint.shapes:
+        if name.startswith(NEEDED) and name not in read and not name.startswith(layout.unused):
+            raise CheckpointError(
+                f"{checkpoint.path}: got {name}, which the layout of this family doesn't have and which "
+                "could change the tokens. Choose another --family, or give --latents made elsewhere."
+            )
+    weights = {}
+    for ours, like in expected.items():
+        weight = torch.cat([finite(checkpoint, name) for name in sources[ours]])
+        weights[ours] = weight[:, :, None, None] if weight.ndim == 2 and like.ndim == 4 else weight
+    try:
+        network.load_state_dict(weights, assign=True)
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CheckpointError(f"{checkpoint.path}: sizes contradict each other: {reason}") from error
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def finite(checkpoint: Checkpoint, name: str) -> Tensor:
+    """A weight, or CheckpointError if it has NaN or infinity."""
+    weight = checkpoint.tensor(name)
+    if not weight.isfinite().all():
+        raise CheckpointError(
+            f"{checkpoint.path}: {name} holds NaN or infinity, and so would the latents. Copy or train "
+            "it again."
+        )
+    return weight
+
+
+def read_codebook(checkpoint: Checkpoint, name: str, network: Network, rows: int | None = None) -> Tensor:
+    """The codes (V, C), of which only the first rows if the rest is padding.
+
+    Raises:
+        CheckpointError: they are not finite, not as long as the latents, or there are none.
+    """
+    codebook_VC = finite(checkpoint, name)[:rows]
+    if codebook_VC.ndim != 2 or not len(codebook_VC) or codebook_VC.shape[1] != network.latent_dim:
+        raise CheckpointError(
+            f"{checkpoint.path}: {name} has shape {tuple(codebook_VC.shape)}, expected codes of the "
+            f"encoder's {network.latent_dim} numbers."
+        )
+    return codebook_VC
+
+
+class ConvTokenizer:
+    """Encoder and codebooks, of one scale or of residual depths; see `tokenizers.base.Tokenizer`."""
+
+    def __init__(
+        self,
+        spec: TokenizerSpec,
+        network: Network,
+        codebooks: Sequence[Codebook | Grid],
+        precision: Precision = "fp32",
+    ) -> None:
+        self.spec, self.network, self.precision = spec, network, precision
+        self.codebooks = list(codebooks)
+        cast_convolutions(network.encoder, precision)
+
+    def to(self, device: torch.device, precision: Precision) -> "ConvTokenizer":
+        """Copy to a device, with the encoder in a precision."""
+        network = copy.deepcopy(self.network) if precision != self.precision else self.network
+        codebooks = [codebook.to(device) for codebook in self.codebooks]
+        return type(self)(self.spec, network.to(device), codebooks, precision)
+
+    def codebook(self, scale: int) -> Codebook | Grid:
+        """Its own, or the one that all scales share."""
+        return self.codebooks[min(scale, len(self.codebooks) - 1)]
+
+    def encode(self, img_B3HW: Tensor) -> Tensor:
+        """Latent after quant_conv, which is float32 like all that follows."""
+        with products(tf32=self.precision == "tf32"):
+            latent_BChw = self.network.encoder(scale_pixels(img_B3HW, self.spec.pixels))
+        latent_BChw = latent_BChw.to(torch.float32, memory_format=torch.contiguous_format)
+        return self.network.quant_conv(latent_BChw)
+
+    def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
+        """The whole grid."""
+        return rest_BChw.flatten(2).transpose(1, 2)
+
+    def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
+        """The codes themselves taken from the rest."""
+        return rest_BChw - self.decoded(idx_Bl, scale).transpose(1, 2).view_as(rest_BChw)
+
+    def decoded(self, idx_Bl: Tensor, scale: int) -> Tensor:
+        """The codes, also under the cosine rule not their directions, (B, l, C)."""
+        codebook = self.codebook(scale)
+        assert isinstance(codebook, Codebook)
+        return functional.embedding(idx_Bl, codebook.codes_VC)
+
+
+def scale_pixels(img_B3HW: Tensor, to: PixelRange) -> Tensor:
+    """From uint8 to float32: x / 255, or 2 (x / 255) - 1."""
+    x_B3HW = img_B3HW.float().div_(255)
+    return x_B3HW.mul_(2).sub_(1) if to == "[-1, 1]" else x_B3HW

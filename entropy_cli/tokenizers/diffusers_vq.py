@@ -1,0 +1,121 @@
+"""Family: the VQModel of Hugging Face's diffusers, from its folder or its file.
+
+Source:
+    huggingface/diffusers models/autoencoders/vq_model.py, vae.py (Encoder, VectorQuantizer);
+    pipelines of aMUSEd, whose pictures stay in [0, 1].
+"""
+
+from dataclasses import replace
+
+from entropy_cli.functional.codebook import Codebook, Rule
+from entropy_cli.functional.vocabulary import Vocabulary
+from entropy_cli.tokenizers.autoencoder import Conventions
+from entropy_cli.tokenizers.base import TokenizerSpec
+from entropy_cli.tokenizers.checkpoint import Checkpoint
+from entropy_cli.tokenizers.choices import (
+    Temperature,
+    absent,
+    choose_image_size,
+    choose_rule,
+    choose_temperature,
+    grid_scale,
+)
+from entropy_cli.tokenizers.convolutional import (
+    ConvTokenizer,
+    load_network,
+    plan_network,
+    read_codebook,
+)
+from entropy_cli.tokenizers.names import Layout
+from entropy_cli.tokenizers.preprocess import InterpolationMode, resize_crop
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+EMA_BY_DEFAULT = False
+IMAGE_SIZE = 256
+CODEBOOK = "quantize.embedding.weight"
+REQUIRED = (
+    "encoder.down_blocks.0.resnets.0.conv1.weight",
+    "encoder.mid_block.resnets.0.conv1.weight",
+    "encoder.mid_block.resnets.1.conv1.weight",
+    "encoder.conv_in.weight",
+    "encoder.conv_out.weight",
+    "quant_conv.weight",
+    CODEBOOK,
+)
+# Names of attention, now and in older files.
+ATTENTION = {"q": "to_q|query", "k": "to_k|key", "v": "to_v|value", "proj_out": r"to_out\.0|proj_attn"}
+LAYOUT = Layout(
+    renames=(
+        (r"^encoder\.down_blocks\.", "encoder.down."),
+        (r"^(encoder\.down\.\d+)\.resnets\.", r"\1.block."),
+        (r"^(encoder\.down\.\d+)\.attentions\.", r"\1.attn."),
+        (r"\.downsamplers\.0\.", ".downsample."),
+        (r"\.conv_shortcut\.", ".nin_shortcut."),
+        (r"^encoder\.mid_block\.resnets\.0\.", "encoder.mid.block_1."),
+        (r"^encoder\.mid_block\.resnets\.1\.", "encoder.mid.block_2."),
+        (r"^encoder\.mid_block\.attentions\.0\.", "encoder.mid.attn_1."),
+        (r"^encoder\.conv_norm_out\.", "encoder.norm_out."),
+        (r"(\.attn[._]\d+)\.group_norm\.", r"\1.norm."),
+        *((rf"(\.attn[._]\d+)\.(?:{old})\.", rf"\1.{ours}.") for ours, old in ATTENTION.items()),
+    ),
+)
+# aMUSEd's: channels of its levels, numbers of its latents, codes.
+AMUSED = ((128, 256, 256, 512, 768), 64, 8192)
+PUBLISHED: dict[Rule, Temperature] = {
+    "l2": Temperature(
+        1.0,
+        "softmax of minus the squared distance as it is; diffusers publishes no temperature",
+    ),
+}
+
+
+def lacks(checkpoint: Checkpoint) -> list[str]:
+    """The keys that a checkpoint lacks to be of this family."""
+    return absent(checkpoint.shapes, REQUIRED)
+
+
+def unlike(checkpoint: Checkpoint) -> list[str]:
+    """Nothing: its names are its own."""
+    return []
+
+
+def codebooks(checkpoint: Checkpoint) -> list[str]:
+    """One."""
+    return [CODEBOOK]
+
+
+def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
+    """What its shapes and the settings make of it."""
+    network = plan_network(checkpoint, _layout(settings))
+    image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
+    rule = choose_rule(settings, "l2")
+    temperature = choose_temperature(rule, PUBLISHED, "diffusers")
+    vocab_size = checkpoint.shapes[CODEBOOK][0]
+    levels = tuple(level.block[-1].conv2.out_channels for level in network.encoder.down)
+    is_amused = (levels, network.latent_dim, vocab_size) == AMUSED
+    return TokenizerSpec(
+        family="diffusers",
+        latent_dim=network.latent_dim,
+        image_size=image_size,
+        scales=grid_scale(side, Vocabulary(vocab_size), settings),
+        rule=rule,
+        crop=resize_crop(image_size, InterpolationMode.BILINEAR),
+        pixels="[0, 1]" if is_amused else "[-1, 1]",
+        temperature=temperature.value,
+        temperature_source=temperature.source,
+        notes=("aMUSEd's, by its sizes: its pictures stay in [0, 1]",) if is_amused else (),
+    )
+
+
+def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
+    """Read the weights."""
+    spec = describe(checkpoint, settings)
+    network = load_network(checkpoint, _layout(settings), [CODEBOOK])
+    codebook_VC = read_codebook(checkpoint, CODEBOOK, network)
+    return ConvTokenizer(spec, network, [Codebook(codebook_VC, spec.rule)])
+
+
+def _layout(settings: TokenizerSettings) -> Layout:
+    """With the number of groups that config.json names: it does not show in the weights."""
+    groups = settings.norm_groups
+    return replace(LAYOUT, conventions=Conventions(norm_groups=groups)) if groups else LAYOUT

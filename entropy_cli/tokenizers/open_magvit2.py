@@ -1,0 +1,86 @@
+"""Family: Open-MAGVIT2, lookup-free quantisation: a code is the signs of a latent.
+
+Source:
+    TencentARC/SEED-Voken src/Open_MAGVIT2 (modules/diffusionmodules/improved_model.py,
+    modules/vqvae/lookup_free_quantize.py, evaluation with the EMA weights).
+"""
+
+from entropy_cli.functional.codebook import Grid, Rule
+from entropy_cli.functional.vocabulary import Vocabulary
+from entropy_cli.tokenizers.autoencoder import Conventions
+from entropy_cli.tokenizers.base import TokenizerSpec
+from entropy_cli.tokenizers.checkpoint import Checkpoint
+from entropy_cli.tokenizers.choices import (
+    Temperature,
+    absent,
+    choose_image_size,
+    choose_rule,
+    choose_temperature,
+    grid_scale,
+)
+from entropy_cli.tokenizers.convolutional import ConvTokenizer, load_network, plan_network
+from entropy_cli.tokenizers.names import Layout
+from entropy_cli.tokenizers.preprocess import InterpolationMode, resize_crop
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+EMA_BY_DEFAULT = True
+IMAGE_SIZE = 256
+REQUIRED = (
+    "encoder.mid_block.0.conv1.weight",
+    "encoder.down.0.block.0.conv1.weight",
+    "encoder.down.0.downsample.weight",
+    "encoder.conv_in.weight",
+    "encoder.conv_out.weight",
+)
+LAYOUT = Layout(
+    renames=(
+        (r"^encoder\.mid_block\.(\d+)\.", lambda match: f"encoder.mid.block_{int(match[1]) + 1}."),
+        (r"\.downsample\.(?=weight|bias)", ".downsample.conv."),
+    ),
+    conventions=Conventions(pads_both_sides=True),
+    unused=("quantize.mask", "quantize.zero", "quantize.codebook"),
+)
+PUBLISHED: dict[Rule, Temperature] = {"sign": Temperature(0.01, "the entropy term of Open-MAGVIT2's own training")}
+
+
+def lacks(checkpoint: Checkpoint) -> list[str]:
+    """The keys that a checkpoint lacks to be of this family."""
+    return absent(checkpoint.shapes, REQUIRED)
+
+
+def unlike(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint has that this family has not."""
+    names = ("quant_conv.weight", "quantize.embedding.weight")
+    return [f"has {name}" for name in names if name in checkpoint.shapes]
+
+
+def codebooks(checkpoint: Checkpoint) -> list[str]:
+    """None: the codes are the corners of a cube."""
+    return []
+
+
+def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
+    """What its shapes and the settings make of it."""
+    network = plan_network(checkpoint, LAYOUT)
+    image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
+    vocabulary = Vocabulary.product((2,) * network.latent_dim)
+    rule = choose_rule(settings, "sign")
+    temperature = choose_temperature(rule, PUBLISHED, "Open-MAGVIT2")
+    return TokenizerSpec(
+        family="open-magvit2",
+        latent_dim=network.latent_dim,
+        image_size=image_size,
+        scales=grid_scale(side, vocabulary, settings),
+        rule=rule,
+        crop=resize_crop(image_size, InterpolationMode.BILINEAR),
+        pixels="[-1, 1]",
+        temperature=temperature.value,
+        temperature_source=temperature.source,
+    )
+
+
+def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
+    """Read the weights."""
+    spec = describe(checkpoint, settings)
+    network = load_network(checkpoint, LAYOUT)
+    return ConvTokenizer(spec, network, [Grid.of_bits(spec.latent_dim, "sign")])

@@ -1,0 +1,92 @@
+"""Family: RQ-VAE, residual quantisation in several depths, which are the scales here.
+
+Source:
+    kakaobrain/rq-vae-transformer rqvae/models/rqvae/quantizations.py (RQBottleneck, VQEmbedding whose
+    last row is padding), configs of stage 2: soft labels at a temperature of 0.5.
+"""
+
+from entropy_cli.functional.codebook import Codebook, Rule
+from entropy_cli.functional.vocabulary import Vocabulary
+from entropy_cli.tokenizers.autoencoder import count
+from entropy_cli.tokenizers.base import Scale, TokenizerSpec
+from entropy_cli.tokenizers.checkpoint import Checkpoint
+from entropy_cli.tokenizers.choices import (
+    Temperature,
+    absent,
+    choose_image_size,
+    choose_rule,
+    choose_temperature,
+    grid_scale,
+)
+from entropy_cli.tokenizers.convolutional import (
+    ConvTokenizer,
+    load_network,
+    plan_network,
+    read_codebook,
+)
+from entropy_cli.tokenizers.names import Layout
+from entropy_cli.tokenizers.preprocess import InterpolationMode, resize_crop
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+EMA_BY_DEFAULT = True
+IMAGE_SIZE = 256
+CODEBOOKS = "quantizer.codebooks.{}.weight"
+REQUIRED = (
+    CODEBOOKS.format(0),
+    "encoder.conv_in.weight",
+    "encoder.down.0.block.0.conv1.weight",
+    "encoder.mid.block_1.conv1.weight",
+    "quant_conv.weight",
+)
+LAYOUT = Layout(unused=("quantizer.codebooks.",))  # their averages; the codes are read apart
+PUBLISHED: dict[Rule, Temperature] = {"l2": Temperature(0.5, "the soft labels of RQ-VAE's second-stage configurations")}
+
+
+def lacks(checkpoint: Checkpoint) -> list[str]:
+    """The keys that a checkpoint lacks to be of this family."""
+    return absent(checkpoint.shapes, REQUIRED)
+
+
+def unlike(checkpoint: Checkpoint) -> list[str]:
+    """Nothing: its codebooks are its own."""
+    return []
+
+
+def codebooks(checkpoint: Checkpoint) -> list[str]:
+    """One for each depth."""
+    return [CODEBOOKS.format(i) for i in range(count(checkpoint.shapes, CODEBOOKS))]
+
+
+def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
+    """What its shapes and the settings make of it."""
+    network = plan_network(checkpoint, LAYOUT)
+    image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
+    sizes = [checkpoint.shapes[name][0] - 1 for name in codebooks(checkpoint)]
+    (grid,) = grid_scale(side, Vocabulary(sizes[0]), settings)
+    rule = choose_rule(settings, "l2", ("l2",))
+    temperature = choose_temperature(rule, PUBLISHED, "RQ-VAE")
+    return TokenizerSpec(
+        family="rq-vae",
+        latent_dim=network.latent_dim,
+        image_size=image_size,
+        scales=tuple(
+            Scale(f"depth {i}", grid.tokens, None, Vocabulary(size)) for i, size in enumerate(sizes)
+        ),
+        rule=rule,
+        crop=resize_crop(image_size, InterpolationMode.BILINEAR),
+        pixels="[-1, 1]",
+        temperature=temperature.value,
+        temperature_source=temperature.source,
+    )
+
+
+def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
+    """Read the weights."""
+    spec = describe(checkpoint, settings)
+    names = codebooks(checkpoint)
+    network = load_network(checkpoint, LAYOUT, names)
+    tables = [
+        read_codebook(checkpoint, name, network, scale.vocabulary.size)
+        for name, scale in zip(names, spec.scales, strict=True)
+    ]
+    return ConvTokenizer(spec, network, [Codebook(table_VC, spec.rule) for table_VC in tables])

@@ -1,0 +1,176 @@
+"""Family: VQGAN of taming-transformers and latent diffusion, with distances or Gumbel-softmax logits.
+
+Chameleon, Anole and Lumina keep the layout.
+
+Source:
+    CompVis/taming-transformers taming/modules/vqvae/quantize.py, taming/data/base.py;
+    CompVis/latent-diffusion ldm/models/autoencoder.py;
+    facebookresearch/chameleon chameleon/inference/image_tokenizer.py.
+"""
+
+from torch import Tensor
+
+from entropy_cli.errors import CheckpointError
+from entropy_cli.functional.codebook import Codebook, Rule
+from entropy_cli.functional.vocabulary import Vocabulary
+from entropy_cli.tokenizers.autoencoder import count
+from entropy_cli.tokenizers.base import TokenizerSpec
+from entropy_cli.tokenizers.checkpoint import Checkpoint
+from entropy_cli.tokenizers.choices import (
+    Temperature,
+    absent,
+    choose_image_size,
+    choose_rule,
+    choose_temperature,
+    grid_scale,
+)
+from entropy_cli.tokenizers.convolutional import (
+    ConvTokenizer,
+    Network,
+    finite,
+    load_network,
+    plan_network,
+    read_codebook,
+)
+from entropy_cli.tokenizers.names import Layout
+from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+EMA_BY_DEFAULT = False
+IMAGE_SIZE, CHAMELEON_IMAGE_SIZE = 256, 512
+CHAMELEON_CODES = (8192, 256)
+CODEBOOK = "quantize.embedding.weight"
+PROJECTION, PROJECTION_BIAS = "quantize.proj.weight", "quantize.proj.bias"
+USED = "quantize.used"
+FOURTH_BLOCK = "encoder.down.0.block.3.conv1.weight"
+ENCODER = (
+    "encoder.conv_in.weight",
+    "encoder.down.0.block.0.conv1.weight",
+    "encoder.mid.block_1.conv1.weight",
+    "encoder.mid.block_2.conv1.weight",
+    "encoder.conv_out.weight",
+    "quant_conv.weight",
+)
+REQUIRED = (*ENCODER, CODEBOOK)
+# Averages kept by training, and what Gumbel's hard tokens are decoded with.
+LAYOUT = Layout(
+    unused=("quantize.embedding.cluster_size", "quantize.embedding.embed_avg", "quantize.embed.")
+)
+PUBLISHED: dict[Rule, Temperature] = {
+    "l2": Temperature(
+        1.0,
+        "softmax of minus the squared distance as it is; no temperature is published for VQGAN, 1 is "
+        "open-muse's get_soft_code",
+    ),
+    "logits": Temperature(1.0, "softmax of the logits, as in taming's KL term: a true posterior"),
+}
+
+
+def lacks(checkpoint: Checkpoint) -> list[str]:
+    """The keys that a checkpoint lacks to be of this family."""
+    codes = [] if PROJECTION in checkpoint.shapes else absent(checkpoint.shapes, [CODEBOOK])
+    return [*codes, *absent(checkpoint.shapes, ENCODER)]
+
+
+def unlike(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint has that this family has not."""
+    shapes = checkpoint.shapes
+    found = [name for name in shapes if name.startswith("quantize.quant_resi.")][:1]
+    found += [FOURTH_BLOCK] if FOURTH_BLOCK in shapes and PROJECTION not in shapes else []
+    if checkpoint.prefix.endswith("vqmodel.") and shapes.get(CODEBOOK) == (16384, 8):
+        found.append(f"{CODEBOOK} of 16384 x 8 under {checkpoint.prefix}: Janus")
+    return [f"has {name}" for name in found]
+
+
+def codebooks(checkpoint: Checkpoint) -> list[str]:
+    """One: of codes, or the weights that make a latent's logits."""
+    return [PROJECTION if PROJECTION in checkpoint.shapes else CODEBOOK]
+
+
+def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
+    """What its shapes and the settings make of it."""
+    network = plan_network(checkpoint, LAYOUT)
+    chameleon = _is_chameleon(checkpoint)
+    default = CHAMELEON_IMAGE_SIZE if chameleon else IMAGE_SIZE
+    image_size, side = choose_image_size(settings, default, network.encoder.downsampling)
+    rule = choose_rule(settings, "logits" if PROJECTION in checkpoint.shapes else "l2")
+    temperature = choose_temperature(rule, PUBLISHED, "VQGAN")
+    crop = chameleon_crop if chameleon else opencv_crop
+    size = checkpoint.shapes.get(USED, checkpoint.shapes[codebooks(checkpoint)[0]])[0]
+    return TokenizerSpec(
+        family="vqgan",
+        latent_dim=network.latent_dim,
+        image_size=image_size,
+        scales=grid_scale(side, Vocabulary(size), settings),
+        rule=rule,
+        crop=crop(image_size),
+        pixels="[-1, 1]",
+        temperature=temperature.value,
+        temperature_source=temperature.source,
+        notes=tuple(_notes(checkpoint, chameleon=chameleon)),
+    )
+
+
+def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
+    """Read the weights."""
+    spec = describe(checkpoint, settings)
+    if spec.rule == "logits":
+        network = load_network(checkpoint, LAYOUT, [PROJECTION, PROJECTION_BIAS, USED])
+        codebook = _projection(checkpoint, network)
+    else:
+        network = load_network(checkpoint, LAYOUT, [CODEBOOK, USED])
+        codes_VC = read_codebook(checkpoint, CODEBOOK, network)
+        codebook = Codebook(_used(checkpoint, codes_VC), spec.rule)
+    return ConvTokenizer(spec, network, [codebook])
+
+
+def _is_chameleon(checkpoint: Checkpoint) -> bool:
+    """By the prefix of its Hugging Face files, or by its encoder, which attends in the middle only."""
+    shapes = checkpoint.shapes
+    if shapes.get(CODEBOOK) != CHAMELEON_CODES:
+        return False
+    attends = any(".attn." in name for name in shapes if name.startswith("encoder.down."))
+    in_middle = "encoder.mid.attn_1.q.weight" in shapes
+    levels = count(shapes, "encoder.down.{}.block.0.conv1.weight")
+    return checkpoint.prefix.endswith("vqmodel.") or (in_middle and not attends and levels == 5)
+
+
+def _notes(checkpoint: Checkpoint, *, chameleon: bool) -> list[str]:
+    notes = []
+    if chameleon:
+        notes.append("Chameleon's image tokenizer, by its shapes: pictures of 512 pixels by default")
+    if USED in checkpoint.shapes:
+        notes.append(
+            f"only the {checkpoint.shapes[USED][0]} codes that the checkpoint lists as used are codes "
+            "here; the published code assigns to all, and renames the others to one of these at random"
+        )
+    if FOURTH_BLOCK in checkpoint.shapes:
+        notes.append(
+            "it has four blocks a level, as IBQ has; if it is IBQ, whose rule is the dot product, give "
+            "--family ibq"
+        )
+    return notes
+
+
+def _projection(checkpoint: Checkpoint, network: Network) -> Codebook:
+    """The linear layer that makes logits of a latent."""
+    weight_VC = finite(checkpoint, PROJECTION).flatten(1)
+    bias_V = finite(checkpoint, PROJECTION_BIAS)
+    if weight_VC.shape != (len(bias_V), network.latent_dim):
+        raise CheckpointError(
+            f"{checkpoint.path}: {PROJECTION} has shape {tuple(weight_VC.shape)}, expected "
+            f"({len(bias_V)}, {network.latent_dim})."
+        )
+    return Codebook(_used(checkpoint, weight_VC), "logits", _used(checkpoint, bias_V))
+
+
+def _used(checkpoint: Checkpoint, of_V: Tensor) -> Tensor:
+    """What the checkpoint says is used of each code's numbers."""
+    if USED not in checkpoint.shapes:
+        return of_V
+    used_U = checkpoint.integers(USED)
+    if used_U.ndim != 1 or not len(used_U) or used_U.min() < 0 or used_U.max() >= len(of_V):
+        raise CheckpointError(f"{checkpoint.path}: {USED} names codes that don't exist.")
+    if len(used_U.unique()) < len(used_U):
+        raise CheckpointError(f"{checkpoint.path}: {USED} names a code twice.")
+    return of_V[used_U]
