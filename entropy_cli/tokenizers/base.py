@@ -26,8 +26,8 @@ class Crop:
     """The picture-level half of preprocessing: picklable, for the workers that decode.
 
     Attributes:
-        apply: from an RGB picture to one of image_size x image_size.
-        words: the whole preprocessing, for people.
+        apply: from a picture as PIL opened it, of any mode, to an RGB one of image_size x image_size.
+        words: what it does, for people; the range of the pixels is the tokenizer's.
     """
 
     apply: Callable[[Image], Image]
