@@ -95,6 +95,7 @@ def resize_crop(image_size: int, interpolation: InterpolationMode) -> Crop:
     Source:
         kakaobrain/rq-vae-transformer rqvae/img_datasets/transforms.py: BILINEAR.
         TencentARC/Open-MAGVIT2 src/Open_MAGVIT2/data/base.py: BILINEAR.
+        markweberdev/maskbit data/webdataset_reader.py, huggingface/open-muse training/data.py: BILINEAR.
         bytedance/1d-tokenizer data/webdataset_reader.py: BICUBIC.
     """
     return _torchvision_crop(image_size, image_size, interpolation)
