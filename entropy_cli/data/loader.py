@@ -64,7 +64,7 @@ def open_loader(
     Args:
         images: where the indices of the plans point.
         plans: the batches to make.
-        crop: from an RGB picture to one of the tokenizer's size.
+        crop: from a picture as PIL opened it, of any mode, to an RGB one of the tokenizer's size.
         workers: processes that decode; 0 decodes in this one.
         persistent: keep the processes for another reading.
     """
@@ -158,7 +158,7 @@ class _Pictures(Dataset[_Packed]):
 
 
 def read_picture(source: Path | TarPicture, crop: Callable[[Image.Image], Image.Image]) -> Tensor | str:
-    """One picture as RGB, cropped, uint8 (3, H, W); or why it can't be read."""
+    """One picture, made RGB and cropped by the crop, uint8 (3, H, W); or why it can't be read."""
     file: Any = source
     try:
         with warnings.catch_warnings():
@@ -169,7 +169,7 @@ def read_picture(source: Path | TarPicture, crop: Callable[[Image.Image], Image.
             elif not stat.S_ISREG(source.stat().st_mode):
                 return "not an ordinary file"
             with Image.open(file) as picture:
-                cropped = np.array(crop(picture.convert("RGB")))  # a copy, that torch may write to
+                cropped = np.array(crop(picture))  # a copy, that torch may write to
                 return torch.from_numpy(cropped).permute(2, 0, 1)
     except DatasetError as error:
         return str(error)

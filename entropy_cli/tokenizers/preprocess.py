@@ -1,17 +1,23 @@
-"""Resizing and cropping of pictures as the published data loaders do it."""
+"""Resizing and cropping of pictures to the pixel as the published data loaders do it.
+
+Each crop takes a picture of any mode as PIL opened it, is picklable, and needs no other library than the
+tool itself does.
+"""
 
 from dataclasses import dataclass
 
+import numpy as np
 from PIL import Image
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms import functional as pictures
 
 from entropy_cli.tokenizers.base import Crop
+from entropy_cli.tokenizers.opencv import resize_window
 
 
 @dataclass(frozen=True)
 class ResizeCenterCrop:
-    """Resize the shorter side, longer side truncated to an int, then crop the centre."""
+    """Resize the shorter side, longer side truncated to an int, then crop the centre: torchvision's."""
 
     shorter_side: int
     image_size: int
@@ -19,25 +25,158 @@ class ResizeCenterCrop:
 
     def __call__(self, picture: Image.Image) -> Image.Image:
         """Crop of image_size x image_size."""
-        width, height = picture.size
-        longer_side = self.shorter_side * max(width, height) // min(width, height)
-        if Image.MAX_IMAGE_PIXELS and longer_side * self.shorter_side > 2 * Image.MAX_IMAGE_PIXELS:
-            raise Image.DecompressionBombError(
-                f"{width} x {height} pixels would be resized to {longer_side} on the longer side"
-            )
-        resized = pictures.resize(picture, self.shorter_side, self.filter)
+        longer_side = self.shorter_side * max(picture.size) // min(picture.size)
+        _refuse_gigantic(picture, (self.shorter_side, longer_side))
+        resized = pictures.resize(picture.convert("RGB"), self.shorter_side, self.filter)
         return pictures.center_crop(resized, self.image_size)
 
 
+@dataclass(frozen=True)
+class AdmCrop:
+    """Halve by BOX while it stays large enough, the rest by BICUBIC, then crop the centre."""
+
+    image_size: int
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        """Crop of image_size x image_size."""
+        width, height = picture.size
+        halved = []
+        while min(width, height) >= 2 * self.image_size:
+            width, height = width // 2, height // 2
+            halved.append((width, height))
+        size = _scaled((width, height), self.image_size)
+        _refuse_gigantic(picture, size)
+        picture = picture.convert("RGB")
+        for half in halved:
+            picture = picture.resize(half, Image.Resampling.BOX)
+        return _centre(picture.resize(size, Image.Resampling.BICUBIC), self.image_size)
+
+
+@dataclass(frozen=True)
+class OpencvCrop:
+    """Resize the shorter side by OpenCV's INTER_LINEAR, then crop the centre."""
+
+    image_size: int
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        """Crop of image_size x image_size."""
+        size = _scaled(picture.size, self.image_size)
+        _refuse_gigantic(picture, size)
+        img_HWC = np.asarray(picture.convert("RGB"))
+        corner = _corner(size, self.image_size)
+        return Image.fromarray(resize_window(img_HWC, size, corner, self.image_size))
+
+
+@dataclass(frozen=True)
+class ChameleonCrop:
+    """Blend transparency with white, resize the shorter side by LANCZOS, then crop the centre."""
+
+    image_size: int
+
+    def __call__(self, picture: Image.Image) -> Image.Image:
+        """Crop of image_size x image_size."""
+        size = _scaled(picture.size, self.image_size)
+        _refuse_gigantic(picture, size)
+        return _centre(_on_white(picture).resize(size, Image.Resampling.LANCZOS), self.image_size)
+
+
 def var_crop(image_size: int) -> Crop:
-    """VAR's preprocessing for evaluation.
+    """VAR's preprocessing for evaluation; vaex and Switti have the same.
 
     Source:
         FoundationVision/VAR utils/data.py: mid_reso = 1.125.
     """
-    shorter_side = round(1.125 * image_size)
-    return Crop(
-        apply=ResizeCenterCrop(shorter_side, image_size, InterpolationMode.LANCZOS),
-        words=f"shorter side to {shorter_side} (LANCZOS), centre crop {image_size} x {image_size}, "
-        "pixels to [-1, 1]",
-    )
+    return _torchvision_crop(round(1.125 * image_size), image_size, InterpolationMode.LANCZOS)
+
+
+def resize_crop(image_size: int, interpolation: InterpolationMode) -> Crop:
+    """Resize and CenterCrop of torchvision, on a PIL picture, which is always antialiased.
+
+    Source:
+        kakaobrain/rq-vae-transformer rqvae/img_datasets/transforms.py: BILINEAR.
+        TencentARC/Open-MAGVIT2 src/Open_MAGVIT2/data/base.py: BILINEAR.
+        markweberdev/maskbit data/webdataset_reader.py, huggingface/open-muse training/data.py: BILINEAR.
+        bytedance/1d-tokenizer data/webdataset_reader.py: BICUBIC.
+    """
+    return _torchvision_crop(image_size, image_size, interpolation)
+
+
+def adm_crop(image_size: int) -> Crop:
+    """The crop of ADM, that LlamaGen uses.
+
+    Source:
+        FoundationVision/LlamaGen dataset/augmentation.py: center_crop_arr.
+    """
+    words = f"halved (BOX) while the shorter side is at least {2 * image_size}"
+    words += f", then shorter side to {image_size} (BICUBIC), {_centre_words(image_size)}"
+    return Crop(AdmCrop(image_size), words)
+
+
+def opencv_crop(image_size: int) -> Crop:
+    """SmallestMaxSize and CenterCrop of albumentations, that taming-transformers and IBQ use.
+
+    Source:
+        CompVis/taming-transformers taming/data/base.py: ImagePaths.
+    """
+    words = f"shorter side to {image_size} (INTER_LINEAR of OpenCV), {_centre_words(image_size)}"
+    return Crop(OpencvCrop(image_size), words)
+
+
+def chameleon_crop(image_size: int) -> Crop:
+    """The preprocessing of Chameleon.
+
+    Source:
+        facebookresearch/chameleon chameleon/inference/image_tokenizer.py.
+    """
+    words = f"transparency on white, shorter side to {image_size} (LANCZOS), {_centre_words(image_size)}"
+    return Crop(ChameleonCrop(image_size), words)
+
+
+def _torchvision_crop(shorter_side: int, image_size: int, interpolation: InterpolationMode) -> Crop:
+    words = f"shorter side to {shorter_side} ({interpolation.name}), {_centre_words(image_size)}"
+    return Crop(ResizeCenterCrop(shorter_side, image_size, interpolation), words)
+
+
+def _centre_words(image_size: int) -> str:
+    return f"centre crop {image_size} x {image_size}"
+
+
+def _scaled(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
+    """Width and height at another length of the shorter side, rounded, half to even."""
+    scale = shorter_side / min(size)
+    return round(size[0] * scale), round(size[1] * scale)
+
+
+def _corner(size: tuple[int, int], image_size: int) -> tuple[int, int]:
+    """Left and top of the centre, rounded down."""
+    return (size[0] - image_size) // 2, (size[1] - image_size) // 2
+
+
+def _centre(picture: Image.Image, image_size: int) -> Image.Image:
+    left, top = _corner(picture.size, image_size)
+    return picture.crop((left, top, left + image_size, top + image_size))
+
+
+def _refuse_gigantic(picture: Image.Image, size: tuple[int, int]) -> None:
+    """A long and narrow picture may be small as a file and enormous once it is resized.
+
+    Raises:
+        Image.DecompressionBombError: the size is one at which PIL refuses to open a picture.
+    """
+    if Image.MAX_IMAGE_PIXELS and size[0] * size[1] > 2 * Image.MAX_IMAGE_PIXELS:
+        old = f"{picture.width} x {picture.height} pixels"
+        raise Image.DecompressionBombError(f"{old} would be resized to {max(size)} on the longer side")
+
+
+def _on_white(picture: Image.Image) -> Image.Image:
+    """The picture in RGB, what is transparent blended with white and truncated to an int."""
+    if picture.mode == "RGB":
+        return picture
+    rgba_HWC = np.array(picture.convert("RGBA"))
+    if (rgba_HWC[:, :, 3] == 255).all():
+        return picture.convert("RGB")
+    opacity = np.arange(256)[:, None] / 255
+    blended = ((1 - opacity) * 255 + opacity * np.arange(256)).astype(np.uint8)  # of alpha and value
+    for row_WC in rgba_HWC:  # row by row, for fancy indices take eight times the memory
+        row_WC[:, :3] = blended[row_WC[:, 3:], row_WC[:, :3]]
+    return Image.fromarray(rgba_HWC[:, :, :3])

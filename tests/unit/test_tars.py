@@ -49,7 +49,7 @@ def link(name, target, kind=tarfile.SYMTYPE):
 
 
 def same(picture):
-    return picture
+    return picture.convert("RGB")
 
 
 def agree(folder, tars, split="auto", seed=0):
