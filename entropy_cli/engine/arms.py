@@ -145,7 +145,7 @@ class Ours(Arm):
         progress = Progress.start(number_of_blocks(len(self.images.files)))
         progress.temperatures = [temperatures for _ in spec.scales]
         tokens_S = [scale.tokens for scale in spec.scales]
-        progress.tally = Tally.zeros(GROUPS, tokens_S, len(temperatures), spec.vocab_size, self.device)
+        progress.tally = Tally.zeros(GROUPS, tokens_S, len(temperatures), spec.entries, self.device)
         return progress
 
     def assigned(self, latent_BChw: np.ndarray) -> Assigned:

@@ -42,6 +42,12 @@ class Estimate:
     note: str | None = None
 
     @property
+    def known(self) -> float:
+        """The value, of a quantity that always has one."""
+        assert self.value is not None
+        return self.value
+
+    @property
     def is_bound(self) -> bool:
         """Whether the value is only a lower bound, for want of images."""
         return self.note is not None and "lower bound" in self.note

@@ -75,7 +75,7 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
         "patch_nums": spec.patch_nums,
         "image_size": spec.image_size,
         "rule": spec.rule,
-        "preprocess": spec.crop.words,
+        "preprocess": spec.preprocess,
         "temperature": "auto" if temperature == "auto" else list(temperature),
         "precision": precision,
         "seed": images.seed,

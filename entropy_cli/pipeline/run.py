@@ -213,7 +213,7 @@ class Run:
             GROUPS,
             [scale.tokens for scale in about.scales],
             len(self.progress.temperatures[0]),
-            about.vocab_size,
+            self.job.loaded.tokenizer.spec.entries,
         )
 
     def _save(self, together: Progress) -> None:

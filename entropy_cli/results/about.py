@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from entropy_cli.data.images import ImageSet
+from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, Tokenizer
 
 
@@ -12,7 +13,7 @@ class About:
     """A run's tokenizer and images.
 
     Attributes:
-        degrees_of_freedom: of the codebook of each scale.
+        degrees_of_freedom: of the codebook of each scale; None where no temperature could be fitted.
         temperature_asked: whether the temperature was given, not the family's default.
         temperature_default: where the family's default is from.
         split: of the images.
@@ -20,10 +21,9 @@ class About:
         provenance: where checkpoint and images are, and what there is to note.
     """
 
-    vocab_size: int
     latent_dim: int
     scales: list[Scale]
-    degrees_of_freedom: list[int]
+    degrees_of_freedom: list[int | None]
     temperature_asked: bool
     temperature_default: str
     split: str
@@ -36,18 +36,24 @@ class About:
     ) -> "About":
         """Of a run that is about to start."""
         spec = tokenizer.spec
-        scales = range(len(spec.scales))
+        codebooks = [tokenizer.codebook(s) for s in range(len(spec.scales))]
         return cls(
-            vocab_size=spec.vocab_size,
             latent_dim=spec.latent_dim,
             scales=list(spec.scales),
-            degrees_of_freedom=[tokenizer.codebook(s).degrees_of_freedom for s in scales],
+            degrees_of_freedom=[
+                codebook.degrees_of_freedom if codebook.has_distances else None for codebook in codebooks
+            ],
             temperature_asked=asked,
             temperature_default=spec.temperature_source,
             split=images.split,
             images_found=images.found,
             provenance=provenance,
         )
+
+    @property
+    def vocabularies(self) -> list[Vocabulary]:
+        """Of each scale."""
+        return [scale.vocabulary for scale in self.scales]
 
     def to_json(self) -> dict[str, Any]:
         """As JSON values."""
@@ -56,4 +62,10 @@ class About:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "About":
         """From what `to_json` gave."""
-        return cls(**{**content, "scales": [Scale(**scale) for scale in content["scales"]]})
+        return cls(**{**content, "scales": [_scale(**scale) for scale in content["scales"]]})
+
+
+def _scale(vocabulary: dict[str, Any], **others: Any) -> Scale:  # noqa: ANN401 - JSON
+    levels = vocabulary["levels"]
+    size = Vocabulary(vocabulary["size"], None if levels is None else tuple(levels))
+    return Scale(vocabulary=size, **others)

@@ -1,5 +1,6 @@
 """From a finished tally to a Result."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime, timezone
@@ -12,6 +13,7 @@ from entropy_cli import __version__
 from entropy_cli.engine.progress import Progress
 from entropy_cli.errors import DatasetError
 from entropy_cli.functional.estimators import coverage
+from entropy_cli.functional.points import BOUND
 from entropy_cli.functional.quantity import Estimate, perplexity
 from entropy_cli.functional.summary import Summary, spread_over_images, summarise
 from entropy_cli.functional.tally import Tally
@@ -42,7 +44,7 @@ def build_result(
     tally = progress.tally.to("cpu")
     given = settings["temperature"]
     temperatures: list[Any] = ["auto"] if given == "auto" else given
-    summaries = [summarise(tally, t) for t in range(len(temperatures))]
+    summaries = [summarise(tally, about.vocabularies, t) for t in range(len(temperatures))]
     headline = summaries[0]
     return schema.Result(
         schema=schema.SCHEMA,
@@ -75,7 +77,7 @@ def build_result(
         history=progress.history,
         replicates={
             "images": tally.images_G.tolist(),
-            **{name: deleted_GS.tolist() for name, deleted_GS in headline.deleted.items()},
+            **{name: _without_nan(deleted_GS) for name, deleted_GS in headline.deleted.items()},
         },
         precision_check=progress.precision_check,
         target_reached=target_reached,
@@ -104,14 +106,15 @@ def _temperature_source(about: About, progress: Progress, settings: Mapping[str,
 def _checks(about: About, progress: Progress, tally: Tally) -> dict[str, Any]:
     """What the sums say beside the result: other errors, and temperatures for all images."""
     tokens_S = progress.images * tally.tokens_S
-    per_distance_S = 2 / torch.tensor(about.degrees_of_freedom).double()
+    fits = all(about.degrees_of_freedom)
+    per_distance_S = 2 / torch.tensor([freedom or 1 for freedom in about.degrees_of_freedom]).double()
     nearest_S = per_distance_S * tally.min_distance_GS.sum(0) / tokens_S
     implied_S = per_distance_S * tally.distance_GST[..., 0].sum(0) / tokens_S
     return {
         "failed_reasons": [reason for _, reason in progress.failed],
         "temperature_fit": progress.pilot,
         "assignment_entropy_se_over_images": spread_over_images(tally),
-        "temperature_if_hard": nearest_S.tolist(),
+        "temperature_if_hard": nearest_S.tolist() if fits else None,
         "temperature_implied": implied_S.tolist() if progress.pilot is not None else None,
     }
 
@@ -119,7 +122,7 @@ def _checks(about: About, progress: Progress, tally: Tally) -> dict[str, Any]:
 def _tokenizer(about: About, settings: Mapping[str, Any]) -> schema.TokenizerInfo:
     return schema.TokenizerInfo(
         family=settings["family"],
-        vocab_size=about.vocab_size,
+        vocab_size=max(vocabulary.size for vocabulary in about.vocabularies),
         latent_dim=about.latent_dim,
         patch_nums=[scale.patch_num for scale in about.scales],
         rule=settings["rule"],
@@ -143,15 +146,17 @@ def _scale(
     about: About, s: int, temperature: float, summary: Summary, count_V: Tensor
 ) -> schema.ScaleResult:
     scale = about.scales[s]
+    vocabulary = scale.vocabulary
+    counted, count_V = vocabulary.counted, count_V[: vocabulary.entries]
     return schema.ScaleResult(
         scale=s,
         name=scale.name,
         patch_num=scale.patch_num,
         tokens=scale.tokens,
         temperature=temperature,
-        codes_used=int((count_V > 0).sum()),
-        coverage=coverage(count_V),
-        code_counts=count_V.tolist() if len(count_V) <= MOST_CODES_COUNTED else None,
+        codes_used=int((count_V > 0).sum()) if counted else None,
+        coverage=coverage(count_V) if counted else None,
+        code_counts=count_V.tolist() if vocabulary.size <= MOST_CODES_COUNTED else None,
         **_all(summary.scales[s]),
     )
 
@@ -175,7 +180,12 @@ def _temperature(
 
 def _soft(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
     names = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
-    return {name: estimates[name] for name in names}
+    bound = estimates[BOUND]
+    return {**{name: estimates[name] for name in names}, BOUND: None if bound.value is None else bound}
+
+
+def _without_nan(value_GS: Tensor) -> list[list[float | None]]:
+    return [[None if math.isnan(value) else value for value in row] for row in value_GS.tolist()]
 
 
 def _all(estimates: Mapping[str, Estimate]) -> dict[str, Any]:

@@ -13,33 +13,62 @@ def notes(result: Result) -> list[str]:
     return [
         *_meaning(result),
         *_temperature(result),
+        *_product(result),
         *_images(result),
         *result.provenance.get("checkpoint_notes", []),
     ]
 
 
 def _meaning(result: Result) -> list[str]:
-    unigram = result.average.token_weighted.unigram_entropy
-    at_least = "at least " if unigram.is_bound else ""
     return [
         "The assignment entropy is a floor of the cross-entropy of a model that is trained on the soft "
         "assignments q, or on tokens drawn from them. For one trained on the nearest codes, as VAR is, "
         "it is neither floor nor ceiling: such a loss may go below it, or stay far above.",
         "It is about the tokenizer: what the context leaves unpredictable in an image comes on top.",
-        f"A trained model's loss above the unigram entropy ({at_least}{unigram.value:.3f} nats a token "
-        "here) means that something is broken, or that labels and vocabulary do not match.",
+        *_ceiling(result),
     ]
+
+
+def _ceiling(result: Result) -> list[str]:
+    unigram = result.average.token_weighted.unigram_entropy
+    if unigram.value is None:
+        return []
+    at_least = "at least " if unigram.is_bound else ""
+    return [
+        f"A trained model's loss above the unigram entropy ({at_least}{unigram.value:.3f} nats a token "
+        "here) means that something is broken, or that labels and vocabulary do not match."
+    ]
+
+
+def _product(result: Result) -> list[str]:
+    """Of codes that are combinations of bits or levels."""
+    average = result.average.token_weighted
+    if average.marginal_entropy_bound is None:
+        return []
+    found = [
+        f"The marginal entropy is at most {average.marginal_entropy_bound.known:.3f} nats a token, the sum "
+        "of the entropies of its dimensions."
+    ]
+    if average.marginal_entropy.value is None:
+        found.append("The codes are too many to be counted, so only that bound is known of their use.")
+    if result.tokenizer.rule in ("sign", "bsq"):
+        bits = result.tokenizer.latent_dim
+        found.append(
+            f"A token has {bits} bits. Models that predict bits show a loss a bit, to compare with "
+            f"{average.assignment_entropy.known / bits:.4f} nats a bit here."
+        )
+    return found
 
 
 def _temperature(result: Result) -> list[str]:
     average = result.average.token_weighted
     found = [
         "It means nothing without its temperature: near this one it changes by "
-        f"{average.varentropy.value:.3f} nats for each factor e. Other tokenizers scale their latents "
+        f"{average.varentropy.known:.3f} nats for each factor e. Other tokenizers scale their latents "
         "differently, so values at one temperature do not compare across them."
     ]
     largest = math.log(result.tokenizer.vocab_size)
-    if average.assignment_entropy.value > FLAT_SHARE * largest:
+    if average.assignment_entropy.known > FLAT_SHARE * largest:
         found.append(
             f"At this temperature it is close to its maximum ln V = {largest:.3f}, so it says little "
             "about the tokenizer. Try --temperature auto."
@@ -63,7 +92,7 @@ def _drift(result: Result, implied: list[float]) -> str:
     tokens, moved, farthest = 0, 0.0, 1.0
     for scale, temperature in zip(result.scales, implied, strict=True):
         log_ratio = math.log(temperature / scale.temperature)
-        entropy = scale.assignment_entropy.value + scale.varentropy.value * log_ratio
+        entropy = scale.assignment_entropy.known + scale.varentropy.known * log_ratio
         tokens, moved = tokens + scale.tokens, moved + scale.tokens * entropy
         farthest = max(farthest, math.exp(abs(log_ratio)))
     return (

@@ -27,7 +27,7 @@ class TokenizerInfo:
     latent_dim: int
     patch_nums: list[int | None]
     rule: str
-    checkpoint_sha256: str
+    checkpoint_sha256: str | None
 
 
 @dataclass(frozen=True)
@@ -49,34 +49,38 @@ class SettingsInfo:
 
     temperature: float | Literal["auto"]
     temperature_source: str
-    image_size: int
+    image_size: int | None
     preprocess: str
     precision: str
     seed: int
     groups: int
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SoftEstimates:
-    """The quantities that depend on the temperature."""
+    """The quantities that depend on the temperature.
+
+    The bound is of bits and levels alone: the sum of their entropies, at least the marginal entropy.
+    """
 
     assignment_entropy: Estimate
     marginal_entropy: Estimate
     mutual_information: Estimate
     varentropy: Estimate
+    marginal_entropy_bound: Estimate | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Estimates(SoftEstimates):
     """All quantities; usage is the share of codes seen."""
 
     unigram_entropy: Estimate
     perplexity: Estimate  # exp of the unigram entropy
-    usage: float
+    usage: float | None
     usage_estimate: Estimate  # of the same, with its error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ScaleResult(Estimates):
     """One scale; tokens are those of one image."""
 
@@ -85,8 +89,8 @@ class ScaleResult(Estimates):
     patch_num: int | None
     tokens: int
     temperature: float
-    codes_used: int
-    coverage: float
+    codes_used: int | None
+    coverage: float | None
     code_counts: list[int] | None
 
 
@@ -99,7 +103,7 @@ class Averages:
     last_scale: Estimates
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class SoftScale(SoftEstimates):
     """One scale at one of several temperatures."""
 

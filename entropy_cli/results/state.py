@@ -21,7 +21,7 @@ from entropy_cli.functional.tally import Tally
 from entropy_cli.results.about import About
 
 SCHEMA = "entropy-cli/state"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 HASHES = {
     "checkpoint_sha256": "another checkpoint than {whose}'s",
     "images_fingerprint": "other images than {whose}'s: other paths or sizes",

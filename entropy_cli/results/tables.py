@@ -6,10 +6,12 @@ from textwrap import wrap
 from typing import Any
 
 from entropy_cli.functional.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP, Estimate
+from entropy_cli.results import schema
 from entropy_cli.results.notes import notes
 from entropy_cli.results.schema import Result
 
 WIDTH = 100
+UNKNOWN = "-"
 PER_NAT = {"nats": 1.0, "bits": 1 / math.log(2)}
 AVERAGES = {
     "token_weighted": "token-weighted",
@@ -18,7 +20,7 @@ AVERAGES = {
 }
 SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
 LEGEND = {
-    "T": "temperature; a token's soft assignment is q = softmax(-squared distance to each code / T)",
+    "T": "temperature; a token's soft assignment is q = softmax({logits} / T)",
     "assignment entropy": "mean entropy of q: what a token's latent leaves open about its code",
     "marginal entropy": "entropy of the mean of q: how evenly the codes are used, softly",
     "mutual information": "marginal minus assignment entropy: what soft tokens tell of the latents",
@@ -33,6 +35,13 @@ LEGEND = {
     "last scale": "the finest alone, as a model's tail loss is",
 }
 
+# What the temperature divides, by the rule.
+LOGITS = {
+    "cosine": "-squared distance of unit vectors",
+    "dot": "dot product with each code",
+    "logits": "logits",
+}
+
 Cell = tuple[str, str]  # two lines
 
 
@@ -43,7 +52,8 @@ def render(result: Result, units: str = "nats") -> str:
         result: what to show.
         units: "nats" or "bits"; of everything that has them.
     """
-    legend = {term: words.format(units=units) for term, words in LEGEND.items()}
+    logits = LOGITS.get(result.tokenizer.rule, "-squared distance to each code")
+    legend = {term: words.format(units=units, logits=logits) for term, words in LEGEND.items()}
     parts = [
         _headline(result, units),
         f"Soft assignment, {units} per token\n" + _soft(result, PER_NAT[units]),
@@ -101,10 +111,16 @@ def _hard(result: Result, factor: float) -> str:
                 _cell(of.unigram_entropy, factor),
                 _cell(of.perplexity, digits=1),
                 _cell(of.usage_estimate, 100, digits=1, unit=" %"),
-                (f"{of.coverage:.4f}" if hasattr(of, "coverage") else "", ""),
+                (_coverage(of), ""),
             ]
         )
     return _table(head, rows, len(result.scales))
+
+
+def _coverage(of: schema.ScaleResult | schema.Estimates) -> str:
+    if not isinstance(of, schema.ScaleResult):
+        return ""
+    return UNKNOWN if of.coverage is None else f"{of.coverage:.4f}"
 
 
 def _curve(result: Result, factor: float) -> str:
@@ -131,8 +147,9 @@ def _provenance(result: Result) -> dict[str, str]:
         "preprocessing": settings.preprocess,
         "tokenizer": f"family {tokenizer.family}, {tokenizer.vocab_size} codes of "
         f"{tokenizer.latent_dim} numbers, {tokenizer.rule} rule, scales {scales}, "
-        f"{sum(scale.tokens for scale in result.scales)} tokens an image of {settings.image_size} px",
-        "checkpoint": f"{made['checkpoint']} (sha256 {tokenizer.checkpoint_sha256[:16]}...)",
+        f"{sum(scale.tokens for scale in result.scales)} tokens an image"
+        + (f" of {settings.image_size} px" if settings.image_size else ""),
+        **_checkpoint(result),
         "temperature": f"{_number(settings.temperature)}: {settings.temperature_source}"
         + _hard_fit(result),
         **_target(result),
@@ -140,6 +157,15 @@ def _provenance(result: Result) -> dict[str, str]:
         "computed": f"in {settings.precision} " + _machine(made),
         "errors": f"delete-a-group jackknife over {groups} groups of images, Student's t",
     }
+
+
+def _checkpoint(result: Result) -> dict[str, str]:
+    """The file, which of its weights, and its hash; without a file, nothing."""
+    made, sha256 = result.provenance, result.tokenizer.checkpoint_sha256
+    if sha256 is None:
+        return {}
+    averaged = ", EMA weights" if made.get("checkpoint_weights") == "ema" else ""
+    return {"checkpoint": f"{made['checkpoint']}{averaged} (sha256 {sha256[:16]}...)"}
 
 
 def _target(result: Result) -> dict[str, str]:
@@ -205,6 +231,8 @@ def _hard_fit(result: Result) -> str:
 
 def _cell(estimate: Estimate, factor: float = 1.0, digits: int = 4, unit: str = "") -> Cell:
     """An estimate as two lines: value and standard error, interval."""
+    if estimate.value is None:
+        return UNKNOWN, ""
     rounded = round(factor * estimate.value, digits) + 0.0  # not -0.0000
     value = f"{'≥ ' if estimate.is_bound else ''}{rounded:.{digits}f}"
     if estimate.se is not None:

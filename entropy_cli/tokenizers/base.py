@@ -75,6 +75,11 @@ class TokenizerSpec:
         return max(scale.vocabulary.size for scale in self.scales)
 
     @property
+    def entries(self) -> int:
+        """Of a tally, for the scale that needs most."""
+        return max(scale.vocabulary.entries for scale in self.scales)
+
+    @property
     def preprocess(self) -> str:
         """What is done to a picture, for people."""
         return f"{self.crop.words}, pixels to {self.pixels}" if self.crop else "none: given latents"
