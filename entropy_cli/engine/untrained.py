@@ -35,9 +35,7 @@ def untrained_weights(
 ) -> dict[str, Tensor]:
     """A state dict of the published layout, with codes that fit these uint8 pictures."""
     weights = random_weights(sizes, seed)
-    checkpoint = Checkpoint(
-        Path("untrained"), {k: tuple(v.shape) for k, v in weights.items()}, weights.__getitem__
-    )
+    checkpoint = Checkpoint.of_tensors(Path("untrained"), weights)
     spread = from_checkpoint(checkpoint, settings).encode(img_B3HW).std()
     weights["quant_conv.weight"] *= LATENT_SPREAD / spread
     tokenizer = from_checkpoint(checkpoint, settings)

@@ -1,47 +1,94 @@
 """Opening checkpoints: the only place that does, and it never runs what a file contains.
 
-Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is not loaded; only torch's
-oldest format has to be read whole, and is let go of when the checkpoint is closed.
+Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is not loaded.
 """
 
-import argparse
 import hashlib
-import pickle
-import re
-import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from torch import Tensor
 
 from entropy_cli.errors import CheckpointError
+from entropy_cli.tokenizers.shards import Located, locate
+from entropy_cli.tokenizers.states import Copy, Weights, choose
+from entropy_cli.tokenizers.stored import Contents, Stored, UnusableError, read_safetensors
+from entropy_cli.tokenizers.torchfile import read_torch
 
-# Where a state dict lies inside a training checkpoint, in the order to try.
-WRAPPERS = ("trainer.vae_local",)
-NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt or .safetensors."
+NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, .bin or .safetensors."
 
 
 class Checkpoint:
-    """Names and shapes of the tensors in a file, and the tensors one at a time.
+    """Names and shapes of the tensors in a file, or several, and the tensors one at a time.
 
     Attributes:
-        path: the file.
+        path: the file or folder that was given.
+        files: the files that the tensors come from, in order of name.
+        folder: where config.json would lie.
         wrapper: where in the file the state dict was found, "" for the top.
+        prefix: what was taken off all names, "" if nothing.
+        weights: which copy `tensor` gives, "raw" or "ema" (averaged over the training).
+        has_raw, has_ema: which copies there are.
         shapes: shape of every tensor by name.
+        dtypes: type of every tensor by name, as torch names it without "torch.".
+        ignored: what else the file holds, for people.
+        classes: names of what the file would have imported, sorted; it was not.
+        size: bytes of all files.
     """
 
     def __init__(
         self,
-        path: Path,
-        shapes: Mapping[str, tuple[int, ...]],
-        read: Callable[[str], Tensor],
-        wrapper: str = "",
+        located: Located,
+        copies: dict[Weights, Copy],
+        weights: Weights,
+        classes: tuple[str, ...] = (),
     ) -> None:
-        self.path, self.shapes, self.wrapper, self._read = path, shapes, wrapper, read
+        chosen = copies[weights]
+        self.path, self.files, self.folder = located.path, located.files, located.folder
+        self.wrapper, self.prefix, self.ignored = chosen.wrapper, chosen.prefix, chosen.ignored
+        self.weights, self.classes = weights, classes
+        self.has_raw, self.has_ema = "raw" in copies, "ema" in copies
+        self.shapes: Mapping[str, tuple[int, ...]] = {k: t.shape for k, t in chosen.tensors.items()}
+        self.dtypes: Mapping[str, str] = {k: t.dtype for k, t in chosen.tensors.items()}
+        self._located, self._copies = located, copies
+
+    @classmethod
+    def of_tensors(cls, path: Path, tensors: Mapping[str, Tensor]) -> "Checkpoint":
+        """What is in memory, as if it came from a file of that name."""
+        stored = {name: Stored.in_memory(tensor) for name, tensor in tensors.items()}
+        return cls(Located(path, (), path.parent), {"raw": Copy("", "", stored, ())}, "raw")
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def with_weights(self, weights: Weights) -> "Checkpoint":
+        """The other copy of the weights, of the same files.
+
+        Raises:
+            CheckpointError: there is none, or its shapes are not those of the raw copy.
+        """
+        if weights == self.weights:
+            return self
+        if not (self.has_ema if weights == "ema" else self.has_raw):
+            kind, other = ("EMA", "raw") if weights == "ema" else ("raw", "ema")
+            raise CheckpointError(
+                f"--weights {weights}: {self.path} holds no {kind} copy. Use --weights {other}."
+            )
+        if not self._copies:
+            raise CheckpointError(f"{self.path}: was closed before its {weights} copy was asked for.")
+        chosen = self._copies[weights]
+        for name, full in chosen.twins.items():
+            raw, twin = self._copies["raw"].tensors[name].shape, chosen.tensors[name].shape
+            if raw != twin:
+                raise CheckpointError(
+                    f"{self.path}: {full} has shape {list(twin)}, expected {list(raw)} as "
+                    f"{chosen.prefix}{name} has. Use --weights raw."
+                )
+        return Checkpoint(self._located, self._copies, weights, self.classes)
 
     def tensor(self, name: str) -> Tensor:
         """One weight, as float32.
@@ -49,43 +96,75 @@ class Checkpoint:
         Raises:
             CheckpointError: it can't be read, or is no plain tensor of floats.
         """
-        try:
-            tensor = self._read(name)
-        except (SafetensorError, OSError, RuntimeError) as error:
-            raise CheckpointError(f"{self.path}: can't read {name}: {first_line(error)}") from error
-        if not tensor.is_floating_point() or tensor.layout != torch.strided or tensor.is_meta:
-            raise CheckpointError(
-                f"{self.path}: {name} is a {tensor.layout} tensor of {tensor.dtype} on "
-                f"{tensor.device}, expected plain floating-point numbers."
-            )
+        tensor = self._read(name, "floating-point numbers", lambda dtype: dtype.is_floating_point)
         # A copy even of float32: the file must not be needed, or be able to change, while a run uses it.
         return tensor.to(torch.float32, copy=True)
 
+    def integers(self, name: str) -> Tensor:
+        """One tensor of integers, as int64.
+
+        Raises:
+            CheckpointError: it can't be read, or is no plain tensor of integers.
+        """
+        return self._read(name, "integers", _is_integer).to(torch.int64, copy=True)
+
+    def _read(self, name: str, expected: str, fits: Callable[[torch.dtype], bool]) -> Tensor:
+        stored = self._copies[self.weights].tensors.get(name) if self._copies else None
+        if stored is None:
+            reason = "there is no such tensor" if self._copies else "the checkpoint was closed"
+            raise CheckpointError(f"{self.path}: can't read {name}: {reason}")
+        if stored.kind == "plain":
+            try:
+                tensor = stored.read()
+            except (SafetensorError, OSError, RuntimeError, ValueError, MemoryError) as error:
+                raise CheckpointError(f"{self.path}: can't read {name}: {first_line(error)}") from error
+            if tensor.layout == torch.strided and not tensor.is_meta and fits(tensor.dtype):
+                return tensor
+        raise CheckpointError(
+            f"{self.path}: {name} is a {stored.kind} tensor of {stored.dtype}, expected plain "
+            f"{expected}."
+        )
+
     def close(self) -> None:
-        """Let go of the file and of what was read from it; names, shapes and hash remain."""
-        self._read = _closed
+        """Let go of the files and of what was read from them; names, shapes and hash remain."""
+        self._copies.clear()  # of the views on it too
 
     def sha256(self, progress: Callable[[int], object] = lambda _: None) -> str:
-        """Hash of the whole file; `progress` is given the bytes read each time."""
+        """Hash of the whole file, or of several one after the other in order of name.
+
+        `progress` is given the bytes read each time.
+        """
         digest = hashlib.sha256()
-        with self.path.open("rb") as file:
-            while piece := file.read(2**24):
-                digest.update(piece)
-                progress(len(piece))
+        for path in self.files:
+            with path.open("rb") as file:
+                while piece := file.read(2**24):
+                    digest.update(piece)
+                    progress(len(piece))
         return digest.hexdigest()
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a `.safetensors` file or a torch `.pth`/`.pt`; which one is told by content.
+    """Open safetensors, what torch.save wrote, or such in several files; which one is told by content.
+
+    Gives the raw copy of the weights if there is one, else the averaged one.
+
+    Args:
+        path: a file, one of several shards, their index, or a folder with one of those.
 
     Raises:
-        CheckpointError: there is no such file, or it is not a checkpoint, or one that is damaged, or
-            one that would have to run code to be read.
+        CheckpointError: there is no such file, or it is not a checkpoint, or one that is damaged.
     """
-    if not path.exists():
-        raise CheckpointError(f"{path}: no such file. Give a checkpoint with --ckpt.")
-    if not path.is_file():
-        raise CheckpointError(f"{path}: is not a file. Give a .pth, .pt or .safetensors file.")
+    located = locate(path)
+    contents = {file: _read(file) for file in located.files}
+    try:
+        copies = choose(located.merged({file: held.value for file, held in contents.items()}))
+    except UnusableError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    classes = tuple(sorted({name for held in contents.values() for name in held.classes}))
+    return Checkpoint(located, copies, "raw" if "raw" in copies else "ema", classes)
+
+
+def _read(path: Path) -> Contents:
     try:
         with path.open("rb") as file:
             head = file.read(16)
@@ -96,72 +175,21 @@ def open_checkpoint(path: Path) -> Checkpoint:
             f"{path}: is a git-lfs pointer, not the checkpoint it points to. Run git lfs pull."
         )
     # safetensors: the length of a JSON header, then the header.
-    return _open_safetensors(path) if head[8:9] == b"{" else _open_torch(path)
-
-
-def _open_safetensors(path: Path) -> Checkpoint:
+    is_safetensors = head[8:9] == b"{"
     try:
-        file: Any = safe_open(path, framework="pt")
-        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
-    except Exception as error:  # what the reader raises on damaged files has no limit
-        raise CheckpointError(
-            f"{path}: a damaged safetensors file ({first_line(error)}). Copy or download it again."
-        ) from error
-    return Checkpoint(path, shapes, file.get_tensor)
-
-
-def _open_torch(path: Path) -> Checkpoint:
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # about pickle protocols and old storages; errors remain
-            content = torch.load(
-                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
-            )
-    except pickle.UnpicklingError as error:
-        name = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if name is None:
-            raise CheckpointError(f"{path}: {NO_CHECKPOINT}") from error
-        raise CheckpointError(
-            f"{path}: reading it could run code, which is never done: it holds a {name[1]}. "
-            "Save its state dict alone, with torch.save or as safetensors."
-        ) from error
-    except Exception as error:  # what the reader raises on damaged files has no limit
+        return read_safetensors(path) if is_safetensors else read_torch(path)
+    except UnusableError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # what readers raise on damaged files has no limit
+        if is_safetensors:
+            raise CheckpointError(
+                f"{path}: a damaged safetensors file ({first_line(error)}). Copy or download it again."
+            ) from error
         raise CheckpointError(f"{path}: {NO_CHECKPOINT}") from error
-    state, wrapper = _unwrap(content)
-    tensors = _tensors(state)
-    if not tensors:
-        kind = f"a dict with keys {', '.join(map(str, list(state)[:6]))}" if state else "no dict"
-        raise CheckpointError(f"{path}: holds no tensors by name (got {kind}), expected a state dict.")
-    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
-    return Checkpoint(path, shapes, tensors.__getitem__, wrapper)
 
 
-def _tensors(state: Mapping[Any, Any]) -> dict[str, Tensor]:
-    return {k: value for k, value in state.items() if isinstance(k, str) and isinstance(value, Tensor)}
-
-
-def _unwrap(content: Any) -> tuple[Mapping[str, Any], str]:  # noqa: ANN401 - a file may hold anything
-    """The state dict inside what a file holds, and where it was: a known place, else the largest."""
-    found = {name: inner for name, inner in _mappings(content) if _tensors(inner)}
-    for name in WRAPPERS:
-        if name in found:
-            return found[name], name
-    if not found:
-        return (content if isinstance(content, Mapping) else {}), ""
-    largest = max(found, key=lambda name: len(_tensors(found[name])))
-    return found[largest], largest
-
-
-def _mappings(content: Any, name: str = "", depth: int = 2) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401
-    """A mapping and those inside it, by their keys with dots between."""
-    if isinstance(content, Mapping):
-        yield name, content
-        for key, value in content.items() if depth else ():
-            yield from _mappings(value, f"{name}.{key}".lstrip("."), depth - 1)
-
-
-def _closed(name: str) -> Tensor:
-    raise RuntimeError(f"{name} was asked for after the checkpoint was closed")
+def _is_integer(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
 
 
 def first_line(error: BaseException) -> str:

@@ -1,0 +1,76 @@
+"""A tensor that is still in its file, and reading safetensors as such."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from safetensors import safe_open
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor in a file.
+
+    Attributes:
+        shape: its shape.
+        dtype: its type, as torch names it without "torch.".
+        read: gives it; may raise.
+        kind: "plain" numbers, or why they can't be read: "sparse", "quantised" ...
+    """
+
+    shape: tuple[int, ...]
+    dtype: str
+    read: Callable[[], Tensor]
+    kind: str = "plain"
+
+    @classmethod
+    def in_memory(cls, tensor: Tensor) -> "Stored":
+        """A tensor that is already there."""
+        return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), lambda: tensor)
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a file holds.
+
+    Attributes:
+        value: mappings and lists, with `Stored` for tensors and placeholders for unknown classes.
+        classes: names of those classes.
+    """
+
+    value: Any
+    classes: frozenset[str] = frozenset()
+
+
+class UnusableError(Exception):
+    """A file that is not damaged, and still nothing for us; the text says why and what to do."""
+
+
+# What safetensors calls the types that torch spells otherwise; the others are like F32, I64.
+SAFETENSORS = {
+    "BOOL": "bool",
+    "BF16": "bfloat16",
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E8M0": "float8_e8m0fnu",
+}
+LETTERS = {"F": "float", "I": "int", "U": "uint", "C": "complex"}
+
+
+def read_safetensors(path: Path) -> Contents:
+    """Names and shapes of a safetensors file, which stays memory-mapped.
+
+    Raises:
+        Exception: of any kind, if it is damaged.
+    """
+    file: Any = safe_open(path, framework="pt")
+    tensors = {}
+    for name in file.keys():  # noqa: SIM118 - no mapping
+        part = file.get_slice(name)
+        theirs = part.get_dtype()
+        ours = SAFETENSORS.get(theirs) or LETTERS.get(theirs[0], "") + theirs[1:]
+        tensors[name] = Stored(tuple(part.get_shape()), ours, partial(file.get_tensor, name))
+    return Contents(tensors)
