@@ -12,6 +12,7 @@ from torch.nn import functional
 
 from entropy_cli.data.images import ImageSet
 from entropy_cli.data.loader import read_picture
+from entropy_cli.functional.codebook import Codebook
 from entropy_cli.tokenizers.autoencoder import Encoder, GroupNorm, ResnetBlock
 from entropy_cli.tokenizers.base import Tokenizer
 
@@ -56,6 +57,7 @@ class Plain:
 
     def _distances(self, z_NC: Tensor, scale: int) -> Tensor:
         codebook = self.tokenizer.codebook(scale)
+        assert isinstance(codebook, Codebook)
         codes_VC = codebook.codes_VC
         if codebook.rule == "cosine":
             z_NC, codes_VC = functional.normalize(z_NC, dim=1), functional.normalize(codes_VC, dim=1)

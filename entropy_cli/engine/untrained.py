@@ -6,10 +6,11 @@ import torch
 from torch import Tensor
 
 from entropy_cli.functional.assign import assign
+from entropy_cli.functional.codebook import Codebook
 from entropy_cli.tokenizers.checkpoint import Checkpoint
 from entropy_cli.tokenizers.layout import VARSizes, var_shapes
 from entropy_cli.tokenizers.settings import TokenizerSettings
-from entropy_cli.tokenizers.var import VARTokenizer, from_checkpoint
+from entropy_cli.tokenizers.var import VARTokenizer, build
 
 # Standard deviation of the latents: wide enough that a temperature of 1 tells codes apart.
 LATENT_SPREAD = 3.0
@@ -36,9 +37,9 @@ def untrained_weights(
     """A state dict of the published layout, with codes that fit these uint8 pictures."""
     weights = random_weights(sizes, seed)
     checkpoint = Checkpoint.of_tensors(Path("untrained"), weights)
-    spread = from_checkpoint(checkpoint, settings).encode(img_B3HW).std()
+    spread = build(checkpoint, settings).encode(img_B3HW).std()
     weights["quant_conv.weight"] *= LATENT_SPREAD / spread
-    tokenizer = from_checkpoint(checkpoint, settings)
+    tokenizer = build(checkpoint, settings)
     weights["quantize.embedding.weight"] = _codes_from_residuals(tokenizer, img_B3HW, seed)
     return weights
 
@@ -50,8 +51,8 @@ def _codes_from_residuals(tokenizer: VARTokenizer, img_B3HW: Tensor, seed: int) 
     residual is quantised with all codes so far. The tokenizer's own codes are replaced.
     """
     generator = torch.Generator().manual_seed(seed)
-    codebook_VC = tokenizer.network.embedding.weight
     spec = tokenizer.spec
+    codebook_VC = torch.zeros(spec.vocab_size, spec.latent_dim)
     rest_BChw = tokenizer.encode(img_B3HW)
     filled = 0
     for s in range(len(spec.scales)):
@@ -62,7 +63,7 @@ def _codes_from_residuals(tokenizer: VARTokenizer, img_B3HW: Tensor, seed: int) 
         codebook_VC[filled:] = z_NC[picked[0]]  # no code is left unset; later scales overwrite
         codebook_VC[filled : filled + len(picked)] = z_NC[picked]
         filled += len(picked)
-        tokenizer = VARTokenizer(spec, tokenizer.network)
+        tokenizer = VARTokenizer(spec, tokenizer.network, [Codebook(codebook_VC, spec.rule)])
         idx_Bl = assign(z_BlC, tokenizer.codebook(s), ()).idx_Bl
         rest_BChw = tokenizer.subtract(rest_BChw, idx_Bl, s)
     return codebook_VC

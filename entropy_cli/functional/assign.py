@@ -132,16 +132,16 @@ def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> 
         softmax(-|z - c|^2 / T) over all c of a product set is the product of the softmaxes over each
         dimension's coordinates; of bits +-a, the sigmoid of 4 a z / T.
     """
-    B, tokens, C = z_BlC.shape
+    B, _, C = z_BlC.shape
     z_NC = grid.prepared(z_BlC.reshape(-1, C))
     vocabulary, shape = grid.vocabulary, z_BlC.shape[:2]
     sums = _zeros(z_BlC, len(temperatures), vocabulary.entries)
     levels_NC = torch.empty_like(z_NC, dtype=torch.int64)
     q_TC: list[list[Tensor]] = [[z_NC] * C for _ in temperatures]
     for c, coordinates in enumerate(grid.coordinates):
-        coordinate_L = z_NC.new_tensor(coordinates)
-        levels_NC[:, c] = torch.bucketize(z_NC[:, c], (coordinate_L[1:] + coordinate_L[:-1]) / 2)
-        distance_NL = (z_NC[:, c, None] - coordinate_L).square()
+        z_N, coordinate_L = z_NC[:, c].contiguous(), z_NC.new_tensor(coordinates)
+        levels_NC[:, c] = torch.bucketize(z_N, (coordinate_L[1:] + coordinate_L[:-1]) / 2)
+        distance_NL = (z_N[:, None] - coordinate_L).square()
         nearest_N = distance_NL.gather(1, levels_NC[:, c, None])[:, 0]
         sums.min_distance_B += _per_image(nearest_N, shape)[:, 0]
         if not temperatures:

@@ -27,8 +27,8 @@ class Codebook:
 
     A squared distance is formed as d = |z|^2 - logit with logit = 2 z.e - |e|^2, after moving both
     z and e by the codebook's mean: that keeps every distance and the digits that cancellation would
-    cost. The rule "cosine" first scales both to unit length, so that d = 2 - 2 cos(z, e). Under "dot" and
-    "logits" the logit is z.e + bias, from which only the codes' mean is taken: it moves all alike.
+    cost. The rule "cosine" first scales both to unit length, so that d = 2 - 2 cos(z, e). Under "dot"
+    and "logits" the logit is z.e + bias, from which only the codes' mean is taken: it moves all alike.
 
     Args:
         codebook_VC: the V codes.
@@ -83,8 +83,8 @@ class Codebook:
 class Grid:
     """Codes that are all combinations of a few coordinates in each dimension: bits, or levels.
 
-    A code's number is that of the published implementations: of bits the first is the most significant,
-    of levels the least.
+    A code's number is that of the published implementations: the first dimension is the least
+    significant (Open-MAGVIT2's signs, FSQ's levels), but under "bsq" the most.
 
     Args:
         coordinates: of the levels of each dimension, in ascending order.
@@ -121,7 +121,7 @@ class Grid:
     def significance(self) -> range:
         """The dimensions, the most significant of a code's number first."""
         dims = range(self.latent_dim)
-        return dims[::-1] if self.rule == "levels" else dims
+        return dims if self.rule == "bsq" else dims[::-1]
 
     def prepared(self, z_NC: Tensor) -> Tensor:
         """Latents as they are compared with the coordinates, in float64: there are few numbers."""

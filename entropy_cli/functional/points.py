@@ -89,12 +89,14 @@ def dimension_entropies(soft_XE: Tensor, vocabulary: Vocabulary) -> Tensor:
     assert levels is not None
     soft_XE = soft_XE[..., : vocabulary.entries]
     if not vocabulary.counted:
-        parts = soft_XE.split(levels, dim=-1)
+        parts = torch.split(soft_XE, list(levels), dim=-1)
     else:
-        grid_XLs = soft_XE.unflatten(-1, levels)
+        grid_XLs = torch.unflatten(soft_XE, -1, levels)
         first = soft_XE.ndim - 1
         dims = range(first, first + len(levels))
-        parts = tuple(grid_XLs.sum([d for d in dims if d != c]) if len(levels) > 1 else grid_XLs for c in dims)
+        parts = tuple(
+            grid_XLs.sum([d for d in dims if d != c]) if len(levels) > 1 else grid_XLs for c in dims
+        )
     return torch.stack([entropy(part) for part in parts], dim=-1)
 
 

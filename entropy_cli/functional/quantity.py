@@ -25,8 +25,8 @@ class Estimate:
     """One estimated quantity, in nats per token unless its name says otherwise.
 
     Attributes:
-        value: the bias-corrected estimate, or `plug_in` where no correction is valid; None where it can't
-            be had, as `note` says.
+        value: the bias-corrected estimate, or `plug_in` where no correction is valid; None where it
+            can't be had, as `note` says.
         plug_in: the quantity of the accumulated sums as they are.
         se: standard error by the delete-a-group jackknife, None with fewer than two groups.
         ci95: 95 % interval, value -+ t se; None where `value` is only a bound or se is None.

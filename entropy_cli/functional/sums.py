@@ -1,6 +1,7 @@
 """What the tokens of each image sum to at one scale: all that leaves the assignment."""
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,8 +25,9 @@ class ImageSums:
 
     def first(self, images: int) -> "ImageSums":
         """The sums of the first images only."""
-        values = {f.name: getattr(self, f.name) for f in fields(self) if f.name != "tokens"}
-        return ImageSums(self.tokens, **{k: v if v is None else v[:images] for k, v in values.items()})
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        cut: dict[str, Any] = {k: v[:images] if isinstance(v, Tensor) else v for k, v in values.items()}
+        return ImageSums(**cut)
 
     @property
     def counts_BE(self) -> Tensor:

@@ -14,8 +14,9 @@ from entropy_cli.functional.sums import ImageSums
 class Tally:
     """Sums over the images read so far, for G groups, S scales, T temperatures and E entries.
 
-    Entries are codes, or the levels of every dimension of codes too many to count; scales that have fewer
-    than others leave the last ones zero. float64 sums and int64 counts. Adding two tallies of disjoint images gives the tally of their union.
+    Entries are codes, or the levels of every dimension of codes too many to count; scales that have
+    fewer than others leave the last ones zero. float64 sums and int64 counts. Adding two tallies of
+    disjoint images gives the tally of their union.
     """
 
     tokens_S: Tensor  # tokens an image has at each scale: a constant, not a sum

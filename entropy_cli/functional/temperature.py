@@ -14,7 +14,7 @@ from torch import Tensor
 
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.functional.assign import assign
-from entropy_cli.functional.codebook import Codebook
+from entropy_cli.functional.codebook import Codebook, Grid
 
 TOLERANCE = 1e-6  # relative
 SIGNIFICANT_DIGITS = 4
@@ -38,7 +38,7 @@ def _alone(sums_4: Tensor) -> Tensor:
 
 
 def fit_temperature(
-    z_batches: Sequence[Tensor], codebook: Codebook, total: Callable[[Tensor], Tensor] = _alone
+    z_batches: Sequence[Tensor], codebook: Codebook | Grid, total: Callable[[Tensor], Tensor] = _alone
 ) -> TemperatureFit:
     """Fit one scale's temperature to its latents by expectation-maximisation.
 

@@ -26,7 +26,7 @@ from entropy_cli.engine.runtime import (
 from entropy_cli.engine.untrained import random_weights
 from entropy_cli.pipeline.request import Bars
 from entropy_cli.results.bench import Bench, Errors, Stage, Timing
-from entropy_cli.tokenizers import load_tokenizer
+from entropy_cli.tokenizers import find_family
 from entropy_cli.tokenizers.layout import VARSizes
 from entropy_cli.tokenizers.precision import Precision
 from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -171,7 +171,8 @@ def prepared(
         checkpoint = folder / "random.safetensors"
         with bars("making random weights", None, "B"):
             save_file(random_weights(given.sizes, SEED), checkpoint)
-    size = load_tokenizer(checkpoint, given.family, given.tokenizer).tokenizer.spec.image_size
+    size = find_family(checkpoint, given.family, given.tokenizer).describe().image_size
+    assert size is not None
     batch_size = given.batch_size or choose_batch_size(device, size)
     images = given.images or 2 * batch_size
     data = given.data

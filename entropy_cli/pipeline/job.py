@@ -62,13 +62,15 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
         images = find_images(
             request.data, request.split, seed=request.seed, limit=request.limit, progress=bar.update
         )
-    with bars("hashing checkpoint", request.checkpoint.stat().st_size, "B") as bar:
-        sha256 = loaded.checkpoint.sha256(bar.update)
+    checkpoint = loaded.checkpoint
+    with bars("hashing checkpoint", checkpoint.size, "B") as bar:
+        sha256 = checkpoint.sha256(bar.update)
     temperature = request.temperatures or spec.temperature
     if isinstance(temperature, float):
         temperature = (temperature,)
     settings = {
         "checkpoint_sha256": sha256,
+        "checkpoint_weights": checkpoint.weights,
         "images_fingerprint": images.fingerprint(),
         "images": len(images.files),
         "family": spec.family,
@@ -86,7 +88,10 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
     provenance = {
         "data": images.source.location,
         "checkpoint": str(request.checkpoint.resolve()),
-        "checkpoint_wrapper": loaded.checkpoint.wrapper,
+        "checkpoint_wrapper": checkpoint.wrapper,
+        "checkpoint_prefix": checkpoint.prefix,
+        "checkpoint_weights": checkpoint.weights,
+        "checkpoint_classes": list(checkpoint.classes),
         "checkpoint_notes": list(spec.notes),
     }
     asked = request.temperatures is not None

@@ -68,7 +68,7 @@ class Run:
         self.machine: dict[str, Any] = {}
         self.images = len(job.images.files)
         size = job.loaded.tokenizer.spec.image_size
-        batch_size = job.request.batch_size or choose_batch_size(job.device, size)
+        batch_size = job.request.batch_size or (choose_batch_size(job.device, size) if size else BLOCK)
         if job.request.batch_size is None and job.request.target is not None:
             # Between two looks there is one batch for each process.
             batch_size = min(batch_size, BLOCK * max(1, CHECK_BLOCKS // job.ranks.world))

@@ -46,8 +46,8 @@ def _product(result: Result) -> list[str]:
     if average.marginal_entropy_bound is None:
         return []
     found = [
-        f"The marginal entropy is at most {average.marginal_entropy_bound.known:.3f} nats a token, the sum "
-        "of the entropies of its dimensions."
+        f"The marginal entropy is at most {average.marginal_entropy_bound.known:.3f} nats a token, the "
+        "sum of the entropies of its dimensions."
     ]
     if average.marginal_entropy.value is None:
         found.append("The codes are too many to be counted, so only that bound is known of their use.")

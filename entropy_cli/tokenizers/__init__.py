@@ -30,7 +30,7 @@ class Family(Protocol):
     EMA_BY_DEFAULT: bool
 
     def lacks(self, checkpoint: Checkpoint) -> list[str]:
-        """The keys a checkpoint lacks to be of this family, the most telling first; empty if it can be."""
+        """The keys a checkpoint lacks to be of this family, the most telling first."""
         ...
 
     def unlike(self, checkpoint: Checkpoint) -> list[str]:

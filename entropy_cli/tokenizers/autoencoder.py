@@ -34,6 +34,9 @@ class Conventions:
     pads_both_sides: bool = False
 
 
+LDM = Conventions()
+
+
 class GroupNorm(nn.GroupNorm):
     """Group norm of the layout's epsilon, in float32 on a CPU whatever the input's type.
 
@@ -151,6 +154,7 @@ class Level(nn.Module):
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
         blocks = range(count(shapes, f"{name}.block.{{}}.conv1.weight"))
+        self.channels = shapes[f"{name}.block.0.conv1.weight"][0]
         self.block = nn.ModuleList(ResnetBlock(shapes, f"{name}.block.{j}", by) for j in blocks)
         attended = [j for j in blocks if f"{name}.attn.{j}.qkv.weight" in shapes]
         self.attn = nn.ModuleList(AttnBlock(shapes, f"{name}.attn.{j}", by) for j in attended)
@@ -168,7 +172,7 @@ class Level(nn.Module):
 
 
 class Middle(nn.Module):
-    """The blocks at the lowest resolution; attention after the first only where the checkpoint has it."""
+    """The blocks at the lowest resolution, attention after the first if the checkpoint has it."""
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
@@ -205,6 +209,11 @@ class Encoder(nn.Module):
         """Pixels on the side of one latent."""
         return 2 ** sum(level.downsample is not None for level in self.down)
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(level.channels for level in self.down)  # type: ignore[misc]
+
     def forward(self, x_B3HW: Tensor) -> Tensor:
         weight = self.conv_in.weight
         h_BChw = self.conv_in(x_B3HW.to(weight.dtype, memory_format=self.memory_format))
@@ -221,5 +230,3 @@ def count(shapes: Shapes, pattern: str, first: int = 0) -> int:
     while pattern.format(i) in shapes:
         i += 1
     return i - first
-
-

@@ -46,7 +46,6 @@ class TokenizerSpec:
     Attributes:
         latent_dim: numbers in a latent.
         image_size: pixels on a side, None if it is not given pictures.
-        crop: None as well.
         pixels: what the encoder takes.
         temperature: the default, "auto" if one has to be fitted.
         temperature_source: where that is from, for people.
@@ -58,7 +57,7 @@ class TokenizerSpec:
     image_size: int | None
     scales: tuple[Scale, ...]
     rule: Rule
-    crop: Crop | None
+    crop: Crop
     pixels: PixelRange
     temperature: float | Literal["auto"]
     temperature_source: str
@@ -82,7 +81,7 @@ class TokenizerSpec:
     @property
     def preprocess(self) -> str:
         """What is done to a picture, for people."""
-        return f"{self.crop.words}, pixels to {self.pixels}" if self.crop else "none: given latents"
+        return f"{self.crop.words}, pixels to {self.pixels}" if self.image_size else self.crop.words
 
 
 class Tokenizer(Protocol):

@@ -12,8 +12,9 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from entropy_cli.errors import CheckpointError
+from entropy_cli.tokenizers.settings import Weights
 from entropy_cli.tokenizers.shards import Located, locate
-from entropy_cli.tokenizers.states import Copy, Weights, choose
+from entropy_cli.tokenizers.states import Copy, choose
 from entropy_cli.tokenizers.stored import Contents, Stored, UnusableError, read_safetensors
 from entropy_cli.tokenizers.torchfile import read_torch
 

@@ -78,7 +78,8 @@ def choose_rule(
     if settings.rule not in possible or default not in possible:
         expected = " or ".join(possible) if default in possible else default
         raise CheckpointError(
-            f"rule {settings.rule}: this checkpoint's codes are assigned by {expected}. Leave out --rule."
+            f"rule {settings.rule}: this checkpoint's codes are assigned by {expected}. Leave out "
+            "--rule."
         )
     return settings.rule
 

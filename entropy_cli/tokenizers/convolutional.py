@@ -29,14 +29,14 @@ class Network(nn.Module):
         self.quant_conv = conv_like(shapes, "quant_conv") if there else nn.Identity()
         phis = range(count(shapes, "phi.{}.weight"))
         self.phi = nn.ModuleList(conv_like(shapes, f"phi.{k}") for k in phis)
-        last = self.quant_conv if there else self.encoder.conv_out
-        self.latent_dim: int = last.out_channels
+        name = "quant_conv.weight" if there else "encoder.conv_out.weight"
+        self.latent_dim = shapes[name][0]
 
         if self.encoder.conv_in.in_channels != 3:
             raise ValueError(f"takes pictures of {self.encoder.conv_in.in_channels} channels, not 3")
         made = self.encoder.conv_out.out_channels
-        if there and made != last.in_channels:
-            raise ValueError(f"the encoder gives {made} channels, quant_conv takes {last.in_channels}")
+        if there and made != shapes[name][1]:
+            raise ValueError(f"the encoder gives {made} channels, quant_conv takes {shapes[name][1]}")
         for conv in self.phi:
             if not conv.in_channels == conv.out_channels == self.latent_dim:
                 raise ValueError(f"a latent has {self.latent_dim} numbers, but got {conv}")
@@ -108,7 +108,9 @@ def finite(checkpoint: Checkpoint, name: str) -> Tensor:
     return weight
 
 
-def read_codebook(checkpoint: Checkpoint, name: str, network: Network, rows: int | None = None) -> Tensor:
+def read_codebook(
+    checkpoint: Checkpoint, name: str, network: Network, rows: int | None = None
+) -> Tensor:
     """The codes (V, C), of which only the first rows if the rest is padding.
 
     Raises:

@@ -7,6 +7,8 @@ Source:
 
 from dataclasses import replace
 
+from torchvision.transforms import InterpolationMode
+
 from entropy_cli.functional.codebook import Codebook, Rule
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.autoencoder import Conventions
@@ -27,7 +29,7 @@ from entropy_cli.tokenizers.convolutional import (
     read_codebook,
 )
 from entropy_cli.tokenizers.names import Layout
-from entropy_cli.tokenizers.preprocess import InterpolationMode, resize_crop
+from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = False
@@ -91,8 +93,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
     rule = choose_rule(settings, "l2")
     temperature = choose_temperature(rule, PUBLISHED, "diffusers")
     vocab_size = checkpoint.shapes[CODEBOOK][0]
-    levels = tuple(level.block[-1].conv2.out_channels for level in network.encoder.down)
-    is_amused = (levels, network.latent_dim, vocab_size) == AMUSED
+    is_amused = (network.encoder.widths, network.latent_dim, vocab_size) == AMUSED
     return TokenizerSpec(
         family="diffusers",
         latent_dim=network.latent_dim,

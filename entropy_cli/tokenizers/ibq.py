@@ -12,6 +12,7 @@ from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
 from entropy_cli.tokenizers.choices import (
     Temperature,
+    absent,
     choose_image_size,
     choose_rule,
     choose_temperature,
@@ -30,12 +31,14 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 EMA_BY_DEFAULT = True
 IMAGE_SIZE = 256
 LAYOUT = Layout()
-PUBLISHED: dict[Rule, Temperature] = {"dot": Temperature(0.01, "entropy_temperature in all of IBQ's configurations")}
+PUBLISHED: dict[Rule, Temperature] = {
+    "dot": Temperature(0.01, "entropy_temperature in all of IBQ's configurations")
+}
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
-    return vqgan.absent(checkpoint.shapes, vqgan.REQUIRED)
+    return absent(checkpoint.shapes, vqgan.REQUIRED)
 
 
 def unlike(checkpoint: Checkpoint) -> list[str]:

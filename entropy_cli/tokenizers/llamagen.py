@@ -50,13 +50,15 @@ LAYOUT = Layout(
     ),
     unused=("quantize.codebook_used",),
 )
-PUBLISHED: dict[Rule, Temperature] = {"cosine": Temperature(0.01, "compute_entropy_loss in LlamaGen's quantiser")}
+PUBLISHED: dict[Rule, Temperature] = {
+    "cosine": Temperature(0.01, "compute_entropy_loss in LlamaGen's quantiser")
+}
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
     if is_renamed_janus(checkpoint):
-        return vqgan.absent(checkpoint.shapes, vqgan.REQUIRED)
+        return absent(checkpoint.shapes, vqgan.REQUIRED)
     return absent(checkpoint.shapes, REQUIRED)
 
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from entropy_cli.tokenizers.autoencoder import Conventions, Shapes
+from entropy_cli.tokenizers.autoencoder import LDM, Conventions, Shapes
 
 # The shared encoder makes queries, keys and values with one convolution, in this order.
 SPLIT = {"q": 0, "k": 1, "v": 2}
@@ -21,7 +21,7 @@ class Layout:
     """
 
     renames: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
-    conventions: Conventions = Conventions()
+    conventions: Conventions = LDM
     unused: tuple[str, ...] = ()
 
     def sources(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -5,6 +5,8 @@ Source:
     modules/vqvae/lookup_free_quantize.py, evaluation with the EMA weights).
 """
 
+from torchvision.transforms import InterpolationMode
+
 from entropy_cli.functional.codebook import Grid, Rule
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.autoencoder import Conventions
@@ -20,7 +22,7 @@ from entropy_cli.tokenizers.choices import (
 )
 from entropy_cli.tokenizers.convolutional import ConvTokenizer, load_network, plan_network
 from entropy_cli.tokenizers.names import Layout
-from entropy_cli.tokenizers.preprocess import InterpolationMode, resize_crop
+from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
@@ -40,7 +42,9 @@ LAYOUT = Layout(
     conventions=Conventions(pads_both_sides=True),
     unused=("quantize.mask", "quantize.zero", "quantize.codebook"),
 )
-PUBLISHED: dict[Rule, Temperature] = {"sign": Temperature(0.01, "the entropy term of Open-MAGVIT2's own training")}
+PUBLISHED: dict[Rule, Temperature] = {
+    "sign": Temperature(0.01, "the entropy term of Open-MAGVIT2's own training")
+}
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:

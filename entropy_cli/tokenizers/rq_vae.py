@@ -5,6 +5,8 @@ Source:
     last row is padding), configs of stage 2: soft labels at a temperature of 0.5.
 """
 
+from torchvision.transforms import InterpolationMode
+
 from entropy_cli.functional.codebook import Codebook, Rule
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.autoencoder import count
@@ -25,7 +27,7 @@ from entropy_cli.tokenizers.convolutional import (
     read_codebook,
 )
 from entropy_cli.tokenizers.names import Layout
-from entropy_cli.tokenizers.preprocess import InterpolationMode, resize_crop
+from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
@@ -39,7 +41,9 @@ REQUIRED = (
     "quant_conv.weight",
 )
 LAYOUT = Layout(unused=("quantizer.codebooks.",))  # their averages; the codes are read apart
-PUBLISHED: dict[Rule, Temperature] = {"l2": Temperature(0.5, "the soft labels of RQ-VAE's second-stage configurations")}
+PUBLISHED: dict[Rule, Temperature] = {
+    "l2": Temperature(0.5, "the soft labels of RQ-VAE's second-stage configurations")
+}
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.codebook import VECTOR_RULES, Rule
 
-WeightsCopy = Literal["raw", "ema"]
+Weights = Literal["raw", "ema"]  # the weights as trained last, or averaged over the training
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class TokenizerSettings:
     image_size: int | None = None
     patch_nums: tuple[int, ...] | None = None
     rule: Rule | None = None
-    weights: WeightsCopy | None = None
+    weights: Weights | None = None
     norm_groups: int | None = None
 
     def else_from(self, other: "TokenizerSettings") -> "TokenizerSettings":
@@ -60,16 +60,16 @@ def read_config(folder: Path) -> TokenizerSettings:
         value("using_znorm", "cosine"),
         value("norm_num_groups"),
     )
-    for name, number in (("image_size", image_size), ("norm_num_groups", norm_groups)):
-        if not (number is None or _positive(number)):
-            raise CheckpointError(f"{path}: {name} {number!r}, expected a positive integer.")
-    if not (patch_nums is None or _positive_list(patch_nums)):
-        raise CheckpointError(f"{path}: patch_nums {patch_nums!r}, expected positive integers.")
-    if not (znorm is None or isinstance(znorm, bool)):
-        raise CheckpointError(f"{path}: using_znorm {znorm!r}, expected true or false.")
     rule = value("rule")
-    if rule not in (None, *VECTOR_RULES):
-        raise CheckpointError(f"{path}: rule {rule!r}, expected l2, cosine or dot.")
+    for name, got, fits, expected in (
+        ("image_size", image_size, _positive, "a positive integer"),
+        ("norm_num_groups", norm_groups, _positive, "a positive integer"),
+        ("patch_nums", patch_nums, _positive_list, "positive integers"),
+        ("using_znorm", znorm, lambda flag: isinstance(flag, bool), "true or false"),
+        ("rule", rule, VECTOR_RULES.__contains__, "l2, cosine or dot"),
+    ):
+        if got is not None and not fits(got):
+            raise CheckpointError(f"{path}: {name} {got!r}, expected {expected}.")
     if rule is None and znorm is not None:
         rule = "cosine" if znorm else "l2"
     return TokenizerSettings(

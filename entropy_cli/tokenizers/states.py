@@ -3,12 +3,11 @@
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any
 
 from entropy_cli.tokenizers.pickles import Placeholder
+from entropy_cli.tokenizers.settings import Weights
 from entropy_cli.tokenizers.stored import Stored, UnusableError
-
-Weights = Literal["raw", "ema"]
 
 # Where a state dict lies inside a training checkpoint, in the order to try; "" is the file itself.
 WRAPPERS = (

@@ -8,6 +8,7 @@ import copy
 
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 
 from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.codebook import Codebook, Rule
@@ -17,7 +18,7 @@ from entropy_cli.tokenizers.checkpoint import Checkpoint
 from entropy_cli.tokenizers.choices import Temperature, absent, choose_rule, choose_temperature
 from entropy_cli.tokenizers.convolutional import finite, scale_pixels
 from entropy_cli.tokenizers.precision import Precision, cast_convolutions, products
-from entropy_cli.tokenizers.preprocess import InterpolationMode, resize_crop
+from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from entropy_cli.tokenizers.titok_encoder import FIRST_DECODER, LATER_DECODER, PREFIX, TiTokEncoder
 
@@ -119,8 +120,9 @@ class TiTokTokenizer:
         """The latents in the order of the tokens."""
         half = self.precision in ("fp16", "bf16")
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
-        with products(tf32=self.precision == "tf32"), torch.autocast(
-            img_B3HW.device.type, dtype, enabled=half
+        with (
+            products(tf32=self.precision == "tf32"),
+            torch.autocast(img_B3HW.device.type, dtype, enabled=half),
         ):
             z_BlC = self.encoder(scale_pixels(img_B3HW, self.spec.pixels))
         return z_BlC.float().transpose(1, 2)[:, :, None]

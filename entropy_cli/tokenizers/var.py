@@ -11,6 +11,7 @@ Source:
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 from torch.nn import functional
 
@@ -152,14 +153,15 @@ class VARTokenizer(ConvTokenizer):
         """The codes, upsampled bicubically and half of them convolved, taken from the rest."""
         scales = len(self.spec.scales)
         patch_num = math.isqrt(idx_Bl.shape[1])
-        h_BChw = self.decoded(idx_Bl, scale).transpose(1, 2).unflatten(2, (patch_num, patch_num))
+        h_BCl = self.decoded(idx_Bl, scale).transpose(1, 2)
+        h_BChw = torch.unflatten(h_BCl, 2, (patch_num, patch_num))
         if scale != scales - 1:
             h_BChw = functional.interpolate(h_BChw, size=rest_BChw.shape[2:], mode="bicubic")
         phi = self.network.phi[phi_of(scale, scales, len(self.network.phi))]
         return rest_BChw - (h_BChw * (1 - PHI_RATIO) + phi(h_BChw) * PHI_RATIO)
 
 
-def phi_of(scale: int, scales: int, K: int) -> int:  # noqa: N803 - VAR's name
+def phi_of(scale: int, scales: int, K: int) -> int:
     """Which of K shared convolutions a scale uses, as the published code chooses.
 
     The position on [0, 1] is often halfway between two ticks, so the ticks have to be rounded as

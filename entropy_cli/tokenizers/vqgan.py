@@ -171,6 +171,6 @@ def _used(checkpoint: Checkpoint, of_V: Tensor) -> Tensor:
     used_U = checkpoint.integers(USED)
     if used_U.ndim != 1 or not len(used_U) or used_U.min() < 0 or used_U.max() >= len(of_V):
         raise CheckpointError(f"{checkpoint.path}: {USED} names codes that don't exist.")
-    if len(used_U.unique()) < len(used_U):
+    if len(set(used_U.tolist())) < len(used_U):
         raise CheckpointError(f"{checkpoint.path}: {USED} names a code twice.")
     return of_V[used_U]

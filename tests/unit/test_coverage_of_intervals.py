@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from entropy_cli.functional.sums import ImageSums
 from entropy_cli.functional.entropy import entropy
 from entropy_cli.functional.summary import summarise
+from entropy_cli.functional.sums import ImageSums
 from entropy_cli.functional.tally import Tally
+from entropy_cli.functional.vocabulary import Vocabulary
 
 RUNS, POPULATIONS = 2000, 3  # the share of 6,000 runs that cover is known to 0.3 %
 KINDS = 400  # of images in a population; tokens of one image are alike
@@ -62,7 +63,7 @@ def covered(codes, tokens, images, seed):
         )
         tally = Tally.zeros(32, [tokens], 1, codes)
         tally.add_images(torch.randint(32, (images,)), [sums])  # groups of unequal size, some empty
-        scale = summarise(tally).scales[0]
+        scale = summarise(tally, [Vocabulary(codes)]).scales[0]
         for name, value in truth.items():
             ci95 = scale[name].ci95
             inside[name].append(None if ci95 is None else ci95[0] <= value <= ci95[1])

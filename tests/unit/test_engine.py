@@ -23,6 +23,7 @@ from entropy_cli.engine.runtime import (
 from entropy_cli.engine.units import Worker
 from entropy_cli.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.functional.tally import Tally
+from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.interrupts import Signals
 from entropy_cli.results import state
 from entropy_cli.results.about import About
@@ -32,11 +33,11 @@ from entropy_cli.tokenizers.base import Scale
 from entropy_cli.tokenizers.var import VARTokenizer
 
 CPU = torch.device("cpu")
+VOCABULARY = Vocabulary(48)
 ABOUT = About(
-    vocab_size=48,
     latent_dim=6,
-    scales=[Scale("1 x 1", 1, 1), Scale("depth 1", 1, None)],
-    degrees_of_freedom=[6, 5],
+    scales=[Scale("1 x 1", 1, 1, VOCABULARY), Scale("depth 1", 1, None, VOCABULARY)],
+    degrees_of_freedom=[6, None],
     temperature_asked=True,
     temperature_default="none",
     split="folder",
@@ -60,7 +61,7 @@ def run(images, checkpoint):
         if progress.tally is None:
             progress.temperatures = [[1.0] for _ in tokenizer.spec.scales]
             tokens_S = [scale.tokens for scale in tokenizer.spec.scales]
-            progress.tally = Tally.zeros(GROUPS, tokens_S, 1, tokenizer.spec.vocab_size, device)
+            progress.tally = Tally.zeros(GROUPS, tokens_S, 1, tokenizer.spec.entries, device)
         with contextlib.closing(feed(read, device)) as batches:
             units = worker.encode(batches)
             Estimation(worker, progress, Ranks(), Signals(), target=target, **hooks).run(units, legs)

@@ -8,13 +8,14 @@ import torch
 
 from entropy_cli.functional.assign import assign, soft_statistics
 from entropy_cli.functional.codebook import Codebook
-from entropy_cli.functional.sums import ImageSums
 from entropy_cli.functional.entropy import entropy
 from entropy_cli.functional.estimators import clustered_correction, coverage, grassberger, miller_madow
 from entropy_cli.functional.jackknife import jackknife_variance
 from entropy_cli.functional.summary import summarise
+from entropy_cli.functional.sums import ImageSums
 from entropy_cli.functional.tally import Tally
 from entropy_cli.functional.temperature import fit_temperature
+from entropy_cli.functional.vocabulary import Vocabulary
 
 
 @pytest.fixture
@@ -118,7 +119,9 @@ def test_averages(vector, name):
     given, expected, close = vector(name)
     tokens_S = [n * n for n in given["patch_nums"]]
     entropy_S = given.get("per_scale") or [math.log(n) for n in tokens_S]
-    averages = summarise(tally_with_entropies(tokens_S, entropy_S)).averages
+    averages = summarise(
+        tally_with_entropies(tokens_S, entropy_S), [Vocabulary(2)] * len(tokens_S)
+    ).averages
     for kind, word in (
         ("token_weighted", "token_weighted"),
         ("over_scales", "unweighted"),

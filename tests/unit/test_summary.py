@@ -12,8 +12,10 @@ from entropy_cli.functional.quantity import ONE_GROUP, QUANTITIES, perplexity
 from entropy_cli.functional.stopping import look
 from entropy_cli.functional.summary import AVERAGES, assignment_averages, spread_over_images, summarise
 from entropy_cli.functional.tally import Tally
+from entropy_cli.functional.vocabulary import Vocabulary
 
 TOKENS, V, G, T = (1, 4, 9), 10, 5, 2
+VOCABULARIES = [Vocabulary(V)] * 3
 
 
 def random_sums(images, seed=0, vocab_size=V):
@@ -30,14 +32,15 @@ def tally_of(sums, group_B, keep=None):
     tally = Tally.zeros(G, TOKENS, T, V)
     keep = torch.arange(len(group_B)) if keep is None else keep
     picked = [
-        type(s)(s.tokens, **{k: v[keep] for k, v in vars(s).items() if k != "tokens"}) for s in sums
+        type(s)(s.tokens, **{k: v[keep] for k, v in vars(s).items() if isinstance(v, torch.Tensor)})
+        for s in sums
     ]
     tally.add_images(group_B[keep], picked)
     return tally
 
 
 def plug_in(tally, name, kind):
-    summary = summarise(tally, 0)
+    summary = summarise(tally, VOCABULARIES, 0)
     of = summary.scales[kind] if isinstance(kind, int) else summary.averages[kind]
     return of[name].plug_in
 
@@ -74,7 +77,7 @@ def test_errors_agree_with_deleting_the_images_for_real(kind):
     group_B = torch.arange(images) % 4  # group 4 stays empty
     group_B[:7] = 0  # unequal groups
     full = tally_of(sums, group_B)
-    summary = summarise(full, 0)
+    summary = summarise(full, VOCABULARIES, 0)
     of = summary.scales[kind] if isinstance(kind, int) else summary.averages[kind]
     for name in QUANTITIES:
         value = plug_in(full, name, kind)
@@ -107,7 +110,7 @@ def test_the_jackknife_agrees_with_the_spread_over_images():
     tally = Tally.zeros(32, TOKENS, T, V)
     tally.add_images(torch.arange(images) % 32, sums)
     spread_S = spread_over_images(tally)
-    for s, scale in enumerate(summarise(tally).scales):
+    for s, scale in enumerate(summarise(tally, VOCABULARIES).scales):
         means_B = sums[s].entropy_BT[:, 0] / TOKENS[s]
         assert spread_S[s] == pytest.approx((means_B.std() / math.sqrt(images)).item(), rel=1e-9)
         assert scale["assignment_entropy"].se == pytest.approx(spread_S[s], rel=0.35)
@@ -115,7 +118,7 @@ def test_the_jackknife_agrees_with_the_spread_over_images():
 
 def test_averages_weigh_as_they_say():
     tally = tally_of(random_sums(30), torch.arange(30) % G)
-    summary = summarise(tally, 1)
+    summary = summarise(tally, VOCABULARIES, 1)
     for name in QUANTITIES:
         values = [scale[name].value for scale in summary.scales]
         averages = {kind: of[name].value for kind, of in summary.averages.items()}
@@ -128,21 +131,25 @@ def test_averages_weigh_as_they_say():
 def test_bounds_hold_for_every_temperature():
     tally = tally_of(random_sums(60), torch.arange(60) % G)
     for t in range(T):
-        for scale in summarise(tally, t).scales:
+        for scale in summarise(tally, VOCABULARIES, t).scales:
             A, M = scale["assignment_entropy"].value, scale["marginal_entropy"]
             assert 0 <= A <= M.plug_in <= math.log(V)
             assert scale["mutual_information"].value == pytest.approx(M.value - A)
             assert scale["varentropy"].value >= 0
             assert 0 < scale["usage"].value <= 1
-    cold, warm = (summarise(tally, t).scales[0]["assignment_entropy"].value for t in (1, 0))
+    cold, warm = (
+        summarise(tally, VOCABULARIES, t).scales[0]["assignment_entropy"].value for t in (1, 0)
+    )
     assert cold <= warm
 
 
 def test_one_group_gives_values_without_errors():
     tally = tally_of(random_sums(5), torch.zeros(5, dtype=torch.int64))
-    summary = summarise(tally)
+    summary = summarise(tally, VOCABULARIES)
     assert summary.deleted == {}
-    for estimate in summary.averages["token_weighted"].values():
+    estimates = summary.averages["token_weighted"]
+    assert estimates.pop("marginal_entropy_bound").value is None  # of bits and levels alone
+    for estimate in estimates.values():
         assert estimate.se is None and estimate.ci95 is None and ONE_GROUP in estimate.note
     assert assignment_averages(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S)[1] is None
     point = look(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S)
@@ -152,7 +159,7 @@ def test_one_group_gives_values_without_errors():
 def test_an_average_over_an_undersampled_scale_is_a_bound():
     tally = tally_of(random_sums(6), torch.arange(6) % G)
     tally.counts_GSE[:, 0] = torch.eye(G, V)  # every image its own code
-    summary = summarise(tally)
+    summary = summarise(tally, VOCABULARIES)
     assert summary.scales[0]["unigram_entropy"].is_bound
     average = summary.averages["over_scales"]["unigram_entropy"]
     assert average.is_bound and average.ci95 is None and "0" in average.note
@@ -162,7 +169,7 @@ def test_watching_the_entropy_agrees_with_the_summary():
     tally = tally_of(random_sums(50), torch.arange(50) % G)
     watched = tally.entropy_GST[..., 1], tally.images_G, tally.tokens_S
     value_A, half_width_A = assignment_averages(*watched)
-    averages = summarise(tally, 1).averages
+    averages = summarise(tally, VOCABULARIES, 1).averages
     for a, kind in enumerate(AVERAGES):
         estimate = averages[kind]["assignment_entropy"]
         assert value_A[a].item() == pytest.approx(estimate.value)
@@ -177,7 +184,7 @@ def test_watching_the_entropy_agrees_with_the_summary():
 
 
 def test_perplexity_carries_value_and_interval_over():
-    summary = summarise(tally_of(random_sums(400), torch.arange(400) % G))
+    summary = summarise(tally_of(random_sums(400), torch.arange(400) % G), VOCABULARIES)
     unigram = summary.scales[2]["unigram_entropy"]
     got = perplexity(unigram)
     assert got.value == math.exp(unigram.value) and got.ci95 == tuple(map(math.exp, unigram.ci95))

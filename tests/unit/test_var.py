@@ -13,9 +13,11 @@ from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.assign import assign
 from entropy_cli.functional.entropy import entropy
 from entropy_cli.tokenizers import load_tokenizer
+from entropy_cli.tokenizers.convolutional import Network
 from entropy_cli.tokenizers.layout import VARSizes, var_shapes
+from entropy_cli.tokenizers.names import joined_shapes
 from entropy_cli.tokenizers.settings import TokenizerSettings
-from entropy_cli.tokenizers.var import VARNetwork
+from entropy_cli.tokenizers.var import LAYOUT, phi_of
 from tests.conftest import IMAGE_SIZE, PATCH_NUMS, SIZES
 
 
@@ -164,17 +166,13 @@ def test_phi_shared_by_all_scales_or_one_each(tmp_path, weights, pictures):
 
 @pytest.mark.parametrize("phis", [1, 2, 3, 4, 5, 7])
 def test_phi_is_chosen_as_the_published_code_chooses(phis):
-    with torch.device("meta"):
-        network = VARNetwork(
-            var_shapes(VARSizes(width=32, width_mult=(1, 1), latent_dim=4, vocab_size=8, phis=phis))
-        )
     start = 1 / 3 / phis if phis == 4 else 1 / 2 / phis
     ticks = np.linspace(start, 1 - start, phis)
     for scales in range(2, 20):
         for s in range(scales):
             expected = np.argmin(np.abs(ticks - s / (scales - 1))).item()
-            assert network.phi_of(s, scales) == expected, (s, scales)
-    assert network.phi_of(0, 1) == 0
+            assert phi_of(s, scales, phis) == expected, (s, scales)
+    assert phi_of(0, 1, phis) == 0
 
 
 def test_attention_and_levels_are_as_in_the_file(tmp_path, weights, pictures):
@@ -194,10 +192,11 @@ def test_attention_and_levels_are_as_in_the_file(tmp_path, weights, pictures):
 def test_published_sizes_and_patch_nums(tmp_path):
     """The published layout on the meta device: parameters and grids."""
     shapes = var_shapes(VARSizes())
+    sources = LAYOUT.sources(list(shapes))
     with torch.device("meta"):
-        network = VARNetwork(shapes)
+        network = Network(joined_shapes(shapes, sources), LAYOUT)
     assert network.encoder.downsampling == 16
-    assert set(network.names.values()) == set(shapes)
+    assert {*network.state_dict(), "quantize.embedding.weight"} == set(sources)
     parameters = sum(p.numel() for name, p in network.named_parameters() if name.startswith("encoder"))
     assert 40e6 < parameters < 48e6
     small = random_weights(VARSizes(width=32, latent_dim=4, vocab_size=8), seed=0)
