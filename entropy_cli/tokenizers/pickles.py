@@ -186,7 +186,8 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
             self.stack[-1].update(_pairs(_two_by_two(items)))
 
     def _dict(self) -> None:
-        self.append(dict(_pairs(_two_by_two(self.pop_mark()))))
+        items = self.pop_mark()  # first: it replaces append
+        self.append(dict(_pairs(_two_by_two(items))))
 
     def _add_marked(self) -> None:
         self.pop_mark()  # what sets hold is of no interest
