@@ -8,11 +8,12 @@ Source:
 """
 
 import io
+import math
 import mmap
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,8 @@ from entropy_cli.tokenizers.stored import Contents, Stored, UnusableError
 ZIP_HEAD = b"PK\x03\x04"
 LOCAL_HEADER = 30  # bytes before the name, and whatever else stands before a record
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+MOST_NUMBERS = 2**48  # in a tensor
+MOST_REPEATED = 2**26  # that an expanded tensor may have
 MOST_METADATA = 2**30  # bytes that a compressed pickle may expand to
 
 
@@ -122,19 +125,16 @@ def _read_legacy(memory: mmap.mmap) -> Contents:
         if _natural(offset) + _natural(length) > declared[key][1]:
             raise pickle.UnpicklingError("a view beyond its storage")
         begin = offset * dtype.itemsize
-        return Storage(
-            dtype, length * dtype.itemsize, lambda a, b: read(key, begin + a, begin + b), swapped
-        )
+        return Storage(dtype, length * dtype.itemsize, lambda a, b: read(key, begin + a, begin + b))
 
-    swapped = False
     if _legacy_part(memory) != LEGACY_MAGIC or _legacy_part(memory) != LEGACY_PROTOCOL:
         raise pickle.UnpicklingError("not of torch")
-    swapped = not _legacy_part(memory).get("little_endian", True)
+    _legacy_part(memory)  # about the machine; all that follows is little-endian on any
     unpickler = InertUnpickler(memory, KNOWN, refer)
     value = unpickler.load()
-    for key in _legacy_part(memory):
+    for key in map(str, _legacy_part(memory)):
         dtype, numel = declared[key]
-        held = int.from_bytes(memory.read(8), "big" if swapped else "little")
+        held = int.from_bytes(memory.read(8), "little")
         starts[key] = memory.tell()
         end = starts[key] + numel * dtype.itemsize
         if held != numel or end > len(memory):
@@ -155,6 +155,13 @@ def _natural(value: object) -> int:
     return value
 
 
+def _shape(size: Iterable[object]) -> tuple[int, ...]:
+    shape = tuple(map(_natural, size))
+    if math.prod(max(n, 1) for n in shape) > MOST_NUMBERS:
+        raise pickle.UnpicklingError("more numbers than any tensor has")
+    return shape
+
+
 def _tensor(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Stored:  # noqa: ANN401
     """Stands for _rebuild_tensor_v2: requires_grad, backward hooks and metadata follow the stride."""
     metadata = rest[2] if len(rest) > 2 else None
@@ -172,7 +179,7 @@ def _typed_tensor(
     metadata: object = None,
 ) -> Stored:
     """Stands for _rebuild_tensor_v3."""
-    shape, steps = tuple(map(_natural, size)), tuple(map(_natural, stride))
+    shape, steps = _shape(size), tuple(map(_natural, stride))
     if len(shape) != len(steps):
         raise pickle.UnpicklingError("a shape without strides")
     span = 1 + sum((n - 1) * step for n, step in zip(shape, steps, strict=True)) if all(shape) else 0
@@ -184,6 +191,8 @@ def _typed_tensor(
     def read() -> Tensor:
         if not span:
             return torch.empty(shape, dtype=dtype)
+        if math.prod(shape) > max(span, MOST_REPEATED):
+            raise ValueError(f"repeats {span} numbers until they are {math.prod(shape)}")
         raw = torch.frombuffer(bytearray(storage.read(begin, end)), dtype=torch.uint8)
         if storage.swapped:
             raw = raw.view(-1, dtype.itemsize).flip(1).flatten()
@@ -195,7 +204,7 @@ def _typed_tensor(
 
 def _unreadable(kind: str, shape: Any, dtype: object) -> Stored:  # noqa: ANN401
     name = _dtype_name(dtype) if isinstance(dtype, torch.dtype) else "unknown"
-    return Stored(tuple(map(_natural, shape)), name, _unread, kind)
+    return Stored(_shape(shape), name, _unread, kind)
 
 
 def _unread() -> NoReturn:
