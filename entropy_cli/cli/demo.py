@@ -54,7 +54,7 @@ def _make(data: Path, ckpt: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    from entropy_cli.data.loader import read_picture
+    from entropy_cli.data.pictures import read_picture
     from entropy_cli.data.synthetic import write_image_folder
     from entropy_cli.engine.untrained import untrained_weights
     from entropy_cli.errors import DatasetError

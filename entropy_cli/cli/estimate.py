@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from entropy_cli.cli.given import check_given, given_latents
 from entropy_cli.cli.options import (
     MAX_FAILED,
     AsJson,
@@ -19,6 +20,7 @@ from entropy_cli.cli.options import (
     Output,
     PatchNums,
     Units,
+    Weights,
     exit_code,
     parse_count,
     parse_device,
@@ -35,12 +37,12 @@ if TYPE_CHECKING:
 
 def estimate(
     context: typer.Context,
-    data: Data,
-    ckpt: Checkpoint,
+    data: Data = None,
+    ckpt: Checkpoint = None,
     split: Annotated[
-        Literal["auto", "train", "val", "all"],
+        Literal["auto", "train", "val", "all"] | None,
         typer.Option(help="Which part of it; auto takes val/ if there, else train/, else all of it."),
-    ] = "auto",
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Only the first N images of the seeded order.")
     ] = None,
@@ -51,16 +53,35 @@ def estimate(
     family: Family = "auto",
     patch_nums: PatchNums = None,
     image_size: ImageSize = None,
+    weights: Weights = None,
+    latents: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:KEY,...]",
+            help="In place of images and checkpoint: latents (images, C, h, w), (images, l, C) or "
+            "(images, C), a tensor for each scale; .safetensors, .npy, .npz or .pt.",
+        ),
+    ] = None,
+    codebook: Annotated[
+        str | None,
+        typer.Option(metavar="FILE[:KEY,...]", help="Codes (V, C) for --latents, of all or each scale."),
+    ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(metavar="8,5,5,...", help="Of each dimension of --latents (FSQ), bounded to them."),
+    ] = None,
     rule: Annotated[
-        Literal["l2", "cosine"] | None,
-        typer.Option(help="How the nearest code is found; default the family's."),
+        Literal["l2", "cosine", "dot", "sign", "bsq", "levels"] | None,
+        typer.Option(
+            help="How the nearest code is found; default the family's. The last three are of --latents."
+        ),
     ] = None,
     temperature: Annotated[
         str | None,
         typer.Option(
             metavar="T[,T...]|auto",
-            help="Divisor of the squared distance, the first is the headline; auto fits one to each "
-            "scale; default the family's.",
+            help="Divisor of the squared distance (or dot product), the first is the headline; auto fits "
+            "one to each scale; default the family's.",
         ),
     ] = None,
     device: Device = "auto",
@@ -100,6 +121,14 @@ def estimate(
     save_every: Annotated[
         float, typer.Option(min=0, metavar="SECONDS", help="Between saves of the state.")
     ] = 60.0,
+    save_tokens: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="Write the hard tokens: a row for each image that was read, scale after scale, and the "
+            "images' paths beside it.",
+        ),
+    ] = None,
     output: Output = None,
     on_error: Annotated[
         Literal["skip", "fail"], typer.Option(help="What to do with unreadable images.")
@@ -133,10 +162,22 @@ def estimate(
             param_hint="--target-ci with --shard",
         )
     grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
+    given = given_latents(latents, codebook, levels, rule)
+    encoder: dict[str, Any] = {
+        "--split": split,
+        "--family": None if family == "auto" else family,
+        "--patch-nums": patch_nums,
+        "--image-size": image_size,
+        "--weights": weights,
+        "--precision": precision,
+    }
+    check_given(latents=given is not None, data=data, ckpt=ckpt, encoder=encoder)
+    if save_tokens is not None and save_tokens.suffix != ".npy":
+        raise typer.BadParameter(f"{save_tokens}: expected FILE.npy.", param_hint="--save-tokens")
 
     from entropy_cli.files import check_different, check_writable
     from entropy_cli.pipeline.estimate import estimate as run
-    from entropy_cli.pipeline.request import Request
+    from entropy_cli.pipeline.request import GivenLatents, Request
     from entropy_cli.results.tables import render
     from entropy_cli.tokenizers import FAMILIES
     from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -145,10 +186,11 @@ def estimate(
         raise typer.BadParameter(
             f"{family}: expected auto, {', '.join(FAMILIES)}.", param_hint="--family"
         )
-    for option, path in (("--output", output), ("--state", state)):
+    written = (("--output", output), ("--state", state), ("--save-tokens", save_tokens))
+    for option, path in written:
         if path is not None:
             check_writable(path, option)
-    check_different(("--ckpt", ckpt), ("--output", output), ("--state", state))
+    check_different(("--ckpt", ckpt), *written)
 
     delivered = False
 
@@ -163,15 +205,17 @@ def estimate(
         Request(
             data=data,
             checkpoint=ckpt,
-            split=split,
+            latents=None if given is None else GivenLatents(**given),
+            split=split or "auto",
             limit=limit,
             seed=seed,
             family=family,
-            tokenizer=TokenizerSettings(image_size, grids, rule),
+            tokenizer=TokenizerSettings(image_size, grids, None if given else rule, weights),
             precision=precision,
             target=target_ci,
             shard=part,
             state=state,
+            tokens=save_tokens,
             save_every_s=save_every,
             fail_at_first=on_error == "fail",
             command=shlex.join(["entropy-cli", *context.obj]),

@@ -184,7 +184,7 @@ def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iter
 
 
 Data = Annotated[
-    Path,
+    Path | None,
     typer.Option(
         "--data",
         metavar="DIR|TARS",
@@ -192,7 +192,18 @@ Data = Annotated[
     ),
 ]
 Checkpoint = Annotated[
-    Path, typer.Option("--ckpt", help="The tokenizer: .pth, .pt or .safetensors.", metavar="FILE")
+    Path | None,
+    typer.Option(
+        "--ckpt",
+        help="The tokenizer: .pth, .pt, .ckpt, .bin or .safetensors, several with an index, or a folder.",
+        metavar="FILE",
+    ),
+]
+Weights = Annotated[
+    Literal["raw", "ema"] | None,
+    typer.Option(
+        help="Which copy, if there are two: as last trained, or averaged; default the family's."
+    ),
 ]
 Family = Annotated[
     str, typer.Option(metavar="NAME", help="Kind of tokenizer: auto goes by the checkpoint's keys.")

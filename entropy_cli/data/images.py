@@ -44,13 +44,26 @@ class ImageSet:
     found: int
     seed: int
 
+    def __len__(self) -> int:
+        """How many are to be read."""
+        return len(self.files)
+
+    @property
+    def location(self) -> str:
+        """Where they are, for people."""
+        return self.source.location
+
+    def name(self, index: int) -> str:
+        """Relative path of an image."""
+        return self.files[index].path
+
     def picture(self, index: int) -> Path | TarPicture:
         """What `read_picture` reads an image from."""
         return self.source.picture(self.files[index])
 
     def group(self, index: int) -> int:
         """Jackknife group of an image: by its path alone, so that every run and shard agrees."""
-        return _keys(self.files[index].path, self.seed)[1] % GROUPS
+        return keys_of(self.files[index].path, self.seed)[1] % GROUPS
 
     def fingerprint(self) -> str:
         """Hash of the relative paths and sizes in order."""
@@ -118,7 +131,7 @@ def _in_order(files: Iterable[ImageFile], seed: int, progress: Progress) -> Imag
 
     def noted() -> Iterator[ImageFile]:
         for file in files:
-            keys.append(_keys(file.path, seed)[0])
+            keys.append(keys_of(file.path, seed)[0])
             progress(1)
             yield file
 
@@ -130,8 +143,8 @@ def _in_order(files: Iterable[ImageFile], seed: int, progress: Progress) -> Imag
     return listed.take(order_N)
 
 
-def _keys(path: str, seed: int) -> tuple[int, int]:
-    """Two independent hashes of a path: its place in the order and its group."""
+def keys_of(path: str, seed: int) -> tuple[int, int]:
+    """Two independent hashes of a path: for its place in the order, and for its group."""
     digest = hashlib.blake2b(os.fsencode(path), digest_size=16, salt=seed.to_bytes(8, "little"))
     key = digest.digest()
     return int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")

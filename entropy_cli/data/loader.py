@@ -1,28 +1,21 @@
-"""Batches of cropped pictures, decoded by worker processes ahead of the model."""
+"""Batches of cropped pictures or of latents, read by worker processes ahead of the model."""
 
 import contextlib
 import ctypes
-import io
 import multiprocessing
 import re
 import signal
-import stat
 import sys
-import warnings
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from entropy_cli.data.images import ImageSet
 from entropy_cli.data.plan import BatchPlan
-from entropy_cli.data.tar_file import TarPicture
 from entropy_cli.errors import DatasetError
 
 PARENT_GRACE_S = 30
@@ -34,16 +27,19 @@ class Batch:
     """Some images of one or several blocks.
 
     Attributes:
-        img_B3HW: uint8 in channels_last, the readable ones; B may be 0.
+        input_B: pictures (B, 3, H, W), uint8 in channels_last, or latents (B, X), float32; the readable
+            ones; B may be 0.
         group_B: jackknife group of each.
         names: relative path of each.
+        places: of each in the seeded order.
         failed: relative path and reason of the unreadable ones.
         completes: the blocks of which this batch is the last part.
     """
 
-    img_B3HW: Tensor
+    input_B: Tensor
     group_B: Tensor
     names: list[str]
+    places: list[int]
     failed: list[tuple[str, str]]
     completes: tuple[int, ...]
 
@@ -51,25 +47,35 @@ class Batch:
 Loader = DataLoader[Any]
 
 
+class Source(Protocol):
+    """Where inputs are read from, by their place in the seeded order; picklable."""
+
+    def name(self, index: int) -> str:
+        """Relative path, or what stands for it."""
+        ...
+
+    def group(self, index: int) -> int:
+        """Jackknife group."""
+        ...
+
+    def read(self, index: int) -> np.ndarray | str:
+        """A picture (H, W, 3), latents (X,), or why it can't be read."""
+        ...
+
+
 def open_loader(
-    images: ImageSet,
-    plans: Sequence[BatchPlan],
-    crop: Callable[[Image.Image], Image.Image],
-    *,
-    workers: int,
-    persistent: bool = False,
+    source: Source, plans: Sequence[BatchPlan], *, workers: int, persistent: bool = False
 ) -> Loader:
-    """What `read_batches` reads from: decodes, crops and stacks the planned batches.
+    """What `read_batches` reads from: reads and stacks the planned batches.
 
     Args:
-        images: where the indices of the plans point.
+        source: where the indices of the plans point.
         plans: the batches to make.
-        crop: from a picture as PIL opened it, of any mode, to an RGB one of the tokenizer's size.
-        workers: processes that decode; 0 decodes in this one.
+        workers: processes that read; 0 reads in this one.
         persistent: keep the processes for another reading.
     """
     return DataLoader(
-        _Pictures(images, plans, crop),
+        _Batches(source, plans),
         batch_size=None,  # an item is a batch
         collate_fn=_as_it_is,
         num_workers=workers,
@@ -109,11 +115,13 @@ def _batches(iterator: Iterator[Any]) -> Generator[Batch, None, None]:
             raise death from error
         if item is None:
             return
-        pictures, groups, names, failed, completes = item
+        stacked, groups, names, places, failed, completes = item
+        input_B = torch.from_numpy(stacked)
         yield Batch(
-            torch.from_numpy(pictures).permute(0, 3, 1, 2),
+            input_B.permute(0, 3, 1, 2) if input_B.ndim == 4 else input_B,
             torch.tensor(groups, dtype=torch.int64),
             names,
+            places,
             failed,
             completes,
         )
@@ -121,63 +129,35 @@ def _batches(iterator: Iterator[Any]) -> Generator[Batch, None, None]:
 
 # A batch on its way from a worker: an array, not a tensor, because tensors travel through shared memory,
 # of which a container may have next to none, and a worker that finds none hangs.
-_Packed = tuple[np.ndarray, list[int], list[str], list[tuple[str, str]], tuple[int, ...]]
+_Packed = tuple[np.ndarray, list[int], list[str], list[int], list[tuple[str, str]], tuple[int, ...]]
 
 
 def _as_it_is(item: Any) -> Any:  # noqa: ANN401 - a _Packed, but torch types this for lists
     return item
 
 
-class _Pictures(Dataset[_Packed]):
+class _Batches(Dataset[_Packed]):
     """A dataset whose items are whole batches."""
 
-    def __init__(
-        self,
-        images: ImageSet,
-        plans: Sequence[BatchPlan],
-        crop: Callable[[Image.Image], Image.Image],
-    ) -> None:
-        self.images, self.plans, self.crop = images, plans, crop
+    def __init__(self, source: Source, plans: Sequence[BatchPlan]) -> None:
+        self.source, self.plans = source, plans
 
     def __len__(self) -> int:
         return len(self.plans)
 
     def __getitem__(self, item: int) -> _Packed:
-        pictures, groups, names, failed = [], [], [], []
+        read, groups, names, places, failed = [], [], [], [], []
         for index in self.plans[item]:
-            path = self.images.files[index].path
-            picture = read_picture(self.images.picture(index), self.crop)
-            if isinstance(picture, str):
-                failed.append((path, picture))
+            name, found = self.source.name(index), self.source.read(index)
+            if isinstance(found, str):
+                failed.append((name, found))
                 continue
-            pictures.append(picture.permute(1, 2, 0).numpy())
-            groups.append(self.images.group(index))
-            names.append(path)
-        stacked = np.stack(pictures) if pictures else np.empty((0, 0, 0, 3), np.uint8)
-        return stacked, groups, names, failed, self.plans[item].completes
-
-
-def read_picture(source: Path | TarPicture, crop: Callable[[Image.Image], Image.Image]) -> Tensor | str:
-    """One picture, made RGB and cropped by the crop, uint8 (3, H, W); or why it can't be read."""
-    file: Any = source
-    try:
-        with warnings.catch_warnings():
-            # Large but legal, odd EXIF, palettes with transparency: PIL decodes them, we take it.
-            warnings.simplefilter("ignore")
-            if isinstance(source, TarPicture):
-                file = io.BytesIO(source.read())
-            elif not stat.S_ISREG(source.stat().st_mode):
-                return "not an ordinary file"
-            with Image.open(file) as picture:
-                cropped = np.array(crop(picture))  # a copy, that torch may write to
-                return torch.from_numpy(cropped).permute(2, 0, 1)
-    except DatasetError as error:
-        return str(error)
-    except MemoryError:
-        return "not enough memory to decode it"
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
-        named = str(file) if isinstance(file, Path) else file  # as PIL names it
-        return f"{type(error).__name__}: {error}".replace(f" {named!r}", "").splitlines()[0]
+            read.append(found)
+            groups.append(self.source.group(index))
+            names.append(name)
+            places.append(index)
+        stacked = np.stack(read) if read else np.empty((0, 0, 0, 3), np.uint8)
+        return stacked, groups, names, places, failed, self.plans[item].completes
 
 
 def _context() -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from entropy_cli.data.images import GROUPS, ImageSet, find_images
 from entropy_cli.data.loader import Loader, open_loader, read_batches
+from entropy_cli.data.pictures import Pictures
 from entropy_cli.data.plan import BLOCK, number_of_blocks, plan_batches
 from entropy_cli.engine.counts import Work, count, measure_peak
 from entropy_cli.engine.feed import feed
@@ -71,7 +72,7 @@ class Arm:
         self.repeats = -(-LEAST_DECODED // len(self.images.files))
         # The workers start here: a fork of a process that has computed much already copies its memory.
         self.loader = self._loader()
-        img_B3HWs = [batch.img_B3HW for batch in read_batches(self.loader)]
+        img_B3HWs = [batch.input_B for batch in read_batches(self.loader)]
         self.img_B3HW = torch.cat(img_B3HWs).to(self.device)
         self.often = self._loader(self.repeats)
         next(read_batches(self.often))
@@ -83,10 +84,8 @@ class Arm:
         """Reads all images so many times."""
         images = len(self.images.files)
         plans = plan_batches(images, self.workload.batch_size, range(number_of_blocks(images)))
-        crop = self.tokenizer.spec.crop.apply
-        return open_loader(
-            self.images, plans * times, crop, workers=self.workload.workers, persistent=True
-        )
+        source = Pictures(self.images, self.tokenizer.spec.crop.apply)
+        return open_loader(source, plans * times, workers=self.workload.workers, persistent=True)
 
     def _latents(self) -> list[Tensor]:
         return [
@@ -129,7 +128,7 @@ class Ours(Arm):
         for rest_BChw in torch.split(torch.cat(self.rest_BChws), at_once):
             names = ["" for _ in rest_BChw]
             group_B = torch.arange(len(names)) % GROUPS
-            self.worker.add(Unit(rest_BChw, group_B, names, [], []), progress)
+            self.worker.add(Unit(rest_BChw, group_B, names, [], [], []), progress)
         self.worker.settle()
 
     def end_to_end(self) -> None:

@@ -29,15 +29,15 @@ def feed(batches: Generator[Batch, None, None], device: torch.device) -> Generat
             device
         )  # a thread starts on the first GPU, and would leave a context there
         with torch.cuda.stream(stream):
-            pinned_B3HW = batch.img_B3HW.pin_memory()
-            sent = replace(batch, img_B3HW=pinned_B3HW.to(device, non_blocking=True))
+            pinned_B = batch.input_B.pin_memory()
+            sent = replace(batch, input_B=pinned_B.to(device, non_blocking=True))
             return sent, stream.record_event()
 
     with contextlib.closing(ahead(batches, send)) as ready:
         for batch, copied in ready:
             current = torch.cuda.current_stream(device)
             current.wait_event(copied)
-            batch.img_B3HW.record_stream(current)  # its memory is the copying stream's
+            batch.input_B.record_stream(current)  # its memory is the copying stream's
             yield batch
 
 

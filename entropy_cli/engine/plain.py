@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from entropy_cli.data.images import ImageSet
-from entropy_cli.data.loader import read_picture
+from entropy_cli.data.pictures import read_picture
 from entropy_cli.functional.codebook import Codebook
 from entropy_cli.tokenizers.autoencoder import Encoder, GroupNorm, ResnetBlock
 from entropy_cli.tokenizers.base import Tokenizer

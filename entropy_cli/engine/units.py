@@ -33,6 +33,7 @@ class Unit:
         rest_BChw: their latents, filled up at the end if the batch was.
         group_B: jackknife groups, of the images alone.
         names: relative paths.
+        places: in the seeded order.
         failed: relative path and reason of the images that could not be read.
         completes: numbers of the blocks.
     """
@@ -40,6 +41,7 @@ class Unit:
     rest_BChw: Tensor
     group_B: Tensor
     names: list[str]
+    places: list[int]
     failed: list[tuple[str, str]]
     completes: list[int]
 
@@ -62,6 +64,7 @@ class Worker:
         device: where it runs.
         batch_size: the most pictures in the encoder at once.
         advance: is given the number of images that went through the encoder.
+        keep_tokens: is given the places of images and their hard tokens idx_BL, scale after scale.
         fresh: how many did since the processes of the run last met.
     """
 
@@ -69,6 +72,7 @@ class Worker:
     device: torch.device
     batch_size: int
     advance: Callable[[int], object] = lambda _: None
+    keep_tokens: Callable[[list[int], Tensor], object] | None = None
     fresh: int = 0
     _flags: deque[_Flags] = field(default_factory=deque)
 
@@ -91,16 +95,18 @@ class Worker:
 
     def _encode(self, batch: Batch) -> Unit:
         images = len(batch.names)
-        img_B3HW = _filled(batch.img_B3HW, self.fill if images else 0)
+        input_B = _filled(batch.input_B, self.fill if images else 0)
 
         def encode(part: slice) -> Tensor:
-            return self.tokenizer.encode(img_B3HW[part].to(self.device, non_blocking=True))
+            return self.tokenizer.encode(input_B[part].to(self.device, non_blocking=True))
 
-        rest_BChws = self._in_pieces(len(img_B3HW), self.batch_size, encode)
+        rest_BChws = self._in_pieces(len(input_B), self.batch_size, encode)
         self.fresh += images + len(batch.failed)
         self.advance(images + len(batch.failed))
         rest_BChw = torch.cat(rest_BChws) if rest_BChws else torch.empty(0)
-        return Unit(rest_BChw, batch.group_B, batch.names, batch.failed, list(batch.completes))
+        return Unit(
+            rest_BChw, batch.group_B, batch.names, batch.places, batch.failed, list(batch.completes)
+        )
 
     def add(self, unit: Unit, progress: Progress) -> None:
         """Assign a unit's latents to the codes and add what comes of it to the progress.
@@ -124,6 +130,8 @@ class Worker:
             walk = self.walk(unit.rest_BChw[part], names, assign_scale)
             sums = [of_scale.first(len(names)) for _, of_scale in walk]
             self.settle(keep=self.device.type == "cuda")
+            if self.keep_tokens is not None:
+                self.keep_tokens(unit.places[part], torch.cat([s.idx_Bl for s in sums], 1).cpu())
             progress.changing = True
             group_B = unit.group_B[part].to(self.device, non_blocking=True)
             try:
@@ -219,10 +227,10 @@ class Worker:
         logger.warning("%s is out of memory: going on with %d images at once", self.device, self.limit)
 
 
-def _filled(img_B3HW: Tensor, images: int) -> Tensor:
+def _filled(input_B: Tensor, images: int) -> Tensor:
     """A batch filled up to so many images with its first."""
-    missing = max(0, images - len(img_B3HW))
-    return torch.cat([img_B3HW, img_B3HW[:1].expand(missing, -1, -1, -1)]) if missing else img_B3HW
+    missing = max(0, images - len(input_B))
+    return torch.cat([input_B, *[input_B[:1]] * missing]) if missing else input_B
 
 
 def _joined(parts: list[Unit]) -> Unit:
@@ -233,6 +241,7 @@ def _joined(parts: list[Unit]) -> Unit:
         torch.cat(rest_BChws) if rest_BChws else torch.empty(0),
         torch.cat([part.group_B for part in parts]),
         [name for part in parts for name in part.names],
+        [place for part in parts for place in part.places],
         [failed for part in parts for failed in part.failed],
         parts[-1].completes,
     )

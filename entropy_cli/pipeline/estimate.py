@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from entropy_cli.data.plan import number_of_blocks
+from entropy_cli.data.plan import BLOCK, number_of_blocks
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.ranks import join
 from entropy_cli.errors import DatasetError, EntropyCliError, StateError
@@ -18,6 +18,7 @@ from entropy_cli.pipeline.run import Run
 from entropy_cli.results import state
 from entropy_cli.results.build import build_result
 from entropy_cli.results.schema import Result
+from entropy_cli.results.tokens import TokenStore, store_path
 
 logger = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ def estimate(request: Request, bars: Bars, deliver: Callable[[Result], object]) 
             state.settings_fingerprint(job.settings), request.shard
         )
         run = Run(job, _resume(path, job, stack), path, bars, signals)
+        run.tokens = _tokens(path, run, stack)
         try:
             run.accumulate()
         except Interrupted as error:
@@ -55,7 +57,7 @@ def estimate(request: Request, bars: Bars, deliver: Callable[[Result], object]) 
             raise
         counts = ranks.share(Counts(run.together.images, len(run.together.failed)))
         if ranks.first:
-            _finish(run, deliver)
+            _finish(run, deliver, bars)
         return counts
 
 
@@ -80,7 +82,7 @@ def _resume(path: Path, job: Job, stack: contextlib.ExitStack) -> Progress:
 
 
 def _load(path: Path, job: Job) -> Progress:
-    images = len(job.images.files)
+    images = len(job.images)
     if not path.exists():
         return Progress.start(number_of_blocks(images))
     saved = state.load(path)
@@ -98,7 +100,42 @@ def _load(path: Path, job: Job) -> Progress:
     return progress
 
 
-def _finish(run: Run, deliver: Callable[[Result], object]) -> None:
+def _tokens(path: Path, run: Run, stack: contextlib.ExitStack) -> TokenStore | None:
+    """Where hard tokens are kept, open in all processes; the first makes it."""
+    job = run.job
+    if job.request.tokens is None:
+        return None
+    spec = job.tokenizer.spec
+    tokens = sum(scale.tokens for scale in spec.scales)
+    store = TokenStore(path, len(job.images), tokens, spec.vocab_size)
+    failure: EntropyCliError | None = None
+    if job.ranks.first:
+        try:
+            store.create(begun=bool(run.progress.blocks_done.any()))
+        except EntropyCliError as error:
+            failure = error
+    job.ranks.agree(failure)
+    store.open()
+    stack.callback(store.close)
+    return store
+
+
+def _deliver_tokens(run: Run, bars: Bars) -> None:
+    """Write the tokens of the images that were read, in the seeded order, and their paths."""
+    request, images = run.job.request, run.job.images
+    if run.tokens is None or request.tokens is None:
+        return
+    done, failed = run.together.blocks_done.tolist(), {name for name, _ in run.together.failed}
+    with bars("writing tokens", len(images), "img") as bar:
+        read = []
+        for place in range(len(images)):
+            if done[place // BLOCK] and images.name(place) not in failed:
+                read.append(place)
+            bar.update(1)
+        run.tokens.deliver(request.tokens, read, [images.name(place) for place in read])
+
+
+def _finish(run: Run, deliver: Callable[[Result], object], bars: Bars) -> None:
     """Deliver the result, and keep the state only if somebody may want it."""
     request, shard = run.job.request, run.job.request.shard
     if shard is None or run.together.images:
@@ -111,7 +148,9 @@ def _finish(run: Run, deliver: Callable[[Result], object]) -> None:
             *shard,
             "no image that could be read" if run.job.blocks else "no images, for want of blocks of 16",
         )
+    _deliver_tokens(run, bars)
     if request.state is None and shard is None:
         run.path.unlink(missing_ok=True)
+        store_path(run.path).unlink(missing_ok=True)
     elif request.state is None:
         logger.info("the shard's state, for entropy-cli merge: %s", run.path)

@@ -6,16 +6,18 @@ from typing import Any
 
 import torch
 
-from entropy_cli.data.images import GROUPS, ImageSet, find_images
+from entropy_cli.data.images import GROUPS, ImageSet
+from entropy_cli.data.latents import LatentSet
 from entropy_cli.data.plan import BLOCK, number_of_blocks, shard_blocks
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.ranks import Ranks
 from entropy_cli.engine.runtime import check_precision, choose_device, choose_precision
 from entropy_cli.errors import EntropyCliError
+from entropy_cli.pipeline.inputs import Inputs, open_inputs
 from entropy_cli.pipeline.request import Bars, Request
 from entropy_cli.results.about import About
 from entropy_cli.results.state import Saved, settings_fingerprint
-from entropy_cli.tokenizers import Loaded, load_tokenizer
+from entropy_cli.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -27,15 +29,24 @@ class Job:
     request: Request
     ranks: Ranks
     device: torch.device
-    loaded: Loaded
-    images: ImageSet
+    inputs: Inputs
     settings: dict[str, Any]
     about: About
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """In float32, on the CPU."""
+        return self.inputs.tokenizer
+
+    @property
+    def images(self) -> ImageSet | LatentSet:
+        """Which are to be read."""
+        return self.inputs.images
+
+    @property
     def blocks(self) -> range:
         """The blocks of this run, done or not."""
-        return shard_blocks(number_of_blocks(len(self.images.files)), self.request.shard)
+        return shard_blocks(number_of_blocks(len(self.images)), self.request.shard)
 
     def saved(self, progress: Progress) -> Saved:
         """The state of the run, when it has come so far."""
@@ -53,26 +64,23 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
     check_precision(precision, device)
     if precision == "fp16" and device.type == "cpu" and ranks.first:
         logger.warning("--precision fp16 is far slower than fp32 on a CPU; bf16 is the fast one there")
-    loaded = load_tokenizer(request.checkpoint, request.family, request.tokenizer)
-    spec = loaded.tokenizer.spec
+    inputs = open_inputs(request, bars)
+    spec, images = inputs.tokenizer.spec, inputs.images
     if ranks.first:
         for note in spec.notes:
             logger.warning("%s: %s", request.checkpoint, note)
-    with bars("listing images", None, "img") as bar:
-        images = find_images(
-            request.data, request.split, seed=request.seed, limit=request.limit, progress=bar.update
-        )
-    checkpoint = loaded.checkpoint
-    with bars("hashing checkpoint", checkpoint.size, "B") as bar:
-        sha256 = checkpoint.sha256(bar.update)
     temperature = request.temperatures or spec.temperature
     if isinstance(temperature, float):
         temperature = (temperature,)
+    if temperature == "auto" and not inputs.tokenizer.codebook(0).has_distances:
+        raise EntropyCliError(
+            "--temperature auto: is defined for squared distances to codes, not for the rule "
+            f"{spec.rule}. Give a number."
+        )
     settings = {
-        "checkpoint_sha256": sha256,
-        "checkpoint_weights": checkpoint.weights,
+        **inputs.identity,
         "images_fingerprint": images.fingerprint(),
-        "images": len(images.files),
+        "images": len(images),
         "family": spec.family,
         "patch_nums": spec.patch_nums,
         "image_size": spec.image_size,
@@ -85,18 +93,9 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
         "block": BLOCK,
     }
     _check_alike(settings, ranks)
-    provenance = {
-        "data": images.source.location,
-        "checkpoint": str(request.checkpoint.resolve()),
-        "checkpoint_wrapper": checkpoint.wrapper,
-        "checkpoint_prefix": checkpoint.prefix,
-        "checkpoint_weights": checkpoint.weights,
-        "checkpoint_classes": list(checkpoint.classes),
-        "checkpoint_notes": list(spec.notes),
-    }
     asked = request.temperatures is not None
-    about = About.of(loaded.tokenizer, images, asked=asked, provenance=provenance)
-    return Job(request, ranks, device, loaded, images, settings, about)
+    about = About.of(inputs.tokenizer, images, asked=asked, provenance=inputs.provenance)
+    return Job(request, ranks, device, inputs, settings, about)
 
 
 def _check_alike(settings: dict[str, Any], ranks: Ranks) -> None:

@@ -47,6 +47,7 @@ from entropy_cli.interrupts import Signals
 from entropy_cli.pipeline.job import Job
 from entropy_cli.pipeline.request import Bars
 from entropy_cli.results import state
+from entropy_cli.results.tokens import TokenStore
 from entropy_cli.tokenizers.precision import products
 
 logger = logging.getLogger(__name__)
@@ -59,15 +60,18 @@ class Run:
         together: the progress of all processes, in the first of them, when the work is done.
         reached: whether the target was reached; None without one.
         machine: how and how fast it went, for the record.
+        tokens: keeps the hard tokens, if they were asked for.
     """
+
+    tokens: TokenStore | None = None
 
     def __init__(self, job: Job, progress: Progress, path: Path, bars: Bars, signals: Signals) -> None:
         self.job, self.progress, self.path, self.bars, self.signals = job, progress, path, bars, signals
         self.together = progress
         self.reached: bool | None = None
         self.machine: dict[str, Any] = {}
-        self.images = len(job.images.files)
-        size = job.loaded.tokenizer.spec.image_size
+        self.images = len(job.images)
+        size = job.tokenizer.spec.image_size
         batch_size = job.request.batch_size or (choose_batch_size(job.device, size) if size else BLOCK)
         if job.request.batch_size is None and job.request.target is not None:
             # Between two looks there is one batch for each process.
@@ -105,8 +109,10 @@ class Run:
         job, progress, ranks = self.job, self.progress, self.job.ranks
         if job.device.type == "cpu":
             keep_freed_memory()
-        tokenizer = job.loaded.tokenizer.to(job.device, job.settings["precision"])
+        tokenizer = job.tokenizer.to(job.device, job.settings["precision"])
         worker = Worker(tokenizer, job.device, self.batch_size)
+        if self.tokens is not None:
+            worker.keep_tokens = self.tokens.write
         legs = self._legs(job.blocks, progress.blocks_done.tolist())
         plans = [plan for leg in legs for plan in leg.plans]
         every, target = job.request.save_every_s, job.request.target
@@ -163,8 +169,7 @@ class Run:
     def _batches(self, plans: Sequence[BatchPlan]) -> Generator[Batch, None, None]:
         if not plans:
             return
-        crop = self.job.loaded.tokenizer.spec.crop.apply
-        loader = open_loader(self.job.images, plans, crop, workers=self.workers)
+        loader = open_loader(self.job.inputs.source, plans, workers=self.workers)
         with contextlib.closing(feed(read_batches(loader), self.job.device)) as batches:
             yield from batches
 
@@ -198,7 +203,7 @@ class Run:
     def _precision_check(self, worker: Worker) -> dict[str, object]:
         job, temperatures = self.job, self.progress.temperatures
         assert temperatures is not None
-        tokenizers = worker.tokenizer, job.loaded.tokenizer.to(job.device, "fp32")
+        tokenizers = worker.tokenizer, job.tokenizer.to(job.device, "fp32")
         size = min(BLOCK, self.batch_size)
         rounded, exact = (Worker(tokenizer, job.device, size) for tokenizer in tokenizers)
         blocks = range(min(PRECISION_BLOCKS, len(self.progress.blocks_done)))
@@ -213,12 +218,14 @@ class Run:
             GROUPS,
             [scale.tokens for scale in about.scales],
             len(self.progress.temperatures[0]),
-            self.job.loaded.tokenizer.spec.entries,
+            self.job.tokenizer.spec.entries,
         )
 
     def _save(self, together: Progress) -> None:
         """Save what is worth it: of images that could not be read, none is left out for good."""
         self.together = together
+        if self.tokens is not None:
+            self.tokens.sync()  # before a state that says they are there
         if together.images or together.pilot or self.job.request.shard is not None:
             state.save(self.path, self.job.saved(together))
 

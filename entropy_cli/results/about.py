@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from entropy_cli.data.images import ImageSet
+from entropy_cli.data.latents import LatentSet
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, Tokenizer
 
@@ -32,7 +33,12 @@ class About:
 
     @classmethod
     def of(
-        cls, tokenizer: Tokenizer, images: ImageSet, *, asked: bool, provenance: dict[str, Any]
+        cls,
+        tokenizer: Tokenizer,
+        images: ImageSet | LatentSet,
+        *,
+        asked: bool,
+        provenance: dict[str, Any],
     ) -> "About":
         """Of a run that is about to start."""
         spec = tokenizer.spec

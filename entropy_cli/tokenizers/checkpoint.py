@@ -155,7 +155,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: there is no such file, or it is not a checkpoint, or one that is damaged.
     """
     located = locate(path)
-    contents = {file: _read(file) for file in located.files}
+    contents = {file: read_contents(file) for file in located.files}
     try:
         copies = choose(located.merged({file: held.value for file, held in contents.items()}))
     except UnusableError as error:
@@ -164,7 +164,12 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(located, copies, "raw" if "raw" in copies else "ema", classes)
 
 
-def _read(path: Path) -> Contents:
+def read_contents(path: Path) -> Contents:
+    """What a file of torch or safetensors holds.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(16)

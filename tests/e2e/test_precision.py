@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from entropy_cli.data.loader import read_picture
+from entropy_cli.data.pictures import read_picture
 from entropy_cli.functional.assign import assign
 from entropy_cli.tokenizers import load_tokenizer
 

@@ -9,6 +9,7 @@ import torch
 
 from entropy_cli.data.images import GROUPS, find_images
 from entropy_cli.data.loader import open_loader, read_batches
+from entropy_cli.data.pictures import Pictures
 from entropy_cli.data.plan import check_points, plan_legs
 from entropy_cli.engine import units
 from entropy_cli.engine.estimate import Estimation
@@ -57,7 +58,7 @@ def run(images, checkpoint):
         points = check_points(len(blocks), closely=target is not None)
         legs = plan_legs(70, batch_size, list(blocks), done, points)
         plans = [plan for leg in legs for plan in leg.plans]
-        read = read_batches(open_loader(found, plans, tokenizer.spec.crop.apply, workers=0))
+        read = read_batches(open_loader(Pictures(found, tokenizer.spec.crop.apply), plans, workers=0))
         if progress.tally is None:
             progress.temperatures = [[1.0] for _ in tokenizer.spec.scales]
             tokens_S = [scale.tokens for scale in tokenizer.spec.scales]

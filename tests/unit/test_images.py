@@ -8,7 +8,8 @@ import torch
 from PIL import Image
 
 from entropy_cli.data.images import GROUPS, find_images
-from entropy_cli.data.loader import open_loader, read_batches, read_picture
+from entropy_cli.data.loader import open_loader, read_batches
+from entropy_cli.data.pictures import Pictures, read_picture
 from entropy_cli.data.plan import BLOCK, plan_batches
 from entropy_cli.errors import DatasetError
 from entropy_cli.tokenizers.preprocess import var_crop
@@ -199,13 +200,15 @@ def test_batches_carry_pictures_groups_and_failures(tmp_path, workers):
     images = find_images(tmp_path)
     batches = list(
         read_batches(
-            open_loader(images, plan_batches(20, 8, range(2)), var_crop(32).apply, workers=workers)
+            open_loader(
+                Pictures(images, var_crop(32).apply), plan_batches(20, 8, range(2)), workers=workers
+            )
         )
     )
     assert [len(batch.names) + len(batch.failed) for batch in batches] == [8, 8, 4]
     assert [path for batch in batches for path, _ in batch.failed] == ["07.png"]
     for batch in batches:
-        assert batch.img_B3HW.shape == (len(batch.names), 3, 32, 32)
-        assert batch.img_B3HW[:, 0, 0, 0].tolist() == [int(name[:2]) for name in batch.names]
+        assert batch.input_B.shape == (len(batch.names), 3, 32, 32)
+        assert batch.input_B[:, 0, 0, 0].tolist() == [int(name[:2]) for name in batch.names]
         index = {file.path: i for i, file in enumerate(images.files)}
         assert batch.group_B.tolist() == [images.group(index[name]) for name in batch.names]

@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from entropy_cli.data.loader import read_picture
+from entropy_cli.data.pictures import read_picture
 from entropy_cli.tokenizers.opencv import resize_window
 from entropy_cli.tokenizers.preprocess import (
     adm_crop,

@@ -13,7 +13,8 @@ from PIL import Image
 
 from entropy_cli.data import tar_index
 from entropy_cli.data.images import find_images
-from entropy_cli.data.loader import open_loader, read_batches, read_picture
+from entropy_cli.data.loader import open_loader, read_batches
+from entropy_cli.data.pictures import read_picture
 from entropy_cli.data.plan import plan_batches
 from entropy_cli.errors import DatasetError
 

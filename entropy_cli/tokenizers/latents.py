@@ -1,0 +1,127 @@
+"""A tokenizer without an encoder: latents come in, and codes, bits or levels are what they are told.
+
+Source:
+    Temperatures: definition of each quantiser's own entropy term, see DEFAULTS.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import isqrt
+from typing import NoReturn
+
+import torch
+from PIL.Image import Image
+from torch import Tensor
+
+from entropy_cli.errors import CheckpointError, EntropyCliError
+from entropy_cli.functional.codebook import Codebook, Grid, Rule
+from entropy_cli.tokenizers.base import Crop, Scale, TokenizerSpec
+from entropy_cli.tokenizers.choices import Temperature, choose_temperature
+from entropy_cli.tokenizers.precision import Precision
+
+FAMILY = "latents"
+DEFAULTS: dict[Rule, Temperature] = {
+    "l2": Temperature(1.0, "softmax of minus the squared distance as it is"),
+    "sign": Temperature(0.01, "the entropy term of lookup-free quantisation (MAGVIT-2 and after)"),
+    "bsq": Temperature(0.01, "the entropy term of Infinity's binary spherical quantisation"),
+    "levels": Temperature(1 / 6, "twice the variance of rounding to whole numbers, 2 / 12"),
+}
+OUTSIDE = 0.51  # how far beyond its outermost level a latent may be: rounding reaches half a level
+
+
+@dataclass(frozen=True)
+class GivenScale:
+    """One scale of given latents.
+
+    Attributes:
+        name: for people.
+        shape: of an image's latents, without the channels: (), (l,) or (h, w).
+        codebook: of the scale.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    codebook: Codebook | Grid
+
+    @property
+    def tokens(self) -> int:
+        """Latents of an image."""
+        return torch.Size(self.shape).numel()
+
+    def described(self) -> Scale:
+        """As a scale of a tokenizer."""
+        is_square = len(self.shape) == 2 and self.shape[0] == self.shape[1]
+        patch_num = isqrt(self.tokens) if is_square else None
+        return Scale(self.name, self.tokens, patch_num, self.codebook.vocabulary)
+
+
+class LatentsTokenizer:
+    """Takes latents (B, X), those of all scales one after the other; see `tokenizers.base.Tokenizer`."""
+
+    def __init__(self, scales: Sequence[GivenScale], rule: Rule, words: str) -> None:
+        """Describe it.
+
+        Args:
+            scales: in order.
+            rule: of all of them.
+            words: where the latents are from.
+        """
+        temperature = choose_temperature(rule, DEFAULTS, "given latents")
+        self.scales = list(scales)
+        self.spec = TokenizerSpec(
+            family=FAMILY,
+            latent_dim=max(scale.codebook.latent_dim for scale in scales),
+            image_size=None,
+            scales=tuple(scale.described() for scale in scales),
+            rule=rule,
+            crop=Crop(_no_pictures, words),
+            pixels="[-1, 1]",
+            temperature=temperature.value,
+            temperature_source=temperature.source,
+        )
+        lengths = [scale.tokens * scale.codebook.latent_dim for scale in scales]
+        self.starts = [sum(lengths[:s]) for s in range(len(lengths) + 1)]
+
+    def to(self, device: torch.device, precision: Precision) -> "LatentsTokenizer":
+        """With the codes on a device; there is no encoder that could have a precision."""
+        moved = [GivenScale(s.name, s.shape, s.codebook.to(device)) for s in self.scales]
+        return LatentsTokenizer(moved, self.spec.rule, self.spec.crop.words)
+
+    def codebook(self, scale: int) -> Codebook | Grid:
+        """Of a scale."""
+        return self.scales[scale].codebook
+
+    def encode(self, latent_BX: Tensor) -> Tensor:
+        """Latents as they are.
+
+        Raises:
+            EntropyCliError: of levels, if they were not bounded to them.
+        """
+        for scale, given in enumerate(self.scales):
+            if given.codebook.rule == "levels":
+                _check_bounded(self.vectors(latent_BX, scale), given)
+        return latent_BX
+
+    def vectors(self, rest_BX: Tensor, scale: int) -> Tensor:
+        """The latents of a scale."""
+        z_BX = rest_BX[:, self.starts[scale] : self.starts[scale + 1]]
+        return z_BX.reshape(len(z_BX), self.scales[scale].tokens, -1)
+
+    def subtract(self, rest_BX: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
+        """Nothing: what is given for a scale is what is left there."""
+        return rest_BX
+
+
+def _check_bounded(z_BlC: Tensor, given: GivenScale) -> None:
+    assert isinstance(given.codebook, Grid)
+    ends_2C = torch.tensor([(c[0], c[-1]) for c in given.codebook.coordinates]).T.to(z_BlC)
+    beyond = torch.maximum(ends_2C[0] - z_BlC, z_BlC - ends_2C[1]).max().item()
+    if beyond > OUTSIDE:
+        raise EntropyCliError(
+            f"{given.name}: latents lie up to {beyond:.3g} beyond the outermost level. Expected them "
+            "bounded and in units of levels, as they are just before rounding (FSQ's bound(z))."
+        )
+
+
+def _no_pictures(_: Image) -> NoReturn:
+    raise CheckpointError("a tokenizer of given latents takes no pictures")
