@@ -406,6 +406,14 @@ def test_the_other_byte_order(tmp_path):
         assert checkpoint.tensor("w").tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_a_legacy_storage_of_another_length_than_its_pickle_says_is_refused(tmp_path):
+    path = saved(tmp_path, {"w": torch.ones(2)}, zipped=False)
+    whole = path.read_bytes()
+    assert whole[-16:-8] == struct.pack("<q", 2)
+    path.write_bytes(whole[:-16] + struct.pack("<q", 1) + whole[-8:])
+    refused(path, "not a checkpoint")
+
+
 def test_legacy_files_write_no_patches(tmp_path, monkeypatch):
     """torch would compare the source of a class with what the file says, and write the difference."""
     monkeypatch.chdir(tmp_path)
@@ -670,6 +678,13 @@ def test_of_several_prefixes_one_is_taken_and_the_others_told(tmp_path, prefixes
     assert any(other in told and "same layout" in told for told in checkpoint.ignored) != twin
     if twin:
         assert checkpoint.with_weights("ema").tensor("norm.mean")[0] == prefixes.index(other)
+
+
+def test_an_averaged_copy_of_something_else_is_no_twin(tmp_path):
+    content = {**layout(), **layout(1, "cond_stage.ema.")}
+    checkpoint = open_checkpoint(saved(tmp_path, content))
+    assert not checkpoint.has_ema
+    assert "cond_stage.ema. (the same layout again)" in checkpoint.ignored
 
 
 def test_without_anchors_only_what_wrapping_adds_is_stripped(tmp_path):
