@@ -1,3 +1,31 @@
-"""entropy-cli: an irreducible-loss estimator for discrete visual tokenizers."""
+"""entropy-cli: an irreducible-loss estimator for discrete visual tokenizers.
+
+>>> import torch
+>>> latents_BlC = torch.randn(8, 4, 2)                       # of eight images with four tokens each
+>>> codebook_VC = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
+>>> result = estimate([latents_BlC], lambda batch: batch, codebook=codebook_VC, temperature=0.5)
+>>> 0 < result.average.token_weighted.assignment_entropy.value < 1.0987      # ln 3
+True
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+__all__ = ["estimate", "load_tokenizer", "read_result"]
+
+if TYPE_CHECKING:
+    from entropy_cli.pipeline.api import estimate, load_tokenizer
+    from entropy_cli.results.schema import read_result
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's
+    """The functions, imported when they are used: the command line's help needs no torch."""
+    if name == "read_result":
+        from entropy_cli.results.schema import read_result
+
+        return read_result
+    if name in __all__:
+        from entropy_cli.pipeline import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

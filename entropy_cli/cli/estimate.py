@@ -22,6 +22,7 @@ from entropy_cli.cli.options import (
     Units,
     Weights,
     exit_code,
+    parse_array_file,
     parse_count,
     parse_device,
     parse_patch_nums,
@@ -80,7 +81,7 @@ def estimate(
         str | None,
         typer.Option(
             metavar="T[,T...]|auto",
-            help="Divisor of the squared distance (or dot product), the first is the headline; auto fits "
+            help="Divisor of the squared distance or dot product, the first is the headline; auto fits "
             "one to each scale; default the family's.",
         ),
     ] = None,
@@ -172,8 +173,6 @@ def estimate(
         "--precision": precision,
     }
     check_given(latents=given is not None, data=data, ckpt=ckpt, encoder=encoder)
-    if save_tokens is not None and save_tokens.suffix != ".npy":
-        raise typer.BadParameter(f"{save_tokens}: expected FILE.npy.", param_hint="--save-tokens")
 
     from entropy_cli.files import check_different, check_writable
     from entropy_cli.pipeline.estimate import estimate as run
@@ -215,7 +214,7 @@ def estimate(
             target=target_ci,
             shard=part,
             state=state,
-            tokens=save_tokens,
+            tokens=parse_array_file(save_tokens, "--save-tokens"),
             save_every_s=save_every,
             fail_at_first=on_error == "fail",
             command=shlex.join(["entropy-cli", *context.obj]),

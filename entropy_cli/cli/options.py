@@ -51,6 +51,13 @@ def parse_patch_nums(text: str, option: str) -> tuple[int, ...]:
     return values
 
 
+def parse_array_file(path: Path | None, option: str) -> Path | None:
+    """A .npy file, or none."""
+    if path is not None and path.suffix != ".npy":
+        raise typer.BadParameter(f"{path}: expected FILE.npy.", param_hint=option)
+    return path
+
+
 def parse_count(text: str, least: int, option: str) -> int | None:
     """A whole number, or None for `auto`."""
     if text == "auto":
@@ -195,7 +202,7 @@ Checkpoint = Annotated[
     Path | None,
     typer.Option(
         "--ckpt",
-        help="The tokenizer: .pth, .pt, .ckpt, .bin or .safetensors, several with an index, or a folder.",
+        help="The tokenizer: .pth, .pt, .ckpt, .bin or .safetensors, their index, or a folder.",
         metavar="FILE",
     ),
 ]

@@ -3,6 +3,8 @@
 import contextlib
 import ctypes
 import os
+import platform
+from importlib.metadata import version
 
 import torch
 
@@ -84,6 +86,12 @@ def choose_workers(device: torch.device, processes: int = 1) -> int:
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = cores // 4 if device.type == "cpu" else cores - processes
     return max(1, min(MOST_WORKERS, wanted // processes))
+
+
+def versions() -> dict[str, str]:
+    """Of what the number may depend on in the last digits, for the record."""
+    packages = ("torch", "torchvision", "pillow")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
 
 def keep_freed_memory() -> None:

@@ -2,24 +2,22 @@
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from entropy_cli.data.images import ImageSet, find_images
 from entropy_cli.data.latents import LatentSet, ScaleLatents, find_latents
 from entropy_cli.data.loader import Source
 from entropy_cli.data.pictures import Pictures
-from entropy_cli.errors import CheckpointError, EntropyCliError
-from entropy_cli.functional.codebook import Codebook, Grid
+from entropy_cli.errors import CheckpointError
 from entropy_cli.pipeline.request import Bars, GivenLatents, Request
 from entropy_cli.tokenizers import load_tokenizer
 from entropy_cli.tokenizers.arrays import Arrays, open_arrays
 from entropy_cli.tokenizers.base import Tokenizer
-from entropy_cli.tokenizers.latents import GivenScale, LatentsTokenizer
+from entropy_cli.tokenizers.latents import LatentsTokenizer, describe_latents
 
 logger = logging.getLogger(__name__)
 
@@ -90,14 +88,11 @@ def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
     tables = open_arrays(given.codebook) if given.codebook else None
     read, described = [], []
     for s, (name, latents_MX) in enumerate(found.tensors.items()):
-        codebook = _codebook(given, tables, s, len(found.tensors))
-        dims = None if codebook is None else codebook.latent_dim
-        first, shape, dims = _orientation(found.path, name, latents_MX, dims)
-        if codebook is None:
-            assert given.rule in ("sign", "bsq")
-            codebook = Grid.of_bits(dims, "sign" if given.rule == "sign" else "bsq")
-        grid = " x ".join(map(str, shape)) if len(shape) == 2 else f"{torch.Size(shape).numel()} tokens"
-        described.append(GivenScale(grid if len(found.tensors) == 1 else name, shape, codebook))
+        table_VC = _table(given, tables, s, len(found.tensors))
+        first, scale = describe_latents(
+            name, tuple(latents_MX.shape), given.rule, table_VC, given.levels
+        )
+        described.append(scale if len(found.tensors) > 1 else replace(scale, name=scale.grid))
         read.append(ScaleLatents(name, latents_MX, first))
     with bars("listing latents", None, "img") as bar:
         images = find_latents(
@@ -118,11 +113,8 @@ def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
     )
 
 
-def _codebook(given: GivenLatents, tables: Arrays | None, s: int, scales: int) -> Codebook | Grid | None:
-    """Of a scale; None if it is bits, as many as the latents have numbers."""
-    if given.rule == "levels":
-        assert given.levels is not None
-        return Grid.of_levels(given.levels)
+def _table(given: GivenLatents, tables: Arrays | None, s: int, scales: int) -> Tensor | None:
+    """The codes of a scale, if it has any."""
     if tables is None:
         return None
     if len(tables.tensors) not in (1, scales):
@@ -130,30 +122,7 @@ def _codebook(given: GivenLatents, tables: Arrays | None, s: int, scales: int) -
             f"{tables.path}: got {len(tables.tensors)} codebooks ({', '.join(tables.tensors)}) for "
             f"{scales} scales, expected one for all or one for each. Choose them with FILE:KEY[,KEY...]."
         )
-    name = list(tables.tensors)[min(s, len(tables.tensors) - 1)]
-    codebook_VC: Tensor = tables.tensors[name].to(torch.float32)
-    if codebook_VC.ndim != 2 or 0 in codebook_VC.shape or not codebook_VC.isfinite().all():
-        raise CheckpointError(
-            f"{tables.path}: {name} has shape {tuple(codebook_VC.shape)}, expected finite codes (V, C)."
-        )
-    return Codebook(codebook_VC, given.rule)
-
-
-def _orientation(
-    path: Path, name: str, latents_MX: Tensor, dims: int | None
-) -> tuple[bool, tuple[int, ...], int]:
-    """Whether channels come first, the shape of an image's latents without them, and their number."""
-    _, *shape = latents_MX.shape
-    if latents_MX.ndim in (2, 3, 4):
-        usual_first = latents_MX.ndim == 4
-        for first in (usual_first, not usual_first):
-            channels, others = (shape[0], shape[1:]) if first else (shape[-1], shape[:-1])
-            if channels == dims or (dims is None and first == usual_first):
-                return first and bool(others), tuple(others), channels
-    raise EntropyCliError(
-        f"{path}: {name} has shape {tuple(latents_MX.shape)}, expected (images, C, h, w), "
-        f"(images, l, C) or (images, C){f' with C = {dims}, the numbers of a code' if dims else ''}."
-    )
+    return list(tables.tensors.values())[min(s, len(tables.tensors) - 1)]
 
 
 def _sha256(path: Path, bars: Bars) -> str:

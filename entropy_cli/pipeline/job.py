@@ -1,8 +1,9 @@
 """A request with everything opened, listed and checked."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -60,7 +61,8 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
         EntropyCliError: any of it can't be done, or the processes of the run see different things.
     """
     device = choose_device(request.device, ranks.local_rank if ranks.world > 1 else None)
-    precision = request.precision or choose_precision(device)
+    # Of latents there is no encoder that could be less precise.
+    precision = request.precision or ("fp32" if request.latents else choose_precision(device))
     check_precision(precision, device)
     if precision == "fp16" and device.type == "cpu" and ranks.first:
         logger.warning("--precision fp16 is far slower than fp32 on a CPU; bf16 is the fast one there")
@@ -69,33 +71,57 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
     if ranks.first:
         for note in spec.notes:
             logger.warning("%s: %s", request.checkpoint, note)
-    temperature = request.temperatures or spec.temperature
-    if isinstance(temperature, float):
-        temperature = (temperature,)
-    if temperature == "auto" and not inputs.tokenizer.codebook(0).has_distances:
-        raise EntropyCliError(
-            "--temperature auto: is defined for squared distances to codes, not for the rule "
-            f"{spec.rule}. Give a number."
-        )
     settings = {
         **inputs.identity,
+        **settings_of(inputs.tokenizer, request.temperatures, images.seed),
         "images_fingerprint": images.fingerprint(),
         "images": len(images),
+        "precision": precision,
+        "block": BLOCK,
+    }
+    _check_alike(settings, ranks)
+    asked = request.temperatures is not None
+    about = About.of(
+        inputs.tokenizer,
+        split=images.split,
+        found=images.found,
+        asked=asked,
+        provenance=inputs.provenance,
+    )
+    return Job(request, ranks, device, inputs, settings, about)
+
+
+def settings_of(
+    tokenizer: Tokenizer, temperatures: Sequence[float] | Literal["auto"] | None, seed: int
+) -> dict[str, Any]:
+    """What changes the number, but for the images.
+
+    Args:
+        tokenizer: described by its spec.
+        temperatures: None for its default.
+        seed: of the groups.
+
+    Raises:
+        EntropyCliError: a temperature is to be fitted to what has no distances.
+    """
+    spec = tokenizer.spec
+    chosen = temperatures or spec.temperature
+    if chosen == "auto" and not tokenizer.codebook(0).has_distances:
+        raise EntropyCliError(
+            "temperature auto: is defined for squared distances to codes, not for the rule "
+            f"{spec.rule}. Give a number."
+        )
+    values = [chosen] if isinstance(chosen, float) else chosen if chosen == "auto" else list(chosen)
+    return {
         "family": spec.family,
         "patch_nums": spec.patch_nums,
         "image_size": spec.image_size,
         "rule": spec.rule,
         "preprocess": spec.preprocess,
-        "temperature": "auto" if temperature == "auto" else list(temperature),
-        "precision": precision,
-        "seed": images.seed,
+        "temperature": values,
+        "seed": seed,
         "groups": GROUPS,
-        "block": BLOCK,
     }
-    _check_alike(settings, ranks)
-    asked = request.temperatures is not None
-    about = About.of(inputs.tokenizer, images, asked=asked, provenance=inputs.provenance)
-    return Job(request, ranks, device, inputs, settings, about)
 
 
 def _check_alike(settings: dict[str, Any], ranks: Ranks) -> None:

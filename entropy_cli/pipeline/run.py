@@ -2,10 +2,8 @@
 
 import contextlib
 import logging
-import platform
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
-from importlib.metadata import version
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -39,6 +37,7 @@ from entropy_cli.engine.runtime import (
     device_name,
     is_out_of_memory,
     keep_freed_memory,
+    versions,
 )
 from entropy_cli.engine.units import Unit, Worker
 from entropy_cli.errors import DatasetError, EntropyCliError
@@ -99,8 +98,7 @@ class Run:
             "seconds": round(seconds, 3),
             "images_per_s": round((self.together.images - before) / seconds, 3),
             "images_resumed": before,
-            "python": platform.python_version(),
-            **{name: version(name) for name in ("torch", "torchvision", "pillow")},
+            **versions(),
         }
 
     @torch.inference_mode()

@@ -3,8 +3,6 @@
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from entropy_cli.data.images import ImageSet
-from entropy_cli.data.latents import LatentSet
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, Tokenizer
 
@@ -35,8 +33,9 @@ class About:
     def of(
         cls,
         tokenizer: Tokenizer,
-        images: ImageSet | LatentSet,
         *,
+        split: str,
+        found: int,
         asked: bool,
         provenance: dict[str, Any],
     ) -> "About":
@@ -51,8 +50,8 @@ class About:
             ],
             temperature_asked=asked,
             temperature_default=spec.temperature_source,
-            split=images.split,
-            images_found=images.found,
+            split=split,
+            images_found=found,
             provenance=provenance,
         )
 

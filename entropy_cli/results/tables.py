@@ -18,6 +18,7 @@ AVERAGES = {
     "over_scales": "over scales",
     "last_scale": "last scale",
 }
+SPLITS = ("train", "val", "all")
 SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
 LEGEND = {
     "T": "temperature; a token's soft assignment is q = softmax({logits} / T)",
@@ -53,7 +54,12 @@ def render(result: Result, units: str = "nats") -> str:
         units: "nats" or "bits"; of everything that has them.
     """
     logits = LOGITS.get(result.tokenizer.rule, "-squared distance to each code")
-    legend = {term: words.format(units=units, logits=logits) for term, words in LEGEND.items()}
+    absent = set(AVERAGES.values()) - set(_averages(result).values())
+    legend = {
+        term: words.format(units=units, logits=logits)
+        for term, words in LEGEND.items()
+        if term not in absent
+    }
     parts = [
         _headline(result, units),
         f"Soft assignment, {units} per token\n" + _soft(result, PER_NAT[units]),
@@ -76,11 +82,17 @@ def _headline(result: Result, units: str) -> str:
     value, interval = _cell(average, PER_NAT[units])
     temperature = _number(result.settings.temperature)
     at = "T fitted to each scale" if temperature == "auto" else f"T = {temperature}"
+    which = "token-weighted average, " if len(result.scales) > 1 else ""
     return (
         f"Assignment entropy (VAR-style irreducible loss) at {at}: {value} {units} per token\n"
-        f"token-weighted average, {f'95 % interval {interval}' if interval else 'no interval'}; "
+        f"{which}{f'95 % interval {interval}' if interval else 'no interval'}; "
         f"images: {result.data.images_used}"
     )
+
+
+def _averages(result: Result) -> dict[str, str]:
+    """The averages worth showing: of one scale, all are the scale itself."""
+    return AVERAGES if len(result.scales) > 1 else {}
 
 
 def _soft(result: Result, factor: float) -> str:
@@ -93,7 +105,7 @@ def _soft(result: Result, factor: float) -> str:
         ]
         for scale in result.scales
     ]
-    for kind, words in AVERAGES.items():
+    for kind, words in _averages(result).items():
         average = getattr(result.average, kind)
         rows.append([(words, ""), ("", ""), *(_cell(getattr(average, n), factor) for n in SOFT)])
     return _table(head, rows, len(result.scales))
@@ -101,7 +113,7 @@ def _soft(result: Result, factor: float) -> str:
 
 def _hard(result: Result, factor: float) -> str:
     head = ["scale", "tokens", "unigram entropy", "perplexity", "codes used", "coverage"]
-    averages = {words: getattr(result.average, kind) for kind, words in AVERAGES.items()}
+    averages = {words: getattr(result.average, kind) for kind, words in _averages(result).items()}
     rows = []
     for name, of in [*((scale.name, scale) for scale in result.scales), *averages.items()]:
         rows.append(
@@ -124,11 +136,13 @@ def _coverage(of: schema.ScaleResult | schema.Estimates) -> str:
 
 
 def _curve(result: Result, factor: float) -> str:
-    head = ["T", *AVERAGES.values(), "varentropy, token-weighted"]
+    kinds = _averages(result) or {"token_weighted": "assignment entropy"}
+    varentropy = "varentropy, token-weighted" if len(result.scales) > 1 else "varentropy"
+    head = ["T", *kinds.values(), varentropy]
     rows = []
     for at in result.temperatures:
         of = at.average
-        estimates = [getattr(of, kind).assignment_entropy for kind in AVERAGES]
+        estimates = [getattr(of, kind).assignment_entropy for kind in kinds]
         cells = [_cell(estimate, factor) for estimate in [*estimates, of.token_weighted.varentropy]]
         rows.append([(f"{at.temperature:g}", ""), *cells])
     return _table(head, rows, len(rows))
@@ -139,14 +153,15 @@ def _provenance(result: Result) -> dict[str, str]:
     made = result.provenance
     scales = ",".join(str(scale.patch_num or scale.tokens) for scale in result.scales)
     groups = sum(1 for images in result.replicates["images"] if images)
+    kind = {"sign": "bits", "bsq": "bits", "levels": "levels"}.get(tokenizer.rule, "numbers")
     return {
         "images": f"{_part(made)}{data.images_used} of {data.images_found} used, "
         f"{data.images_failed} unreadable; "
-        f"{'' if data.split == 'folder' else f'split {data.split}, '}{made['data']}, "
+        f"{f'split {data.split}, ' if data.split in SPLITS else ''}{made['data']}, "
         f"order and groups by seed {settings.seed}",
         "preprocessing": settings.preprocess,
         "tokenizer": f"family {tokenizer.family}, {tokenizer.vocab_size} codes of "
-        f"{tokenizer.latent_dim} numbers, {tokenizer.rule} rule, scales {scales}, "
+        f"{tokenizer.latent_dim} {kind}, {tokenizer.rule} rule, scales {scales}, "
         f"{sum(scale.tokens for scale in result.scales)} tokens an image"
         + (f" of {settings.image_size} px" if settings.image_size else ""),
         **_checkpoint(result),

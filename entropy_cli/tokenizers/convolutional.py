@@ -102,8 +102,8 @@ def finite(checkpoint: Checkpoint, name: str) -> Tensor:
     weight = checkpoint.tensor(name)
     if not weight.isfinite().all():
         raise CheckpointError(
-            f"{checkpoint.path}: {name} holds NaN or infinity, and so would the latents. Copy or train "
-            "it again."
+            f"{checkpoint.path}: {name} holds NaN or infinity; nothing computed with it would be a "
+            "number. Copy or train it again."
         )
     return weight
 

@@ -13,7 +13,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from entropy_cli.errors import CheckpointError, EntropyCliError
+from entropy_cli.errors import CheckpointError, EntropyCliError, ShapeError
 from entropy_cli.functional.codebook import Codebook, Grid, Rule
 from entropy_cli.tokenizers.base import Crop, Scale, TokenizerSpec
 from entropy_cli.tokenizers.choices import Temperature, choose_temperature
@@ -48,11 +48,70 @@ class GivenScale:
         """Latents of an image."""
         return torch.Size(self.shape).numel()
 
+    @property
+    def grid(self) -> str:
+        """Their shape, for people."""
+        return " x ".join(map(str, self.shape)) if len(self.shape) == 2 else f"{self.tokens} tokens"
+
     def described(self) -> Scale:
         """As a scale of a tokenizer."""
         is_square = len(self.shape) == 2 and self.shape[0] == self.shape[1]
         patch_num = isqrt(self.tokens) if is_square else None
         return Scale(self.name, self.tokens, patch_num, self.codebook.vocabulary)
+
+
+def describe_latents(
+    name: str,
+    shape: tuple[int, ...],
+    rule: Rule,
+    codebook_VC: Tensor | None,
+    levels: tuple[int, ...] | None,
+) -> tuple[bool, GivenScale]:
+    """Tell the channels of latents, and make the codebook that they are assigned to.
+
+    Args:
+        name: for people.
+        shape: (images, C, h, w), (images, l, C), (images, C), or with the channels at the other end if
+            that is where the codebook's dimensions fit.
+        rule: how.
+        codebook_VC: the codes; None for bits and levels.
+        levels: of each dimension, under the rule "levels".
+
+    Returns:
+        Whether channels come first; the scale.
+
+    Raises:
+        CheckpointError: the codes are none.
+        ShapeError: the latents don't fit them.
+    """
+    if codebook_VC is not None and (
+        codebook_VC.ndim != 2 or 0 in codebook_VC.shape or not codebook_VC.isfinite().all()
+    ):
+        raise CheckpointError(
+            f"codebook of {name}: got shape {tuple(codebook_VC.shape)}, expected finite codes (V, C)."
+        )
+    dims = len(levels) if levels else None if codebook_VC is None else codebook_VC.shape[1]
+    inner, usual_first = shape[1:], len(shape) == 4
+    for first in (usual_first, not usual_first) if len(shape) in (2, 3, 4) else ():
+        channels, others = (inner[0], inner[1:]) if first else (inner[-1], inner[:-1])
+        if channels == dims or (dims is None and first == usual_first):
+            codebook = _codebook(rule, codebook_VC, levels, channels)
+            return first and bool(others), GivenScale(name, others, codebook)
+    raise ShapeError(
+        f"latents {name}: got shape {shape}, expected (images, C, h, w), (images, l, C) or (images, C)"
+        f"{f' with C = {dims}, the numbers of a code' if dims else ''}."
+    )
+
+
+def _codebook(
+    rule: Rule, codebook_VC: Tensor | None, levels: tuple[int, ...] | None, dims: int
+) -> Codebook | Grid:
+    if codebook_VC is not None:
+        return Codebook(codebook_VC.to(torch.float32), rule)
+    if rule == "levels":
+        assert levels is not None
+        return Grid.of_levels(levels)
+    return Grid.of_bits(dims, "sign" if rule == "sign" else "bsq")
 
 
 class LatentsTokenizer:

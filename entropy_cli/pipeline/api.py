@@ -1,0 +1,192 @@
+"""The estimator as a function, for tokenizers that are Python callables."""
+
+import hashlib
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from entropy_cli import tokenizers
+from entropy_cli.data.images import GROUPS, find_images, keys_of
+from entropy_cli.data.loader import Batch, open_loader, read_batches
+from entropy_cli.data.pictures import Pictures
+from entropy_cli.data.plan import BLOCK, number_of_blocks, plan_batches
+from entropy_cli.engine.pilot import PILOT_BLOCKS, fit_temperatures
+from entropy_cli.engine.progress import Progress
+from entropy_cli.engine.ranks import Ranks
+from entropy_cli.engine.runtime import choose_device, device_name, versions
+from entropy_cli.engine.units import Worker
+from entropy_cli.errors import DatasetError, EntropyCliError
+from entropy_cli.functional.codebook import Rule
+from entropy_cli.functional.stopping import look
+from entropy_cli.functional.tally import Tally
+from entropy_cli.pipeline.callables import Encode, Given
+from entropy_cli.pipeline.job import settings_of
+from entropy_cli.results.about import About
+from entropy_cli.results.build import build_result
+from entropy_cli.results.schema import Result
+from entropy_cli.results.state import Saved
+from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.precision import products
+from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
+
+SEED = 0  # of the order of a folder's images, and of the groups
+
+
+def load_tokenizer(
+    path: str | Path,
+    *,
+    family: str = "auto",
+    image_size: int | None = None,
+    patch_nums: Sequence[int] | None = None,
+    rule: Rule | None = None,
+    weights: Weights | None = None,
+) -> Tokenizer:
+    """The tokenizer of a published checkpoint; what is None the checkpoint or its family decides.
+
+    Args:
+        path: file or folder.
+        family: a name as of `--family`.
+        image_size: pixels on a side.
+        patch_nums: side of each scale's grid.
+        rule: "l2", "cosine" or "dot".
+        weights: "raw" or "ema".
+
+    Raises:
+        CheckpointError: it can't be used.
+    """
+    scales = None if patch_nums is None else tuple(patch_nums)
+    settings = TokenizerSettings(image_size, scales, rule, weights)
+    if family not in ("auto", *tokenizers.FAMILIES):
+        raise EntropyCliError(f"family {family}: expected auto, {', '.join(tokenizers.FAMILIES)}.")
+    return tokenizers.load_tokenizer(Path(path), family, settings).tokenizer
+
+
+@torch.inference_mode()
+@products(tf32=False)
+def estimate(
+    images: str | Path | Iterable[Tensor],
+    tokenizer: Tokenizer | Encode,
+    *,
+    codebook: Tensor | Sequence[Tensor] | None = None,
+    rule: Rule = "l2",
+    levels: Sequence[int] | None = None,
+    temperature: float | Sequence[float] | Literal["auto"] | None = None,
+    device: str = "auto",
+) -> Result:
+    """Estimate a tokenizer's entropies on images, in one pass and in memory.
+
+    Args:
+        images: batches, of what the tokenizer takes, each image once; of a tokenizer from
+            `load_tokenizer` uint8 (B, 3, H, W) of its size, or a folder, whose pictures it crops itself.
+        tokenizer: from `load_tokenizer`; or a callable that gives the latents of a batch, (B, C, h, w),
+            (B, l, C) or (B, C), or a sequence of such, one for each scale, as what is left to be
+            assigned there. The rest is for callables.
+        codebook: codes (V, C), or a sequence of such, one for each scale. None for bits and levels.
+        rule: "l2", "cosine", "dot"; "sign" or "bsq" for bits, "levels" for FSQ.
+        levels: of each dimension, under "levels"; latents are to be bounded to them, but not rounded.
+        temperature: one or several, the first is the headline; "auto" fits one to each scale, on the
+            first 1024 images; None takes the family's or the rule's.
+        device: "auto", "cpu", "cuda" or "cuda:0" ...
+
+    Returns:
+        What `entropy-cli estimate` writes: `result.average.token_weighted.assignment_entropy` has value,
+        se and ci95 in nats per token; `result.write(path)` saves it.
+
+    Raises:
+        EntropyCliError: batches, latents and codes don't fit each other, or there are no images.
+
+    >>> estimate([], len, codebook=torch.eye(2))
+    Traceback (most recent call last):
+    entropy_cli.errors.DatasetError: there are no images.
+    """
+    on = choose_device(device)
+    if isinstance(temperature, (int, float)):
+        temperature = (float(temperature),)
+    if callable(tokenizer):
+        if isinstance(images, (str, Path)):
+            raise EntropyCliError(
+                "images: a folder needs a tokenizer from load_tokenizer, which knows how to crop its "
+                "pictures. Give batches of them."
+            )
+        given = Given(tokenizer, codebook, rule, None if levels is None else tuple(levels))
+        model, latents = given.opened(iter(images))
+        batches = _batches(latents)
+    else:
+        model, is_folder = tokenizer, isinstance(images, (str, Path))
+        batches = _pictures(Path(images), model) if is_folder else _batches(images)  # type: ignore[arg-type]
+    return _estimate(Worker(model.to(on, "fp32"), on, BLOCK), batches, temperature)
+
+
+def _batches(inputs: Iterable[Tensor]) -> Iterator[Batch]:
+    """Tensors as batches of images that are named by their numbers."""
+    images = 0
+    for input_B in inputs:
+        names = [str(i) for i in range(images, images + len(input_B))]
+        images += len(names)
+        group_B = torch.tensor([keys_of(name, SEED)[1] % GROUPS for name in names])
+        yield Batch(input_B, group_B, names, [], [], (0,))
+
+
+def _pictures(folder: Path, tokenizer: Tokenizer) -> Iterator[Batch]:
+    """Pictures of a folder, in the seeded order."""
+    images = find_images(folder, seed=SEED)
+    plans = plan_batches(len(images), BLOCK, range(number_of_blocks(len(images))))
+    loader = open_loader(Pictures(images, tokenizer.spec.crop.apply), plans, workers=0)
+    return (replace(batch, completes=(0,)) for batch in read_batches(loader))
+
+
+def _estimate(
+    worker: Worker, batches: Iterator[Batch], temperatures: Sequence[float] | Literal["auto"] | None
+) -> Result:
+    tokenizer, start, digest = worker.tokenizer, time.monotonic(), hashlib.sha256()
+    settings = settings_of(tokenizer, temperatures, SEED)
+    progress, units, values = Progress.start(1), worker.encode(batches), settings["temperature"]
+    if values == "auto":
+        first = list(islice(units, PILOT_BLOCKS))
+        fitted, progress.pilot, kept = fit_temperatures(worker, first, Ranks(), lambda _: None)
+        progress.temperatures, units = fitted, chain(kept, units)
+    else:
+        progress.temperatures = [values for _ in tokenizer.spec.scales]
+    tokens_S, number = [scale.tokens for scale in tokenizer.spec.scales], len(progress.temperatures[0])
+    progress.tally = Tally.zeros(GROUPS, tokens_S, number, tokenizer.spec.entries, worker.device)
+    for unit in units:
+        digest.update(unit.rest_BChw.cpu().contiguous().numpy().tobytes())
+        worker.add(unit, progress)
+    worker.settle()
+    if not progress.images:
+        raise DatasetError("there are no images that could be read.")
+    tally = progress.tally
+    progress.history.append(
+        look(tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
+    )
+    images = progress.images + len(progress.failed)
+    identity = {"checkpoint_sha256": None, "images_fingerprint": digest.hexdigest(), "precision": "fp32"}
+    about = About.of(
+        tokenizer,
+        split="given",
+        found=images,
+        asked=temperatures is not None,
+        provenance={
+            "data": "given from Python",
+            "checkpoint": None,
+            "checkpoint_notes": list(tokenizer.spec.notes),
+        },
+    )
+    seconds = time.monotonic() - start
+    provenance = {
+        "command": "entropy_cli.estimate",
+        "device": device_name(worker.device),
+        "processes": 1,
+        "seconds": round(seconds, 3),
+        "images_per_s": round(progress.images / seconds, 3),
+        "images_resumed": 0,
+        **versions(),
+    }
+    saved = Saved(progress, settings | identity, about, None)
+    return build_result(saved, target_reached=None, provenance=provenance)
