@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from entropy_cli.cli.given import check_given, given_latents
+from entropy_cli.cli.given import given_latents
 from entropy_cli.cli.options import (
     MAX_FAILED,
     AsJson,
@@ -163,16 +163,7 @@ def estimate(
             param_hint="--target-ci with --shard",
         )
     grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
-    given = given_latents(latents, codebook, levels, rule)
-    encoder: dict[str, Any] = {
-        "--split": split,
-        "--family": None if family == "auto" else family,
-        "--patch-nums": patch_nums,
-        "--image-size": image_size,
-        "--weights": weights,
-        "--precision": precision,
-    }
-    check_given(latents=given is not None, data=data, ckpt=ckpt, encoder=encoder)
+    given = given_latents(context.params)
 
     from entropy_cli.files import check_different, check_writable
     from entropy_cli.pipeline.estimate import estimate as run

@@ -1,6 +1,6 @@
 """What `estimate` is given: images and a checkpoint, or latents made elsewhere."""
 
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import typer
@@ -8,66 +8,57 @@ import typer
 from entropy_cli.cli.options import parse_patch_nums
 
 VECTOR_RULES = ("l2", "cosine", "dot")  # that compare latents with codes in a table
+IMAGES = ("data", "ckpt")
+ENCODER = ("split", "family", "patch_nums", "image_size", "weights", "precision")
 
 
-def given_latents(
-    latents: str | None, codebook: str | None, levels: str | None, rule: str | None
-) -> dict[str, Any] | None:
-    """Arguments of GivenLatents, or None if there are none.
-
-    Raises:
-        BadParameter: options that don't go together.
-    """
-    if latents is None:
-        for option, value in (("--codebook", codebook), ("--levels", levels)):
-            if value is not None:
-                raise typer.BadParameter("belongs to --latents, which is missing.", param_hint=option)
-        if rule not in (None, *VECTOR_RULES):
-            raise typer.BadParameter(
-                f"{rule} is for --latents; a checkpoint of bits is assigned so by itself.",
-                param_hint="--rule",
-            )
-        return None
-    rule = rule or ("l2" if codebook else "levels" if levels else None)
-    if rule is None:
-        raise typer.BadParameter(
-            "latents need a --codebook, or a --rule without one: sign, bsq or levels.",
-            param_hint="--latents",
-        )
-    for option, value, wanted, why in (
-        ("--codebook", codebook, rule in VECTOR_RULES, "compares latents with codes"),
-        ("--levels", levels, rule == "levels", "needs how many levels each dimension has"),
-    ):
-        if wanted and value is None:
-            raise typer.BadParameter(f"is missing: the rule {rule} {why}.", param_hint=option)
-        if value is not None and not wanted:
-            raise typer.BadParameter(f"has no use under the rule {rule}.", param_hint=option)
-    each = None if levels is None else parse_patch_nums(levels, "--levels")
-    if each is not None and min(each) < 2:
-        raise typer.BadParameter(f"{levels}: expected at least 2 levels each.", param_hint="--levels")
-    return {"latents": latents, "codebook": codebook, "rule": rule, "levels": each}
-
-
-def check_given(*, latents: bool, data: Path | None, ckpt: Path | None, encoder: dict[str, Any]) -> None:
-    """That there is exactly one kind of input.
+def given_latents(params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Arguments of GivenLatents, or None if images and a checkpoint are given.
 
     Args:
-        latents: whether they are given.
-        data: images.
-        ckpt: a checkpoint.
-        encoder: options that only an encoder has use for, None where not given.
+        params: values of estimate's options by name.
 
     Raises:
-        BadParameter: naming the option that is missing or too much.
+        BadParameter: there are both, or neither, or options that don't go together.
     """
-    needed = {"--data": data, "--ckpt": ckpt}
-    for option, value in needed.items():
-        if not latents and value is None:
-            raise typer.BadParameter(
-                "is missing: give --data and --ckpt, or --latents.", param_hint=option
-            )
-    for option, value in (needed | encoder).items():
-        if latents and value is not None:
-            raise typer.BadParameter(
-                "has no use for latents, which no encoder makes. Leave it out.", param_hint=option
-            )
+    given = {name for name, value in params.items() if value is not None and (name, value) not in AUTO}
+    if "latents" in given:
+        for name in (*IMAGES, *ENCODER):
+            if name in given:
+                raise _bad(name, "has no use for latents, which no encoder makes here. Leave it out.")
+        return _latents(params)
+    for name in IMAGES:
+        if name not in given:
+            raise _bad(name, "is missing: give --data and --ckpt, or --latents.")
+    for name in ("codebook", "levels"):
+        if name in given:
+            raise _bad(name, "belongs to --latents, which is missing.")
+    if params["rule"] not in (None, *VECTOR_RULES):
+        raise _bad("rule", f"{params['rule']} is for --latents; a checkpoint of bits needs no --rule.")
+    return None
+
+
+AUTO = {("family", "auto")}  # a default that says nothing
+
+
+def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
+    codebook, levels = params["codebook"], params["levels"]
+    rule = params["rule"] or ("l2" if codebook else "levels" if levels else None)
+    if rule is None:
+        raise _bad("latents", "need a --codebook, or a --rule without one: sign, bsq or levels.")
+    for name, wanted, why in (
+        ("codebook", rule in VECTOR_RULES, "compares latents with codes"),
+        ("levels", rule == "levels", "needs the number of levels of each dimension"),
+    ):
+        if wanted and params[name] is None:
+            raise _bad(name, f"is missing: the rule {rule} {why}.")
+        if params[name] is not None and not wanted:
+            raise _bad(name, f"has no use under the rule {rule}.")
+    each = None if levels is None else parse_patch_nums(levels, "--levels")
+    if each is not None and min(each) < 2:
+        raise _bad("levels", f"{levels}: expected at least 2 levels each.")
+    return {"latents": params["latents"], "codebook": codebook, "rule": rule, "levels": each}
+
+
+def _bad(name: str, words: str) -> typer.BadParameter:
+    return typer.BadParameter(words, param_hint=f"--{name.replace('_', '-')}")

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from entropy_cli.cli.given import given_latents
 from entropy_cli.cli.options import print_result
 
 # Why some options of `estimate` can't be given; by their parameter's name.
@@ -20,7 +21,10 @@ OURS = {
     "state": "the script keeps the state in --out",
     "output": "the result goes into --out",
 }
-ARRAY_ONLY = {"target_ci": "no shard can know how precise all of them together are; use --limit"}
+ARRAY_ONLY = {
+    "save_tokens": "every shard would write the same file; give it to each by hand",
+    "target_ci": "no shard can know how precise all of them together are; use --limit",
+}
 # Options of sbatch that the scripts give, or stand on.
 FIXED = {
     *("--array", "-a", "--nodes", "-N", "--ntasks", "-n", "--ntasks-per-node", "--output", "-o"),
@@ -92,7 +96,8 @@ def slurm(
             f"{gpus}: a shard uses one GPU. Give more shards, or --nodes.", param_hint="--gpus"
         )
     given = _parsed(context, options, OURS | ARRAY_ONLY if nodes is None else OURS)
-    folder = out or Path(_name(given["ckpt"], options, array, nodes))
+    of = given["ckpt"] or Path(given["latents"].partition(":")[0])
+    folder = out or Path(_name(of, options, array, nodes))
     texts = {"--partition": partition, "--mem": mem, "--out": str(folder.absolute())}
     for option, text in texts.items():
         if text is not None and not text.isprintable():
@@ -124,13 +129,14 @@ def _parsed(context: typer.Context, options: list[str], refused: dict[str, str])
         if source is not None and source.name != "DEFAULT":
             option = "--" + name.replace("_", "-")
             raise typer.BadParameter(f"can't be given here: {why}.", param_hint=option)
+    given_latents(inner.params)
     return inner.params
 
 
-def _name(ckpt: Path, options: list[str], array: int | None, nodes: int | None) -> str:
+def _name(of: Path, options: list[str], array: int | None, nodes: int | None) -> str:
     """The same for the same work, so that it goes on, and another for other work."""
     text = json.dumps([options, array, nodes])
-    return f"slurm-{ckpt.stem}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    return f"slurm-{of.stem}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _checked_time(text: str | None) -> str | None:

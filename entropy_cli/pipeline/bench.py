@@ -24,6 +24,7 @@ from entropy_cli.engine.runtime import (
     choose_workers,
 )
 from entropy_cli.engine.untrained import random_weights
+from entropy_cli.errors import EntropyCliError
 from entropy_cli.pipeline.request import Bars
 from entropy_cli.results.bench import Bench, Errors, Stage, Timing
 from entropy_cli.tokenizers import find_family
@@ -65,6 +66,8 @@ def bench(workload: Workload, number: int, bars: Bars, *, against: bool) -> Benc
         bars: makes progress bars.
         against: whether to time the plain loop beside the program.
     """
+    if against:
+        _check_plain(workload)
     names: list[ArmName] = ["entropy-cli", "plain"] if against else ["entropy-cli"]
     with contextlib.ExitStack() as stack:
         contenders = []
@@ -148,6 +151,16 @@ def _described(workload: Workload, tokenizer: dict[str, Any]) -> dict[str, Any]:
         **tokenizer,
         "versions": {name: version(name) for name in ("entropy-cli", "torch", "torchvision", "pillow")},
     }
+
+
+def _check_plain(workload: Workload) -> None:
+    """Raise EntropyCliError if the plain loop can't do what the tokenizer does."""
+    rule = find_family(workload.checkpoint, workload.family, workload.tokenizer).describe().rule
+    if rule not in ("l2", "cosine"):
+        raise EntropyCliError(
+            f"--against plain: the plain loop knows distances to codes only, not the rule {rule}. Leave "
+            "it out."
+        )
 
 
 def prepared(
