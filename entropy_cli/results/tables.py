@@ -7,41 +7,16 @@ from typing import Any
 
 from entropy_cli.functional.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP, Estimate
 from entropy_cli.results import schema
+from entropy_cli.results.legend import averages, is_counted, legend
 from entropy_cli.results.notes import notes
 from entropy_cli.results.schema import Result
 
 WIDTH = 100
 UNKNOWN = "-"
 PER_NAT = {"nats": 1.0, "bits": 1 / math.log(2)}
-AVERAGES = {
-    "token_weighted": "token-weighted",
-    "over_scales": "over scales",
-    "last_scale": "last scale",
-}
 SPLITS = ("train", "val", "all")
 SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
-LEGEND = {
-    "T": "temperature; a token's soft assignment is q = softmax({logits} / T)",
-    "assignment entropy": "mean entropy of q: what a token's latent leaves open about its code",
-    "marginal entropy": "entropy of the mean of q: how evenly the codes are used, softly",
-    "mutual information": "marginal minus assignment entropy: what soft tokens tell of the latents",
-    "varentropy": "how fast the assignment entropy grows with T: {units} for each factor e",
-    "unigram entropy": "entropy of the nearest codes: the loss of a model that knows only how frequent "
-    "each is",
-    "perplexity": "exp(unigram entropy): so many equally frequent codes would have that entropy",
-    "codes used": "share of the codebook that was nearest to some token of these images",
-    "coverage": "probability of the codes seen so far (Good-Turing); near 1 if the images are enough",
-    "token-weighted": "average over all tokens, as a model's mean loss is",
-    "over scales": "average in which every scale counts the same",
-    "last scale": "the finest alone, as a model's tail loss is",
-}
 
-# What the temperature divides, by the rule.
-LOGITS = {
-    "cosine": "-squared distance of unit vectors",
-    "dot": "dot product with each code",
-    "logits": "logits",
-}
 
 Cell = tuple[str, str]  # two lines
 
@@ -53,24 +28,22 @@ def render(result: Result, units: str = "nats") -> str:
         result: what to show.
         units: "nats" or "bits"; of everything that has them.
     """
-    logits = LOGITS.get(result.tokenizer.rule, "-squared distance to each code")
-    absent = set(AVERAGES.values()) - set(_averages(result).values())
-    legend = {
-        term: words.format(units=units, logits=logits)
-        for term, words in LEGEND.items()
-        if term not in absent
-    }
+    counted = is_counted(result)
     parts = [
         _headline(result, units),
         f"Soft assignment, {units} per token\n" + _soft(result, PER_NAT[units]),
-        f"Hard tokens: the nearest codes, {units} per token\n" + _hard(result, PER_NAT[units]),
     ]
+    if counted:
+        parts.append(
+            f"Hard tokens: the nearest codes, {units} per token\n" + _hard(result, PER_NAT[units])
+        )
     if len(result.temperatures) > 1:
         curve = _curve(result, PER_NAT[units])
         parts.append(f"Assignment entropy at each temperature, {units} per token\n" + curve)
     parts += [
-        "value ± standard error, below it the 95 % interval; ≥ marks a lower bound, without interval\n"
-        + _definitions(legend),
+        "value ± standard error, below it the 95 % interval; ≥ marks a lower bound, without interval"
+        + ("\n" if counted else "; ≤ an upper\n")
+        + _definitions(legend(result, units)),
         _definitions(_provenance(result)),
         "Notes\n" + "\n".join(_wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1)),
     ]
@@ -90,32 +63,35 @@ def _headline(result: Result, units: str) -> str:
     )
 
 
-def _averages(result: Result) -> dict[str, str]:
-    """The averages worth showing: of one scale, all are the scale itself."""
-    return AVERAGES if len(result.scales) > 1 else {}
-
-
 def _soft(result: Result, factor: float) -> str:
     head = ["scale", "T", *(name.replace("_", " ") for name in SOFT)]
     rows = [
         [
             (scale.name, ""),
             (f"{scale.temperature:g}", ""),
-            *(_cell(getattr(scale, name), factor) for name in SOFT),
+            *_soft_cells(scale, factor),
         ]
         for scale in result.scales
     ]
-    for kind, words in _averages(result).items():
+    for kind, words in averages(result).items():
         average = getattr(result.average, kind)
-        rows.append([(words, ""), ("", ""), *(_cell(getattr(average, n), factor) for n in SOFT)])
+        rows.append([(words, ""), ("", ""), *_soft_cells(average, factor)])
     return _table(head, rows, len(result.scales))
+
+
+def _soft_cells(of: schema.SoftEstimates, factor: float) -> list[Cell]:
+    cells = {name: _cell(getattr(of, name), factor) for name in SOFT}
+    if of.marginal_entropy.value is None and of.marginal_entropy_bound is not None:
+        bound, _ = _cell(of.marginal_entropy_bound, factor)
+        cells["marginal_entropy"] = f"≤ {bound}", ""
+    return list(cells.values())
 
 
 def _hard(result: Result, factor: float) -> str:
     head = ["scale", "tokens", "unigram entropy", "perplexity", "codes used", "coverage"]
-    averages = {words: getattr(result.average, kind) for kind, words in _averages(result).items()}
+    means = {words: getattr(result.average, kind) for kind, words in averages(result).items()}
     rows = []
-    for name, of in [*((scale.name, scale) for scale in result.scales), *averages.items()]:
+    for name, of in [*((scale.name, scale) for scale in result.scales), *means.items()]:
         rows.append(
             [
                 (name, ""),
@@ -136,7 +112,7 @@ def _coverage(of: schema.ScaleResult | schema.Estimates) -> str:
 
 
 def _curve(result: Result, factor: float) -> str:
-    kinds = _averages(result) or {"token_weighted": "assignment entropy"}
+    kinds = averages(result) or {"token_weighted": "assignment entropy"}
     varentropy = "varentropy, token-weighted" if len(result.scales) > 1 else "varentropy"
     head = ["T", *kinds.values(), varentropy]
     rows = []

@@ -95,8 +95,21 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
         pixels="[-1, 1]",
         temperature=temperature.value,
         temperature_source=temperature.source,
-        notes=("Janus's vision tokenizer: LlamaGen's at 384 pixels",) if is_janus else (),
+        notes=tuple(_notes(checkpoint)) if is_janus else (),
     )
+
+
+def _notes(checkpoint: Checkpoint) -> list[str]:
+    notes = [
+        "Janus's tokenizer; how its pictures are cropped is not published, LlamaGen's way is taken at "
+        f"{JANUS_IMAGE_SIZE} pixels"
+    ]
+    if is_renamed_janus(checkpoint):
+        notes.append(
+            "its codes are compared by direction, as Janus does; transformers' own class compares "
+            "distances: for its tokens give --rule l2"
+        )
+    return notes
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
