@@ -1,7 +1,7 @@
 """Published names of weights, and the names that the shared encoder has for them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from entropy_cli.tokenizers.autoencoder import LDM, Conventions, Shapes
@@ -24,9 +24,14 @@ class Layout:
     conventions: Conventions = LDM
     unused: tuple[str, ...] = ()
 
-    def sources(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """The shared encoder's names, with those published: several where weights are to be joined."""
+    def sources(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The shared encoder's names, with those published: several where weights are to be joined.
+
+        Raises:
+            KeyError: one of those is missing.
+        """
         found: dict[str, dict[int, str]] = {}
+        splits: set[str] = set()
         for name in names:
             ours = name
             for pattern, replacement in self.renames:
@@ -35,16 +40,28 @@ class Layout:
             place = 0
             if part:
                 ours, place = f"{part[1]}.qkv.{part[3]}", SPLIT[part[2]]
+                splits.add(ours)
             found.setdefault(ours, {})[place] = name
+        for ours in splits:
+            for letter, place in SPLIT.items():
+                if place not in found[ours]:
+                    raise KeyError(ours.replace(".qkv.", f".{letter}."))
         return {ours: tuple(of[place] for place in sorted(of)) for ours, of in found.items()}
 
 
 def joined_shapes(shapes: Shapes, sources: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:
-    """Shapes by the shared encoder's names; linear layers are convolutions of one pixel there."""
+    """Shapes by the shared encoder's names; linear layers are convolutions of one pixel there.
+
+    Raises:
+        ValueError: weights that are to be joined don't fit together.
+    """
     found = {}
     for ours, theirs in sources.items():
-        first, *rest = shapes[theirs[0]]
-        rows = first if len(theirs) == 1 or not shapes[theirs[0]] else sum(shapes[n][0] for n in theirs)
-        linear = ".attn" in ours and len(rest) == 1
-        found[ours] = (rows, *rest, 1, 1) if linear else (rows, *rest)
+        shape = shapes[theirs[0]]
+        if len(theirs) > 1:
+            if not shape or any(shapes[name][1:] != shape[1:] for name in theirs):
+                raise ValueError(f"{', '.join(theirs)} are of different sizes")
+            shape = (sum(shapes[name][0] for name in theirs), *shape[1:])
+        linear = ".attn" in ours and len(shape) == 2
+        found[ours] = (*shape, 1, 1) if linear else shape
     return found
