@@ -127,8 +127,8 @@ def var_shapes(phis=4, latent_dim=6, vocab_size=40, **sizes):
     return shapes | {"quantize.embedding.weight": (vocab_size, latent_dim)}
 
 
-def gumbel_shapes(latent_dim=6, vocab_size=40):
-    shapes = with_quant_conv(conv_encoder(LDM, 5), 5, latent_dim)
+def gumbel_shapes(latent_dim=6, vocab_size=40, **sizes):
+    shapes = with_quant_conv(conv_encoder(LDM, 5, **sizes), 5, latent_dim)
     shapes |= layer("quantize.proj", vocab_size, latent_dim, 1, 1)
     return shapes | {"quantize.embed.weight": (vocab_size, 3)}
 

@@ -8,8 +8,6 @@ Source:
     facebookresearch/chameleon chameleon/inference/image_tokenizer.py.
 """
 
-import math
-
 from torch import Tensor
 
 from entropy_cli.errors import CheckpointError
@@ -98,7 +96,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
     rule = choose_rule(settings, "logits" if PROJECTION in checkpoint.shapes else "l2")
     temperature = choose_temperature(rule, PUBLISHED, "VQGAN")
     crop = chameleon_crop if chameleon else opencv_crop
-    size = math.prod(checkpoint.shapes.get(USED, (size,)))
+    size = _number_used(checkpoint) or size
     return TokenizerSpec(
         family="vqgan",
         latent_dim=network.latent_dim,
@@ -149,9 +147,9 @@ def _notes(checkpoint: Checkpoint, *, chameleon: bool) -> list[str]:
     notes = []
     if chameleon:
         notes.append("Chameleon's image tokenizer, by its shapes: pictures of 512 pixels by default")
-    if USED in checkpoint.shapes:
+    if _number_used(checkpoint):
         notes.append(
-            f"only the {checkpoint.shapes[USED][0]} codes that the checkpoint lists as used are codes "
+            f"only the {_number_used(checkpoint)} codes that the checkpoint lists as used are codes "
             "here; the published code assigns to all, and renames the others to one of these at random"
         )
     if FOURTH_BLOCK in checkpoint.shapes:
@@ -160,6 +158,16 @@ def _notes(checkpoint: Checkpoint, *, chameleon: bool) -> list[str]:
             "--family ibq"
         )
     return notes
+
+
+def _number_used(checkpoint: Checkpoint) -> int | None:
+    """How many codes the checkpoint lists as used, None if it lists none."""
+    shape = checkpoint.shapes.get(USED)
+    if shape is None:
+        return None
+    if len(shape) != 1 or not shape[0]:
+        raise CheckpointError(f"{checkpoint.path}: {USED} has shape {shape}, expected a list of codes.")
+    return shape[0]
 
 
 def _projection(checkpoint: Checkpoint) -> Codebook:
@@ -179,7 +187,7 @@ def _used(checkpoint: Checkpoint, of_V: Tensor) -> Tensor:
     if USED not in checkpoint.shapes:
         return of_V
     used_U = checkpoint.integers(USED)
-    if used_U.ndim != 1 or not len(used_U) or used_U.min() < 0 or used_U.max() >= len(of_V):
+    if used_U.min() < 0 or used_U.max() >= len(of_V):
         raise CheckpointError(f"{checkpoint.path}: {USED} names codes that don't exist.")
     if len(set(used_U.tolist())) < len(used_U):
         raise CheckpointError(f"{checkpoint.path}: {USED} names a code twice.")
