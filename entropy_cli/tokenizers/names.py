@@ -8,6 +8,7 @@ from entropy_cli.tokenizers.autoencoder import LDM, Conventions, Shapes
 
 # The shared encoder makes queries, keys and values with one convolution, in this order.
 SPLIT = {"q": 0, "k": 1, "v": 2}
+CONVOLUTION = re.compile(r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight")  # a name of ours
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def joined_shapes(shapes: Shapes, sources: Mapping[str, Sequence[str]]) -> dict[
     """Shapes by the shared encoder's names; linear layers are convolutions of one pixel there.
 
     Raises:
-        ValueError: weights that are to be joined don't fit together.
+        ValueError: weights that are to be joined don't fit together, or are of no convolution.
     """
     found = {}
     for ours, theirs in sources.items():
@@ -62,6 +63,8 @@ def joined_shapes(shapes: Shapes, sources: Mapping[str, Sequence[str]]) -> dict[
             if not shape or any(shapes[name][1:] != shape[1:] for name in theirs):
                 raise ValueError(f"{', '.join(theirs)} are of different sizes")
             shape = (sum(shapes[name][0] for name in theirs), *shape[1:])
-        linear = ".attn" in ours and len(shape) == 2
-        found[ours] = (*shape, 1, 1) if linear else shape
+        shape = (*shape, 1, 1) if ".attn" in ours and len(shape) == 2 else shape
+        if len(shape) != 4 and CONVOLUTION.fullmatch(ours):
+            raise ValueError(f"{theirs[0]} has shape {shape}, expected that of a convolution")
+        found[ours] = shape
     return found
