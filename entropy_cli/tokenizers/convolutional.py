@@ -1,7 +1,7 @@
 """Tokenizers whose encoder is the shared convolutional one: loading, and running."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -42,26 +42,8 @@ class Network(nn.Module):
                 raise ValueError(f"a latent has {self.latent_dim} numbers, but got {conv}")
 
 
-def plan_network(checkpoint: Checkpoint, layout: Layout) -> Network:
+def plan_network(checkpoint: Checkpoint, layout: Layout, others: Sequence[str]) -> Network:
     """The network without its weights.
-
-    Raises:
-        CheckpointError: the shapes contradict each other, or don't make an encoder.
-    """
-    try:
-        sources = layout.sources(list(checkpoint.shapes))
-        with torch.device("meta"):
-            return Network(joined_shapes(checkpoint.shapes, sources), layout)
-    except (ValueError, KeyError, IndexError) as error:
-        reason = f"lacks {error}" if isinstance(error, KeyError) else str(error)
-        raise CheckpointError(
-            f"{checkpoint.path}: not a usable encoder: {reason}. Expected the layout of the family's "
-            "published checkpoints."
-        ) from error
-
-
-def load_network(checkpoint: Checkpoint, layout: Layout, others: Sequence[str] = ()) -> Network:
-    """The network with its weights.
 
     Args:
         checkpoint: of a family that has this layout.
@@ -69,12 +51,50 @@ def load_network(checkpoint: Checkpoint, layout: Layout, others: Sequence[str] =
         others: published names that the caller reads itself.
 
     Raises:
-        CheckpointError: weights that aren't finite or are of sizes that contradict each other; weights
-            of the encoder or quantiser that are missing or left over.
+        CheckpointError: the shapes contradict each other, or don't make an encoder; weights of the
+            encoder or quantiser are missing or left over.
     """
-    network = plan_network(checkpoint, layout)
-    sources = layout.sources(list(checkpoint.shapes))
-    expected = network.state_dict()
+    try:
+        sources = _sources(checkpoint, layout)
+        shapes = joined_shapes(checkpoint.shapes, sources)
+        with torch.device("meta"):
+            network = Network(shapes, layout)
+    except (ValueError, KeyError, IndexError) as error:
+        missing = isinstance(error, KeyError)
+        reason = f"lacks {error.args[0]}, or what its family calls it" if missing else str(error)
+        raise CheckpointError(
+            f"{checkpoint.path}: not a usable encoder: {reason}. Expected the layout of the family's "
+            "published checkpoints."
+        ) from error
+    expected = {ours: tuple(weight.shape) for ours, weight in network.state_dict().items()}
+    _check_names(checkpoint, layout, sources, expected, others)
+    for ours, shape in expected.items():
+        if shapes[ours] != shape:
+            raise CheckpointError(
+                f"{checkpoint.path}: sizes contradict each other: {', '.join(sources[ours])} has shape "
+                f"{shapes[ours]}, but other weights ask for {shape}."
+            )
+    side = 2 * network.encoder.downsampling
+    try:
+        network.quant_conv(network.encoder(torch.empty(1, 3, side, side, device="meta")))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{checkpoint.path}: sizes contradict each other: {reason}") from error
+    return network
+
+
+def _sources(checkpoint: Checkpoint, layout: Layout) -> dict[str, tuple[str, ...]]:
+    return layout.sources(name for name in checkpoint.shapes if name.startswith(NEEDED))
+
+
+def _check_names(
+    checkpoint: Checkpoint,
+    layout: Layout,
+    sources: Mapping[str, Sequence[str]],
+    expected: Iterable[str],
+    others: Sequence[str],
+) -> None:
+    """That the network's weights are there, and no others."""
     for ours in expected:
         if ours not in sources:
             raise CheckpointError(f"{checkpoint.path}: lacks {ours}, or what its family calls it.")
@@ -85,15 +105,20 @@ def load_network(checkpoint: Checkpoint, layout: Layout, others: Sequence[str] =
                 f"{checkpoint.path}: got {name}, which the layout of this family doesn't have and which "
                 "could change the tokens. Choose another --family, or give --latents made elsewhere."
             )
-    weights = {}
-    for ours, like in expected.items():
-        weight = torch.cat([finite(checkpoint, name) for name in sources[ours]])
-        weights[ours] = weight[:, :, None, None] if weight.ndim == 2 and like.ndim == 4 else weight
-    try:
-        network.load_state_dict(weights, assign=True)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1].strip()
-        raise CheckpointError(f"{checkpoint.path}: sizes contradict each other: {reason}") from error
+
+
+def load_network(checkpoint: Checkpoint, layout: Layout, others: Sequence[str]) -> Network:
+    """The network with its weights; for the arguments see `plan_network`.
+
+    Raises:
+        CheckpointError: as there, or weights that aren't finite.
+    """
+    network = plan_network(checkpoint, layout, others)
+    sources, weights = _sources(checkpoint, layout), {}
+    for ours, like in network.state_dict().items():
+        parts = [finite(checkpoint, name) for name in sources[ours]]
+        weights[ours] = (torch.cat(parts) if len(parts) > 1 else parts[0]).view(like.shape)
+    network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
 
@@ -108,21 +133,22 @@ def finite(checkpoint: Checkpoint, name: str) -> Tensor:
     return weight
 
 
-def read_codebook(
-    checkpoint: Checkpoint, name: str, network: Network, rows: int | None = None
-) -> Tensor:
-    """The codes (V, C), of which only the first rows if the rest is padding.
+def vocab_size(checkpoint: Checkpoint, name: str, network: Network, padding: int = 0) -> int:
+    """How many codes a table has beside its padding, or rows what makes a latent's logits.
 
     Raises:
-        CheckpointError: they are not finite, not as long as the latents, or there are none.
+        CheckpointError: there are none, or they are not as long as the latents.
     """
-    codebook_VC = finite(checkpoint, name)[:rows]
-    if codebook_VC.ndim != 2 or not len(codebook_VC) or codebook_VC.shape[1] != network.latent_dim:
-        raise CheckpointError(
-            f"{checkpoint.path}: {name} has shape {tuple(codebook_VC.shape)}, expected codes of the "
-            f"encoder's {network.latent_dim} numbers."
-        )
-    return codebook_VC
+    shape, dim = checkpoint.shapes[name], network.latent_dim
+    if len(shape) < 2 or any(n != 1 for n in shape[2:]):
+        reason = f"has shape {shape}, expected a table of codes"
+    elif shape[0] <= padding:
+        reason = "holds no codes"
+    elif shape[1] != dim:
+        reason = f"holds codes of {shape[1]} numbers, but the encoder gives latents of {dim}"
+    else:
+        return shape[0] - padding
+    raise CheckpointError(f"{checkpoint.path}: {name} {reason}. Copy or train it again.")
 
 
 class ConvTokenizer:

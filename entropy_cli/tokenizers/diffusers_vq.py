@@ -24,9 +24,10 @@ from entropy_cli.tokenizers.choices import (
 )
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
+    finite,
     load_network,
     plan_network,
-    read_codebook,
+    vocab_size,
 )
 from entropy_cli.tokenizers.names import Layout
 from entropy_cli.tokenizers.preprocess import resize_crop
@@ -88,17 +89,17 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, _layout(settings))
+    network = plan_network(checkpoint, _layout(settings), [CODEBOOK])
     image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
     rule = choose_rule(settings, "l2")
     temperature = choose_temperature(rule, PUBLISHED, "diffusers")
-    vocab_size = checkpoint.shapes[CODEBOOK][0]
-    is_amused = (network.encoder.widths, network.latent_dim, vocab_size) == AMUSED
+    vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
+    is_amused = (network.encoder.widths, network.latent_dim, vocabulary.size) == AMUSED
     return TokenizerSpec(
         family="diffusers",
         latent_dim=network.latent_dim,
         image_size=image_size,
-        scales=grid_scale(side, Vocabulary(vocab_size), settings),
+        scales=grid_scale(side, vocabulary, settings),
         rule=rule,
         crop=resize_crop(image_size, InterpolationMode.BILINEAR),
         pixels="[0, 1]" if is_amused else "[-1, 1]",
@@ -112,8 +113,7 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, _layout(settings), [CODEBOOK])
-    codebook_VC = read_codebook(checkpoint, CODEBOOK, network)
-    return ConvTokenizer(spec, network, [Codebook(codebook_VC, spec.rule)])
+    return ConvTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])
 
 
 def _layout(settings: TokenizerSettings) -> Layout:

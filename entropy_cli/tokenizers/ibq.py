@@ -20,9 +20,10 @@ from entropy_cli.tokenizers.choices import (
 )
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
+    finite,
     load_network,
     plan_network,
-    read_codebook,
+    vocab_size,
 )
 from entropy_cli.tokenizers.names import Layout
 from entropy_cli.tokenizers.preprocess import opencv_crop
@@ -44,7 +45,8 @@ def lacks(checkpoint: Checkpoint) -> list[str]:
 def unlike(checkpoint: Checkpoint) -> list[str]:
     """What tells it from a VQGAN, of which only the number of blocks shows."""
     fourth = vqgan.FOURTH_BLOCK
-    return [] if fourth in checkpoint.shapes else [f"no {fourth}"]
+    found = [] if fourth in checkpoint.shapes else [f"no {fourth}"]
+    return found + [f"has {name}" for name in vqgan.multi_scale(checkpoint)]
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
@@ -54,15 +56,16 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT)
+    network = plan_network(checkpoint, LAYOUT, [vqgan.CODEBOOK])
     image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
+    vocabulary = Vocabulary(vocab_size(checkpoint, vqgan.CODEBOOK, network))
     rule = choose_rule(settings, "dot")
     temperature = choose_temperature(rule, PUBLISHED, "IBQ")
     return TokenizerSpec(
         family="ibq",
         latent_dim=network.latent_dim,
         image_size=image_size,
-        scales=grid_scale(side, Vocabulary(checkpoint.shapes[vqgan.CODEBOOK][0]), settings),
+        scales=grid_scale(side, vocabulary, settings),
         rule=rule,
         crop=opencv_crop(image_size),
         pixels="[-1, 1]",
@@ -79,5 +82,5 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [vqgan.CODEBOOK])
-    codebook_VC = read_codebook(checkpoint, vqgan.CODEBOOK, network)
-    return ConvTokenizer(spec, network, [Codebook(codebook_VC, spec.rule)])
+    codebook = Codebook(finite(checkpoint, vqgan.CODEBOOK), spec.rule)
+    return ConvTokenizer(spec, network, [codebook])

@@ -20,9 +20,10 @@ from entropy_cli.tokenizers.choices import (
 )
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
+    finite,
     load_network,
     plan_network,
-    read_codebook,
+    vocab_size,
 )
 from entropy_cli.tokenizers.names import Layout
 from entropy_cli.tokenizers.preprocess import adm_crop
@@ -79,17 +80,18 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT)
+    network = plan_network(checkpoint, LAYOUT, [CODEBOOK])
     is_janus = is_renamed_janus(checkpoint) or checkpoint.prefix.endswith("gen_vision_model.")
     default = JANUS_IMAGE_SIZE if is_janus else IMAGE_SIZE
     image_size, side = choose_image_size(settings, default, network.encoder.downsampling)
+    vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
     rule = choose_rule(settings, "cosine")
     temperature = choose_temperature(rule, PUBLISHED, "LlamaGen")
     return TokenizerSpec(
         family="llamagen",
         latent_dim=network.latent_dim,
         image_size=image_size,
-        scales=grid_scale(side, Vocabulary(checkpoint.shapes[CODEBOOK][0]), settings),
+        scales=grid_scale(side, vocabulary, settings),
         rule=rule,
         crop=adm_crop(image_size),
         pixels="[-1, 1]",
@@ -116,5 +118,4 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [CODEBOOK])
-    codebook_VC = read_codebook(checkpoint, CODEBOOK, network)
-    return ConvTokenizer(spec, network, [Codebook(codebook_VC, spec.rule)])
+    return ConvTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])

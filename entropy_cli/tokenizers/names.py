@@ -1,13 +1,14 @@
 """Published names of weights, and the names that the shared encoder has for them."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from entropy_cli.tokenizers.autoencoder import LDM, Conventions, Shapes
 
 # The shared encoder makes queries, keys and values with one convolution, in this order.
 SPLIT = {"q": 0, "k": 1, "v": 2}
+CONVOLUTION = re.compile(r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight")  # a name of ours
 
 
 @dataclass(frozen=True)
@@ -24,9 +25,14 @@ class Layout:
     conventions: Conventions = LDM
     unused: tuple[str, ...] = ()
 
-    def sources(self, names: Sequence[str]) -> dict[str, tuple[str, ...]]:
-        """The shared encoder's names, with those published: several where weights are to be joined."""
+    def sources(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
+        """The shared encoder's names, with those published: several where weights are to be joined.
+
+        Raises:
+            KeyError: one of those is missing.
+        """
         found: dict[str, dict[int, str]] = {}
+        splits: set[str] = set()
         for name in names:
             ours = name
             for pattern, replacement in self.renames:
@@ -35,16 +41,30 @@ class Layout:
             place = 0
             if part:
                 ours, place = f"{part[1]}.qkv.{part[3]}", SPLIT[part[2]]
+                splits.add(ours)
             found.setdefault(ours, {})[place] = name
+        for ours in splits:
+            for letter, place in SPLIT.items():
+                if place not in found[ours]:
+                    raise KeyError(ours.replace(".qkv.", f".{letter}."))
         return {ours: tuple(of[place] for place in sorted(of)) for ours, of in found.items()}
 
 
 def joined_shapes(shapes: Shapes, sources: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:
-    """Shapes by the shared encoder's names; linear layers are convolutions of one pixel there."""
+    """Shapes by the shared encoder's names; linear layers are convolutions of one pixel there.
+
+    Raises:
+        ValueError: weights that are to be joined don't fit together, or are of no convolution.
+    """
     found = {}
     for ours, theirs in sources.items():
-        first, *rest = shapes[theirs[0]]
-        rows = first if len(theirs) == 1 or not shapes[theirs[0]] else sum(shapes[n][0] for n in theirs)
-        linear = ".attn" in ours and len(rest) == 1
-        found[ours] = (rows, *rest, 1, 1) if linear else (rows, *rest)
+        shape = shapes[theirs[0]]
+        if len(theirs) > 1:
+            if not shape or any(shapes[name][1:] != shape[1:] for name in theirs):
+                raise ValueError(f"{', '.join(theirs)} are of different sizes")
+            shape = (sum(shapes[name][0] for name in theirs), *shape[1:])
+        shape = (*shape, 1, 1) if ".attn" in ours and len(shape) == 2 else shape
+        if len(shape) != 4 and CONVOLUTION.fullmatch(ours):
+            raise ValueError(f"{theirs[0]} has shape {shape}, expected that of a convolution")
+        found[ours] = shape
     return found

@@ -65,7 +65,7 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT)
+    network = plan_network(checkpoint, LAYOUT, [])
     image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
     vocabulary = Vocabulary.product((2,) * network.latent_dim)
     rule = choose_rule(settings, "sign")
@@ -86,5 +86,5 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, LAYOUT)
+    network = load_network(checkpoint, LAYOUT, [])
     return ConvTokenizer(spec, network, [Grid.of_bits(spec.latent_dim, "sign")])

@@ -22,9 +22,10 @@ from entropy_cli.tokenizers.choices import (
 )
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
+    finite,
     load_network,
     plan_network,
-    read_codebook,
+    vocab_size,
 )
 from entropy_cli.tokenizers.names import Layout
 from entropy_cli.tokenizers.preprocess import resize_crop
@@ -33,6 +34,7 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 EMA_BY_DEFAULT = True
 IMAGE_SIZE = 256
 CODEBOOKS = "quantizer.codebooks.{}.weight"
+AVERAGES = (".cluster_size_ema", ".embed_ema")
 REQUIRED = (
     CODEBOOKS.format(0),
     "encoder.conv_in.weight",
@@ -40,7 +42,7 @@ REQUIRED = (
     "encoder.mid.block_1.conv1.weight",
     "quant_conv.weight",
 )
-LAYOUT = Layout(unused=("quantizer.codebooks.",))  # their averages; the codes are read apart
+LAYOUT = Layout()
 PUBLISHED: dict[Rule, Temperature] = {
     "l2": Temperature(0.5, "the soft labels of RQ-VAE's second-stage configurations")
 }
@@ -63,9 +65,9 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT)
+    network = plan_network(checkpoint, LAYOUT, _others(checkpoint))
     image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
-    sizes = [checkpoint.shapes[name][0] - 1 for name in codebooks(checkpoint)]
+    sizes = [vocab_size(checkpoint, name, network, padding=1) for name in codebooks(checkpoint)]
     (grid,) = grid_scale(side, Vocabulary(sizes[0]), settings)
     rule = choose_rule(settings, "l2", ("l2",))
     temperature = choose_temperature(rule, PUBLISHED, "RQ-VAE")
@@ -87,10 +89,12 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
-    names = codebooks(checkpoint)
-    network = load_network(checkpoint, LAYOUT, names)
-    tables = [
-        read_codebook(checkpoint, name, network, scale.vocabulary.size)
-        for name, scale in zip(names, spec.scales, strict=True)
-    ]
+    network = load_network(checkpoint, LAYOUT, _others(checkpoint))
+    tables = [finite(checkpoint, name)[:-1] for name in codebooks(checkpoint)]
     return ConvTokenizer(spec, network, [Codebook(table_VC, spec.rule) for table_VC in tables])
+
+
+def _others(checkpoint: Checkpoint) -> list[str]:
+    """What is read apart from the network, and the averages that training keeps beside it."""
+    averages = [name for name in checkpoint.shapes if name.endswith(AVERAGES)]
+    return codebooks(checkpoint) + averages

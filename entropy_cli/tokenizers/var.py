@@ -31,9 +31,10 @@ from entropy_cli.tokenizers.choices import (
 )
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
+    finite,
     load_network,
     plan_network,
-    read_codebook,
+    vocab_size,
 )
 from entropy_cli.tokenizers.names import Layout
 from entropy_cli.tokenizers.preprocess import var_crop
@@ -102,9 +103,9 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
     Raises:
         CheckpointError: patch_nums and image size don't fit.
     """
-    network = plan_network(checkpoint, LAYOUT)
+    network = plan_network(checkpoint, LAYOUT, [CODEBOOK])
     image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
-    vocabulary = Vocabulary(checkpoint.shapes[CODEBOOK][0])
+    vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
     if PHI_SINGLE in checkpoint.shapes:
         scales: tuple[Scale, ...] = grid_scale(side, vocabulary, settings)
     else:
@@ -135,8 +136,7 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VARTokenizer"
     """
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [CODEBOOK])
-    codebook_VC = read_codebook(checkpoint, CODEBOOK, network)
-    return VARTokenizer(spec, network, [Codebook(codebook_VC, spec.rule)])
+    return VARTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])
 
 
 class VARTokenizer(ConvTokenizer):

@@ -26,11 +26,10 @@ from entropy_cli.tokenizers.choices import (
 )
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
-    Network,
     finite,
     load_network,
     plan_network,
-    read_codebook,
+    vocab_size,
 )
 from entropy_cli.tokenizers.names import Layout
 from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop
@@ -75,7 +74,7 @@ def lacks(checkpoint: Checkpoint) -> list[str]:
 def unlike(checkpoint: Checkpoint) -> list[str]:
     """What a checkpoint has that this family has not."""
     shapes = checkpoint.shapes
-    found = [name for name in shapes if name.startswith("quantize.quant_resi.")][:1]
+    found = multi_scale(checkpoint)
     found += [FOURTH_BLOCK] if FOURTH_BLOCK in shapes and PROJECTION not in shapes else []
     if checkpoint.prefix.endswith("vqmodel.") and shapes.get(CODEBOOK) == (16384, 8):
         found.append(f"{CODEBOOK} of 16384 x 8 under {checkpoint.prefix}: Janus")
@@ -89,14 +88,15 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT)
+    network = plan_network(checkpoint, LAYOUT, _others(checkpoint))
+    size = vocab_size(checkpoint, codebooks(checkpoint)[0], network)
     chameleon = _is_chameleon(checkpoint)
     default = CHAMELEON_IMAGE_SIZE if chameleon else IMAGE_SIZE
     image_size, side = choose_image_size(settings, default, network.encoder.downsampling)
     rule = choose_rule(settings, "logits" if PROJECTION in checkpoint.shapes else "l2")
     temperature = choose_temperature(rule, PUBLISHED, "VQGAN")
     crop = chameleon_crop if chameleon else opencv_crop
-    size = checkpoint.shapes.get(USED, checkpoint.shapes[codebooks(checkpoint)[0]])[0]
+    size = _number_used(checkpoint) or size
     return TokenizerSpec(
         family="vqgan",
         latent_dim=network.latent_dim,
@@ -114,14 +114,22 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
+    network = load_network(checkpoint, LAYOUT, _others(checkpoint))
     if spec.rule == "logits":
-        network = load_network(checkpoint, LAYOUT, [PROJECTION, PROJECTION_BIAS, USED])
-        codebook = _projection(checkpoint, network)
+        codebook = _projection(checkpoint)
     else:
-        network = load_network(checkpoint, LAYOUT, [CODEBOOK, USED])
-        codes_VC = read_codebook(checkpoint, CODEBOOK, network)
-        codebook = Codebook(_used(checkpoint, codes_VC), spec.rule)
+        codebook = Codebook(_used(checkpoint, finite(checkpoint, CODEBOOK)), spec.rule)
     return ConvTokenizer(spec, network, [codebook])
+
+
+def multi_scale(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint has of VAR's convolutions between scales."""
+    return [name for name in checkpoint.shapes if name.startswith("quantize.quant_resi.")][:1]
+
+
+def _others(checkpoint: Checkpoint) -> list[str]:
+    """What is read apart from the network."""
+    return [*codebooks(checkpoint), PROJECTION_BIAS, USED]
 
 
 def _is_chameleon(checkpoint: Checkpoint) -> bool:
@@ -139,9 +147,9 @@ def _notes(checkpoint: Checkpoint, *, chameleon: bool) -> list[str]:
     notes = []
     if chameleon:
         notes.append("Chameleon's image tokenizer, by its shapes: pictures of 512 pixels by default")
-    if USED in checkpoint.shapes:
+    if _number_used(checkpoint):
         notes.append(
-            f"only the {checkpoint.shapes[USED][0]} codes that the checkpoint lists as used are codes "
+            f"only the {_number_used(checkpoint)} codes that the checkpoint lists as used are codes "
             "here; the published code assigns to all, and renames the others to one of these at random"
         )
     if FOURTH_BLOCK in checkpoint.shapes:
@@ -152,14 +160,24 @@ def _notes(checkpoint: Checkpoint, *, chameleon: bool) -> list[str]:
     return notes
 
 
-def _projection(checkpoint: Checkpoint, network: Network) -> Codebook:
+def _number_used(checkpoint: Checkpoint) -> int | None:
+    """How many codes the checkpoint lists as used, None if it lists none."""
+    shape = checkpoint.shapes.get(USED)
+    if shape is None:
+        return None
+    if len(shape) != 1 or not shape[0]:
+        raise CheckpointError(f"{checkpoint.path}: {USED} has shape {shape}, expected a list of codes.")
+    return shape[0]
+
+
+def _projection(checkpoint: Checkpoint) -> Codebook:
     """The linear layer that makes logits of a latent."""
     weight_VC = finite(checkpoint, PROJECTION).flatten(1)
     bias_V = finite(checkpoint, PROJECTION_BIAS)
-    if weight_VC.shape != (len(bias_V), network.latent_dim):
+    if bias_V.shape != (len(weight_VC),):
         raise CheckpointError(
-            f"{checkpoint.path}: {PROJECTION} has shape {tuple(weight_VC.shape)}, expected "
-            f"({len(bias_V)}, {network.latent_dim})."
+            f"{checkpoint.path}: {PROJECTION_BIAS} has shape {tuple(bias_V.shape)}, expected "
+            f"({len(weight_VC)},)."
         )
     return Codebook(_used(checkpoint, weight_VC), "logits", _used(checkpoint, bias_V))
 
@@ -169,7 +187,7 @@ def _used(checkpoint: Checkpoint, of_V: Tensor) -> Tensor:
     if USED not in checkpoint.shapes:
         return of_V
     used_U = checkpoint.integers(USED)
-    if used_U.ndim != 1 or not len(used_U) or used_U.min() < 0 or used_U.max() >= len(of_V):
+    if used_U.min() < 0 or used_U.max() >= len(of_V):
         raise CheckpointError(f"{checkpoint.path}: {USED} names codes that don't exist.")
     if len(set(used_U.tolist())) < len(used_U):
         raise CheckpointError(f"{checkpoint.path}: {USED} names a code twice.")

@@ -1,4 +1,4 @@
-"""The VAR family: golden values, the layout's variants, and weights that don't fit."""
+"""The VAR family: its residual quantiser, the layout's variants, and weights that don't fit."""
 
 import argparse
 import json
@@ -6,12 +6,11 @@ import json
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from entropy_cli.engine.untrained import random_weights
 from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.assign import assign
-from entropy_cli.functional.entropy import entropy
 from entropy_cli.tokenizers import load_tokenizer
 from entropy_cli.tokenizers.convolutional import Network
 from entropy_cli.tokenizers.layout import VARSizes, var_shapes
@@ -19,40 +18,6 @@ from entropy_cli.tokenizers.names import joined_shapes
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from entropy_cli.tokenizers.var import LAYOUT, phi_of
 from tests.conftest import IMAGE_SIZE, PATCH_NUMS, SIZES
-
-
-@pytest.mark.parametrize("name", ["var_l2", "var_cosine"])
-@torch.no_grad()
-def test_golden(shared, name):
-    folder = shared / "golden" / name
-    expected = json.loads((folder / "expected.json").read_text())
-    arrays = load_file(folder / "expected.safetensors")
-    rule = "cosine" if expected["cosine"] else "l2"
-    settings = TokenizerSettings(expected["resolution"], tuple(expected["patch_nums"]), rule)
-    tokenizer = load_tokenizer(folder / "ckpt.safetensors", settings=settings).tokenizer
-    rest_BChw = tokenizer.encode(arrays["pixels_u8"])
-    torch.testing.assert_close(rest_BChw.double(), arrays["latent_f64"], atol=1e-4, rtol=0)
-    for s, patch_num in enumerate(expected["patch_nums"]):
-        of_scale = expected["scales"][str(patch_num)]
-        assert of_scale["argmax_gap_min"] > 1e-4  # so every index has to be equal
-        temperatures = [float(t) for t in of_scale["soft"]]
-        z_BlC = tokenizer.vectors(rest_BChw, s)
-        sums = assign(z_BlC, tokenizer.codebook(s), temperatures)
-        assert torch.equal(sums.idx_Bl, arrays[f"idx.s{s}"].flatten(1).long())
-        for t, (temperature, soft) in enumerate(of_scale["soft"].items()):
-            conditional = sums.entropy_BT[:, t].sum().item() / of_scale["tokens"]
-            assert conditional == pytest.approx(soft["conditional_entropy"], abs=1e-5)
-            marginal_V = sums.soft_BTE[:, t].sum(0)
-            assert entropy(marginal_V).item() == pytest.approx(soft["marginal_entropy"], abs=1e-5)
-            torch.testing.assert_close(
-                marginal_V / of_scale["tokens"],
-                arrays[f"marginal.s{s}.tau{temperature}"],
-                atol=1e-6,
-                rtol=0,
-            )
-        used = (sums.counts_BE.sum(0) > 0).sum().item()
-        assert used == of_scale["codes_used"]
-        rest_BChw = tokenizer.subtract(rest_BChw, sums.idx_Bl, s)
 
 
 @torch.no_grad()
@@ -100,12 +65,6 @@ def test_every_way_of_storing_it_gives_the_same(tmp_path, checkpoint, weights, p
     assert load_tokenizer(other).checkpoint.wrapper == "state_dict"
 
 
-@pytest.mark.parametrize("name", ["vqgan", "llamagen", "ibq", "rq_vae", "open_magvit2", "vqgan_gumbel"])
-def test_checkpoints_of_other_families_name_what_they_lack(shared, name):
-    with pytest.raises(CheckpointError, match=r"nearest family is var, but it lacks .*quant_resi"):
-        load_tokenizer(shared / "golden" / name / "ckpt.pth")
-
-
 @torch.no_grad()
 def test_the_file_is_let_go_of_once_it_is_read(tmp_path, checkpoint, weights, pictures):
     """A run of days must survive that its checkpoint is overwritten, and not hold the decoder."""
@@ -119,18 +78,6 @@ def test_the_file_is_let_go_of_once_it_is_read(tmp_path, checkpoint, weights, pi
         assert torch.equal(loaded.tokenizer.encode(pictures), expected)
         with pytest.raises(CheckpointError, match="closed"):
             loaded.checkpoint.tensor("decoder.big")
-
-
-def test_half_precision_files_are_computed_in_float32(tmp_path, weights, pictures):
-    settings = TokenizerSettings(IMAGE_SIZE, PATCH_NUMS)
-    half = {name: weight.half() for name, weight in weights.items()}
-    save_file(half, tmp_path / "half.safetensors")
-    save_file({name: weight.float() for name, weight in half.items()}, tmp_path / "float.safetensors")
-    found = vectors_and_codes(tmp_path / "half.safetensors", pictures, settings)
-    assert found[0][0].dtype == torch.float32
-    assert same(
-        found, vectors_and_codes(tmp_path / "float.safetensors", pictures, settings), atol=0, rtol=0
-    )
 
 
 def renamed(weights, keep):
@@ -228,7 +175,8 @@ def test_settings_come_from_the_command_line_then_config_json(checkpoint):
         ('{"patch_nums": [1, "x"]}', "patch_nums"),
         ('{"patch_nums": []}', "patch_nums"),
         ('{"using_znorm": 1}', "using_znorm"),
-        ('{"rule": "dot"}', "rule 'dot'"),
+        ('{"rule": "sign"}', "rule 'sign'"),
+        ('{"norm_num_groups": 0}', "norm_num_groups 0"),
     ],
 )
 def test_a_broken_config_json_is_an_error(tmp_path, weights, text, words):
@@ -292,14 +240,20 @@ def damaged(weights, **changes):
         ({"encoder__norm_out__bias": None}, "lacks encoder.norm_out.bias"),
         ({"encoder__norm_out__bias": torch.zeros(3)}, "sizes contradict"),
         ({"encoder__extra__weight": torch.zeros(3)}, "got encoder.extra.weight"),
-        ({"quantize__embedding__weight": torch.zeros(48, 5)}, "code has 5"),
-        ({"encoder__conv_in__weight": torch.zeros(3)}, "not a usable VAR layout"),
+        ({"quantize__embedding__weight": torch.zeros(48, 5)}, "codes of 5 numbers"),
+        ({"encoder__conv_in__weight": torch.zeros(3)}, r"conv_in.weight has shape \(3,\)"),
         ({"encoder__conv_in__weight": torch.zeros(32, 1, 3, 3)}, "1 channels, not 3"),
         ({"quantize__embedding__weight": torch.zeros(0, 6)}, "no codes"),
         ({"quant_conv__bias": torch.zeros(6, dtype=torch.int8)}, "quant_conv.bias is a .*int8"),
         ({"quant_conv__bias": torch.zeros(6, dtype=torch.complex64)}, "expected plain floating"),
-        ({"encoder__conv_in__weight": torch.full((32, 3, 3, 3), float("nan"))}, "NaN.*scale 0"),
-        ({"quantize__quant_resi__qresi_ls__2__bias": torch.full((6,), float("inf"))}, "NaN.*scale 3"),
+        (
+            {"encoder__conv_in__weight": torch.full((32, 3, 3, 3), float("nan"))},
+            "conv_in.weight holds NaN",
+        ),
+        (
+            {"quantize__quant_resi__qresi_ls__2__bias": torch.full((6,), float("inf"))},
+            "qresi_ls.2.bias holds NaN",
+        ),
     ],
 )
 def test_damaged_weights_are_named(tmp_path, weights, changes, words):

@@ -1,0 +1,219 @@
+"""Tiny checkpoints of random weights under the names that each family publishes: one row each."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+# Names of the parts of a convolutional encoder.
+LDM = {
+    "block": "encoder.down.{}.block.{}",
+    "attn": "encoder.down.{}.attn.{}",
+    "down": "encoder.down.{}.downsample.conv",
+    "mid": ("encoder.mid.block_1", "encoder.mid.block_2"),
+    "mid_attn": "encoder.mid.attn_1",
+    "norm_out": "encoder.norm_out",
+    "conv_out": "encoder.conv_out",
+    "shortcut": "nin_shortcut",
+    "norm": "norm",
+    "qkv": ("q", "k", "v"),
+    "proj": "proj_out",
+    "kernel": (1, 1),  # of attention
+    "bias": True,
+    "out_kernel": 3,
+}
+VAR = LDM | {"qkv": ("qkv",)}
+LLAMAGEN = LDM | {
+    "block": "encoder.conv_blocks.{}.res.{}",
+    "attn": "encoder.conv_blocks.{}.attn.{}",
+    "down": "encoder.conv_blocks.{}.downsample.conv",
+    "mid": ("encoder.mid.0", "encoder.mid.2"),
+    "mid_attn": "encoder.mid.1",
+}
+MAGVIT2 = LDM | {
+    "down": "encoder.down.{}.downsample",
+    "mid": ("encoder.mid_block.0", "encoder.mid_block.1"),
+    "bias": False,
+    "out_kernel": 1,
+}
+DIFFUSERS = LDM | {
+    "block": "encoder.down_blocks.{}.resnets.{}",
+    "attn": "encoder.down_blocks.{}.attentions.{}",
+    "down": "encoder.down_blocks.{}.downsamplers.0.conv",
+    "mid": ("encoder.mid_block.resnets.0", "encoder.mid_block.resnets.1"),
+    "mid_attn": "encoder.mid_block.attentions.0",
+    "norm_out": "encoder.conv_norm_out",
+    "shortcut": "conv_shortcut",
+    "norm": "group_norm",
+    "qkv": ("to_q", "to_k", "to_v"),
+    "proj": "to_out.0",
+    "kernel": (),
+}
+
+
+def random_weights(shapes, seed=0):
+    """Of such sizes that latents and codes are about as long as each other, and biases matter."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, shape in shapes.items():
+        weight = torch.randn(shape, generator=generator)
+        if len(shape) == 1:
+            weight = 0.3 * weight + (name.endswith("weight") and ("norm" in name or ".ln_" in name))
+        elif not name.startswith("quantize"):
+            weight = weight / math.sqrt(math.prod(shape[1:]))
+        weights[name] = weight
+    return weights
+
+
+def layer(name, *shape, bias=True):
+    return {f"{name}.weight": shape} | ({f"{name}.bias": shape[:1]} if bias else {})
+
+
+def resnet(name, before, after, names):
+    bias = names["bias"]
+    shapes = layer(f"{name}.norm1", before) | layer(f"{name}.norm2", after)
+    shapes |= layer(f"{name}.conv1", after, before, 3, 3, bias=bias)
+    shapes |= layer(f"{name}.conv2", after, after, 3, 3, bias=bias)
+    if before != after:
+        shapes |= layer(f"{name}.{names['shortcut']}", after, before, 1, 1, bias=bias)
+    return shapes
+
+
+def attention(name, width, names):
+    kernel = names["kernel"]
+    shapes = layer(f"{name}.{names['norm']}", width)
+    for part in names["qkv"]:
+        shapes |= layer(f"{name}.{part}", 3 * width // len(names["qkv"]), width, *kernel)
+    return shapes | layer(f"{name}.{names['proj']}", width, width, *kernel)
+
+
+def conv_encoder(names, made, widths=(32, 64), blocks=1, *, attends=True):
+    """Shapes of an encoder, of which the last level and the middle attend if any do."""
+    shapes = layer("encoder.conv_in", widths[0], 3, 3, 3, bias=names["bias"])
+    before, last = widths[0], len(widths) - 1
+    for i, width in enumerate(widths):
+        for j in range(blocks):
+            shapes |= resnet(names["block"].format(i, j), before, width, names)
+            before = width
+            if i == last and attends:
+                shapes |= attention(names["attn"].format(i, j), width, names)
+        if i < last:
+            shapes |= layer(names["down"].format(i), width, width, 3, 3)
+    for name in names["mid"]:
+        shapes |= resnet(name, before, before, names)
+    if attends:
+        shapes |= attention(names["mid_attn"], before, names)
+    shapes |= layer(names["norm_out"], before)
+    kernel = names["out_kernel"]
+    return shapes | layer(names["conv_out"], made, before, kernel, kernel)
+
+
+def with_quant_conv(encoder, made, latent_dim, kernel=1):
+    return encoder | layer("quant_conv", latent_dim, made, kernel, kernel)
+
+
+def vq_shapes(names=LDM, latent_dim=6, vocab_size=40, made=5, **sizes):
+    """An encoder, a convolution after it and one codebook."""
+    shapes = with_quant_conv(conv_encoder(names, made, **sizes), made, latent_dim)
+    return shapes | {"quantize.embedding.weight": (vocab_size, latent_dim)}
+
+
+def var_shapes(phis=4, latent_dim=6, vocab_size=40, **sizes):
+    shapes = with_quant_conv(conv_encoder(VAR, latent_dim, **sizes), latent_dim, latent_dim, kernel=3)
+    for k in range(phis):
+        shapes |= layer(f"quantize.quant_resi.qresi_ls.{k}", latent_dim, latent_dim, 3, 3)
+    return shapes | {"quantize.embedding.weight": (vocab_size, latent_dim)}
+
+
+def gumbel_shapes(latent_dim=6, vocab_size=40, **sizes):
+    shapes = with_quant_conv(conv_encoder(LDM, 5, **sizes), 5, latent_dim)
+    shapes |= layer("quantize.proj", vocab_size, latent_dim, 1, 1)
+    return shapes | {"quantize.embed.weight": (vocab_size, 3)}
+
+
+def magvit2_shapes(bits=7, blocks=1, middles=2):
+    names = MAGVIT2 | {"mid": tuple(f"encoder.mid_block.{i}" for i in range(middles))}
+    return conv_encoder(names, bits, blocks=blocks, attends=False)
+
+
+def rq_shapes(sizes=(40, 40, 40), latent_dim=6):
+    shapes = with_quant_conv(conv_encoder(LDM, 5), 5, latent_dim)
+    for i, size in enumerate(sizes):
+        name = f"quantizer.codebooks.{i}"
+        shapes |= {f"{name}.weight": (size + 1, latent_dim), f"{name}.cluster_size_ema": (size,)}
+        shapes |= {f"{name}.embed_ema": (size, latent_dim)}
+    return shapes
+
+
+def titok_shapes(decoder="decoder.ffn.2.weight", latent_dim=12, vocab_size=40, tokens=5, layers=2):
+    width, patch, grid = 64, 4, 4
+    shapes = {
+        "latent_tokens": (tokens, width),
+        "encoder.class_embedding": (1, width),
+        "encoder.positional_embedding": (grid**2 + 1, width),
+        "encoder.latent_token_positional_embedding": (tokens, width),
+        "quantize.embedding.weight": (vocab_size, latent_dim),
+        decoder: (4, 3, 1, 1),
+    }
+    shapes |= layer("encoder.patch_embed", width, 3, patch, patch)
+    shapes |= layer("encoder.ln_pre", width) | layer("encoder.ln_post", width)
+    for i in range(layers):
+        block = f"encoder.transformer.{i}"
+        shapes |= layer(f"{block}.ln_1", width) | layer(f"{block}.ln_2", width)
+        shapes |= {f"{block}.attn.in_proj_weight": (3 * width, width)}
+        shapes |= {f"{block}.attn.in_proj_bias": (3 * width,)}
+        shapes |= layer(f"{block}.attn.out_proj", width, width)
+        shapes |= layer(f"{block}.mlp.c_fc", 2 * width, width)
+        shapes |= layer(f"{block}.mlp.c_proj", width, 2 * width)
+    return shapes | layer("encoder.conv_out", latent_dim, width, 1, 1)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A tiny checkpoint of a family, and what is known of it; its pictures are of 16 pixels."""
+
+    shapes: dict[str, tuple[int, ...]]
+    rule: str
+    temperature: float | str
+    crop: str
+    scales: tuple[tuple[str, int, int | None], ...] = (("8 x 8", 64, 8),)
+    vocab_size: int = 40
+    latent_dim: int = 6
+    pixels: str = "[-1, 1]"
+    settings: TokenizerSettings = field(default=TokenizerSettings(image_size=16))
+
+
+PYRAMID = tuple((f"{n} x {n}", n * n, n) for n in (1, 2, 4, 8))
+DEPTHS = tuple((f"depth {i}", 64, None) for i in range(3))
+TO_16 = "shorter side to 16 ({}), centre crop 16 x 16"
+OPENCV, BILINEAR = TO_16.format("INTER_LINEAR of OpenCV"), TO_16.format("BILINEAR")
+HALVED = "halved (BOX) while the shorter side is at least 32, then " + TO_16.format("BICUBIC")
+
+EXAMPLES = {
+    "var": Example(
+        var_shapes(),
+        "l2",
+        1.0,
+        "shorter side to 18 (LANCZOS), centre crop 16 x 16",
+        PYRAMID,
+        settings=TokenizerSettings(16, (1, 2, 4, 8)),
+    ),
+    "vqgan": Example(vq_shapes(blocks=2), "l2", 1.0, OPENCV),
+    "llamagen": Example(vq_shapes(LLAMAGEN), "cosine", 0.01, HALVED),
+    "ibq": Example(vq_shapes(blocks=4), "dot", 0.01, OPENCV),
+    "open-magvit2": Example(magvit2_shapes(), "sign", 0.01, BILINEAR, vocab_size=2**7, latent_dim=7),
+    "rq-vae": Example(rq_shapes(), "l2", 0.5, BILINEAR, DEPTHS),
+    "diffusers": Example(vq_shapes(DIFFUSERS), "l2", 1.0, BILINEAR),
+    "titok": Example(
+        titok_shapes(),
+        "cosine",
+        "auto",
+        TO_16.format("BICUBIC"),
+        (("5 tokens", 5, None),),
+        latent_dim=12,
+        pixels="[0, 1]",
+        settings=TokenizerSettings(),
+    ),
+}
