@@ -5,7 +5,7 @@ or changes something by name. A global is one of the caller's own functions, or 
 """
 
 import pickle
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -63,6 +63,15 @@ def reconstruct(kind: object, *arguments: Any) -> Any:  # noqa: ANN401
     return make(kind, arguments)
 
 
+def _ordered(items: Iterable[tuple[Any, Any]] | Mapping[Any, Any] = ()) -> dict[str | int, Any]:
+    return dict(_pairs(items.items() if isinstance(items, Mapping) else items))
+
+
+def _pairs(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str | int, Any]]:
+    """Those keyed by text or numbers: to hash a deep tuple overflows the stack."""
+    return ((key, value) for key, value in items if isinstance(key, (str, int)))
+
+
 # Kinds of no interest that nobody needs to be told of.
 BUILTINS = "set frozenset bytearray complex slice range object int float str list dict tuple"
 QUIET = {
@@ -80,8 +89,8 @@ QUIET = {
     for name in names.split()
 }
 STANDARD = {
-    "collections.OrderedDict": Known(lambda pairs=(): dict(pairs)),
-    "_codecs.encode": Known(lambda text, codec="": text.encode("latin1")),
+    "collections.OrderedDict": Known(_ordered),
+    "_codecs.encode": Known(lambda text, _codec="": text.encode("latin1")),  # how bytes are written
     **dict.fromkeys(
         [
             f"{module}.{name}"
@@ -174,10 +183,11 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
 
     def _set(self, items: list[Any]) -> None:
         if isinstance(self.stack[-1], dict):
-            self.stack[-1].update(_pairs(items))
+            self.stack[-1].update(_pairs(_two_by_two(items)))
 
     def _dict(self) -> None:
-        self.append(dict(_pairs(self.pop_mark())))
+        items = self.pop_mark()  # first: it replaces append
+        self.append(dict(_pairs(_two_by_two(items))))
 
     def _add_marked(self) -> None:
         self.pop_mark()  # what sets hold is of no interest
@@ -210,8 +220,5 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
         dispatch[_code[0]] = _function
 
 
-def _pairs(items: list[Any]) -> Iterable[tuple[str | int, Any]]:
-    """Items of a mapping, keyed by text or numbers: hashing deep tuples overflows the stack."""
-    return (
-        pair for pair in zip(items[::2], items[1::2], strict=True) if isinstance(pair[0], (str, int))
-    )
+def _two_by_two(items: list[Any]) -> Iterator[tuple[Any, Any]]:
+    return zip(items[::2], items[1::2], strict=True)

@@ -67,29 +67,56 @@ class Copy:
     twins: Mapping[str, str] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class _Place:
+    """A mapping in a file, by the keys that lead to it with dots between."""
+
+    path: str
+    mapping: Mapping[Any, Any]
+    outer: "_Place | None" = None
+
+    def tensors(self) -> dict[str, Stored]:
+        named = {name: self.mapping[name] for name in _names(self.mapping)}
+        return {name: value for name, value in named.items() if isinstance(value, Stored)}
+
+    def inside(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+    def rank(self) -> tuple[int, int, int]:
+        """How much it looks like the tokenizer: by its names, by where it is, by its size."""
+        tensors = self.tensors()
+        anchored = bool(_prefixes(tensors))
+        known = self.path in WRAPPERS and (anchored or bool(self.path))
+        order = -WRAPPERS.index(self.path) if known else -len(WRAPPERS)
+        return 2 * anchored + (known and not anchored), order, len(tensors)
+
+
 def choose(content: Any) -> dict[Weights, Copy]:  # noqa: ANN401 - a file may hold anything
     """The copies of a tokenizer's weights in what a file holds.
 
     Raises:
         UnusableError: there are no tensors by name.
     """
-    found = {path: mapping for path, mapping in _mappings(content) if _tensors(mapping)}
+    places = list(_places(content))
+    found = [place for place in places if place.tensors()]
     if not found:
-        _refuse(content)
+        _refuse(content, places)
+    ranks = {place.path: place.rank() for place in found}
 
-    def best(*, averaged: bool) -> str | None:
-        paths = [path for path in found if is_averaged(path) == averaged]
-        return max(paths, key=lambda path: _rank(path, _tensors(found[path])), default=None)
+    def best(*, averaged: bool) -> _Place | None:
+        among = [place for place in found if is_averaged(place.path) == averaged]
+        return max(among, key=lambda place: ranks[place.path], default=None)
 
     raw, ema = best(averaged=False), best(averaged=True)
-    if raw is not None and ema is not None:
-        levels = [_rank(path, _tensors(found[path]))[0] for path in (raw, ema)]
+    if raw and ema:
+        # A copy is of the same kind; what looks less like a tokenizer is something else.
+        levels = ranks[raw.path][0], ranks[ema.path][0]
         raw, ema = raw if levels[0] >= levels[1] else None, ema if levels[1] >= levels[0] else None
     copies: dict[Weights, Copy] = {}
-    if ema is not None:
-        copies["ema"] = _copies(content, ema, found[ema], twin=raw)["ema"]
-    if raw is not None:
-        copies = _copies(content, raw, found[raw], twin=ema) | copies
+    if raw:
+        copies |= _copies(raw, twin=ema)
+    if ema:
+        copies |= _copies(ema, twin=raw)
     return copies
 
 
@@ -104,51 +131,39 @@ def some(names: Collection[str], most: int = 6) -> str:
     return ", ".join(list(names)[:most]) + more
 
 
-def _mappings(content: Any, path: str = "", depth: int = 2) -> Iterator[tuple[str, Mapping[Any, Any]]]:  # noqa: ANN401
-    """A mapping and those inside it, by their keys with dots between; not a pickled module's parts."""
-    if isinstance(content, Mapping):
-        yield path, content
-        for key, value in content.items() if depth else ():
-            if isinstance(key, str) and key and key.isprintable() and key not in MODULE_PARTS:
-                yield from _mappings(value, _joined(path, key), depth - 1)
+def _places(content: Any) -> Iterator[_Place]:  # noqa: ANN401
+    """A mapping and those two levels inside it, each once; not the parts of a pickled module."""
+    level, seen = [_Place("", content)], set()
+    for _ in range(3):
+        inside = []
+        for place in level:
+            if isinstance(place.mapping, Mapping) and id(place.mapping) not in seen:
+                seen.add(id(place.mapping))
+                yield place
+                names = [n for n in _names(place.mapping) if n not in MODULE_PARTS]
+                inside += [_Place(place.inside(name), place.mapping[name], place) for name in names]
+        level = inside
 
 
-def _joined(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
+def _names(mapping: Mapping[Any, Any]) -> list[str]:
+    """Keys that can be names, and shown."""
+    return [key for key in mapping if isinstance(key, str) and key and key.isprintable()]
 
 
-def _tensors(mapping: Mapping[Any, Any]) -> dict[str, Stored]:
-    return {
-        key: value
-        for key, value in mapping.items()
-        if isinstance(value, Stored) and isinstance(key, str) and key and key.isprintable()
-    }
-
-
-def _rank(path: str, tensors: Mapping[str, Stored]) -> tuple[int, int, int]:
-    """How much a mapping looks like the tokenizer: by its names, by where it is, by its size."""
-    anchored = bool(_prefixes(tensors))
-    known = path in WRAPPERS and (anchored or bool(path))
-    order = -WRAPPERS.index(path) if known else -len(WRAPPERS)
-    return 2 * anchored + (known and not anchored), order, len(tensors)
-
-
-def _refuse(content: Any) -> None:  # noqa: ANN401
-    for _, mapping in _mappings(content):
-        if isinstance(mapping, Placeholder) and mapping.keys() & MODULE_PARTS:
+def _refuse(content: object, places: list[_Place]) -> None:
+    for place in places:
+        if isinstance(place.mapping, Placeholder) and place.mapping.keys() & MODULE_PARTS:
             raise UnusableError(
-                f"is a pickled model of class {mapping.kind}, not a state dict. Save model.state_dict()."
+                f"is a pickled model of class {place.mapping.kind}, not a state dict. "
+                "Save model.state_dict()."
             )
-    keys = [str(key) for key in content] if isinstance(content, Mapping) else []
-    got = f"a dict with keys {some([key for key in keys if key.isprintable()])}" if keys else "no dict"
+    got = f"a dict with keys {some(_names(content))}" if isinstance(content, Mapping) else "no dict"
     raise UnusableError(f"holds no tensors by name: got {got}, expected a state dict.")
 
 
-def _copies(
-    content: Mapping[Any, Any], wrapper: str, mapping: Mapping[Any, Any], twin: str | None
-) -> dict[Weights, Copy]:
+def _copies(place: _Place, twin: _Place | None) -> dict[Weights, Copy]:
     """The copies in one state dict: one, or a second that is kept beside it under other names."""
-    tensors = _tensors(mapping)
+    tensors = place.tensors()
     prefix, others = _prefix(tensors)
     averages = tuple(
         {f"{prefix}{AVERAGED}", AVERAGED, *(p for p in others if _belongs(p, prefix))} - {prefix}
@@ -159,7 +174,7 @@ def _copies(
         if name.startswith(prefix) and not name.startswith(averages)
     }
     twins = {name: full for name in own if (full := _twin(name, prefix, averages, tensors))}
-    ignored = [*_beside(content, wrapper, twin), *_no_tensors(mapping, wrapper)]
+    ignored = _beside(place, twin)
     if unused := [other for other in others if other not in averages]:
         ignored.append(f"{some(unused)} (the same layout again)")
     averaged = {name for name in tensors if name.startswith(averages)}
@@ -167,6 +182,7 @@ def _copies(
         ignored.append(some(bookkeeping))
     if outside := len(tensors) - len(own) - len(averaged):
         ignored.append(f"{outside:,} tensors outside {prefix}")
+    wrapper = place.path
     if is_averaged(wrapper) or is_averaged(prefix):
         return {"ema": Copy(wrapper, prefix, own, tuple(ignored))}
     copies: dict[Weights, Copy] = {"raw": Copy(wrapper, prefix, own, tuple(ignored))}
@@ -176,27 +192,20 @@ def _copies(
     return copies
 
 
-def _beside(content: Mapping[Any, Any], wrapper: str, twin: str | None) -> list[str]:
-    """What lies beside each step of the way to a state dict, but for its averaged or raw twin."""
-    names: list[str] = []
-    level, path = content, ""
-    while path != wrapper:
-        inside = {
-            _joined(path, k): v for k, v in level.items() if isinstance(k, str) and k.isprintable()
-        }
-        step = next(
-            p for p in inside if f"{wrapper}.".startswith(f"{p}.") and isinstance(inside[p], Mapping)
-        )
-        names += [p for p in inside if p not in (step, twin)]
-        level, path = inside[step], step
-    return [some(names)] if names else []
-
-
-def _no_tensors(mapping: Mapping[Any, Any], wrapper: str) -> list[str]:
-    names = [k for k, v in mapping.items() if isinstance(k, str) and not isinstance(v, Stored)]
-    names = [name for name in names if name.isprintable()]
-    where = f" in {wrapper}" if wrapper else ""
-    return [f"{some(names)}{where} (no tensors)"] if names else []
+def _beside(place: _Place, twin: _Place | None) -> list[str]:
+    """What lies beside each step of the way to a state dict and in it, but for its other copy."""
+    known = {place.path, twin and twin.path}
+    names = [name for name in _names(place.mapping) if not isinstance(place.mapping[name], Stored)]
+    names = [name for name in names if place.inside(name) not in known]
+    where = f" in {place.path}" if place.path else ""
+    said = [f"{some(names)}{where} (no tensors)"] if names else []
+    beside: list[str] = []
+    while place.outer:
+        place, inner = place.outer, place.path
+        beside = [
+            p for p in map(place.inside, _names(place.mapping)) if p not in {inner, *known}
+        ] + beside
+    return ([some(beside)] if beside else []) + said
 
 
 def _belongs(average: str, prefix: str) -> bool:

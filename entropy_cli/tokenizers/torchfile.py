@@ -8,11 +8,12 @@ Source:
 """
 
 import io
+import math
 import mmap
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -27,6 +28,7 @@ from entropy_cli.tokenizers.stored import Contents, Stored, UnusableError
 ZIP_HEAD = b"PK\x03\x04"
 LOCAL_HEADER = 30  # bytes before the name, and whatever else stands before a record
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
+MOST_NUMBERS = 2**48  # in a tensor
 MOST_METADATA = 2**30  # bytes that a compressed pickle may expand to
 
 
@@ -132,7 +134,7 @@ def _read_legacy(memory: mmap.mmap) -> Contents:
     swapped = not _legacy_part(memory).get("little_endian", True)
     unpickler = InertUnpickler(memory, KNOWN, refer)
     value = unpickler.load()
-    for key in _legacy_part(memory):
+    for key in map(str, _legacy_part(memory)):
         dtype, numel = declared[key]
         held = int.from_bytes(memory.read(8), "big" if swapped else "little")
         starts[key] = memory.tell()
@@ -155,6 +157,13 @@ def _natural(value: object) -> int:
     return value
 
 
+def _shape(size: Iterable[object]) -> tuple[int, ...]:
+    shape = tuple(map(_natural, size))
+    if math.prod(max(n, 1) for n in shape) > MOST_NUMBERS:
+        raise pickle.UnpicklingError("more numbers than any tensor has")
+    return shape
+
+
 def _tensor(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Stored:  # noqa: ANN401
     """Stands for _rebuild_tensor_v2: requires_grad, backward hooks and metadata follow the stride."""
     metadata = rest[2] if len(rest) > 2 else None
@@ -172,7 +181,7 @@ def _typed_tensor(
     metadata: object = None,
 ) -> Stored:
     """Stands for _rebuild_tensor_v3."""
-    shape, steps = tuple(map(_natural, size)), tuple(map(_natural, stride))
+    shape, steps = _shape(size), tuple(map(_natural, stride))
     if len(shape) != len(steps):
         raise pickle.UnpicklingError("a shape without strides")
     span = 1 + sum((n - 1) * step for n, step in zip(shape, steps, strict=True)) if all(shape) else 0
@@ -195,7 +204,7 @@ def _typed_tensor(
 
 def _unreadable(kind: str, shape: Any, dtype: object) -> Stored:  # noqa: ANN401
     name = _dtype_name(dtype) if isinstance(dtype, torch.dtype) else "unknown"
-    return Stored(tuple(map(_natural, shape)), name, _unread, kind)
+    return Stored(_shape(shape), name, _unread, kind)
 
 
 def _unread() -> NoReturn:
