@@ -19,6 +19,7 @@ from entropy_cli.cli.options import (
     Output,
     PatchNums,
     Units,
+    check_family,
     exit_code,
     parse_count,
     parse_device,
@@ -138,13 +139,9 @@ def estimate(
     from entropy_cli.pipeline.estimate import estimate as run
     from entropy_cli.pipeline.request import Request
     from entropy_cli.results.tables import render
-    from entropy_cli.tokenizers import FAMILIES
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
-    if family not in ("auto", *FAMILIES):
-        raise typer.BadParameter(
-            f"{family}: expected auto, {', '.join(FAMILIES)}.", param_hint="--family"
-        )
+    check_family(family, "--family")
     for option, path in (("--output", output), ("--state", state)):
         if path is not None:
             check_writable(path, option)

@@ -4,10 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from safetensors import safe_open
 from torch import Tensor
+
+Form = Literal["safetensors", "torch-zip", "torch-legacy"]
 
 
 @dataclass(frozen=True)
@@ -38,10 +40,12 @@ class Contents:
 
     Attributes:
         value: mappings and lists, with `Stored` for tensors and placeholders for unknown classes.
+        form: of the file.
         classes: names of those classes.
     """
 
     value: Any
+    form: Form
     classes: frozenset[str] = frozenset()
 
 
@@ -73,4 +77,4 @@ def read_safetensors(path: Path) -> Contents:
         theirs = part.get_dtype()
         ours = SAFETENSORS.get(theirs) or LETTERS.get(theirs[0], "") + theirs[1:]
         tensors[name] = Stored(tuple(part.get_shape()), ours, partial(file.get_tensor, name))
-    return Contents(tensors)
+    return Contents(tensors, "safetensors")
