@@ -6,7 +6,7 @@ from pathlib import Path
 
 from entropy_cli.errors import CheckpointError
 from entropy_cli.pipeline.inspect_codebooks import codebooks
-from entropy_cli.pipeline.inspect_weights import encoder_sizes, parts, scanned
+from entropy_cli.pipeline.inspect_weights import encoder_sizes, parts, quantiser_names, scanned
 from entropy_cli.pipeline.request import Bars
 from entropy_cli.results import inspection
 from entropy_cli.results.inspection import Inspection
@@ -54,12 +54,12 @@ def inspect(ask: Ask, bars: Bars) -> Inspection:
     """
     told = _tell(open_checkpoint(ask.path), ask)
     checkpoint, name = told.checkpoint, told.name
-    sha256, builds, problem, weights = None, None, told.problem, parts(checkpoint)
+    sha256, weights = None, parts(checkpoint)
     if ask.full:
         with bars("hashing", checkpoint.size, "B") as bar:
             sha256 = checkpoint.sha256(bar.update)
         weights = scanned(checkpoint, weights, bars)
-        builds, problem = _built(told)
+    problem = told.problem or _refusal(told, full=ask.full)
     spec = told.spec
     return Inspection(
         family=name,
@@ -68,7 +68,7 @@ def inspect(ask: Ask, bars: Bars) -> Inspection:
         candidates=[] if name else _candidates(told),
         against={other: why for other, why in told.reasons.items() if other != name},
         problem=problem,
-        builds=builds,
+        weights_checked=ask.full and problem is None,
         file=_file(told, ask, sha256),
         tokenizer=_tokenizer(told, spec, ask) if spec else None,
         encoder=encoder_sizes(checkpoint, name),
@@ -113,15 +113,18 @@ def _has(told: _Told, key: str) -> bool:
     return key in told.checkpoint.shapes
 
 
-def _built(told: _Told) -> tuple[bool | None, str | None]:
-    """Whether the tokenizer can be built, and else the sentence why not."""
-    if told.found is None or told.spec is None:
-        return None, told.problem
+def _refusal(told: _Told, *, full: bool) -> str | None:
+    """Why the tokenizer can't be built; unless in full, from codes, names and shapes alone."""
+    assert told.found is not None
+    found, checkpoint = told.found, told.checkpoint
+    if not full:
+        small = [name for name in quantiser_names(checkpoint) if len(checkpoint.shapes[name]) < 2]
+        checkpoint = checkpoint.hollow([*found.family.codebooks(checkpoint), *small])
     try:
-        told.found.family.build(told.found.checkpoint, told.found.settings)
+        found.family.build(checkpoint, found.settings)
     except CheckpointError as error:
-        return False, str(error)
-    return True, None
+        return str(error)
+    return None
 
 
 def _file(told: _Told, ask: Ask, sha256: str | None) -> inspection.File:

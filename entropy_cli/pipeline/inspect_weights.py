@@ -59,6 +59,11 @@ def encoder_sizes(checkpoint: Checkpoint, name: str | None) -> Encoder | None:
     return None
 
 
+def quantiser_names(checkpoint: Checkpoint) -> list[str]:
+    """Names of what belongs to the quantiser."""
+    return _by_part(checkpoint).get("quantiser", [])
+
+
 def _by_part(checkpoint: Checkpoint) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {part: [] for part in PARTS}
     for name in checkpoint.shapes:

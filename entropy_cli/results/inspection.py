@@ -198,7 +198,8 @@ class Inspection:
         candidates: families that fit if there are several, the nearest if there are none.
         against: of each other family, what the checkpoint lacks for it or has that it has not.
         problem: why `estimate` would refuse the checkpoint, null if nothing is known.
-        builds: with --full, whether the encoder and quantiser could be built.
+        weights_checked: whether encoder and quantiser were built from the weights themselves (with
+            --full), not from names, shapes and codes alone.
         tokenizer, encoder: null if they can't be told.
         parts: of the copy of the weights that is used, those that are there.
         codebooks: none if codes are bits.
@@ -210,7 +211,7 @@ class Inspection:
     candidates: list[str]
     against: dict[str, list[str]]
     problem: str | None
-    builds: bool | None
+    weights_checked: bool
     file: File
     tokenizer: Tokenizer | None
     encoder: Encoder | None

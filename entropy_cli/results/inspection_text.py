@@ -1,5 +1,6 @@
 """An inspection as text for a terminal. Imports no torch."""
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -60,18 +61,18 @@ def _head(found: Inspection) -> Iterator[tuple[str, str]]:
     yield "checkpoint", found.file.path
     if found.family:
         yield "family", found.family
-    elif len(found.candidates) > 1 and not any(found.against[name] for name in found.candidates):
-        yield "family", f"not clear: fits {' and '.join(found.candidates)}; choose with --family"
+    elif fits := [name for name in found.candidates if not found.against[name]]:
+        yield "family", f"not settled: fits {' and '.join(fits)}"
     else:
         yield "family", f"unknown; the nearest are {' and '.join(found.candidates)}"
     if found.tokenizer:
         yield "makes", _makes(found.tokenizer)
     if found.problem:
-        yield "problem", found.problem
-    elif found.builds:
+        yield "usable", f"no: {found.problem.removeprefix(f'{found.file.path}: ')}"
+    elif found.weights_checked:
         yield "usable", "yes: encoder and quantiser were built from it"
     else:
-        yield "usable", "as far as names and shapes tell; --full reads the weights too"
+        yield "usable", "yes, as far as names, shapes and codes tell; --full checks all weights"
 
 
 def _makes(tokenizer: Tokenizer) -> str:
@@ -86,7 +87,7 @@ def _family(found: Inspection) -> Iterator[tuple[str, str]]:
     if found.doubts:
         yield "but", f"{_few(found.doubts, 3)}"
     for name, reasons in sorted(found.against.items(), key=lambda item: len(item[1])):
-        lead = f"not {name}" if reasons or found.family else name
+        lead = f"not {name}" if reasons else name
         yield lead, _few(reasons, 1) if reasons else "nothing speaks against it"
 
 
@@ -116,7 +117,7 @@ def _tokenizer(found: Inspection) -> Iterator[tuple[str, str]]:
     if encoder:
         yield "encoder", _encoder(encoder)
     if not tokenizer:
-        yield "tokens", "can't be told: see the problem above"
+        yield "tokens", "can't be told: see above"
         return
     if len(tokenizer.scales) > 1:
         yield "scales", f"{len(tokenizer.scales)} {_scales(tokenizer.scales)}"
@@ -166,8 +167,8 @@ def _encoder(encoder: Encoder) -> str:
 
 def _weights(found: Inspection) -> str:
     scanned = any(part.nan is not None for part in found.parts)
-    head = ["part", "makes tokens", "tensors", "numbers", "size"]
-    rows = [head + (["NaN", "infinite", "largest"] if scanned else [])]
+    head = ["part", "for tokens", "tensors", "numbers", "size"]
+    rows = [head + (["NaN", "inf", "largest"] if scanned else [])]
     for part in found.parts:
         rows.append([PARTS[part.name], "yes" if part.makes_tokens else "no", *_sizes([part])])
         if scanned:
@@ -192,9 +193,33 @@ def _codebooks(found: Inspection) -> Iterator[tuple[str, str]]:
         bits = found.tokenizer and found.tokenizer.bits
         why = f"none: a code is the signs of {bits} numbers" if bits else "none was found"
         yield "Codebook", why
+    names = {re.sub(r"\d+", "N", codebook.tensor) for codebook in found.codebooks}
+    if len(names) < len(found.codebooks) and all(codebook.statistics for codebook in found.codebooks):
+        yield f"Codebooks {' and '.join(names)}", _many(found.codebooks)
+        return
     for codebook in found.codebooks:
-        title = f"Codebook {codebook.tensor}"
-        yield title, definitions(dict(_codebook(codebook)))
+        yield f"Codebook {codebook.tensor}", definitions(dict(_codebook(codebook)))
+
+
+def _many(codebooks: Sequence[Codebook]) -> str:
+    """A row for each, by the number in its name."""
+    rows = [["N", "codes", "numbers", "length", "nearest code", "zero", "equal", "NaN", "never used"]]
+    for codebook in codebooks:
+        of = codebook.statistics
+        assert of is not None
+        middles = [f"{spread.median:.4g}" if spread else "-" for spread in (of.norm, of.nearest)]
+        never = [counts.never for counts in codebook.counts if counts.never is not None]
+        row = [" ".join(re.findall(r"\d+", codebook.tensor)), f"{of.codes:,}", f"{of.dims:,}"]
+        row += [*middles, *(f"{n:,}" for n in (of.zero, of.duplicates, of.non_finite))]
+        rows.append([*row, f"{never[0]:,}" if never else "-"])
+    legend = (
+        "numbers of a code; medians of the codes' Euclidean length and of the distance to the nearest "
+        "other code; codes that are all zero, that equal another exactly, that hold NaN or infinity, "
+        "and that were never chosen, if the checkpoint counted it in training"
+    )
+    if any(codebook.padding for codebook in codebooks):
+        legend += "; one more row of each is padding"
+    return f"{columns(rows)}\n{wrapped('', legend)}"
 
 
 def _codebook(codebook: Codebook) -> Iterator[tuple[str, str]]:
@@ -202,7 +227,7 @@ def _codebook(codebook: Codebook) -> Iterator[tuple[str, str]]:
     if of is None:
         yield "problem", str(codebook.problem)
         return
-    padding = f"; the last {codebook.padding} more is padding" if codebook.padding else ""
+    padding = "; one more row is padding" if codebook.padding else ""
     yield "codes", f"{of.codes:,} of {_some(of.dims, 'number')}{padding}"
     spread = "" if of.mean is None else f"mean {of.mean:.4g}, standard deviation {of.std:.4g}"
     yield "numbers", spread or "none that are finite"

@@ -4,7 +4,8 @@ Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is not
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -54,13 +55,22 @@ class Checkpoint:
         self.has_raw, self.has_ema = "raw" in copies, "ema" in copies
         self.shapes: Mapping[str, tuple[int, ...]] = {k: t.shape for k, t in chosen.tensors.items()}
         self.dtypes: Mapping[str, str] = {k: t.dtype for k, t in chosen.tensors.items()}
-        self._located, self._copies = located, copies
+        self._located, self._copies, self._is_hollow = located, copies, False
 
     @classmethod
     def of_tensors(cls, path: Path, tensors: Mapping[str, Tensor]) -> "Checkpoint":
         """What is in memory, as if it came from a file of that name."""
         stored = {name: Stored.in_memory(tensor) for name, tensor in tensors.items()}
         return cls(Located(path, (), path.parent), {"raw": Copy("", "", stored, ())}, "raw")
+
+    def hollow(self, keep: Collection[str]) -> "Checkpoint":
+        """The same, of which only the weights to keep are read; others are tensors without numbers."""
+        chosen = self._copies[self.weights]
+        tensors = {n: t if n in keep else t.hollow() for n, t in chosen.tensors.items()}
+        copies: dict[Weights, Copy] = {self.weights: replace(chosen, tensors=tensors)}
+        hollow = Checkpoint(self._located, copies, self.weights, self.forms, self.classes)
+        hollow._is_hollow = True
+        return hollow
 
     @property
     def size(self) -> int:
@@ -128,7 +138,8 @@ class Checkpoint:
                 tensor = stored.read()
             except Exception as error:  # what readers raise on damaged files has no limit
                 raise CheckpointError(f"{self.path}: can't read {name}: {first_line(error)}") from error
-            if tensor.layout == torch.strided and not tensor.is_meta and fits(tensor.dtype):
+            there = self._is_hollow or not tensor.is_meta
+            if tensor.layout == torch.strided and there and fits(tensor.dtype):
                 return tensor
         raise CheckpointError(
             f"{self.path}: {name} is a {stored.kind} tensor of {stored.dtype}, expected plain "

@@ -1,11 +1,12 @@
 """A tensor that is still in its file, and reading safetensors as such."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
 
@@ -32,6 +33,13 @@ class Stored:
     def in_memory(cls, tensor: Tensor) -> "Stored":
         """A tensor that is already there."""
         return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), lambda: tensor)
+
+    def hollow(self) -> "Stored":
+        """The same without its file: reading gives a tensor without numbers, on torch's device meta."""
+        return replace(
+            self,
+            read=lambda: torch.empty(self.shape, dtype=getattr(torch, self.dtype), device="meta"),
+        )
 
 
 @dataclass(frozen=True)
