@@ -127,9 +127,11 @@ def nearest_distances(code_VC: Tensor, progress: Callable[[int], object] = lambd
     half_VC = code_VC.float()
     norm_V = half_VC.square().sum(1)
     parts = [slice(begin, begin + ROWS) for begin in range(0, len(code_VC), ROWS)]
+    buffer = torch.empty(min(ROWS, len(code_VC)), min(ROWS, len(code_VC)))
     for i, these in enumerate(parts):
         for those in parts[i:]:
-            pairs_NM = torch.addmm(norm_V[those], half_VC[these], half_VC[those].T, alpha=-2)
+            pairs_NM = buffer[: len(norm_V[these]), : len(norm_V[those])]
+            torch.addmm(norm_V[those], half_VC[these], half_VC[those].T, alpha=-2, out=pairs_NM)
             pairs_NM += norm_V[these, None]
             if these == those:
                 pairs_NM.fill_diagonal_(torch.inf)

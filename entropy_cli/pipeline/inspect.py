@@ -118,8 +118,9 @@ def _refusal(told: _Told, *, full: bool) -> str | None:
     assert told.found is not None
     found, checkpoint = told.found, told.checkpoint
     if not full:
-        small = [name for name in quantiser_names(checkpoint) if len(checkpoint.shapes[name]) < 2]
-        checkpoint = checkpoint.hollow([*found.family.codebooks(checkpoint), *small])
+        dtypes = checkpoint.dtypes
+        lists = [name for name in quantiser_names(checkpoint) if dtypes[name].startswith("int")]
+        checkpoint = checkpoint.hollow([*found.family.codebooks(checkpoint), *lists])
     try:
         found.family.build(checkpoint, found.settings)
     except CheckpointError as error:
