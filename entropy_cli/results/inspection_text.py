@@ -122,7 +122,11 @@ def _tokenizer(found: Inspection) -> Iterator[tuple[str, str]]:
     if len(tokenizer.scales) > 1:
         yield "scales", f"{len(tokenizer.scales)} {_scales(tokenizer.scales)}"
     else:
-        yield "scales", f"one of {tokenizer.scales[0].name}"
+        scale = tokenizer.scales[0]
+        yield (
+            "scales",
+            f"one, a grid of {scale.name} tokens" if scale.patch_num else "one, without a grid",
+        )
     bits = f", the signs of {tokenizer.bits} numbers" if tokenizer.bits else ""
     yield (
         "codes",

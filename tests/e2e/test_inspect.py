@@ -148,10 +148,12 @@ def test_several_families_and_a_forced_one(inspect, cli, saved):
     assert "got encoder." in report["problem"]
     assert report["why"][0] == "asked for by --family"
     # What estimate would refuse is an error here, and what speaks against the choice is told.
-    code, report, err = inspect(saved(), "--family", "vqgan")
+    alone = saved()
+    alone.with_name("config.json").unlink()
+    code, report, err = inspect(alone, "--family", "vqgan")
     assert code == 3 and report["family"] == "vqgan" and "qresi" in report["doubts"][0]
     assert "quantize.quant_resi" in err
-    code, report, err = inspect(saved(), "--family", "llamagen")
+    code, report, err = inspect(alone, "--family", "llamagen")
     assert code == 3 and report["family"] is None and report["candidates"] == ["var"]
 
 
