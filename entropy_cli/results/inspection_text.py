@@ -100,7 +100,7 @@ def _file(found: Inspection) -> Iterator[tuple[str, str]]:
     if file.sha256:
         yield "sha256", file.sha256
     where = f"found under {file.wrapper}" if file.wrapper else "at the top of the file"
-    prefix = f"; names without the {file.prefix} that they all begin with" if file.prefix else ""
+    prefix = f"; names without {file.prefix}, with which they all begin" if file.prefix else ""
     yield "weights", where + prefix
     yield "copies", "; ".join(COPIES[kind] for kind in file.copies)
     if len(file.copies) > 1:
@@ -252,13 +252,15 @@ def _codebook(codebook: Codebook) -> Iterator[tuple[str, str]]:
 def _usage(counts: Counts, of_tensor: Sequence[Counts]) -> str:
     source = f"by {counts.tensor}, the {counts.meaning}"
     if counts.never is None or counts.rare is None or counts.top_share is None:
-        return f"{source}: nothing was counted"
+        return f"nothing was counted ({source})"
     scales = [c for c in of_tensor if c.scale is not None and c.never is not None]
     never = ", ".join(f"{c.never:,}" for c in scales)
+    any_never = any(c.never for c in scales)
     return (
-        f"{_share(counts.never, counts.codes)} never chosen, {_share(counts.rare, counts.codes)} less "
-        f"than 1 % as often as on average; the most frequent {counts.top_share:.2%} of the time "
-        f"({source})" + (f"; never chosen at each scale: {never}" if scales else "")
+        f"{_share(counts.never, counts.codes)} never chosen, "
+        f"{_share(counts.rare, counts.codes)} rarely: less than 1 % as often as on average; the most "
+        f"frequent {counts.top_share:.2%} of the time "
+        f"({source})" + (f"; never chosen at each scale: {never}" if any_never else "")
     )
 
 
