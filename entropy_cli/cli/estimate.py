@@ -21,6 +21,7 @@ from entropy_cli.cli.options import (
     PatchNums,
     Units,
     Weights,
+    check_family,
     exit_code,
     parse_array_file,
     parse_count,
@@ -169,13 +170,9 @@ def estimate(
     from entropy_cli.pipeline.estimate import estimate as run
     from entropy_cli.pipeline.request import GivenLatents, Request
     from entropy_cli.results.tables import render
-    from entropy_cli.tokenizers import FAMILIES
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
-    if family not in ("auto", *FAMILIES):
-        raise typer.BadParameter(
-            f"{family}: expected auto, {', '.join(FAMILIES)}.", param_hint="--family"
-        )
+    check_family(family, "--family")
     written = (("--output", output), ("--state", state), ("--save-tokens", save_tokens))
     for option, path in written:
         if path is not None:

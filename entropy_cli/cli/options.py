@@ -113,6 +113,15 @@ def parse_device(text: str, option: str) -> str:
     )
 
 
+def check_family(name: str, option: str) -> str:
+    """auto, or a family that there is."""
+    from entropy_cli.tokenizers import FAMILIES
+
+    if name in ("auto", *FAMILIES):
+        return name
+    raise typer.BadParameter(f"{name}: expected auto, {', '.join(FAMILIES)}.", param_hint=option)
+
+
 def exit_code(used: int, failed: int, max_failed: float) -> int:
     """Of a command that is done."""
     return INCOMPLETE if failed > max_failed * (used + failed) else 0
@@ -206,12 +215,6 @@ Checkpoint = Annotated[
         metavar="FILE",
     ),
 ]
-Weights = Annotated[
-    Literal["raw", "ema"] | None,
-    typer.Option(
-        help="Which copy, if there are two: as last trained, or averaged; default the family's."
-    ),
-]
 Family = Annotated[
     str, typer.Option(metavar="NAME", help="Kind of tokenizer: auto goes by the checkpoint's keys.")
 ]
@@ -221,6 +224,12 @@ PatchNums = Annotated[
 ]
 ImageSize = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Pixels on a side; default the family's.")
+]
+Weights = Annotated[
+    Literal["raw", "ema"] | None,
+    typer.Option(
+        help="Which copy: as trained last, or averaged over the training; default the family's."
+    ),
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0, ...")]
 Output = Annotated[

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from textwrap import wrap
 from typing import Any
 
 from entropy_cli.functional.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP, Estimate
@@ -10,8 +9,8 @@ from entropy_cli.results import schema
 from entropy_cli.results.legend import averages, is_counted, legend
 from entropy_cli.results.notes import notes
 from entropy_cli.results.schema import Result
+from entropy_cli.results.text import definitions, wrapped
 
-WIDTH = 100
 UNKNOWN = "-"
 PER_NAT = {"nats": 1.0, "bits": 1 / math.log(2)}
 SPLITS = ("train", "val", "all")
@@ -43,9 +42,9 @@ def render(result: Result, units: str = "nats") -> str:
     parts += [
         "value ± standard error, below it the 95 % interval; ≥ marks a lower bound, without interval"
         + ("\n" if counted else "; ≤ an upper\n")
-        + _definitions(legend(result, units)),
-        _definitions(_provenance(result)),
-        "Notes\n" + "\n".join(_wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1)),
+        + definitions(legend(result, units)),
+        definitions(_provenance(result)),
+        "Notes\n" + "\n".join(wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1)),
     ]
     return "\n\n".join(parts)
 
@@ -252,12 +251,3 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], rule_after: int)
     rule = "-" * max(map(len, text))
     text = [line or rule for line in text]
     return "\n".join(text)
-
-
-def _definitions(terms: dict[str, str]) -> str:
-    indent = max(map(len, terms)) + 2
-    return "\n".join(_wrapped(term.ljust(indent), words) for term, words in terms.items())
-
-
-def _wrapped(lead: str, words: str) -> str:
-    return "\n".join(wrap(lead + words, WIDTH, subsequent_indent=" " * len(lead)))

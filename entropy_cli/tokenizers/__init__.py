@@ -25,9 +25,11 @@ class Family(Protocol):
 
     Attributes:
         EMA_BY_DEFAULT: whether its authors evaluate with the averaged weights, where there are any.
+        TELLING: weights that it is told by, the most telling first, and what they are.
     """
 
     EMA_BY_DEFAULT: bool
+    TELLING: dict[str, str]
 
     def lacks(self, checkpoint: Checkpoint) -> list[str]:
         """The keys a checkpoint lacks to be of this family, the most telling first."""
@@ -117,12 +119,18 @@ def find_family(path: Path, family: str = "auto", settings: TokenizerSettings | 
     Raises:
         CheckpointError: no family, or several, fit the checkpoint; or it is unusable.
     """
-    checkpoint = open_checkpoint(path)
+    return family_of(open_checkpoint(path), family, settings)
+
+
+def family_of(
+    checkpoint: Checkpoint, family: str = "auto", settings: TokenizerSettings | None = None
+) -> Found:
+    """Tell the family of an open checkpoint; for the arguments and errors see `find_family`."""
     name = detect(checkpoint) if family == "auto" else family
     against = {other: reasons for other, reasons in reasons_against(checkpoint).items() if other != name}
     lacking = FAMILIES[name].lacks(checkpoint)
     if lacking:
-        raise CheckpointError(f"{path}: not of family {name}: lacks {_some(lacking)}.")
+        raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {_some(lacking)}.")
     settings = (settings or TokenizerSettings()).else_from(read_config(checkpoint.folder))
     if settings.weights:
         checkpoint = checkpoint.with_weights(settings.weights)

@@ -4,7 +4,8 @@ Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is not
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,7 +15,7 @@ from entropy_cli.errors import CheckpointError
 from entropy_cli.tokenizers.settings import Weights
 from entropy_cli.tokenizers.shards import Located, locate
 from entropy_cli.tokenizers.states import Copy, choose
-from entropy_cli.tokenizers.stored import Contents, Stored, UnusableError, read_safetensors
+from entropy_cli.tokenizers.stored import Contents, Form, Stored, UnusableError, read_safetensors
 from entropy_cli.tokenizers.torchfile import read_torch
 
 NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, .bin or .safetensors."
@@ -34,6 +35,7 @@ class Checkpoint:
         shapes: shape of every tensor by name.
         dtypes: type of every tensor by name, as torch names it without "torch.".
         ignored: what else the file holds, for people.
+        forms: kinds of files they are, sorted.
         classes: names of what the file would have imported, sorted; it was not.
         size: bytes of all files.
     """
@@ -43,22 +45,32 @@ class Checkpoint:
         located: Located,
         copies: dict[Weights, Copy],
         weights: Weights,
+        forms: tuple[Form, ...] = (),
         classes: tuple[str, ...] = (),
     ) -> None:
         chosen = copies[weights]
         self.path, self.files, self.folder = located.path, located.files, located.folder
         self.wrapper, self.prefix, self.ignored = chosen.wrapper, chosen.prefix, chosen.ignored
-        self.weights, self.classes = weights, classes
+        self.weights, self.forms, self.classes = weights, forms, classes
         self.has_raw, self.has_ema = "raw" in copies, "ema" in copies
         self.shapes: Mapping[str, tuple[int, ...]] = {k: t.shape for k, t in chosen.tensors.items()}
         self.dtypes: Mapping[str, str] = {k: t.dtype for k, t in chosen.tensors.items()}
-        self._located, self._copies = located, copies
+        self._located, self._copies, self._is_hollow = located, copies, False
 
     @classmethod
     def of_tensors(cls, path: Path, tensors: Mapping[str, Tensor]) -> "Checkpoint":
         """What is in memory, as if it came from a file of that name."""
         stored = {name: Stored.in_memory(tensor) for name, tensor in tensors.items()}
         return cls(Located(path, (), path.parent), {"raw": Copy("", "", stored, ())}, "raw")
+
+    def hollow(self, keep: Collection[str]) -> "Checkpoint":
+        """The same, of which only the weights to keep are read; others are tensors without numbers."""
+        chosen = self._copies[self.weights]
+        tensors = {n: t if n in keep else t.hollow() for n, t in chosen.tensors.items()}
+        copies: dict[Weights, Copy] = {self.weights: replace(chosen, tensors=tensors)}
+        hollow = Checkpoint(self._located, copies, self.weights, self.forms, self.classes)
+        hollow._is_hollow = True
+        return hollow
 
     @property
     def size(self) -> int:
@@ -88,7 +100,7 @@ class Checkpoint:
                     f"{self.path}: {full} has shape {list(twin)}, expected {list(raw)} as "
                     f"{chosen.prefix}{name} has. Use --weights raw."
                 )
-        return Checkpoint(self._located, self._copies, weights, self.classes)
+        return Checkpoint(self._located, self._copies, weights, self.forms, self.classes)
 
     def tensor(self, name: str) -> Tensor:
         """One weight, as float32.
@@ -108,6 +120,14 @@ class Checkpoint:
         """
         return self._read(name, "integers", _is_integer).to(torch.int64, copy=True)
 
+    def numbers(self, name: str) -> Tensor:
+        """One tensor of any type as it is, which may lie in the file still: not to be changed or kept.
+
+        Raises:
+            CheckpointError: it can't be read, or is no plain tensor.
+        """
+        return self._read(name, "numbers", lambda _: True)
+
     def _read(self, name: str, expected: str, fits: Callable[[torch.dtype], bool]) -> Tensor:
         stored = self._copies[self.weights].tensors.get(name) if self._copies else None
         if stored is None:
@@ -118,7 +138,8 @@ class Checkpoint:
                 tensor = stored.read()
             except Exception as error:  # what readers raise on damaged files has no limit
                 raise CheckpointError(f"{self.path}: can't read {name}: {first_line(error)}") from error
-            if tensor.layout == torch.strided and not tensor.is_meta and fits(tensor.dtype):
+            there = self._is_hollow or not tensor.is_meta
+            if tensor.layout == torch.strided and there and fits(tensor.dtype):
                 return tensor
         raise CheckpointError(
             f"{self.path}: {name} is a {stored.kind} tensor of {stored.dtype}, expected plain "
@@ -161,7 +182,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
     except UnusableError as error:
         raise CheckpointError(f"{path}: {error}") from error
     classes = tuple(sorted({name for held in contents.values() for name in held.classes}))
-    return Checkpoint(located, copies, "raw" if "raw" in copies else "ema", classes)
+    forms = tuple(sorted({held.form for held in contents.values()}))
+    return Checkpoint(located, copies, "raw" if "raw" in copies else "ema", forms, classes)
 
 
 def read_contents(path: Path) -> Contents:

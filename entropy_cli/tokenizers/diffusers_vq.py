@@ -45,6 +45,10 @@ REQUIRED = (
     "quant_conv.weight",
     CODEBOOK,
 )
+TELLING = {
+    REQUIRED[0]: "diffusers' name for the encoder's blocks",
+    REQUIRED[1]: "its name for those in the middle",
+}
 # Names of attention, now and in older files.
 ATTENTION = {"q": "to_q|query", "k": "to_k|key", "v": "to_v|value", "proj_out": r"to_out\.0|proj_attn"}
 LAYOUT = Layout(

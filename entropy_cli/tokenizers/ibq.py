@@ -31,6 +31,7 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
 IMAGE_SIZE = 256
+TELLING = {vqgan.FOURTH_BLOCK: "a fourth block on a level, where a VQGAN has two or three"}
 LAYOUT = Layout()
 PUBLISHED: dict[Rule, Temperature] = {
     "dot": Temperature(0.01, "entropy_temperature in all of IBQ's configurations")

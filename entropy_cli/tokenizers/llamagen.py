@@ -41,6 +41,10 @@ REQUIRED = (
     "quant_conv.weight",
     CODEBOOK,
 )
+TELLING = {
+    REQUIRED[0]: "LlamaGen's name for the encoder's blocks",
+    REQUIRED[1]: "its name for those in the middle",
+}
 LAYOUT = Layout(
     renames=(
         (r"^encoder\.conv_blocks\.", "encoder.down."),

@@ -34,6 +34,10 @@ REQUIRED = (
     "encoder.conv_in.weight",
     "encoder.conv_out.weight",
 )
+TELLING = {
+    REQUIRED[0]: "Open-MAGVIT2's name for the blocks in the middle",
+    REQUIRED[2]: "its name for the convolution between levels",
+}
 LAYOUT = Layout(
     renames=(
         (r"^encoder\.mid_block\.(\d+)\.", lambda match: f"encoder.mid.block_{int(match[1]) + 1}."),

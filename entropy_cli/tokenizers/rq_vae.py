@@ -42,6 +42,7 @@ REQUIRED = (
     "encoder.mid.block_1.conv1.weight",
     "quant_conv.weight",
 )
+TELLING = {CODEBOOKS.format(0): "RQ-VAE's codebooks, one for each depth"}
 LAYOUT = Layout()
 PUBLISHED: dict[Rule, Temperature] = {
     "l2": Temperature(0.5, "the soft labels of RQ-VAE's second-stage configurations")

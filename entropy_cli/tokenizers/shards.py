@@ -70,7 +70,7 @@ def locate(path: Path) -> Located:
     if path.is_dir():
         return _in_folder(path)
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file. Give a checkpoint with --ckpt.")
+        raise CheckpointError(f"{path}: no such file. Give a checkpoint.")
     if not path.is_file():
         raise CheckpointError(f"{path}: is not a file or folder. {EXPECTED}")
     if path.name.endswith(INDEX):

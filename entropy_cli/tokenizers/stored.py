@@ -1,13 +1,16 @@
 """A tensor that is still in its file, and reading safetensors as such."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from safetensors import safe_open
 from torch import Tensor
+
+Form = Literal["safetensors", "torch-zip", "torch-legacy"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,13 @@ class Stored:
         """A tensor that is already there."""
         return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), lambda: tensor)
 
+    def hollow(self) -> "Stored":
+        """The same without its file: reading gives a tensor without numbers, on torch's device meta."""
+        return replace(
+            self,
+            read=lambda: torch.empty(self.shape, dtype=getattr(torch, self.dtype), device="meta"),
+        )
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -38,10 +48,12 @@ class Contents:
 
     Attributes:
         value: mappings and lists, with `Stored` for tensors and placeholders for unknown classes.
+        form: of the file.
         classes: names of those classes.
     """
 
     value: Any
+    form: Form
     classes: frozenset[str] = frozenset()
 
 
@@ -73,4 +85,4 @@ def read_safetensors(path: Path) -> Contents:
         theirs = part.get_dtype()
         ours = SAFETENSORS.get(theirs) or LETTERS.get(theirs[0], "") + theirs[1:]
         tensors[name] = Stored(tuple(part.get_shape()), ours, partial(file.get_tensor, name))
-    return Contents(tensors)
+    return Contents(tensors, "safetensors")

@@ -30,6 +30,7 @@ REQUIRED = (
     "encoder.patch_embed.weight",
     CODEBOOK,
 )
+TELLING = {REQUIRED[0]: "the tokens that TiTok's transformer asks for", REQUIRED[1]: "their places"}
 COSINE_DIM = 12  # the first checkpoints compare directions, and they alone have codes of 12 numbers
 PUBLISHED: dict[Rule, Temperature] = {}
 

@@ -85,7 +85,7 @@ def _read_zip(path: Path, memory: mmap.mmap) -> Contents:
         raise pickle.UnpicklingError("more than names and shapes")
     source = io.BytesIO(_record(memory, records["data.pkl"], 0, size))
     unpickler = InertUnpickler(source, KNOWN, refer)
-    return Contents(unpickler.load(), frozenset(unpickler.classes))
+    return Contents(unpickler.load(), "torch-zip", frozenset(unpickler.classes))
 
 
 def _start(memory: mmap.mmap, record: zipfile.ZipInfo) -> int:
@@ -142,7 +142,7 @@ def _read_legacy(memory: mmap.mmap) -> Contents:
         memory.seek(end)
     if declared.keys() - starts.keys():
         raise pickle.UnpicklingError("lacks storages")
-    return Contents(value, frozenset(unpickler.classes))
+    return Contents(value, "torch-legacy", frozenset(unpickler.classes))
 
 
 def _legacy_part(memory: mmap.mmap) -> Any:  # noqa: ANN401

@@ -64,6 +64,10 @@ PHI_PARTLY_SHARED = "quantize.quant_resi.qresi_ls.0.weight"
 PHI_OWN = "quantize.quant_resi.{}.weight"
 PHI_SINGLE = "quantize.quant_resi.weight"
 PHI_RATIO = 0.5
+TELLING = dict.fromkeys(
+    (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE),
+    "the convolutions after each scale's codes (phi)",
+)
 LAYOUT = Layout(
     renames=(
         (r"^quantize\.quant_resi\.qresi_ls\.", "phi."),

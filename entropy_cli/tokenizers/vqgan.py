@@ -51,6 +51,11 @@ ENCODER = (
     "quant_conv.weight",
 )
 REQUIRED = (*ENCODER, CODEBOOK)
+TELLING = {
+    PROJECTION: "the layer that gives each code's logit (Gumbel VQGAN)",
+    CODEBOOK: "one codebook",
+    ENCODER[2]: "the encoder of latent diffusion's autoencoders, as taming named it",
+}
 # Averages kept by training, and what Gumbel's hard tokens are decoded with.
 LAYOUT = Layout(
     unused=("quantize.embedding.cluster_size", "quantize.embedding.embed_avg", "quantize.embed.")

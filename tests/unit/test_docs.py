@@ -36,3 +36,11 @@ def test_the_output_shown_is_what_the_program_prints_today(cli, images, checkpoi
             assert " ".join(line.split()) in shown, line
     for label in re.findall(r"^[a-z-]+ ?[a-z]*(?=  )", out[out.index("\nimages  ") :], re.MULTILINE):
         assert re.search(rf"^{label}  ", README, re.MULTILINE), label
+
+
+def test_the_report_shown_has_the_labels_of_today(cli, checkpoint):
+    _, out, _ = cli("inspect", checkpoint)
+    for label in re.findall(r"^[A-Za-z-]+(?:,? [a-zA-Z-]+)*(?=  )", out, re.MULTILINE):
+        assert re.search(rf"^{label}  ", README, re.MULTILINE), label
+    for title in re.findall(r"^[A-Z]\S+(?: quantize\S+)?$", out, re.MULTILINE):
+        assert f"\n{title}\n" in README, title
