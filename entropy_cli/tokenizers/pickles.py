@@ -196,6 +196,10 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
         self.pop_mark()
         self.append(frozenset())
 
+    def _bytearray(self) -> None:
+        length = int.from_bytes(self.read(8), "little")
+        self.append(self.read(length))  # without making room for what is not there
+
     def _refuse(self) -> None:
         raise pickle.UnpicklingError("names a class by a number of its own")
 
@@ -213,6 +217,7 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
         (pickle.DICT, _dict),
         (pickle.ADDITEMS, _add_marked),
         (pickle.FROZENSET, _frozenset),
+        (pickle.BYTEARRAY8, _bytearray),
         (pickle.EXT1, _refuse),
         (pickle.EXT2, _refuse),
         (pickle.EXT4, _refuse),

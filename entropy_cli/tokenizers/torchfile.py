@@ -29,6 +29,7 @@ ZIP_HEAD = b"PK\x03\x04"
 LOCAL_HEADER = 30  # bytes before the name, and whatever else stands before a record
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MOST_NUMBERS = 2**48  # in a tensor
+MOST_REPEATED = 2**26  # that an expanded tensor may have
 MOST_METADATA = 2**30  # bytes that a compressed pickle may expand to
 
 
@@ -124,19 +125,16 @@ def _read_legacy(memory: mmap.mmap) -> Contents:
         if _natural(offset) + _natural(length) > declared[key][1]:
             raise pickle.UnpicklingError("a view beyond its storage")
         begin = offset * dtype.itemsize
-        return Storage(
-            dtype, length * dtype.itemsize, lambda a, b: read(key, begin + a, begin + b), swapped
-        )
+        return Storage(dtype, length * dtype.itemsize, lambda a, b: read(key, begin + a, begin + b))
 
-    swapped = False
     if _legacy_part(memory) != LEGACY_MAGIC or _legacy_part(memory) != LEGACY_PROTOCOL:
         raise pickle.UnpicklingError("not of torch")
-    swapped = not _legacy_part(memory).get("little_endian", True)
+    _legacy_part(memory)  # about the machine; all that follows is little-endian on any
     unpickler = InertUnpickler(memory, KNOWN, refer)
     value = unpickler.load()
     for key in map(str, _legacy_part(memory)):
         dtype, numel = declared[key]
-        held = int.from_bytes(memory.read(8), "big" if swapped else "little")
+        held = int.from_bytes(memory.read(8), "little")
         starts[key] = memory.tell()
         end = starts[key] + numel * dtype.itemsize
         if held != numel or end > len(memory):
@@ -193,6 +191,8 @@ def _typed_tensor(
     def read() -> Tensor:
         if not span:
             return torch.empty(shape, dtype=dtype)
+        if math.prod(shape) > max(span, MOST_REPEATED):
+            raise ValueError(f"repeats {span} numbers until they are {math.prod(shape)}")
         raw = torch.frombuffer(bytearray(storage.read(begin, end)), dtype=torch.uint8)
         if storage.swapped:
             raw = raw.view(-1, dtype.itemsize).flip(1).flatten()

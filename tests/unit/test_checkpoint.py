@@ -9,6 +9,7 @@ import os
 import pickle
 import struct
 import sys
+import tracemalloc
 import types
 import warnings
 import zipfile
@@ -292,12 +293,13 @@ def test_a_pickle_that_would_run_code_does_not(tmp_path, zipped):
     assert checkpoint.ignored == ("w (no tensors)",)
 
 
-def by_hand(tmp_path, body):
+def by_hand(tmp_path, body, order="<"):
     """A torch file with a pickle of these instructions in place of its own."""
     path = tmp_path / "by_hand.pth"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("archive/data.pkl", body)
-        archive.writestr("archive/data/0", struct.pack("<6f", *range(6)))
+        archive.writestr("archive/data/0", struct.pack(f"{order}6f", *range(6)))
+        archive.writestr("archive/byteorder", "little" if order == "<" else "big")
         archive.writestr("archive/version", "3")
     return path
 
@@ -385,8 +387,31 @@ def test_bombs_and_impossible_tensors_are_an_error(tmp_path):
         tensor_code(size=deep),
     ):
         refused(by_hand(tmp_path, with_tensor(b"N", tensor)), "not a checkpoint")
-    whole = by_hand(tmp_path, with_tensor(b"\x8e" + b"\xff" * 7 + b"\x7f"))
-    refused(whole, "not a checkpoint")
+    many = tensor_code(size=b"J\xff\xff\xff\x7fK\x03\x86", stride=b"K\x00K\x01\x86")
+    with pytest.raises(
+        CheckpointError, match="can't read w: repeats 3 numbers until they are 6442450941"
+    ):
+        open_checkpoint(by_hand(tmp_path, with_tensor(b"N", many))).tensor("w")
+    for code in b"\x8d\x8e\x95\x96":  # text, bytes, a frame, a bytearray: of 8 GiB that are not there
+        length = struct.pack("<Q", 2**33)
+        tracemalloc.start()
+        refused(by_hand(tmp_path, with_tensor(bytes([code]) + length)), "not a checkpoint")
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+        tracemalloc.stop()
+
+
+def test_the_other_byte_order(tmp_path):
+    for order in "<>":
+        checkpoint = open_checkpoint(by_hand(tmp_path, with_tensor(b"N"), order))
+        assert checkpoint.tensor("w").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_legacy_storage_of_another_length_than_its_pickle_says_is_refused(tmp_path):
+    path = saved(tmp_path, {"w": torch.ones(2)}, zipped=False)
+    whole = path.read_bytes()
+    assert whole[-16:-8] == struct.pack("<q", 2)
+    path.write_bytes(whole[:-16] + struct.pack("<q", 1) + whole[-8:])
+    refused(path, "not a checkpoint")
 
 
 def test_legacy_files_write_no_patches(tmp_path, monkeypatch):
@@ -653,6 +678,13 @@ def test_of_several_prefixes_one_is_taken_and_the_others_told(tmp_path, prefixes
     assert any(other in told and "same layout" in told for told in checkpoint.ignored) != twin
     if twin:
         assert checkpoint.with_weights("ema").tensor("norm.mean")[0] == prefixes.index(other)
+
+
+def test_an_averaged_copy_of_something_else_is_no_twin(tmp_path):
+    content = {**layout(), **layout(1, "cond_stage.ema.")}
+    checkpoint = open_checkpoint(saved(tmp_path, content))
+    assert not checkpoint.has_ema
+    assert "cond_stage.ema. (the same layout again)" in checkpoint.ignored
 
 
 def test_without_anchors_only_what_wrapping_adds_is_stripped(tmp_path):
