@@ -67,6 +67,8 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
                 f"{encoder.image_size} pixels and its tokens have no grid. Leave it out."
             )
     vocab_size, latent_dim = checkpoint.shapes[CODEBOOK]
+    if not vocab_size:
+        raise CheckpointError(f"{checkpoint.path}: {CODEBOOK} holds no codes. Copy or train it again.")
     rule = choose_rule(settings, "cosine" if latent_dim == COSINE_DIM else "l2")
     temperature = choose_temperature(rule, PUBLISHED, "TiTok")
     tokens = checkpoint.shapes["latent_tokens"][0]
@@ -141,7 +143,7 @@ def _plan(checkpoint: Checkpoint) -> TiTokEncoder:
     """The encoder without its weights, or CheckpointError."""
     shapes = checkpoint.shapes
     tells = FIRST_DECODER in shapes or LATER_DECODER in shapes
-    scrambled = None if tells else shapes[CODEBOOK][-1] == COSINE_DIM
+    scrambled = None if tells else shapes[CODEBOOK][1:] == (COSINE_DIM,)
     try:
         with torch.device("meta"):
             return TiTokEncoder(shapes, scrambled=scrambled)

@@ -201,7 +201,7 @@ def test_a_missing_weight_is_named(weights, name):
 @pytest.mark.parametrize("surplus", ["encoder.extra.weight", "encoder.down.7.block.0.conv1.weight"])
 def test_a_surplus_weight_is_named(load, weights, name, surplus):
     with pytest.raises(CheckpointError, match=f"got {re.escape(surplus)}"):
-        load(name, weights[name] | {surplus: torch.zeros(4, 4)})
+        load(name, weights[name] | {surplus: torch.zeros(4, 4, 1, 1)})
 
 
 @by_family

@@ -276,6 +276,18 @@ def test_titok_of_both_decoders(load, pixels):
         assert load(bare, settings=TokenizerSettings()).encoder.scrambled == expected
 
 
+def test_titok_without_codes(load):
+    shapes = {n: s for n, s in tiny.titok_shapes().items() if not n.startswith("decoder.")}
+    weights, name = random_weights(shapes), "quantize.embedding.weight"
+    for codes, words in (
+        (torch.zeros(0, 12), "holds no codes"),
+        (torch.tensor(1.0), r"is \(\), expected 2 axes"),
+        (torch.zeros(40, 11), "a code has 11 numbers, a latent 12"),
+    ):
+        with pytest.raises(CheckpointError, match=words):
+            load(weights | {name: codes}, settings=TokenizerSettings())
+
+
 RULES = ("l2", "cosine", "dot")
 
 

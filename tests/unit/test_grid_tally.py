@@ -140,3 +140,20 @@ def test_the_average_of_bounds():
     assert averages["token_weighted"].value == pytest.approx((3 * first + 4 * second) / 7, abs=1e-12)
     assert averages["over_scales"].value == pytest.approx((first + second) / 2, abs=1e-12)
     assert all(average.se for average in averages.values())
+
+
+def test_levels_of_different_numbers_are_counted_each(monkeypatch):
+    """What is counted of too many codes is what the codes' own counts add up to."""
+    grid = Grid.of_levels((5, 3, 4))
+    z_BlC = 2 * random_latents(2, 30, 3)
+    of_codes = assign(z_BlC, grid, [0.5])
+    monkeypatch.setattr(vocabularies, "MOST_COUNTED", 59)
+    of_levels = assign(z_BlC, grid, [0.5])
+    assert torch.equal(of_codes.idx_Bl, of_levels.idx_Bl)
+    for codes_BV, levels_BE in (
+        (of_codes.counts_BE.double(), of_levels.counts_BE.double()),
+        (of_codes.soft_BTE[:, 0], of_levels.soft_BTE[:, 0]),
+    ):
+        codes_B453 = codes_BV.view(2, 4, 3, 5)  # the most significant first
+        added = [codes_B453.sum((2, 3)), codes_B453.sum((1, 3)), codes_B453.sum((1, 2))]
+        torch.testing.assert_close(levels_BE, torch.cat(added, 1), atol=1e-12, rtol=0)
