@@ -77,6 +77,7 @@ def _pictures(request: Request, bars: Bars) -> Inputs:
             "checkpoint_wrapper": checkpoint.wrapper,
             "checkpoint_prefix": checkpoint.prefix,
             "checkpoint_weights": checkpoint.weights,
+            "checkpoint_copies": checkpoint.copies,
             "checkpoint_classes": list(checkpoint.classes),
             "checkpoint_notes": list(tokenizer.spec.notes),
         },

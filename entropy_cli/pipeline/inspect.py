@@ -130,7 +130,6 @@ def _refusal(told: _Told, *, full: bool) -> str | None:
 
 def _file(told: _Told, ask: Ask, sha256: str | None) -> inspection.File:
     checkpoint = told.checkpoint
-    copies = {"raw": checkpoint.has_raw, "ema": checkpoint.has_ema}
     return inspection.File(
         path=str(checkpoint.path),
         files=[{"name": file.name, "bytes": file.stat().st_size} for file in checkpoint.files],
@@ -138,7 +137,7 @@ def _file(told: _Told, ask: Ask, sha256: str | None) -> inspection.File:
         formats=list(checkpoint.forms),
         wrapper=checkpoint.wrapper,
         prefix=checkpoint.prefix,
-        copies=[kind for kind, there in copies.items() if there],
+        copies=list(checkpoint.copies),
         weights=checkpoint.weights,
         weights_why=_weights_why(told, ask),
         classes=list(checkpoint.classes),

@@ -154,8 +154,9 @@ def _checkpoint(result: Result) -> dict[str, str]:
     made, sha256 = result.provenance, result.tokenizer.checkpoint_sha256
     if sha256 is None:
         return {}
-    averaged = ", EMA weights" if made.get("checkpoint_weights") == "ema" else ""
-    return {"checkpoint": f"{made['checkpoint']}{averaged} (sha256 {sha256[:16]}...)"}
+    several = len(made.get("checkpoint_copies", [])) > 1
+    which = f", {made['checkpoint_weights']} weights of the two it holds" if several else ""
+    return {"checkpoint": f"{made['checkpoint']}{which} (sha256 {sha256[:16]}...)"}
 
 
 def _target(result: Result) -> dict[str, str]:

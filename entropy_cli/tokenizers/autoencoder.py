@@ -28,10 +28,12 @@ class Conventions:
     Attributes:
         norm_groups: of every group norm.
         pads_both_sides: before a stride of 2; else right and below only.
+        unbiased: last names of the convolutions that have no bias.
     """
 
     norm_groups: int = 32
     pads_both_sides: bool = False
+    unbiased: tuple[str, ...] = ()
 
 
 LDM = Conventions()
@@ -87,16 +89,16 @@ class GroupNorm(nn.GroupNorm):
         return shift_BC11, scale_BC11
 
 
-def conv_like(shapes: Shapes, name: str, stride: int = 1, *, pads: bool = True) -> nn.Conv2d:
-    """A convolution of the size of its weight, with bias if there is one; padding keeps the size."""
+def conv_like(shapes: Shapes, name: str, by: Conventions, *, stride: int = 1) -> nn.Conv2d:
+    """A convolution of the size of its weight; padding keeps the picture's size, if it is its own."""
     out_channels, in_channels, kernel, _ = shapes[f"{name}.weight"]
     return nn.Conv2d(
         in_channels,
         out_channels,
         kernel,
         stride=stride,
-        padding=kernel // 2 if pads else 0,
-        bias=f"{name}.bias" in shapes,
+        padding=kernel // 2 if stride == 1 or by.pads_both_sides else 0,
+        bias=name.rpartition(".")[2] not in by.unbiased,
     )
 
 
@@ -106,12 +108,12 @@ class ResnetBlock(nn.Module):
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
         self.norm1 = GroupNorm(shapes[f"{name}.conv1.weight"][1], by.norm_groups)
-        self.conv1 = conv_like(shapes, f"{name}.conv1")
+        self.conv1 = conv_like(shapes, f"{name}.conv1", by)
         self.norm2 = GroupNorm(shapes[f"{name}.conv2.weight"][1], by.norm_groups)
-        self.conv2 = conv_like(shapes, f"{name}.conv2")
+        self.conv2 = conv_like(shapes, f"{name}.conv2", by)
         shortcut = f"{name}.nin_shortcut"
         there = f"{shortcut}.weight" in shapes
-        self.nin_shortcut = conv_like(shapes, shortcut) if there else nn.Identity()
+        self.nin_shortcut = conv_like(shapes, shortcut, by) if there else nn.Identity()
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
@@ -125,8 +127,8 @@ class AttnBlock(nn.Module):
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
         self.norm = GroupNorm(shapes[f"{name}.qkv.weight"][1], by.norm_groups)
-        self.qkv = conv_like(shapes, f"{name}.qkv")
-        self.proj_out = conv_like(shapes, f"{name}.proj_out")
+        self.qkv = conv_like(shapes, f"{name}.qkv", by)
+        self.proj_out = conv_like(shapes, f"{name}.proj_out", by)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         qkv_BChw = self.qkv(self.norm(x_BChw))
@@ -142,7 +144,7 @@ class Downsample(nn.Module):
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
         self.pads_first = not by.pads_both_sides
-        self.conv = conv_like(shapes, f"{name}.conv", stride=2, pads=by.pads_both_sides)
+        self.conv = conv_like(shapes, f"{name}.conv", by, stride=2)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         return self.conv(functional.pad(x_BChw, (0, 1, 0, 1)) if self.pads_first else x_BChw)
@@ -197,12 +199,12 @@ class Encoder(nn.Module):
 
     def __init__(self, shapes: Shapes, by: Conventions, name: str = "encoder") -> None:
         super().__init__()
-        self.conv_in = conv_like(shapes, f"{name}.conv_in")
+        self.conv_in = conv_like(shapes, f"{name}.conv_in", by)
         levels = range(count(shapes, f"{name}.down.{{}}.block.0.conv1.weight"))
         self.down = nn.ModuleList(Level(shapes, f"{name}.down.{i}", by) for i in levels)
         self.mid = Middle(shapes, f"{name}.mid", by)
         self.norm_out = GroupNorm(shapes[f"{name}.conv_out.weight"][1], by.norm_groups)
-        self.conv_out = conv_like(shapes, f"{name}.conv_out")
+        self.conv_out = conv_like(shapes, f"{name}.conv_out", by)
 
     @property
     def downsampling(self) -> int:

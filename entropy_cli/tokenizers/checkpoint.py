@@ -73,6 +73,11 @@ class Checkpoint:
         return hollow
 
     @property
+    def copies(self) -> list[Weights]:
+        """Which copies there are."""
+        return [kind for kind, there in (("raw", self.has_raw), ("ema", self.has_ema)) if there]
+
+    @property
     def size(self) -> int:
         """Bytes of all files."""
         return sum(file.stat().st_size for file in self.files)

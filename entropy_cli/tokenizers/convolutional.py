@@ -24,11 +24,12 @@ class Network(nn.Module):
 
     def __init__(self, shapes: Shapes, layout: Layout) -> None:
         super().__init__()
-        self.encoder = Encoder(shapes, layout.conventions)
+        by = layout.conventions
+        self.encoder = Encoder(shapes, by)
         there = "quant_conv.weight" in shapes
-        self.quant_conv = conv_like(shapes, "quant_conv") if there else nn.Identity()
+        self.quant_conv = conv_like(shapes, "quant_conv", by) if there else nn.Identity()
         phis = range(count(shapes, "phi.{}.weight"))
-        self.phi = nn.ModuleList(conv_like(shapes, f"phi.{k}") for k in phis)
+        self.phi = nn.ModuleList(conv_like(shapes, f"phi.{k}", by) for k in phis)
         name = "quant_conv.weight" if there else "encoder.conv_out.weight"
         self.latent_dim = shapes[name][0]
 

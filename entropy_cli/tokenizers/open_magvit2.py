@@ -43,7 +43,9 @@ LAYOUT = Layout(
         (r"^encoder\.mid_block\.(\d+)\.", lambda match: f"encoder.mid.block_{int(match[1]) + 1}."),
         (r"\.downsample\.(?=weight|bias)", ".downsample.conv."),
     ),
-    conventions=Conventions(pads_both_sides=True),
+    conventions=Conventions(
+        pads_both_sides=True, unbiased=("conv_in", "conv1", "conv2", "nin_shortcut")
+    ),
     unused=("quantize.mask", "quantize.zero", "quantize.codebook"),
 )
 PUBLISHED: dict[Rule, Temperature] = {

@@ -177,19 +177,14 @@ def test_every_way_of_storing_it_gives_the_same(load, weights, tokenizers, pixel
 
 @by_family
 def test_a_missing_weight_is_named(weights, name):
-    """Or what is left over of its block. Biases are free: some encoders are made without."""
-    free = (
-        ".bias",
-        "_ema",
-        "decoder.ffn.2.weight",
-        "codebooks.2.weight",
-    )  # fewer depths are a tokenizer
+    """Or what is left over of its block."""
+    free = ("_ema", "decoder.ffn.2.weight", "codebooks.2.weight")  # fewer depths are a tokenizer
     for missing in (key for key in weights[name] if not key.endswith(free)):
         layer = missing.rpartition(".")[0].rpartition(".")[0]
         block = re.match(r"(.*\.\d+)?", missing)[0] or layer
         state = {key: weight for key, weight in weights[name].items() if key != missing}
         words = [rf"got ({re.escape(layer)}|{re.escape(block)})\.", rf"lacks .*{re.escape(missing)}"]
-        words += [r"lacks \S+weight, or what its family calls it"]
+        words += [r"lacks \S+(weight|bias), or what its family calls it"]
         words += [f"{re.escape(missing)} is missing"]
         words += ["sizes contradict"] if "nin_shortcut" in missing else []
         checkpoint = Checkpoint.of_tensors(Path("x"), state)
