@@ -1,6 +1,7 @@
 """entropy-cli: an irreducible-loss estimator for discrete visual tokenizers.
 
 >>> import torch
+>>> from entropy_cli import estimate
 >>> latents_BlC = torch.randn(8, 4, 2)                       # of eight images with four tokens each
 >>> codebook_VC = torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0]])
 >>> result = estimate([latents_BlC], lambda batch: batch, codebook=codebook_VC, temperature=0.5)

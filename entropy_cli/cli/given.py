@@ -28,7 +28,7 @@ def given_latents(
                 param_hint="--rule",
             )
         return None
-    rule = rule or ("l2" if codebook else "levels" if levels else None)
+    rule = rule or ("l2" if codebook is not None else "levels" if levels is not None else None)
     if rule is None:
         raise typer.BadParameter(
             "latents need a --codebook, or a --rule without one: sign, bsq or levels.",
@@ -46,6 +46,14 @@ def given_latents(
     if each is not None and min(each) < 2:
         raise typer.BadParameter(f"{levels}: expected at least 2 levels each.", param_hint="--levels")
     return {"latents": latents, "codebook": codebook, "rule": rule, "levels": each}
+
+
+def given_files(*texts: str | None) -> list[tuple[str, Path]]:
+    """Option and file of --latents and --codebook, as far as they are given."""
+    from entropy_cli.tokenizers.arrays import split_keys
+
+    options = ("--latents", "--codebook")
+    return [(o, split_keys(text)[0]) for o, text in zip(options, texts, strict=True) if text is not None]
 
 
 def check_given(*, latents: bool, data: Path | None, ckpt: Path | None, encoder: dict[str, Any]) -> None:
