@@ -83,8 +83,7 @@ def name_of_type(theirs: str) -> str:
 
 
 def of_buffer(buffer: bytes | bytearray | memoryview, dtype: torch.dtype) -> Tensor:
-    """Numbers where they lie, to be read only; a copy if they lie between the places of their type."""
+    """Numbers where they lie, to be read only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they can't be written to, and nobody does
-        raw = torch.frombuffer(buffer, dtype=torch.uint8)
-    return (raw.clone() if raw.data_ptr() % dtype.itemsize else raw).view(dtype)
+        return torch.frombuffer(buffer, dtype=torch.uint8).view(dtype)
