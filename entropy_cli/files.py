@@ -3,7 +3,7 @@
 import hashlib
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
@@ -77,6 +77,25 @@ def check_writable(path: Path, option: str) -> None:
         raise ResultError(
             f"{option} {path}: can't write in {path.parent}: {error.strerror}. Choose another place."
         ) from error
+
+
+def check_files(
+    read: Iterable[tuple[str, Path | None]], written: Sequence[tuple[str, Path | None]]
+) -> None:
+    """Find out before the work that files can be written after it, and each is another.
+
+    Args:
+        read: options and their files.
+        written: likewise.
+
+    Raises:
+        ResultError: one can't be written, or would overwrite another.
+    """
+    for option, path in written:
+        if path is not None:
+            check_writable(path, option)
+    for one in read:
+        check_different(one, *written)
 
 
 def check_different(*files: tuple[str, Path | None]) -> None:

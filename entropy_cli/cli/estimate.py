@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from entropy_cli.cli.given import given_latents
+from entropy_cli.cli.given import given_files, given_latents
 from entropy_cli.cli.options import (
     MAX_FAILED,
     AsJson,
@@ -164,20 +164,22 @@ def estimate(
             param_hint="--target-ci with --shard",
         )
     grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
+    tokens = parse_array_file(save_tokens, "--save-tokens")
     given = given_latents(context.params)
 
-    from entropy_cli.files import check_different, check_writable
+    from entropy_cli.files import check_files
     from entropy_cli.pipeline.estimate import estimate as run
     from entropy_cli.pipeline.request import GivenLatents, Request
     from entropy_cli.results.tables import render
+    from entropy_cli.results.tokens import paths_file
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
     check_family(family, "--family")
-    written = (("--output", output), ("--state", state), ("--save-tokens", save_tokens))
-    for option, path in written:
-        if path is not None:
-            check_writable(path, option)
-    check_different(("--ckpt", ckpt), *written)
+    lines = None if tokens is None else paths_file(tokens)
+    check_files(
+        [("--ckpt", ckpt), *given_files(latents, codebook)],
+        [("--output", output), ("--state", state), ("--save-tokens", tokens), ("--save-tokens", lines)],
+    )
 
     delivered = False
 
@@ -202,7 +204,7 @@ def estimate(
             target=target_ci,
             shard=part,
             state=state,
-            tokens=parse_array_file(save_tokens, "--save-tokens"),
+            tokens=tokens,
             save_every_s=save_every,
             fail_at_first=on_error == "fail",
             command=shlex.join(["entropy-cli", *context.obj]),

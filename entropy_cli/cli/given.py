@@ -1,6 +1,7 @@
 """What `estimate` is given: images and a checkpoint, or latents made elsewhere."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import typer
@@ -43,7 +44,7 @@ AUTO = {("family", "auto")}  # a default that says nothing
 
 def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
     codebook, levels = params["codebook"], params["levels"]
-    rule = params["rule"] or ("l2" if codebook else "levels" if levels else None)
+    rule = params["rule"] or ("l2" if codebook is not None else "levels" if levels is not None else None)
     if rule is None:
         raise _bad("latents", "need a --codebook, or a --rule without one: sign, bsq or levels.")
     for name, wanted, why in (
@@ -58,6 +59,14 @@ def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
     if each is not None and min(each) < 2:
         raise _bad("levels", f"{levels}: expected at least 2 levels each.")
     return {"latents": params["latents"], "codebook": codebook, "rule": rule, "levels": each}
+
+
+def given_files(*texts: str | None) -> list[tuple[str, Path]]:
+    """Option and file of --latents and --codebook, as far as they are given."""
+    from entropy_cli.tokenizers.arrays import split_keys
+
+    options = ("--latents", "--codebook")
+    return [(o, split_keys(text)[0]) for o, text in zip(options, texts, strict=True) if text is not None]
 
 
 def _bad(name: str, words: str) -> typer.BadParameter:

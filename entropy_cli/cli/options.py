@@ -10,10 +10,10 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from entropy_cli.functional.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+
 MAX_FAILED = 0.01  # share of unreadable images that is nothing to worry about
 INCOMPLETE = 4  # exit code: done, but too many images could not be read
-# Outside, float32 arithmetic on logits divided by a temperature leaves its range.
-LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
 
 
 def parse_temperatures(text: str, option: str) -> tuple[float, ...] | Literal["auto"]:

@@ -4,6 +4,7 @@ import contextlib
 import ctypes
 import os
 import platform
+import re
 from importlib.metadata import version
 
 import torch
@@ -33,6 +34,8 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         EntropyCliError: this machine has no such device.
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", name):
+        raise EntropyCliError(f"device {name}: expected auto, cpu, cuda or cuda:0, cuda:1, ...")
     device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
     if device.type == "cuda":
         device = torch.device("cuda", local_rank or 0) if device.index is None else device

@@ -190,11 +190,16 @@ class Worker:
                 flags.arrived.synchronize()
             bad_XY = (~flags.finite_SB[:, : len(flags.names)]).nonzero()
             if len(bad_XY):
-                scale, image = bad_XY[0].tolist()
+                spec, (scale, image) = self.tokenizer.spec, bad_XY[0].tolist()
+                advice = "Expected numbers whose squares float32 holds."
+                if spec.image_size is not None:
+                    advice = (
+                        "The checkpoint is damaged, or the precision too low for it: try another "
+                        "--precision."
+                    )
                 raise EntropyCliError(
-                    f"{flags.names[image]}: its latents at scale {scale} "
-                    f"({self.tokenizer.spec.scales[scale].name}) are NaN or infinite, or too large. The "
-                    "checkpoint is damaged, or the precision too low for it: try another --precision."
+                    f"{flags.names[image]}: its latents at scale {scale} ({spec.scales[scale].name}) "
+                    f"are NaN or infinite, or too large. {advice}"
                 )
             self._flags.popleft()
 

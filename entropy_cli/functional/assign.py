@@ -25,6 +25,9 @@ LEAST_ROWS = 16
 ARGMAX_BLOCK = 128
 
 
+MOST_NUMBERED = 2**63  # codes whose numbers an int64 holds
+
+
 class SoftStatistics(NamedTuple):
     """What each temperature makes of N tokens, in nats, nats^2 and squared distances."""
 
@@ -156,7 +159,7 @@ def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> 
         sums.varentropy_BT += _per_image(soft.varentropy_TN, shape)
         sums.distance_BT += _per_image(soft.distance_TN, shape)
     sums.distance_BT += sums.min_distance_B[:, None]
-    if vocabulary.size < 2**63:
+    if vocabulary.size <= MOST_NUMBERED:
         sums.idx_Bl[:] = _code_numbers(levels_NC, grid).view(shape)
     for t, q_C in enumerate(q_TC):
         sums.soft_BTE[:, t] = _soft_sums(q_C, grid, shape)

@@ -11,6 +11,9 @@ QUANTITIES = (
     "varentropy",
 )
 
+# Outside, float32 arithmetic on logits divided by a temperature leaves its range.
+LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
+
 # Of a run that may stop early: with fewer an error is too uncertain itself.
 LEAST_IMAGES = 1000
 LEAST_IMAGES_PER_GROUP = 10

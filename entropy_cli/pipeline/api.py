@@ -3,7 +3,6 @@
 import hashlib
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Literal
@@ -12,19 +11,19 @@ import torch
 from torch import Tensor
 
 from entropy_cli import tokenizers
-from entropy_cli.data.images import GROUPS, find_images, keys_of
-from entropy_cli.data.loader import Batch, open_loader, read_batches
-from entropy_cli.data.pictures import Pictures
-from entropy_cli.data.plan import BLOCK, number_of_blocks, plan_batches
+from entropy_cli.data.images import GROUPS
+from entropy_cli.data.loader import Batch
+from entropy_cli.data.plan import BLOCK
 from entropy_cli.engine.pilot import PILOT_BLOCKS, fit_temperatures
 from entropy_cli.engine.progress import Progress
 from entropy_cli.engine.ranks import Ranks
 from entropy_cli.engine.runtime import choose_device, device_name, versions
 from entropy_cli.engine.units import Worker
 from entropy_cli.errors import DatasetError, EntropyCliError
-from entropy_cli.functional.codebook import Rule
+from entropy_cli.functional.codebook import VECTOR_RULES, Rule
 from entropy_cli.functional.stopping import look
 from entropy_cli.functional.tally import Tally
+from entropy_cli.pipeline.batches import blocks_of, checked_temperatures, pictures_of
 from entropy_cli.pipeline.callables import Encode, Given
 from entropy_cli.pipeline.job import settings_of
 from entropy_cli.results.about import About
@@ -62,8 +61,19 @@ def load_tokenizer(
     """
     scales = None if patch_nums is None else tuple(patch_nums)
     settings = TokenizerSettings(image_size, scales, rule, weights)
-    if family not in ("auto", *tokenizers.FAMILIES):
-        raise EntropyCliError(f"family {family}: expected auto, {', '.join(tokenizers.FAMILIES)}.")
+    for name, value, possible in (
+        ("family", family, ("auto", *tokenizers.FAMILIES)),
+        ("weights", weights, (None, "raw", "ema")),
+        ("rule", rule, (None, *VECTOR_RULES)),
+    ):
+        if value not in possible:
+            expected = ", ".join(choice for choice in possible if choice)
+            raise EntropyCliError(f"{name} {value}: expected {expected}.")
+    for number in (image_size, *(scales or (() if scales is None else (0,)))):
+        if number is not None and (not isinstance(number, int) or number < 1):
+            raise EntropyCliError(
+                f"image_size {image_size}, patch_nums {patch_nums}: expected positive whole numbers."
+            )
     return tokenizers.load_tokenizer(Path(path), family, settings).tokenizer
 
 
@@ -99,15 +109,16 @@ def estimate(
         se and ci95 in nats per token; `result.write(path)` saves it.
 
     Raises:
-        EntropyCliError: batches, latents and codes don't fit each other, or there are no images.
+        EntropyCliError: batches, latents and codes don't fit each other, an argument is none that this
+            takes, or there are no images.
 
     >>> estimate([], len, codebook=torch.eye(2))
     Traceback (most recent call last):
     entropy_cli.errors.DatasetError: there are no images.
     """
-    on = choose_device(device)
-    if isinstance(temperature, (int, float)):
-        temperature = (float(temperature),)
+    on, temperatures = choose_device(device), checked_temperatures(temperature)
+    if isinstance(images, Tensor) or not isinstance(images, (str, Path, Iterable)):
+        raise EntropyCliError("images: expected batches one after the other, say a list of tensors.")
     if callable(tokenizer):
         if isinstance(images, (str, Path)):
             raise EntropyCliError(
@@ -116,29 +127,15 @@ def estimate(
             )
         given = Given(tokenizer, codebook, rule, None if levels is None else tuple(levels))
         model, latents = given.opened(iter(images))
-        batches = _batches(latents)
+        batches = blocks_of(latents, SEED)
     else:
-        model, is_folder = tokenizer, isinstance(images, (str, Path))
-        batches = _pictures(Path(images), model) if is_folder else _batches(images)  # type: ignore[arg-type]
-    return _estimate(Worker(model.to(on, "fp32"), on, BLOCK), batches, temperature)
-
-
-def _batches(inputs: Iterable[Tensor]) -> Iterator[Batch]:
-    """Tensors as batches of images that are named by their numbers."""
-    images = 0
-    for input_B in inputs:
-        names = [str(i) for i in range(images, images + len(input_B))]
-        images += len(names)
-        group_B = torch.tensor([keys_of(name, SEED)[1] % GROUPS for name in names])
-        yield Batch(input_B, group_B, names, [], [], (0,))
-
-
-def _pictures(folder: Path, tokenizer: Tokenizer) -> Iterator[Batch]:
-    """Pictures of a folder, in the seeded order."""
-    images = find_images(folder, seed=SEED)
-    plans = plan_batches(len(images), BLOCK, range(number_of_blocks(len(images))))
-    loader = open_loader(Pictures(images, tokenizer.spec.crop.apply), plans, workers=0)
-    return (replace(batch, completes=(0,)) for batch in read_batches(loader))
+        if not hasattr(tokenizer, "spec"):
+            raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
+        if codebook is not None or levels is not None or rule != "l2":
+            raise EntropyCliError("codebook, rule and levels: a loaded tokenizer has its own.")
+        model = tokenizer
+        batches = pictures_of(images, tokenizer, SEED)
+    return _estimate(Worker(model.to(on, "fp32"), on, BLOCK), batches, temperatures)
 
 
 def _estimate(

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+from array import array
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -102,22 +103,29 @@ def _load(path: Path, job: Job) -> Progress:
 
 def _tokens(path: Path, run: Run, stack: contextlib.ExitStack) -> TokenStore | None:
     """Where hard tokens are kept, open in all processes; the first makes it."""
-    job = run.job
+    job, done = run.job, run.progress.blocks_done
     if job.request.tokens is None:
+        if job.ranks.first and not done[job.blocks.start :: job.blocks.step].all():
+            store_path(path).unlink(missing_ok=True)  # an earlier part's, which would now have gaps
         return None
     spec = job.tokenizer.spec
     tokens = sum(scale.tokens for scale in spec.scales)
     store = TokenStore(path, len(job.images), tokens, spec.vocab_size)
-    failure: EntropyCliError | None = None
-    if job.ranks.first:
-        try:
-            store.create(begun=bool(run.progress.blocks_done.any()))
-        except EntropyCliError as error:
-            failure = error
-    job.ranks.agree(failure)
-    store.open()
     stack.callback(store.close)
+    begun = bool(done.any())
+    job.ranks.agree(_failure(lambda: store.create(begun=begun)) if job.ranks.first else None)
+    for failure in filter(None, job.ranks.gather(_failure(store.open))):
+        raise failure
     return store
+
+
+def _failure(step: Callable[[], None]) -> EntropyCliError | None:
+    """What a step raises, for all processes to raise together."""
+    try:
+        step()
+    except EntropyCliError as error:
+        return error
+    return None
 
 
 def _deliver_tokens(run: Run, bars: Bars) -> None:
@@ -127,12 +135,12 @@ def _deliver_tokens(run: Run, bars: Bars) -> None:
         return
     done, failed = run.together.blocks_done.tolist(), {name for name, _ in run.together.failed}
     with bars("writing tokens", len(images), "img") as bar:
-        read = []
+        read = array("q")
         for place in range(len(images)):
             if done[place // BLOCK] and images.name(place) not in failed:
                 read.append(place)
             bar.update(1)
-        run.tokens.deliver(request.tokens, read, [images.name(place) for place in read])
+        run.tokens.deliver(request.tokens, read, (images.name(place) for place in read))
 
 
 def _finish(run: Run, deliver: Callable[[Result], object], bars: Bars) -> None:

@@ -86,7 +86,7 @@ def _pictures(request: Request, bars: Bars) -> Inputs:
 
 def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
     found = open_arrays(given.latents)
-    tables = open_arrays(given.codebook) if given.codebook else None
+    tables = None if given.codebook is None else open_arrays(given.codebook)
     read, described = [], []
     for s, (name, latents_MX) in enumerate(found.tensors.items()):
         table_VC = _table(given, tables, s, len(found.tensors))

@@ -88,9 +88,10 @@ def build_result(
 def _check_some_read(saved: Saved) -> None:
     if not saved.progress.images:
         path, reason = saved.progress.failed[0]
+        option = "--data" if saved.settings["image_size"] else "--latents"
         raise DatasetError(
             f"{saved.about.provenance['data']}: none of the {len(saved.progress.failed)} images could "
-            f"be read; the first, {path}: {reason}. Check --data."
+            f"be read; the first, {path}: {reason}. Check {option}."
         )
 
 

@@ -154,20 +154,20 @@ class Result:
         """As JSON text; raises ValueError if a NaN got in."""
         return json.dumps(asdict(self), allow_nan=False, indent=1)
 
-    def write(self, path: Path) -> None:
+    def write(self, path: str | Path) -> None:
         """Write as JSON, whole or not at all."""
         text = self.to_json() + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
-def read_result(path: Path) -> Result:
+def read_result(path: str | Path) -> Result:
     """Read a result file.
 
     Raises:
         ResultError: it can't be read, is not a result, is of another version, or has other keys.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise ResultError(f"{path}: can't be read: {error.strerror}.") from error
     except ValueError as error:

@@ -1,7 +1,8 @@
 """The hard tokens of a run as a file, for whoever trains a model on them."""
 
+import errno
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,10 @@ from torch import Tensor
 
 from entropy_cli.errors import ResultError, StateError
 from entropy_cli.files import write_atomically
+from entropy_cli.functional.assign import MOST_NUMBERED
+
+# How a path is written in a line of its own.
+IN_ONE_LINE = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
 def smallest_type(vocab_size: int) -> np.dtype:
@@ -17,9 +22,9 @@ def smallest_type(vocab_size: int) -> np.dtype:
     Raises:
         ResultError: there is none.
     """
-    if vocab_size > 2**63:
+    if vocab_size > MOST_NUMBERED:
         raise ResultError(
-            f"--save-tokens: {vocab_size} codes can't be numbered in 64 bits. Leave it out."
+            f"--save-tokens: {vocab_size} codes can't be numbered in 63 bits. Leave it out."
         )
     return np.min_scalar_type(vocab_size - 1)
 
@@ -45,7 +50,8 @@ class TokenStore:
         """Make the file, or check that it is that of a run which has begun.
 
         Raises:
-            StateError: it is not, so that tokens of images that were read are missing.
+            StateError: it is not, so that tokens of images that were read are missing; or it can't be
+                written.
         """
         size = self.path.stat().st_size if self.path.exists() else -1
         if begun and size != self.images * self.row_bytes:
@@ -54,8 +60,11 @@ class TokenStore:
                 "--save-tokens, or remove the saved state and start again."
             )
         if not begun:
-            with self.path.open("wb") as file:
-                file.truncate(self.images * self.row_bytes)
+            try:
+                with self.path.open("wb") as file:
+                    file.truncate(self.images * self.row_bytes)
+            except OSError as error:
+                raise StateError(f"{self.path}: can't be written: {error.strerror}.") from error
 
     def open(self) -> None:
         """Open the file that the first process made.
@@ -72,16 +81,24 @@ class TokenStore:
             ) from error
 
     def write(self, places: Sequence[int], idx_BL: Tensor) -> None:
-        """Write the rows of some images."""
+        """Write the rows of some images.
+
+        Raises:
+            StateError: the disk is full, or gone.
+        """
         rows_BL = idx_BL.numpy().astype(self.dtype)
-        for place, row_L in zip(places, rows_BL, strict=True):
-            os.pwrite(self._file, row_L.tobytes(), place * self.row_bytes)
+        try:
+            for place, row_L in zip(places, rows_BL, strict=True):
+                if os.pwrite(self._file, row_L.tobytes(), place * self.row_bytes) < self.row_bytes:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError as error:
+            raise StateError(f"{self.path}: can't be written: {error.strerror}.") from error
 
     def sync(self) -> None:
         """Make sure that what was written survives."""
         os.fsync(self._file)
 
-    def deliver(self, path: Path, places: Sequence[int], names: Sequence[str]) -> None:
+    def deliver(self, path: Path, places: Sequence[int], names: Iterable[str]) -> None:
         """Write the rows of these places as an array, and the images' paths beside it, each whole."""
         stored = np.memmap(self.path, self.dtype, "r", shape=(self.images, self.tokens))
 
@@ -94,8 +111,9 @@ class TokenStore:
                     file.write(stored[place].tobytes())
 
         def list_paths(temporary: Path) -> None:
-            lines = (name.replace("\\", "\\\\").replace("\n", "\\n") for name in names)
-            temporary.write_bytes(b"".join(os.fsencode(line) + b"\n" for line in lines))
+            with temporary.open("wb") as file:
+                for name in names:
+                    file.write(os.fsencode(name.translate(IN_ONE_LINE)) + b"\n")
 
         write_atomically(path, write)
         write_atomically(paths_file(path), list_paths)

@@ -75,7 +75,8 @@ class Checkpoint:
     @property
     def copies(self) -> list[Weights]:
         """Which copies there are."""
-        return [kind for kind, there in (("raw", self.has_raw), ("ema", self.has_ema)) if there]
+        copies: dict[Weights, bool] = {"raw": self.has_raw, "ema": self.has_ema}
+        return [kind for kind, there in copies.items() if there]
 
     @property
     def size(self) -> int:

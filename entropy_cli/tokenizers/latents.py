@@ -84,18 +84,14 @@ def describe_latents(
         CheckpointError: the codes are none.
         ShapeError: the latents don't fit them.
     """
-    if codebook_VC is not None and (
-        codebook_VC.ndim != 2 or 0 in codebook_VC.shape or not codebook_VC.isfinite().all()
-    ):
-        raise CheckpointError(
-            f"codebook of {name}: got shape {tuple(codebook_VC.shape)}, expected finite codes (V, C)."
-        )
-    dims = len(levels) if levels else None if codebook_VC is None else codebook_VC.shape[1]
+    codes_VC = None if codebook_VC is None else _checked_codes(name, codebook_VC)
+    dims = len(levels) if levels else None if codes_VC is None else codes_VC.shape[1]
     inner, usual_first = shape[1:], len(shape) == 4
-    for first in (usual_first, not usual_first) if len(shape) in (2, 3, 4) else ():
+    fits = len(shape) in (2, 3, 4) and 0 not in inner
+    for first in (usual_first, not usual_first) if fits else ():
         channels, others = (inner[0], inner[1:]) if first else (inner[-1], inner[:-1])
         if channels == dims or (dims is None and first == usual_first):
-            codebook = _codebook(rule, codebook_VC, levels, channels)
+            codebook = _codebook(rule, codes_VC, levels, channels)
             return first and bool(others), GivenScale(name, others, codebook)
     raise ShapeError(
         f"latents {name}: got shape {shape}, expected (images, C, h, w), (images, l, C) or (images, C)"
@@ -103,11 +99,32 @@ def describe_latents(
     )
 
 
+def _checked_codes(name: str, codebook_VC: Tensor) -> Tensor:
+    """Codes in float32: a copy, for which the file is not needed any more."""
+    shape = tuple(codebook_VC.shape)
+    if len(shape) != 2 or 0 in shape or not codebook_VC.is_floating_point():
+        raise CheckpointError(
+            f"codebook of {name}: got {name_of(codebook_VC)}, expected floating-point codes (V, C)."
+        )
+    codes_VC = codebook_VC.to(torch.float32, copy=True)
+    if not codes_VC.isfinite().all():
+        raise CheckpointError(
+            f"codebook of {name}: has NaN, infinity, or numbers too large for float32. Expected finite "
+            "codes (V, C)."
+        )
+    return codes_VC
+
+
+def name_of(tensor: Tensor) -> str:
+    """A tensor's shape and type, for people."""
+    return f"shape {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
+
+
 def _codebook(
-    rule: Rule, codebook_VC: Tensor | None, levels: tuple[int, ...] | None, dims: int
+    rule: Rule, codes_VC: Tensor | None, levels: tuple[int, ...] | None, dims: int
 ) -> Codebook | Grid:
-    if codebook_VC is not None:
-        return Codebook(codebook_VC.to(torch.float32), rule)
+    if codes_VC is not None:
+        return Codebook(codes_VC, rule)
     if rule == "levels":
         assert levels is not None
         return Grid.of_levels(levels)

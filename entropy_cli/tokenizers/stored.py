@@ -1,5 +1,6 @@
 """A tensor that is still in its file, and reading safetensors as such."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -82,7 +83,18 @@ def read_safetensors(path: Path) -> Contents:
     tensors = {}
     for name in file.keys():  # noqa: SIM118 - no mapping
         part = file.get_slice(name)
-        theirs = part.get_dtype()
-        ours = SAFETENSORS.get(theirs) or LETTERS.get(theirs[0], "") + theirs[1:]
-        tensors[name] = Stored(tuple(part.get_shape()), ours, partial(file.get_tensor, name))
+        dtype = name_of_type(part.get_dtype())
+        tensors[name] = Stored(tuple(part.get_shape()), dtype, partial(file.get_tensor, name))
     return Contents(tensors, "safetensors")
+
+
+def name_of_type(theirs: str) -> str:
+    """What torch calls a type of safetensors."""
+    return SAFETENSORS.get(theirs) or LETTERS.get(theirs[0], "") + theirs[1:]
+
+
+def of_buffer(buffer: bytes | bytearray | memoryview, dtype: torch.dtype) -> Tensor:
+    """Numbers where they lie, to be read only."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they can't be written to, and nobody does
+        return torch.frombuffer(buffer, dtype=torch.uint8).view(dtype)

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from entropy_cli.tokenizers.pickles import InertUnpickler, Known, make
-from entropy_cli.tokenizers.stored import Contents, Stored, UnusableError
+from entropy_cli.tokenizers.stored import Contents, Stored, UnusableError, of_buffer
 
 ZIP_HEAD = b"PK\x03\x04"
 LOCAL_HEADER = 30  # bytes before the name, and whatever else stands before a record
@@ -193,10 +193,10 @@ def _typed_tensor(
             return torch.empty(shape, dtype=dtype)
         if math.prod(shape) > max(span, MOST_REPEATED):
             raise ValueError(f"repeats {span} numbers until they are {math.prod(shape)}")
-        raw = torch.frombuffer(bytearray(storage.read(begin, end)), dtype=torch.uint8)
         if storage.swapped:
-            raw = raw.view(-1, dtype.itemsize).flip(1).flatten()
-        return raw.view(dtype).as_strided(shape, steps)
+            raw = of_buffer(storage.read(begin, end), torch.uint8)
+            return raw.view(-1, dtype.itemsize).flip(1).flatten().view(dtype).as_strided(shape, steps)
+        return of_buffer(storage.read(begin, end), dtype).as_strided(shape, steps)
 
     kind = "conjugated or negated" if metadata else "plain"
     return Stored(shape, _dtype_name(dtype), read, "quantised" if dtype in QUANTISED else kind)

@@ -60,7 +60,7 @@ def test_the_fingerprint_of_before(tmp_path):
 
 
 def test_where_hashes_collide_the_path_decides(folder, monkeypatch):
-    monkeypatch.setattr(images, "_keys", lambda path, _: (len(path) % 3, 0))
+    monkeypatch.setattr(images, "keys_of", lambda path, _: (len(path) % 3, 0))
     got = [file.path for file in find_images(folder[0]).files]
     assert got == sorted((path for path, _ in folder[1]), key=lambda path: (len(path) % 3, path))
 

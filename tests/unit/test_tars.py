@@ -14,7 +14,7 @@ from PIL import Image
 from entropy_cli.data import tar_index
 from entropy_cli.data.images import find_images
 from entropy_cli.data.loader import open_loader, read_batches
-from entropy_cli.data.pictures import read_picture
+from entropy_cli.data.pictures import Pictures, read_picture
 from entropy_cli.data.plan import plan_batches
 from entropy_cli.errors import DatasetError
 
@@ -312,7 +312,9 @@ def test_a_tar_that_changes_while_it_is_read_gives_reasons_not_pictures(tmp_path
         os.truncate(tar, 5000)
     else:
         tar.unlink()
-    (batch,) = read_batches(open_loader(found, plan_batches(3, 16, [0]), same, workers=workers))
+    (batch,) = read_batches(
+        open_loader(Pictures(found, same), plan_batches(3, 16, [0]), workers=workers)
+    )
     words = "No such file" if change == "gone" else "has changed since it was listed"
     assert not batch.names and len(batch.failed) == 3
     assert all(words in reason and "x.tar" in reason for _, reason in batch.failed)

@@ -1,0 +1,149 @@
+"""Arrays that stay in their file until they are looked at: those of numpy and of safetensors.
+
+Files are mapped to be read only: mapped to be written, those larger than the memory are refused.
+"""
+
+import json
+import math
+import mmap
+import warnings
+import zipfile
+from functools import partial
+from pathlib import Path
+from typing import IO, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from torch import Tensor
+
+from entropy_cli.tokenizers.stored import Stored, name_of_type, of_buffer
+
+FLOATS = ("f2", "f4", "f8")  # numpy's names, without the byte order
+
+
+class Header(NamedTuple):
+    """What an array of numpy says of itself; its numbers begin so many bytes after its beginning."""
+
+    shape: tuple[int, ...]
+    fortran: bool
+    dtype: np.dtype
+    start: int
+
+    @property
+    def nbytes(self) -> int:
+        """Of its numbers."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+def map_npy(path: Path) -> Stored:
+    """The array of a .npy file.
+
+    Raises:
+        Exception: of any kind, if it is damaged.
+    """
+    with path.open("rb") as file:
+        header = _header(file)
+    return _stored(header, partial(_map, path, header.start, header))
+
+
+def map_npz(path: Path) -> dict[str, Stored]:
+    """The arrays of a .npz file; those that are compressed are read as a whole.
+
+    Raises:
+        Exception: of any kind, if it is damaged.
+    """
+    found = {}
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            with archive.open(member) as file:
+                header = _header(file)
+            if member.compress_type == zipfile.ZIP_STORED:
+                start = _data_offset(path, member) + header.start
+                read = partial(_map, path, start, header)
+            else:
+                read = partial(_unpack, path, member.filename)
+            found[member.filename.removesuffix(".npy")] = _stored(header, read)
+    return found
+
+
+def is_npz(path: Path) -> bool:
+    """Whether a zip file holds arrays of numpy and nothing else."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def map_safetensors(path: Path) -> dict[str, Stored]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        Exception: of any kind, if it is damaged.
+    """
+    with safe_open(path, framework="np") as checked:  # that its parts lie within it
+        names = list(checked.keys())
+    with path.open("rb") as file:
+        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(memory[:8], "little")
+    header = json.loads(memory[8:start])
+
+    def read(begin: int, end: int, dtype: str, shape: tuple[int, ...]) -> Tensor:
+        if begin == end:
+            return torch.empty(shape, dtype=getattr(torch, dtype))
+        return of_buffer(memoryview(memory)[start + begin : start + end], getattr(torch, dtype)).view(
+            shape
+        )
+
+    found = {}
+    for name in names:
+        dtype, shape = name_of_type(header[name]["dtype"]), tuple(header[name]["shape"])
+        begin, end = header[name]["data_offsets"]
+        found[name] = Stored(shape, dtype, partial(read, begin, end, dtype, shape))
+    return found
+
+
+def _header(file: IO[bytes]) -> Header:
+    version = np.lib.format.read_magic(file)
+    if version == (1, 0):
+        header = np.lib.format.read_array_header_1_0(file)
+    elif version == (2, 0):
+        header = np.lib.format.read_array_header_2_0(file)
+    else:  # of records with names in other alphabets
+        raise ValueError(f"an array of version {version}")
+    return Header(*header, file.tell())
+
+
+def _stored(header: Header, read: "partial[Tensor]") -> Stored:
+    is_float = header.dtype.str[1:] in FLOATS
+    return Stored(header.shape, header.dtype.name, read, "plain" if is_float else "other")
+
+
+def _map(path: Path, start: int, header: Header) -> Tensor:
+    missing = start + header.nbytes - path.stat().st_size
+    if missing > 0:
+        raise ValueError(f"the file is {missing} bytes too short")
+    if not header.nbytes:
+        return _of_numpy(np.empty(header.shape, header.dtype))
+    order = "F" if header.fortran else "C"
+    mapped: np.ndarray = np.memmap(path, header.dtype, "r", start, header.shape, order)  # type: ignore[call-overload]
+    return _of_numpy(mapped)
+
+
+def _unpack(path: Path, name: str) -> Tensor:
+    with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+        return _of_numpy(np.lib.format.read_array(file, allow_pickle=False))
+
+
+def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
+    """Where a member's bytes begin: after its local header, whose extra field is its own."""
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+    return member.header_offset + 30 + name + extra
+
+
+def _of_numpy(array: np.ndarray) -> Tensor:
+    native = array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it can't be written to, and nobody does
+        return torch.from_numpy(native)

@@ -1,0 +1,303 @@
+"""Files of latents: every format, type and layout gives the same; what is wrong is one sentence."""
+
+import json
+import struct
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from entropy_cli.errors import CheckpointError
+from entropy_cli.tokenizers.arrays import open_arrays
+from tests.conftest import subprocess_environment
+from tests.e2e.test_estimate import assert_same
+
+GENERATOR = torch.Generator().manual_seed(5)
+# Exact in float16 and bfloat16 too.
+Z = (torch.randn(36, 3, 4, 5, generator=GENERATOR) * 16).round() / 16
+CODES = torch.randn(7, 3, generator=GENERATOR)
+
+
+@pytest.fixture
+def codes(tmp_path):
+    np.save(tmp_path / "codes.npy", CODES.numpy())
+    return tmp_path / "codes.npy"
+
+
+@pytest.fixture
+def run(estimate, codes):
+    """The result of a file of latents, or the last line of the error, which has to be one."""
+
+    def run(text, *options, codebook=codes):
+        result = estimate("--latents", text, "--codebook", codebook, *options)
+        if isinstance(result, tuple):
+            code, err = result
+            assert code == 3 and "Traceback" not in err, err
+            assert err.splitlines()[-1].startswith("error: ")
+            return err.splitlines()[-1]
+        return result
+
+    return run
+
+
+def write_npz(path, z, save=np.savez):
+    save(path, other=np.arange(3), a=z, words=["x"])
+
+
+def write(path, version):
+    with path.open("wb") as file:
+        np.lib.format.write_array(file, Z.numpy(), version)
+
+
+def legacy(path, value):
+    torch.save(value, path, _use_new_zipfile_serialization=False)
+
+
+FORMATS = {
+    "z.safetensors": lambda path: save_file({"z": Z, "n": torch.arange(3)}, path),
+    "z.npy": lambda path: np.save(path, Z.numpy()),
+    "fortran.npy": lambda path: np.save(path, np.asfortranarray(Z.numpy())),
+    "big-endian.npy": lambda path: np.save(path, Z.numpy().astype(">f4")),
+    "version-2.npy": lambda path: write(path, (2, 0)),
+    "stored.npz": lambda path: write_npz(path, Z.numpy()),
+    "fortran.npz": lambda path: write_npz(path, np.asfortranarray(Z.numpy())),
+    "compressed.npz": lambda path: write_npz(path, Z.numpy(), np.savez_compressed),
+    "dict.pt": lambda path: torch.save({"z": Z, "labels": torch.arange(36)}, path),
+    "nested.pt": lambda path: torch.save({"out": {"latents": [Z]}, "epoch": 3}, path),
+    "bare.pt": lambda path: torch.save(Z, path),
+    "strided.pt": lambda path: torch.save(Z.permute(1, 2, 3, 0).contiguous().permute(3, 0, 1, 2), path),
+    "part.pt": lambda path: torch.save(torch.cat([Z, Z])[36:], path),
+    "bare.pth": lambda path: legacy(path, Z),
+    "dict.bin": lambda path: legacy(path, {"z": torch.nn.Parameter(Z)}),
+    "colon:in:name.npy": lambda path: np.save(path, Z.numpy()),
+    "no_suffix": lambda path: write(path, (1, 0)),
+}
+
+
+@pytest.fixture(scope="module")
+def expected(tmp_path_factory):
+    """What every file of these latents is to give."""
+    from entropy_cli import estimate
+
+    result = estimate([Z], lambda z: z, codebook=CODES)
+    return json.loads(result.to_json())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_formats(run, expected, tmp_path, name):
+    FORMATS[name](tmp_path / name)
+    result = run(tmp_path / name)
+    assert_same(expected, result, tolerance=1e-6)
+    assert result["scales"][0]["name"] == "4 x 5" and result["tokenizer"]["patch_nums"] == [None]
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pt", ".npy"])
+def test_types(run, expected, tmp_path, dtype, suffix):
+    z = Z.to(getattr(torch, dtype))
+    path = tmp_path / f"z{suffix}"
+    if suffix == ".npy" and dtype == "bfloat16":
+        pytest.skip("numpy has no bfloat16")
+    if suffix == ".npy":
+        np.save(path, z.numpy())
+    else:
+        (save_file if suffix == ".safetensors" else torch.save)({"z": z}, path)
+    assert_same(expected, run(path), tolerance=1e-6)
+
+
+LAYOUTS = {
+    "M,C,h,w": Z,
+    "M,h,w,C": Z.permute(0, 2, 3, 1),
+    "M,l,C": Z.flatten(2).transpose(1, 2),
+    "M,C,l": Z.flatten(2),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_layouts(run, expected, tmp_path, layout):
+    np.save(tmp_path / "z.npy", LAYOUTS[layout].contiguous().numpy())
+    result = run(tmp_path / "z.npy")
+    assert_same(expected, result, tolerance=1e-6)
+    assert result["scales"][0]["tokens"] == 20
+
+
+def test_one_latent_an_image(run, tmp_path):
+    np.save(tmp_path / "flat.npy", Z[:, :, 0, 0].numpy())
+    np.save(tmp_path / "grid.npy", Z[:, :, :1, :1].numpy())
+    flat, grid = run(tmp_path / "flat.npy"), run(tmp_path / "grid.npy")
+    assert_same(flat, grid, tolerance=0)
+    assert flat["tokenizer"]["patch_nums"] == [None] and grid["tokenizer"]["patch_nums"] == [1]
+
+
+def test_where_the_channels_could_be_at_both_ends_they_are_where_they_usually_are(run, tmp_path):
+    """Of (M, C, h, w) they come first, of (M, l, C) last."""
+    for z in (Z[..., :3], Z.flatten(2)[..., :3].transpose(1, 2)):  # C == w, C == l
+        np.save(tmp_path / "z.npy", z.numpy())
+        vectors = z.flatten(2).transpose(1, 2) if z.ndim == 4 else z
+        nearest = torch.cdist(vectors.reshape(-1, 3).double(), CODES.double()).argmin(1)
+        result = run(tmp_path / "z.npy")
+        assert result["scales"][0]["code_counts"] == torch.bincount(nearest, minlength=7).tolist()
+
+
+def test_several_scales_in_the_natural_order_of_their_names(run, tmp_path):
+    tensors = {f"s{i}": Z[:, :, :1, :i].contiguous() for i in (1, 2, 3, 4)}
+    save_file({**tensors, "s10": Z[:, :, 0, :].contiguous()}, tmp_path / "z.safetensors")
+    result = run(tmp_path / "z.safetensors")
+    assert [scale["name"] for scale in result["scales"]] == ["s1", "s2", "s3", "s4", "s10"]
+    assert [scale["tokens"] for scale in result["scales"]] == [1, 2, 3, 4, 5]
+    result = run(f"{tmp_path}/z.safetensors:s3,s1")
+    assert [scale["name"] for scale in result["scales"]] == ["s3", "s1"]
+
+
+def damage(path, content):
+    path.write_bytes(content)
+    return path
+
+
+def test_wrong_files(run, codes, tmp_path):
+    good = tmp_path / "z.npz"
+    write_npz(good, Z.numpy())
+    np.save(tmp_path / "z.npy", Z.numpy())
+    save_file({"z": Z, "n": torch.arange(3)}, tmp_path / "z.safetensors")
+    whole = {name: (tmp_path / name).read_bytes() for name in ("z.npz", "z.npy", "z.safetensors")}
+    np.save(tmp_path / "objects.npy", np.array([{}, []], object), allow_pickle=True)
+    np.save(tmp_path / "integers.npy", np.ones((4, 3), int))
+    np.save(tmp_path / "complex.npy", np.ones((4, 3), complex))
+    np.save(tmp_path / "words.npy", np.array(["a", "b"]))
+    np.save(tmp_path / "long.npy", np.ones((4, 3), np.longdouble))
+    torch.save({"a": 1}, tmp_path / "empty.pt")
+    for text, words in (
+        (tmp_path / "none.npy", "no such file"),
+        (tmp_path, "is no file"),
+        (f"{good}:b", "has no tensor b; it has a, other, words"),
+        (f"{good}:", "has no tensor ; it has a"),
+        (f"{good}:other", "does not hold floating-point numbers"),
+        (f"{good}:words", "does not hold floating-point numbers"),
+        (f"{good}:a,a", "named twice"),
+        (tmp_path / "objects.npy", "no tensors of floating-point numbers"),
+        (tmp_path / "integers.npy", "no tensors of floating-point numbers"),
+        (tmp_path / "complex.npy", "no tensors of floating-point numbers"),
+        (tmp_path / "words.npy", "no tensors of floating-point numbers"),
+        (tmp_path / "long.npy", "no tensors of floating-point numbers"),
+        (tmp_path / "empty.pt", "no tensors of floating-point numbers"),
+        (damage(tmp_path / "cut.npy", whole["z.npy"][:-5]), "5 bytes too short"),
+        (damage(tmp_path / "head.npy", whole["z.npy"][:20]), "damaged"),
+        (damage(tmp_path / "cut.npz", whole["z.npz"][:-50]), "damaged"),
+        (damage(tmp_path / "cut.safetensors", whole["z.safetensors"][:-5]), "damaged"),
+        (damage(tmp_path / "zero", b""), "not a checkpoint"),
+        (damage(tmp_path / "text", b"some text " * 9), "not a checkpoint"),
+    ):
+        assert words in run(text), text
+    for text, words in ((tmp_path / "none.npy", "no such file"), (f"{good}:words", "floating-point")):
+        assert words in run(tmp_path / "z.npy", codebook=text)
+
+
+@pytest.mark.parametrize(
+    "z, codebook, words",
+    [
+        (torch.ones(4, 2), CODES, "got shape (4, 2), expected (images, C, h, w)"),
+        (torch.ones(4, 2, 5, 6), CODES, "with C = 3, the numbers of a code"),
+        (torch.ones(4), CODES, "got shape (4,)"),
+        (torch.ones(4, 3, 1, 1, 1), CODES, "got shape (4, 3, 1, 1, 1)"),
+        (torch.ones(4, 3, 0, 5), CODES, "got shape (4, 3, 0, 5)"),
+        (torch.ones(0, 3), CODES, "no latents found"),
+        (torch.ones(4, 3), torch.ones(3), "expected floating-point codes (V, C)"),
+        (torch.ones(4, 3), torch.ones(0, 3), "expected floating-point codes (V, C)"),
+        (torch.ones(4, 3), CODES.clone().fill_(torch.nan), "NaN, infinity"),
+        (torch.ones(4, 3), CODES.double() * 1e200, "too large for float32"),
+        (torch.full((4, 3), 1e30), CODES, "are NaN or infinite, or too large. Expected numbers whose"),
+        (torch.full((4, 3), torch.nan), CODES, "none of the 4 images could be read; the first, "),
+        (torch.full((4, 3), torch.inf), CODES, "NaN or infinity. Check --latents."),
+    ],
+)
+def test_wrong_shapes_and_numbers(run, tmp_path, z, codebook, words):
+    save_file({"z": z}, tmp_path / "z.safetensors")
+    save_file({"codes": codebook}, tmp_path / "c.safetensors")
+    err = run(tmp_path / "z.safetensors", "--on-error", "skip", codebook=tmp_path / "c.safetensors")
+    assert words in err
+
+
+def test_scales_that_do_not_fit_together(run, tmp_path):
+    save_file({"a": Z, "b": Z[:30].clone()}, tmp_path / "z.safetensors")
+    assert "got 36 in a, 30 in b; expected latents of the same" in run(tmp_path / "z.safetensors")
+    save_file({f"c{i}": CODES.clone() for i in range(3)}, tmp_path / "c.safetensors")
+    save_file({"a": Z, "b": Z.clone()}, tmp_path / "z.safetensors")
+    err = run(tmp_path / "z.safetensors", codebook=tmp_path / "c.safetensors")
+    assert "got 3 codebooks (c0, c1, c2) for 2 scales" in err
+
+
+ROWS, TOKENS = 24_000, 4_000  # of four float32: 1.5 GB
+
+
+def write_hole(path, rows, tokens):
+    """Latents that are all zero, of which nothing is written."""
+    shape, size = (rows, tokens, 4), 16 * rows * tokens
+    with path.open("wb") as file:
+        if path.suffix == ".npy":
+            header = {"descr": "<f4", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+        else:
+            text = json.dumps(
+                {"z": {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}}
+            ).encode()
+            file.write(struct.pack("<Q", len(text)) + text)
+        try:
+            file.truncate(file.tell() + size)
+        except OSError:
+            pytest.skip("the file system has no sparse files of this size")
+
+
+@pytest.mark.parametrize("name", ["z.npy", "z.safetensors"])
+def test_a_large_file_needs_little_memory(codes, tmp_path, name):
+    """Only the pages of the rows that are read are touched."""
+    np.save(codes, np.eye(5, 4, dtype=np.float32))
+    write_hole(tmp_path / name, ROWS, TOKENS)
+    code = (
+        "import resource, sys; from entropy_cli.cli.app import main; import torch\n"
+        "import entropy_cli.pipeline.estimate\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "assert main(sys.argv[1:]) == 0\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    argv = ["estimate", "--latents", tmp_path / name, "--codebook", codes, "--limit", 64]
+    argv += ["--workers", 0, "-o", tmp_path / "r.json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *map(str, argv)],
+        capture_output=True,
+        text=True,
+        env=subprocess_environment(tmp_path),
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.splitlines()[-1]) < 150_000  # kB
+    assert json.loads((tmp_path / "r.json").read_text())["data"]["images_found"] == ROWS
+
+
+@pytest.mark.parametrize("name", ["z.npz", "zip.pt"])
+def test_archives_are_mapped(tmp_path, name):
+    z = torch.zeros(100_000, 160)  # 64 MB
+    np.savez(tmp_path / "z.npz", z=z.numpy()) if name == "z.npz" else torch.save(z, tmp_path / name)
+    code = (
+        "import resource, sys; from entropy_cli.tokenizers.arrays import open_arrays\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "(z,) = open_arrays(sys.argv[1]).tensors.values()\n"
+        "assert z.shape == (100_000, 160) and z[::1000].sum() == 0\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
+    )
+    argv = [sys.executable, "-c", code, tmp_path / name]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) < 30_000  # kB
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_a_file_larger_than_the_memory_is_mapped(tmp_path, suffix):
+    path, rows = tmp_path / f"z{suffix}", 10**9  # 4 TB
+    write_hole(path, rows, 256)
+    (z,) = open_arrays(str(path)).tensors.values()
+    assert z.shape == (rows, 256, 4) and z[rows // 2].abs().sum() == 0
+    with pytest.raises(CheckpointError, match="has no tensor b"):
+        open_arrays(f"{path}:b")
