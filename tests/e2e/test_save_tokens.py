@@ -3,11 +3,6 @@
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +12,7 @@ from entropy_cli import load_tokenizer
 from entropy_cli.data.images import find_images
 from entropy_cli.data.pictures import read_picture
 from entropy_cli.functional.tally import Tally
-from tests.conftest import PATCH_NUMS, subprocess_environment
-from tests.e2e.test_resume import SLOW, wait_for_blocks
+from tests.conftest import PATCH_NUMS
 
 TOKENS = sum(n * n for n in PATCH_NUMS)
 
@@ -265,46 +259,3 @@ def test_any_name_is_one_line(estimate, images, checkpoint, tmp_path):
     assert lines.pop() == b"" and len(lines) == 5 == len(np.load(tmp_path / "t.npy"))
     escaped = {b"a\\nb.jpg", b"a\\\\nb.jpg", b"\xff.jpg", b"c\\rd.jpg", "\u2028.jpg".encode()}
     assert set(lines) == escaped
-
-
-@pytest.mark.slow
-def test_killed_after_a_save(images, checkpoint, tmp_path):
-    argv = [sys.executable, "-m", "entropy_cli", "estimate", *SLOW, "--workers", "0"]
-    argv += ["--data", images, "--ckpt", checkpoint, "--save-every", "0"]
-    argv = [str(part) for part in argv]
-    environment = subprocess_environment(tmp_path)
-
-    def tokens(name, *options):
-        path = tmp_path / name
-        return [*argv, "--save-tokens", str(path), *map(str, options)], path
-
-    command, killed = tokens("killed.npy", "--state", tmp_path / "s")
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-    wait_for_blocks(tmp_path / "s", 2, process)
-    time.sleep(0.2)  # somewhere between two saves
-    process.kill()
-    process.wait()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    command, unbroken = tokens("unbroken.npy")
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert killed.read_bytes() == unbroken.read_bytes()
-
-
-@pytest.mark.slow
-def test_several_processes_write_one_file(images, checkpoint, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["estimate", "--workers", "0", "--batch-size", "4", "--data", images, "--ckpt", checkpoint]
-    environment = {**subprocess_environment(tmp_path), "OMP_NUM_THREADS": "1"}
-    together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    together += ["--master-addr", "127.0.0.1", "--master-port", port]
-    for start, name in ((together, "two.npy"), ([sys.executable], "one.npy")):
-        argv = [*start, "-m", "entropy_cli", *options, "--save-tokens", tmp_path / name]
-        argv = [str(part) for part in argv]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, env=environment, check=False, cwd=Path.cwd()
-        )
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
-    assert not list((tmp_path / "cache" / "entropy-cli").iterdir())
