@@ -3,11 +3,6 @@
 import os
 import shutil
 import signal
-import socket
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,8 +12,7 @@ from entropy_cli import load_tokenizer
 from entropy_cli.data.images import find_images
 from entropy_cli.data.pictures import read_picture
 from entropy_cli.functional.tally import Tally
-from tests.conftest import PATCH_NUMS, subprocess_environment
-from tests.e2e.test_resume import SLOW, wait_for_blocks
+from tests.conftest import PATCH_NUMS
 
 TOKENS = sum(n * n for n in PATCH_NUMS)
 
@@ -87,8 +81,9 @@ def test_counts_are_those_of_the_result(estimate, run, tmp_path):
     "codes, dtype", [(2, "u1"), (256, "u1"), (257, "u2"), (65536, "u2"), (65537, "u4")]
 )
 def test_the_smallest_type_that_holds_the_codes(estimate, tmp_path, codes, dtype):
-    codebook = np.arange(codes, dtype=np.float32)[:, None]
-    z = np.array([[0], [codes - 1], [codes // 2]], np.float32)
+    digits = (np.arange(codes)[:, None] >> np.arange(17)) % 2
+    codebook = digits.astype(np.float32)
+    z = codebook[[0, codes - 1, codes // 2]]
     run = of_latents(tmp_path, z, "l2", codebook=codebook)
     estimate(*run, "--save-tokens", tmp_path / "t.npy")
     rows, paths = read(tmp_path / "t.npy")
@@ -185,7 +180,7 @@ def resumable(monkeypatch, tmp_path):
 
 
 def test_interrupted_and_gone_on_with(estimate, run, whole, tmp_path, monkeypatch):
-    interrupt_at(monkeypatch, 7)
+    interrupt_at(monkeypatch, 3)
     tokens = ("--save-tokens", tmp_path / "t.npy")
     assert estimate(*run, *tokens)[0] == 143
     assert not (tmp_path / "t.npy").exists() and not (tmp_path / "t.paths.txt").exists()
@@ -197,7 +192,7 @@ def test_interrupted_and_gone_on_with(estimate, run, whole, tmp_path, monkeypatc
 
 def test_a_run_with_a_part_that_kept_no_tokens_is_refused(estimate, run, tmp_path, monkeypatch):
     state, tokens = ("--state", tmp_path / "s"), ("--save-tokens", tmp_path / "t.npy")
-    interrupt_at(monkeypatch, 5)
+    interrupt_at(monkeypatch, 2)
     assert estimate(*run, *state)[0] == 143
     resumable(monkeypatch, tmp_path)
     code, err = estimate(*run, *state, *tokens)
@@ -210,7 +205,7 @@ def test_a_part_without_tokens_between_parts_with_them_leaves_no_gap(
 ):
     state, tokens = ("--state", tmp_path / "s"), ("--save-tokens", tmp_path / "t.npy")
     for options in (tokens, ()):
-        interrupt_at(monkeypatch, 5)
+        interrupt_at(monkeypatch, 2)
         assert estimate(*run, *state, *options)[0] == 143
         resumable(monkeypatch, tmp_path)
     code, err = estimate(*run, *state, *tokens)
@@ -239,7 +234,7 @@ def test_where_it_can_not_be_written(estimate, cli, run, tmp_path):
     code, err = estimate(*run, "--save-tokens", tmp_path / "t.npy")
     assert code == 3 and "is a folder" in err.splitlines()[-1]
     for name in ("t.npz", "t", "npy"):
-        code, out, err = cli("estimate", *run, "--save-tokens", tmp_path / name)
+        code, _, err = cli("estimate", *run, "--save-tokens", tmp_path / name)
         assert code == 2 and "expected FILE.npy" in err.splitlines()[-1]
 
 
@@ -249,7 +244,7 @@ def test_a_full_disk_is_one_line_and_the_run_can_go_on(estimate, run, whole, tmp
     code, err = estimate(*run, *tokens)
     assert code == 3 and "No space left" in err.splitlines()[-1]
     resumable(monkeypatch, tmp_path)
-    estimate(*run, *tokens)
+    assert "data" in estimate(*run, *tokens)
     assert (tmp_path / "t.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
@@ -264,46 +259,3 @@ def test_any_name_is_one_line(estimate, images, checkpoint, tmp_path):
     assert lines.pop() == b"" and len(lines) == 5 == len(np.load(tmp_path / "t.npy"))
     escaped = {b"a\\nb.jpg", b"a\\\\nb.jpg", b"\xff.jpg", b"c\\rd.jpg", "\u2028.jpg".encode()}
     assert set(lines) == escaped
-
-
-@pytest.mark.slow
-def test_killed_after_a_save(images, checkpoint, tmp_path):
-    argv = [sys.executable, "-m", "entropy_cli", "estimate", *SLOW, "--workers", "0"]
-    argv += ["--data", images, "--ckpt", checkpoint, "--save-every", "0"]
-    argv = [str(part) for part in argv]
-    environment = subprocess_environment(tmp_path)
-
-    def tokens(name, *options):
-        path = tmp_path / name
-        return [*argv, "--save-tokens", str(path), *map(str, options)], path
-
-    command, killed = tokens("killed.npy", "--state", tmp_path / "s")
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, env=environment)
-    wait_for_blocks(tmp_path / "s", 2, process)
-    time.sleep(0.2)  # somewhere between two saves
-    process.kill()
-    process.wait()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    command, unbroken = tokens("unbroken.npy")
-    subprocess.run(command, env=environment, check=True, capture_output=True)
-    assert killed.read_bytes() == unbroken.read_bytes()
-
-
-@pytest.mark.slow
-def test_several_processes_write_one_file(images, checkpoint, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    options = ["estimate", "--workers", "0", "--batch-size", "4", "--data", images, "--ckpt", checkpoint]
-    environment = {**subprocess_environment(tmp_path), "OMP_NUM_THREADS": "1"}
-    together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    together += ["--master-addr", "127.0.0.1", "--master-port", port]
-    for start, name in ((together, "two.npy"), ([sys.executable], "one.npy")):
-        argv = [*start, "-m", "entropy_cli", *options, "--save-tokens", tmp_path / name]
-        argv = [str(part) for part in argv]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, env=environment, check=False, cwd=Path.cwd()
-        )
-        assert done.returncode == 0, done.stderr
-    assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
-    assert not list((tmp_path / "cache" / "entropy-cli").iterdir())
