@@ -100,7 +100,7 @@ def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
             str(found.path), read, seed=request.seed, limit=request.limit, progress=bar.update
         )
     sha256 = None if tables is None else _sha256(tables.path, bars)
-    words = f"none: latents {', '.join(found.tensors)} of {found.path.name}"
+    words = "none: given latents" + (f" {', '.join(found.tensors)}" if len(found.tensors) > 1 else "")
     return Inputs(
         LatentsTokenizer(described, given.rule, words),
         images,
