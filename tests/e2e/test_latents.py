@@ -161,7 +161,7 @@ def test_defaults_and_what_the_result_says(cli, tmp_path, rule):
     assert (result.tokenizer.family, result.tokenizer.rule) == ("latents", rule)
     assert (result.tokenizer.checkpoint_sha256 is None) == (rule in ("sign", "bsq", "levels"))
     assert result.scales[0].name == "6 tokens" and result.tokenizer.patch_nums == [None]
-    assert "none: latents z of z.npy" in result.settings.preprocess
+    assert result.settings.preprocess == "none: given latents"
     assert "family latents" in out and "None" not in out and "nan" not in out
 
 

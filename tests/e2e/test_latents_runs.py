@@ -178,7 +178,7 @@ LATENTS, CODEBOOK = ("--latents", "z.npy"), ("--codebook", "c.npy")
     [
         ((), "--data: is missing: give --data and --ckpt, or --latents"),
         (("--data", "x"), "--ckpt: is missing"),
-        (LATENTS, "latents need a --codebook, or a --rule without one"),
+        (LATENTS, "need a --codebook, or a --rule without one"),
         ((*LATENTS, *CODEBOOK, "--data", "x"), "--data: has no use for latents"),
         ((*LATENTS, *CODEBOOK, "--ckpt", "x"), "--ckpt: has no use for latents"),
         ((*LATENTS, *CODEBOOK, "--family", "var"), "--family: has no use"),
