@@ -1,6 +1,6 @@
 """What is left open by the weights, decided: image size, grid, rule and temperature."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -8,7 +8,8 @@ from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.codebook import VECTOR_RULES, Rule
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.autoencoder import Shapes
-from entropy_cli.tokenizers.base import Scale
+from entropy_cli.tokenizers.base import Crop, PixelRange, Scale, TokenizerSpec
+from entropy_cli.tokenizers.convolutional import Network
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 
@@ -18,6 +19,31 @@ class Temperature:
 
     value: float | Literal["auto"]
     source: str
+
+
+@dataclass(frozen=True)
+class Traits:
+    """What is the same for every checkpoint of a family, unless it is another in a variant.
+
+    Attributes:
+        family: its name.
+        published_by: for people.
+        rule: how its codes are chosen.
+        temperatures: those published, by rule.
+        crop: from an image size, how its authors prepare pictures for evaluation.
+        image_size: pixels on a side.
+        pixels: what the encoder takes.
+        possible: rules that make sense of its codes.
+    """
+
+    family: str
+    published_by: str
+    rule: Rule
+    temperatures: Mapping[Rule, Temperature]
+    crop: Callable[[int], Crop]
+    image_size: int = 256
+    pixels: PixelRange = "[-1, 1]"
+    possible: Sequence[str] = VECTOR_RULES
 
 
 # What is divided by 1 where nobody published another temperature.
@@ -84,7 +110,7 @@ def choose_rule(
     return settings.rule
 
 
-def choose_temperature(rule: Rule, published: dict[Rule, Temperature], family: str) -> Temperature:
+def choose_temperature(rule: Rule, published: Mapping[Rule, Temperature], family: str) -> Temperature:
     """The family's own for a rule, else 1, else one that is fitted."""
     if rule in published:
         return published[rule]
@@ -92,3 +118,52 @@ def choose_temperature(rule: Rule, published: dict[Rule, Temperature], family: s
     if rule == "cosine":
         return Temperature("auto", reason)
     return Temperature(1.0, f"{AS_IT_IS[rule]}; {reason}")
+
+
+def describe_grid(
+    traits: Traits,
+    network: Network,
+    settings: TokenizerSettings,
+    vocabulary: Vocabulary,
+    notes: Sequence[str] = (),
+) -> TokenizerSpec:
+    """A tokenizer whose only scale is the encoder's grid; for the errors see `describe_scales`."""
+    return describe_scales(
+        traits, network, settings, lambda _, side: grid_scale(side, vocabulary, settings), notes
+    )
+
+
+def describe_scales(
+    traits: Traits,
+    network: Network,
+    settings: TokenizerSettings,
+    scales: Callable[[int, int], tuple[Scale, ...]],
+    notes: Sequence[str] = (),
+) -> TokenizerSpec:
+    """A tokenizer with the shared encoder, all that is open decided.
+
+    Args:
+        traits: of its family.
+        network: its encoder, without weights.
+        settings: what the user decides.
+        scales: from the size of an image in pixels and in latents.
+        notes: for the user.
+
+    Raises:
+        CheckpointError: the settings fit neither each other nor the encoder.
+    """
+    image_size, side = choose_image_size(settings, traits.image_size, network.encoder.downsampling)
+    rule = choose_rule(settings, traits.rule, traits.possible)
+    temperature = choose_temperature(rule, traits.temperatures, traits.published_by)
+    return TokenizerSpec(
+        family=traits.family,
+        latent_dim=network.latent_dim,
+        image_size=image_size,
+        scales=scales(image_size, side),
+        rule=rule,
+        crop=traits.crop(image_size),
+        pixels=traits.pixels,
+        temperature=temperature.value,
+        temperature_source=temperature.source,
+        notes=tuple(notes),
+    )

@@ -6,22 +6,16 @@ Source:
 """
 
 from dataclasses import replace
+from functools import partial
 
 from torchvision.transforms import InterpolationMode
 
-from entropy_cli.functional.codebook import Codebook, Rule
+from entropy_cli.functional.codebook import Codebook
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.autoencoder import Conventions
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import (
-    Temperature,
-    absent,
-    choose_image_size,
-    choose_rule,
-    choose_temperature,
-    grid_scale,
-)
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
     finite,
@@ -29,13 +23,11 @@ from entropy_cli.tokenizers.convolutional import (
     plan_network,
     vocab_size,
 )
-from entropy_cli.tokenizers.names import Layout
+from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = False
-IMAGE_SIZE = 256
-CODEBOOK = "quantize.embedding.weight"
 REQUIRED = (
     "encoder.down_blocks.0.resnets.0.conv1.weight",
     "encoder.mid_block.resnets.0.conv1.weight",
@@ -68,12 +60,19 @@ LAYOUT = Layout(
 )
 # aMUSEd's: channels of its levels, numbers of its latents, codes.
 AMUSED = ((128, 256, 256, 512, 768), 64, 8192)
-PUBLISHED: dict[Rule, Temperature] = {
-    "l2": Temperature(
-        1.0,
-        "softmax of minus the squared distance as it is; diffusers publishes no temperature",
-    ),
-}
+TRAITS = Traits(
+    family="diffusers",
+    published_by="diffusers",
+    rule="l2",
+    temperatures={
+        "l2": Temperature(
+            1.0,
+            "softmax of minus the squared distance as it is; diffusers publishes no temperature",
+        ),
+    },
+    crop=partial(resize_crop, interpolation=InterpolationMode.BILINEAR),
+)
+AMUSED_NOTE = "aMUSEd's, by its sizes: its pictures stay in [0, 1]"
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
@@ -94,23 +93,11 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
     network = plan_network(checkpoint, _layout(settings), [CODEBOOK])
-    image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
-    rule = choose_rule(settings, "l2")
-    temperature = choose_temperature(rule, PUBLISHED, "diffusers")
     vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
-    is_amused = (network.encoder.widths, network.latent_dim, vocabulary.size) == AMUSED
-    return TokenizerSpec(
-        family="diffusers",
-        latent_dim=network.latent_dim,
-        image_size=image_size,
-        scales=grid_scale(side, vocabulary, settings),
-        rule=rule,
-        crop=resize_crop(image_size, InterpolationMode.BILINEAR),
-        pixels="[0, 1]" if is_amused else "[-1, 1]",
-        temperature=temperature.value,
-        temperature_source=temperature.source,
-        notes=("aMUSEd's, by its sizes: its pictures stay in [0, 1]",) if is_amused else (),
-    )
+    if (network.encoder.widths, network.latent_dim, vocabulary.size) == AMUSED:
+        amused = replace(TRAITS, pixels="[0, 1]")
+        return describe_grid(amused, network, settings, vocabulary, [AMUSED_NOTE])
+    return describe_grid(TRAITS, network, settings, vocabulary)
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:

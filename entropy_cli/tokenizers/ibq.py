@@ -5,19 +5,12 @@ Source:
     entropy_temperature 0.01).
 """
 
-from entropy_cli.functional.codebook import Codebook, Rule
+from entropy_cli.functional.codebook import Codebook
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers import vqgan
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import (
-    Temperature,
-    absent,
-    choose_image_size,
-    choose_rule,
-    choose_temperature,
-    grid_scale,
-)
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
     finite,
@@ -25,17 +18,24 @@ from entropy_cli.tokenizers.convolutional import (
     plan_network,
     vocab_size,
 )
-from entropy_cli.tokenizers.names import Layout
+from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.preprocess import opencv_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
-IMAGE_SIZE = 256
 TELLING = {vqgan.FOURTH_BLOCK: "a fourth block on a level, where a VQGAN has two or three"}
+TRAITS = Traits(
+    family="ibq",
+    published_by="IBQ",
+    rule="dot",
+    temperatures={"dot": Temperature(0.01, "entropy_temperature in all of IBQ's configurations")},
+    crop=opencv_crop,
+)
 LAYOUT = Layout()
-PUBLISHED: dict[Rule, Temperature] = {
-    "dot": Temperature(0.01, "entropy_temperature in all of IBQ's configurations")
-}
+NOTE = (
+    "IBQ and a VQGAN of four blocks a level look alike; they differ in the rule, dot product or "
+    "distance. If this is a VQGAN, give --family vqgan"
+)
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
@@ -52,36 +52,19 @@ def unlike(checkpoint: Checkpoint) -> list[str]:
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
     """One."""
-    return [vqgan.CODEBOOK]
+    return [CODEBOOK]
 
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT, [vqgan.CODEBOOK])
-    image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
-    vocabulary = Vocabulary(vocab_size(checkpoint, vqgan.CODEBOOK, network))
-    rule = choose_rule(settings, "dot")
-    temperature = choose_temperature(rule, PUBLISHED, "IBQ")
-    return TokenizerSpec(
-        family="ibq",
-        latent_dim=network.latent_dim,
-        image_size=image_size,
-        scales=grid_scale(side, vocabulary, settings),
-        rule=rule,
-        crop=opencv_crop(image_size),
-        pixels="[-1, 1]",
-        temperature=temperature.value,
-        temperature_source=temperature.source,
-        notes=(
-            "IBQ and a VQGAN of four blocks a level look alike; they differ in the rule, dot product or "
-            "distance. If this is a VQGAN, give --family vqgan",
-        ),
-    )
+    network = plan_network(checkpoint, LAYOUT, [CODEBOOK])
+    vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
+    return describe_grid(TRAITS, network, settings, vocabulary, [NOTE])
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, LAYOUT, [vqgan.CODEBOOK])
-    codebook = Codebook(finite(checkpoint, vqgan.CODEBOOK), spec.rule)
+    network = load_network(checkpoint, LAYOUT, [CODEBOOK])
+    codebook = Codebook(finite(checkpoint, CODEBOOK), spec.rule)
     return ConvTokenizer(spec, network, [codebook])

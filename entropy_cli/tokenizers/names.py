@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from entropy_cli.tokenizers.autoencoder import LDM, Conventions, Shapes
 
+CODEBOOK = "quantize.embedding.weight"  # where most families keep their codes
+
 # The shared encoder makes queries, keys and values with one convolution, in this order.
 SPLIT = {"q": 0, "k": 1, "v": 2}
 CONVOLUTION = re.compile(r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight")  # a name of ours

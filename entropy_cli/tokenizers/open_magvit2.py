@@ -5,28 +5,22 @@ Source:
     modules/vqvae/lookup_free_quantize.py, evaluation with the EMA weights).
 """
 
+from functools import partial
+
 from torchvision.transforms import InterpolationMode
 
-from entropy_cli.functional.codebook import Grid, Rule
+from entropy_cli.functional.codebook import Grid
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.autoencoder import Conventions
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import (
-    Temperature,
-    absent,
-    choose_image_size,
-    choose_rule,
-    choose_temperature,
-    grid_scale,
-)
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
 from entropy_cli.tokenizers.convolutional import ConvTokenizer, load_network, plan_network
 from entropy_cli.tokenizers.names import Layout
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
-IMAGE_SIZE = 256
 REQUIRED = (
     "encoder.mid_block.0.conv1.weight",
     "encoder.down.0.block.0.conv1.weight",
@@ -48,9 +42,13 @@ LAYOUT = Layout(
     ),
     unused=("quantize.mask", "quantize.zero", "quantize.codebook"),
 )
-PUBLISHED: dict[Rule, Temperature] = {
-    "sign": Temperature(0.01, "the entropy term of Open-MAGVIT2's own training")
-}
+TRAITS = Traits(
+    family="open-magvit2",
+    published_by="Open-MAGVIT2",
+    rule="sign",
+    temperatures={"sign": Temperature(0.01, "the entropy term of Open-MAGVIT2's own training")},
+    crop=partial(resize_crop, interpolation=InterpolationMode.BILINEAR),
+)
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
@@ -72,21 +70,8 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
     network = plan_network(checkpoint, LAYOUT, [])
-    image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
     vocabulary = Vocabulary.product((2,) * network.latent_dim)
-    rule = choose_rule(settings, "sign")
-    temperature = choose_temperature(rule, PUBLISHED, "Open-MAGVIT2")
-    return TokenizerSpec(
-        family="open-magvit2",
-        latent_dim=network.latent_dim,
-        image_size=image_size,
-        scales=grid_scale(side, vocabulary, settings),
-        rule=rule,
-        crop=resize_crop(image_size, InterpolationMode.BILINEAR),
-        pixels="[-1, 1]",
-        temperature=temperature.value,
-        temperature_source=temperature.source,
-    )
+    return describe_grid(TRAITS, network, settings, vocabulary)
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:

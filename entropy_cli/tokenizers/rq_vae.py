@@ -5,21 +5,16 @@ Source:
     last row is padding), configs of stage 2: soft labels at a temperature of 0.5.
 """
 
+from functools import partial
+
 from torchvision.transforms import InterpolationMode
 
-from entropy_cli.functional.codebook import Codebook, Rule
+from entropy_cli.functional.codebook import Codebook
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.autoencoder import count
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import (
-    Temperature,
-    absent,
-    choose_image_size,
-    choose_rule,
-    choose_temperature,
-    grid_scale,
-)
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_scales, grid_scale
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
     finite,
@@ -32,7 +27,6 @@ from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
-IMAGE_SIZE = 256
 CODEBOOKS = "quantizer.codebooks.{}.weight"
 AVERAGES = (".cluster_size_ema", ".embed_ema")
 REQUIRED = (
@@ -44,9 +38,14 @@ REQUIRED = (
 )
 TELLING = {CODEBOOKS.format(0): "RQ-VAE's codebooks, one for each depth"}
 LAYOUT = Layout()
-PUBLISHED: dict[Rule, Temperature] = {
-    "l2": Temperature(0.5, "the soft labels of RQ-VAE's second-stage configurations")
-}
+TRAITS = Traits(
+    family="rq-vae",
+    published_by="RQ-VAE",
+    rule="l2",
+    temperatures={"l2": Temperature(0.5, "the soft labels of RQ-VAE's second-stage configurations")},
+    crop=partial(resize_crop, interpolation=InterpolationMode.BILINEAR),
+    possible=("l2",),
+)
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
@@ -67,24 +66,15 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
     network = plan_network(checkpoint, LAYOUT, _others(checkpoint))
-    image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
     sizes = [vocab_size(checkpoint, name, network, padding=1) for name in codebooks(checkpoint)]
-    (grid,) = grid_scale(side, Vocabulary(sizes[0]), settings)
-    rule = choose_rule(settings, "l2", ("l2",))
-    temperature = choose_temperature(rule, PUBLISHED, "RQ-VAE")
-    return TokenizerSpec(
-        family="rq-vae",
-        latent_dim=network.latent_dim,
-        image_size=image_size,
-        scales=tuple(
+
+    def depths(_: int, side: int) -> tuple[Scale, ...]:
+        (grid,) = grid_scale(side, Vocabulary(sizes[0]), settings)
+        return tuple(
             Scale(f"depth {i}", grid.tokens, None, Vocabulary(size)) for i, size in enumerate(sizes)
-        ),
-        rule=rule,
-        crop=resize_crop(image_size, InterpolationMode.BILINEAR),
-        pixels="[-1, 1]",
-        temperature=temperature.value,
-        temperature_source=temperature.source,
-    )
+        )
+
+    return describe_scales(TRAITS, network, settings, depths)
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:

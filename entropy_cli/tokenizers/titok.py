@@ -11,19 +11,19 @@ from torch import Tensor
 from torchvision.transforms import InterpolationMode
 
 from entropy_cli.errors import CheckpointError
-from entropy_cli.functional.codebook import Codebook, Rule
+from entropy_cli.functional.codebook import Codebook
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, absent, choose_rule, choose_temperature
+from entropy_cli.tokenizers.choices import absent, choose_rule, choose_temperature
 from entropy_cli.tokenizers.convolutional import finite, scale_pixels
+from entropy_cli.tokenizers.names import CODEBOOK
 from entropy_cli.tokenizers.precision import Precision, cast_convolutions, products
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from entropy_cli.tokenizers.titok_encoder import FIRST_DECODER, LATER_DECODER, PREFIX, TiTokEncoder
 
 EMA_BY_DEFAULT = False
-CODEBOOK = "quantize.embedding.weight"
 REQUIRED = (
     "latent_tokens",
     "encoder.latent_token_positional_embedding",
@@ -32,7 +32,6 @@ REQUIRED = (
 )
 TELLING = {REQUIRED[0]: "the tokens that TiTok's transformer asks for", REQUIRED[1]: "their places"}
 COSINE_DIM = 12  # the first checkpoints compare directions, and they alone have codes of 12 numbers
-PUBLISHED: dict[Rule, Temperature] = {}
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
@@ -70,7 +69,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
     if not vocab_size:
         raise CheckpointError(f"{checkpoint.path}: {CODEBOOK} holds no codes. Copy or train it again.")
     rule = choose_rule(settings, "cosine" if latent_dim == COSINE_DIM else "l2")
-    temperature = choose_temperature(rule, PUBLISHED, "TiTok")
+    temperature = choose_temperature(rule, {}, "TiTok")
     tokens = checkpoint.shapes["latent_tokens"][0]
     return TokenizerSpec(
         family="titok",

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from entropy_cli.tokenizers.names import CODEBOOK
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 # Not visible in the weights: the same in every published checkpoint.
@@ -23,7 +25,6 @@ HEAD_DIM = 64
 NORM_EPS = 1e-5
 
 PREFIX = "encoder."
-CODEBOOK = "quantize.embedding.weight"
 # Each of the two decoders has a weight that the other lacks. The first was trained on scrambled latents.
 FIRST_DECODER, LATER_DECODER = "decoder.ffn.2.weight", "decoder.conv_out.weight"
 

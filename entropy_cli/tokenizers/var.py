@@ -10,25 +10,19 @@ Source:
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from entropy_cli.errors import CheckpointError
-from entropy_cli.functional.codebook import Codebook, Rule
+from entropy_cli.functional.codebook import Codebook
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.autoencoder import count
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import (
-    Temperature,
-    absent,
-    choose_image_size,
-    choose_rule,
-    choose_temperature,
-    grid_scale,
-)
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid, describe_scales
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
     finite,
@@ -36,18 +30,16 @@ from entropy_cli.tokenizers.convolutional import (
     plan_network,
     vocab_size,
 )
-from entropy_cli.tokenizers.names import Layout
+from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.preprocess import var_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = False
-IMAGE_SIZE = 256
 PATCH_NUMS = {
     256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
     512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
     1024: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
 }
-CODEBOOK = "quantize.embedding.weight"
 REQUIRED = (
     "encoder.conv_in.weight",
     "encoder.down.0.block.0.conv1.weight",
@@ -77,11 +69,17 @@ LAYOUT = Layout(
     ),
     unused=("quantize.ema_vocab_hit_SV", "quantize.vocab_usage"),
 )
-PUBLISHED: dict[Rule, Temperature] = {
-    "l2": Temperature(
-        1.0, "softmax of minus the squared distance as it is; VAR publishes no temperature"
-    ),
-}
+TRAITS = Traits(
+    family="var",
+    published_by="VAR",
+    rule="l2",
+    temperatures={
+        "l2": Temperature(
+            1.0, "softmax of minus the squared distance as it is; VAR publishes no temperature"
+        ),
+    },
+    crop=var_crop,
+)
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
@@ -108,28 +106,17 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
         CheckpointError: patch_nums and image size don't fit.
     """
     network = plan_network(checkpoint, LAYOUT, [CODEBOOK])
-    image_size, side = choose_image_size(settings, IMAGE_SIZE, network.encoder.downsampling)
     vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
     if PHI_SINGLE in checkpoint.shapes:
-        scales: tuple[Scale, ...] = grid_scale(side, vocabulary, settings)
-    else:
+        return describe_grid(TRAITS, network, settings, vocabulary)
+
+    def scales(image_size: int, side: int) -> tuple[Scale, ...]:
         patch_nums = _patch_nums(settings, image_size, side)
         _check_own_phi(checkpoint, len(patch_nums))
-        scales = tuple(Scale(f"{n} x {n}", n * n, n, vocabulary) for n in patch_nums)
-    rule = choose_rule(settings, "l2")
-    temperature = choose_temperature(rule, PUBLISHED, "VAR")
-    return TokenizerSpec(
-        family="var",
-        latent_dim=network.latent_dim,
-        image_size=image_size,
-        scales=scales,
-        rule=rule,
-        crop=var_crop(image_size),
-        pixels="[-1, 1]",
-        temperature=temperature.value,
-        temperature_source=temperature.source,
-        notes=_notes(checkpoint, len(scales)),
-    )
+        return tuple(Scale(f"{n} x {n}", n * n, n, vocabulary) for n in patch_nums)
+
+    spec = describe_scales(TRAITS, network, settings, scales)
+    return replace(spec, notes=_notes(checkpoint, len(spec.scales)))
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VARTokenizer":

@@ -8,22 +8,17 @@ Source:
     facebookresearch/chameleon chameleon/inference/image_tokenizer.py.
 """
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from entropy_cli.errors import CheckpointError
-from entropy_cli.functional.codebook import Codebook, Rule
+from entropy_cli.functional.codebook import Codebook
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.autoencoder import count
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import (
-    Temperature,
-    absent,
-    choose_image_size,
-    choose_rule,
-    choose_temperature,
-    grid_scale,
-)
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
     finite,
@@ -31,14 +26,12 @@ from entropy_cli.tokenizers.convolutional import (
     plan_network,
     vocab_size,
 )
-from entropy_cli.tokenizers.names import Layout
+from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = False
-IMAGE_SIZE, CHAMELEON_IMAGE_SIZE = 256, 512
-CHAMELEON_CODES = (8192, 256)
-CODEBOOK = "quantize.embedding.weight"
+CHAMELEON_CODES, JANUS_CODES = (8192, 256), (16384, 8)
 PROJECTION, PROJECTION_BIAS = "quantize.proj.weight", "quantize.proj.bias"
 USED = "quantize.used"
 FOURTH_BLOCK = "encoder.down.0.block.3.conv1.weight"
@@ -60,14 +53,22 @@ TELLING = {
 LAYOUT = Layout(
     unused=("quantize.embedding.cluster_size", "quantize.embedding.embed_avg", "quantize.embed.")
 )
-PUBLISHED: dict[Rule, Temperature] = {
-    "l2": Temperature(
-        1.0,
-        "softmax of minus the squared distance as it is; no temperature is published for VQGAN, 1 is "
-        "open-muse's get_soft_code",
-    ),
-    "logits": Temperature(1.0, "softmax of the logits, as in taming's KL term: a true posterior"),
-}
+TRAITS = Traits(
+    family="vqgan",
+    published_by="VQGAN",
+    rule="l2",
+    temperatures={
+        "l2": Temperature(
+            1.0,
+            "softmax of minus the squared distance as it is; no temperature is published for VQGAN, 1 "
+            "is open-muse's get_soft_code",
+        ),
+        "logits": Temperature(1.0, "softmax of the logits, as in taming's KL term: a true posterior"),
+    },
+    crop=opencv_crop,
+)
+GUMBEL = replace(TRAITS, rule="logits")
+CHAMELEON = replace(TRAITS, image_size=512, crop=chameleon_crop)
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
@@ -81,8 +82,8 @@ def unlike(checkpoint: Checkpoint) -> list[str]:
     shapes = checkpoint.shapes
     found = multi_scale(checkpoint)
     found += [FOURTH_BLOCK] if FOURTH_BLOCK in shapes and PROJECTION not in shapes else []
-    if checkpoint.prefix.endswith("vqmodel.") and shapes.get(CODEBOOK) == (16384, 8):
-        found.append(f"{CODEBOOK} of 16384 x 8 under {checkpoint.prefix}: Janus")
+    if is_janus(checkpoint):
+        found.append(f"{CODEBOOK} of {shapes[CODEBOOK]} under {checkpoint.prefix}: Janus")
     return [f"has {name}" for name in found]
 
 
@@ -95,25 +96,10 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
     """What its shapes and the settings make of it."""
     network = plan_network(checkpoint, LAYOUT, _others(checkpoint))
     size = vocab_size(checkpoint, codebooks(checkpoint)[0], network)
-    chameleon = _is_chameleon(checkpoint)
-    default = CHAMELEON_IMAGE_SIZE if chameleon else IMAGE_SIZE
-    image_size, side = choose_image_size(settings, default, network.encoder.downsampling)
-    rule = choose_rule(settings, "logits" if PROJECTION in checkpoint.shapes else "l2")
-    temperature = choose_temperature(rule, PUBLISHED, "VQGAN")
-    crop = chameleon_crop if chameleon else opencv_crop
-    size = _number_used(checkpoint) or size
-    return TokenizerSpec(
-        family="vqgan",
-        latent_dim=network.latent_dim,
-        image_size=image_size,
-        scales=grid_scale(side, Vocabulary(size), settings),
-        rule=rule,
-        crop=crop(image_size),
-        pixels="[-1, 1]",
-        temperature=temperature.value,
-        temperature_source=temperature.source,
-        notes=tuple(_notes(checkpoint, chameleon=chameleon)),
-    )
+    traits = GUMBEL if PROJECTION in checkpoint.shapes else TRAITS
+    traits = CHAMELEON if _is_chameleon(checkpoint) else traits
+    vocabulary = Vocabulary(_number_used(checkpoint) or size)
+    return describe_grid(traits, network, settings, vocabulary, _notes(checkpoint))
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
@@ -125,6 +111,11 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     else:
         codebook = Codebook(_used(checkpoint, finite(checkpoint, CODEBOOK)), spec.rule)
     return ConvTokenizer(spec, network, [codebook])
+
+
+def is_janus(checkpoint: Checkpoint) -> bool:
+    """Whether it is Janus as transformers stores it: LlamaGen's tokenizer under this layout's names."""
+    return checkpoint.prefix.endswith("vqmodel.") and checkpoint.shapes.get(CODEBOOK) == JANUS_CODES
 
 
 def multi_scale(checkpoint: Checkpoint) -> list[str]:
@@ -148,9 +139,9 @@ def _is_chameleon(checkpoint: Checkpoint) -> bool:
     return checkpoint.prefix.endswith("vqmodel.") or (in_middle and not attends and levels == 5)
 
 
-def _notes(checkpoint: Checkpoint, *, chameleon: bool) -> list[str]:
+def _notes(checkpoint: Checkpoint) -> list[str]:
     notes = []
-    if chameleon:
+    if _is_chameleon(checkpoint):
         notes.append("Chameleon's image tokenizer, by its shapes: pictures of 512 pixels by default")
     if _number_used(checkpoint):
         notes.append(
