@@ -98,6 +98,17 @@ def check_files(
         check_different(one, *written)
 
 
+def hash_files(paths: Iterable[Path], progress: Callable[[int], object] = lambda _: None) -> str:
+    """sha256 of the bytes of files, one after the other; `progress` is given how many were read."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while piece := file.read(2**24):
+                digest.update(piece)
+                progress(len(piece))
+    return digest.hexdigest()
+
+
 def check_different(*files: tuple[str, Path | None]) -> None:
     """Raise ResultError if two options name one file, which would then be overwritten."""
     seen: dict[Path, str] = {}

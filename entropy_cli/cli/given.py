@@ -61,6 +61,17 @@ def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"latents": params["latents"], "codebook": codebook, "rule": rule, "levels": each}
 
 
+def checkpoint_files(ckpt: Path | None) -> list[tuple[str, Path]]:
+    """The option with every file that it means: shards, their index, config.json."""
+    from entropy_cli.tokenizers.shards import locate
+
+    if ckpt is None:
+        return []
+    located = locate(ckpt)
+    beside = sorted(located.folder.glob("*.json"))
+    return [("--ckpt", path) for path in (ckpt, *located.files, *beside)]
+
+
 def given_files(*texts: str | None) -> list[tuple[str, Path]]:
     """Option and file of --latents and --codebook, as far as they are given."""
     from entropy_cli.tokenizers.arrays import split_keys

@@ -1,7 +1,7 @@
 """`entropy-cli inspect`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -23,6 +23,10 @@ def inspect(
     weights: Weights = None,
     patch_nums: PatchNums = None,
     image_size: ImageSize = None,
+    rule: Annotated[
+        Literal["l2", "cosine", "dot"] | None,
+        typer.Option(help="How the nearest code is found; default the family's."),
+    ] = None,
     full: Annotated[
         bool,
         typer.Option("--full", help="Also hash the file, read all weights and build the tokenizer."),
@@ -42,7 +46,7 @@ def inspect(
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
     check_family(family, "--family")
-    settings = TokenizerSettings(image_size, grids, weights=weights)
+    settings = TokenizerSettings(image_size, grids, rule, weights)
     found = run(Ask(file, family, settings, full), tqdm_bar)
     print_result(found.to_json() if as_json else render(found))
     if found.problem is not None:

@@ -11,7 +11,7 @@ from torch import Tensor
 from entropy_cli.data.images import GROUPS, Progress, keys_of
 from entropy_cli.errors import DatasetError
 
-SAMPLED = 64  # rows that the fingerprint looks at
+LEAST_SAMPLED, SAMPLED_BYTES = 64, 2**28  # that the fingerprint looks at: all but of large files
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,16 @@ class LatentSet:
         return row_X if np.isfinite(row_X).all() else "its latents have NaN or infinity"
 
     def fingerprint(self) -> str:
-        """Hash of shapes, types and a sample of the numbers: all of them may be very many."""
+        """Hash of shapes, types and numbers, or of a sample of them if they are very many."""
         digest = hashlib.sha256()
         for scale in self.scales:
             latents_MX = scale.latents_MX
             digest.update(
                 f"{tuple(latents_MX.shape)} {latents_MX.dtype} {scale.channels_first}".encode()
             )
-            rows = np.linspace(0, len(latents_MX) - 1, min(SAMPLED, len(latents_MX)))
+            row_bytes = max(1, latents_MX[0].numel() * latents_MX.element_size())
+            sampled = min(len(latents_MX), max(LEAST_SAMPLED, SAMPLED_BYTES // row_bytes))
+            rows = np.linspace(0, len(latents_MX) - 1, sampled)
             for row in rows.astype(np.int64).tolist():
                 digest.update(latents_MX[row].contiguous().flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()

@@ -28,6 +28,7 @@ class Estimation:
         signals: held while the progress changes.
         save: is given the progress of all processes, in the first of them, every `save_every_s`
             seconds, when interrupted and at the end.
+        flush: makes sure, in every process, that what else it writes is there before a save says so.
         save_every_s: seconds between saves.
         target: half-width at which to stop early, in nats; None reads all images.
         advance: is given the number of images that all processes together went on by.
@@ -38,6 +39,7 @@ class Estimation:
     ranks: Ranks
     signals: Signals
     save: Callable[[Progress], None] = lambda _: None
+    flush: Callable[[], None] = lambda: None
     save_every_s: float = SAVE_EVERY_S
     target: float | None = None
     advance: Callable[[int], object] = lambda _: None
@@ -115,6 +117,7 @@ class Estimation:
             finally:
                 # If a block is half counted somewhere, what was saved before is whole.
                 if not self.ranks.total([self.progress.changing])[0]:
+                    self.flush()
                     together = self.progress.of_all(self.ranks)
                     if self.ranks.first:
                         self.save(together)

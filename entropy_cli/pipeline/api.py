@@ -5,13 +5,14 @@ import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from entropy_cli import tokenizers
-from entropy_cli.data.images import GROUPS
+from entropy_cli.data.images import GROUPS, ImageSet, find_images
 from entropy_cli.data.loader import Batch
 from entropy_cli.data.plan import BLOCK
 from entropy_cli.engine.pilot import PILOT_BLOCKS, fit_temperatures
@@ -23,8 +24,15 @@ from entropy_cli.errors import DatasetError, EntropyCliError
 from entropy_cli.functional.codebook import VECTOR_RULES, Rule
 from entropy_cli.functional.stopping import look
 from entropy_cli.functional.tally import Tally
-from entropy_cli.pipeline.batches import blocks_of, checked_temperatures, pictures_of
+from entropy_cli.pipeline.batches import (
+    blocks_of,
+    checked_pictures,
+    checked_temperatures,
+    pictures_of,
+    whole_numbers,
+)
 from entropy_cli.pipeline.callables import Encode, Given
+from entropy_cli.pipeline.inputs import identified
 from entropy_cli.pipeline.job import settings_of
 from entropy_cli.results.about import About
 from entropy_cli.results.build import build_result
@@ -33,6 +41,9 @@ from entropy_cli.results.state import Saved
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.precision import products
 from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
+
+# What the tokenizers that were loaded are, for the results that they make.
+LOADED: WeakKeyDictionary[Tokenizer, tuple[dict[str, Any], dict[str, Any]]] = WeakKeyDictionary()
 
 SEED = 0  # of the order of a folder's images, and of the groups
 
@@ -59,7 +70,7 @@ def load_tokenizer(
     Raises:
         CheckpointError: it can't be used.
     """
-    scales = None if patch_nums is None else tuple(patch_nums)
+    scales = whole_numbers("patch_nums", patch_nums)
     settings = TokenizerSettings(image_size, scales, rule, weights)
     for name, value, possible in (
         ("family", family, ("auto", *tokenizers.FAMILIES)),
@@ -69,12 +80,11 @@ def load_tokenizer(
         if value not in possible:
             expected = ", ".join(choice for choice in possible if choice)
             raise EntropyCliError(f"{name} {value}: expected {expected}.")
-    for number in (image_size, *(scales or (() if scales is None else (0,)))):
-        if number is not None and (not isinstance(number, int) or number < 1):
-            raise EntropyCliError(
-                f"image_size {image_size}, patch_nums {patch_nums}: expected positive whole numbers."
-            )
-    return tokenizers.load_tokenizer(Path(path), family, settings).tokenizer
+    if image_size is not None:
+        whole_numbers("image_size", [image_size])
+    loaded = tokenizers.load_tokenizer(Path(path), family, settings)
+    LOADED[loaded.tokenizer] = identified(loaded, loaded.checkpoint.sha256())
+    return loaded.tokenizer
 
 
 @torch.inference_mode()
@@ -84,7 +94,7 @@ def estimate(
     tokenizer: Tokenizer | Encode,
     *,
     codebook: Tensor | Sequence[Tensor] | None = None,
-    rule: Rule = "l2",
+    rule: Rule | None = None,
     levels: Sequence[int] | None = None,
     temperature: float | Sequence[float] | Literal["auto"] | None = None,
     device: str = "auto",
@@ -98,7 +108,7 @@ def estimate(
             (B, l, C) or (B, C), or a sequence of such, one for each scale, as what is left to be
             assigned there. The rest is for callables.
         codebook: codes (V, C), or a sequence of such, one for each scale. None for bits and levels.
-        rule: "l2", "cosine", "dot"; "sign" or "bsq" for bits, "levels" for FSQ.
+        rule: "l2" by default, "cosine", "dot"; "sign" or "bsq" for bits, "levels" for FSQ.
         levels: of each dimension, under "levels"; latents are to be bounded to them, but not rounded.
         temperature: one or several, the first is the headline; "auto" fits one to each scale, on the
             first 1024 images; None takes the family's or the rule's.
@@ -125,21 +135,29 @@ def estimate(
                 "images: a folder needs a tokenizer from load_tokenizer, which knows how to crop its "
                 "pictures. Give batches of them."
             )
-        given = Given(tokenizer, codebook, rule, None if levels is None else tuple(levels))
+        given = Given(tokenizer, codebook, rule or "l2", whole_numbers("levels", levels))
         model, latents = given.opened(iter(images))
-        batches = blocks_of(latents, SEED)
-    else:
-        if not hasattr(tokenizer, "spec"):
-            raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
-        if codebook is not None or levels is not None or rule != "l2":
-            raise EntropyCliError("codebook, rule and levels: a loaded tokenizer has its own.")
-        model = tokenizer
-        batches = pictures_of(images, tokenizer, SEED)
-    return _estimate(Worker(model.to(on, "fp32"), on, BLOCK), batches, temperatures)
+        return _estimate(Worker(model.to(on, "fp32"), on, BLOCK), blocks_of(latents, SEED), temperatures)
+    if not hasattr(tokenizer, "spec"):
+        raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
+    if codebook is not None or levels is not None or rule is not None:
+        raise EntropyCliError("codebook, rule and levels: a loaded tokenizer has its own.")
+    origin = LOADED.get(tokenizer)
+    worker = Worker(tokenizer.to(on, "fp32"), on, BLOCK)
+    if isinstance(images, (str, Path)):
+        found = find_images(Path(images), seed=SEED)
+        return _estimate(worker, pictures_of(found, tokenizer), temperatures, origin, found)
+    size = tokenizer.spec.image_size
+    pictures = blocks_of((checked_pictures(batch, size) for batch in images), SEED)
+    return _estimate(worker, pictures, temperatures, origin)
 
 
 def _estimate(
-    worker: Worker, batches: Iterator[Batch], temperatures: Sequence[float] | Literal["auto"] | None
+    worker: Worker,
+    batches: Iterator[Batch],
+    temperatures: Sequence[float] | Literal["auto"] | None,
+    origin: tuple[dict[str, Any], dict[str, Any]] | None = None,
+    found: ImageSet | None = None,
 ) -> Result:
     tokenizer, start, digest = worker.tokenizer, time.monotonic(), hashlib.sha256()
     settings = settings_of(tokenizer, temperatures, SEED)
@@ -163,17 +181,19 @@ def _estimate(
         look(tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
     )
     images = progress.images + len(progress.failed)
-    identity = {"checkpoint_sha256": None, "images_fingerprint": digest.hexdigest(), "precision": "fp32"}
+    identity, checkpoint = origin or ({"checkpoint_sha256": None}, {"checkpoint": None})
+    settings |= identity | {
+        "images_fingerprint": found.fingerprint() if found else digest.hexdigest(),
+        "images": images,
+        "precision": "fp32",
+        "block": BLOCK,
+    }
     about = About.of(
         tokenizer,
-        split="given",
+        split=found.split if found else "given",
         found=images,
         asked=temperatures is not None,
-        provenance={
-            "data": "given from Python",
-            "checkpoint": None,
-            "checkpoint_notes": list(tokenizer.spec.notes),
-        },
+        provenance={"data": found.location if found else "given from Python", **checkpoint},
     )
     seconds = time.monotonic() - start
     provenance = {
@@ -185,5 +205,5 @@ def _estimate(
         "images_resumed": 0,
         **versions(),
     }
-    saved = Saved(progress, settings | identity, about, None)
+    saved = Saved(progress, settings, about, None)
     return build_result(saved, target_reached=None, provenance=provenance)

@@ -3,13 +3,12 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-from entropy_cli.data.images import GROUPS, find_images, keys_of
+from entropy_cli.data.images import GROUPS, ImageSet, keys_of
 from entropy_cli.data.loader import Batch, open_loader, read_batches
 from entropy_cli.data.pictures import Pictures
 from entropy_cli.data.plan import BLOCK, number_of_blocks, plan_batches
@@ -30,7 +29,8 @@ def checked_temperatures(
     """
     if given is None or given == "auto":
         return given
-    values = [given] if isinstance(given, (int, float)) else given
+    is_one = isinstance(given, (int, float)) and not isinstance(given, bool)
+    values: Any = [given] if is_one else given
     with contextlib.suppress(TypeError, ValueError):
         found = tuple(float(value) for value in values if not isinstance(value, str))
         fit = all(LOWEST_TEMPERATURE <= value <= HIGHEST_TEMPERATURE for value in found)
@@ -40,6 +40,21 @@ def checked_temperatures(
         f"temperature {given!r}: expected auto, a number or distinct numbers between "
         f"{LOWEST_TEMPERATURE:g} and {HIGHEST_TEMPERATURE:g}."
     )
+
+
+def whole_numbers(name: str, given: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Positive whole numbers, or none.
+
+    Raises:
+        EntropyCliError: they are not.
+    """
+    if given is None:
+        return None
+    with contextlib.suppress(TypeError):
+        found = tuple(given)
+        if found and all(type(number) is int and number > 0 for number in found):
+            return found
+    raise EntropyCliError(f"{name} {given!r}: expected positive whole numbers.")
 
 
 def checked_pictures(batch: Tensor, size: int | None) -> Tensor:
@@ -80,14 +95,8 @@ def _blocks(inputs: Iterable[Tensor]) -> Iterator[Tensor]:
         yield torch.cat(held)
 
 
-def pictures_of(
-    images: str | Path | Iterable[Tensor], tokenizer: Tokenizer, seed: int
-) -> Iterator[Batch]:
-    """Pictures for a loaded tokenizer: those given, or of a folder in the seeded order."""
-    if not isinstance(images, (str, Path)):
-        size = tokenizer.spec.image_size
-        return blocks_of((checked_pictures(batch, size) for batch in images), seed)
-    found = find_images(Path(images), seed=seed)
-    plans = plan_batches(len(found), BLOCK, range(number_of_blocks(len(found))))
-    loader = open_loader(Pictures(found, tokenizer.spec.crop.apply), plans, workers=0)
+def pictures_of(images: ImageSet, tokenizer: Tokenizer) -> Iterator[Batch]:
+    """Pictures of a folder, cropped for a loaded tokenizer, in the seeded order."""
+    plans = plan_batches(len(images), BLOCK, range(number_of_blocks(len(images))))
+    loader = open_loader(Pictures(images, tokenizer.spec.crop.apply), plans, workers=0)
     return (replace(batch, completes=(0,)) for batch in read_batches(loader))

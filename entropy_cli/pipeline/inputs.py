@@ -1,9 +1,7 @@
 """What a run reads and what it reads it with: images and a checkpoint, or latents and a codebook."""
 
-import hashlib
 import logging
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -13,11 +11,13 @@ from entropy_cli.data.latents import LatentSet, ScaleLatents, find_latents
 from entropy_cli.data.loader import Source
 from entropy_cli.data.pictures import Pictures
 from entropy_cli.errors import CheckpointError
+from entropy_cli.files import hash_files
 from entropy_cli.pipeline.request import Bars, GivenLatents, Request
-from entropy_cli.tokenizers import load_tokenizer
+from entropy_cli.tokenizers import Loaded, load_tokenizer
 from entropy_cli.tokenizers.arrays import Arrays, open_arrays
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.latents import LatentsTokenizer, describe_latents
+from entropy_cli.tokenizers.states import some
 
 logger = logging.getLogger(__name__)
 
@@ -66,22 +66,30 @@ def _pictures(request: Request, bars: Bars) -> Inputs:
         )
     with bars("hashing checkpoint", checkpoint.size, "B") as bar:
         sha256 = checkpoint.sha256(bar.update)
-    return Inputs(
-        tokenizer,
-        images,
-        Pictures(images, tokenizer.spec.crop.apply),
-        {"checkpoint_sha256": sha256, "checkpoint_weights": checkpoint.weights},
-        {
-            "data": images.location,
-            "checkpoint": str(request.checkpoint.resolve()),
-            "checkpoint_wrapper": checkpoint.wrapper,
-            "checkpoint_prefix": checkpoint.prefix,
-            "checkpoint_weights": checkpoint.weights,
-            "checkpoint_copies": checkpoint.copies,
-            "checkpoint_classes": list(checkpoint.classes),
-            "checkpoint_notes": list(tokenizer.spec.notes),
-        },
-    )
+    identity, provenance = identified(loaded, sha256)
+    provenance = {"data": images.location, **provenance}
+    source = Pictures(images, tokenizer.spec.crop.apply)
+    return Inputs(tokenizer, images, source, identity, provenance)
+
+
+def identified(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a checkpoint changes the number, beside the tokenizer's spec; and where it is from."""
+    checkpoint = loaded.checkpoint
+    identity = {
+        "checkpoint_sha256": sha256,
+        "checkpoint_weights": checkpoint.weights,
+        "norm_groups": loaded.settings.norm_groups,
+    }
+    provenance = {
+        "checkpoint": str(checkpoint.path.resolve()),
+        "checkpoint_wrapper": checkpoint.wrapper,
+        "checkpoint_prefix": checkpoint.prefix,
+        "checkpoint_weights": checkpoint.weights,
+        "checkpoint_copies": checkpoint.copies,
+        "checkpoint_classes": list(checkpoint.classes),
+        "checkpoint_notes": list(loaded.tokenizer.spec.notes),
+    }
+    return identity, provenance
 
 
 def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
@@ -89,7 +97,7 @@ def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
     tables = None if given.codebook is None else open_arrays(given.codebook)
     read, described = [], []
     for s, (name, latents_MX) in enumerate(found.tensors.items()):
-        table_VC = _table(given, tables, s, len(found.tensors))
+        table_VC = _table(tables, s, len(found.tensors))
         first, scale = describe_latents(
             name, tuple(latents_MX.shape), given.rule, table_VC, given.levels
         )
@@ -99,7 +107,10 @@ def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
         images = find_latents(
             str(found.path), read, seed=request.seed, limit=request.limit, progress=bar.update
         )
-    sha256 = None if tables is None else _sha256(tables.path, bars)
+    sha256 = None
+    if tables is not None:
+        with bars("hashing codebook", tables.path.stat().st_size, "B") as bar:
+            sha256 = hash_files([tables.path], bar.update)
     words = "none: given latents" + (f" {', '.join(found.tensors)}" if len(found.tensors) > 1 else "")
     return Inputs(
         LatentsTokenizer(described, given.rule, words),
@@ -114,22 +125,13 @@ def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
     )
 
 
-def _table(given: GivenLatents, tables: Arrays | None, s: int, scales: int) -> Tensor | None:
+def _table(tables: Arrays | None, s: int, scales: int) -> Tensor | None:
     """The codes of a scale, if it has any."""
     if tables is None:
         return None
     if len(tables.tensors) not in (1, scales):
         raise CheckpointError(
-            f"{tables.path}: got {len(tables.tensors)} codebooks ({', '.join(tables.tensors)}) for "
+            f"{tables.path}: got {len(tables.tensors)} codebooks ({some(tables.tensors)}) for "
             f"{scales} scales, expected one for all or one for each. Choose them with FILE:KEY[,KEY...]."
         )
     return list(tables.tensors.values())[min(s, len(tables.tensors) - 1)]
-
-
-def _sha256(path: Path, bars: Bars) -> str:
-    digest = hashlib.sha256()
-    with bars("hashing codebook", path.stat().st_size, "B") as bar, path.open("rb") as file:
-        while piece := file.read(2**24):
-            digest.update(piece)
-            bar.update(len(piece))
-    return digest.hexdigest()

@@ -15,6 +15,7 @@ from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.settings import TokenizerSettings, read_config
 
+KEYS = {"norm_groups": "norm_num_groups"}  # of config.json, where they have another name
 NEAREST = 2  # families shown as candidates where none fits
 
 
@@ -157,12 +158,12 @@ def _weights_why(told: _Told, ask: Ask) -> str:
         return "asked for by --weights"
     averaged = FAMILIES[told.found.name].EMA_BY_DEFAULT
     kind = "averaged" if averaged else "last"
-    return f"the {kind} weights are those that the authors of family {told.found.name} evaluate"
+    return f"the {kind} weights are the default of family {told.found.name}; --weights chooses"
 
 
 def _tokenizer(told: _Told, spec: TokenizerSpec, ask: Ask) -> inspection.Tokenizer:
     levels = spec.scales[0].vocabulary.levels
-    config = read_config(told.checkpoint.folder)
+    config = read_config(told.checkpoint.folder, ask.settings)
     names = ("image_size", "patch_nums", "rule", "norm_groups")
     beside = {name: getattr(config, name) for name in names if getattr(ask.settings, name) is None}
     return inspection.Tokenizer(
@@ -179,6 +180,6 @@ def _tokenizer(told: _Told, spec: TokenizerSpec, ask: Ask) -> inspection.Tokeniz
         temperature=spec.temperature,
         temperature_source=spec.temperature_source,
         preprocess=spec.preprocess,
-        config=[name for name, value in beside.items() if value is not None],
+        config=[KEYS.get(name, name) for name, value in beside.items() if value is not None],
         notes=list(spec.notes),
     )

@@ -26,7 +26,7 @@ KEPT = (
     (r"quantize\.embedding\.weight", "quantize.ema_vocab_hit_SV", f"{AVERAGE}, at each scale"),
     (r"quantize\.embedding\.weight", "quantize.vocab_usage", AVERAGE),
     (r"quantizer\.codebooks\.(\d+)\.weight", r"quantizer.codebooks.\1.cluster_size_ema", AVERAGE),
-    (r"quantize\.embedding\.weight", "quantize.codebook_used", "the last tokens of training, by number"),
+    (r"quantize\.embedding\.weight", "quantize.codebook_used", "last tokens of training, by number"),
 )
 LAST_TOKENS = "quantize.codebook_used"
 

@@ -114,7 +114,10 @@ class Run:
         legs = self._legs(job.blocks, progress.blocks_done.tolist())
         plans = [plan for leg in legs for plan in leg.plans]
         every, target = job.request.save_every_s, job.request.target
-        loop = Estimation(worker, progress, ranks, self.signals, self._save, every, target)
+        loop = Estimation(worker, progress, ranks, self.signals, self._save)
+        loop.save_every_s, loop.target = every, target
+        if self.tokens is not None:
+            loop.flush = self.tokens.sync
         with contextlib.ExitStack() as stack:
             bar = stack.enter_context(self.bars("", *self._expected(plans)))
             if ranks.world == 1:
@@ -222,8 +225,6 @@ class Run:
     def _save(self, together: Progress) -> None:
         """Save what is worth it: of images that could not be read, none is left out for good."""
         self.together = together
-        if self.tokens is not None:
-            self.tokens.sync()  # before a state that says they are there
         if together.images or together.pilot or self.job.request.shard is not None:
             state.save(self.path, self.job.saved(together))
 

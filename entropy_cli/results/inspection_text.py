@@ -100,7 +100,7 @@ def _file(found: Inspection) -> Iterator[tuple[str, str]]:
     if file.sha256:
         yield "sha256", file.sha256
     where = f"found under {file.wrapper}" if file.wrapper else "at the top of the file"
-    prefix = f"; names without {file.prefix}, with which they all begin" if file.prefix else ""
+    prefix = f", names that begin with {file.prefix}" if file.prefix else ""
     yield "weights", where + prefix
     yield "copies", "; ".join(COPIES[kind] for kind in file.copies)
     if len(file.copies) > 1:

@@ -127,4 +127,4 @@ class TokenStore:
 
 def store_path(state: Path) -> Path:
     """Where the tokens of a state's images are."""
-    return state.with_name(state.name + ".tokens")
+    return state.with_name(f".{state.name}.entropy-cli-tokens")  # a name that nobody gives a file

@@ -91,10 +91,11 @@ class Found:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A tokenizer and the file it came from."""
+    """A tokenizer, the file it came from, and what was decided about it."""
 
     tokenizer: Tokenizer
     checkpoint: Checkpoint
+    settings: TokenizerSettings
 
 
 def load_tokenizer(
@@ -104,7 +105,7 @@ def load_tokenizer(
     found = find_family(path, family, settings)
     tokenizer = found.family.build(found.checkpoint, found.settings)
     found.checkpoint.close()
-    return Loaded(tokenizer, found.checkpoint)
+    return Loaded(tokenizer, found.checkpoint, found.settings)
 
 
 def find_family(path: Path, family: str = "auto", settings: TokenizerSettings | None = None) -> Found:
@@ -131,7 +132,8 @@ def family_of(
     lacking = FAMILIES[name].lacks(checkpoint)
     if lacking:
         raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {_some(lacking)}.")
-    settings = (settings or TokenizerSettings()).else_from(read_config(checkpoint.folder))
+    settings = settings or TokenizerSettings()
+    settings = settings.else_from(read_config(checkpoint.folder, settings))
     if settings.weights:
         checkpoint = checkpoint.with_weights(settings.weights)
     elif FAMILIES[name].EMA_BY_DEFAULT and checkpoint.has_ema:

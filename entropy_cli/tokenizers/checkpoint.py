@@ -3,7 +3,6 @@
 Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is not loaded.
 """
 
-import hashlib
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,14 @@ import torch
 from torch import Tensor
 
 from entropy_cli.errors import CheckpointError
+from entropy_cli.files import hash_files
 from entropy_cli.tokenizers.settings import Weights
 from entropy_cli.tokenizers.shards import Located, locate
 from entropy_cli.tokenizers.states import Copy, choose
 from entropy_cli.tokenizers.stored import Contents, Form, Stored, UnusableError, read_safetensors
 from entropy_cli.tokenizers.torchfile import read_torch
 
+ENCODER = ("encoder.", "quant_conv.")  # parts whose weights are all trained, and so averaged
 NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, .bin or .safetensors."
 
 
@@ -106,7 +107,21 @@ class Checkpoint:
                     f"{self.path}: {full} has shape {list(twin)}, expected {list(raw)} as "
                     f"{chosen.prefix}{name} has. Use --weights raw."
                 )
+        self._check_averages(chosen)
         return Checkpoint(self._located, self._copies, weights, self.forms, self.classes)
+
+    def _check_averages(self, chosen: Copy) -> None:
+        """That an averaged copy beside the raw one is whole: mixed, it would be of no training step."""
+        without = [
+            name
+            for name in chosen.tensors
+            if chosen.twins and name.startswith(ENCODER) and name not in chosen.twins
+        ]
+        if without:
+            raise CheckpointError(
+                f"{self.path}: {len(without)} weights of the encoder have no EMA copy, {without[0]} for "
+                "one, though others have. Use --weights raw."
+            )
 
     def tensor(self, name: str) -> Tensor:
         """One weight, as float32.
@@ -161,13 +176,7 @@ class Checkpoint:
 
         `progress` is given the bytes read each time.
         """
-        digest = hashlib.sha256()
-        for path in self.files:
-            with path.open("rb") as file:
-                while piece := file.read(2**24):
-                    digest.update(piece)
-                    progress(len(piece))
-        return digest.hexdigest()
+        return hash_files(self.files, progress)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:

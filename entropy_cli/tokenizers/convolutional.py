@@ -43,13 +43,16 @@ class Network(nn.Module):
                 raise ValueError(f"a latent has {self.latent_dim} numbers, but got {conv}")
 
 
-def plan_network(checkpoint: Checkpoint, layout: Layout, others: Sequence[str]) -> Network:
+def plan_network(
+    checkpoint: Checkpoint, layout: Layout, others: Sequence[str], groups: int | None = None
+) -> Network:
     """The network without its weights.
 
     Args:
         checkpoint: of a family that has this layout.
         layout: of its names.
         others: published names that the caller reads itself.
+        groups: of the norms, if they are others than the layout says.
 
     Raises:
         CheckpointError: the shapes contradict each other, or don't make an encoder; weights of the
@@ -59,7 +62,7 @@ def plan_network(checkpoint: Checkpoint, layout: Layout, others: Sequence[str]) 
         sources = _sources(checkpoint, layout)
         shapes = joined_shapes(checkpoint.shapes, sources)
         with torch.device("meta"):
-            network = Network(shapes, layout)
+            network = Network(shapes, layout.with_groups(groups))
     except (ValueError, KeyError, IndexError) as error:
         missing = isinstance(error, KeyError)
         reason = f"lacks {error.args[0]}, or what its family calls it" if missing else str(error)
@@ -108,13 +111,15 @@ def _check_names(
             )
 
 
-def load_network(checkpoint: Checkpoint, layout: Layout, others: Sequence[str]) -> Network:
+def load_network(
+    checkpoint: Checkpoint, layout: Layout, others: Sequence[str], groups: int | None = None
+) -> Network:
     """The network with its weights; for the arguments see `plan_network`.
 
     Raises:
         CheckpointError: as there, or weights that aren't finite.
     """
-    network = plan_network(checkpoint, layout, others)
+    network = plan_network(checkpoint, layout, others, groups)
     sources, weights = _sources(checkpoint, layout), {}
     for ours, like in network.state_dict().items():
         parts = [finite(checkpoint, name) for name in sources[ours]]

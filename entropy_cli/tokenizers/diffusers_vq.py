@@ -12,7 +12,6 @@ from torchvision.transforms import InterpolationMode
 
 from entropy_cli.functional.codebook import Codebook
 from entropy_cli.functional.vocabulary import Vocabulary
-from entropy_cli.tokenizers.autoencoder import Conventions
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
 from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
@@ -92,7 +91,7 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, _layout(settings), [CODEBOOK])
+    network = plan_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
     if (network.encoder.widths, network.latent_dim, vocabulary.size) == AMUSED:
         amused = replace(TRAITS, pixels="[0, 1]")
@@ -103,11 +102,5 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, _layout(settings), [CODEBOOK])
+    network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     return ConvTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])
-
-
-def _layout(settings: TokenizerSettings) -> Layout:
-    """With the number of groups that config.json names: it does not show in the weights."""
-    groups = settings.norm_groups
-    return replace(LAYOUT, conventions=Conventions(norm_groups=groups)) if groups else LAYOUT

@@ -57,7 +57,7 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT, [CODEBOOK])
+    network = plan_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
     return describe_grid(TRAITS, network, settings, vocabulary, [NOTE])
 
@@ -65,6 +65,6 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, LAYOUT, [CODEBOOK])
+    network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     codebook = Codebook(finite(checkpoint, CODEBOOK), spec.rule)
     return ConvTokenizer(spec, network, [codebook])

@@ -51,7 +51,9 @@ class GivenScale:
     @property
     def grid(self) -> str:
         """Their shape, for people."""
-        return " x ".join(map(str, self.shape)) if len(self.shape) == 2 else f"{self.tokens} tokens"
+        if len(self.shape) == 2:
+            return " x ".join(map(str, self.shape))
+        return f"{self.tokens} token{'s' if self.tokens > 1 else ''}"
 
     def described(self) -> Scale:
         """As a scale of a tokenizer."""

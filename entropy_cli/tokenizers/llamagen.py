@@ -60,14 +60,15 @@ JANUS = replace(TRAITS, image_size=384)
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
-    if vqgan.is_janus(checkpoint):
+    if REQUIRED[0] not in checkpoint.shapes and checkpoint.shapes.get(CODEBOOK) == vqgan.JANUS_CODES:
         return absent(checkpoint.shapes, vqgan.REQUIRED)
     return absent(checkpoint.shapes, REQUIRED)
 
 
 def unlike(checkpoint: Checkpoint) -> list[str]:
-    """Nothing: its names are its own."""
-    return []
+    """A VQGAN's names, but for Janus as transformers renames it, which its prefix tells."""
+    own = REQUIRED[0] in checkpoint.shapes or vqgan.is_janus(checkpoint)
+    return [] if own else [f"no {REQUIRED[0]}, and no Janus by its prefix"]
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
@@ -77,19 +78,20 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT, [CODEBOOK])
+    network = plan_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
-    if vqgan.is_janus(checkpoint) or checkpoint.prefix.endswith("gen_vision_model."):
+    renamed = REQUIRED[0] not in checkpoint.shapes
+    if renamed or checkpoint.prefix.endswith("gen_vision_model."):
         return describe_grid(JANUS, network, settings, vocabulary, _notes(checkpoint))
     return describe_grid(TRAITS, network, settings, vocabulary)
 
 
 def _notes(checkpoint: Checkpoint) -> list[str]:
     notes = [
-        "Janus's tokenizer; how its pictures are cropped is not published, LlamaGen's way is taken at "
-        f"{JANUS.image_size} pixels"
+        "Janus's tokenizer; how its pictures are cropped is not published, LlamaGen's way is taken, "
+        f"at {JANUS.image_size} pixels by default"
     ]
-    if vqgan.is_janus(checkpoint):
+    if REQUIRED[0] not in checkpoint.shapes:
         notes.append(
             "its codes are compared by direction, as Janus does; transformers' own class compares "
             "distances: for its tokens give --rule l2"
@@ -100,5 +102,5 @@ def _notes(checkpoint: Checkpoint) -> list[str]:
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, LAYOUT, [CODEBOOK])
+    network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     return ConvTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from entropy_cli.tokenizers.autoencoder import LDM, Conventions, Shapes
 
@@ -26,6 +26,12 @@ class Layout:
     renames: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
     conventions: Conventions = LDM
     unused: tuple[str, ...] = ()
+
+    def with_groups(self, groups: int | None) -> "Layout":
+        """The same for an encoder with another number of groups in its norms, if there is one."""
+        return (
+            replace(self, conventions=replace(self.conventions, norm_groups=groups)) if groups else self
+        )
 
     def sources(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """The shared encoder's names, with those published: several where weights are to be joined.

@@ -69,7 +69,7 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT, [])
+    network = plan_network(checkpoint, LAYOUT, [], settings.norm_groups)
     vocabulary = Vocabulary.product((2,) * network.latent_dim)
     return describe_grid(TRAITS, network, settings, vocabulary)
 
@@ -77,5 +77,5 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, LAYOUT, [])
+    network = load_network(checkpoint, LAYOUT, [], settings.norm_groups)
     return ConvTokenizer(spec, network, [Grid.of_bits(spec.latent_dim, "sign")])

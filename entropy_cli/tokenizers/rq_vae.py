@@ -65,7 +65,7 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT, _others(checkpoint))
+    network = plan_network(checkpoint, LAYOUT, _others(checkpoint), settings.norm_groups)
     sizes = [vocab_size(checkpoint, name, network, padding=1) for name in codebooks(checkpoint)]
 
     def depths(_: int, side: int) -> tuple[Scale, ...]:
@@ -80,7 +80,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, LAYOUT, _others(checkpoint))
+    network = load_network(checkpoint, LAYOUT, _others(checkpoint), settings.norm_groups)
     tables = [finite(checkpoint, name)[:-1] for name in codebooks(checkpoint)]
     return ConvTokenizer(spec, network, [Codebook(table_VC, spec.rule) for table_VC in tables])
 

@@ -32,11 +32,15 @@ class TokenizerSettings:
         )
 
 
-def read_config(folder: Path) -> TokenizerSettings:
+def read_config(folder: Path, decided: TokenizerSettings) -> TokenizerSettings:
     """Read config.json in a checkpoint's folder; everything None if there is none.
 
     Keys read: image_size (or reso, resolution), patch_nums (or v_patch_nums), norm_num_groups, and rule
     ("l2", "cosine" or "dot") or using_znorm (or cosine; true or false). Others are ignored.
+
+    Args:
+        folder: of the checkpoint.
+        decided: by the caller; what is there is not looked at.
 
     Raises:
         CheckpointError: the file is not JSON, or one of those keys is not of its kind.
@@ -61,20 +65,20 @@ def read_config(folder: Path) -> TokenizerSettings:
         value("norm_num_groups"),
     )
     rule = value("rule")
-    for name, got, fits, expected in (
-        ("image_size", image_size, _positive, "a positive integer"),
-        ("norm_num_groups", norm_groups, _positive, "a positive integer"),
-        ("patch_nums", patch_nums, _positive_list, "positive integers"),
-        ("using_znorm", znorm, lambda flag: isinstance(flag, bool), "true or false"),
-        ("rule", rule, VECTOR_RULES.__contains__, "l2, cosine or dot"),
+    for name, got, ours, fits, expected in (
+        ("image_size", image_size, decided.image_size, _positive, "a positive integer"),
+        ("norm_num_groups", norm_groups, decided.norm_groups, _positive, "a positive integer"),
+        ("patch_nums", patch_nums, decided.patch_nums, _positive_list, "positive integers"),
+        ("using_znorm", znorm, decided.rule, lambda flag: isinstance(flag, bool), "true or false"),
+        ("rule", rule, decided.rule, VECTOR_RULES.__contains__, "l2, cosine or dot"),
     ):
-        if got is not None and not fits(got):
+        if got is not None and ours is None and not fits(got):
             raise CheckpointError(f"{path}: {name} {got!r}, expected {expected}.")
     if rule is None and znorm is not None:
         rule = "cosine" if znorm else "l2"
     return TokenizerSettings(
         image_size,
-        None if patch_nums is None else tuple(patch_nums),
+        tuple(patch_nums) if isinstance(patch_nums, list) else None,
         rule,
         norm_groups=norm_groups,
     )

@@ -230,6 +230,11 @@ def _prefix(tensors: Mapping[str, Stored]) -> tuple[str, list[str]]:
         while more := next((p for p in PARALLEL if all(n.startswith(prefix + p) for n in tensors)), ""):
             prefix += more
         return prefix, []
+    strange = [p for p in sorted(prefixes) if p not in PREFIXES and not is_averaged(p)]
+    if len(strange) > 1 and not prefixes & set(PREFIXES):
+        raise UnusableError(
+            f"holds several tokenizers, under {some(strange)}: which one is meant? Save it by itself."
+        )
     chosen = min(prefixes, key=lambda p: (is_averaged(p), p not in PREFIXES, len(p), p))
     return chosen, sorted(prefixes - {chosen})
 

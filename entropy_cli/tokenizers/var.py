@@ -34,7 +34,7 @@ from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.preprocess import var_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
-EMA_BY_DEFAULT = False
+EMA_BY_DEFAULT = True  # only vaex keeps an averaged copy, and evaluates it
 PATCH_NUMS = {
     256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
     512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
@@ -105,7 +105,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
     Raises:
         CheckpointError: patch_nums and image size don't fit.
     """
-    network = plan_network(checkpoint, LAYOUT, [CODEBOOK])
+    network = plan_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
     if PHI_SINGLE in checkpoint.shapes:
         return describe_grid(TRAITS, network, settings, vocabulary)
@@ -126,7 +126,7 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VARTokenizer"
         CheckpointError: they are not finite, or not the layout's.
     """
     spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, LAYOUT, [CODEBOOK])
+    network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     return VARTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])
 
 

@@ -94,7 +94,7 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT, _others(checkpoint))
+    network = plan_network(checkpoint, LAYOUT, _others(checkpoint), settings.norm_groups)
     size = vocab_size(checkpoint, codebooks(checkpoint)[0], network)
     traits = GUMBEL if PROJECTION in checkpoint.shapes else TRAITS
     traits = CHAMELEON if _is_chameleon(checkpoint) else traits
@@ -105,7 +105,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, LAYOUT, _others(checkpoint))
+    network = load_network(checkpoint, LAYOUT, _others(checkpoint), settings.norm_groups)
     if spec.rule == "logits":
         codebook = _projection(checkpoint)
     else:
@@ -147,6 +147,11 @@ def _notes(checkpoint: Checkpoint) -> list[str]:
         notes.append(
             f"only the {_number_used(checkpoint)} codes that the checkpoint lists as used are codes "
             "here; the published code assigns to all, and renames the others to one of these at random"
+        )
+    if checkpoint.shapes.get(CODEBOOK) == JANUS_CODES:
+        notes.append(
+            "it has as many and as long codes as latent diffusion's f16 and as Janus; if it is Janus's, "
+            "which compares directions, give --family llamagen"
         )
     if FOURTH_BLOCK in checkpoint.shapes:
         notes.append(

@@ -655,11 +655,15 @@ def test_prefixes(tmp_path):
             assert checkpoint.ignored == outside
 
 
+def test_of_several_strange_prefixes_none_is_taken(tmp_path):
+    with pytest.raises(CheckpointError, match=r"several tokenizers, under b\., long\."):
+        open_checkpoint(saved(tmp_path, layout(0, "long.") | layout(1, "b.")))
+
+
 @pytest.mark.parametrize(
     ("prefixes", "chosen"),
     [
         (("a.", "first_stage_model."), "first_stage_model."),
-        (("long.", "b."), "b."),
         (("ema.", "longer."), "longer."),
         (("", "decoder2."), ""),
         (("vae.", "vae_ema."), "vae."),
