@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from entropy_cli.cli.given import checkpoint_files, given_files, given_latents
+from entropy_cli.cli.given import files_read, given_latents
 from entropy_cli.cli.options import (
     MAX_FAILED,
     AsJson,
@@ -177,7 +177,7 @@ def estimate(
     check_family(family, "--family")
     lines = None if tokens is None else paths_file(tokens)
     check_files(
-        [*checkpoint_files(ckpt), *given_files(latents, codebook)],
+        files_read(context.params),
         [("--output", output), ("--state", state), ("--save-tokens", tokens), ("--save-tokens", lines)],
     )
 

@@ -1,6 +1,6 @@
 """What `estimate` is given: images and a checkpoint, or latents made elsewhere."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -61,23 +61,18 @@ def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"latents": params["latents"], "codebook": codebook, "rule": rule, "levels": each}
 
 
-def checkpoint_files(ckpt: Path | None) -> list[tuple[str, Path]]:
-    """The option with every file that it means: shards, their index, config.json."""
+def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
+    """Options that name inputs, with every file that they mean: shards, their index, config.json."""
+    from entropy_cli.tokenizers.arrays import split_keys
     from entropy_cli.tokenizers.shards import locate
 
-    if ckpt is None:
-        return []
-    located = locate(ckpt)
-    beside = sorted(located.folder.glob("*.json"))
-    return [("--ckpt", path) for path in (ckpt, *located.files, *beside)]
-
-
-def given_files(*texts: str | None) -> list[tuple[str, Path]]:
-    """Option and file of --latents and --codebook, as far as they are given."""
-    from entropy_cli.tokenizers.arrays import split_keys
-
-    options = ("--latents", "--codebook")
-    return [(o, split_keys(text)[0]) for o, text in zip(options, texts, strict=True) if text is not None]
+    for name in ("latents", "codebook"):
+        if params[name] is not None:
+            yield f"--{name}", split_keys(params[name])[0]
+    if params["ckpt"] is not None:
+        located = locate(params["ckpt"])
+        for path in (params["ckpt"], *located.files, *sorted(located.folder.glob("*.json"))):
+            yield "--ckpt", path
 
 
 def _bad(name: str, words: str) -> typer.BadParameter:

@@ -251,7 +251,7 @@ def test_copies(inspect, cli, weights, tmp_path, checkpoint):
     averaged = {name: weight * 0.5 for name, weight in weights.items()}
     path = tmp_path / "both.pth"
     torch.save({"trainer": {"vae_local": weights, "vae_ema": averaged}, "epoch": 3}, path)
-    for argv, copy, factor in (((), "raw", 1), (("--weights", "ema"), "ema", 0.5)):
+    for argv, copy, factor in (((), "ema", 0.5), (("--weights", "raw"), "raw", 1)):
         code, report, _ = inspect(path, *argv)
         file = report["file"]
         assert (code, file["copies"], file["weights"]) == (0, ["raw", "ema"], copy)
