@@ -70,8 +70,9 @@ def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
         if params[name] is not None:
             yield f"--{name}", split_keys(params[name])[0]
     if params["ckpt"] is not None:
-        located = locate(params["ckpt"])
-        for path in (params["ckpt"], *located.files, *sorted(located.folder.glob("*.json"))):
+        ckpt = Path(params["ckpt"])  # text in older versions of typer
+        located = locate(ckpt)
+        for path in (ckpt, *located.files, *sorted(located.folder.glob("*.json"))):
             yield "--ckpt", path
 
 

@@ -96,7 +96,7 @@ def slurm(
             f"{gpus}: a shard uses one GPU. Give more shards, or --nodes.", param_hint="--gpus"
         )
     given = _parsed(context, options, OURS | ARRAY_ONLY if nodes is None else OURS)
-    of = given["ckpt"] or Path(given["latents"].partition(":")[0])
+    of = Path(given["ckpt"] or given["latents"].partition(":")[0])
     folder = out or Path(_name(of, options, array, nodes))
     texts = {"--partition": partition, "--mem": mem, "--out": str(folder.absolute())}
     for option, text in texts.items():
