@@ -11,7 +11,9 @@ from torch import Tensor
 from entropy_cli.data.images import GROUPS, Progress, keys_of
 from entropy_cli.errors import DatasetError
 
-LEAST_SAMPLED, SAMPLED_BYTES = 64, 2**28  # that the fingerprint looks at: all but of large files
+# The fingerprint looks at all of a tensor up to so many bytes, else at so many rows: each that is
+# touched brings its surroundings into memory.
+WHOLE_BYTES, SAMPLED = 2**26, 512
 
 
 @dataclass(frozen=True)
@@ -82,8 +84,8 @@ class LatentSet:
             digest.update(
                 f"{tuple(latents_MX.shape)} {latents_MX.dtype} {scale.channels_first}".encode()
             )
-            row_bytes = max(1, latents_MX[0].numel() * latents_MX.element_size())
-            sampled = min(len(latents_MX), max(LEAST_SAMPLED, SAMPLED_BYTES // row_bytes))
+            is_small = latents_MX.numel() * latents_MX.element_size() <= WHOLE_BYTES
+            sampled = len(latents_MX) if is_small else min(SAMPLED, len(latents_MX))
             rows = np.linspace(0, len(latents_MX) - 1, sampled)
             for row in rows.astype(np.int64).tolist():
                 digest.update(latents_MX[row].contiguous().flatten().view(torch.uint8).numpy().tobytes())
