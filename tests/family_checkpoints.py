@@ -217,3 +217,15 @@ EXAMPLES = {
         settings=TokenizerSettings(),
     ),
 }
+
+# Folders of golden values, their family and rule.
+GOLDEN = {
+    "var_l2": ("var", "l2"),
+    "var_cosine": ("var", "cosine"),
+    "vqgan": ("vqgan", "l2"),
+    "vqgan_gumbel": ("vqgan", "logits"),
+    "llamagen": ("llamagen", "cosine"),
+    "ibq": ("ibq", "dot"),
+    "open_magvit2": ("open-magvit2", "sign"),
+    "rq_vae": ("rq-vae", "l2"),
+}

@@ -7,8 +7,8 @@ from typing import Any
 import typer
 
 from entropy_cli.cli.options import parse_patch_nums
+from entropy_cli.functional.vocabulary import VECTOR_RULES
 
-VECTOR_RULES = ("l2", "cosine", "dot")  # that compare latents with codes in a table
 IMAGES = ("data", "ckpt")
 ENCODER = ("split", "family", "patch_nums", "image_size", "weights", "precision")
 

@@ -18,8 +18,6 @@ from entropy_cli.functional.vocabulary import Vocabulary
 # bsq     the same on the unit sphere, with corners (+-1, ..., +-1) / sqrt(C)
 # levels  squared distance to a grid of whole numbers
 Rule = Literal["l2", "cosine", "dot", "logits", "sign", "bsq", "levels"]
-RULES: tuple[Rule, ...] = ("l2", "cosine", "dot", "logits", "sign", "bsq", "levels")
-VECTOR_RULES = ("l2", "cosine", "dot")  # between which a codebook of vectors leaves the choice
 
 
 class Codebook:

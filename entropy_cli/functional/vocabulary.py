@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+# Between which a table of vectors leaves the choice: how latents are compared with them.
+VECTOR_RULES = ("l2", "cosine", "dot")
 MOST_COUNTED = 2**18  # codes of a product; more would need too much memory for each group and scale
 
 

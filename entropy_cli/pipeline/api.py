@@ -21,9 +21,10 @@ from entropy_cli.engine.ranks import Ranks
 from entropy_cli.engine.runtime import choose_device, device_name, versions
 from entropy_cli.engine.units import Worker
 from entropy_cli.errors import DatasetError, EntropyCliError
-from entropy_cli.functional.codebook import VECTOR_RULES, Rule
+from entropy_cli.functional.codebook import Rule
 from entropy_cli.functional.stopping import look
 from entropy_cli.functional.tally import Tally
+from entropy_cli.functional.vocabulary import VECTOR_RULES
 from entropy_cli.pipeline.batches import (
     blocks_of,
     checked_pictures,

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from entropy_cli.errors import DatasetError, EntropyCliError, ShapeError
-from entropy_cli.functional.codebook import VECTOR_RULES, Rule
+from entropy_cli.functional.codebook import Rule
+from entropy_cli.functional.vocabulary import VECTOR_RULES
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.latents import LatentsTokenizer, describe_latents, name_of
 

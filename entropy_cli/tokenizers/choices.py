@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from entropy_cli.errors import CheckpointError
-from entropy_cli.functional.codebook import VECTOR_RULES, Rule
-from entropy_cli.functional.vocabulary import Vocabulary
+from entropy_cli.functional.codebook import Rule
+from entropy_cli.functional.vocabulary import VECTOR_RULES, Vocabulary
 from entropy_cli.tokenizers.autoencoder import Shapes
 from entropy_cli.tokenizers.base import Crop, PixelRange, Scale, TokenizerSpec
 from entropy_cli.tokenizers.convolutional import Network

@@ -17,7 +17,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from entropy_cli.tokenizers.stored import Stored, name_of_type, of_buffer
+from entropy_cli.tokenizers.stored import Stored, name_of_type, of_buffer, record_start
 
 FLOATS = ("f2", "f4", "f8")  # numpy's names, without the byte order
 
@@ -54,12 +54,13 @@ def map_npz(path: Path) -> dict[str, Stored]:
         Exception: of any kind, if it is damaged.
     """
     found = {}
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(path) as archive, path.open("rb") as whole:
+        memory = mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ)
         for member in archive.infolist():
             with archive.open(member) as file:
                 header = _header(file)
             if member.compress_type == zipfile.ZIP_STORED:
-                start = _data_offset(path, member) + header.start
+                start = record_start(memory, member) + header.start
                 read = partial(_map, path, start, header)
             else:
                 read = partial(_unpack, path, member.filename)
@@ -132,14 +133,6 @@ def _map(path: Path, start: int, header: Header) -> Tensor:
 def _unpack(path: Path, name: str) -> Tensor:
     with zipfile.ZipFile(path) as archive, archive.open(name) as file:
         return _of_numpy(np.lib.format.read_array(file, allow_pickle=False))
-
-
-def _data_offset(path: Path, member: zipfile.ZipInfo) -> int:
-    """Where a member's bytes begin: after its local header, whose extra field is its own."""
-    with path.open("rb") as file:
-        file.seek(member.header_offset + 26)
-        name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
-    return member.header_offset + 30 + name + extra
 
 
 def _of_numpy(array: np.ndarray) -> Tensor:

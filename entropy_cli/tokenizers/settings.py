@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from entropy_cli.errors import CheckpointError
-from entropy_cli.functional.codebook import VECTOR_RULES, Rule
+from entropy_cli.functional.codebook import Rule
+from entropy_cli.functional.vocabulary import VECTOR_RULES
 
 Weights = Literal["raw", "ema"]  # the weights as trained last, or averaged over the training
 

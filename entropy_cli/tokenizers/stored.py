@@ -1,6 +1,8 @@
 """A tensor that is still in its file, and reading safetensors as such."""
 
+import mmap
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -62,6 +64,8 @@ class UnusableError(Exception):
     """A file that is not damaged, and still nothing for us; the text says why and what to do."""
 
 
+LOCAL_HEADER = 30  # bytes before the name, and whatever else stands before a record
+
 # What safetensors calls the types that torch spells otherwise; the others are like F32, I64.
 SAFETENSORS = {
     "BOOL": "bool",
@@ -98,3 +102,10 @@ def of_buffer(buffer: bytes | bytearray | memoryview, dtype: torch.dtype) -> Ten
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they can't be written to, and nobody does
         return torch.frombuffer(buffer, dtype=torch.uint8).view(dtype)
+
+
+def record_start(memory: mmap.mmap, record: zipfile.ZipInfo) -> int:
+    """Where a zip record's bytes begin: after its local header, which is not like the central one."""
+    head = record.header_offset
+    lengths = [int.from_bytes(memory[head + at : head + at + 2], "little") for at in (26, 28)]
+    return head + LOCAL_HEADER + sum(lengths)

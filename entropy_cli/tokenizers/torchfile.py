@@ -23,10 +23,9 @@ import torch
 from torch import Tensor
 
 from entropy_cli.tokenizers.pickles import InertUnpickler, Known, make
-from entropy_cli.tokenizers.stored import Contents, Stored, UnusableError, of_buffer
+from entropy_cli.tokenizers.stored import Contents, Stored, UnusableError, of_buffer, record_start
 
 ZIP_HEAD = b"PK\x03\x04"
-LOCAL_HEADER = 30  # bytes before the name, and whatever else stands before a record
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MOST_NUMBERS = 2**48  # in a tensor
 MOST_REPEATED = 2**26  # that an expanded tensor may have
@@ -76,7 +75,9 @@ def _read_zip(path: Path, memory: mmap.mmap) -> Contents:
         if what != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"refers to a {what}")
         record, nbytes = records[f"data/{key}"], _natural(numel) * dtype.itemsize
-        if nbytes > record.file_size or _start(memory, record) + record.compress_size > len(memory):
+        if nbytes > record.file_size or record_start(memory, record) + record.compress_size > len(
+            memory
+        ):
             raise pickle.UnpicklingError(f"record {key} is too short")
         return Storage(dtype, nbytes, partial(_record, memory, record), swapped)
 
@@ -88,15 +89,8 @@ def _read_zip(path: Path, memory: mmap.mmap) -> Contents:
     return Contents(unpickler.load(), "torch-zip", frozenset(unpickler.classes))
 
 
-def _start(memory: mmap.mmap, record: zipfile.ZipInfo) -> int:
-    """Where the bytes of a record begin: after its local header, which is not like the central one."""
-    head = record.header_offset
-    lengths = [int.from_bytes(memory[head + at : head + at + 2], "little") for at in (26, 28)]
-    return head + LOCAL_HEADER + sum(lengths)
-
-
 def _record(memory: mmap.mmap, record: zipfile.ZipInfo, begin: int, end: int) -> bytes | memoryview:
-    start = _start(memory, record)
+    start = record_start(memory, record)
     if record.compress_type == zipfile.ZIP_STORED:
         return memoryview(memory)[start + begin : start + end]
     if record.compress_type != zipfile.ZIP_DEFLATED:

@@ -6,14 +6,9 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-FOLDERS = {
-    "vqgan": ("vqgan", "l2"),
-    "vqgan_gumbel": ("vqgan", "logits"),
-    "llamagen": ("llamagen", "cosine"),
-    "ibq": ("ibq", "dot"),
-    "open_magvit2": ("open-magvit2", "sign"),
-    "rq_vae": ("rq-vae", "l2"),
-}
+from tests.family_checkpoints import GOLDEN
+
+FOLDERS = {name: of for name, of in GOLDEN.items() if of[0] != "var"}
 
 
 @pytest.mark.parametrize("name", FOLDERS)

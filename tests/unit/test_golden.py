@@ -10,25 +10,16 @@ from entropy_cli.functional.assign import assign
 from entropy_cli.functional.entropy import entropy
 from entropy_cli.tokenizers import load_tokenizer
 from entropy_cli.tokenizers.settings import TokenizerSettings
+from tests.family_checkpoints import GOLDEN
 
-FOLDERS = {
-    "var_l2": ("var", "l2"),
-    "var_cosine": ("var", "cosine"),
-    "vqgan": ("vqgan", "l2"),
-    "vqgan_gumbel": ("vqgan", "logits"),
-    "llamagen": ("llamagen", "cosine"),
-    "ibq": ("ibq", "dot"),
-    "open_magvit2": ("open-magvit2", "sign"),
-    "rq_vae": ("rq-vae", "l2"),
-}
 GAP = 1e-4  # of the best two logits, below which float32 may choose the other
 
 
 def test_every_folder_is_tested(shared):
-    assert FOLDERS.keys() == {folder.name for folder in (shared / "golden").iterdir() if folder.is_dir()}
+    assert GOLDEN.keys() == {folder.name for folder in (shared / "golden").iterdir() if folder.is_dir()}
 
 
-@pytest.mark.parametrize("name", FOLDERS)
+@pytest.mark.parametrize("name", GOLDEN)
 @torch.no_grad()
 def test_golden(shared, name):
     folder = shared / "golden" / name
@@ -40,7 +31,7 @@ def test_golden(shared, name):
     (path,) = folder.glob("ckpt.*")
     tokenizer = load_tokenizer(path, settings=settings).tokenizer
     spec = tokenizer.spec
-    assert (spec.family, spec.rule) == FOLDERS[name]
+    assert (spec.family, spec.rule) == GOLDEN[name]
     assert spec.vocab_size == expected["vocab_size"]
     assert spec.latent_dim == arrays["latent_f64"].shape[1]
     assert len(spec.scales) == len(expected["scales"])
