@@ -13,8 +13,9 @@ from torch.nn import functional
 from entropy_cli.data.images import ImageSet
 from entropy_cli.data.pictures import read_picture
 from entropy_cli.functional.codebook import Codebook
-from entropy_cli.tokenizers.autoencoder import Encoder, GroupNorm, ResnetBlock
+from entropy_cli.tokenizers.autoencoder import Encoder, ResnetBlock
 from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.norms import GroupNorm
 
 
 class Plain:

@@ -1,7 +1,8 @@
-"""The convolutional encoder of latent diffusion's VQ autoencoders and of all that came after them.
+"""The convolutional autoencoder of latent diffusion's VQ models and of all that came after them.
 
 Module names are those of VAR's checkpoints, to which other families' are renamed, and every size is read
-off the shapes of the weights, so that a state dict loads strictly or not at all. Inference only.
+off the shapes of the weights, so that a state dict loads strictly or not at all. All families' encoders
+are made of it; the decoder is that of the tokenizers trained here.
 
 Source:
     FoundationVision/VAR models/basic_vae.py, itself after CompVis/latent-diffusion.
@@ -14,11 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from entropy_cli.tokenizers.norms import norm_like
+
 Shapes = Mapping[str, tuple[int, ...]]
-
-NORM_EPS = 1e-6  # the same in every published checkpoint of this layout
-
-CACHED_ELEMENTS = 2**20  # of float32, that stay in a CPU's cache
 
 
 @dataclass(frozen=True)
@@ -39,56 +38,6 @@ class Conventions:
 LDM = Conventions()
 
 
-class GroupNorm(nn.GroupNorm):
-    """Group norm of the layout's epsilon, in float32 on a CPU whatever the input's type.
-
-    On a CPU torch's own loses three digits in channels_last. So each channel's moments come from the
-    kernel of batch norm, which is exact, and are combined into those of the groups.
-    """
-
-    def __init__(self, channels: int, groups: int) -> None:
-        super().__init__(groups, channels, eps=NORM_EPS)
-
-    def forward(self, x_BChw: Tensor) -> Tensor:
-        if x_BChw.device.type != "cpu":
-            weight_C, bias_C = self.weight.to(x_BChw.dtype), self.bias.to(x_BChw.dtype)
-            return functional.group_norm(x_BChw, self.num_groups, weight_C, bias_C, self.eps)
-        shift_BC11, scale_BC11 = self._affine(x_BChw)
-        return torch.addcmul(shift_BC11, x_BChw.float(), scale_BC11).to(x_BChw.dtype)
-
-    def then_silu(self, x_BChw: Tensor) -> Tensor:
-        """Norm and SiLU; on a CPU rounded once, and in pieces, so that what is between is cached."""
-        if x_BChw.device.type != "cpu":
-            return functional.silu(self(x_BChw), inplace=True)
-        shift_BC11, scale_BC11 = self._affine(x_BChw)
-        out_BChw = torch.empty_like(x_BChw)
-        B, C, h, w = x_BChw.shape
-        images = max(1, CACHED_ELEMENTS // (C * h * w))
-        rows = max(1, CACHED_ELEMENTS // (C * w))
-        for b in range(0, B, images):
-            part = slice(b, b + images)
-            for r in range(0, h, rows):
-                x_bCrw = x_BChw[part, :, r : r + rows].float()
-                normed_bCrw = torch.addcmul(shift_BC11[part], x_bCrw, scale_BC11[part])
-                out_BChw[part, :, r : r + rows] = functional.silu(normed_bCrw, inplace=True)
-        return out_BChw
-
-    def _affine(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
-        """What is added to each channel of each image after it is multiplied, and by what; float32."""
-        B, C = x_BChw.shape[:2]
-        moments = [torch.batch_norm_update_stats(x[None], None, None, 0.0) for x in x_BChw]
-        mean_BgC, variance_BgC = (
-            torch.stack(moment).double().view(B, self.num_groups, -1)
-            for moment in zip(*moments, strict=True)
-        )
-        mean_Bg1 = mean_BgC.mean(2, keepdim=True)
-        variance_Bg1 = (variance_BgC + (mean_BgC - mean_Bg1).square()).mean(2, keepdim=True)
-        scale_BgC = self.weight.double().view_as(mean_BgC[0]) * (variance_Bg1 + self.eps).rsqrt()
-        shift_BgC = self.bias.double().view_as(mean_BgC[0]) - mean_Bg1 * scale_BgC
-        shift_BC11, scale_BC11 = (t.float().view(B, C, 1, 1) for t in (shift_BgC, scale_BgC))
-        return shift_BC11, scale_BC11
-
-
 def conv_like(shapes: Shapes, name: str, by: Conventions, *, stride: int = 1) -> nn.Conv2d:
     """A convolution of the size of its weight; padding keeps the picture's size, if it is its own."""
     out_channels, in_channels, kernel, _ = shapes[f"{name}.weight"]
@@ -107,9 +56,9 @@ class ResnetBlock(nn.Module):
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
-        self.norm1 = GroupNorm(shapes[f"{name}.conv1.weight"][1], by.norm_groups)
+        self.norm1 = norm_like(shapes, f"{name}.norm1", f"{name}.conv1", by.norm_groups)
         self.conv1 = conv_like(shapes, f"{name}.conv1", by)
-        self.norm2 = GroupNorm(shapes[f"{name}.conv2.weight"][1], by.norm_groups)
+        self.norm2 = norm_like(shapes, f"{name}.norm2", f"{name}.conv2", by.norm_groups)
         self.conv2 = conv_like(shapes, f"{name}.conv2", by)
         shortcut = f"{name}.nin_shortcut"
         there = f"{shortcut}.weight" in shapes
@@ -126,7 +75,7 @@ class AttnBlock(nn.Module):
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
-        self.norm = GroupNorm(shapes[f"{name}.qkv.weight"][1], by.norm_groups)
+        self.norm = norm_like(shapes, f"{name}.norm", f"{name}.qkv", by.norm_groups)
         self.qkv = conv_like(shapes, f"{name}.qkv", by)
         self.proj_out = conv_like(shapes, f"{name}.proj_out", by)
 
@@ -203,7 +152,7 @@ class Encoder(nn.Module):
         levels = range(count(shapes, f"{name}.down.{{}}.block.0.conv1.weight"))
         self.down = nn.ModuleList(Level(shapes, f"{name}.down.{i}", by) for i in levels)
         self.mid = Middle(shapes, f"{name}.mid", by)
-        self.norm_out = GroupNorm(shapes[f"{name}.conv_out.weight"][1], by.norm_groups)
+        self.norm_out = norm_like(shapes, f"{name}.norm_out", f"{name}.conv_out", by.norm_groups)
         self.conv_out = conv_like(shapes, f"{name}.conv_out", by)
 
     @property

@@ -8,13 +8,10 @@ Source:
     FoundationVision/vaex models/quant.py.
 """
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
 from torch import Tensor
-from torch.nn import functional
 
 from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.codebook import Codebook
@@ -32,6 +29,7 @@ from entropy_cli.tokenizers.convolutional import (
 )
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.preprocess import var_crop
+from entropy_cli.tokenizers.residual import latents_of, phi_of, upsampled
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True  # only vaex keeps an averaged copy, and evaluates it
@@ -55,7 +53,6 @@ PHI_SHARED = "quantize.quant_resi.qresi.weight"
 PHI_PARTLY_SHARED = "quantize.quant_resi.qresi_ls.0.weight"
 PHI_OWN = "quantize.quant_resi.{}.weight"
 PHI_SINGLE = "quantize.quant_resi.weight"
-PHI_RATIO = 0.5
 TELLING = dict.fromkeys(
     (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE),
     "the convolutions after each scale's codes (phi)",
@@ -136,33 +133,13 @@ class VARTokenizer(ConvTokenizer):
     def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
         """Area-averaged to the scale's grid, but for the last scale."""
         patch_num = self.spec.patch_nums[scale]
-        if scale != len(self.spec.scales) - 1:
-            rest_BChw = functional.interpolate(rest_BChw, size=patch_num, mode="area")
-        return rest_BChw.flatten(2).transpose(1, 2)
+        assert patch_num is not None
+        return latents_of(rest_BChw, patch_num)
 
     def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
         """The codes, upsampled bicubically and half of them convolved, taken from the rest."""
-        scales = len(self.spec.scales)
-        patch_num = math.isqrt(idx_Bl.shape[1])
-        h_BCl = self.decoded(idx_Bl, scale).transpose(1, 2)
-        h_BChw = torch.unflatten(h_BCl, 2, (patch_num, patch_num))
-        if scale != scales - 1:
-            h_BChw = functional.interpolate(h_BChw, size=rest_BChw.shape[2:], mode="bicubic")
-        phi = self.network.phi[phi_of(scale, scales, len(self.network.phi))]
-        return rest_BChw - (h_BChw * (1 - PHI_RATIO) + phi(h_BChw) * PHI_RATIO)
-
-
-def phi_of(scale: int, scales: int, K: int) -> int:
-    """Which of K shared convolutions a scale uses, as the published code chooses.
-
-    The position on [0, 1] is often halfway between two ticks, so the ticks have to be rounded as
-    numpy.linspace rounds them, and the first of the nearest taken.
-    """
-    start = 1 / 3 / K if K == 4 else 1 / 2 / K
-    step = (1 - start - start) / (K - 1) if K > 1 else 0.0
-    ticks = [start + k * step for k in range(K - 1)] + [1 - start]
-    position = scale / (scales - 1) if scales > 1 else 0.0
-    return min(range(K), key=lambda k: abs(ticks[k] - position))
+        phi = self.network.phi[phi_of(scale, len(self.spec.scales), len(self.network.phi))]
+        return rest_BChw - upsampled(self.decoded(idx_Bl, scale), rest_BChw.shape[-1], phi)
 
 
 def _patch_nums(settings: TokenizerSettings, image_size: int, side: int) -> Sequence[int]:

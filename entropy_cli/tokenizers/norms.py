@@ -1,0 +1,124 @@
+"""The norms between an autoencoder's convolutions, for training and exact for inference."""
+
+from collections.abc import Callable, Mapping
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+NORM_EPS = 1e-6  # the same in every published checkpoint of this layout
+
+CACHED_ELEMENTS = 2**20  # of float32, that stay in a CPU's cache
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group norm of the layout's epsilon; for inference on a CPU in float32 whatever the input's type.
+
+    On a CPU torch's own loses three digits in channels_last. So each channel's moments come from the
+    kernel of batch norm, which is exact, and are combined into those of the groups. Where gradients are
+    wanted it is torch's own, on the layout that the input has.
+    """
+
+    def __init__(self, channels: int, groups: int) -> None:
+        super().__init__(groups, channels, eps=NORM_EPS)
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        if x_BChw.device.type != "cpu" or _trains(x_BChw, self.weight):
+            weight_C, bias_C = self.weight.to(x_BChw.dtype), self.bias.to(x_BChw.dtype)
+            return functional.group_norm(x_BChw, self.num_groups, weight_C, bias_C, self.eps)
+        shift_BC11, scale_BC11 = self._affine(x_BChw)
+        return torch.addcmul(shift_BC11, x_BChw.float(), scale_BC11).to(x_BChw.dtype)
+
+    def then_silu(self, x_BChw: Tensor) -> Tensor:
+        """Norm and SiLU; on a CPU rounded once, and in pieces, so that what is between is cached."""
+        trains = _trains(x_BChw, self.weight)
+        if x_BChw.device.type != "cpu" or trains:
+            return functional.silu(self(x_BChw), inplace=not trains)
+        shift_BC11, scale_BC11 = self._affine(x_BChw)
+        out_BChw = torch.empty_like(x_BChw)
+        B, C, h, w = x_BChw.shape
+        images = max(1, CACHED_ELEMENTS // (C * h * w))
+        rows = max(1, CACHED_ELEMENTS // (C * w))
+        for b in range(0, B, images):
+            part = slice(b, b + images)
+            for r in range(0, h, rows):
+                x_bCrw = x_BChw[part, :, r : r + rows].float()
+                normed_bCrw = torch.addcmul(shift_BC11[part], x_bCrw, scale_BC11[part])
+                out_BChw[part, :, r : r + rows] = functional.silu(normed_bCrw, inplace=True)
+        return out_BChw
+
+    def _affine(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
+        """What is added to each channel of each image after it is multiplied, and by what; float32."""
+        B, C = x_BChw.shape[:2]
+        moments = [torch.batch_norm_update_stats(x[None], None, None, 0.0) for x in x_BChw]
+        mean_BgC, variance_BgC = (
+            torch.stack(moment).double().view(B, self.num_groups, -1)
+            for moment in zip(*moments, strict=True)
+        )
+        mean_Bg1 = mean_BgC.mean(2, keepdim=True)
+        variance_Bg1 = (variance_BgC + (mean_BgC - mean_Bg1).square()).mean(2, keepdim=True)
+        scale_BgC = self.weight.double().view_as(mean_BgC[0]) * (variance_Bg1 + self.eps).rsqrt()
+        shift_BgC = self.bias.double().view_as(mean_BgC[0]) - mean_Bg1 * scale_BgC
+        shift_BC11, scale_BC11 = (t.float().view(B, C, 1, 1) for t in (shift_BgC, scale_BgC))
+        return shift_BC11, scale_BC11
+
+
+class BatchNorm(nn.Module):
+    """Batch norm in float32, over the images of all processes in training; by its running moments else.
+
+    torch's SyncBatchNorm needs a GPU; this one needs none.
+
+    Attributes:
+        mean_over_all: mean of a tensor over the processes, through which gradients flow.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    momentum = 0.1
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight, self.bias = nn.Parameter(torch.ones(channels)), nn.Parameter(torch.zeros(channels))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_var", torch.ones(channels))
+        self.mean_over_all: Callable[[Tensor], Tensor] = _alone
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        with torch.autocast(x_BChw.device.type, enabled=False):
+            mean_C, variance_C = self.running_mean, self.running_var
+            x = x_BChw.float()
+            if self.training:
+                # The mean first, so that no digits cancel in the variance.
+                mean_C = self.mean_over_all(x.mean((0, 2, 3)))
+                x = x - mean_C[:, None, None]
+                variance_C = self.mean_over_all(x.square().mean((0, 2, 3)))
+                with torch.no_grad():
+                    self.running_mean.lerp_(mean_C, self.momentum)
+                    self.running_var.lerp_(variance_C, self.momentum)
+            else:
+                x = x - mean_C[:, None, None]
+            scale_C = self.weight * (variance_C + NORM_EPS).rsqrt()
+            normed_BChw = x * scale_C[:, None, None] + self.bias[:, None, None]
+        return normed_BChw.to(x_BChw.dtype)
+
+    def then_silu(self, x_BChw: Tensor) -> Tensor:
+        """Norm and SiLU."""
+        return functional.silu(self(x_BChw))
+
+
+def _alone(tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def _trains(x_BChw: Tensor, weight_C: Tensor) -> bool:
+    return torch.is_grad_enabled() and (x_BChw.requires_grad or weight_C.requires_grad)
+
+
+def norm_like(
+    shapes: Mapping[str, tuple[int, ...]], name: str, before: str, groups: int
+) -> GroupNorm | BatchNorm:
+    """The norm before a convolution: a batch norm if there are running moments of its name."""
+    channels = shapes[f"{before}.weight"][1]
+    if f"{name}.running_mean" in shapes:
+        return BatchNorm(channels)
+    return GroupNorm(channels, groups)

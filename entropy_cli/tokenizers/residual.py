@@ -1,0 +1,43 @@
+"""The arithmetic of VAR's residual quantiser: between the grid of a latent and the grids of its scales.
+
+Source:
+    FoundationVision/VAR models/quant.py (VectorQuantizer2, Phi, PhiPartiallyShared).
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+PHI_RATIO = 0.5
+
+
+def latents_of(rest_BChw: Tensor, patch_num: int) -> Tensor:
+    """What is to be assigned at a scale, z_BlC: area-averaged to its grid, the last as it is."""
+    if patch_num != rest_BChw.shape[-1]:
+        rest_BChw = functional.interpolate(rest_BChw, size=patch_num, mode="area")
+    return rest_BChw.flatten(2).transpose(1, 2)
+
+
+def upsampled(code_BlC: Tensor, side: int, phi: Callable[[Tensor], Tensor]) -> Tensor:
+    """What a scale's codes explain of the latent, h_BChw: bicubic, and half of it through phi."""
+    patch_num = math.isqrt(code_BlC.shape[1])
+    h_BChw = torch.unflatten(code_BlC.transpose(1, 2), 2, (patch_num, patch_num))
+    if patch_num != side:
+        h_BChw = functional.interpolate(h_BChw, size=(side, side), mode="bicubic")
+    return h_BChw * (1 - PHI_RATIO) + phi(h_BChw) * PHI_RATIO
+
+
+def phi_of(scale: int, scales: int, K: int) -> int:
+    """Which of K shared convolutions a scale uses, as the published code chooses.
+
+    The position on [0, 1] is often halfway between two ticks, so the ticks have to be rounded as
+    numpy.linspace rounds them, and the first of the nearest taken.
+    """
+    start = 1 / 3 / K if K == 4 else 1 / 2 / K
+    step = (1 - start - start) / (K - 1) if K > 1 else 0.0
+    ticks = [start + k * step for k in range(K - 1)] + [1 - start]
+    position = scale / (scales - 1) if scales > 1 else 0.0
+    return min(range(K), key=lambda k: abs(ticks[k] - position))
