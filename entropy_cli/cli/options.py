@@ -182,7 +182,7 @@ def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iter
     """A progress bar on stderr that appears when there is something to wait for."""
     from tqdm import tqdm
 
-    counts_images = unit == "img" and total is not None
+    lasts = unit in ("img", "step") and total is not None
     with tqdm(
         desc=words or None,
         total=total,
@@ -190,8 +190,8 @@ def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iter
         unit=unit,
         unit_scale=unit == "B",
         smoothing=0.05,
-        delay=0 if counts_images else 1,
-        leave=counts_images,
+        delay=0 if lasts else 1,
+        leave=lasts,
         mininterval=0.2 if sys.stderr.isatty() else 10,  # a job's log has no use for every step
         dynamic_ncols=True,
         file=STDERR,

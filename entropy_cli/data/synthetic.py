@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 KINDS = ("shapes", "gradients", "textures", "noise")
+SHORTEST_WAVE, LEAST_WAVE_NUMBER = 6, 3.0  # of textures: pixels, and radians in half a picture
 
 
 def synthetic_picture(kind: str, size: int, generator: torch.Generator) -> Tensor:
@@ -84,10 +85,11 @@ def _shapes(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
 
 def _textures(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
     """Sums of waves of several lengths and directions, each with its colour."""
+    highest = math.pi * len(x_HW) / SHORTEST_WAVE
     picture_3HW = 0.3 + 0.4 * random(3, 1, 1).expand(3, *x_HW.shape)
     for _ in range(2 + int(3 * random(1).item())):
         angle, phase = (2 * math.pi * random(2)).tolist()
-        frequency = 3 * 12 ** random(1).item()
+        frequency = LEAST_WAVE_NUMBER * (highest / LEAST_WAVE_NUMBER) ** random(1).item()
         wave_HW = (frequency * (x_HW * math.cos(angle) + y_HW * math.sin(angle)) + phase).sin()
         picture_3HW = picture_3HW + 0.3 * (random(3, 1, 1) - 0.3) * wave_HW
     return picture_3HW

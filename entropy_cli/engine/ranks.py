@@ -58,6 +58,15 @@ class Ranks:
             dist.all_reduce(total)
         return total.to(tensor.device)
 
+    def shared(self, tensor: Tensor) -> Tensor:
+        """The first process's tensor, on the tensor's device."""
+        if self.world == 1:
+            return tensor
+        copy = tensor.detach().cpu().clone()
+        with _others():
+            dist.broadcast(copy, 0)
+        return copy.to(tensor.device)
+
     def tally(self, tally: Tally) -> Tally:
         """Tally of the images of all processes, on the CPU; only the first process may use it."""
         sums = tally.to("cpu").tensors()
@@ -97,14 +106,19 @@ class Ranks:
 
 
 @contextmanager
-def join() -> Iterator[Ranks]:
-    """Meet the other processes, if torchrun started this one."""
+def join(*, on_gpus: bool = False) -> Iterator[Ranks]:
+    """Meet the other processes, if torchrun started this one.
+
+    Args:
+        on_gpus: GPUs will talk to each other beside the processes, where there are any.
+    """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or not dist.is_torchelastic_launched():
         yield Ranks()
         return
     try:
-        dist.init_process_group("gloo", timeout=TIMEOUT)
+        gpus = on_gpus and torch.cuda.is_available() and dist.is_nccl_available()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         _lost(error)
     try:

@@ -6,6 +6,7 @@ import os
 import platform
 import re
 from importlib.metadata import version
+from typing import Literal
 
 import torch
 
@@ -58,6 +59,13 @@ def choose_precision(device: torch.device) -> Precision:
     if device.type == "cpu":
         return "fp32"
     return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
+
+
+def choose_training_precision(device: torch.device) -> Literal["fp32", "fp16", "bf16"]:
+    """The arithmetic of convolutions in training by default: bfloat16 for its range, if a GPU has it."""
+    if device.type == "cpu":
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
 
 
 def check_precision(precision: Precision, device: torch.device) -> None:

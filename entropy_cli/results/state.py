@@ -137,8 +137,12 @@ def check_same(
 
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
+def locked(path: Path, option: str = "--state") -> Iterator[None]:
     """Keep other runs off a state while this one uses it.
+
+    Args:
+        path: of the state.
+        option: that the user may choose another place with.
 
     Raises:
         StateError: another run is using it, or the folder can't be written to.
@@ -149,11 +153,11 @@ def locked(path: Path) -> Iterator[None]:
         file = _lock(lock)
     except BlockingIOError as error:
         raise StateError(
-            f"{path}: another run is using this state. Wait for it, or give another --state."
+            f"{path}: another run is using this state. Wait for it, or give another {option}."
         ) from error
     except OSError as error:
         raise StateError(
-            f"{lock}: can't lock the state: {error.strerror}. Give a --state where you may write."
+            f"{lock}: can't lock the state: {error.strerror}. Give an {option} where you may write."
         ) from error
     try:
         remove_leftovers(path)

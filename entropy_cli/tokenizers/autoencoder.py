@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
 
 from entropy_cli.tokenizers.norms import norm_like
 
@@ -54,6 +55,8 @@ def conv_like(shapes: Shapes, name: str, by: Conventions, *, stride: int = 1) ->
 class ResnetBlock(nn.Module):
     """norm, SiLU, convolution, twice, around a shortcut."""
 
+    recomputes = False  # its activations in the backward pass, to keep none of them
+
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
         self.norm1 = norm_like(shapes, f"{name}.norm1", f"{name}.conv1", by.norm_groups)
@@ -65,6 +68,11 @@ class ResnetBlock(nn.Module):
         self.nin_shortcut = conv_like(shapes, shortcut, by) if there else nn.Identity()
 
     def forward(self, x_BChw: Tensor) -> Tensor:
+        if self.recomputes and torch.is_grad_enabled():
+            return checkpoint(self._run, x_BChw, use_reentrant=False)
+        return self._run(x_BChw)
+
+    def _run(self, x_BChw: Tensor) -> Tensor:
         h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
         h_BChw = self.conv2(self.norm2.then_silu(h_BChw))
         return h_BChw.add_(self.nin_shortcut(x_BChw))

@@ -89,6 +89,11 @@ def var_crop(image_size: int) -> Crop:
     return _torchvision_crop(round(1.125 * image_size), image_size, InterpolationMode.LANCZOS)
 
 
+def square_crop(side: int) -> Crop:
+    """The whole of a picture's square, by the same filter: what a training takes its crops from."""
+    return _torchvision_crop(side, side, InterpolationMode.LANCZOS)
+
+
 def resize_crop(image_size: int, interpolation: InterpolationMode) -> Crop:
     """Resize and CenterCrop of torchvision, on a PIL picture, which is always antialiased.
 
