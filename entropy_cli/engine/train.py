@@ -56,7 +56,7 @@ class Trainer:
                 if isinstance(module, BatchNorm):
                     module.mean_over_all = _mean_over_all
             self.network = DistributedDataParallel(model, broadcast_buffers=False)
-        self.optimizer = torch.optim.AdamW(_groups(model, recipe), recipe.lr, BETAS)
+        self.optimizer = torch.optim.AdamW(_groups(model, recipe), recipe.lr, BETAS, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
     def begin(self, img_B3HW: Tensor) -> None:

@@ -18,8 +18,8 @@ class Bar(Protocol):
         """Go on by n."""
         ...
 
-    def set_description(self, words: str) -> object:
-        """Say what is going on."""
+    def set_description(self, words: str, refresh: bool = True) -> object:  # noqa: FBT001, FBT002
+        """Say what is going on, at once or when the bar moves next."""
         ...
 
 
@@ -92,7 +92,7 @@ class _Silent:
     def update(self, n: int) -> None:
         """Nothing."""
 
-    def set_description(self, words: str) -> None:
+    def set_description(self, words: str, refresh: bool = True) -> None:  # noqa: FBT001, FBT002
         """Nothing."""
 
 

@@ -154,8 +154,8 @@ class _Run:
                 self.seconds += time.monotonic() - start
                 images_per_s = self.recipe.batch_size / (time.monotonic() - start)
                 log.step(trainer.done, metrics | {"images_per_s": round(images_per_s, 2)})
+                bar.set_description(log.words, False)  # noqa: FBT003 - not at every step
                 bar.update(1)
-                bar.set_description(log.words)
                 if trainer.done % self.every == 0 or trainer.done == steps:
                     self._evaluate(log)
                 elif stop:

@@ -18,7 +18,7 @@ from entropy_cli.tokenizers.preprocess import square_crop, var_crop
 logger = logging.getLogger(__name__)
 
 SYNTHETIC = "synthetic"
-SYNTHETIC_TRAIN, SYNTHETIC_HELD_OUT = 4096, 512
+SYNTHETIC_TRAIN, SYNTHETIC_HELD_OUT = 4096, 256
 HELD_OUT_SHARE, MOST_HELD_OUT = 0.1, 2000
 SAMPLED = 2048  # pictures of which the mean is taken where not all are in memory
 
