@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from entropy_cli.cli.app import main
 from entropy_cli.data.pictures import read_picture
 from entropy_cli.data.synthetic import write_image_folder
-from entropy_cli.engine.untrained import untrained_weights
 from entropy_cli.tokenizers.layout import VARSizes
 from entropy_cli.tokenizers.preprocess import var_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
+from tests.untrained import untrained_weights
 
 PATCH_NUMS, IMAGE_SIZE = (1, 2, 4, 8), 32
 SIZES = VARSizes(width=32, width_mult=(1, 1, 2), blocks=1, latent_dim=6, vocab_size=48)

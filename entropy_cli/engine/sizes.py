@@ -71,6 +71,17 @@ def check_fit(recipe: Recipe) -> None:
         )
 
 
+def warnings_of(recipe: Recipe) -> list[str]:
+    """What is allowed, but likely not wanted."""
+    if recipe.norm == "group" and recipe.width * recipe.width_mult[0] == GROUPS:
+        return [
+            f"the first level has {GROUPS} channels, so that group norms of {GROUPS} groups normalise each "
+            "channel alone: the last of them takes away a picture's colours, and training is slow and "
+            "poor. Try --width 64, --width-mult 2,... or --norm batch"
+        ]
+    return []
+
+
 def check_batches(recipe: Recipe, pictures: int, processes: int) -> None:
     """Raise EntropyCliError if there are too few pictures, or a batch can't be shared evenly."""
     parts = processes * recipe.accumulate

@@ -16,6 +16,7 @@ from entropy_cli.data.synthetic import write_image_folder
 from entropy_cli.engine.arms import Workload
 from entropy_cli.engine.bench import STAGES, ArmName, Contender, rounds
 from entropy_cli.engine.counts import Peak, Work
+from entropy_cli.engine.random_weights import random_weights
 from entropy_cli.engine.runtime import (
     check_precision,
     choose_batch_size,
@@ -23,7 +24,6 @@ from entropy_cli.engine.runtime import (
     choose_precision,
     choose_workers,
 )
-from entropy_cli.engine.untrained import random_weights
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.pipeline.request import Bars
 from entropy_cli.results.bench import Bench, Errors, Stage, Timing

@@ -27,15 +27,16 @@ from entropy_cli.engine.runtime import (
     keep_freed_memory,
     versions,
 )
-from entropy_cli.engine.sizes import check_batches, check_fit
+from entropy_cli.engine.sizes import check_batches, check_fit, warnings_of
 from entropy_cli.engine.train import DivergedError, Trainer, scaled
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.interrupts import Interrupted, Signals
 from entropy_cli.pipeline.request import Bars, no_bars
-from entropy_cli.pipeline.training_data import TrainingData, open_data, stored_size
+from entropy_cli.pipeline.training_data import TrainingData, open_data
 from entropy_cli.pipeline.training_log import TrainingLog
 from entropy_cli.results import training as files
 from entropy_cli.results.state import locked
+from entropy_cli.tokenizers.preprocess import resized_side
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +118,9 @@ class _Run:
         workers = choose_workers(self.device, ranks.local_world) if asked is None else asked
         self.data: TrainingData = open_data(request.data, self.recipe, workers, bars)
         check_batches(self.recipe, len(self.data.train), ranks.world)
+        if ranks.first:
+            for words in warnings_of(self.recipe):
+                logger.warning("%s", words)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.trainer = Trainer(self.recipe, self.device, ranks, recompute=request.recompute)
@@ -205,9 +209,9 @@ class _Run:
         }
         files.save_trainer(request.out, state)
         weights = self.trainer.average.state_dict()
-        about = {"entropy-cli": request.command, "steps": str(self.trainer.done)}
-        config = recipe | {"rule": "l2", "data": self.data.words, "steps_done": self.trainer.done}
-        files.save_tokenizer(request.out, weights, config, about, half=request.half)
+        about = {"steps_done": self.trainer.done, "data": self.data.words, "command": request.command}
+        config = recipe | {"rule": "l2"} | about
+        files.save_tokenizer(request.out, weights, config, half=request.half)
 
     def result(self) -> files.TrainResult:
         """What came out."""
@@ -271,7 +275,7 @@ class _Run:
     def _crops(self, order: Order) -> Iterator[Tensor]:
         size = self.recipe.image_size
         for item, img_B3HW in enumerate(self.data.train.batches(order)):
-            yield cropped(img_B3HW, size, order.corners(item, stored_size(size) - size))
+            yield cropped(img_B3HW, size, order.corners(item, resized_side(size) - size))
 
     @property
     def _share(self) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from entropy_cli.data.training import Part, Shelf, SyntheticPictures, cropped, f
 from entropy_cli.engine.recipe import Recipe
 from entropy_cli.errors import DatasetError
 from entropy_cli.pipeline.request import Bars
-from entropy_cli.tokenizers.preprocess import square_crop, var_crop
+from entropy_cli.tokenizers.preprocess import resized_side, square_crop, var_crop
 
 logger = logging.getLogger(__name__)
 
@@ -49,15 +49,6 @@ class TrainingData:
         return self.train.failed | self.held_out_failed
 
 
-def stored_size(image_size: int) -> int:
-    """Pixels on a side of the squares that crops are taken from: VAR's resize, of which it is the crop.
-
-    Source:
-        FoundationVision/VAR utils/data.py: mid_reso = 1.125.
-    """
-    return round(1.125 * image_size)
-
-
 def open_data(data: str, recipe: Recipe, workers: int, bars: Bars) -> TrainingData:
     """Find the pictures and read those held out, and those to train on if they fit in memory.
 
@@ -67,7 +58,7 @@ def open_data(data: str, recipe: Recipe, workers: int, bars: Bars) -> TrainingDa
     Raises:
         DatasetError: there are no pictures, or too few to hold one out.
     """
-    size, stored = recipe.image_size, stored_size(recipe.image_size)
+    size, stored = recipe.image_size, resized_side(recipe.image_size)
     if data == SYNTHETIC:
         source = SyntheticPictures(stored, recipe.seed)
         train = Part(source, range(SYNTHETIC_TRAIN))
@@ -90,7 +81,7 @@ def open_data(data: str, recipe: Recipe, workers: int, bars: Bars) -> TrainingDa
 
 
 def _of_folder(data: Path, recipe: Recipe, bars: Bars) -> tuple[Part, Part, str, str]:
-    crop, larger_crop = var_crop(recipe.image_size), square_crop(stored_size(recipe.image_size))
+    crop, larger_crop = var_crop(recipe.image_size), square_crop(resized_side(recipe.image_size))
     with bars("listing pictures", None, "img") as bar:
         images = find_images(data, "auto", seed=recipe.seed, progress=bar.update)
         if images.split == "val":

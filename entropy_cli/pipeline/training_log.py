@@ -96,11 +96,7 @@ class TrainingLog:
 
     def picture(self, model: VQVAE, x_B3HW: Tensor) -> None:
         """Draw held-out pictures beside their reconstructions."""
-        grown_S = grown(model, x_B3HW)
-        columns = [("original", x_B3HW), ("reconstruction", grown_S[-1])]
-        for i, (patch_num, img_B3HW) in enumerate(zip(self.recipe.patch_nums, grown_S, strict=True)):
-            columns.append((f"{'+ ' if i else ''}{patch_num} x {patch_num}", img_B3HW))
-        draw(self._folder / PICTURE, columns)
+        draw(self._folder / PICTURE, x_B3HW, grown(model, x_B3HW), self.recipe.patch_nums)
 
     def diverged(self, step: int) -> None:
         """A step was not taken."""

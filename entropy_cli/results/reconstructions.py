@@ -13,13 +13,18 @@ GAP, MARGIN, LEAST_SIDE, FONT_SIZE = 4, 12, 96, 15
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
-def draw(path: Path, columns: Sequence[tuple[str, Tensor]]) -> None:
-    """Write a grid of pictures as PNG.
+def draw(path: Path, x_B3HW: Tensor, grown_S: Sequence[Tensor], patch_nums: Sequence[int]) -> None:
+    """Write pictures, their reconstructions, and how these grow, a row for each picture, as PNG.
 
     Args:
         path: of the file.
-        columns: of each its title, and pictures (B, 3, H, W) in [-1, 1]; values beyond are cut.
+        x_B3HW: the pictures, in [-1, 1].
+        grown_S: decoded from the codes of the first scale, of the first two ...; values beyond are cut.
+        patch_nums: of the scales.
     """
+    columns = [("original", x_B3HW), ("reconstruction", grown_S[-1])]
+    for i, (patch_num, img_B3HW) in enumerate(zip(patch_nums, grown_S, strict=True)):
+        columns.append((f"{'+ ' if i else ''}{patch_num} x {patch_num}", img_B3HW))
     size = columns[0][1].shape[-1]
     factor = max(1, -(-LEAST_SIDE // size))
     side, font = size * factor, ImageFont.load_default(FONT_SIZE)

@@ -92,14 +92,13 @@ def save_tokenizer(
     folder: Path,
     weights: Mapping[str, Tensor],
     config: Mapping[str, Any],
-    metadata: Mapping[str, str],
     *,
     half: bool,
 ) -> None:
     """Write the tokenizer, if wanted in float16, and its config.json, each whole or not at all."""
     dtype = torch.float16 if half else torch.float32
     tensors = {name: weight.detach().cpu().to(dtype).contiguous() for name, weight in weights.items()}
-    write_atomically(folder / MODEL, lambda path: save_file(tensors, path, dict(metadata)))
+    write_atomically(folder / MODEL, lambda path: save_file(tensors, path))
     text = json.dumps(config, allow_nan=False, indent=1) + "\n"
     write_atomically(folder / CONFIG, lambda path: path.write_text(text))
 

@@ -86,7 +86,16 @@ def var_crop(image_size: int) -> Crop:
     Source:
         FoundationVision/VAR utils/data.py: mid_reso = 1.125.
     """
-    return _torchvision_crop(round(1.125 * image_size), image_size, InterpolationMode.LANCZOS)
+    return _torchvision_crop(resized_side(image_size), image_size, InterpolationMode.LANCZOS)
+
+
+def resized_side(image_size: int) -> int:
+    """Shorter side before VAR's crop.
+
+    Source:
+        FoundationVision/VAR utils/data.py: mid_reso = 1.125.
+    """
+    return round(1.125 * image_size)
 
 
 def square_crop(side: int) -> Crop:

@@ -7,13 +7,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.assign import assign
 from entropy_cli.functional.codebook import Codebook
 from entropy_cli.tokenizers.autoencoder import LDM, Encoder, ResnetBlock, Shapes, conv_like, count
+from entropy_cli.tokenizers.checkpoint import Checkpoint
 from entropy_cli.tokenizers.decoder import Decoder
 from entropy_cli.tokenizers.residual import latents_of, phi_of, upsampled
 
 PHI = "quantize.quant_resi.qresi_ls"
+HITS = "quantize.ema_vocab_hit_SV"
 
 
 @dataclass(frozen=True)
@@ -159,3 +162,22 @@ class VQVAE(nn.Module):
         for module in self.modules():
             if isinstance(module, ResnetBlock):
                 module.recomputes = True
+
+
+def load_vqvae(checkpoint: Checkpoint, patch_nums: Sequence[int]) -> VQVAE:
+    """Read a checkpoint of VAR's layout with its decoder, for inference.
+
+    Raises:
+        CheckpointError: it has no decoder, or weights of other shapes than the layout's.
+    """
+    try:
+        model = VQVAE(checkpoint.shapes, patch_nums)
+        names = model.state_dict().keys() - {HITS}  # of other patch_nums perhaps
+        weights = {name: checkpoint.tensor(name) for name in names}
+        model.load_state_dict(weights | {HITS: model.quantize.ema_vocab_hit_SV})
+    except (KeyError, RuntimeError) as error:
+        reason = f"lacks {error.args[0]}" if isinstance(error, KeyError) else str(error).splitlines()[0]
+        raise CheckpointError(
+            f"{checkpoint.path}: can't be decoded: {reason}. Expected VAR's layout with its decoder."
+        ) from error
+    return model.eval().requires_grad_(False)  # noqa: FBT003 - torch's own

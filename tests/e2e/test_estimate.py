@@ -132,7 +132,7 @@ def test_real_photographs(shared, estimate, split, count, value):
 @pytest.mark.slow
 def test_a_checkpoint_of_the_published_size(shared, estimate, tmp_path):
     """ch 160, 4096 x 32, 109 M parameters with its decoder; random weights."""
-    from entropy_cli.engine.untrained import random_weights
+    from entropy_cli.engine.random_weights import random_weights
     from entropy_cli.tokenizers.layout import VARSizes
     from tests.decoder import decoder_weights
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from entropy_cli.engine.untrained import random_weights
+from entropy_cli.engine.random_weights import random_weights
 from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.assign import assign
 from entropy_cli.tokenizers import load_tokenizer

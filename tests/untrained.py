@@ -3,37 +3,19 @@
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from entropy_cli.engine.random_weights import random_weights
 from entropy_cli.functional.assign import assign
 from entropy_cli.functional.codebook import Codebook
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.layout import VARSizes, var_shapes
-from entropy_cli.tokenizers.settings import TokenizerSettings
 from entropy_cli.tokenizers.var import VARTokenizer, build
 
 # Standard deviation of the latents: wide enough that a temperature of 1 tells codes apart.
 LATENT_SPREAD = 3.0
 
 
-def random_weights(sizes: VARSizes, seed: int) -> dict[str, Tensor]:
-    """Weights that keep the variance of what passes through them; norms that do nothing."""
-    generator = torch.Generator().manual_seed(seed)
-    weights = {}
-    for name, shape in var_shapes(sizes).items():
-        if len(shape) > 1:
-            fan_in = torch.Size(shape[1:]).numel()
-            weights[name] = torch.randn(shape, generator=generator) / fan_in**0.5
-        else:
-            is_scale = ".norm" in name and name.endswith(".weight")
-            weights[name] = torch.ones(shape) if is_scale else torch.zeros(shape)
-    return weights
-
-
 @torch.no_grad()
-def untrained_weights(
-    img_B3HW: Tensor, sizes: VARSizes, settings: TokenizerSettings, seed: int
-) -> dict[str, Tensor]:
+def untrained_weights(img_B3HW, sizes, settings, seed):
     """A state dict of the published layout, with codes that fit these uint8 pictures."""
     weights = random_weights(sizes, seed)
     checkpoint = Checkpoint.of_tensors(Path("untrained"), weights)
@@ -44,7 +26,7 @@ def untrained_weights(
     return weights
 
 
-def _codes_from_residuals(tokenizer: VARTokenizer, img_B3HW: Tensor, seed: int) -> Tensor:
+def _codes_from_residuals(tokenizer, img_B3HW, seed):
     """A codebook whose rows are residuals of these pictures, some from each scale.
 
     Going down the scales, a share of what is left to be assigned is picked at random, then the
