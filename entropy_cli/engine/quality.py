@@ -19,6 +19,15 @@ def psnr(img_B3HW: Tensor, target_B3HW: Tensor) -> Tensor:
     return -10 * (error_B3HW.square().mean((1, 2, 3)) / 4).log10()
 
 
+def score(mean_3HW: Tensor, img_B3HW: Tensor) -> float:
+    """Mean PSNR of one picture in the place of all of these, values in [0, 255], in dB."""
+    values = [
+        psnr(mean_3HW.expand(part.shape) / 127.5 - 1, part.double() / 127.5 - 1)
+        for part in torch.split(img_B3HW, 64)
+    ]
+    return float(torch.cat(values).mean())
+
+
 @dataclass(frozen=True)
 class ScaleQuality:
     """Codes that the held-out pictures' tokens of a scale are nearest to.

@@ -75,9 +75,9 @@ def warnings_of(recipe: Recipe) -> list[str]:
     """What is allowed, but likely not wanted."""
     if recipe.norm == "group" and recipe.width * recipe.width_mult[0] == GROUPS:
         return [
-            f"the first level has {GROUPS} channels, so that group norms of {GROUPS} groups normalise each "
-            "channel alone: the last of them takes away a picture's colours, and training is slow and "
-            "poor. Try --width 64, --width-mult 2,... or --norm batch"
+            f"the first level has {GROUPS} channels, so that group norms of {GROUPS} groups normalise "
+            "each channel alone: the last of them takes away a picture's colours, and training is slow "
+            "and poor. Try --width 64, --width-mult 2,... or --norm batch"
         ]
     return []
 

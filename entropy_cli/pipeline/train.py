@@ -121,6 +121,7 @@ class _Run:
         if ranks.first:
             for words in warnings_of(self.recipe):
                 logger.warning("%s", words)
+        self.mean_psnr = quality.score(self.data.mean_3HW, self.data.held_out_B3HW)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.trainer = Trainer(self.recipe, self.device, ranks, recompute=request.recompute)
@@ -238,16 +239,6 @@ class _Run:
                 **versions(),
             },
         )
-
-    @property
-    def mean_psnr(self) -> float:
-        """What the training pictures' mean scores on those held out, in dB."""
-        mean_3HW = self.data.mean_3HW / 127.5 - 1
-        values = [
-            quality.psnr(mean_3HW.expand(part.shape), scaled(part, torch.device("cpu")))
-            for part in torch.split(self.data.held_out_B3HW, 64)
-        ]
-        return float(torch.cat(values).mean())
 
     def _first(self) -> Tensor:
         """This process's share of the pictures that codes begin with."""
