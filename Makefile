@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo bench test test-cluster lint format clean
+.PHONY: help install demo tiny bench test test-cluster lint format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ $(READY): pyproject.toml
 	  else $(PYTHON) -m pip --python $(BIN)/python install --quiet --editable '.[dev]'; fi
 	touch $@
 
-demo: $(READY) ## run the main job on pictures and a tokenizer it makes itself
+demo: $(READY) ## run the main job on pictures it makes itself, with a tokenizer that comes along
 	$(BIN)/entropy-cli demo
 
 test: $(READY) ## the whole suite
@@ -34,6 +34,12 @@ test-cluster: $(READY) ## the tests on a real Slurm, installed for it when root 
 	  then apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi
 	$(BIN)/python -m pytest tests/cluster
+
+tiny: $(READY) ## train the demo's tokenizer again: two minutes on two cores
+	rm -rf build/tiny
+	$(BIN)/entropy-cli train --data synthetic --preset tiny --seed 0 --half --out build/tiny
+	mkdir -p entropy_cli/tiny
+	cp build/tiny/model.safetensors build/tiny/config.json entropy_cli/tiny/
 
 bench: $(READY) ## speed on this machine, beside a plain loop
 	$(BIN)/entropy-cli bench --against plain

@@ -87,7 +87,7 @@ class Recipe:
 PRESETS = {
     "tiny": Recipe(
         preset="tiny",
-        steps=500,
+        steps=800,
         batch_size=8,
         width=32,
         # 32 groups of 32 channels would be normalised alone: before the last convolution that takes away
@@ -98,8 +98,8 @@ PRESETS = {
         vocab_size=256,
         image_size=32,
         patch_nums=(1, 2, 3, 5, 8),
-        lr=2e-3,
-        warmup=50,
+        lr=1.5e-3,
+        warmup=100,
         decay=0.97,
         average=0.0,
     ),
