@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from entropy_cli.results.schema import Result
 
 TOKENIZER = Path(__file__).parents[1] / "tiny" / "model.safetensors"
-IMAGES, SHOWN, SEED = 400, 8, 1  # of pictures; the tokenizer was trained on those of another seed
+IMAGES, SHOWN, SEED = 1200, 8, 1  # of pictures; the tokenizer was trained on those of another seed
 
 
 def demo(

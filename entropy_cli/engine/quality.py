@@ -1,7 +1,6 @@
 """How good a tokenizer is on pictures that it was not trained on."""
 
 import copy
-import itertools
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -83,7 +82,7 @@ class Quality:
 def rounded(model: VQVAE, dtype: torch.dtype) -> VQVAE:
     """A copy whose weights are those that a file of a narrower type holds."""
     model = copy.deepcopy(model)
-    for weight in itertools.chain(model.parameters(), model.buffers()):
+    for weight in model.parameters():
         weight.data = weight.data.to(dtype).to(weight.dtype)
     return model
 

@@ -36,6 +36,7 @@ from entropy_cli.pipeline.training_data import TrainingData, open_data
 from entropy_cli.pipeline.training_log import TrainingLog
 from entropy_cli.results import training as files
 from entropy_cli.results.state import locked
+from entropy_cli.tokenizers.precision import products
 from entropy_cli.tokenizers.preprocess import resized_side
 
 logger = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ def train(
             stack.enter_context(locked(request.out / files.TRAINER, "--out"))
         state = files.load_trainer(request.out, resume=request.resume)
         run = _Run(request, bars if ranks.first else no_bars, signals, ranks)
-        with _in_one_line(run.device):
+        with _in_one_line(run.device), products(tf32=False):
             run.start(state)
             run.work(stack)
         if ranks.first:

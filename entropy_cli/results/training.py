@@ -16,6 +16,7 @@ from entropy_cli.files import write_atomically
 from entropy_cli.results.text import columns, definitions
 from entropy_cli.tokenizers.stored import Stored
 from entropy_cli.tokenizers.torchfile import read_torch
+from entropy_cli.tokenizers.vqvae import HITS
 
 SCHEMA = "entropy-cli/train"
 SCHEMA_VERSION = 1
@@ -96,8 +97,9 @@ def save_tokenizer(
     half: bool,
 ) -> None:
     """Write the tokenizer, if wanted in float16, and its config.json, each whole or not at all."""
-    dtype = torch.float16 if half else torch.float32
-    tensors = {name: weight.detach().cpu().to(dtype).contiguous() for name, weight in weights.items()}
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    if half:  # counts may be too large for it
+        tensors = {name: weight if name == HITS else weight.half() for name, weight in tensors.items()}
     write_atomically(folder / MODEL, lambda path: save_file(tensors, path))
     text = json.dumps(config, allow_nan=False, indent=1) + "\n"
     write_atomically(folder / CONFIG, lambda path: path.write_text(text))
