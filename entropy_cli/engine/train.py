@@ -3,7 +3,7 @@
 import contextlib
 import copy
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -59,12 +59,16 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(_groups(model, recipe), recipe.lr, BETAS, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
-    def begin(self, img_B3HW: Tensor) -> None:
-        """Give the codes their first values from pictures."""
-        if self.recipe.init == "kmeans":
-            with torch.no_grad():
-                parts = torch.split(img_B3HW, max(1, self.recipe.batch_size // self.ranks.world))
-                self.codes.begin(torch.cat([self.model.encode(self._pixels(part)) for part in parts]))
+    def begin(self, img_B3HW: Tensor, progress: Callable[[int], object] = lambda _: None) -> None:
+        """Give the codes their first values from pictures; `progress` is given how many were encoded."""
+        if self.recipe.init != "kmeans":
+            return
+        latents = []
+        with torch.no_grad():
+            for part in torch.split(img_B3HW, max(1, self.recipe.batch_size // self.ranks.world)):
+                latents.append(self.model.encode(scaled(part, self.device)))
+                progress(len(part))
+            self.codes.begin(torch.cat(latents))
 
     def step(self, parts: Sequence[Tensor], *, stop: bool = False) -> dict[str, float]:
         """Learn from a batch.
@@ -106,7 +110,7 @@ class Trainer:
 
     def _backward(self, img_B3HW: Tensor, parts: int) -> tuple[Tensor, Tensor, Tensor]:
         recipe = self.recipe
-        x_B3HW = self._pixels(img_B3HW)
+        x_B3HW = scaled(img_B3HW, self.device)
         with torch.autocast(
             self.device.type, DTYPES[recipe.precision], enabled=recipe.precision != "fp32"
         ):
@@ -161,9 +165,6 @@ class Trainer:
             if isinstance(self.network, DistributedDataParallel)
             else contextlib.nullcontext()
         )
-
-    def _pixels(self, img_B3HW: Tensor) -> Tensor:
-        return scaled(img_B3HW, self.device)
 
     def state(self) -> dict[str, Any]:
         """To go on from."""

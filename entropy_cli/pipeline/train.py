@@ -139,7 +139,9 @@ class _Run:
     def start(self, state: dict[str, Any] | None) -> None:
         """Begin with fresh codes, or go on from a state."""
         if state is None:
-            self.trainer.begin(self._first())
+            first_B3HW = self._first()
+            with self.bars("first codes", len(first_B3HW), "pictures") as bar:
+                self.trainer.begin(first_B3HW, bar.update)
             return
         files.check_same(state, self.recipe.to_json(), self.data.fingerprint)
         self.trainer.load_state(state["trainer"])
@@ -196,7 +198,7 @@ class _Run:
         self.seconds += time.monotonic() - start
         if self.ranks.first:
             log.evaluation(self.trainer.done, self.quality, self.mean_psnr)
-            log.picture(model, scaled(held[: log.SHOWN], self.device))
+            log.picture(model, scaled(held[: log.shown], self.device))
         self._save()
 
     def _save(self) -> None:

@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 COLLAPSED, LONE_CODE = 0.1, 2.0  # usage, and perplexity of a scale, below which to warn
 WATCHED_FROM = 0.2  # of the steps
+SHOWN, SMALL = 8, 128  # pictures, if they have so many pixels on a side
 HELD_OUT = "held_out_"  # before the names of what is of held-out pictures
 
 
@@ -26,12 +27,12 @@ class TrainingLog:
 
     Attributes:
         words: the last step's, for a progress bar.
+        shown: how many held-out pictures are drawn.
     """
-
-    SHOWN = 8  # held-out pictures in the picture
 
     def __init__(self, recipe: Recipe, every: int) -> None:
         self.recipe, self.every, self.words = recipe, every, ""
+        self.shown = SHOWN if recipe.image_size <= SMALL else SHOWN // 2
         self._metrics: Metrics | None = None
         self._board: Any = None
         self._warned: set[str] = set()
