@@ -19,6 +19,8 @@ from entropy_cli.cli.options import (
     tqdm_bar,
 )
 
+HIGHEST = 1e12  # of weights and rates: infinity is no number to go on with
+
 if TYPE_CHECKING:
     from entropy_cli.results.training import TrainResult
 
@@ -85,16 +87,17 @@ def train(
         ),
     ] = None,
     beta: Annotated[
-        float | None, typer.Option(min=0, metavar="F", help="Weight of the commitment loss.")
+        float | None,
+        typer.Option(min=0, max=HIGHEST, metavar="F", help="Weight of the commitment loss."),
     ] = None,
     l1: Annotated[
-        float | None, typer.Option(min=0, metavar="F", help="Weight of the absolute error.")
+        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Weight of the absolute error.")
     ] = None,
     l2: Annotated[
-        float | None, typer.Option(min=0, metavar="F", help="Weight of the squared error.")
+        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Weight of the squared error.")
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(min=0, metavar="F", help="Learning rate at its highest.")
+        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Learning rate at its highest.")
     ] = None,
     warmup: Annotated[
         int | None, typer.Option(min=0, metavar="N", help="Steps in which it grows.")
@@ -108,10 +111,10 @@ def train(
         typer.Option(min=0, max=1, metavar="F", help="Where cosine ends, as a share of --lr."),
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(min=0, metavar="F", help="Of convolutions, by AdamW.")
+        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Of convolutions, by AdamW.")
     ] = None,
     clip: Annotated[
-        float | None, typer.Option(min=0, metavar="F", help="Largest norm of the gradient.")
+        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Largest norm of the gradient.")
     ] = None,
     average: Annotated[
         float | None,

@@ -39,9 +39,9 @@ class TrainingLog:
 
     def open(self, folder: Path, done: int, *, tensorboard: bool) -> None:
         """Begin to write, after the steps that are done already."""
-        self._folder, self._metrics = folder, Metrics(folder, done)
-        if tensorboard:
+        if tensorboard:  # first, as it may not be installed
             self._board = _tensorboard(folder / TENSORBOARD, done)
+        self._folder, self._metrics = folder, Metrics(folder, done)
 
     def step(self, step: int, metrics: Mapping[str, float]) -> None:
         """A step is done."""
