@@ -134,7 +134,7 @@ def test_a_checkpoint_of_the_published_size(shared, estimate, tmp_path):
     """ch 160, 4096 x 32, 109 M parameters with its decoder; random weights."""
     from entropy_cli.engine.random_weights import random_weights
     from entropy_cli.tokenizers.layout import VARSizes
-    from tests.decoder import decoder_weights
+    from tests.published import decoder_weights
 
     weights = random_weights(VARSizes(), seed=0) | decoder_weights()
     assert 108e6 < sum(weight.numel() for weight in weights.values()) < 110e6

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from entropy_cli.tokenizers import FAMILIES
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from tests.decoder import decoder_weights
+from tests.published import decoder_weights
 from tests.unit.test_titok_encoder import published_shapes, random_weights
 
 GOLDEN = {
