@@ -57,8 +57,8 @@ class Codes:
             z_BLC = torch.cat([z_BlC for z_BlC, _ in steps], 1)
             vectors = z_BLC[..., 0].numel() * self.ranks.world
             z_NC = self._drawn(z_BLC, min(VECTORS_PER_CODE * V, vectors), generator)
-            first_V = torch.randint(len(z_NC), (V,), generator=generator).to(z_NC.device)
-            codes_VC = kmeans(z_NC, self.weight_VC if begun else z_NC[first_V], generator)
+            first_VC = self._drawn(z_BLC, V, generator)
+            codes_VC = kmeans(z_NC, self.weight_VC if begun else first_VC, generator)
             self.weight_VC.copy_(self.ranks.shared(codes_VC))
         self.sum_VC = self._sum_of(self.weight_VC)
 
@@ -128,10 +128,14 @@ class Codes:
         return torch.Generator().manual_seed((self.recipe.seed << 32) + number)
 
     def _drawn(self, z_BLC: Tensor, wanted: int, generator: torch.Generator) -> Tensor:
-        """Random vectors among all processes', (wanted, C): each gives those that it has."""
+        """Random vectors among all processes', (wanted, C): each gives those that it has.
+
+        None comes twice unless there are fewer.
+        """
         B, L, C = z_BLC.shape
-        z_NC = z_BLC.reshape(B * L, C)
-        place_n = torch.randint(B * L * self.ranks.world, (wanted,), generator=generator).to(z_NC.device)
+        z_NC, total = z_BLC.reshape(B * L, C), B * L * self.ranks.world
+        orders = [torch.randperm(total, generator=generator) for _ in range(0, wanted, total)]
+        place_n = torch.cat([*orders, torch.empty(0, dtype=torch.int64)])[:wanted].to(z_NC.device)
         here_n = place_n // (B * L) == self.ranks.rank
         found_nC = z_NC.new_zeros(wanted, C)
         found_nC[here_n] = z_NC[place_n[here_n] % (B * L)]
