@@ -9,6 +9,7 @@ Source:
 """
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from entropy_cli.tokenizers.norms import norm_like
+from entropy_cli.tokenizers.norms import norm_like, uncounted
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -69,7 +70,8 @@ class ResnetBlock(nn.Module):
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         if self.recomputes and torch.is_grad_enabled():
-            return checkpoint(self._run, x_BChw, use_reentrant=False)
+            again = lambda: (nullcontext(), uncounted(self))  # noqa: E731
+            return checkpoint(self._run, x_BChw, use_reentrant=False, context_fn=again)
         return self._run(x_BChw)
 
     def _run(self, x_BChw: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The norms between an autoencoder's convolutions, for training and exact for inference."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -103,6 +104,19 @@ class BatchNorm(nn.Module):
     def then_silu(self, x_BChw: Tensor) -> Tensor:
         """Norm and SiLU."""
         return functional.silu(self(x_BChw))
+
+
+@contextmanager
+def uncounted(module: nn.Module) -> Iterator[None]:
+    """Batch norms keep their running moments, as when a batch that they have seen is computed again."""
+    norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm)]
+    for norm in norms:
+        norm.momentum = 0.0
+    try:
+        yield
+    finally:
+        for norm in norms:
+            norm.momentum = BatchNorm.momentum
 
 
 def _alone(tensor: Tensor) -> Tensor:
