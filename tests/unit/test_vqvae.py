@@ -5,6 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch.nn import functional
+from torch.profiler import ProfilerActivity, profile
 
 from entropy_cli.engine.ranks import Ranks
 from entropy_cli.engine.sizes import recipe_of
@@ -139,17 +140,32 @@ def test_what_grows_scale_by_scale_ends_in_all_of_it(model, x_B3HW):
     assert not torch.allclose(grown[0], grown[1])
 
 
-def test_recomputing_activations_changes_no_gradient(model, x_B3HW):
-    def gradients():
-        model.zero_grad()
+@pytest.mark.parametrize("normed", [dict, batch_normed], ids=["group", "batch"])
+def test_recomputing_activations_changes_no_gradient_and_counts_nothing_twice(normed, x_B3HW):
+    found = []
+    for recompute in (False, True):
+        torch.manual_seed(0)
+        model = VQVAE(normed(var_shapes(SIZES) | decoder_shapes(SIZES)), PATCH_NUMS)
+        if recompute:
+            model.recompute_activations()
         model(x_B3HW)[0].square().sum().backward()
-        return [weight.grad for weight in model.parameters() if weight.grad is not None]
+        gradients = {name: w.grad for name, w in model.named_parameters() if w.grad is not None}
+        found.append(gradients | dict(model.named_buffers()))
+    before, after = found
+    assert before.keys() == after.keys()
+    assert len(before) > 50
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
 
-    before = gradients()
-    model.recompute_activations()
-    after = gradients()
-    assert len(before) == len(after) > 50
-    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+def test_no_matrix_of_all_tokens_and_codes_is_made():
+    sizes = VARSizes(width=32, width_mult=(1,), blocks=1, latent_dim=8, vocab_size=16_384)
+    quantiser = VQVAE(var_shapes(sizes) | decoder_shapes(sizes), (1, 2, 4, 8, 16)).quantize
+    f_BChw = torch.randn(4, 8, 16, 16, requires_grad=True)
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as found:
+        quantised = quantiser(f_BChw)
+        (quantised.codebook_loss + quantised.commitment_loss).backward()
+    largest = max(event.cpu_memory_usage for event in found.events())
+    assert 0 < largest < 4 * quantised.idx_BL.numel() * 16_384 / 10
 
 
 @pytest.mark.parametrize("normed", [dict, batch_normed], ids=["group", "batch"])
