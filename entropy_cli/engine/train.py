@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import functools
+import hashlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -28,7 +29,14 @@ LOSSES = ("loss", "l1", "l2", "codebook", "commitment", "psnr_db")
 
 
 class DivergedError(EntropyCliError):
-    """The loss or its gradient is no number any more; the weights are those before that step."""
+    """The loss, its gradient or a reconstruction is no number any more."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(
+            f"step {step}: the loss, its gradient or a reconstruction is NaN or infinite. Try a lower "
+            "--lr, more --warmup, a smaller --clip, or --precision fp32, with another --out; what was "
+            "saved last is intact."
+        )
 
 
 class Trainer:
@@ -128,10 +136,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         exact = self.recipe.precision != "fp16"  # else the scaler leaves such a step out
         if not (torch.tensor(loss).isfinite() and (norm.isfinite() or not exact)):
-            raise DivergedError(
-                f"step {self.done + 1}: the loss or its gradient is NaN or infinite. Try a lower --lr, "
-                "more --warmup, a smaller --clip, or --precision fp32, from the checkpoint saved last."
-            )
+            raise DivergedError(self.done + 1)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return float(norm) if norm.isfinite() else 0.0
@@ -154,6 +159,16 @@ class Trainer:
             followed[name].lerp_(weight, 1.0 if weight is self.codes.weight_VC else 1 - decay)
         for kept, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
             kept.copy_(buffer)
+
+    def check_codes(self) -> None:
+        """Raise EntropyCliError if the processes' codes are not the same to the last bit."""
+        codes = self.codes.weight_VC.detach().cpu().numpy().tobytes()
+        hashes = self.ranks.gather(hashlib.sha256(codes).hexdigest()[:12])
+        if len(set(hashes)) > 1:
+            raise EntropyCliError(
+                f"step {self.done}: the processes' codebooks differ, their sha256 are "
+                f"{', '.join(hashes)}. Go on with --resume from what is saved, in one process."
+            )
 
     def _unsynced(self) -> contextlib.AbstractContextManager[None]:
         return (

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,9 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from entropy_cli.data.training import Order, cropped
 from entropy_cli.engine import quality
-from entropy_cli.engine.codes import VECTORS_PER_CODE
 from entropy_cli.engine.ranks import Ranks, join
 from entropy_cli.engine.recipe import Recipe
 from entropy_cli.engine.runtime import (
@@ -32,7 +31,7 @@ from entropy_cli.engine.train import DivergedError, Trainer, scaled
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.interrupts import Interrupted, Signals
 from entropy_cli.pipeline.request import Bars, no_bars
-from entropy_cli.pipeline.training_data import TrainingData, open_data, stored_size
+from entropy_cli.pipeline.training_data import TrainingData, open_data
 from entropy_cli.pipeline.training_log import TrainingLog
 from entropy_cli.results import training as files
 from entropy_cli.results.state import locked
@@ -89,11 +88,17 @@ def train(
     Raises:
         EntropyCliError: anything the user can mend; what was saved last is there to go on from.
     """
-    with Signals() as signals, join(on_gpus=True) as ranks, contextlib.ExitStack() as stack:
+    with (
+        _resumable(request.out),
+        Signals() as signals,
+        join(on_gpus=True) as ranks,
+        contextlib.ExitStack() as stack,
+    ):
         check_fit(request.recipe)
         if ranks.first:
             request.out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(request.out / files.TRAINER, "--out"))
+            files.clear(request.out)
         state = files.load_trainer(request.out, resume=request.resume)
         run = _Run(request, bars if ranks.first else no_bars, signals, ranks)
         with _in_one_line(run.device):
@@ -133,7 +138,7 @@ class _Run:
     def start(self, state: dict[str, Any] | None) -> None:
         """Begin with fresh codes, or go on from a state."""
         if state is None:
-            self.trainer.begin(self._first())
+            self.trainer.begin(self.data.first(self.recipe, self._share))
             return
         files.check_same(state, self.recipe.to_json(), self.data.fingerprint)
         self.trainer.load_state(state["trainer"])
@@ -146,7 +151,7 @@ class _Run:
         with self.signals.held():
             log = stack.enter_context(self._log())
             bar = stack.enter_context(self.bars("", steps, "step", done))
-            parts = self._parts(done)
+            parts = self.data.parts(self.recipe, done, self._share)
             for _ in range(done, steps):
                 start = time.monotonic()
                 metrics = self._step([next(parts) for _ in range(self.recipe.accumulate)], log)
@@ -161,9 +166,7 @@ class _Run:
                 elif stop:
                     self._save()
                 if stop and trainer.done < steps:
-                    interrupted = self.signals.arrived or Interrupted(signal.SIGTERM)
-                    interrupted.saved = True
-                    raise interrupted
+                    raise self.signals.arrived or Interrupted(signal.SIGTERM)
             if self.quality is None:  # there was nothing left to do
                 self._evaluate(log)
 
@@ -171,13 +174,20 @@ class _Run:
         try:
             return self.trainer.step(parts, stop=self.signals.arrived is not None)
         except DivergedError:
-            log.diverged(self.trainer.done + 1)
-            if self.ranks.first and not (self.request.out / files.TRAINER).exists():
-                self._save()
+            self._diverged(log, self.trainer.done + 1)
             raise
+
+    def _diverged(self, log: TrainingLog, step: int) -> None:
+        """Leave a checkpoint, if there is none yet and this one is of numbers."""
+        log.diverged(step)
+        weights = self.trainer.average.state_dict().values()
+        saved = (self.request.out / files.TRAINER).exists()
+        if self.ranks.first and not saved and all(bool(weight.isfinite().all()) for weight in weights):
+            self._save()
 
     def _evaluate(self, log: TrainingLog) -> None:
         start = time.monotonic()
+        self.trainer.check_codes()
         model, request = self.trainer.average, self.request
         if request.half and self.trainer.done == self.recipe.steps:
             model = quality.rounded(model, torch.float16)
@@ -188,6 +198,9 @@ class _Run:
         with self.bars("held-out pictures", len(mine), "pictures") as bar:
             self.quality = quality.measure(model, batches, self.ranks, bar.update)
         self.seconds += time.monotonic() - start
+        if not math.isfinite(self.quality.psnr_db):  # the last step's doing, which its loss did not see
+            self._diverged(log, self.trainer.done)
+            raise DivergedError(self.trainer.done)
         if self.ranks.first:
             log.evaluation(self.trainer.done, self.quality, self.mean_psnr)
             log.picture(model, scaled(held[: log.SHOWN], self.device))
@@ -245,34 +258,6 @@ class _Run:
         ]
         return float(torch.cat(values).mean())
 
-    def _first(self) -> Tensor:
-        """This process's share of the pictures that codes begin with."""
-        wanted = -(-VECTORS_PER_CODE * self.recipe.vocab_size // sum(self.trainer.model.quantize.tokens))
-        images = min(max(wanted, self.recipe.batch_size), len(self.data.train))
-        images -= images % self.ranks.world
-        parts = self._crops(Order(len(self.data.train), images, 1, 0, 1, self.recipe.seed, self._share))
-        return next(parts)
-
-    def _parts(self, done: int) -> Iterator[Tensor]:
-        """This process's share of the batches that are left, in the parts that it computes."""
-        recipe = self.recipe
-        return self._crops(
-            Order(
-                len(self.data.train),
-                recipe.batch_size,
-                recipe.accumulate,
-                done,
-                recipe.steps,
-                recipe.seed,
-                self._share,
-            )
-        )
-
-    def _crops(self, order: Order) -> Iterator[Tensor]:
-        size = self.recipe.image_size
-        for item, img_B3HW in enumerate(self.data.train.batches(order)):
-            yield cropped(img_B3HW, size, order.corners(item, stored_size(size) - size))
-
     @property
     def _share(self) -> tuple[int, int]:
         return self.ranks.rank, self.ranks.world
@@ -283,6 +268,16 @@ class _Run:
         if self.ranks.first:
             log.open(request.out, self.trainer.done, tensorboard=request.tensorboard)
         return contextlib.closing(log)
+
+
+@contextlib.contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """A signal's message says how to go on, whenever it comes."""
+    try:
+        yield
+    except Interrupted as error:
+        error.saved, error.again = (out / files.TRAINER).exists(), "the same command with --resume"
+        raise
 
 
 @contextlib.contextmanager
