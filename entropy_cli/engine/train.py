@@ -4,6 +4,7 @@ import contextlib
 import copy
 import functools
 import hashlib
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,10 @@ from entropy_cli.tokenizers.vqvae import VQVAE
 
 BETAS = (0.9, 0.95)
 LAST_OF_BRANCH = ("conv2", "proj_out")
+# Every process computes them itself; the option has another name in newer versions of torch.
+_SYNC = "forward_sync_buffers", "broadcast_buffers"
+_KNOWN = inspect.signature(DistributedDataParallel).parameters
+BUFFERS_AS_THEY_ARE: dict[str, Any] = {next(name for name in _SYNC if name in _KNOWN): False}
 LOSSES = ("loss", "l1", "l2", "codebook", "commitment", "psnr_db")
 
 
@@ -63,7 +68,7 @@ class Trainer:
             for module in model.modules():
                 if isinstance(module, BatchNorm):
                     module.mean_over_all = _mean_over_all
-            self.network = DistributedDataParallel(model, broadcast_buffers=False)
+            self.network = DistributedDataParallel(model, **BUFFERS_AS_THEY_ARE)
         self.optimizer = torch.optim.AdamW(_groups(model, recipe), recipe.lr, BETAS, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from entropy_cli.engine import quality
-from entropy_cli.engine.ranks import Ranks, join
+from entropy_cli.engine.ranks import Ranks, join, named_if_lost
 from entropy_cli.engine.recipe import Recipe
 from entropy_cli.engine.runtime import (
     choose_device,
@@ -101,12 +101,13 @@ def train(
             files.clear(request.out)
         state = files.load_trainer(request.out, resume=request.resume)
         run = _Run(request, bars if ranks.first else no_bars, signals, ranks)
-        with _in_one_line(run.device):
+        with _in_one_line(run.device), named_if_lost():
             run.start(state)
             run.work(stack)
+        images = run.images()
         if ranks.first:
-            deliver(run.result())
-        return run.images
+            deliver(run.result(images))
+        return images
 
 
 class _Run:
@@ -128,9 +129,8 @@ class _Run:
         self.every = request.every or max(1, self.recipe.steps // EVALUATIONS)
         self.quality: quality.Quality | None = None
 
-    @property
     def images(self) -> dict[str, int]:
-        """How many are trained on, held out and unreadable."""
+        """How many are trained on, held out and unreadable; asked for by all processes."""
         failed = self.ranks.gather(sorted(self.data.failed))
         counts = {"train": len(self.data.train), "held_out": len(self.data.held_out_B3HW)}
         return counts | {"failed": len(set(itertools.chain.from_iterable(failed)))}
@@ -222,7 +222,7 @@ class _Run:
         config = recipe | {"rule": "l2", "data": self.data.words, "steps_done": self.trainer.done}
         files.save_tokenizer(request.out, weights, config, about, half=request.half)
 
-    def result(self) -> files.TrainResult:
+    def result(self, images: dict[str, int]) -> files.TrainResult:
         """What came out."""
         assert self.quality is not None
         count_SV = self.quality.count_SV
@@ -238,7 +238,7 @@ class _Run:
             scales=self.quality.scales(self.recipe.patch_nums),
             checkpoint=str(self.request.out / files.MODEL),
             seconds=round(self.seconds, 3),
-            images=self.images,
+            images=images,
             settings=self.recipe.to_json(),
             provenance={
                 "command": self.request.command,

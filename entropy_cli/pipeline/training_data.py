@@ -62,8 +62,9 @@ class TrainingData:
         """A process's share of the pictures that codes begin with."""
         tokens = sum(patch_num**2 for patch_num in recipe.patch_nums)
         wanted = -(-VECTORS_PER_CODE * recipe.vocab_size // tokens)
-        images = min(max(wanted, recipe.batch_size), len(self.train))
-        images -= images % share[1]
+        # Whole batches: as many whatever the number of processes.
+        batches = min(-(-wanted // recipe.batch_size), len(self.train) // recipe.batch_size)
+        images = batches * recipe.batch_size
         return next(self._crops(recipe, Order(len(self.train), images, 1, 0, 1, recipe.seed, share)))
 
     def parts(self, recipe: Recipe, done: int, share: tuple[int, int]) -> Iterator[Tensor]:

@@ -147,7 +147,7 @@ def test_an_error_of_one_ends_all(start, tmp_path):
     _, err = run.communicate(timeout=60)
     assert run.returncode != 0
     assert err.count("Give a multiple of 2, such as 8.") == 2
-    assert 'File "/' not in err.split("ChildFailedError")[0]
+    assert "entropy_cli/" not in err  # torchrun's own traceback is there, none of the program's
 
 
 @pytest.mark.slow
