@@ -8,10 +8,15 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """A signal arrived; like KeyboardInterrupt not an Exception, so nothing swallows it."""
+    """A signal arrived; like KeyboardInterrupt not an Exception, so nothing swallows it.
+
+    Attributes:
+        saved: whether what was computed is there for another run.
+        again: what goes on from it.
+    """
 
     def __init__(self, number: int) -> None:
-        self.saved = False  # whether what was computed is there for another run
+        self.saved, self.again = False, "the same command"
         super().__init__(number)  # what travels between processes is made again from this
         self.exit_code = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 

@@ -136,9 +136,24 @@ def _others() -> Iterator[None]:
         _lost(error)
 
 
+@contextmanager
+def named_if_lost() -> Iterator[None]:
+    """Where processes meet inside torch, as they do in a backward pass: only the others' loss is named.
+
+    Raises:
+        RankLost: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            _lost(error)
+        raise
+
+
 def _lost(error: Exception) -> NoReturn:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise RankLost(
         "another process of this run has ended or does not answer; its own last line says why "
-        f"({reason[:120]}). What was saved last is intact: the same command goes on from there."
+        f"({reason[:120]}). What was saved last is intact: go on from there."
     ) from error

@@ -3,6 +3,8 @@
 import contextlib
 import copy
 import functools
+import hashlib
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -24,11 +26,22 @@ from entropy_cli.tokenizers.vqvae import VQVAE
 
 BETAS = (0.9, 0.95)
 LAST_OF_BRANCH = ("conv2", "proj_out")
+# Every process computes them itself; the option has another name in newer versions of torch.
+_SYNC = "forward_sync_buffers", "broadcast_buffers"
+_KNOWN = inspect.signature(DistributedDataParallel).parameters
+BUFFERS_AS_THEY_ARE: dict[str, Any] = {next(name for name in _SYNC if name in _KNOWN): False}
 LOSSES = ("loss", "l1", "l2", "codebook", "commitment", "psnr_db")
 
 
 class DivergedError(EntropyCliError):
-    """The loss or its gradient is no number any more; the weights are those before that step."""
+    """The loss, its gradient or a reconstruction is no number any more."""
+
+    def __init__(self, step: int) -> None:
+        super().__init__(
+            f"step {step}: the loss, its gradient or a reconstruction is NaN or infinite. Try a lower "
+            "--lr, more --warmup, a smaller --clip, or --precision fp32, with another --out; what was "
+            "saved last is intact."
+        )
 
 
 class Trainer:
@@ -55,7 +68,7 @@ class Trainer:
             for module in model.modules():
                 if isinstance(module, BatchNorm):
                     module.mean_over_all = _mean_over_all
-            self.network = DistributedDataParallel(model, broadcast_buffers=False)
+            self.network = DistributedDataParallel(model, **BUFFERS_AS_THEY_ARE)
         self.optimizer = torch.optim.AdamW(_groups(model, recipe), recipe.lr, BETAS, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
 
@@ -132,10 +145,7 @@ class Trainer:
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
         exact = self.recipe.precision != "fp16"  # else the scaler leaves such a step out
         if not (torch.tensor(loss).isfinite() and (norm.isfinite() or not exact)):
-            raise DivergedError(
-                f"step {self.done + 1}: the loss or its gradient is NaN or infinite. Try a lower --lr, "
-                "more --warmup, a smaller --clip, or --precision fp32, from the checkpoint saved last."
-            )
+            raise DivergedError(self.done + 1)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return float(norm) if norm.isfinite() else 0.0
@@ -158,6 +168,16 @@ class Trainer:
             followed[name].lerp_(weight, 1.0 if weight is self.codes.weight_VC else 1 - decay)
         for kept, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
             kept.copy_(buffer)
+
+    def check_codes(self) -> None:
+        """Raise EntropyCliError if the processes' codes are not the same to the last bit."""
+        codes = self.codes.weight_VC.detach().cpu().numpy().tobytes()
+        hashes = self.ranks.gather(hashlib.sha256(codes).hexdigest()[:12])
+        if len(set(hashes)) > 1:
+            raise EntropyCliError(
+                f"step {self.done}: the processes' codebooks differ, their sha256 are "
+                f"{', '.join(hashes)}. Go on with --resume from what is saved, in one process."
+            )
 
     def _unsynced(self) -> contextlib.AbstractContextManager[None]:
         return (

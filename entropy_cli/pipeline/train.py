@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator
@@ -13,10 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from entropy_cli.data.training import Order, cropped
 from entropy_cli.engine import quality
-from entropy_cli.engine.codes import VECTORS_PER_CODE
-from entropy_cli.engine.ranks import Ranks, join
+from entropy_cli.engine.ranks import Ranks, join, named_if_lost
 from entropy_cli.engine.recipe import Recipe
 from entropy_cli.engine.runtime import (
     choose_device,
@@ -37,7 +36,6 @@ from entropy_cli.pipeline.training_log import TrainingLog
 from entropy_cli.results import training as files
 from entropy_cli.results.state import locked
 from entropy_cli.tokenizers.precision import products
-from entropy_cli.tokenizers.preprocess import resized_side
 
 logger = logging.getLogger(__name__)
 
@@ -91,19 +89,26 @@ def train(
     Raises:
         EntropyCliError: anything the user can mend; what was saved last is there to go on from.
     """
-    with Signals() as signals, join(on_gpus=True) as ranks, contextlib.ExitStack() as stack:
+    with (
+        _resumable(request.out),
+        Signals() as signals,
+        join(on_gpus=True) as ranks,
+        contextlib.ExitStack() as stack,
+    ):
         check_fit(request.recipe)
         if ranks.first:
             request.out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(request.out / files.TRAINER, "--out"))
+            files.clear(request.out)
         state = files.load_trainer(request.out, resume=request.resume)
         run = _Run(request, bars if ranks.first else no_bars, signals, ranks)
-        with _in_one_line(run.device), products(tf32=False):
+        with _in_one_line(run.device), named_if_lost(), products(tf32=False):
             run.start(state)
             run.work(stack)
+        images = run.images()
         if ranks.first:
-            deliver(run.result())
-        return run.images
+            deliver(run.result(images))
+        return images
 
 
 class _Run:
@@ -129,9 +134,8 @@ class _Run:
         self.every = request.every or max(1, self.recipe.steps // EVALUATIONS)
         self.quality: quality.Quality | None = None
 
-    @property
     def images(self) -> dict[str, int]:
-        """How many are trained on, held out and unreadable."""
+        """How many are trained on, held out and unreadable; asked for by all processes."""
         failed = self.ranks.gather(sorted(self.data.failed))
         counts = {"train": len(self.data.train), "held_out": len(self.data.held_out_B3HW)}
         return counts | {"failed": len(set(itertools.chain.from_iterable(failed)))}
@@ -139,7 +143,7 @@ class _Run:
     def start(self, state: dict[str, Any] | None) -> None:
         """Begin with fresh codes, or go on from a state."""
         if state is None:
-            first_B3HW = self._first()
+            first_B3HW = self.data.first(self.recipe, self._share)
             with self.bars("first codes", len(first_B3HW), "pictures") as bar:
                 self.trainer.begin(first_B3HW, bar.update)
             return
@@ -154,7 +158,7 @@ class _Run:
         with self.signals.held():
             log = stack.enter_context(self._log())
             bar = stack.enter_context(self.bars("", steps, "step", done))
-            parts = self._parts(done)
+            parts = self.data.parts(self.recipe, done, self._share)
             for _ in range(done, steps):
                 start = time.monotonic()
                 metrics = self._step([next(parts) for _ in range(self.recipe.accumulate)], log)
@@ -169,9 +173,7 @@ class _Run:
                 elif stop:
                     self._save()
                 if stop and trainer.done < steps:
-                    interrupted = self.signals.arrived or Interrupted(signal.SIGTERM)
-                    interrupted.saved = True
-                    raise interrupted
+                    raise self.signals.arrived or Interrupted(signal.SIGTERM)
             if self.quality is None:  # there was nothing left to do
                 self._evaluate(log)
 
@@ -179,13 +181,20 @@ class _Run:
         try:
             return self.trainer.step(parts, stop=self.signals.arrived is not None)
         except DivergedError:
-            log.diverged(self.trainer.done + 1)
-            if self.ranks.first and not (self.request.out / files.TRAINER).exists():
-                self._save()
+            self._diverged(log, self.trainer.done + 1)
             raise
+
+    def _diverged(self, log: TrainingLog, step: int) -> None:
+        """Leave a checkpoint, if there is none yet and this one is of numbers."""
+        log.diverged(step)
+        weights = self.trainer.average.state_dict().values()
+        saved = (self.request.out / files.TRAINER).exists()
+        if self.ranks.first and not saved and all(bool(weight.isfinite().all()) for weight in weights):
+            self._save()
 
     def _evaluate(self, log: TrainingLog) -> None:
         start = time.monotonic()
+        self.trainer.check_codes()
         model, request = self.trainer.average, self.request
         if request.half and self.trainer.done == self.recipe.steps:
             model = quality.rounded(model, torch.float16)
@@ -196,6 +205,9 @@ class _Run:
         with self.bars("held-out pictures", len(mine), "pictures") as bar:
             self.quality = quality.measure(model, batches, self.ranks, bar.update)
         self.seconds += time.monotonic() - start
+        if not math.isfinite(self.quality.psnr_db):  # the last step's doing, which its loss did not see
+            self._diverged(log, self.trainer.done)
+            raise DivergedError(self.trainer.done)
         if self.ranks.first:
             log.evaluation(self.trainer.done, self.quality, self.mean_psnr)
             log.picture(model, scaled(held[: log.shown], self.device))
@@ -217,7 +229,7 @@ class _Run:
         config = recipe | {"rule": "l2"} | about
         files.save_tokenizer(request.out, weights, config, half=request.half)
 
-    def result(self) -> files.TrainResult:
+    def result(self, images: dict[str, int]) -> files.TrainResult:
         """What came out."""
         assert self.quality is not None
         count_SV = self.quality.count_SV
@@ -233,7 +245,7 @@ class _Run:
             scales=self.quality.scales(self.recipe.patch_nums),
             checkpoint=str(self.request.out / files.MODEL),
             seconds=round(self.seconds, 3),
-            images=self.images,
+            images=images,
             settings=self.recipe.to_json(),
             provenance={
                 "command": self.request.command,
@@ -242,34 +254,6 @@ class _Run:
                 **versions(),
             },
         )
-
-    def _first(self) -> Tensor:
-        """This process's share of the pictures that codes begin with."""
-        wanted = -(-VECTORS_PER_CODE * self.recipe.vocab_size // sum(self.trainer.model.quantize.tokens))
-        images = min(max(wanted, self.recipe.batch_size), len(self.data.train))
-        images -= images % self.ranks.world
-        parts = self._crops(Order(len(self.data.train), images, 1, 0, 1, self.recipe.seed, self._share))
-        return next(parts)
-
-    def _parts(self, done: int) -> Iterator[Tensor]:
-        """This process's share of the batches that are left, in the parts that it computes."""
-        recipe = self.recipe
-        return self._crops(
-            Order(
-                len(self.data.train),
-                recipe.batch_size,
-                recipe.accumulate,
-                done,
-                recipe.steps,
-                recipe.seed,
-                self._share,
-            )
-        )
-
-    def _crops(self, order: Order) -> Iterator[Tensor]:
-        size = self.recipe.image_size
-        for item, img_B3HW in enumerate(self.data.train.batches(order)):
-            yield cropped(img_B3HW, size, order.corners(item, resized_side(size) - size))
 
     @property
     def _share(self) -> tuple[int, int]:
@@ -281,6 +265,16 @@ class _Run:
         if self.ranks.first:
             log.open(request.out, self.trainer.done, tensorboard=request.tensorboard)
         return contextlib.closing(log)
+
+
+@contextlib.contextmanager
+def _resumable(out: Path) -> Iterator[None]:
+    """A signal's message says how to go on, whenever it comes."""
+    try:
+        yield
+    except Interrupted as error:
+        error.saved, error.again = (out / files.TRAINER).exists(), "the same command with --resume"
+        raise
 
 
 @contextlib.contextmanager

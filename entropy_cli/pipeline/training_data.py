@@ -1,6 +1,7 @@
 """Opening the pictures of a training: those to learn from, and those held out to judge by."""
 
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,16 @@ from torch import Tensor
 
 from entropy_cli.data.images import ImageSet, find_images
 from entropy_cli.data.pictures import Pictures
-from entropy_cli.data.training import Part, Shelf, SyntheticPictures, cropped, fits_memory, open_shelf
+from entropy_cli.data.training import (
+    Order,
+    Part,
+    Shelf,
+    SyntheticPictures,
+    cropped,
+    fits_memory,
+    open_shelf,
+)
+from entropy_cli.engine.codes import VECTORS_PER_CODE
 from entropy_cli.engine.recipe import Recipe
 from entropy_cli.errors import DatasetError
 from entropy_cli.pipeline.request import Bars
@@ -47,6 +57,25 @@ class TrainingData:
     def failed(self) -> dict[str, str]:
         """Name and reason of the pictures that can't be read, as far as is known."""
         return self.train.failed | self.held_out_failed
+
+    def first(self, recipe: Recipe, share: tuple[int, int]) -> Tensor:
+        """A process's share of the pictures that codes begin with."""
+        tokens = sum(patch_num**2 for patch_num in recipe.patch_nums)
+        wanted = -(-VECTORS_PER_CODE * recipe.vocab_size // tokens)
+        # Whole batches: as many whatever the number of processes.
+        batches = min(-(-wanted // recipe.batch_size), len(self.train) // recipe.batch_size)
+        images = batches * recipe.batch_size
+        return next(self._crops(recipe, Order(len(self.train), images, 1, 0, 1, recipe.seed, share)))
+
+    def parts(self, recipe: Recipe, done: int, share: tuple[int, int]) -> Iterator[Tensor]:
+        """A process's share of the batches that are left, in the parts that it computes."""
+        counts = len(self.train), recipe.batch_size, recipe.accumulate
+        return self._crops(recipe, Order(*counts, done, recipe.steps, recipe.seed, share))
+
+    def _crops(self, recipe: Recipe, order: Order) -> Iterator[Tensor]:
+        size = recipe.image_size
+        for item, img_B3HW in enumerate(self.train.batches(order)):
+            yield cropped(img_B3HW, size, order.corners(item, resized_side(size) - size))
 
 
 def open_data(data: str, recipe: Recipe, workers: int, bars: Bars) -> TrainingData:

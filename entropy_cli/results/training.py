@@ -12,7 +12,7 @@ from torch import Tensor
 
 from entropy_cli.engine.quality import ScaleQuality
 from entropy_cli.errors import StateError
-from entropy_cli.files import write_atomically
+from entropy_cli.files import remove_leftovers, write_atomically
 from entropy_cli.results.text import columns, definitions
 from entropy_cli.tokenizers.stored import Stored
 from entropy_cli.tokenizers.torchfile import read_torch
@@ -108,6 +108,12 @@ def save_tokenizer(
 def save_trainer(folder: Path, state: Mapping[str, Any]) -> None:
     """Write everything that a training goes on from."""
     write_atomically(folder / TRAINER, lambda path: torch.save(dict(state), path))
+
+
+def clear(folder: Path) -> None:
+    """Remove what saves that were killed left there; only while nobody else saves."""
+    for name in (MODEL, CONFIG, METRICS, TRAINER, PICTURE):
+        remove_leftovers(folder / name)
 
 
 def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:

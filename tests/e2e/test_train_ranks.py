@@ -1,0 +1,175 @@
+"""A training of two processes, as torchrun starts them, learns what one learns; none is left hanging."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from entropy_cli.data.synthetic import write_image_folder
+from entropy_cli.engine.ranks import Ranks
+from entropy_cli.engine.recipe import PRESETS
+from entropy_cli.engine.train import Trainer
+from entropy_cli.errors import EntropyCliError
+from tests.conftest import subprocess_environment
+from tests.e2e.test_ranks import workers_of
+from tests.e2e.test_train_resume import wait_for_step
+from tests.trainings import SMALL, entries, steps, weights
+
+ROOT = Path(__file__).parents[2]
+STEPS = 20
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """30 pictures, of which 3 are held out."""
+    root = tmp_path_factory.mktemp("folder")
+    write_image_folder(root, images=30, size=22, seed=1)
+    return root
+
+
+@pytest.fixture
+def start(folder, tmp_path):
+    """Start a training of one process, or of more by torchrun, with one thread each."""
+    started = []
+
+    def run(processes, *options, out=tmp_path / "out"):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        launcher = ["torch.distributed.run", "--nproc-per-node", processes]
+        launcher += ["--master-addr", "127.0.0.1", "--master-port", port, "-m"]
+        argv = [sys.executable, "-m", *(launcher if processes > 1 else []), "entropy_cli", "train"]
+        argv += ["--json", "--data", folder, "--out", out, *SMALL, *options]
+        process = subprocess.Popen(
+            [str(part) for part in argv],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            cwd=ROOT,
+            env={**subprocess_environment(tmp_path), "OMP_NUM_THREADS": "1"},
+        )
+        started.append(process)
+        return process
+
+    yield run
+    for process in started:
+        process.terminate()
+        process.communicate()
+
+
+def finish(process):
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return json.loads(out), err
+
+
+def assert_same_training(one, other, tolerance=1e-4):
+    assert len(entries(one)) == len(entries(other))
+    for a, b in zip(entries(one), entries(other), strict=True):
+        assert a == pytest.approx(b, rel=tolerance, abs=tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--codebook", "ema", "--vocab-size", 200, "--decay", 0.5, "--revive-every", 4),
+        ("--codebook", "gradient", "--vocab-size", 200, "--decay", 0.5, "--revive-every", 4),
+        ("--codebook", "gradient", "--init", "uniform", "--revive-every", 0),
+        ("--norm", "batch"),
+        ("--accumulate", 2, "--average", 0.9),
+    ],
+    ids=str,
+)
+def test_two_processes_learn_what_one_learns(start, tmp_path, options):
+    options = (*options, "--steps", STEPS, "--every", 10)
+    alone, both = tmp_path / "alone", tmp_path / "both"
+    expected, _ = finish(start(1, *options, out=alone))
+    result, _ = finish(start(2, *options, out=both))
+    assert len(steps(both)) == STEPS
+    if 4 in options:
+        assert sum(entry["revived"] for entry in steps(alone)) > 0
+    assert_same_training(both, alone)
+    assert (result["provenance"]["processes"], result["images"]) == (2, expected["images"])
+    assert result["psnr_db"] == pytest.approx(expected["psnr_db"], abs=1e-3)
+    others = weights(alone)
+    for name, weight in weights(both).items():
+        assert torch.allclose(weight, others[name], rtol=1e-3, atol=1e-3), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [(2, 1), (1, 2)])
+def test_a_training_goes_on_with_another_number_of_processes(start, tmp_path, processes):
+    """Stopped by a signal to all of them, as a scheduler sends it."""
+    options = ("--steps", STEPS, "--every", STEPS)
+    before, after = processes
+    out = tmp_path / "out"
+    first = start(before, *options)
+    wait_for_step(out, 4, first)
+    first.send_signal(signal.SIGTERM)  # torchrun passes it on
+    _, err = first.communicate(timeout=60)
+    assert first.returncode != 0
+    assert "interrupted by SIGTERM; the same command with --resume goes on" in err
+    assert (out / "trainer.pt").exists() and (out / "model.safetensors").exists()
+    _, err = finish(start(after, *options, "--resume"))
+    assert "going on from step" in err
+    finish(start(1, *options, out=tmp_path / "whole"))
+    assert_same_training(out, tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_process_that_dies_stops_all_and_spoils_nothing(start, tmp_path, victim):
+    out = tmp_path / "out"
+    run = start(2, "--steps", 5000, "--every", 5)
+    wait_for_step(out, 7, run)
+    os.kill(workers_of(run)[victim], signal.SIGKILL)
+    begin = time.monotonic()
+    _, err = run.communicate(timeout=60)
+    assert run.returncode != 0 and time.monotonic() - begin < 50
+    assert "another process of this run has ended" in err or "interrupted by SIGTERM" in err
+    done = len(steps(out))
+    result, err = finish(start(1, "--steps", 5 * (done // 5 + 1), "--every", 5, "--resume"))
+    assert "going on from step" in err and result["steps"] == 5 * (done // 5 + 1)
+
+
+@pytest.mark.slow
+def test_an_error_of_one_ends_all(start, tmp_path):
+    """Only the first process locks the folder; a batch of 9 is no two halves."""
+    run = start(2, "--steps", 2, "--batch-size", 9)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode != 0
+    assert err.count("Give a multiple of 2, such as 8.") == 2
+    assert "entropy_cli/" not in err  # torchrun's own traceback is there, none of the program's
+
+
+@pytest.mark.slow
+def test_a_folder_in_use_ends_all(start, tmp_path):
+    running = start(1, "--steps", 5000)
+    wait_for_step(tmp_path / "out", 1, running)
+    run = start(2, "--steps", 5)
+    _, err = run.communicate(timeout=60)
+    assert run.returncode != 0 and "another run" in err
+    assert running.poll() is None
+
+
+def test_codebooks_that_differ_are_an_error_that_names_their_hashes(monkeypatch):
+    recipe = PRESETS["tiny"].changed(width_mult=(1, 1), image_size=16, vocab_size=8)
+    trainer = Trainer(recipe, torch.device("cpu"), Ranks())
+    trainer.check_codes()
+    mine = []
+    monkeypatch.setattr(Ranks, "gather", lambda _, value: mine.append(value) or [value, "0" * 12])
+    with pytest.raises(EntropyCliError, match=r"codebooks differ, their sha256 are \w{12}, 0{12}"):
+        trainer.check_codes()
+    with torch.no_grad():
+        trainer.model.quantize.embedding.weight[3, 2] += 1e-6
+    with pytest.raises(EntropyCliError, match="codebooks differ"):
+        trainer.check_codes()
+    assert len(set(mine)) == 2  # one bit of one code is another hash
