@@ -155,7 +155,8 @@ def test_half_halves_the_file(train):
     sizes = [(out / "model.safetensors").stat().st_size for out in (whole, half)]
     assert sizes[1] < 0.55 * sizes[0]
     for name, weight in weights(whole).items():
-        assert weight.half().equal(weights(half)[name])
+        counts = name == "quantize.ema_vocab_hit_SV"  # which may be too large for it
+        assert (weight if counts else weight.half()).equal(weights(half)[name])
 
 
 def test_device(train, cli, folder, tmp_path, monkeypatch):
