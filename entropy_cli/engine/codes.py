@@ -132,7 +132,10 @@ class Codes:
         B, L, C = z_BLC.shape
         z_NC = z_BLC.reshape(B * L, C)
         place_n = torch.randint(B * L * self.ranks.world, (wanted,), generator=generator).to(z_NC.device)
-        here_n = place_n // (B * L) == self.ranks.rank
+        # In the order of the pictures, of which each process has a share of each batch.
+        mine = self.recipe.batch_size // self.ranks.world * L
+        share_n, within_n = place_n // mine, place_n % mine
+        here_n = share_n % self.ranks.world == self.ranks.rank
         found_nC = z_NC.new_zeros(wanted, C)
-        found_nC[here_n] = z_NC[place_n[here_n] % (B * L)]
+        found_nC[here_n] = z_NC[(share_n // self.ranks.world * mine + within_n)[here_n]]
         return self.ranks.sum(found_nC)
