@@ -136,7 +136,10 @@ class Codes:
         z_NC, total = z_BLC.reshape(B * L, C), B * L * self.ranks.world
         orders = [torch.randperm(total, generator=generator) for _ in range(0, wanted, total)]
         place_n = torch.cat([*orders, torch.empty(0, dtype=torch.int64)])[:wanted].to(z_NC.device)
-        here_n = place_n // (B * L) == self.ranks.rank
+        # In the order of the pictures, of which each process has a share of each batch.
+        mine = self.recipe.batch_size // self.ranks.world * L
+        share_n, within_n = place_n // mine, place_n % mine
+        here_n = share_n % self.ranks.world == self.ranks.rank
         found_nC = z_NC.new_zeros(wanted, C)
-        found_nC[here_n] = z_NC[place_n[here_n] % (B * L)]
+        found_nC[here_n] = z_NC[(share_n // self.ranks.world * mine + within_n)[here_n]]
         return self.ranks.sum(found_nC)

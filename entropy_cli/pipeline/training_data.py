@@ -64,8 +64,8 @@ class TrainingData:
         wanted = -(-VECTORS_PER_CODE * recipe.vocab_size // tokens)
         # Whole batches: as many whatever the number of processes.
         batches = min(-(-wanted // recipe.batch_size), len(self.train) // recipe.batch_size)
-        images = batches * recipe.batch_size
-        return next(self._crops(recipe, Order(len(self.train), images, 1, 0, 1, recipe.seed, share)))
+        counts = len(self.train), recipe.batch_size, 1
+        return torch.cat(list(self._crops(recipe, Order(*counts, 0, batches, recipe.seed, share))))
 
     def parts(self, recipe: Recipe, done: int, share: tuple[int, int]) -> Iterator[Tensor]:
         """A process's share of the batches that are left, in the parts that it computes."""
