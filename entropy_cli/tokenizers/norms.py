@@ -67,7 +67,8 @@ class GroupNorm(nn.GroupNorm):
 class BatchNorm(nn.Module):
     """Batch norm in float32, over the images of all processes in training; by its running moments else.
 
-    torch's SyncBatchNorm needs a GPU; this one needs none.
+    torch's SyncBatchNorm needs a GPU; this one needs none. The running variance is of those that were
+    divided by, without torch's n / (n - 1).
 
     Attributes:
         mean_over_all: mean of a tensor over the processes, through which gradients flow.
@@ -85,21 +86,20 @@ class BatchNorm(nn.Module):
         self.mean_over_all: Callable[[Tensor], Tensor] = _alone
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        with torch.autocast(x_BChw.device.type, enabled=False):
-            mean_C, variance_C = self.running_mean, self.running_var
-            x = x_BChw.float()
-            if self.training:
-                # The mean first, so that no digits cancel in the variance.
-                mean_C = self.mean_over_all(x.mean((0, 2, 3)))
-                x = x - mean_C[:, None, None]
-                variance_C = self.mean_over_all(x.square().mean((0, 2, 3)))
-                with torch.no_grad():
-                    self.running_mean.lerp_(mean_C, self.momentum)
-                    self.running_var.lerp_(variance_C, self.momentum)
-            else:
-                x = x - mean_C[:, None, None]
-            scale_C = self.weight * (variance_C + NORM_EPS).rsqrt()
-            normed_BChw = x * scale_C[:, None, None] + self.bias[:, None, None]
+        mean_C, variance_C = self.running_mean, self.running_var
+        x = x_BChw.float()  # nothing below is lowered again by autocast
+        if self.training:
+            # The mean first, so that no digits cancel in the variance.
+            mean_C = self.mean_over_all(x.mean((0, 2, 3)))
+            x = x - mean_C[:, None, None]
+            variance_C = self.mean_over_all(x.square().mean((0, 2, 3)))
+            with torch.no_grad():
+                self.running_mean.lerp_(mean_C, self.momentum)
+                self.running_var.lerp_(variance_C, self.momentum)
+        else:
+            x = x - mean_C[:, None, None]
+        scale_C = self.weight * (variance_C.float() + NORM_EPS).rsqrt()
+        normed_BChw = x * scale_C[:, None, None] + self.bias[:, None, None]
         return normed_BChw.to(x_BChw.dtype)
 
     def then_silu(self, x_BChw: Tensor) -> Tensor:
