@@ -21,6 +21,7 @@ DEAD = 0.03  # of the mean count
 RECENT = 100  # steps in which a code counts as used
 KMEANS_ROUNDS = 2
 VECTORS_PER_CODE = 32  # that k-means sees
+# VAR's, which counts every scale of a step as one: its first hits weigh a tenth in all scales but one.
 FIRST_HITS, HITS_DECAY = 100, (0.9, 0.99)  # of VAR's counts per scale: of the first steps, and later
 
 

@@ -100,6 +100,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = self.recipe.lr * rate_now
         self.optimizer.zero_grad(set_to_none=True)
+        buffers = [buffer.clone() for buffer in self.model.buffers()]
         losses, sums, z = [], [], []
         for i, part in enumerate(parts):
             last = i == len(parts) - 1
@@ -112,7 +113,12 @@ class Trainer:
         flag = mine.new_tensor([float(stop)])
         total = self.ranks.sum(torch.cat([mine, flag, torch.stack(sums).sum(0)]))
         metrics = dict(zip((*LOSSES, "stop"), total[: len(LOSSES) + 1].tolist(), strict=True))
-        metrics |= {"lr": self.recipe.lr * rate_now, "grad_norm": self._update(metrics["loss"])}
+        try:
+            metrics |= {"lr": self.recipe.lr * rate_now, "grad_norm": self._update(metrics["loss"])}
+        except DivergedError:
+            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
+                buffer.copy_(before)  # batch norms have counted already
+            raise
         self.codes.follow(self.done, total[len(LOSSES) + 1 :])
         revived_V = self.codes.revive(self.done, torch.cat(z))
         self._forget(revived_V)

@@ -67,7 +67,8 @@ class GroupNorm(nn.GroupNorm):
 class BatchNorm(nn.Module):
     """Batch norm in float32, over the images of all processes in training; by its running moments else.
 
-    torch's SyncBatchNorm needs a GPU; this one needs none.
+    torch's SyncBatchNorm needs a GPU; this one needs none. The running variance is of those that were
+    divided by, without torch's n / (n - 1).
 
     Attributes:
         mean_over_all: mean of a tensor over the processes, through which gradients flow.
@@ -86,7 +87,7 @@ class BatchNorm(nn.Module):
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         mean_C, variance_C = self.running_mean, self.running_var
-        x = x_BChw.float()
+        x = x_BChw.float()  # nothing below is lowered again by autocast
         if self.training:
             # The mean first, so that no digits cancel in the variance.
             mean_C = self.mean_over_all(x.mean((0, 2, 3)))
@@ -97,7 +98,7 @@ class BatchNorm(nn.Module):
                 self.running_var.lerp_(variance_C, self.momentum)
         else:
             x = x - mean_C[:, None, None]
-        scale_C = self.weight * (variance_C + NORM_EPS).rsqrt()
+        scale_C = self.weight * (variance_C.float() + NORM_EPS).rsqrt()
         normed_BChw = x * scale_C[:, None, None] + self.bias[:, None, None]
         return normed_BChw.to(x_BChw.dtype)
 

@@ -1,168 +1,241 @@
-"""Codes in training: k-means, moving averages, revival, and counts."""
+"""The codes in training: where they begin, what they follow, which come to life again."""
 
 import pytest
 import torch
 
-from entropy_cli.engine.codes import DEAD, Codes
 from entropy_cli.engine.ranks import Ranks
-from entropy_cli.engine.sizes import recipe_of
+from entropy_cli.engine.recipe import PRESETS
 from entropy_cli.engine.train import Trainer
 from entropy_cli.functional.kmeans import cluster_sums, kmeans
-from entropy_cli.tokenizers.layout import var_shapes
-from entropy_cli.tokenizers.vqvae import Quantiser
+from entropy_cli.tokenizers.vqvae import Quantised
 
-V, C, PATCH_NUMS = 6, 3, (1, 2)
-GIVEN = {
-    "vocab_size": V,
-    "latent_dim": C,
-    "patch_nums": PATCH_NUMS,
-    "image_size": 8,
-    "batch_size": 4,
-    "steps": 100,
-}
-
-
-def codes_of(**given):
-    recipe = recipe_of("tiny", GIVEN | given)
-    torch.manual_seed(0)
-    return Codes(Quantiser(var_shapes(recipe.sizes), PATCH_NUMS), recipe, Ranks())
+PATCH_NUMS = (1, 2, 4)  # 21 tokens of a picture
+IMAGES, V, C = 3, 7, 4
+RECIPE = PRESETS["tiny"].changed(
+    image_size=16,
+    width_mult=(1, 1, 1),
+    patch_nums=PATCH_NUMS,
+    latent_dim=C,
+    vocab_size=V,
+    batch_size=IMAGES,
+    steps=100,
+    decay=0.9,
+    init="uniform",
+)
 
 
-def quantised(codes, seed=0, scale=1.0):
-    f_BChw = torch.randn(4, C, 2, 2, generator=torch.Generator().manual_seed(seed)) * scale
-    with torch.no_grad():
-        return codes.quantiser(f_BChw)
+def trainer_of(**given):
+    return Trainer(RECIPE.changed(**given), torch.device("cpu"), Ranks())
 
 
-def test_averages_and_codes_are_those_of_a_plain_loop_over_tokens():
-    codes = codes_of(decay=0.9)
-    count = codes.count_V.clone()
-    total = codes.sum_VC.clone()
-    hits = torch.zeros(len(PATCH_NUMS), V, dtype=torch.float64)
-    for step in range(3):
-        found = quantised(codes, step)
-        of_step, sums = torch.zeros(2, V, dtype=torch.float64), torch.zeros(V, C, dtype=torch.float64)
-        for z_LC, idx_L in zip(found.z_BLC, found.idx_BL, strict=True):
-            for place, (z_C, idx) in enumerate(zip(z_LC, idx_L, strict=True)):
-                of_step[min(place, 1), idx] += 1  # the first token is the first scale
-                sums[idx] += z_C.double()
-        codes.follow(step, codes.sums(found))
-        count = 0.9 * count + 0.1 * of_step.sum(0)
-        total = 0.9 * total + 0.1 * sums
-        hits = of_step if step == 0 else 0.9 * hits + 0.1 * of_step
-        smooth = (count + 1e-5) / (count.sum() + V * 1e-5) * count.sum()
-        expected = total / smooth[:, None]
-        assert codes.weight_VC.numpy() == pytest.approx(expected.numpy(), rel=1e-6)
-        assert codes.quantiser.ema_vocab_hit_SV.numpy() == pytest.approx(hits.numpy(), rel=1e-5)
-    assert codes.count_V.sum().item() == pytest.approx(4 * 5)  # tokens of a step
+def step_of(seed, vocab_size=V):
+    """What a quantiser would have made of latents: vectors and codes, at random."""
+    generator = torch.Generator().manual_seed(seed)
+    z_BLC = torch.randn(IMAGES, 21, C, generator=generator)
+    idx_BL = torch.randint(vocab_size, (IMAGES, 21), generator=generator)
+    zero = torch.zeros(())
+    return Quantised(zero, zero, zero, z_BLC, idx_BL)
 
 
-def test_trained_codes_are_left_to_the_optimizer():
-    codes = codes_of(codebook="gradient")
-    before = codes.weight_VC.clone()
-    codes.follow(0, codes.sums(quantised(codes)))
-    assert torch.equal(codes.weight_VC, before)
-    assert codes.weight_VC.requires_grad
-    assert not codes_of().weight_VC.requires_grad
+def plain_averages(codes_VC, steps, decay):
+    """The moving averages of codes, token by token."""
+    tokens = IMAGES * 21
+    count_V = [tokens / V] * V
+    sum_VC = [[count * x for x in code] for count, code in zip(count_V, codes_VC, strict=True)]
+    for step in steps:
+        seen_V, seen_VC = [0] * V, [[0.0] * C for _ in range(V)]
+        for z, v in zip(step.z_BLC.flatten(0, 1).tolist(), step.idx_BL.flatten().tolist(), strict=True):
+            seen_V[v] += 1
+            seen_VC[v] = [a + x for a, x in zip(seen_VC[v], z, strict=True)]
+        for v in range(V):
+            count_V[v] = decay * count_V[v] + (1 - decay) * seen_V[v]
+            for c in range(C):
+                sum_VC[v][c] = decay * sum_VC[v][c] + (1 - decay) * seen_VC[v][c]
+    total = sum(count_V)
+    smooth_V = [(count + 1e-5) / (total + V * 1e-5) * total for count in count_V]
+    return [[x / smooth for x in row] for row, smooth in zip(sum_VC, smooth_V, strict=True)]
+
+
+def follow(codes, steps):
+    for number, step in enumerate(steps):
+        codes.follow(number, codes.sums(step))
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.9, 0.99])
+def test_codes_are_moving_averages_of_what_they_are_nearest_to(decay):
+    codes = trainer_of(decay=decay).codes
+    before_VC = codes.weight_VC.tolist()
+    steps = [step_of(seed) for seed in range(5)]
+    follow(codes, steps)
+    expected_VC = torch.tensor(plain_averages(before_VC, steps, decay))
+    torch.testing.assert_close(codes.weight_VC.detach(), expected_VC, atol=1e-7, rtol=1e-6)
+
+
+def test_a_code_that_is_not_used_stays_where_it_is():
+    codes = trainer_of().codes
+    before_VC = codes.weight_VC.detach().clone()
+    follow(codes, [step_of(seed, vocab_size=3) for seed in range(20)])
+    moved_V = (codes.weight_VC - before_VC).abs().amax(1)
+    assert (moved_V[:3] > 1e-2).all()
+    assert (moved_V[3:] < 1e-4).all()
+
+
+def test_trained_codes_are_only_counted():
+    codes = trainer_of(codebook="gradient").codes
+    before_VC = codes.weight_VC.detach().clone()
+    follow(codes, [step_of(0)])
+    assert torch.equal(codes.weight_VC, before_VC)
+    expected_V = 0.9 * IMAGES * 21 / V + 0.1 * torch.bincount(step_of(0).idx_BL.flatten(), minlength=V)
+    torch.testing.assert_close(codes.count_V, expected_V.double())
+
+
+def test_sums_count_exactly_and_come_together_from_parts():
+    codes, step = trainer_of().codes, step_of(3)
+    sums = codes.sums(step)
+    count_SV, sum_VC = sums[: 3 * V].view(3, V), sums[3 * V :].view(V, C)
+    for count_V, of_scale in zip(count_SV, step.idx_BL.split([1, 4, 16], 1), strict=True):
+        assert count_V.tolist() == [(of_scale == v).sum().item() for v in range(V)]
+    z_NC, idx_N = step.z_BLC.flatten(0, 1).double(), step.idx_BL.flatten()
+    expected_VC = torch.stack([z_NC[idx_N == v].sum(0) for v in range(V)])
+    torch.testing.assert_close(sum_VC, expected_VC, atol=1e-12, rtol=0)
+    zero = torch.zeros(())
+    parts = [Quantised(zero, zero, zero, step.z_BLC[b], step.idx_BL[b]) for b in (slice(1), slice(1, 3))]
+    together = sum(codes.sums(part) for part in parts)
+    assert torch.equal(together[: 3 * V], sums[: 3 * V])
+    torch.testing.assert_close(together, sums, atol=1e-12, rtol=0)
+
+
+def test_sums_are_exact_where_float32_would_not_be():
+    z_NC, idx_N = torch.tensor([[2.0**24], [1.0], [1.0], [3.0]]), torch.tensor([1, 1, 1, 0])
+    count_V, sum_VC = cluster_sums(z_NC, idx_N, 3)
+    assert count_V.tolist() == [1, 3, 0]
+    assert sum_VC.tolist() == [[3], [2**24 + 2], [0]]
+
+
+def test_kmeans_finds_clusters():
+    generator = torch.manual_seed(0)
+    centre_VC = 100 * torch.eye(6)[:5]
+    z_NC = (centre_VC[:, None] + torch.randn(5, 40, 6, generator=generator)).flatten(0, 1)
+    codes_VC = kmeans(z_NC, z_NC[::40], generator)
+    torch.testing.assert_close(codes_VC, z_NC.view(5, 40, 6).mean(1), atol=1e-4, rtol=0)
+
+
+def test_kmeans_moves_a_centre_that_nothing_is_near():
+    z_NC = torch.tensor([[0.0], [1.0], [10.0], [11.0]])
+    codes_VC = kmeans(z_NC, torch.tensor([[5.0], [1e4]]), torch.manual_seed(0), iterations=20)
+    assert sorted(codes_VC.flatten().tolist()) == [0.5, 10.5]
+
+
+def test_kmeans_of_fewer_vectors_than_codes_gives_those_vectors():
+    z_NC = torch.randn(3, 4, generator=torch.manual_seed(0))
+    codes_VC = kmeans(z_NC, z_NC[[0, 1, 2, 0, 1, 2, 0, 0]], torch.manual_seed(1))
+    distance_VN = torch.cdist(codes_VC, z_NC)
+    assert (distance_VN.amin(1) < 1e-6).all()
+    assert (distance_VN.amin(0) < 1e-6).all()
+
+
+@pytest.mark.parametrize("vocab_size", [8, 512])
+def test_codes_begin_nearer_to_the_residuals_than_uniform_ones(vocab_size):
+    trainer = trainer_of(vocab_size=vocab_size, batch_size=8)
+    f_BChw = torch.randn(8, C, 4, 4, generator=torch.manual_seed(4))
+    uniform = trainer.model.quantize(f_BChw).commitment_loss.item()
+    trainer.codes.begin(f_BChw)
+    assert trainer.codes.weight_VC.isfinite().all()
+    assert trainer.model.quantize(f_BChw).commitment_loss.item() < 0.95 * uniform
+    expected_VC = trainer.codes.weight_VC.double() * trainer.codes.count_V[:, None]
+    torch.testing.assert_close(trainer.codes.sum_VC, expected_VC)
+
+
+def with_dead(codes, dead, share=0.029):
+    """Averages in which some codes have a share of the mean count; which those are."""
+    mean = codes.count_V.mean()
+    codes.count_V[dead] = share * mean
+    codes.sum_VC[dead] = 0.5
+    codes.count_V[0] += (1 - share) * mean * len(dead)
+    return torch.tensor([v in dead for v in range(V)])
 
 
 def test_dead_codes_become_vectors_of_the_step_and_stay_there():
-    codes = codes_of(decay=0.5)
-    with torch.no_grad():
-        codes.weight_VC[-1] = 50.0  # nothing is near
-    codes.sum_VC = codes.weight_VC.detach().double() * codes.count_V[:, None]
-    for step in range(9):
-        found = quantised(codes, step)
-        codes.follow(step, codes.sums(found))
-        assert not codes.revive(step, found.z_BLC).any()
-    assert codes.count_V[-1] < DEAD * codes.count_V.mean()
-    revived_V = codes.revive(9, found.z_BLC)
-    assert revived_V[-1]
-    revived = codes.weight_VC[-1].clone()
-    assert (found.z_BLC.flatten(0, 1) == revived).all(1).any()
-    assert codes.sum_VC[-1].numpy() == pytest.approx((revived.double() * codes.count_V[-1]).numpy())
-    codes.follow(10, torch.zeros_like(codes.sums(found)))  # no token at all moves no code
-    assert codes.weight_VC[-1].numpy() == pytest.approx(revived.numpy(), rel=1e-4)
+    codes, z_BLC = trainer_of().codes, step_of(1).z_BLC
+    dead_V = with_dead(codes, [2])
+    mean, alive_VC = codes.count_V.mean().item(), codes.weight_VC[~dead_V].clone()
+    assert torch.equal(codes.revive(9, z_BLC), dead_V)
+    revived_C = codes.weight_VC[2].detach().clone()
+    assert (z_BLC == revived_C).all(2).any()
+    assert torch.equal(codes.weight_VC[~dead_V], alive_VC)
+    assert codes.count_V[2] == pytest.approx(mean)
+    assert torch.equal(codes.sum_VC[2], revived_C.double() * codes.count_V[2])
+    assert not codes.revive(19, z_BLC).any()
+    codes.follow(10, codes.sums(step_of(2, vocab_size=2)))  # which does not use it
+    torch.testing.assert_close(codes.weight_VC[2], revived_C, atol=1e-5, rtol=1e-5)
+
+
+def test_a_code_used_a_little_is_not_dead():
+    codes = trainer_of().codes
+    with_dead(codes, [2], share=0.031)
+    assert not codes.revive(9, step_of(1).z_BLC).any()
 
 
 @pytest.mark.parametrize(
-    ("given", "step", "revives"),
+    ("every", "step", "revives"),
     [
-        ({}, 9, True),
-        ({}, 8, False),
-        ({"revive_every": 3}, 8, True),
-        ({"revive_every": 0}, 9, False),
-        ({}, 79, True),
-        ({}, 89, False),  # in the last fifth of 100 steps codes settle
+        (10, 9, True),
+        (10, 8, False),
+        (10, 10, False),
+        (1, 0, True),
+        (10, 79, True),  # the 80th of 100
+        (10, 89, False),
+        (1, 80, False),
+        (1, 99, False),
+        (0, 9, False),
     ],
 )
-def test_when_codes_are_revived(given, step, revives):
-    codes = codes_of(**given)
-    codes.count_V[0] = 0
-    assert codes.revive(step, quantised(codes).z_BLC)[0] == revives
+def test_codes_are_revived_every_few_steps_but_not_in_the_last_fifth(every, step, revives):
+    codes = trainer_of(revive_every=every).codes
+    dead_V = with_dead(codes, [1, 4])
+    before_VC = codes.weight_VC.detach().clone()
+    revived_V = codes.revive(step, step_of(1).z_BLC)
+    assert torch.equal(revived_V, dead_V & revives)
+    assert torch.equal(codes.weight_VC[~revived_V], before_VC[~revived_V])
 
 
-def test_the_optimizer_forgets_what_it_knew_of_a_revived_code():
-    given = {"codebook": "gradient", "steps": 100, "revive_every": 2, "decay": 0.5, "batch_size": 2}
-    trainer = Trainer(recipe_of("tiny", given), torch.device("cpu"), Ranks())
-    img_B3HW = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    trainer.step([img_B3HW])
-    trainer.codes.count_V[:2] = 0  # and no token comes near them
-    with torch.no_grad():
-        trainer.codes.weight_VC[:2] = 99.0
-    assert trainer.step([img_B3HW])["revived"] >= 2
-    moments = trainer.optimizer.state[trainer.codes.weight_VC]
-    assert not moments["exp_avg"][:2].any()
-    assert not moments["exp_avg_sq"][:2].any()
-    assert (trainer.codes.weight_VC[:2] < 99).all()
+def test_the_optimizer_forgets_codes_that_are_others_now():
+    trainer = trainer_of(codebook="gradient", revive_every=2, steps=1000, warmup=0)
+    pictures = torch.randint(256, (IMAGES, 3, 16, 16), generator=torch.manual_seed(6)).byte()
+    trainer.step([pictures])
+    with_zero = [1, 5]
+    state = trainer.optimizer.state[trainer.codes.weight_VC]
+    for name in ("exp_avg", "exp_avg_sq"):
+        state[name].fill_(1.0)
+    trainer.codes.count_V[:] = 9.0
+    trainer.codes.count_V[with_zero] = -1e3  # dead, whatever the next step uses
+    assert trainer.step([pictures])["revived"] == 2
+    for name in ("exp_avg", "exp_avg_sq"):
+        forgotten_V = (state[name] == 0).all(1)
+        assert forgotten_V.nonzero().flatten().tolist() == with_zero
 
 
 def test_usage_is_of_the_last_hundred_steps():
-    codes = codes_of(codebook="gradient")
-    S, wide = len(PATCH_NUMS), torch.zeros(2 * V + V * C, dtype=torch.float64)
-    wide[0] = 1
-    codes.follow(0, wide)
-    assert codes.usage(0) == pytest.approx(1 / V)
-    wide[: S * V] = 0
-    wide[1] = 1
-    codes.follow(99, wide)
-    assert codes.usage(99) == pytest.approx(2 / V)
-    assert codes.usage(100) == pytest.approx(1 / V)
+    codes = trainer_of().codes
+    assert codes.usage(0) == 0
+    codes.follow(0, codes.sums(step_of(0)))
+    assert codes.usage(0) == codes.usage(99) == 1
+    assert codes.usage(100) == 0
+    codes.follow(100, codes.sums(step_of(1, vocab_size=2)))
+    assert codes.usage(100) == codes.usage(199) == pytest.approx(2 / V)
+    assert codes.usage(200) == 0
 
 
-def test_kmeans_finds_clusters_and_moves_empty_centres():
-    generator = torch.Generator().manual_seed(0)
-    centre_VC = 10 * torch.randn(8, 4, generator=generator)
-    z_NC = centre_VC.repeat(50, 1) + 0.1 * torch.randn(400, 4, generator=generator)
-    found_VC = kmeans(z_NC, centre_VC + 1, generator)
-    assert torch.cdist(centre_VC, found_VC).amin(1).max() < 0.1
-    found_VC[0] = 1000.0  # nothing is near
-    moved_VC = kmeans(z_NC, found_VC, generator, iterations=1)
-    assert torch.cdist(moved_VC[:1], centre_VC).amin() < 1
-
-
-def test_kmeans_of_fewer_vectors_than_codes_uses_them_all():
-    z_NC = torch.randn(3, 2, generator=torch.Generator().manual_seed(0))
-    found_VC = kmeans(z_NC, z_NC.repeat(4, 1), torch.Generator().manual_seed(0))
-    assert found_VC.shape == (12, 2)
-    assert torch.cdist(z_NC, found_VC).amin(1).max() < 1e-6
-    assert torch.cdist(found_VC, z_NC).amin(1).max() < 1e-6
-
-
-def test_sums_of_clusters():
-    z_NC = torch.tensor([[1.0, 2], [3, 4], [5, 6]])
-    count_V, sum_VC = cluster_sums(z_NC, torch.tensor([1, 1, 0]), 3)
-    assert count_V.tolist() == [1, 2, 0]
-    assert sum_VC.tolist() == [[5, 6], [4, 6], [0, 0]]
-
-
-def test_codes_begin_as_residuals_of_all_scales():
-    """Of pictures with few different vectors, each of which then has a code next to it."""
-    codes = codes_of(vocab_size=64)
-    f_BChw = torch.randn(2, C, 2, 2, generator=torch.Generator().manual_seed(3))
-    codes.begin(f_BChw)
-    z_NC = codes.quantiser(f_BChw).z_BLC.flatten(0, 1)
-    spread = z_NC.square().sum(1).mean()
-    nearest_N = torch.cdist(z_NC, codes.weight_VC.detach()).amin(1).square()
-    assert nearest_N.mean() < 0.01 * spread
-    assert torch.equal(codes.sum_VC, codes.weight_VC.detach().double() * codes.count_V[:, None])
+def test_hits_of_each_scale_are_averaged_faster_at_first():
+    codes = trainer_of().codes
+    expected_SV = torch.zeros(3, V, dtype=torch.float64)
+    for step in range(103):
+        made = step_of(step)
+        codes.follow(step, codes.sums(made))
+        hit_SV = torch.stack(
+            [torch.bincount(idx.flatten(), minlength=V) for idx in made.idx_BL.split([1, 4, 16], 1)]
+        )
+        kept = 0 if step == 0 else 0.9 if step < 100 else 0.99
+        expected_SV = kept * expected_SV + (1 - kept) * hit_SV
+    hits_SV = codes.quantiser.ema_vocab_hit_SV
+    torch.testing.assert_close(hits_SV.double(), expected_SV, atol=1e-4, rtol=1e-5)

@@ -1,206 +1,287 @@
-"""Steps of a training: rates, order of pictures, norms, averages; and what does not fit."""
+"""What decides the course of a training: rates, order of pictures, crops, averages, parts of a batch."""
 
+import copy
 import math
+from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from entropy_cli.data.training import Order, cropped
-from entropy_cli.engine.quality import Quality, psnr, rounded
+from entropy_cli.engine.quality import Quality, measure, psnr
 from entropy_cli.engine.ranks import Ranks
-from entropy_cli.engine.sizes import check_batches, check_fit, recipe_of, warnings_of
+from entropy_cli.engine.recipe import PRESETS
+from entropy_cli.engine.schedule import rate
+from entropy_cli.engine.sizes import check_batches, check_fit, patch_nums_for, recipe_of
 from entropy_cli.engine.train import DivergedError, Trainer
 from entropy_cli.errors import EntropyCliError
-from entropy_cli.tokenizers.norms import NORM_EPS, BatchNorm, GroupNorm
 
 CPU = torch.device("cpu")
-SMALL = {"image_size": 16, "patch_nums": (1, 2, 4), "batch_size": 4, "vocab_size": 16, "latent_dim": 4}
+TINY = PRESETS["tiny"]
+RECIPE = TINY.changed(
+    image_size=16, width_mult=(1, 1, 1), patch_nums=(1, 2, 4), vocab_size=32, batch_size=4, warmup=0
+)
 
 
-def trainer_of(**given):
-    return Trainer(recipe_of("tiny", SMALL | given), CPU, Ranks())
+def batch(seed=0, images=4, size=16):
+    return torch.randint(256, (images, 3, size, size), generator=torch.manual_seed(seed)).byte()
 
 
-def pictures(n=4, seed=0, size=16):
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randint(0, 256, (n, 3, size, size), dtype=torch.uint8, generator=generator)
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [
+        # After 10 steps of warm-up 90 of cosine, down to a fifth: a quarter, half and all of the way.
+        ("cosine", {0: 0.1, 4: 0.5, 9: 1.0, 10: 1.0, 55: 0.6, 100: 0.2, 120: 0.2}),
+        ("staged", {0: 0.1, 9: 1.0, 10: 1.0, 66: 1.0, 67: 0.1, 88: 0.1, 89: 0.01, 99: 0.01}),
+    ],
+)
+def test_rates(schedule, expected):
+    recipe = TINY.changed(steps=100, warmup=10, final_lr=0.2, schedule=schedule)
+    assert {step: rate(step, recipe) for step in expected} == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("warmup", [0, 3, 5])
+def test_rates_without_steps_to_fall_in(warmup):
+    rates = [rate(step, TINY.changed(steps=5, warmup=warmup)) for step in range(5)]
+    assert all(0 < value <= 1 for value in rates)
+    assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
+
+
+def test_cosine_falls_as_cosine():
+    recipe = TINY.changed(steps=40, warmup=0, final_lr=0.0)
+    for step in range(40):
+        assert rate(step, recipe) == pytest.approx(math.cos(math.pi * step / 80) ** 2)
+
+
+IMAGES, BATCH, STEPS = 30, 8, 15  # four epochs, whose ends are within batches
+
+
+def order(share=(0, 1), parts=1, first=0, seed=3):
+    return Order(IMAGES, BATCH, parts, first, STEPS, seed, share)
+
+
+def test_every_picture_comes_once_an_epoch_in_another_order():
+    numbers = [number for part in order() for number in part]
+    epochs = [numbers[i : i + IMAGES] for i in range(0, STEPS * BATCH, IMAGES)]
+    assert len(epochs) == 4
+    assert all(sorted(epoch) == list(range(IMAGES)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert numbers != [number for part in order(seed=4) for number in part]
+
+
+@pytest.mark.parametrize("first", [0, 1, 7, 14])
 @pytest.mark.parametrize("parts", [1, 2])
-@pytest.mark.parametrize("world", [1, 2, 4])
-def test_the_batch_of_a_step_does_not_depend_on_who_computes_it(world, parts):
-    def batch(step, world, parts, first=0):
-        shares = [Order(40, 16, parts, first, 9, 5, (rank, world)) for rank in range(world)]
-        items = range((step - first) * parts, (step - first + 1) * parts)
-        numbers = [n for order in shares for item in items for n in order[item]]
-        corners = [c for order in shares for item in items for c in order.corners(item, 4).tolist()]
-        return numbers, corners
-
-    for step in range(9):
-        assert batch(step, world, parts) == batch(step, 1, 1)
-        if step >= 3:
-            assert batch(step, world, parts, first=3) == batch(step, 1, 1)  # resumed after 3
-
-
-def test_every_picture_comes_once_before_any_comes_again():
-    order = Order(10, 4, 1, 0, 10, 0, (0, 1))
-    seen = [n for item in range(len(order)) for n in order[item]]
-    epochs = [seen[i : i + 10] for i in range(0, 40, 10)]
-    assert all(sorted(epoch) == list(range(10)) for epoch in epochs)
-    assert epochs[0] != epochs[1]
-    other = Order(10, 4, 1, 0, 10, 1, (0, 1))
-    assert [n for item in range(len(other)) for n in other[item]] != seen
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_pictures_and_crops_of_a_step_are_the_same_however_they_are_computed(processes, parts, first):
+    alone = order()
+    shares = [order((rank, processes), parts, first) for rank in range(processes)]
+    assert all(len(share) == (STEPS - first) * parts for share in shares)
+    for step in range(first, STEPS):
+        found = []
+        for share in shares:
+            for item in range((step - first) * parts, (step - first + 1) * parts):
+                corners = share.corners(item, 4).tolist()
+                found += zip(share[item], corners, strict=True)
+        assert found == list(zip(alone[step], alone.corners(step, 4).tolist(), strict=True))
 
 
-def test_crops_are_where_they_are_asked_for():
-    img_B3HW = pictures(2, size=6)
-    corner_B2 = Order(8, 2, 1, 0, 1, 0, (0, 1)).corners(0, 2)
-    for img_3HW, found_3HW, (y, x) in zip(
-        img_B3HW, cropped(img_B3HW, 4, corner_B2), corner_B2, strict=True
-    ):
-        assert torch.equal(found_3HW, img_3HW[:, y : y + 4, x : x + 4])
-    assert torch.equal(cropped(img_B3HW, 4), img_B3HW[:, :, 1:5, 1:5])
+def test_a_batch_of_more_than_an_epoch_has_every_picture_as_often():
+    (numbers,) = Order(5, 10, 1, 0, 1, 0, (0, 1))
+    assert sorted(numbers) == sorted([*range(5)] * 2)
+    assert sorted(numbers[:5]) == [*range(5)]
 
 
-def test_parts_of_a_batch_make_the_same_step():
-    whole, in_parts = trainer_of(), trainer_of(accumulate=2)
-    img_B3HW = pictures()
-    for _ in range(3):
-        one, two = whole.step([img_B3HW]), in_parts.step(list(torch.split(img_B3HW, 2)))
-        assert one == pytest.approx(two, rel=1e-3, abs=1e-5)
+def test_crops_are_anywhere_in_the_picture():
+    corner_N2 = np.concatenate([order().corners(step, 2) for step in range(STEPS)])
+    assert {tuple(corner) for corner in corner_N2.tolist()} == {
+        (y, x) for y in range(3) for x in range(3)
+    }
+    assert not order().corners(0, 0).any()
+
+
+def test_a_crop_is_the_square_at_its_corner():
+    img_B3HW = torch.arange(2 * 3 * 6 * 6).view(2, 3, 6, 6)
+    crop_B3HW = cropped(img_B3HW, 4, np.array([[0, 2], [1, 0]]))
+    assert torch.equal(crop_B3HW[0], img_B3HW[0, :, 0:4, 2:6])
+    assert torch.equal(crop_B3HW[1], img_B3HW[1, :, 1:5, 0:4])
+    assert torch.equal(cropped(img_B3HW, 4), img_B3HW[..., 1:5, 1:5])
 
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
-def test_a_step_is_that_of_adam_on_the_weighted_losses(codebook):
-    given = {"codebook": codebook, "l1": 0.7, "l2": 0.4, "beta": 0.6, "clip": 1e9, "init": "uniform"}
-    trainer = trainer_of(**given)
-    reference = trainer_of(**given)
-    x_B3HW = pictures().float() / 127.5 - 1
-    recon_B3HW, quantised = reference.model(x_B3HW)
-    loss = 0.7 * (recon_B3HW - x_B3HW).abs().mean() + 0.4 * (recon_B3HW - x_B3HW).square().mean()
-    loss = loss + quantised.codebook_loss + 0.6 * quantised.commitment_loss
-    loss.backward()
-    metrics = trainer.step([pictures()])
-    assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
-    gradients = [w.grad for w in reference.model.parameters() if w.grad is not None]
-    norm = math.sqrt(sum(gradient.square().sum() for gradient in gradients))
-    assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
-    # Adam's first step is the rate times the sign, but for weights that decay.
-    rate = metrics["lr"]
-    moved = trainer.model.decoder.conv_out.bias - reference.model.decoder.conv_out.bias
-    sign = reference.model.decoder.conv_out.bias.grad.sign()
-    assert moved.detach().numpy() == pytest.approx((-rate * sign).numpy(), rel=1e-3)
+def test_the_average_of_the_weights_rises_to_its_decay(codebook):
+    trainer = Trainer(RECIPE.changed(average=0.3, norm="batch", codebook=codebook), CPU, Ranks())
+    expected = {name: weight.detach().double() for name, weight in trainer.model.named_parameters()}
+    decays = []
+    for step in range(8):
+        trainer.step([batch(step)])
+        decays.append(min(0.3, (step // 2 + 1) / (step // 2 + 10)))
+        for name, weight in trainer.model.named_parameters():
+            expected[name] = decays[-1] * expected[name] + (1 - decays[-1]) * weight.detach().double()
+    assert decays[:2] == [0.1, 0.1]
+    assert decays[-1] == 0.3
+    expected["quantize.embedding.weight"] = trainer.model.quantize.embedding.weight.detach().double()
+    for name, weight in trainer.average.named_parameters():
+        torch.testing.assert_close(weight.double(), expected[name], atol=1e-7, rtol=1e-5)
+    for name, buffer in trainer.model.named_buffers():
+        assert torch.equal(trainer.average.get_buffer(name), buffer)
+    assert not torch.equal(trainer.average.encoder.conv_in.weight, trainer.model.encoder.conv_in.weight)
 
 
-def test_the_average_of_the_weights_is_that_of_a_plain_loop():
-    trainer = trainer_of(average=0.9)
-    name = "decoder.conv_out.weight"
-    expected = trainer.model.state_dict()[name].clone()
-    for step in range(4):
-        trainer.step([pictures(seed=step)])
-        decay = min(0.9, (step // 2 + 1) / (step // 2 + 10))
-        expected = decay * expected + (1 - decay) * trainer.model.state_dict()[name]
-    assert trainer.average.state_dict()[name].numpy() == pytest.approx(expected.numpy(), abs=1e-7)
-    codes = "quantize.embedding.weight"
-    assert torch.equal(trainer.average.state_dict()[codes], trainer.model.state_dict()[codes])
+def test_without_an_average_the_last_weights_count():
+    trainer = Trainer(RECIPE.changed(average=0.0), CPU, Ranks())
+    assert trainer.average is trainer.model
 
 
-def test_a_loss_that_is_no_number_changes_nothing():
-    trainer = trainer_of()
-    trainer.step([pictures()])
-    before = {name: weight.clone() for name, weight in trainer.model.state_dict().items()}
-    trainer.model.decoder.conv_out.register_forward_hook(lambda *arguments: arguments[2] * math.nan)
-    with pytest.raises(DivergedError, match=r"step 2: .*--lr"):
-        trainer.step([pictures()])
-    assert trainer.done == 1
-    after = trainer.model.state_dict()
-    assert all(torch.equal(weight, after[name]) for name, weight in before.items())
+def test_a_batch_in_parts_makes_the_same_step():
+    whole, halves = (Trainer(RECIPE.changed(accumulate=n), CPU, Ranks()) for n in (1, 2))
+    for step in range(3):
+        img_B3HW = batch(step)
+        expected = whole.step([img_B3HW])
+        assert halves.step([*img_B3HW.split(2)]) == pytest.approx(expected, rel=1e-4)
+        torch.testing.assert_close(whole.codes.sum_VC, halves.codes.sum_VC, atol=1e-4, rtol=1e-4)
+        assert torch.equal(whole.codes.last_V, halves.codes.last_V)
+        # Not of the weights: AdamW makes a whole step of a gradient that is nothing but rounding.
+        for weight, other in zip(whole.model.parameters(), halves.model.parameters(), strict=True):
+            if weight.requires_grad:
+                torch.testing.assert_close(other.grad, weight.grad, atol=1e-4, rtol=0)
 
 
-def test_batch_norm_is_torchs_but_for_the_bias_of_the_running_variance():
-    ours, torchs = BatchNorm(3), torch.nn.BatchNorm2d(3, eps=NORM_EPS)
-    x_BChw = torch.randn(4, 3, 5, 5, generator=torch.Generator().manual_seed(0)) * 2 + 1
-    for norm in (ours, torchs):
-        with torch.no_grad():
-            norm.weight.copy_(torch.tensor([1.0, 2, 3]))
-    assert ours(x_BChw).detach().numpy() == pytest.approx(torchs(x_BChw).detach().numpy(), abs=1e-5)
-    assert ours.running_mean.numpy() == pytest.approx(torchs.running_mean.numpy(), abs=1e-6)
-    n = 4 * 5 * 5
-    unbiased = 0.9 + (ours.running_var - 0.9) * n / (n - 1)
-    assert unbiased.numpy() == pytest.approx(torchs.running_var.numpy(), rel=1e-5)
-    torchs.running_var.copy_(ours.running_var)
-    assert ours.eval()(x_BChw).detach().numpy() == pytest.approx(
-        torchs.eval()(x_BChw).detach().numpy(), abs=1e-5
-    )
+@pytest.mark.parametrize(
+    "given", [{}, {"norm": "batch", "average": 0.9, "codebook": "gradient"}], ids=str
+)
+def test_a_training_gone_on_with_ends_as_if_it_had_not_stopped(given):
+    recipe = RECIPE.changed(revive_every=1, **given)
+    straight, begun, resumed = (Trainer(recipe, CPU, Ranks()) for _ in range(3))
+    for trainer in (straight, begun):
+        trainer.begin(batch(9))
+        for step in range(2):
+            trainer.step([batch(step)])
+    resumed.load_state(copy.deepcopy(begun.state()))
+    for step in range(2, 4):
+        assert straight.step([batch(step)]) == resumed.step([batch(step)])
+    for name, weight in straight.average.state_dict().items():
+        assert torch.equal(resumed.average.state_dict()[name], weight)
 
 
-def test_group_norm_is_the_same_with_and_without_gradients():
-    norm = GroupNorm(64, 32)
-    x_BChw = torch.randn(2, 64, 6, 6)
+def test_a_step_that_diverges_changes_nothing():
+    trainer = Trainer(RECIPE.changed(average=0.9, norm="batch"), CPU, Ranks())
+    trainer.step([batch(0)])
     with torch.no_grad():
-        without = norm.then_silu(x_BChw)
-    assert norm.then_silu(x_BChw).detach().numpy() == pytest.approx(without.numpy(), abs=1e-5)
+        trainer.model.encoder.conv_in.weight[0, 0, 0, 0] = float("inf")
+    before = copy.deepcopy(trainer.state())
+    with pytest.raises(DivergedError, match=r"^step 2: .*--lr"):
+        trainer.step([batch(1)])
+    after = trainer.state()
+    for part in ("model", "average", "codes"):
+        for name, tensor in before[part].items():
+            assert torch.equal(after[part][name], tensor), name
+    assert trainer.done == 1
 
 
-def test_quality_in_plain_terms():
-    img_B3HW = torch.zeros(2, 3, 4, 4)
-    assert psnr(img_B3HW + 0.2, img_B3HW).tolist() == pytest.approx([20, 20])  # a tenth of the range
-    assert psnr(img_B3HW + 9, img_B3HW + 1).tolist() == [math.inf, math.inf]  # cut to the range
-    quality = Quality(0.0, torch.tensor([[2, 2, 0, 0], [0, 0, 0, 8]]), 4)
-    first, second = quality.scales((1, 2))
-    assert (first.tokens, first.codes_used, first.usage, second.usage) == (4, 2, 0.5, 0.25)
-    assert [first.perplexity, second.perplexity] == pytest.approx([2, 1])
-    assert first.usage_of_possible == 0.5
+def test_losses_are_weighted_as_asked():
+    recipe = RECIPE.changed(l1=0.7, l2=0.3, beta=0.5)
+    metrics = Trainer(recipe, CPU, Ranks()).step([batch()])
+    parts = 0.7 * metrics["l1"] + 0.3 * metrics["l2"]
+    parts += metrics["codebook"] + 0.5 * metrics["commitment"]
+    assert metrics["loss"] == pytest.approx(parts, rel=1e-6)
 
 
-def test_a_rounded_copy_leaves_the_original_alone():
-    model = trainer_of().model
-    before = model.encoder.conv_in.weight.clone()
-    half = rounded(model, torch.float16)
-    assert torch.equal(half.encoder.conv_in.weight, before.half().float())
-    assert torch.equal(model.encoder.conv_in.weight, before)
-    assert not torch.equal(before, before.half().float())
+def test_psnr_is_of_pictures_with_256_levels():
+    target_B3HW, img_B3HW = batch(0), batch(1)
+    for found, a, b in zip(
+        psnr(img_B3HW / 127.5 - 1, target_B3HW / 127.5 - 1), img_B3HW, target_B3HW, strict=True
+    ):
+        error = np.mean((a.numpy().astype(float) - b.numpy()) ** 2)
+        assert found.item() == pytest.approx(10 * np.log10(255**2 / error), abs=1e-4)
+
+
+def test_values_beyond_white_count_as_white():
+    white_B3HW = torch.ones(1, 3, 4, 4)
+    assert psnr(white_B3HW * 3, white_B3HW).item() == math.inf
+    assert psnr(white_B3HW * -3, white_B3HW).item() == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("counts", "usage", "perplexity"),
+    [([5, 5, 5, 5], 1, 4), ([7, 0, 0, 0], 0.25, 1), ([2, 1, 1, 0], 0.75, 2**1.5)],
+)
+def test_usage_and_perplexity(counts, usage, perplexity):
+    assert Quality.usage(torch.tensor(counts)) == usage
+    assert Quality.perplexity(torch.tensor(counts)) == pytest.approx(perplexity)
+
+
+def test_a_scale_cannot_use_more_codes_than_it_has_tokens():
+    quality = Quality(20.0, torch.tensor([[1, 1, 0, 0, 0, 0], [1, 2, 3, 1, 1, 0]]), 2)
+    one, two = quality.scales((1, 2))
+    assert (one.tokens, one.codes_used, one.usage, one.usage_of_possible) == (2, 2, 2 / 6, 1)
+    assert (two.tokens, two.codes_used, two.usage, two.usage_of_possible) == (8, 5, 5 / 6, 5 / 6)
+
+
+def test_quality_is_the_mean_over_pictures_in_whatever_batches():
+    model = Trainer(RECIPE, CPU, Ranks()).model
+    x_B3HW = batch(2, images=6) / 127.5 - 1
+    done = []
+    found = measure(model, x_B3HW.split([4, 1, 1]), Ranks(), done.append)
+    assert done == [4, 1, 1]
+    assert found.images == 6
+    assert found.count_SV.sum(1).tolist() == [6 * 1, 6 * 4, 6 * 16]
+    with torch.no_grad():
+        values = [psnr(model(x_B3HW[i : i + 1])[0], x_B3HW[i : i + 1]).item() for i in range(6)]
+    assert found.psnr_db == pytest.approx(np.mean(values), abs=1e-4)
+    assert model.training
+
+
+@pytest.mark.parametrize("side", range(1, 40))
+def test_grids_for_any_side_grow_up_to_it(side):
+    patch_nums = patch_nums_for(side)
+    assert patch_nums[0] == 1
+    assert patch_nums[-1] == side
+    assert list(patch_nums) == sorted(set(patch_nums))
 
 
 @pytest.mark.parametrize(
     ("given", "words"),
     [
-        ({"patch_nums": (1, 2, 4)}, "grows up to 8, such as 1,2,3,5,8. Or give --image-size 16"),
-        ({"patch_nums": (1, 3, 3, 8)}, "expected a list that grows up to 8"),
-        ({"image_size": 50}, "Give a multiple of 4, such as 48"),
-        ({"image_size": 2}, "Give a multiple of 4, such as 4"),
-        ({"width": 48}, "Give a multiple of that, such as 64"),
+        ({"image_size": 30}, "--image-size 30: .* multiple of 4, such as 32"),
+        ({"image_size": 2}, "--image-size 2: .* such as 4"),
+        (
+            {"patch_nums": (1, 2, 4)},
+            r"--patch-nums 1,2,4 .* 8 x 8.* such as 1,2,3,5,8\..*--image-size 16",
+        ),
+        ({"patch_nums": (1, 3, 2, 8)}, "--patch-nums 1,3,2,8 .* grows up to 8, such as 1,2,3,5,8"),
+        ({"patch_nums": (1, 2, 2, 8)}, "--patch-nums 1,2,2,8 "),
+        ({"width": 48}, "--width 48: .* such as (32|64)"),
+        ({"width": 8}, "--width 8: .* such as 32"),
     ],
 )
-def test_sizes_that_do_not_fit_are_told_what_would(given, words):
-    with pytest.raises(EntropyCliError, match=words):
+def test_sizes_that_do_not_fit_say_what_would(given, words):
+    with pytest.raises(EntropyCliError, match=words) as caught:
         check_fit(recipe_of("tiny", given))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("preset", "size"), [("tiny", 16), ("tiny", 36), ("var", 512), ("var", 48)])
+def test_grids_fit_the_size_of_pictures(preset, size):
+    recipe = recipe_of(preset, {"image_size": size})
+    check_fit(recipe)
+    assert recipe.patch_nums[-1] == size // recipe.downsampling
 
 
 @pytest.mark.parametrize(
-    ("given", "pictures", "processes", "words"),
+    ("size", "parts", "processes", "pictures", "words"),
     [
-        ({"batch_size": 6}, 100, 4, "Give a multiple of 4, such as 8"),
-        ({"batch_size": 8, "accumulate": 3}, 100, 1, "Give a multiple of 3, such as 9"),
-        ({"batch_size": 32}, 30, 4, "30 pictures .* fewer than a batch of 32. Give --batch-size 28"),
-        ({"batch_size": 4}, 3, 4, "Give more pictures"),
+        (6, 2, 2, 100, "--batch-size 6: .* 2 processes in 2 parts .* multiple of 4, such as 8"),
+        (3, 1, 8, 100, "--batch-size 3: .* such as 8"),
+        (8, 2, 2, 7, "7 pictures .* fewer than a batch of 8. Give --batch-size 4, or more"),
+        (8, 4, 2, 7, r"7 pictures .* Give more pictures\."),
     ],
 )
-def test_batches_that_do_not_fit_are_told_what_would(given, pictures, processes, words):
+def test_batches_that_cannot_be_shared_say_what_could(size, parts, processes, pictures, words):
+    recipe = replace(TINY, batch_size=size, accumulate=parts)
     with pytest.raises(EntropyCliError, match=words):
-        check_batches(recipe_of("tiny", given), pictures, processes)
+        check_batches(recipe, pictures, processes)
 
 
-@pytest.mark.parametrize("side", range(1, 70))
-def test_grids_that_are_suggested_fit(side):
-    recipe = recipe_of("tiny", {"image_size": 4 * side})
-    check_fit(recipe)
-    assert recipe.patch_nums[-1] == side
-    assert recipe.patch_nums[0] == 1
-
-
-def test_a_first_level_of_lone_channels_is_warned_of():
-    assert not warnings_of(recipe_of("tiny", {}))
-    assert "--norm batch" in warnings_of(recipe_of("var", {"width": 32}))[0]
-    assert not warnings_of(recipe_of("var", {"width": 32, "norm": "batch"}))
-    assert not warnings_of(recipe_of("var", {}))
+def test_as_many_pictures_as_a_batch_are_enough():
+    check_batches(replace(TINY, batch_size=8, accumulate=2), 8, 4)
