@@ -21,7 +21,7 @@ def patch_nums_for(side: int) -> tuple[int, ...]:
     """Sides of the scales' grids that end in a latent's.
 
     >>> patch_nums_for(8), patch_nums_for(12)
-    ((1, 2, 3, 5, 8), (1, 2, 3, 4, 6, 8, 12))
+    ((1, 2, 3, 5, 8), (1, 2, 3, 4, 6, 9, 12))
     """
     if side in PATCH_NUMS:
         return PATCH_NUMS[side]

@@ -131,8 +131,11 @@ def test_val_is_held_out_and_else_a_tenth(train, folder, tmp_path):
     assert train(plain, name="other")[0]["images"] == {"train": 22, "held_out": 2, "failed": 0}
 
 
-def test_a_training_lowers_the_loss_and_beats_the_mean_picture(train, images):
-    result, out = train(images, "--width-mult", "2,1,1", "--lr", 3e-3, steps=60)
+@pytest.mark.slow
+def test_a_training_lowers_the_loss_and_beats_the_mean_picture(train):
+    """On pictures without end: of a small folder so few steps learn too little that holds elsewhere."""
+    options = ("--width-mult", "2,1", "--patch-nums", "1,2,4,8", "--vocab-size", 64, "--lr", 3e-3)
+    result, out = train("synthetic", *options, steps=100)
     first, last = steps(out)[0], steps(out)[-1]
     assert last["loss"] < first["loss"] / 2
     assert result["psnr_db"] > result["psnr_mean_image_db"]
