@@ -114,7 +114,8 @@ def train(
         float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Of convolutions, by AdamW.")
     ] = None,
     clip: Annotated[
-        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Largest norm of the gradient.")
+        float | None,
+        typer.Option(min=0, max=HIGHEST, metavar="F", help="Largest norm of the gradient; 0 for any."),
     ] = None,
     average: Annotated[
         float | None,

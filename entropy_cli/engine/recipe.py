@@ -21,7 +21,7 @@ class Recipe:
         final_lr: at the end, as a share of that.
         warmup: steps of linear growth.
         schedule: after it: cosine, or a tenth from 2/3 of the steps on and again from 8/9.
-        clip: largest norm of the gradient.
+        clip: largest norm of the gradient; 0 for any.
         l1, l2: weights of the reconstruction losses, of pixels in [-1, 1].
         beta: weight of the commitment loss.
         codebook: whether codes are moving averages of what they are nearest to, or trained.

@@ -5,6 +5,7 @@ import copy
 import functools
 import hashlib
 import inspect
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -148,7 +149,8 @@ class Trainer:
     def _update(self, loss: float) -> float:
         """Step of the optimizer; the norm of the gradient before it was clipped."""
         self.scaler.unscale_(self.optimizer)
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.recipe.clip)
+        largest = self.recipe.clip or math.inf
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), largest)
         exact = self.recipe.precision != "fp16"  # else the scaler leaves such a step out
         if not (torch.tensor(loss).isfinite() and (norm.isfinite() or not exact)):
             raise DivergedError(self.done + 1)

@@ -80,11 +80,9 @@ def finish(process):
 @pytest.mark.parametrize(
     "options",
     [
-        (),
-        ("--codebook", "gradient", "--revive-every", 3, "--decay", 0.5, "--vocab-size", 100),
-        ("--norm", "batch"),
         ("--average", 0.99),
-        ("--accumulate", 2),
+        ("--norm", "batch", "--accumulate", 2),
+        ("--codebook", "gradient", "--revive-every", 3, "--decay", 0.5, "--vocab-size", 100),
     ],
     ids=str,
 )
@@ -159,7 +157,7 @@ def test_a_signal_before_the_first_step_saves_nothing(train, monkeypatch):
 @pytest.mark.parametrize(
     "options, words",
     [
-        (["--lr", 1e-3], "lr 0.002, this command has 0.001"),
+        (["--lr", 1e-3], "lr 0.0015, this command has 0.001"),
         (["--vocab-size", 25], "vocab_size 24, this command has 25"),
         (["--seed", 3], "seed 0, this command has 3"),
         (["--norm", "batch"], "norm group, this command has batch"),
