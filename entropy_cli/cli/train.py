@@ -139,7 +139,7 @@ def train(
     ] = False,
     every: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Steps between evaluations and saves; default a fifth."),
+        typer.Option(min=1, metavar="N", help="Steps between evaluations and saves; default a quarter."),
     ] = None,
     log_every: Annotated[
         int, typer.Option(min=1, metavar="N", help="Steps between lines of metrics.jsonl.")

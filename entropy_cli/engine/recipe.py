@@ -87,7 +87,7 @@ class Recipe:
 PRESETS = {
     "tiny": Recipe(
         preset="tiny",
-        steps=800,
+        steps=700,
         batch_size=8,
         width=32,
         # 32 groups of 32 channels would be normalised alone: before the last convolution that takes away
@@ -102,6 +102,7 @@ PRESETS = {
         warmup=100,
         decay=0.97,
         average=0.0,
+        final_lr=0.01,
     ),
     "var": Recipe(
         preset="var",

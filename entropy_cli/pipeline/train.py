@@ -39,7 +39,7 @@ from entropy_cli.tokenizers.precision import products
 
 logger = logging.getLogger(__name__)
 
-EVALUATIONS = 5  # of a training, unless asked for otherwise
+EVALUATIONS = 4  # of a training, unless asked for otherwise
 PIXELS_AT_ONCE = 32 * 64**2  # of held-out pictures
 
 
@@ -50,7 +50,7 @@ class TrainRequest:
     Attributes:
         data: a folder of images, tars of one, or "synthetic".
         out: folder for everything that comes out.
-        every: steps between evaluations, each of which also saves; None for a fifth of all.
+        every: steps between evaluations, each of which also saves; None for a quarter of all.
         log_every: steps between entries of metrics.jsonl.
         recompute: keep no activations of blocks for the backward pass.
         half: save the tokenizer in float16.
