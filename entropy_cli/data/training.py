@@ -139,15 +139,15 @@ class _Plans(Sequence[BatchPlan]):
 
 @dataclass(frozen=True)
 class Order(Sequence[Sequence[int]]):
-    """Which pictures a process computes, part by part: its share of the batch of each step.
+    """Which pictures a process computes, part by part: its share of each part of the batch of a step.
 
-    All pictures come once, in an order of the seed, then all in another; the batch of a step is the same
-    however many processes share it.
+    All pictures come once, in an order of the seed, then all in another. The batch of a step and its
+    parts, whose pictures batch norms see together, are the same however many processes share them.
 
     Attributes:
         images: to choose from.
         batch_size: of all processes together.
-        parts: that each process computes its share in.
+        parts: of a batch, that are computed one after the other.
         first, last: steps, from 0; `last` is not one of them.
         share: (I, N): the I-th of N.
     """
@@ -169,9 +169,9 @@ class Order(Sequence[Sequence[int]]):
         step, part = divmod(item, self.parts)
         if step >= self.last - self.first:
             raise IndexError(item)
-        mine = self.batch_size // self.share[1]
-        size = mine // self.parts
-        start = (self.first + step) * self.batch_size + self.share[0] * mine + part * size
+        rank, world = self.share
+        size = self.batch_size // self.parts // world
+        start = (self.first + step) * self.batch_size + (part * world + rank) * size
         found = []
         for place in range(start, start + size):
             epoch, position = divmod(place, self.images)
@@ -183,8 +183,8 @@ class Order(Sequence[Sequence[int]]):
         step, part = divmod(item, self.parts)
         generator = np.random.default_rng([self.seed, self.first + step, slack])
         corner_B2 = generator.integers(0, slack + 1, (self.batch_size, 2))
-        mine = np.split(corner_B2, self.share[1])[self.share[0]]
-        return np.split(mine, self.parts)[part]
+        of_part = np.split(corner_B2, self.parts)[part]
+        return np.split(of_part, self.share[1])[self.share[0]]
 
 
 @lru_cache(maxsize=2)

@@ -137,8 +137,8 @@ class Codes:
         z_NC, total = z_BLC.reshape(B * L, C), B * L * self.ranks.world
         orders = [torch.randperm(total, generator=generator) for _ in range(0, wanted, total)]
         place_n = torch.cat([*orders, torch.empty(0, dtype=torch.int64)])[:wanted].to(z_NC.device)
-        # In the order of the pictures, of which each process has a share of each batch.
-        mine = self.recipe.batch_size // self.ranks.world * L
+        # In the order of the pictures, of which each process has a share of each part of a batch.
+        mine = self.recipe.batch_size // self.recipe.accumulate // self.ranks.world * L
         share_n, within_n = place_n // mine, place_n % mine
         here_n = share_n % self.ranks.world == self.ranks.rank
         found_nC = z_NC.new_zeros(wanted, C)

@@ -79,7 +79,9 @@ class Trainer:
             return
         latents = []
         with torch.no_grad():
-            for part in torch.split(img_B3HW, max(1, self.recipe.batch_size // self.ranks.world)):
+            for part in torch.split(
+                img_B3HW, self.recipe.batch_size // self.recipe.accumulate // self.ranks.world
+            ):
                 latents.append(self.model.encode(scaled(part, self.device)))
                 progress(len(part))
             self.codes.begin(torch.cat(latents))

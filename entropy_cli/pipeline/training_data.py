@@ -64,7 +64,7 @@ class TrainingData:
         wanted = -(-VECTORS_PER_CODE * recipe.vocab_size // tokens)
         # Whole batches: as many whatever the number of processes.
         batches = min(-(-wanted // recipe.batch_size), len(self.train) // recipe.batch_size)
-        counts = len(self.train), recipe.batch_size, 1
+        counts = len(self.train), recipe.batch_size, recipe.accumulate
         return torch.cat(list(self._crops(recipe, Order(*counts, 0, batches, recipe.seed, share))))
 
     def parts(self, recipe: Recipe, done: int, share: tuple[int, int]) -> Iterator[Tensor]:

@@ -86,17 +86,6 @@ def test_the_same_options_learn_the_same(train):
     assert same_weights(a, b) and entries(a) == entries(b)
 
 
-def test_rates_of_the_schedules(train):
-    rates = {}
-    for schedule in ("cosine", "staged"):
-        out, _ = train("--schedule", schedule, "--steps", 18, "--lr", 1, "--clip", 0, name=schedule)
-        rates[schedule] = [entry["lr"] for entry in steps(out)]
-    staged = [0.5, 1, *[1] * 10, *[0.1] * 4, *[0.01] * 2]
-    assert rates["staged"] == pytest.approx(staged)
-    assert rates["cosine"][:3] == pytest.approx([0.5, 1, 1])
-    assert all(a > b for a, b in zip(rates["cosine"][2:], rates["cosine"][3:], strict=False))
-
-
 def test_revival_brings_codes_to_life(train):
     options = ("--decay", 0, "--vocab-size", 500, "--steps", 10)
     without, _ = train(*options, "--revive-every", 0, name="without")
