@@ -5,16 +5,7 @@ import shutil
 
 import pytest
 
-from entropy_cli.data.synthetic import write_image_folder
 from tests.trainings import SMALL, last_line, steps
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """30 pictures, of which 3 are held out."""
-    root = tmp_path_factory.mktemp("folder")
-    write_image_folder(root, images=30, size=22, seed=1)
-    return root
 
 
 @pytest.fixture

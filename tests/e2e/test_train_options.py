@@ -6,7 +6,6 @@ import json
 import pytest
 
 from entropy_cli.cli.train import train as command
-from entropy_cli.data.synthetic import write_image_folder
 from entropy_cli.tokenizers.autoencoder import ResnetBlock
 from entropy_cli.tokenizers.vqvae import VQVAE
 from tests.trainings import SMALL, entries, last_line, same_weights, steps, weights
@@ -43,14 +42,6 @@ LEARNING = {
 FILES_AND_MACHINES = {"--preset", "--accumulate", "--recompute", "--every", "--log-every", "--half"}
 FILES_AND_MACHINES |= {"--tensorboard", "--device"}
 ELSEWHERE = {"--data", "--out", "--resume", "--workers", "--max-failed", "--as-json"}
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """30 pictures, of which 3 are held out."""
-    root = tmp_path_factory.mktemp("folder")
-    write_image_folder(root, images=30, size=22, seed=1)
-    return root
 
 
 @pytest.fixture

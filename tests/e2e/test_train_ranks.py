@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from entropy_cli.data.synthetic import write_image_folder
 from entropy_cli.engine.ranks import Ranks
 from entropy_cli.engine.recipe import PRESETS
 from entropy_cli.engine.train import Trainer
@@ -24,14 +23,6 @@ from tests.trainings import SMALL, entries, steps, weights
 
 ROOT = Path(__file__).parents[2]
 STEPS = 20
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """30 pictures, of which 3 are held out."""
-    root = tmp_path_factory.mktemp("folder")
-    write_image_folder(root, images=30, size=22, seed=1)
-    return root
 
 
 @pytest.fixture

@@ -18,14 +18,6 @@ from tests.trainings import SMALL, entries, last_line, same_weights, steps, weig
 STEPS = 24
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """30 pictures, of which 3 are held out."""
-    root = tmp_path_factory.mktemp("folder")
-    write_image_folder(root, images=30, size=22, seed=1)
-    return root
-
-
 @pytest.fixture
 def train(cli, folder, tmp_path):
     """A training in this process; gives its exit code, stdout and stderr."""
