@@ -11,11 +11,16 @@ from entropy_cli.engine.ranks import Ranks
 from entropy_cli.functional.entropy import entropy
 from entropy_cli.tokenizers.vqvae import VQVAE
 
+HIGHEST_PSNR = 100.0
+
 
 def psnr(img_B3HW: Tensor, target_B3HW: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio of each picture in [-1, 1], in dB, float64 (B,); infinite if equal."""
+    """Peak signal-to-noise ratio of each picture in [-1, 1], in dB, float64 (B,).
+
+    At most HIGHEST_PSNR, so that one picture that is met exactly does not make a mean infinite.
+    """
     error_B3HW = img_B3HW.double().clamp(-1, 1) - target_B3HW.double()
-    return -10 * (error_B3HW.square().mean((1, 2, 3)) / 4).log10()
+    return (-10 * (error_B3HW.square().mean((1, 2, 3)) / 4).log10()).clamp(max=HIGHEST_PSNR)
 
 
 def score(mean_3HW: Tensor, img_B3HW: Tensor) -> float:

@@ -14,6 +14,7 @@ PATCH_NUMS = {  # by the side of the latent: VAR's, and a few for smaller pictur
     16: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
     32: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
 }
+WARMUP_SHARE = 7  # of the steps at most one in so many, unless it is given
 GROWTH = 1.4  # from one side to the next, where nothing is published
 
 
@@ -38,6 +39,8 @@ def recipe_of(preset: str, given: Mapping[str, Any]) -> Recipe:
     (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)
     """
     recipe = PRESETS[preset].changed(**given)
+    if given.get("warmup") is None:  # of a short training a part too
+        recipe = recipe.changed(warmup=min(recipe.warmup, recipe.steps // WARMUP_SHARE))
     if given.get("patch_nums") is None and recipe.image_size >= recipe.downsampling:
         side = recipe.image_size // recipe.downsampling
         if side != recipe.patch_nums[-1]:
@@ -63,7 +66,7 @@ def check_fit(recipe: Recipe) -> None:
             f"is {side} x {side}, expected a list that grows up to {side}, such as "
             f"{_listed(patch_nums_for(side))}. Or give --image-size {recipe.patch_nums[-1] * pixels}."
         )
-    if recipe.width % GROUPS:
+    if recipe.norm == "group" and recipe.width % GROUPS:
         fits = max(1, round(recipe.width / GROUPS)) * GROUPS
         raise EntropyCliError(
             f"--width {recipe.width}: norms have {GROUPS} groups of channels. Give a multiple of that, "

@@ -14,6 +14,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from entropy_cli.data.loader import death_of_worker
 from entropy_cli.engine import quality
 from entropy_cli.engine.ranks import Ranks, join, named_if_lost
 from entropy_cli.engine.recipe import Recipe
@@ -28,7 +29,7 @@ from entropy_cli.engine.runtime import (
 )
 from entropy_cli.engine.sizes import check_batches, check_fit, warnings_of
 from entropy_cli.engine.train import DivergedError, Trainer, scaled
-from entropy_cli.errors import EntropyCliError
+from entropy_cli.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.interrupts import Interrupted, Signals
 from entropy_cli.pipeline.request import Bars, no_bars
 from entropy_cli.pipeline.training_data import TrainingData, open_data
@@ -40,6 +41,7 @@ from entropy_cli.tokenizers.precision import products
 logger = logging.getLogger(__name__)
 
 EVALUATIONS = 4  # of a training, unless asked for otherwise
+SAVE_EVERY_S = 600.0
 PIXELS_AT_ONCE = 32 * 64**2  # of held-out pictures
 
 
@@ -101,8 +103,10 @@ def train(
             stack.enter_context(locked(request.out / files.TRAINER, "--out"))
             files.clear(request.out)
         state = files.load_trainer(request.out, resume=request.resume)
-        run = _Run(request, bars if ranks.first else no_bars, signals, ranks)
-        with _in_one_line(run.device), named_if_lost(), products(tf32=False):
+        if len(set(ranks.gather(state and state["trainer"]["done"]))) > 1:
+            raise StateError(f"--out {request.out}: not all processes see the same there. Share it.")
+        with _in_one_line(request.device), named_if_lost(), products(tf32=False):
+            run = _Run(request, bars if ranks.first else no_bars, signals, ranks)
             run.start(state)
             run.work(stack)
         images = run.images()
@@ -133,6 +137,7 @@ class _Run:
         self.trainer = Trainer(self.recipe, self.device, ranks, recompute=request.recompute)
         self.every = request.every or max(1, self.recipe.steps // EVALUATIONS)
         self.quality: quality.Quality | None = None
+        self.saved_at = time.monotonic()
 
     def images(self) -> dict[str, int]:
         """How many are trained on, held out and unreadable; asked for by all processes."""
@@ -170,7 +175,7 @@ class _Run:
                 bar.update(1)
                 if trainer.done % self.every == 0 or trainer.done == steps:
                     self._evaluate(log)
-                elif stop:
+                elif stop or time.monotonic() - self.saved_at > SAVE_EVERY_S:
                     self._save()
                 if stop and trainer.done < steps:
                     raise self.signals.arrived or Interrupted(signal.SIGTERM)
@@ -201,7 +206,7 @@ class _Run:
         held = self.data.held_out_B3HW
         mine = held[self.ranks.rank :: self.ranks.world]
         at_once = max(1, PIXELS_AT_ONCE // self.recipe.image_size**2)
-        batches = (scaled(part, self.device) for part in torch.split(mine, at_once))
+        batches = (scaled(part, self.device) for part in torch.split(mine, at_once) if len(part))
         with self.bars("held-out pictures", len(mine), "pictures") as bar:
             self.quality = quality.measure(model, batches, self.ranks, bar.update)
         self.seconds += time.monotonic() - start
@@ -214,6 +219,7 @@ class _Run:
         self._save()
 
     def _save(self) -> None:
+        self.saved_at = time.monotonic()
         if not self.ranks.first:
             return
         request, recipe = self.request, self.recipe.to_json()
@@ -278,14 +284,15 @@ def _resumable(out: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _in_one_line(device: torch.device) -> Iterator[None]:
-    """Memory that runs out, as something that the user can mend."""
+def _in_one_line(device: str) -> Iterator[None]:
+    """What torch raises wherever it happens to be, as something that the user can mend."""
     try:
         yield
     except RuntimeError as error:
+        if death_of_worker(error) is not None:
+            advice = "Go on with --resume and fewer --workers."
+            raise DatasetError(f"a process that decodes images died. {advice}") from error
         if is_out_of_memory(error):
-            raise EntropyCliError(
-                f"{device}: not enough memory. Go on with --resume and more --accumulate, or with "
-                "--recompute."
-            ) from error
+            advice = "Go on with --resume and more --accumulate, or with --recompute."
+            raise EntropyCliError(f"--device {device}: not enough memory. {advice}") from error
         raise

@@ -21,6 +21,7 @@ from entropy_cli.tokenizers.vqvae import HITS
 SCHEMA = "entropy-cli/train"
 SCHEMA_VERSION = 1
 MODEL, CONFIG, METRICS, TRAINER = "model.safetensors", "config.json", "metrics.jsonl", "trainer.pt"
+CHANGEABLE = ("preset", "steps", "warmup", "accumulate")  # by a training that is gone on with
 PICTURE, TENSORBOARD = "reconstructions.png", "tensorboard"
 
 
@@ -98,8 +99,9 @@ def save_tokenizer(
 ) -> None:
     """Write the tokenizer, if wanted in float16, and its config.json, each whole or not at all."""
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-    if half:  # counts may be too large for it
-        tensors = {name: weight if name == HITS else weight.half() for name, weight in tensors.items()}
+    if half:  # counts and moments may be too large for it
+        wide = (HITS, ".running_mean", ".running_var")
+        tensors = {name: w if name.endswith(wide) else w.half() for name, w in tensors.items()}
     write_atomically(folder / MODEL, lambda path: save_file(tensors, path))
     text = json.dumps(config, allow_nan=False, indent=1) + "\n"
     write_atomically(folder / CONFIG, lambda path: path.write_text(text))
@@ -107,7 +109,14 @@ def save_tokenizer(
 
 def save_trainer(folder: Path, state: Mapping[str, Any]) -> None:
     """Write everything that a training goes on from."""
-    write_atomically(folder / TRAINER, lambda path: torch.save(dict(state), path))
+
+    def write(path: Path) -> None:
+        try:
+            torch.save(dict(state), path)
+        except RuntimeError as error:  # of a full disk, say
+            raise OSError(0, str(error).splitlines()[0]) from error
+
+    write_atomically(folder / TRAINER, write)
 
 
 def clear(folder: Path) -> None:
@@ -123,14 +132,16 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
         StateError: it can't be read, or is there although the training is to begin.
     """
     path = folder / TRAINER
-    if not resume:
-        for there in (path, folder / MODEL):
-            if there.exists():
-                raise StateError(
-                    f"--out {folder}: holds {there.name} of an earlier training. Give --resume to go on "
-                    "from it, or another --out."
-                )
+    if path.exists() and not resume:
+        raise StateError(
+            f"--out {folder}: holds {path.name} of an earlier training. Give --resume to go on from it, "
+            "or another --out."
+        )
     if not path.exists():
+        if (folder / MODEL).exists():
+            raise StateError(
+                f"--out {folder}: holds {MODEL}, but no {TRAINER} to go on from. Give another --out."
+            )
         return None
     try:
         value = _read(read_torch(path).value)
@@ -142,13 +153,13 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
 
 
 def check_same(state: Mapping[str, Any], recipe: Mapping[str, Any], data: str) -> None:
-    """That a training is gone on with as it began; only its steps may be others, or its preset's name.
+    """That a training is gone on with as it began; only what is CHANGEABLE may be other.
 
     Raises:
         StateError: it is another, which the message names.
     """
     for name, now in recipe.items():
-        if name not in ("steps", "preset") and (was := state["recipe"].get(name)) != now:
+        if name not in CHANGEABLE and (was := state["recipe"].get(name)) != now:
             raise StateError(
                 f"--resume: {TRAINER} was trained with {name} {was}, this command has {now}. "
                 "Give the same options, or another --out."

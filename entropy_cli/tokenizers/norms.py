@@ -24,7 +24,9 @@ class GroupNorm(nn.GroupNorm):
         super().__init__(groups, channels, eps=NORM_EPS)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        if x_BChw.device.type != "cpu" or _trains(x_BChw, self.weight):
+        if _trains(x_BChw, self.weight):  # autocast decides, and weights keep their digits
+            return super().forward(x_BChw)
+        if x_BChw.device.type != "cpu":
             weight_C, bias_C = self.weight.to(x_BChw.dtype), self.bias.to(x_BChw.dtype)
             return functional.group_norm(x_BChw, self.num_groups, weight_C, bias_C, self.eps)
         shift_BC11, scale_BC11 = self._affine(x_BChw)

@@ -83,8 +83,9 @@ def test_a_folder_that_holds_a_training_is_kept(train, tmp_path):
     assert code == 3 and "Give --resume" in last_line(err)
     assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     (tmp_path / "out" / "trainer.pt").unlink()
-    code, _, err = train()
-    assert code == 3 and "model.safetensors of an earlier training" in last_line(err)
+    for options in ([], ["--resume"]):
+        code, _, err = train(*options)
+        assert code == 3 and "holds model.safetensors, but no trainer.pt" in last_line(err)
 
 
 def test_a_folder_that_can_not_be_written_to(train, tmp_path):

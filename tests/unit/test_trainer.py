@@ -58,3 +58,8 @@ def test_a_first_level_of_lone_channels_is_warned_of():
     assert "--norm batch" in warnings_of(recipe_of("var", {"width": 32}))[0]
     assert not warnings_of(recipe_of("var", {"width": 32, "norm": "batch"}))
     assert not warnings_of(recipe_of("var", {}))
+
+
+def test_a_short_training_warms_up_in_a_part_of_its_steps():
+    assert [recipe_of("tiny", {"steps": n}).warmup for n in (5, 70, 7000)] == [0, 10, 100]
+    assert recipe_of("tiny", {"steps": 5, "warmup": 4}).warmup == 4
