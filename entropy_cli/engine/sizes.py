@@ -5,8 +5,9 @@ from typing import Any
 
 from entropy_cli.engine.recipe import PRESETS, Recipe
 from entropy_cli.errors import EntropyCliError
+from entropy_cli.tokenizers.autoencoder import LDM
 
-GROUPS = 32  # of the norms
+GROUPS = LDM.norm_groups
 PATCH_NUMS = {  # by the side of the latent: VAR's, and a few for smaller pictures
     2: (1, 2),
     4: (1, 2, 3, 4),

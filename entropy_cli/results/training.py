@@ -191,7 +191,7 @@ class Metrics:
         self._file = path.open("a")
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Add an entry; numbers that are none are null."""
+        """Add an entry."""
         self._file.write(json.dumps(dict(entry), allow_nan=False) + "\n")
         self._file.flush()
 

@@ -109,26 +109,37 @@ class Downsample(nn.Module):
         return self.conv(functional.pad(x_BChw, (0, 1, 0, 1)) if self.pads_first else x_BChw)
 
 
-class Level(nn.Module):
-    """The blocks of one resolution, and the way down to the next."""
+class Blocks(nn.Module):
+    """The blocks of one resolution, all or none of them with attention after."""
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
         blocks = range(count(shapes, f"{name}.block.{{}}.conv1.weight"))
-        self.channels = shapes[f"{name}.block.0.conv1.weight"][0]
         self.block = nn.ModuleList(ResnetBlock(shapes, f"{name}.block.{j}", by) for j in blocks)
         attended = [j for j in blocks if f"{name}.attn.{j}.qkv.weight" in shapes]
         self.attn = nn.ModuleList(AttnBlock(shapes, f"{name}.attn.{j}", by) for j in attended)
         if attended and len(attended) < len(blocks):
             raise ValueError(f"{name} has attention after some of its blocks only")
-        there = f"{name}.downsample.conv.weight" in shapes
-        self.downsample = Downsample(shapes, f"{name}.downsample", by) if there else None
 
     def forward(self, h_BChw: Tensor) -> Tensor:
         for j, block in enumerate(self.block):
             h_BChw = block(h_BChw)
             if len(self.attn):
                 h_BChw = self.attn[j](h_BChw)
+        return h_BChw
+
+
+class Level(Blocks):
+    """The blocks of one resolution, and the way down to the next."""
+
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
+        super().__init__(shapes, name, by)
+        self.channels = shapes[f"{name}.block.0.conv1.weight"][0]
+        there = f"{name}.downsample.conv.weight" in shapes
+        self.downsample = Downsample(shapes, f"{name}.downsample", by) if there else None
+
+    def forward(self, h_BChw: Tensor) -> Tensor:
+        h_BChw = super().forward(h_BChw)
         return h_BChw if self.downsample is None else self.downsample(h_BChw)
 
 

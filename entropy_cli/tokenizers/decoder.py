@@ -3,15 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional
 
-from entropy_cli.tokenizers.autoencoder import (
-    AttnBlock,
-    Conventions,
-    Middle,
-    ResnetBlock,
-    Shapes,
-    conv_like,
-    count,
-)
+from entropy_cli.tokenizers.autoencoder import Blocks, Conventions, Middle, Shapes, conv_like, count
 from entropy_cli.tokenizers.norms import norm_like
 
 
@@ -26,23 +18,16 @@ class Upsample(nn.Module):
         return self.conv(functional.interpolate(x_BChw, scale_factor=2.0, mode="nearest"))
 
 
-class UpLevel(nn.Module):
+class UpLevel(Blocks):
     """The blocks of one resolution, and the way up to the next."""
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
-        super().__init__()
-        blocks = range(count(shapes, f"{name}.block.{{}}.conv1.weight"))
-        self.block = nn.ModuleList(ResnetBlock(shapes, f"{name}.block.{j}", by) for j in blocks)
-        attended = [j for j in blocks if f"{name}.attn.{j}.qkv.weight" in shapes]
-        self.attn = nn.ModuleList(AttnBlock(shapes, f"{name}.attn.{j}", by) for j in attended)
+        super().__init__(shapes, name, by)
         there = f"{name}.upsample.conv.weight" in shapes
         self.upsample = Upsample(shapes, f"{name}.upsample", by) if there else None
 
     def forward(self, h_BChw: Tensor) -> Tensor:
-        for j, block in enumerate(self.block):
-            h_BChw = block(h_BChw)
-            if len(self.attn):
-                h_BChw = self.attn[j](h_BChw)
+        h_BChw = super().forward(h_BChw)
         return h_BChw if self.upsample is None else self.upsample(h_BChw)
 
 
