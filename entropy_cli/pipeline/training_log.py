@@ -9,7 +9,7 @@ from torch import Tensor
 
 from entropy_cli.engine.quality import Quality, grown
 from entropy_cli.engine.recipe import Recipe
-from entropy_cli.errors import EntropyCliError
+from entropy_cli.extras import import_extra
 from entropy_cli.results.reconstructions import draw
 from entropy_cli.results.training import PICTURE, TENSORBOARD, Metrics
 from entropy_cli.tokenizers.vqvae import VQVAE
@@ -130,10 +130,5 @@ class TrainingLog:
 
 
 def _tensorboard(folder: Path, done: int) -> Any:  # noqa: ANN401 - the extra has no types
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise EntropyCliError(
-            "--tensorboard needs an extra: pip install 'entropy-cli[tensorboard]'."
-        ) from error
-    return SummaryWriter(str(folder), purge_step=done + 1 if done else None)
+    board = import_extra("torch.utils.tensorboard", "tensorboard", "--tensorboard")
+    return board.SummaryWriter(str(folder), purge_step=done + 1 if done else None)

@@ -12,6 +12,7 @@ import entropy_cli
 ROOT = Path(entropy_cli.__file__).parent
 LAYERS = [
     {"errors", "interrupts"},
+    {"extras"},
     {"files", "functional"},
     {"tokenizers", "data"},
     {"engine"},

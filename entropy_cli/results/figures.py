@@ -1,0 +1,115 @@
+"""The look of every picture, and writing it: one style, for print and for a screen.
+
+Colours are told apart by the colour-blind, and have enough contrast on white and on near-black.
+
+Source:
+    Okabe & Ito, Color Universal Design, 2008: the palette, without its yellow.
+"""
+
+import io
+from pathlib import Path
+from typing import Any
+
+from entropy_cli.errors import ResultError
+from entropy_cli.extras import import_extra
+from entropy_cli.files import write_atomically
+
+INK, PAPER, FAINT = "#24292f", "#ffffff", "#8b949e"
+BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = (
+    "#0072b2",
+    "#d55e00",
+    "#009e73",
+    "#cc79a7",
+    "#56b4e9",
+    "#e69f00",
+)
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+FORMATS = (".png", ".svg", ".pdf")
+DOTS_PER_INCH = 160
+STYLE = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same widths everywhere
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "grid.color": FAINT,
+    "grid.alpha": 0.25,
+    "grid.linewidth": 0.7,
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "lines.linewidth": 1.6,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": "none",
+    "svg.fonttype": "path",
+    "svg.hashsalt": "entropy-cli",  # the same picture is the same file
+}
+
+
+def styled() -> Any:  # noqa: ANN401 - a context manager of matplotlib
+    """The style, for as long as a `with` lasts: for drawing and for writing alike.
+
+    Raises:
+        EntropyCliError: matplotlib is not installed.
+    """
+    matplotlib = import_extra("matplotlib", "plots", "a picture")
+    return matplotlib.rc_context(STYLE)
+
+
+def new_figure(width: float, height: float) -> Any:  # noqa: ANN401 - a figure of matplotlib
+    """An empty figure of so many inches, whose parts make room for each other.
+
+    Raises:
+        EntropyCliError: matplotlib is not installed.
+    """
+    figure = import_extra("matplotlib.figure", "plots", "a picture")
+    return figure.Figure(figsize=(width, height), layout="constrained")
+
+
+def write_figure(figure: Any, path: Path) -> None:  # noqa: ANN401 - a figure of matplotlib
+    """Write a figure in the format that the file's name ends in, whole or not at all.
+
+    Raises:
+        ResultError: it ends otherwise, or can't be written.
+    """
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise ResultError(
+            f"{path}: a picture can't be {kind or 'of no kind'}. Give {', '.join(FORMATS)}."
+        )
+    content = _drawn(figure, kind.removeprefix("."))
+    write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def inline_svg(figure: Any, words: str) -> str:  # noqa: ANN401 - a figure of matplotlib
+    """A figure as an element of an HTML page, whose ink and paper are those of the page.
+
+    Args:
+        figure: what to show.
+        words: what it shows, for those who can't see it.
+    """
+    from html import escape
+
+    text = _drawn(figure, "svg").decode()
+    text = text[text.index("<svg") :]
+    text = text.replace(INK, "var(--ink)").replace(PAPER, "none")
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)
+
+
+def _drawn(figure: Any, kind: str) -> bytes:  # noqa: ANN401 - a figure of matplotlib
+    file = io.BytesIO()
+    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same picture, the same file
+    with styled():
+        figure.savefig(file, format=kind, dpi=DOTS_PER_INCH, metadata=dates.get(kind))
+    return file.getvalue()
