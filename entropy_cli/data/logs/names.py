@@ -11,7 +11,7 @@ ACCURACY = {"acc", "accuracy", "top1", "top5", "acc1", "acc5", "accm", "acct", "
 REGULARISERS = {"reg", "regulariser", "regularizer", "kl", "commit", "codebook", "entropy", "aux"}
 CROSS_ENTROPY = {"ce", "xent", "nll", "crossentropy", "bce"}
 PROXIES = {"jepa", "ijepa", "vjepa", "byol", "dino", "ibot"}
-NO_LOSS = {"scale", "scaler", "weight", "coef", "best", "lr", "count"}
+NO_LOSS = {"scale", "scaler", "weight", "coef", "best", "lr", "count", "usage"}
 
 
 def tokens(name: str) -> list[str]:

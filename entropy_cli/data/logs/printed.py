@@ -14,7 +14,7 @@ from entropy_cli.data.logs.text import NUMBER
 
 CROSS_ENTROPY = Metric("Train Loss", kind="cross_entropy", words="mean since the line before")
 SUMMED = Metric(
-    "Train Loss", words="generator and discriminator added up: no cross-entropy, it has no floor"
+    "Train Loss", has_floor=False, words="generator and discriminator added up, no cross-entropy"
 )
 LLAMAGEN = re.compile(rf"\(step=(\d+)\) Train Loss: ({NUMBER}),")
 LLAMAGEN_START = re.compile(r"Training for \d+ epochs|Experiment directory created")

@@ -55,8 +55,8 @@ FORMATS = {
         re.compile(r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"),
         records.read_table,
     ),
+    "json": Format(re.compile(r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'), records.read_json),
     "jsonl": Format(re.compile(r"(?m)^\{\".*\}$"), records.read_json_lines),
-    "json": Format(re.compile(r"\A\s*[\[{]\s*[\[{\"]"), records.read_json),
     "csv": Format(re.compile(r"\A[^\n]*[,;\t|][^\n]*\n"), records.read_table),
 }
 NAMES = (*FORMATS, TENSORBOARD)

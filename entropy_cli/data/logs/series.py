@@ -10,7 +10,7 @@ import numpy as np
 Split = Literal["train", "val"]
 Kind = Literal["cross_entropy", "accuracy", "loss", "regulariser", "gradient_norm"]
 MOST_PARENTS = 20  # starts back that one may go on from
-LOOK_AHEAD = 3  # rows: writers that share a file are out of order by less, a restart is not
+LOOK_AHEAD = 2  # rows: writers that share a file are out of order by less, a restart is not
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,7 @@ class Metric:
         of: what it is the mean of, so that it meets its own floor: all tokens, those of the last
             scale, or those of the scale with this side; None if the log does not say.
         is_proxy: whether its target moves with the model, so that it does not tell how good that is.
+        has_floor: whether it could be a cross-entropy; not what several losses add up to.
         words: what there is to know about it, for people.
     """
 
@@ -32,6 +33,7 @@ class Metric:
     kind: Kind = "loss"
     of: Literal["mean", "last"] | int | None = None
     is_proxy: bool = False
+    has_floor: bool = True
     words: str = ""
 
     @property
@@ -208,7 +210,8 @@ def _cut(rows: list[Row]) -> list[list[Row]]:
     keys = [row.key for row in rows]
     starts, farthest = [0], keys[0] if keys else (0.0, 0.0)
     for i, key in enumerate(keys):
-        if key < farthest and all(later <= farthest for later in keys[i + 1 : i + 1 + LOOK_AHEAD]):
+        after = keys[i + 1 : i + 1 + LOOK_AHEAD]
+        if key < farthest and len(after) == LOOK_AHEAD and max(after) <= farthest:
             starts.append(i)
             farthest = key
         farthest = max(farthest, key)

@@ -22,7 +22,9 @@ VALIDATION = {
     metric: Metric(metric.name, "val", metric.kind, metric.of) for metric in (LM, LT, ACCM, ACCT)
 }
 METERS = {"Lm": LM, "Lt": LT, "Accm": ACCM, "Acct": ACCT, "tnm": NORM}
-OTHER_METERS = {name: Metric(name) for name in ("L1", "NLL", "Nll", "Ld")}  # of its tokenizer's training
+OTHER_METERS = {  # of the training of its tokenizer
+    name: Metric(name, has_floor=False) for name in ("L1", "NLL", "Nll", "Ld")
+}
 LOG_TXT_METRICS = {
     "L_mean": Metric("L_mean", kind="cross_entropy", of="mean"),
     "L_tail": Metric("L_tail", kind="cross_entropy", of="last"),
