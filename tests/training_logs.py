@@ -22,7 +22,8 @@ def var_stdout(mean=LOSSES, last=LAST, *, val_is_train=True, every=2, first_epoc
     for epoch, (m, t) in enumerate(zip(mean, last, strict=True), first_epoch):
         for it in (0, 417, 834):
             lines.append(
-                f"{prefix}[Ep]: [{epoch:4d}/200]  [{it:4d}/835]  eta: 7:52:45  tlr: 1.5e-06  tnm: 0.{epoch + 10}  "
+                f"{prefix}[Ep]: [{epoch:4d}/200]  [{it:4d}/835]  eta: 7:52:45  tlr: 1.5e-06  tnm: "
+                f"0.{epoch + 10}  "
                 f"Lm: {m:.3f} ({m + 0.01:.3f})  Lt: {t:.3f} ({t + 0.01:.3f})  Accm: 0.02 (0.02)  "
                 "Acct: 0.02 (0.02)  time: 1.3325  data: 0.4040"
             )
@@ -47,7 +48,8 @@ def var_stdout(mean=LOSSES, last=LAST, *, val_is_train=True, every=2, first_epoc
 
 
 def var_log_txt(mean=LOSSES, last=LAST, first_epoch=191):
-    """log.txt of VAR, which begins anew every ten epochs; evaluated before its first and at its third."""
+    """log.txt of VAR, which begins anew every ten epochs; evaluated before its first and at its "
+    "third."""
     header = json.dumps({"is_master": True, "name": "text", "cmd": "--depth=16"}, indent=0)
     lines = [header]
     val = 6.05
@@ -85,7 +87,8 @@ def llamagen(losses=LOSSES, *, tokenizer=False):
         if tokenizer:
             lines.append(
                 f"[\x1b[34m2024-06-01 12:00:0{i}\x1b[0m] (Generator) rec_loss: 0.1000, perceptual_loss: "
-                "0.2000, vq_loss: 0.0100, commit_loss: 0.0100, entropy_loss: 0.0000, codebook_usage: 0.97"
+                "0.2000, vq_loss: 0.0100, commit_loss: 0.0100, entropy_loss: 0.0000, codebook_usage: "
+                "0.97"
             )
     return "\n".join(lines) + "\n"
 

@@ -68,7 +68,7 @@ def monitor(
     asked = Asked(log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0)
     size = None
     while size is None or follow:
-        if size != (size := grown(log)):
+        if size != (size := logs.size_of(log)):
             seen = read(asked)
             if output is not None:
                 draw(seen, output)

@@ -4,18 +4,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
 from entropy_cli import __version__
 from entropy_cli.data.logs.read import read_log
 from entropy_cli.data.logs.series import Log
-from entropy_cli.errors import ResultError
 from entropy_cli.files import write_atomically
 from entropy_cli.pipeline.findings import findings_of
 from entropy_cli.pipeline.watched import Watched, repeated_training, summary, watched
 from entropy_cli.results.floor import Floor
 from entropy_cli.results.monitor import Monitor
-from entropy_cli.results.monitor_figure import Curve, draw_figure, draw_page
+from entropy_cli.results.monitor_figure import draw_run
+from entropy_cli.results.monitor_page import write_run_page
 
 
 @dataclass(frozen=True)
@@ -88,7 +86,15 @@ def draw(seen: Seen, path: Path) -> None:
     """Draw a run, or write what was found of it: the file's name tells.
 
     Raises:
-        ResultError: it ends in nothing that is known, or can't be written.
+        ResultError: it can't be written, or ends in nothing that is known.
         EntropyCliError: matplotlib is not installed.
     """
-    ...
+    curves = [(one.finite, one.level) for one in seen.watched if len(one.finite)]
+    kind = path.suffix.lower()
+    if kind == ".json":
+        text = seen.found.to_json() + "\n"
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    elif kind == ".html":
+        write_run_page(path, seen.found, curves)
+    else:
+        draw_run(path, seen.found, curves)

@@ -1,17 +1,15 @@
 """The series of a log, each with the floor that belongs to it."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from entropy_cli.data.logs.names import stem
 from entropy_cli.data.logs.series import Log, Metric, Series
-from entropy_cli.functional.detectors import noise, power_law_slope
+from entropy_cli.functional.detectors import power_law
+from entropy_cli.functional.noise import noise
 from entropy_cli.results.floor import Floor, Level
 from entropy_cli.results.monitor import SeriesSummary
 
+LEAST_FOR_NOISE = 10
 SAME = 6e-4  # nats or percent: VAR prints epochs with three decimals, evaluations with four
 
 
@@ -55,6 +53,42 @@ def level_of(metric: Metric, floor: Floor | None) -> Level | None:
     if isinstance(metric.of, int):
         return floor.scales.get(metric.of)
     return floor.last if metric.of == "last" else floor.mean
+
+
+def summary(one: Watched) -> SeriesSummary:
+    """The numbers of a series, unsmoothed."""
+    metric, finite, level = one.metric, one.finite, one.level
+    nothing = SeriesSummary(
+        metric.name, metric.split, metric.kind, len(one.series), None, None, {}, None, words=metric.words
+    )
+    if not len(finite):
+        return nothing
+    value_n = finite.value_n
+    best = int(value_n.argmax() if metric.kind == "accuracy" else value_n.argmin())
+    first, last = float(value_n[0]), float(value_n[-1])
+    initial = first if finite.before is None else finite.before
+    found = replace(
+        nothing,
+        first=first,
+        best=float(value_n[best]),
+        best_at=finite.at(best),
+        last=last,
+        initial=initial,
+        noise=noise(value_n) if len(finite) >= LEAST_FOR_NOISE else None,
+    )
+    if level is None:
+        return found
+    reducible_n = value_n - level.floor
+    return replace(
+        found,
+        floor=level.floor,
+        unigram=level.unigram,
+        reducible_first=float(reducible_n[0]),
+        reducible_best=float(reducible_n[best]),
+        reducible_last=float(reducible_n[-1]),
+        share_left=float(reducible_n[-1]) / (initial - level.floor) if initial > level.floor else None,
+        slope=power_law(finite.position_n, reducible_n),
+    )
 
 
 def repeated_training(log: Log) -> dict[str, float]:

@@ -47,8 +47,10 @@ class Floor:
 
 def given_floor(mean: float | None, last: float | None) -> Floor:
     """Floors that are plain numbers, in nats per token."""
-    levels = [None if value is None else Level(value) for value in (mean, last)]
-    return Floor("given", *levels, is_given=True)
+    levels = {
+        name: None if value is None else Level(value) for name, value in (("mean", mean), ("last", last))
+    }
+    return Floor("given", levels["mean"], levels["last"], is_given=True)
 
 
 def read_floor(path: Path) -> Floor:

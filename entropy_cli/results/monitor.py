@@ -116,7 +116,7 @@ def _series(series: Sequence[SeriesSummary]) -> str:
     head = ["series", "split", "kind", "points", "first", "best", "at", "last", "noise"]
     rows = [head]
     for one in series:
-        numbers = [_shown(value) for value in (one.first, one.best, one.last, one.noise)]
+        numbers = [number(value) for value in (one.first, one.best, one.last, one.noise)]
         row = [one.name, one.split, one.kind.replace("_", "-"), str(one.points)]
         rows.append([*row, *numbers[:2], place(one.best_at), *numbers[2:]])
     return columns(rows, left=3)
@@ -128,7 +128,7 @@ def _reducible(series: Sequence[SeriesSummary]) -> str:
         slope = "" if one.slope is None else f"{one.slope[0]:.3f} ± {one.slope[1]:.3f}"
         numbers = (one.floor, one.reducible_first, one.reducible_best, one.reducible_last)
         share = "" if one.share_left is None else f"{one.share_left:.1%}"
-        rows.append([one.name, one.split, *map(_shown, numbers), share, slope])
+        rows.append([one.name, one.split, *map(number, numbers), share, slope])
     return columns(rows, left=2)
 
 
@@ -136,10 +136,15 @@ def _findings(findings: Sequence[Finding]) -> str:
     if not findings:
         return "Findings\nnone"
     lines = []
-    for finding in sorted(findings, key=lambda one: ORDER.index(one.severity)):
+    for finding in by_severity(findings):
         of = f"{finding.series}: " if finding.series else ""
         lines.append(wrapped(f"{finding.severity:8}{finding.id:15}", f"{of}{finding.message}"))
     return "\n".join(["Findings", *lines])
+
+
+def by_severity(findings: Sequence[Finding]) -> list[Finding]:
+    """The worst first."""
+    return sorted(findings, key=lambda one: ORDER.index(one.severity))
 
 
 def place(at: Mapping[str, float]) -> str:
@@ -149,7 +154,7 @@ def place(at: Mapping[str, float]) -> str:
     )
 
 
-def _shown(value: float | None) -> str:
+def number(value: float | None) -> str:
     """Four digits after the point, or as many that count."""
     if value is None:
         return ""

@@ -1,7 +1,9 @@
 """The picture of a training run: its losses, what is reducible of them, accuracies, and the findings."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
+from textwrap import wrap
 from typing import Any
 
 import numpy as np
@@ -9,7 +11,6 @@ import numpy as np
 from entropy_cli.data.logs.names import stem
 from entropy_cli.data.logs.series import Series
 from entropy_cli.results.figures import (
-    FAINT,
     INK,
     PAPER,
     SERIES,
@@ -19,60 +20,75 @@ from entropy_cli.results.figures import (
     write_figure,
 )
 from entropy_cli.results.floor import Level
-from entropy_cli.results.monitor import Finding, Monitor
+from entropy_cli.results.monitor import Finding, Monitor, by_severity
 
 MOST_POINTS, BLOCKS = 400, 200  # a longer series is drawn as medians of blocks over its points
-MOST_CURVES = 6
+COLOURS = (*SERIES, INK)
+MOST_CURVES, MOST_LINES, MOST_NAMES = len(COLOURS), 24, 5
+WIDE = 8  # a ratio of losses for which their axis is logarithmic
+WIDTH, PANEL_HEIGHT, LINE_HEIGHT = 11.2, 3.8, 0.17  # inches
+COLUMNS = 128  # characters
 MARKS = {"error": "X", "warning": "^", "info": "o"}
 Curve = tuple[Series, Level | None]  # finite values, and the floor if there is one
 Panel = Callable[[Any, Sequence[Curve], Sequence[Finding]], None]
 
 
 def draw_run(path: Path, found: Monitor, curves: Sequence[Curve]) -> None:
-    """Draw a run as PNG, SVG or PDF; the file's name tells."""
+    """Draw a run as PNG, SVG or PDF, with its findings below; the file's name tells."""
     with styled():
-        write_figure(_figure(found, curves), path)
+        write_figure(_figure(found, curves, _lines(found)), path)
 
 
 def inline_run(found: Monitor, curves: Sequence[Curve]) -> str:
-    """The same as a part of a page."""
+    """The same as a part of a page, without the findings in words."""
     words = f"Losses of {found.log} over training, with floors, accuracies and findings"
     with styled():
-        return inline_svg(_figure(found, curves), words)
+        return inline_svg(_figure(found, curves, []), words)
 
 
-def _figure(found: Monitor, curves: Sequence[Curve]) -> Any:  # noqa: ANN401 - a figure of matplotlib
-    of_scale = [isinstance(series.metric.of, int) for series, _ in curves]
-    losses = [
-        curve
-        for curve, single in zip(curves, of_scale, strict=True)
-        if curve[0].metric.is_loss and not single
-    ]
-    scales = [
-        curve
-        for curve, single in zip(curves, of_scale, strict=True)
-        if curve[0].metric.kind == "cross_entropy" and single
-    ]
-    accuracies = [
-        curve
-        for curve, single in zip(curves, of_scale, strict=True)
-        if curve[0].metric.kind == "accuracy" and not single
-    ]
-    panels: list[tuple[Panel, Sequence[Curve]]] = [
-        (_losses, losses[:MOST_CURVES]),
-        (_reducible, [curve for curve in losses if curve[1] is not None]),
-        (_scales, scales),
-        (_accuracies, accuracies[:MOST_CURVES]),
-    ]
-    panels = [panel for panel in panels if panel[1]]
+def _figure(found: Monitor, curves: Sequence[Curve], lines: Sequence[str]) -> Any:  # noqa: ANN401
+    """A figure of matplotlib: two panels in a row, and lines of text below them."""
+    panels = [panel for panel in _panels(curves) if panel[1]]
     wide = min(2, len(panels))
-    figure = new_figure(5.6 * wide if wide > 1 else 8, 3.8 * -(-len(panels) // wide))
-    axes = figure.subplots(-(-len(panels) // wide), wide, squeeze=False).flatten()
-    for axis, (draw, shown) in zip(axes, panels, strict=False):
-        draw(axis, shown, found.findings)
-    for axis in axes[len(panels) :]:
-        axis.remove()
+    rows = -(-len(panels) // wide)
+    below = LINE_HEIGHT * len(lines)
+    figure = new_figure(WIDTH, PANEL_HEIGHT * rows + below)
+    grid = figure.add_gridspec(rows + 1, wide, height_ratios=[PANEL_HEIGHT] * rows + [max(below, 1e-3)])
+    for i, (draw, shown) in enumerate(panels):
+        alone = i == len(panels) - 1 and i % wide == 0
+        place = grid[i // wide, :] if alone else grid[i // wide, i % wide]
+        draw(figure.add_subplot(place), shown, found.findings)
+    text = figure.add_subplot(grid[rows, :])
+    text.axis("off")
+    for i, line in enumerate(lines):
+        y = 1 - (i + 0.5) / len(lines)
+        text.text(0, y, line, fontsize=8.5, family="monospace", va="center", transform=text.transAxes)
     return figure
+
+
+def _lines(found: Monitor) -> list[str]:
+    """What was found, without advice and rules of thumb, wrapped to the width of the figure."""
+    lines = []
+    for finding in by_severity(found.findings):
+        if finding.id != "rule_of_thumb":
+            of = f"{finding.series}: " if finding.series else ""
+            lead = f"{finding.severity:8}{finding.id:14}"
+            evidence = finding.message.partition(". ")[0].removesuffix(".")
+            lines += wrap(lead + of + evidence, COLUMNS, subsequent_indent=" " * len(lead))
+    return lines[:MOST_LINES]
+
+
+def _panels(curves: Sequence[Curve]) -> list[tuple[Panel, list[Curve]]]:
+    """What is drawn where."""
+    whole = [curve for curve in curves if not isinstance(curve[0].metric.of, int)]
+    losses = [curve for curve in whole if curve[0].metric.is_loss]
+    losses.sort(key=lambda curve: curve[0].metric.split == "val")  # training first
+    return [
+        (_losses, losses[:MOST_CURVES]),
+        (_reducible, [curve for curve in losses if curve[1] is not None][:MOST_CURVES]),
+        (_scales, [curve for curve in curves if curve not in whole and curve[0].metric.is_loss]),
+        (_accuracies, [curve for curve in whole if curve[0].metric.kind == "accuracy"][:MOST_CURVES]),
+    ]
 
 
 def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[Finding]) -> None:  # noqa: ANN401
@@ -99,7 +115,11 @@ def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[Finding]) -> 
             )
     _time(axis, curves)
     _mark(axis, curves, colours, findings)
-    axis.legend()
+    lowest, highest = (pick(pick(series.value_n) for series, _ in curves) for pick in (min, max))
+    if 0 < lowest < highest / WIDE:
+        axis.set_yscale("log")
+        _plain_ticks(axis.yaxis, (1, 2, 5))
+    _legend(axis)
 
 
 def _reducible(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> None:  # noqa: ANN401
@@ -110,9 +130,10 @@ def _reducible(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> None
         assert level is not None
         _curve(axis, series, colour, level.floor)
     axis.set(xscale="log", yscale="log")
-    _plain_ticks(axis)
+    _plain_ticks(axis.xaxis, (1,))
+    _plain_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
     _time(axis, curves)
-    axis.legend()
+    _legend(axis)
 
 
 def _scales(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> None:  # noqa: ANN401
@@ -129,7 +150,7 @@ def _scales(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> None:  
         if level is not None:
             axis.axhline(level.floor, color=shade, linestyle="--", linewidth=0.8)
     _time(axis, curves)
-    axis.legend(ncols=2, fontsize=8)
+    _legend(axis)
 
 
 def _accuracies(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> None:  # noqa: ANN401
@@ -141,7 +162,7 @@ def _accuracies(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> Non
         _curve(axis, series, colour)
     _time(axis, curves)
     axis.set_ylim(bottom=0)
-    axis.legend()
+    _legend(axis)
 
 
 def _curve(
@@ -152,19 +173,18 @@ def _curve(
     label: str | None = None,
 ) -> None:
     """A series, above a floor; a long one as medians of blocks over its points."""
-    position_n, value_n = series.position_n, series.value_n - floor
     is_val = series.metric.split == "val"
     if label is None:
         label = f"{series.metric.name}{', val' if is_val else ''}"
     if len(series) > MOST_POINTS:
-        axis.plot(position_n, value_n, ",", color=colour, alpha=0.25, rasterized=True)
-        blocks = np.array_split(np.arange(len(series)), BLOCKS)
-        position_n = np.array([np.median(position_n[block]) for block in blocks])
-        value_n = np.array([np.median(value_n[block]) for block in blocks])
+        axis.plot(
+            series.position_n, series.value_n - floor, ",", color=colour, alpha=0.25, rasterized=True
+        )
+    position_n, value_n = _smoothed(series)
     marker = "o" if is_val or len(series) < 3 else None
     axis.plot(
         position_n,
-        value_n,
+        value_n - floor,
         color=colour,
         linestyle="--" if is_val else "-",
         marker=marker,
@@ -185,41 +205,49 @@ def _mark(
     findings: Sequence[Finding],
 ) -> None:
     """Findings that have a place, as numbers on their series."""
-    by_name = {
-        series.metric.name: (series, colour) for (series, _), colour in zip(curves, colours, strict=True)
+    by_name: dict[tuple[str | None, str], tuple[Series, str]] = {
+        (series.metric.name, series.metric.split): (series, colour)
+        for (series, _), colour in zip(curves, colours, strict=True)
     }
-    named: dict[str, str] = {}
+    named: set[str] = set()
     for finding in findings:
         position = finding.evidence.get("position")
-        if position is None or finding.series not in by_name:
-            continue
-        series, colour = by_name[finding.series]
-        index = int(np.searchsorted(series.position_n, position).clip(0, len(series) - 1))
-        label = named.setdefault(finding.id, finding.id.replace("_", " "))
-        axis.plot(
-            position,
-            series.value_n[index],
-            MARKS[finding.severity],
-            markersize=8,
-            markerfacecolor=PAPER,
-            markeredgecolor=colour,
-            markeredgewidth=1.8,
-            zorder=5,
-        )
-        axis.annotate(
-            label,
-            (position, series.value_n[index]),
-            (0, 9),
-            textcoords="offset points",
-            ha="center",
-            fontsize=9,
-        )
+        for split in ("train", "val"):
+            if position is None or (finding.series, split) not in by_name:
+                continue
+            series, colour = by_name[finding.series, split]
+            axis.plot(
+                position,
+                np.interp(position, *_smoothed(series)),
+                MARKS[finding.severity],
+                markersize=8,
+                markerfacecolor=PAPER,
+                markeredgecolor=colour,
+                markeredgewidth=1.8,
+                zorder=5,
+                linestyle="none",
+                label=None if finding.id in named else finding.id.replace("_", " "),
+            )
+            named.add(finding.id)
+            break
+
+
+def _smoothed(series: Series) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and values; of a long series the medians of blocks, short ones where it begins."""
+    if len(series) <= MOST_POINTS:
+        return series.position_n, series.value_n
+    edges = np.linspace(0, len(series), BLOCKS + 1)
+    edges = np.unique(np.concatenate([[0], np.geomspace(1, edges[1], 8), edges[1:]]).astype(np.int64))
+    blocks = [slice(*pair) for pair in pairwise(edges.tolist())]
+    position_n, value_n = series.position_n, series.value_n
+    medians = [[np.median(values_n[block]) for block in blocks] for values_n in (position_n, value_n)]
+    return np.array(medians[0]), np.array(medians[1])
 
 
 def _colours(curves: Sequence[Curve]) -> list[str]:
     """A colour for each thing that is measured, the same for its training and validation."""
     stems = list(dict.fromkeys(stem(series.metric.name) for series, _ in curves))
-    return [SERIES[stems.index(stem(series.metric.name)) % len(SERIES)] for series, _ in curves]
+    return [COLOURS[stems.index(stem(series.metric.name)) % len(COLOURS)] for series, _ in curves]
 
 
 def _time(axis: Any, curves: Sequence[Curve]) -> None:  # noqa: ANN401
@@ -231,10 +259,15 @@ def _unit(series: Sequence[Series]) -> str:
     return "nats per token" if is_known else "loss, in the log's unit"
 
 
-def _plain_ticks(axis: Any) -> None:  # noqa: ANN401
-    """Numbers as they are spoken, not as powers of ten, on a short logarithmic axis."""
-    from matplotlib.ticker import LogLocator, NullFormatter, ScalarFormatter
+def _legend(axis: Any) -> None:  # noqa: ANN401
+    """Names of the curves, in two columns if they are many."""
+    axis.legend(ncols=1 + (len(axis.get_legend_handles_labels()[1]) > MOST_NAMES))
 
-    axis.yaxis.set_major_locator(LogLocator(10, subs=(1, 2, 5)))
-    axis.yaxis.set_major_formatter(ScalarFormatter())
-    axis.yaxis.set_minor_formatter(NullFormatter())
+
+def _plain_ticks(axis: Any, parts: Sequence[float]) -> None:  # noqa: ANN401
+    """Numbers as they are spoken, not as powers of ten, at these parts of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(10, subs=parts))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())

@@ -93,6 +93,12 @@ def read_log(path: Path, format_name: str = "auto", chosen: str | None = None) -
         raise LogError(f"{path}: can't be read as {name}: {error}. Give another --format.") from error
 
 
+def size_of(path: Path) -> int:
+    """Bytes of a log so far, or of a folder of them; what changes when it grows."""
+    files = path.rglob("*") if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files if file.is_file())
+
+
 def _detected(path: Path, text: str) -> str:
     """The format with the most signs of it."""
     signs = {
