@@ -11,6 +11,7 @@ import typer
 from entropy_cli.cli.floors import FloorFile, FloorLast, FloorMean, parse_floor
 from entropy_cli.cli.options import AsJson, print_result
 
+WRITTEN = (".png", ".svg", ".pdf", ".html", ".json")
 CLEAR = "\x1b[2J\x1b[H"  # a terminal's screen
 
 
@@ -64,15 +65,19 @@ def monitor(
     if output is not None:
         check_writable(output, "--output")
         check_different(("LOG", log), ("--floor", floor), ("--output", output))
+    if output is not None and output.suffix.lower() not in WRITTEN:
+        raise typer.BadParameter(
+            f"{output}: expected a name that ends in {', '.join(WRITTEN)}.", param_hint="--output"
+        )
     levels = parse_floor(floor, floor_mean, floor_last)
     asked = Asked(log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0)
     size = None
     while size is None or follow:
         if size != (size := logs.size_of(log)):
             seen = read(asked)
-            if output is not None:
-                draw(seen, output)
             text = seen.found.to_json(None if follow else 1) if as_json else render(seen.found)
             print_result(f"{CLEAR if follow and sys.stdout.isatty() and not as_json else ''}{text}")
+            if output is not None:
+                draw(seen, output)
         if follow:
             time.sleep(every)

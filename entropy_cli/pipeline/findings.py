@@ -9,7 +9,9 @@ import numpy as np
 
 from entropy_cli.data.logs.names import stem
 from entropy_cli.data.logs.series import Log, Series
-from entropy_cli.functional import detectors
+from entropy_cli.functional.limits import divergence, grows_without_bound
+from entropy_cli.functional.plateau import overfitting, plateau
+from entropy_cli.functional.rebound import rebound, regulariser_falls, sudden_drop
 from entropy_cli.pipeline.floor_findings import floor_findings, rules_of_thumb
 from entropy_cli.pipeline.watched import Watched
 from entropy_cli.results.floor import Floor
@@ -54,7 +56,7 @@ def _finding(
     at: int | None = None,
 ) -> Finding:
     """A finding about a series, at one of its finite points."""
-    found = {key: value for key, value in evidence.items() if key not in ("fires", "at", "start")}
+    found = {key: value for key, value in evidence.items() if key != "fires"}
     if at is not None:
         found |= {"at": series.at(at), "position": float(series.position_n[at])}
     return Finding(name, severity, series.metric.name, message, found)
@@ -120,106 +122,106 @@ def _plateau(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
     value_n = one.finite.value_n
     fall = float(value_n[0] - value_n.min())
     tolerance = TOLERANCE if one.metric.kind == "cross_entropy" else RELATIVE_TOLERANCE * fall
-    found = detectors.plateau(value_n, tolerance)
-    if found is None or not found.fires or found.gain < -tolerance:
+    found = plateau(value_n, tolerance)
+    if found is None or not found.fires or found.rising:
         return
-    gain = f"at this pace as many points again would gain {found.gain:.2g} ± {found.error:.1g}"
-    flat = f"flat over its last quarter: {gain}, less than {tolerance:.2g}"
-    if abs(value_n[-1]) < COLLAPSED * abs(value_n[0]) and one.metric.is_proxy:
-        severity: Severity = "warning"
+    severity: Severity = "warning"
+    if one.metric.is_proxy and abs(value_n[-1]) < COLLAPSED * abs(value_n[0]):
         advice = (
-            "It is below 1 % of its start and hardly moves: targets that have become constant look like "
-            "this. Look at their variance or effective rank"
+            "It is below 1 % of its start and hardly moves, as it is where the targets have become "
+            "constant: look at their variance or effective rank"
         )
     elif one.metric.is_proxy:
         severity = "info"
         advice = "The target moves with the model, so this says little: judge by probes"
     else:
-        severity = "warning"
         advice = "Lower the learning rate if it is still high, else stop: more of the same gains nothing"
-    yield _finding("plateau", severity, one.finite, f"{flat}. {advice}.", asdict(found), found.start)
+    yield _finding(
+        "plateau",
+        severity,
+        one.finite,
+        f"flat over its last quarter: as many points again would gain {found.gain:.2g} ± "
+        f"{found.gain_error:.1g}, for sure less than {tolerance:.2g}. {advice}.",
+        asdict(found),
+        found.first,
+    )
 
 
 def _rebound(one: Watched, watched: Sequence[Watched]) -> Iterator[Finding]:
     """A loss that has risen since its lowest."""
     series = one.finite
-    found = detectors.rebound(series.value_n)
+    found = rebound(series.value_n)
     if found is None or not found.fires:
         return
-    at = place(series.at(found.at))
+    at = (found.fine_first + found.fine_stop - 1) // 2
+    peak = f", over a peak at {found.peak:.4g}" if found.falls_again else ""
     what = (
-        f"lowest near {at} at {found.minimum:.4g}, since then up by {found.rise:.3g} "
-        f"({found.rise / found.error:.0f} standard errors) to {found.last:.4g}"
+        f"lowest near {place(series.at(at))} at {found.fine_minimum:.4g}, since then up by "
+        f"{found.rise:.3g} ({_times(found.rise, found.se)}) to {found.last:.4g}{peak}"
     )
-    if one.metric.kind == "cross_entropy" or not one.metric.is_proxy:
+    if not one.metric.is_proxy:
         advice = "Look at the rate, at spikes of the gradient norm and at the data of that time"
-        yield _finding("rebound", "warning", series, f"{what}. {advice}.", asdict(found), found.at)
+        yield _finding("rebound", "warning", series, f"{what}. {advice}.", asdict(found), at)
         return
-    parts = [
-        part.metric.name
-        for part in watched
-        if part.metric.kind == "regulariser"
-        and detectors.falls(part.finite.value_n, min(found.at, max(0, len(part.finite) - 1)))
-    ]
+    parts = [part.metric.name for part in watched if _falls(part, found.first / len(series))]
     still = f" while {', '.join(parts)} still falls (a rebound of the proxy loss)" if parts else ""
     advice = (
         "Usual where a moving average makes the targets, no evidence of failure and none of health: "
-        "probe "
-        "checkpoints from before and after (kNN, linear), look at the variance of the targets, the "
-        "momentum "
-        "and the batch size. Do not stop early on it"
+        "probe checkpoints from before and after (kNN, linear), look at the variance of the targets, "
+        "the momentum and the batch size. Do not stop early on it"
     )
     evidence = {**asdict(found), "regularisers_that_fall": parts}
-    yield _finding("rebound", "info", series, f"{what}{still}. {advice}.", evidence, found.at)
+    yield _finding("rebound", "info", series, f"{what}{still}. {advice}.", evidence, at)
+
+
+def _falls(part: Watched, share: float) -> bool:
+    """Whether a regulariser falls over what comes after a share of the run."""
+    value_n = part.finite.value_n
+    found = regulariser_falls(value_n, int(share * len(value_n)))
+    return part.metric.kind == "regulariser" and found is not None and found.falls
 
 
 def _sudden_drops(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
     """A loss that falls at once after it rose."""
-    if one.metric.kind == "cross_entropy":
+    found = sudden_drop(one.finite.value_n)
+    if found is None or not found.fires or one.metric.kind == "cross_entropy":
         return
-    drops = detectors.sudden_drops(one.finite.value_n)
-    if not drops:
-        return
-    drop = max(drops, key=lambda drop: drop.size)
-    times = f"{len(drops)} times, most " if len(drops) > 1 else ""
+    drop = max(found.drops, key=lambda drop: drop.fall)
+    times = f"{len(found.drops)} times, most " if len(found.drops) > 1 else ""
     yield _finding(
         "sudden_drop",
         "warning",
         one.finite,
-        f"falls at once after a rise, {times}near {place(one.finite.at(drop.at))} from "
-        f"{drop.before:.4g} to "
-        f"{drop.after:.4g}. Of self-supervised losses this is usually a partial collapse: look at the "
-        "variance "
-        "or effective rank of the targets there, and compare probes of checkpoints before and after.",
-        {**asdict(drop), "drops": len(drops)},
-        drop.at,
+        f"falls at once after a rise, {times}near {place(one.finite.at(drop.first))} from "
+        f"{drop.before:.4g} to {drop.after:.4g}. Of self-supervised losses this is usually a partial "
+        "collapse: look at the variance or effective rank of the targets there, and compare probes of "
+        "checkpoints before and after.",
+        {**asdict(drop), "drops": len(found.drops)},
+        drop.first,
     )
 
 
 def _divergence(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
     """A loss that ends above its beginning."""
-    if one.metric.is_proxy:
-        return
-    found = detectors.divergence(one.finite.value_n)
-    if found is None or not found.fires:
+    found = divergence(one.finite.value_n)
+    if found is None or not found.fires or one.metric.is_proxy:
         return
     yield _finding(
         "divergence",
         "error",
         one.finite,
-        f"the last tenth is at {found.last:.4g}, {found.excess:.3g} above the first value "
-        f"({found.excess / found.error:.0f} standard errors). Stop, go back to a checkpoint from "
-        "before the "
-        "rise, lower the "
+        f"the last tenth is at {found.last:.4g}, {found.rise:.3g} above the first value "
+        f"({_times(found.rise, found.se)}). Stop, go back to a checkpoint from before the rise, lower "
+        "the "
         "rate or warm up for longer, and clip the gradient.",
         asdict(found),
-        len(one.finite) - 1,
+        found.last_first,
     )
 
 
 def _growing_gradients(one: Watched, watched: Sequence[Watched]) -> Iterator[Finding]:
     """A gradient norm without bound, beside a cross-entropy."""
-    found = detectors.unbounded_growth(one.finite.value_n)
+    found = grows_without_bound(one.finite.value_n)
     beside = any(other.metric.kind == "cross_entropy" for other in watched)
     if found is None or not found.fires or not beside:
         return
@@ -227,10 +229,10 @@ def _growing_gradients(one: Watched, watched: Sequence[Watched]) -> Iterator[Fin
         "divergence",
         "warning",
         one.finite,
-        f"the gradient norm is at {found.last:.3g}, {found.last / found.middle:.0f} times that of the "
-        "middle of the "
+        f"the gradient norm is at {found.last:.3g}, {found.ratio:.0f} times that of the middle of the "
         "run, and grows: the loss usually follows. Lower the rate or clip the gradient.",
         asdict(found),
+        found.first,
     )
 
 
@@ -243,22 +245,25 @@ def _overfitting(one: Watched, watched: Sequence[Watched]) -> Iterator[Finding]:
     if val.position_unit != of.position_unit or not len(of):
         return
     train_n = np.interp(val.position_n, of.position_n, of.value_n)
-    found = detectors.overfitting(val.value_n, train_n)
+    found = overfitting(val.value_n, train_n)
     if found is None or not found.fires:
         return
     yield _finding(
         "overfitting",
         "warning",
         val,
-        f"lowest at {place(val.at(found.at))} with {found.best:.4g}, in the last evaluations at least "
-        f"{found.last:.4g}, while {of.metric.name} of training went on falling, from "
-        f"{found.train_best:.4g} to "
-        f"{found.train_last:.4g}. Take the checkpoint of the lowest; more data, augmentation or "
-        "regularisation, or "
-        "a smaller model.",
+        f"lowest at {place(val.at(found.best_index))} with {found.best:.4g}, in the last evaluations at "
+        f"least {min(found.last):.4g}, while {of.metric.name} of training went on falling, from "
+        f"{found.train_at_best:.4g} to {found.train_last:.4g}. Take the checkpoint of the lowest; more "
+        "data, augmentation or regularisation, or a smaller model.",
         {**asdict(found), "train": of.metric.name},
-        found.at,
+        found.best_index,
     )
+
+
+def _times(size: float, error: float) -> str:
+    """A size in its standard errors, for people."""
+    return f"{size / error:.0f} standard errors" if error else "without noise"
 
 
 def _training_of(one: Watched, watched: Sequence[Watched]) -> Watched | None:

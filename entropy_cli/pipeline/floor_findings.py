@@ -5,13 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from entropy_cli.data.logs.series import Log
-from entropy_cli.functional import detectors
+from entropy_cli.functional.limits import FLOOR_ERRORS, above, below
 from entropy_cli.pipeline.watched import Watched
 from entropy_cli.results.floor import Floor
 from entropy_cli.results.monitor import Finding
 
 NEAR = 0.02  # nats between a loss and ln V that are nothing
 VAR_CODES = 4096
+NORMAL_95 = 1.96
 
 
 def floor_findings(watched: Sequence[Watched]) -> Iterator[Finding]:
@@ -20,47 +21,50 @@ def floor_findings(watched: Sequence[Watched]) -> Iterator[Finding]:
         level, value_n = one.level, one.finite.value_n
         if level is None or not len(value_n):
             continue
-        error = 0.0 if level.half_width is None else level.half_width / 1.96
-        under = detectors.below(value_n, level.floor, error)
-        if under is not None and under.fires:
+        error = 0.0 if level.half_width is None else level.half_width / NORMAL_95
+        yield from _below(one, level.floor, error)
+        over = None if level.unigram is None else above(value_n, level.unigram)
+        if over is not None and over.fires:
             yield Finding(
-                "below_floor",
+                "above_unigram",
                 "warning",
                 one.metric.name,
-                f"{one.metric.split} loss of {under.value:.4f} lies {under.distance:.4f} nats below "
-                "the floor "
-                f"{level.floor:.4f} ({under.sigmas:.0f} standard errors), which is impossible in "
-                "expectation "
-                "for labels "
-                "that are drawn from the soft assignment. Usual causes: the labels are the nearest "
-                "codes, "
-                "for which the assignment entropy is no floor; another temperature, tokenizer or "
-                "scale; bits "
-                "for nats; a memorised training set.",
-                asdict(under),
+                f"{one.metric.split} loss of {over.last:.4f} at the end is "
+                f"{over.last - over.bound:.4f} nats "
+                f"above the unigram entropy {over.bound:.4f}, which a constant prediction reaches. "
+                "Usual "
+                "causes: a run that has hardly begun, labels of another tokenizer or in another "
+                "order, a "
+                "broken model.",
+                asdict(over),
             )
-        yield from _above_unigram(one)
 
 
-def _above_unigram(one: Watched) -> Iterator[Finding]:
-    """That a model is worse than a constant prediction."""
-    level = one.level
-    if level is None or level.unigram is None or len(one.finite) < detectors.LEAST_POINTS:
-        return
-    over = detectors.above(one.finite.value_n, level.unigram)
-    if over is None or not over.fires:
-        return
-    yield Finding(
-        "above_unigram",
-        "warning",
-        one.metric.name,
-        f"{one.metric.split} loss of {over.value:.4f} at the end is {over.distance:.4f} nats above "
-        "the unigram "
-        f"entropy {level.unigram:.4f}, which a constant prediction reaches. Usual causes: a run that "
-        "has "
-        "hardly begun, labels of another tokenizer or in another order, a broken model.",
-        asdict(over),
-    )
+def _below(one: Watched, floor: float, error: float) -> Iterator[Finding]:
+    """A loss below its floor: by more than its noise, or, of a few points, by more than a little."""
+    value_n = one.finite.value_n
+    found = below(value_n, floor, error)
+    if found is None:
+        lowest = float(value_n.min())
+        fires = lowest < floor - 4 * error - NEAR
+        evidence: dict[str, object] = {"bound": floor, "bound_se": error, "lowest": lowest}
+    else:
+        by_end = (found.last_deviations or 0) > FLOOR_ERRORS
+        lowest = found.last if by_end else found.lowest
+        fires, evidence = found.fires, asdict(found)
+    if fires:
+        yield Finding(
+            "below_floor",
+            "warning",
+            one.metric.name,
+            f"{one.metric.split} loss of {lowest:.4f} lies {floor - lowest:.4f} nats below the floor "
+            f"{floor:.4f}, which is impossible in expectation for labels drawn from the soft "
+            "assignment. "
+            "Usual causes: the labels are the nearest codes, for which the assignment entropy is no "
+            "floor; "
+            "another temperature, tokenizer or scale; bits for nats; a memorised training set.",
+            evidence,
+        )
 
 
 def rules_of_thumb(log: Log, watched: Sequence[Watched], floor: Floor | None) -> Iterator[Finding]:

@@ -4,8 +4,8 @@ import math
 from dataclasses import dataclass, replace
 
 from entropy_cli.data.logs.series import Log, Metric, Series
-from entropy_cli.functional.detectors import power_law
 from entropy_cli.functional.noise import noise
+from entropy_cli.functional.plateau import power_law_slope
 from entropy_cli.results.floor import Floor, Level
 from entropy_cli.results.monitor import SeriesSummary
 
@@ -79,6 +79,7 @@ def summary(one: Watched) -> SeriesSummary:
     if level is None:
         return found
     reducible_n = value_n - level.floor
+    law = power_law_slope(finite.position_n, reducible_n)
     return replace(
         found,
         floor=level.floor,
@@ -87,7 +88,7 @@ def summary(one: Watched) -> SeriesSummary:
         reducible_best=float(reducible_n[best]),
         reducible_last=float(reducible_n[-1]),
         share_left=float(reducible_n[-1]) / (initial - level.floor) if initial > level.floor else None,
-        slope=power_law(finite.position_n, reducible_n),
+        slope=None if law is None else (law.slope, law.se),
     )
 
 
