@@ -10,7 +10,8 @@ from pathlib import Path
 from entropy_cli.errors import DatasetError
 
 SUFFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
-NUMBER = re.compile(r"([0-9][0-9,_]*(?:\.[0-9]*)?|\.[0-9]+)(e[+-]?[0-9]+)?\s*([kmbgt]?)", re.IGNORECASE)
+NUMBER = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE | re.ASCII)
+THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3}){2,}", re.ASCII)
 # Names without case, spaces and signs; a name in brackets, such as a unit, is no part of them.
 KNOWN = {
     "size": ("n", "size", "modelsize", "params", "parameters", "nparams", "nparameters", "numparams"),
@@ -191,19 +192,12 @@ def _point(cells: dict[str, tuple[str, str]], columns: Columns, line: int) -> Po
 
 
 def _number(text: str, where: str, *, suffixed: bool = True) -> float:
-    match = NUMBER.fullmatch(text)
-    if match and (suffixed or not match[3]):
-        value = _digits(match[1], where) * SUFFIXES[match[3].upper()]
-        value *= 1.0 if match[2] is None else float(f"1{match[2]}")
+    """A cell's value; commas only in whole numbers such as 310,000,000: 0,5 or 5,123 are decimals."""
+    plain = text.replace(",", "") if suffixed and THOUSANDS.fullmatch(text) else text
+    match = NUMBER.fullmatch(plain)
+    if match and (suffixed or not match[2]):
+        value = float(match[1]) * SUFFIXES[match[2].upper()]
         if 0 < value < math.inf:
             return value
-    also = ", or one such as 310M or 2.0B" if suffixed else ""
+    also = " with a point, or such as 310M or 2.0B" if suffixed else " with a point, such as 5.05"
     raise DatasetError(f"{where}: got {text or 'nothing'!r}, expected a positive number{also}.")
-
-
-def _digits(text: str, where: str) -> float:
-    """Commas may only stand between thousands: 0,5 is not five."""
-    whole = text.split(".")[0]
-    if re.search("[,_]", text) and not re.fullmatch(r"[0-9]{1,3}([,_][0-9]{3})+", whole):
-        raise DatasetError(f"{where}: got {text!r}, expected a number with a point, as in 0.5.")
-    return float(re.sub("[,_]", "", text))

@@ -135,7 +135,7 @@ class _Profile:
         return self.likelihood.gain * (best - self.likelihood.objective)
 
     def _held(self, value: float) -> tuple[Data, Bounds, int]:
-        """Data centred so that the parameter is in the vector, its place there, and bounds that hold it."""
+        """Data centred so that the parameter is in the vector, its place, and bounds that hold it."""
         data = self.fit.data
         bounds = bounds_of(data, self.fit.log_floor)
         if self.name == "E":

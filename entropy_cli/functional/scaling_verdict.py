@@ -61,14 +61,14 @@ def judge_points(data: Data, *, given: bool) -> Judgement | None:
             decade = "" if given else " (a decade)"
             return Judgement(
                 "refused",
-                f"the {name} span a factor of {spanned:.3g}, {math.log10(spanned):.2f} decades, where at "
-                f"least {least_range:g}{decade} is needed",
+                f"the {name} span a factor of {spanned:.3g}, {math.log10(spanned):.2f} decades, where "
+                f"at least {least_range:g}{decade} is needed",
             )
     if form == "chinchilla" and abs(float(np.asarray(np.corrcoef(data.log_size_TP))[0, 1])) > COLLINEAR:
         return Judgement(
             "refused", "model and data size grow together, so that their parts can't be told apart"
         )
-    if form == "power" and np.polyfit(data.log_size_TP[0], data.log_loss_P, 1)[0] >= 0:
+    if form == "power" and float(data.log_size_TP[0] @ (data.log_loss_P - data.log_loss_P.mean())) >= 0:
         return Judgement("refused", "the loss does not fall with the size")
     return None
 

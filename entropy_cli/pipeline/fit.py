@@ -1,7 +1,7 @@
 """From a table of trained models to a scaling law, its intervals and a verdict."""
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -33,11 +33,12 @@ if TYPE_CHECKING:  # it imports torch, which a fit has no use for
 
 STARTS = 72  # of the search
 RESAMPLES = 500  # of the bootstrap
+LEAST_PARAMETERS = 1e4  # of the largest model; below, sizes may be meant in millions or billions
 FEW = 8  # points up to which resamples are too alike, and too often of too few sizes
 MOST_FOR_PROFILE = 30  # points up to which the profile's intervals are the better ones
 ONE_CURVE = (
-    "the sizes are steps of a training by their column's name ({}): one training curve is shaped by its "
-    "learning rates, and what it tends to is no irreducible loss. Give a point for each of several models"
+    "the sizes are steps of a training by their column's name ({}): one training curve is shaped by "
+    "its learning rates, and what it tends to is no irreducible loss. Give a point for each model"
 )
 
 
@@ -55,7 +56,7 @@ class FitRequest:
 
     table: Path
     form: Form
-    columns: Columns = Columns()
+    columns: Columns = field(default_factory=Columns)
     drop_largest: int = 0
     fixed_E: float | None = None
     floor: Path | None = None
@@ -136,6 +137,12 @@ def _kept(table: PointTable, request: FitRequest) -> tuple[list[Point], list[str
     repeated = len(kept) - len({(point.size, point.data_size) for point in kept})
     if repeated:
         notes.append(f"{repeated} points repeat the size of another; they count as runs of their own.")
+    largest = max(point.size for point in kept)
+    if largest < LEAST_PARAMETERS:
+        small = f"The largest model has {largest:g} parameters: sizes are no multiples of a million"
+        if table.columns.flop is not None:
+            raise DatasetError(f"{request.table}: {small[0].lower()}{small[1:]}. Write 310M or 3.1e8.")
+        notes.append(f"{small} here, or N0 is in their unit.")
     return kept, notes
 
 
@@ -187,7 +194,6 @@ def _fitted(
         result,
         objective=fitted.objective,
         E_range95=chosen.ci95.get("E"),
-        optima=Optima(fitted.starts, fitted.near, fitted.near_E),
         intervals=found,
         interval_kind=kind,
     )
@@ -197,7 +203,8 @@ def _fitted(
     result = replace(result, verdict=judgement.verdict, reason=judgement.reason)
     if judgement.verdict == "refused":
         return result
-    return replace(result, parameters=estimates, ci95=chosen.ci95)
+    optima = Optima(fitted.starts, fitted.near, fitted.near_E)
+    return replace(result, parameters=estimates, ci95=chosen.ci95, optima=optima)
 
 
 def _names(fitted: Fit) -> tuple[list[str], list[str]]:

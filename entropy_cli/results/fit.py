@@ -19,6 +19,11 @@ UNITS = {
     "alpha": "",
     "beta": "",
 }
+MEANING = (
+    "E is what the form says that an endless model, trained on endless data, would reach: it is "
+    "model-based, and another form or range of sizes gives another E"
+)
+MEANING_GIVEN = "E is as given, not found: the exponents and sizes hold above this E only"
 KINDS = {"profile": "profile likelihood", "bootstrap": "bootstrap of the points"}
 
 
@@ -159,7 +164,7 @@ def _between(ends: tuple[float | None, float | None], style: str) -> str:
 
 def _about(result: FitResult) -> dict[str, str]:
     dropped = f", the {result.dropped} of largest loss left out" if result.dropped else ""
-    read = ", ".join(f"{name} {what!r}" for what, name in result.columns.items())
+    read = ", ".join(f"{what} from {name!r}" for what, name in result.columns.items())
     low, high = result.sizes
     about = {
         "verdict": f"{result.verdict}: {result.reason}",
@@ -168,24 +173,27 @@ def _about(result: FitResult) -> dict[str, str]:
     }
     if result.parameters is None and result.E_range95 is not None:
         about["E"] = f"all that can be said: 95 % interval {_between(result.E_range95, '.4f')}"
-    if result.objective is not None and result.optima is not None:
-        o = result.optima
-        about["objective"] = (
-            f"{result.objective:.6e}, the sum of the Huber loss (1e-3) of the log residuals; best of "
-            f"{o.starts} starts, {o.within_1_percent} of them within 1 % of it, E from {o.E[0]:.4f} to "
-            f"{o.E[1]:.4f}"
+    if result.objective is not None:
+        about["objective"] = _objective(
+            result.objective, result.optima, given=result.fixed_E is not None
         )
     if result.intervals:
         about["intervals"] = _intervals(result)
     if result.floor is not None:
         about["floor"] = compared(result.floor)
-    about["meaning"] = (
-        "E is what the form says an endless model and endless data would reach: it is model-based, and "
-        "another form or range of sizes gives another E"
-    )
+    if result.parameters is not None:
+        about["meaning"] = MEANING if result.fixed_E is None else MEANING_GIVEN
     if result.notes:
         about["notes"] = " ".join(result.notes)
     return about
+
+
+def _objective(objective: float, optima: Optima | None, *, given: bool) -> str:
+    said = f"{objective:.6e}, the sum of the Huber loss (1e-3) of the log residuals"
+    if optima is None:
+        return said
+    said += f"; best of {optima.starts} starts, {optima.within_1_percent} of them within 1 % of it"
+    return said if given else f"{said}, with E from {optima.E[0]:.4f} to {optima.E[1]:.4f}"
 
 
 def _intervals(result: FitResult) -> str:

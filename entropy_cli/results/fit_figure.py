@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from textwrap import fill
 from typing import Any
 
 import numpy as np
@@ -35,6 +36,7 @@ def draw(result: FitResult, points: Sequence[Point]) -> Any:  # noqa: ANN401 - a
             bar = figure.colorbar(shades.mapping, ax=list(axes), pad=0.02, aspect=30)
             bar.set_label(f"data size D, {TOKENS}")
             bar.outline.set_visible(False)
+            _short_ticks(bar.ax.yaxis)
         figure.align_labels()
     return figure
 
@@ -90,7 +92,10 @@ def _losses(axes: Any, result: FitResult, points: Sequence[Point], shades: _Shad
     axes.set_ylabel(LOSS_AXIS)
     title = f"{FORMULAS[result.form]}"
     axes.set_title(title if result.verdict == "ok" else f"{title}: {result.verdict}")
-    if axes.get_legend_handles_labels()[0]:
+    if result.parameters is None:
+        words = fill(f"No fit: {result.reason}.", 44)
+        axes.text(0.98, 0.97, words, transform=axes.transAxes, ha="right", va="top")
+    elif axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right")
 
 
@@ -159,9 +164,9 @@ def _short_ticks(axis: Any) -> None:  # noqa: ANN401
     ticker = import_extra("matplotlib.ticker", "plots", "a picture")
     low, high = axis.get_view_interval()
     decades = math.log10(high / low)
-    parts = (1.0, 3.0) if decades < 5 else (1.0,)
-    if decades < 1.2:
-        parts = (1.0, 2.0, 3.0, 5.0, 7.0)
+    parts: tuple[float, ...] = (1.0, 3.0) if decades < 5 else (1.0,)
+    if decades < 1.6:
+        parts = (1.0, 2.0, 3.0, 5.0, 7.0) if decades > 0.6 else (1.0, 1.2, 1.5, *range(2, 10))
     axis.set_major_locator(ticker.LogLocator(subs=parts, numticks=20))
     axis.set_minor_locator(ticker.NullLocator())
     axis.set_major_formatter(ticker.FuncFormatter(_short))
