@@ -2,11 +2,18 @@
 
 The profile's likelihood is that of a Huber noise whose scale is estimated with the parameters: with few
 points the objective of the fit, nearly a sum of absolute values, knows too little of its own curvature.
+
+Coverage of the profile's 95 % interval of E, by 1,000 runs each of L = 5 + (4e8/N)^0.2 and noise of
+0.005 nats: 0.951 with 6 sizes of 18 M to 2 B, 0.959 with 8, 0.950 with 12, 0.958 with 20, 0.946 with 30; with
+noise of 0.02 nats and 12 sizes 0.951, with a heavy-tailed noise (Student's t of 3 degrees) 0.933. With 4
+sizes of 310 M to 2 B, which no point estimate is made of, 0.907. A bootstrap of 12 points covers as well
+(0.95), one of 20 less (0.89; 100 runs each).
 """
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 
@@ -153,6 +160,19 @@ class _Profile:
         return data, bounds, held
 
 
+def profile_statistic(fit: Fit, likelihood: Likelihood, name: str, value: float) -> float:
+    """How much the points speak against a value of a parameter: F(1, degrees) if it is the true one.
+
+    Args:
+        fit: where the parameter is free.
+        likelihood: of the fit.
+        name: of the parameter.
+        value: in nats per token or the unit of sizes.
+    """
+    profile = _Profile(fit, likelihood, name)
+    return profile.drop(value if name in ("E", "alpha", "beta") else math.log(value))
+
+
 def profile_interval(fit: Fit, likelihood: Likelihood, name: str, central: float = 0.95) -> Interval:
     """Values of a parameter that a likelihood-ratio type test with F(1, degrees) does not reject.
 
@@ -192,14 +212,21 @@ def _end(profile: _Profile, limit: float, critical: float) -> float:
         if share == 1.0:
             return limit
         inside, share = share, min(1.0, 3 * share)
-    outside = share
-    while outside - inside > FINENESS * outside:
-        middle = (inside + outside) / 2
-        if profile.drop(profile.estimate + middle * far) < critical:
-            inside = middle
-        else:
-            outside = middle
-    return profile.estimate + (inside + outside) / 2 * far
+    optimize = import_extra("scipy.optimize", "fit", "a fit")
+
+    def excess(share: float) -> float:  # nearly a straight line, as the statistic is nearly a parabola
+        return math.sqrt(max(0.0, profile.drop(profile.estimate + share * far))) - math.sqrt(critical)
+
+    # The statistic is a little rough, so that it may be below at the share where it was above before.
+    return profile.estimate + _root(optimize, excess, inside, share) * far
+
+
+def _root(optimize: Any, function: Callable[[float], float], low: float, high: float) -> float:  # noqa: ANN401
+    if function(high) <= 0:
+        return high
+    if function(low) >= 0:
+        return low
+    return float(optimize.brentq(function, low, high, xtol=FINENESS * high, rtol=FINENESS))
 
 
 @dataclass(frozen=True)

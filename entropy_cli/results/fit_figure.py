@@ -94,7 +94,9 @@ def _losses(axes: Any, result: FitResult, points: Sequence[Point], shades: _Shad
     axes.set_title(title if result.verdict == "ok" else f"{title}: {result.verdict}")
     if result.parameters is None:
         words = fill(f"No fit: {result.reason}.", 44)
-        axes.text(0.98, 0.97, words, transform=axes.transAxes, ha="right", va="top")
+        axes.text(
+            0.98, 0.97, words, transform=axes.transAxes, ha="right", va="top", multialignment="left"
+        )
     elif axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right")
 
