@@ -56,7 +56,13 @@ def fit(
         int, typer.Option(min=0, metavar="N", help="Leave out the points with the N largest losses.")
     ] = 0,
     resamples: Annotated[
-        int | None, typer.Option("--bootstrap", min=0, metavar="N", help="Resamples; default 500.")
+        int | None,
+        typer.Option(
+            "--bootstrap",
+            min=0,
+            metavar="N",
+            help="Resamples; default 500, or 100 up to 30 points, which only compare.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the bootstrap.")] = 0,
     output: Annotated[
@@ -85,7 +91,7 @@ def fit(
 
     from entropy_cli.data.points import Columns
     from entropy_cli.files import check_files, write_atomically
-    from entropy_cli.pipeline.fit import RESAMPLES, FitRequest
+    from entropy_cli.pipeline.fit import FitRequest
     from entropy_cli.pipeline.fit import fit as run
     from entropy_cli.results.fit import render
 
@@ -105,7 +111,7 @@ def fit(
         fixed_E=fixed,
         floor=result_of_estimate,
         average=which or "mean",
-        resamples=RESAMPLES if resamples is None else resamples,
+        resamples=resamples,
         seed=seed,
         command=shlex.join(["entropy-cli", *context.obj]),
     )

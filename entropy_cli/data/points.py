@@ -1,7 +1,6 @@
 """Points of a scaling law from a table: which column is what, and cells as numbers. Imports no torch."""
 
 import csv
-import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -19,6 +18,7 @@ KNOWN = {
     "flop": ("c", "flop", "flops", "trainingflop", "trainingflops", "trainflops", "compute"),
     "loss": ("l", "loss", "valloss", "validationloss", "testloss", "finalloss", "crossentropy", "ce"),
 }
+LEAST, MOST = 1e-12, 1e36  # of any number: beyond it is a slip, and powers leave the range of floats
 STEPS = re.compile(r"(global|train|training|num|n)?(steps?|iters?|iterations?|epochs?|updates?)")
 SNIFFED = ",;\t"
 
@@ -197,7 +197,7 @@ def _number(text: str, where: str, *, suffixed: bool = True) -> float:
     match = NUMBER.fullmatch(plain)
     if match and (suffixed or not match[2]):
         value = float(match[1]) * SUFFIXES[match[2].upper()]
-        if 0 < value < math.inf:
+        if LEAST <= value <= MOST:
             return value
     also = " with a point, or such as 310M or 2.0B" if suffixed else " with a point, such as 5.05"
     raise DatasetError(f"{where}: got {text or 'nothing'!r}, expected a positive number{also}.")

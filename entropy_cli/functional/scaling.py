@@ -29,7 +29,7 @@ FORMULAS: Mapping[Form, str] = {
 THRESHOLD = 1e-3  # of the Huber loss, in log loss
 SCALE = 1e6  # of the objective while it is minimised: sums near 1e-3 would meet any tolerance at once
 EXPONENTS = (5e-3, 4.0)
-MOST_LOG = 700.0  # of a size: more is no float
+MOST_LOG = 700.0  # of a size, up or down: more is no float
 LEAST_SHARE = 1e-9  # of the smallest loss: an E this small is none
 NEAR = 1.01  # optima up to 1 % above the best count as found
 
@@ -248,5 +248,5 @@ def parameters(theta: Array, data: Data) -> dict[str, float]:
     exponents = [float(exponent) for exponent in theta[2::2]]
     logs = [float(log) for log in theta[1::2] + theta[2::2] * data.centre_T]
     sizes = [logs[0] / exponents[0]] if data.form == "power" else logs
-    values = (floor, *(math.exp(min(log, MOST_LOG)) for log in sizes), *exponents)
+    values = (floor, *(math.exp(max(-MOST_LOG, min(log, MOST_LOG))) for log in sizes), *exponents)
     return dict(zip(PARAMETERS[data.form], values, strict=True))

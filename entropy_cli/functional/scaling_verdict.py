@@ -30,10 +30,15 @@ COLLINEAR = 0.999  # correlation of the logarithms of model and data size
 
 @dataclass(frozen=True)
 class Judgement:
-    """A verdict and its reason, a sentence without a full stop."""
+    """A verdict and its reason, a sentence without a full stop.
+
+    Attributes:
+        bounded: whether an interval of E still says something where there is no estimate.
+    """
 
     verdict: Verdict
     reason: str
+    bounded: bool = True
 
 
 def judge_points(data: Data, *, given: bool) -> Judgement | None:
@@ -53,7 +58,7 @@ def judge_points(data: Data, *, given: bool) -> Judgement | None:
         kind = "different sizes" if form == "power" else "different pairs of model and data size"
         free = len(PARAMETERS[form]) - given
         return Judgement(
-            "refused", f"{points} {kind} for {free} parameters, where at least {least} are needed"
+            "refused", f"{kind}: {points}, where at least {least} are needed for {free} parameters"
         )
     for log_size_P, name in zip(data.log_size_TP, names, strict=False):
         spanned = math.exp(float(np.ptp(log_size_P)))
@@ -69,7 +74,7 @@ def judge_points(data: Data, *, given: bool) -> Judgement | None:
             "refused", "model and data size grow together, so that their parts can't be told apart"
         )
     if form == "power" and float(data.log_size_TP[0] @ (data.log_loss_P - data.log_loss_P.mean())) >= 0:
-        return Judgement("refused", "the loss does not fall with the size")
+        return Judgement("refused", "the loss does not fall with the size", bounded=False)
     return None
 
 
@@ -111,7 +116,9 @@ def _judge_exponents(
                 reasons.append(f"the 90 % interval of {name}, {low:.3g} to {high:.3g}, is wider than it")
     if reasons:
         return Judgement("weak", "; ".join(reasons))
-    return Judgement("ok", "E is given, and the exponents' 90 % intervals are narrower than they are")
+    return Judgement(
+        "ok", "E is given; the 90 % intervals of the exponents are narrower than their values"
+    )
 
 
 def _bounded(name: str) -> str:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:  # it imports torch, which a fit has no use for
     from entropy_cli.pipeline.request import Bars
 
 STARTS = 72  # of the search
-RESAMPLES = 500  # of the bootstrap
+RESAMPLES, RESAMPLES_BESIDE = 500, 100  # of a bootstrap, and of one beside better intervals
 LEAST_PARAMETERS = 1e4  # of the largest model; below, sizes may be meant in millions or billions
 FEW = 8  # points up to which resamples are too alike, and too often of too few sizes
 MOST_FOR_PROFILE = 30  # points up to which the profile's intervals are the better ones
@@ -51,7 +51,7 @@ class FitRequest:
         fixed_E: E in nats per token, if given.
         floor: a result of `estimate` to compare E with.
         average: which of its averages.
-        resamples: of the bootstrap; 0 for none.
+        resamples: of the bootstrap; 0 for none, None as many as its use asks for.
     """
 
     table: Path
@@ -61,7 +61,7 @@ class FitRequest:
     fixed_E: float | None = None
     floor: Path | None = None
     average: Literal["mean", "last"] = "mean"
-    resamples: int = RESAMPLES
+    resamples: int | None = None
     seed: int = 0
     command: str = ""
 
@@ -91,9 +91,8 @@ def fit(request: FitRequest, bars: "Bars") -> Fitted:
     if table.steps:
         curve = ONE_CURVE.format(table.columns.size)
         if log_floor is None:
-            judgement = Judgement("refused", curve)
+            judgement = Judgement("refused", curve, bounded=False)
         notes.append(f"Beware: {curve}.")
-    refused = judgement is not None
     result = FitResult(
         form=request.form,
         points=len(kept),
@@ -110,10 +109,10 @@ def fit(request: FitRequest, bars: "Bars") -> Fitted:
         provenance={"table": str(request.table), "command": request.command},
     )
     free = len(PARAMETERS[request.form]) - (log_floor is not None)
-    if not refused or (len(kept) > free and not table.steps):
+    if judgement is None or (judgement.bounded and log_floor is None and len(kept) > free):
         with bars("starts", STARTS, "start") as bar:
             fitted = fit_data(data, log_floor, bar.update)
-        result = _fitted(result, fitted, request, bars, refused=refused)
+        result = _fitted(result, fitted, request, bars, refused=judgement is not None)
     if floor is not None:
         result = replace(result, floor=_compared(floor, request.average, result))
     return Fitted(result, kept)
@@ -186,9 +185,13 @@ def _fitted(
     working = likelihood(fitted)
     if working is not None:
         found["profile"] = _profiled(fitted, working, bars, only_E=refused)
-    if not refused and result.points > FEW and request.resamples:
-        found["bootstrap"] = _bootstrapped(fitted, request, bars)
-    kind = "bootstrap" if "bootstrap" in found and result.points > MOST_FOR_PROFILE else "profile"
+    many = result.points > MOST_FOR_PROFILE
+    resamples = request.resamples
+    if resamples is None:
+        resamples = RESAMPLES if many else RESAMPLES_BESIDE
+    if not refused and result.points > FEW and resamples:
+        found["bootstrap"] = _bootstrapped(fitted, resamples, request.seed, bars)
+    kind = "bootstrap" if "bootstrap" in found and many else "profile"
     chosen = found[kind]
     result = replace(
         result,
@@ -228,16 +231,16 @@ def _profiled(fitted: Fit, working: Likelihood, bars: "Bars", *, only_E: bool) -
     return Intervals(ci95=at[0.95], ci90=at[0.9], noise=working.noise)
 
 
-def _bootstrapped(fitted: Fit, request: FitRequest, bars: "Bars") -> Intervals:
+def _bootstrapped(fitted: Fit, resamples: int, seed: int, bars: "Bars") -> Intervals:
     names, judged = _names(fitted)
-    with bars("bootstrap", request.resamples, "resample") as bar:
-        drawn = bootstrap(fitted, request.resamples, request.seed, bar.update)
+    with bars("bootstrap", resamples, "resample") as bar:
+        drawn = bootstrap(fitted, resamples, seed, bar.update)
     return Intervals(
         ci95={name: drawn.interval(name) for name in names},
         ci90={name: drawn.interval(name, 0.9) for name in judged},
         se={name: drawn.se(name) for name in names},
-        resamples=request.resamples,
-        seed=request.seed,
+        resamples=resamples,
+        seed=seed,
     )
 
 

@@ -130,12 +130,12 @@ def render(result: FitResult) -> str:
 def _headline(result: FitResult) -> str:
     if result.parameters is None:
         return "No extrapolated irreducible loss: the fit is refused."
-    value = f"{result.parameters['E']:.4f} nats per token"
+    value = f"{_number(result.parameters['E'])} nats per token"
     if result.fixed_E is not None:
         return f"Scaling law above a given E of {value}"
     between = ""
     if result.ci95 is not None:
-        between = f", 95 % interval {_between(result.ci95['E'], '.4f')}"
+        between = f", 95 % interval {_between(result.ci95['E'])}"
     return f"Extrapolated irreducible loss E: {value}{between}"
 
 
@@ -145,21 +145,26 @@ def _parameters(result: FitResult) -> str:
     errors = None if chosen is None else chosen.se
     rows = [["parameter", "value", "standard error", "95 % interval", "unit"]]
     for name in PARAMETERS[result.form]:
-        style = ".4f" if name in ("E", "alpha", "beta") else ".4g"
-        se = "" if errors is None or name not in errors else f"{errors[name]:{style}}"
+        places = name in ("E", "alpha", "beta")
+        se = "" if errors is None or name not in errors else _number(errors[name], places=places)
         between = "given"
         if name != "E" or result.fixed_E is None:
             known = None if result.ci95 is None else result.ci95.get(name)
-            between = "unknown" if known is None else _between(known, style)
-        rows.append([name, f"{result.parameters[name]:{style}}", se, between, UNITS[name]])
+            between = "unknown" if known is None else _between(known, places=places)
+        rows.append([name, _number(result.parameters[name], places=places), se, between, UNITS[name]])
     if errors is None:
         rows = [[row[0], row[1], *row[3:]] for row in rows]
     return columns(rows, left=len(rows[0]))
 
 
-def _between(ends: tuple[float | None, float | None], style: str) -> str:
-    low, high = ("open" if end is None else f"{end:{style}}" for end in ends)
+def _between(ends: tuple[float | None, float | None], *, places: bool = True) -> str:
+    low, high = ("open" if end is None else _number(end, places=places) for end in ends)
     return f"{low} to {high}"
+
+
+def _number(value: float, *, places: bool = True) -> str:
+    """With four places, or with four digits where these would say little."""
+    return f"{value:.4f}" if places and (value == 0 or value >= 0.01) else f"{value:.4g}"
 
 
 def _about(result: FitResult) -> dict[str, str]:
@@ -172,7 +177,7 @@ def _about(result: FitResult) -> dict[str, str]:
         "points": f"{result.points}, models of {low:.3g} to {high:.3g} parameters{dropped}; {read}",
     }
     if result.parameters is None and result.E_range95 is not None:
-        about["E"] = f"all that can be said: 95 % interval {_between(result.E_range95, '.4f')}"
+        about["E"] = f"all that can be said: 95 % interval {_between(result.E_range95)}"
     if result.objective is not None:
         about["objective"] = _objective(
             result.objective, result.optima, given=result.fixed_E is not None
@@ -193,7 +198,7 @@ def _objective(objective: float, optima: Optima | None, *, given: bool) -> str:
     if optima is None:
         return said
     said += f"; best of {optima.starts} starts, {optima.within_1_percent} of them within 1 % of it"
-    return said if given else f"{said}, with E from {optima.E[0]:.4f} to {optima.E[1]:.4f}"
+    return said if given else f"{said}, with E from {_between(optima.E)}"
 
 
 def _intervals(result: FitResult) -> str:
@@ -207,7 +212,7 @@ def _intervals(result: FitResult) -> str:
         if kind == result.interval_kind:
             how += " (above)" if result.parameters is not None else ""
         elif "E" in found.ci95:
-            how += f": E {_between(found.ci95['E'], '.4f')}"
+            how += f": E {_between(found.ci95['E'])}"
         said.append(how)
     return "; ".join(said)
 

@@ -109,6 +109,24 @@ def test_wide_intervals_are_refused_too(fit, tmp_path):
     assert "too wide" in found["reason"]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "losses", "verdict", "words"),
+    [
+        ([1e6, 1e7, 1e8, 1e9], [5, 5, 5, 5], "refused", "does not fall"),
+        ([1e6], [5], "refused", "different sizes: 1"),
+        ([1e6, 1e7, 1e8, 1e9, 1e10], [8, 5, 1, 1, 1], "refused", "half of the smallest loss"),
+        ([1e6, 1e7, 1e8, 1e9, 1e10], [5, 4, 3.2, 2.56, 2.048], "weak", "less than half"),
+        ([1e-12, 1, 1e12, 1e24, 1e36], [8, 5, 4, 3.9, 4.5], "refused", "interval of E"),
+    ],
+)
+def test_odd_points(fit, cli, tmp_path, sizes, losses, verdict, words):
+    table = write(tmp_path / "odd.csv", sizes, losses)
+    found = fit(table)
+    assert found["verdict"] == verdict
+    assert words in found["reason"]
+    assert cli("fit", table, "-o", tmp_path / "odd.png")[0] == 0
+
+
 @pytest.mark.parametrize("given", [[], ["--size", "step"]])
 def test_one_training_curve_is_no_irreducible_loss(fit, tmp_path, given):
     steps = np.arange(1, 50) * 1000

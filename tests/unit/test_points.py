@@ -72,6 +72,7 @@ def test_steps_are_told_from_sizes(read, name):
         ("N,loss\n1e8,nan\n", "got 'nan'"),
         ("N,loss\n1e999,6\n", "got '1e999'"),
         ("N,loss\ninf,6\n", "got 'inf'"),
+        ("N,loss\n1e-200,6\n", "got '1e-200'"),
         ("N,loss\n1e8,5K\n", "got '5K'"),
         ("N;loss\n1e8;5,123\n", "got '5,123', expected a positive number with a point"),
         ("N;loss\n0,310B;5\n", "got '0,310B'"),

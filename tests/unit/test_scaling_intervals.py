@@ -162,12 +162,12 @@ LOSSES = E + (N0 / sizes_of(8)) ** ALPHA
 @pytest.mark.parametrize(
     ("sizes", "losses", "given", "words"),
     [
-        ([1e7, 1e8, 1e9], [7, 6, 5.5], False, "3 different sizes for 3 parameters"),
-        ([1e7, 1e8, 1e9] * 2, [7, 6, 5.5] * 2, False, "3 different sizes"),
+        ([1e7, 1e8, 1e9], [7, 6, 5.5], False, "different sizes: 3, where at least 4"),
+        ([1e7, 1e8, 1e9] * 2, [7, 6, 5.5] * 2, False, "different sizes: 3"),
         (VAR, [6.05, 5.92, 5.83, 5.72], False, "0.81 decades"),
         (VAR, [6.05, 5.92, 5.83, 5.72], True, None),
         ([1e8, 1.5e8, 2e8], [6.05, 5.92, 5.83], True, "a factor of 2"),
-        ([1e8, 1e9], [6.05, 5.9], True, "2 different sizes for 2 parameters"),
+        ([1e8, 1e9], [6.05, 5.9], True, "different sizes: 2, where at least 3"),
         (sizes_of(8), LOSSES[::-1], False, "does not fall"),
         ([1e7, 2e7, 5e7, 1e8], [6.5, 6.2, 6.0, 5.9], False, None),
     ],
