@@ -31,6 +31,9 @@ SCALE = 1e6  # of the objective while it is minimised: sums near 1e-3 would meet
 EXPONENTS = (5e-3, 4.0)
 MOST_LOG = 700.0  # of a size, up or down: more is no float
 LEAST_SHARE = 1e-9  # of the smallest loss: an E this small is none
+# e-folds that a term at the centre may be below the smallest loss. Much fainter ones have no gradient:
+# the nearly linear objective makes the optimiser leap there, and it would not find its way back.
+FAINTEST = 20.0
 NEAR = 1.01  # optima up to 1 % above the best count as found
 
 
@@ -118,7 +121,7 @@ def bounds_of(data: Data, log_floor: float | None = None) -> Bounds:
     """Where each parameter may be: E between nothing and the smallest loss, or fixed."""
     top = math.log(data.least_loss)
     first = (top + math.log(LEAST_SHARE), top) if log_floor is None else (log_floor, log_floor)
-    return [first, *[(-60.0, 60.0), EXPONENTS] * len(data.log_size_TP)]
+    return [first, *[(top - FAINTEST, top + FAINTEST), EXPONENTS] * len(data.log_size_TP)]
 
 
 def minimise(

@@ -130,13 +130,21 @@ class _Profile:
         data, bounds, held = self._held(value)
         moved = self.fit.data.centre_T - data.centre_T
         best = math.inf
-        for start in (self.last, self.likelihood.theta):
+        own = self.likelihood.threshold
+        # By way of least squares: from afar the nearly linear objective leads astray.
+        by_squares = (math.inf, own)
+        for start, thresholds in (
+            (self.last, by_squares),
+            (self.likelihood.theta, by_squares),
+            (self.last, (own,)),
+        ):
             start = start.copy()
             start[1::2] += start[2::2] * moved
             start[held] = bounds[held][0]
-            theta, objective = minimise(start, data, bounds, self.likelihood.threshold)
+            for threshold in thresholds:
+                start, objective = minimise(start, data, bounds, threshold)
             if objective < best:
-                best, kept = objective, theta
+                best, kept = objective, start
         self.last = kept.copy()
         self.last[1::2] -= kept[2::2] * moved
         return self.likelihood.gain * (best - self.likelihood.objective)
@@ -155,7 +163,7 @@ class _Profile:
             centre_T[term] = value if self.name == "N0" else 0.0
             data, held = data.centred(centre_T), 1 + 2 * term
             value = 0.0 if self.name == "N0" else value
-            bounds = [(-math.inf, math.inf) if high == 60.0 else (low, high) for low, high in bounds]
+            bounds = [(-math.inf, math.inf) if i % 2 else pair for i, pair in enumerate(bounds)]
         bounds[held] = (value, value)
         return data, bounds, held
 

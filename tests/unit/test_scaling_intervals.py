@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import stdtrit
 
-from entropy_cli.functional.scaling import Fit, bounds_of, data_of, fit, minimise, parameters
+from entropy_cli.functional.scaling import Fit, bounds_of, data_of, fit, grid_of, minimise, parameters
 from entropy_cli.functional.scaling_intervals import (
     bootstrap,
     likelihood,
@@ -213,3 +213,17 @@ def test_small_losses_are_refused_by_their_own_size():
     found = fit(data_of([sizes], 0.1 + 0.1 * (1.8e7 / sizes) ** 0.3))
     assert judge_fit(found, {"E": 0.1}, {"E": (0.03, 0.12)}).verdict == "refused"
     assert judge_fit(found, {"E": 0.1}, {"E": (0.08, 0.11)}).verdict == "ok"
+
+
+@pytest.mark.parametrize("share", [0.5, 0.8, 0.9, 0.95, 0.99])
+def test_the_profile_finds_the_best_of_the_rest_far_from_the_estimate(share):
+    """Against a search from the whole grid: the nearest minimum can be far above the best."""
+    noise = np.array([-0.004, 0.006, 0.002, -0.005])
+    data = data_of([VAR], E + (N0 / VAR) ** ALPHA + noise)
+    found = fit(data)
+    working = likelihood(found)
+    log_floor = math.log(share * data.least_loss)
+    held = bounds_of(data, log_floor)
+    best = min(minimise(at, data, held, working.threshold)[1] for at in grid_of(data, log_floor))
+    statistic = profile_statistic(found, working, "E", share * data.least_loss)
+    assert statistic == pytest.approx(working.gain * (best - working.objective), rel=1e-3, abs=1e-6)
