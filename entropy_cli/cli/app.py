@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from entropy_cli import __version__
-from entropy_cli.cli import bench, demo, estimate, inspect_, merge, monitor, slurm, train
+from entropy_cli.cli import bench, demo, estimate, fit, inspect_, merge, monitor, slurm, train
 from entropy_cli.cli.options import STDERR
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.interrupts import Interrupted, Signals
@@ -28,6 +28,7 @@ app.command("merge")(merge.merge)
 app.command("train")(train.train)
 app.command("monitor")(monitor.monitor)
 app.command("inspect")(inspect_.inspect)
+app.command("fit")(fit.fit)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.command("slurm")(slurm.slurm)
