@@ -1,15 +1,22 @@
 """`entropy-cli monitor`."""
 
+import logging
 import math
 import sys
 import time
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from entropy_cli.cli.floors import FloorFile, FloorLast, FloorMean, parse_floor
-from entropy_cli.cli.options import AsJson, print_result
+from entropy_cli.cli.options import AsJson, print_result, tqdm_bar
+from entropy_cli.errors import LogError
+
+if TYPE_CHECKING:
+    from entropy_cli.pipeline.monitor import Seen
+
+logger = logging.getLogger(__name__)
 
 WRITTEN = (".png", ".svg", ".pdf", ".html", ".json")
 CLEAR = "\x1b[2J\x1b[H"  # a terminal's screen
@@ -55,8 +62,7 @@ def monitor(
     """
     import entropy_cli.data.logs.read as logs
     from entropy_cli.files import check_different, check_writable
-    from entropy_cli.pipeline.monitor import Asked, draw, read
-    from entropy_cli.results.monitor import render
+    from entropy_cli.pipeline.monitor import Asked, read
 
     if format_name not in ("auto", *logs.NAMES):
         raise typer.BadParameter(
@@ -71,13 +77,27 @@ def monitor(
         )
     levels = parse_floor(floor, floor_mean, floor_last)
     asked = Asked(log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0)
+    if not follow:
+        with tqdm_bar("reading", None, "row") as bar:
+            seen = read(asked, bar.update)
+        _show(seen, output, as_json=as_json)
+        return
     size = None
-    while size is None or follow:
+    while True:
         if size != (size := logs.size_of(log)):
-            seen = read(asked)
-            text = seen.found.to_json(None if follow else 1) if as_json else render(seen.found)
-            print_result(f"{CLEAR if follow and sys.stdout.isatty() and not as_json else ''}{text}")
-            if output is not None:
-                draw(seen, output)
-        if follow:
-            time.sleep(every)
+            try:
+                _show(read(asked), output, as_json=as_json, again=True)
+            except LogError as error:  # one that has yet to get a loss
+                logger.info("%s", error)
+        time.sleep(every)
+
+
+def _show(seen: "Seen", output: Path | None, *, as_json: bool, again: bool = False) -> None:
+    """Print what was found, then draw it."""
+    from entropy_cli.pipeline.monitor import draw
+    from entropy_cli.results.monitor import render
+
+    text = seen.found.to_json(None if again else 1) if as_json else render(seen.found)
+    print_result(f"{CLEAR if again and sys.stdout.isatty() and not as_json else ''}{text}")
+    if output is not None:
+        draw(seen, output)

@@ -1,6 +1,6 @@
 """From a training log to what can be said of the run, and to a picture of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -41,13 +41,17 @@ class Seen:
     watched: Sequence[Watched]
 
 
-def read(asked: Asked) -> Seen:
+def read(asked: Asked, progress: Callable[[int], object] = lambda _: None) -> Seen:
     """Read a log, set it against the floors, and look for what there is to say.
+
+    Args:
+        asked: for what.
+        progress: is told of each row that is read.
 
     Raises:
         EntropyCliError: it can't be read, or holds no loss.
     """
-    log = in_nats(read_log(asked.path, asked.format, asked.loss), asked.nats)
+    log = in_nats(read_log(asked.path, asked.format, asked.loss, progress), asked.nats)
     repeated = repeated_training(log)
     kept = [one for one in log.series if one.metric.split == "train" or not repeated]
     series = watched(replace(log, series=kept), asked.floor)

@@ -62,13 +62,19 @@ FORMATS = {
 NAMES = (*FORMATS, TENSORBOARD)
 
 
-def read_log(path: Path, format_name: str = "auto", chosen: str | None = None) -> Log:
+def read_log(
+    path: Path,
+    format_name: str = "auto",
+    chosen: str | None = None,
+    progress: Callable[[int], object] = lambda _: None,
+) -> Log:
     """Read the losses, accuracies and gradient norms of a training log.
 
     Args:
         path: a file, or a folder of TensorBoard's event files.
         format_name: one of `NAMES`, or auto: by the content.
         chosen: the name of the loss to look at; default all that are called one.
+        progress: is told of each row that is read.
 
     Raises:
         LogError: it can't be read, is of no known format, or holds no values of a loss.
@@ -80,7 +86,8 @@ def read_log(path: Path, format_name: str = "auto", chosen: str | None = None) -
         if format_name not in ("auto", TENSORBOARD):
             raise LogError(f"{path}: a folder, expected a file of format {format_name}. Give the file.")
         folder = tensorboard.event_folder(path) if path.is_dir() else path
-        return _log(path, TENSORBOARD, tensorboard.read_events(folder, chosen), chosen)
+        rows = _listed(tensorboard.read_events(folder, chosen), progress)
+        return _log(path, TENSORBOARD, rows, chosen)
     if format_name == TENSORBOARD:
         raise LogError(f"{path}: no event file of TensorBoard. Leave --format out to find its format.")
     text = read_text(path)
@@ -88,9 +95,18 @@ def read_log(path: Path, format_name: str = "auto", chosen: str | None = None) -
         raise LogError(f"{path}: is empty. Give a log with losses in it.")
     name = _detected(path, text) if format_name == "auto" else format_name
     try:
-        return _log(path, name, FORMATS[name].read(text, chosen), chosen, text)
+        rows = _listed(FORMATS[name].read(text, chosen), progress)
     except (ValueError, csv.Error) as error:
         raise LogError(f"{path}: can't be read as {name}: {error}. Give another --format.") from error
+    return _log(path, name, rows, chosen, text)
+
+
+def _listed(found: Iterable[Row], progress: Callable[[int], object]) -> list[Row]:
+    rows = []
+    for row in found:
+        rows.append(row)
+        progress(1)
+    return rows
 
 
 def size_of(path: Path) -> int:
@@ -113,14 +129,13 @@ def _detected(path: Path, text: str) -> str:
     return name
 
 
-def _log(path: Path, name: str, found: Iterable[Row], chosen: str | None, text: str = "") -> Log:
+def _log(path: Path, name: str, rows: Sequence[Row], chosen: str | None, text: str = "") -> Log:
     """Rows as a log, if there is a loss among their values."""
-    rows = list(found)
     run, segments, left_out = chosen_run([row for row in rows if row is not UNREADABLE])
     series = series_of(run)
     names = [one.metric.name for one in series]
     if chosen is not None and chosen not in names:
-        there = f"it has {_listed(names)}" if names else "it has none"
+        there = f"it has {_names(names)}" if names else "it has none"
         raise LogError(f"{path}: read as {name}, no series {chosen}; {there}. Give another --loss.")
     series = [one for one in without_finer_twins(series) if _wanted(one.metric, chosen)]
     if not any(one.metric.is_loss for one in series):
@@ -151,7 +166,7 @@ def _why_nothing(name: str, text: str, rows: Sequence[Row]) -> str:
             "before its first step; give the log of another."
         )
     if name == "json":
-        keys = _listed(re.findall(r'"(\w+)"\s*:', text))
+        keys = _names(re.findall(r'"(\w+)"\s*:', text))
         return (
             f"no loss series found: one JSON object ({keys}) of a single moment, without values over "
             "steps or epochs. Give the log that the program printed, or its event files."
@@ -166,5 +181,5 @@ def _shown(text: str) -> str:
     return line if len(line) <= LONGEST else f"{line[:LONGEST]}..."
 
 
-def _listed(names: Sequence[str]) -> str:
+def _names(names: Sequence[str]) -> str:
     return ", ".join(names[:MOST_NAMES]) + (", ..." if len(names) > MOST_NAMES else "")

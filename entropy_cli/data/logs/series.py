@@ -36,6 +36,10 @@ class Metric:
     has_floor: bool = True
     words: str = ""
 
+    def __hash__(self) -> int:
+        """By the name alone, which is quick: rows of long logs are looked up by their metrics."""
+        return hash(self.name)
+
     @property
     def is_loss(self) -> bool:
         """Whether it is what training makes small."""
