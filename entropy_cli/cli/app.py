@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from entropy_cli import __version__
-from entropy_cli.cli import bench, demo, estimate, inspect_, merge, slurm, train
+from entropy_cli.cli import bench, demo, estimate, inspect_, loss, merge, slurm, train
 from entropy_cli.cli.options import STDERR
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.interrupts import Interrupted, Signals
@@ -29,6 +29,7 @@ app.command("train")(train.train)
 app.command("inspect")(inspect_.inspect)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
+app.command("loss")(loss.loss)
 app.command("slurm")(slurm.slurm)
 
 # The base of every error that typer itself raises for wrong usage.
