@@ -32,8 +32,33 @@ def quantities(*, labels: bool, targets: bool, smoothing: bool) -> tuple[str, ..
     return names + ((UNIFORM,) if smoothing else ())
 
 
+class Scratch:
+    """Memory to work in again and again: asking the system for it anew takes longer than the work."""
+
+    def __init__(self) -> None:
+        self._z, self._exp = (torch.empty(0, dtype=torch.float64) for _ in range(2))
+        self._bool = torch.empty(0, dtype=torch.bool)
+
+    def of(self, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Two matrices of float64 and one of bool, with any content."""
+        size = rows * columns
+        if len(self._z) < size:
+            self._z, self._exp, self._bool = (
+                flat.new_empty(size) for flat in (self._z, self._exp, self._bool)
+            )
+        z_NV, exp_NV, bool_NV = (
+            flat[:size].view(rows, columns) for flat in (self._z, self._exp, self._bool)
+        )
+        return z_NV, exp_NV, bool_NV
+
+
 def token_losses(
-    logits_NV: Tensor, label_N: Tensor | None, q_NV: Tensor | None, *, smoothing: bool = False
+    logits_NV: Tensor,
+    label_N: Tensor | None,
+    q_NV: Tensor | None,
+    *,
+    smoothing: bool = False,
+    scratch: Scratch | None = None,
 ) -> Tensor:
     """The loss of each token and what belongs to it, in nats, in the order of `quantities`.
 
@@ -43,40 +68,44 @@ def token_losses(
             of the five likeliest; of equally likely codes the lower number counts as likelier.
         q_NV: soft labels, probabilities, for H(q) and -sum q ln p = H(q) + KL(q || p).
         smoothing: whether also the mean over the codes of -ln p.
+        scratch: to be faster the next time.
 
     Returns:
         float64, (N, Q). Not finite where logits are not, or where p is 0 at a label.
 
     Source:
-        Cover & Thomas, Elements of Information Theory, 2nd ed., eq. 2.1, 2.26 and 5.42; uniform label
+        Cover & Thomas, Elements of Information Theory, 2nd ed., eq. 2.1 and 2.26; uniform label
         smoothing: Szegedy et al., Rethinking the Inception Architecture, 2016, section 7.
     """
-    z_NV = logits_NV.to(torch.float64, copy=True)
+    z_NV, exp_NV, bool_NV = (scratch or Scratch()).of(*logits_NV.shape)
+    z_NV.copy_(logits_NV)
     z_NV -= z_NV.amax(1, keepdim=True)
-    exp_NV = z_NV.exp()
+    torch.exp(z_NV, out=exp_NV)
     sum_N = exp_NV.sum(1)
     log_sum_N = sum_N.log()
     after = []
     if label_N is not None:
-        z_label_N = z_NV.gather(1, label_N[:, None])
-        rank_N = _rank(z_NV, z_label_N, label_N)
-        after += [log_sum_N - z_label_N[:, 0], (rank_N < 1).double(), (rank_N < TOP).double()]
+        z_label_N1 = z_NV.gather(1, label_N[:, None])
+        rank_N = _rank(z_NV, z_label_N1, label_N, bool_NV)
+        after += [log_sum_N - z_label_N1[:, 0], (rank_N < 1).double(), (rank_N < TOP).double()]
+    if smoothing:
+        uniform_N = log_sum_N - z_NV.mean(1)  # before z is written over
     if q_NV is not None:
         q_NV = q_NV.double()
-        costs_NV = torch.where(q_NV == 0, 0, q_NV * (log_sum_N[:, None] - z_NV))
+        costs_NV = torch.sub(log_sum_N[:, None], z_NV).mul_(q_NV)
+        costs_NV.masked_fill_(torch.eq(q_NV, 0, out=bool_NV), 0)
         after += [torch.special.entr(q_NV).sum(1), costs_NV.sum(1)]
-    if smoothing:
-        after.append(log_sum_N - z_NV.mean(1))
+    after += [uniform_N] if smoothing else []
     predictive_N = log_sum_N - exp_NV.mul_(z_NV.clamp_(min=LOWEST)).sum(1) / sum_N
     return torch.stack([predictive_N, *after], 1)
 
 
-def _rank(z_NV: Tensor, z_label_N: Tensor, label_N: Tensor) -> Tensor:
+def _rank(z_NV: Tensor, z_label_N1: Tensor, label_N: Tensor, bool_NV: Tensor) -> Tensor:
     """How many codes are likelier than the label, those of equal logit and lower number among them."""
-    rank_N = (z_NV > z_label_N).sum(1)
-    high_n = (rank_N < TOP).nonzero()[:, 0]  # where equal ones can matter
-    is_lower_nV = torch.arange(z_NV.shape[1]) < label_N[high_n, None]
-    rank_N[high_n] += ((z_NV[high_n] == z_label_N[high_n]) & is_lower_nV).sum(1)
+    rank_N = torch.gt(z_NV, z_label_N1, out=bool_NV).sum(1)
+    equal_N = torch.eq(z_NV, z_label_N1, out=bool_NV).sum(1)
+    for n in ((equal_N > 1) & (rank_N < TOP)).nonzero()[:, 0].tolist():
+        rank_N[n] += bool_NV[n, : label_N[n]].sum()
     return rank_N
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from entropy_cli.errors import EntropyCliError
-from entropy_cli.functional.loss import LossSums, position_groups, quantities, token_losses
+from entropy_cli.functional.loss import LossSums, Scratch, position_groups, quantities, token_losses
 from entropy_cli.pipeline.dump import Dump, Files, open_dump, slices
 from entropy_cli.pipeline.request import Bar, Bars
 from entropy_cli.results.floor import Floor
@@ -78,7 +78,7 @@ class Pass:
             labels=dump.label_BL is not None, targets=dump.target_BLV is not None, smoothing=smoothing
         )
         self._groups_LG = position_groups(patch_nums, dump.logits_BLV.shape[1])
-        self._held = 0
+        self._held, self._scratch = 0, Scratch()
         self.like_probabilities = True
 
     def sums(self) -> LossSums:
@@ -127,7 +127,9 @@ class Pass:
 
         if q_NV is not None:
             self._check_targets(q_NV, where)
-        loss_NQ = token_losses(logits_NV, label_N, q_NV, smoothing=self._smoothing)
+        loss_NQ = token_losses(
+            logits_NV, label_N, q_NV, smoothing=self._smoothing, scratch=self._scratch
+        )
         if not loss_NQ.isfinite().all():
             n = int((~loss_NQ.isfinite()).any(1).nonzero()[0])
             q_V = None if q_NV is None else q_NV[n]
