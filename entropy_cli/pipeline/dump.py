@@ -9,9 +9,8 @@ from torch import Tensor
 from entropy_cli.errors import EntropyCliError, ShapeError
 from entropy_cli.tokenizers.arrays import Array, open_array
 
-# So many logits are worked on at a time, in memory that is used again: few enough for a small machine,
-# enough that waiting for each other costs the threads little.
-LOGITS_AT_ONCE = 2**20
+# So many logits are worked on at a time by a thread: what is made of them fits into its cache.
+LOGITS_AT_ONCE = 2**17
 LABELS_AT_ONCE = 2**22
 
 # How far the sums of soft labels may be from 1: rounding, and no more.

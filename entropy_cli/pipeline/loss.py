@@ -1,6 +1,8 @@
 """From dumped logits and labels to the losses: one pass over the files, in pieces."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import torch
@@ -78,28 +80,46 @@ class Pass:
             labels=dump.label_BL is not None, targets=dump.target_BLV is not None, smoothing=smoothing
         )
         self._groups_LG = position_groups(patch_nums, dump.logits_BLV.shape[1])
-        self._held, self._scratch = 0, Scratch()
+        self._held, self._own = 0, threading.local()
         self.like_probabilities = True
 
     def sums(self) -> LossSums:
-        """Of all rows."""
+        """Of all rows.
+
+        Each thread works on pieces of its own: torch's threads, which share every operation, would
+        spend their time waiting for each other on a busy machine.
+        """
         B, L, _ = self._dump.logits_BLV.shape
-        blocks = (self._of_rows(rows) for rows in slices(B, TOKENS_AT_ONCE // L))
-        total = next(blocks)
-        for block in blocks:
-            total = total + block
+        threads = torch.get_num_threads()
+        pool = ThreadPoolExecutor(threads, initializer=self._start_thread)
+        try:
+            blocks = (self._of_rows(rows, pool) for rows in slices(B, TOKENS_AT_ONCE // L))
+            total = next(blocks)
+            for block in blocks:
+                total = total + block
+        finally:
+            pool.shutdown(cancel_futures=True)
+            torch.set_num_threads(threads)
         return total
 
-    def _of_rows(self, block: slice) -> LossSums:
+    def _start_thread(self) -> None:
+        torch.set_num_threads(1)
+        self._own.scratch = Scratch()
+
+    def _of_rows(self, block: slice, pool: ThreadPoolExecutor) -> LossSums:
         B, L = block.stop - block.start, self._dump.logits_BLV.shape[1]
         loss_BLQ = torch.zeros(B, L, len(self._names), dtype=torch.float64)
         counted_BL = torch.zeros(B, L, dtype=torch.bool)
-        for rows, positions in self._dump.pieces(block):
+
+        def work(rows: slice, positions: slice) -> int:
             here = slice(rows.start - block.start, rows.stop - block.start), positions
             counted_bl = counted_BL[here]
             counted_bl[:] = self._counted(rows, positions)
             loss_BLQ[here][counted_bl] = self._of_piece(rows, positions, counted_bl)
-            self._let_go(counted_bl.numel())
+            return counted_bl.numel()
+
+        for tokens in pool.map(work, *zip(*self._dump.pieces(block), strict=True)):
+            self._let_go(tokens)
         return LossSums.of(self._names, loss_BLQ, counted_BL, self._groups_LG)
 
     def _counted(self, rows: slice, positions: slice) -> Tensor | bool:
@@ -128,7 +148,7 @@ class Pass:
         if q_NV is not None:
             self._check_targets(q_NV, where)
         loss_NQ = token_losses(
-            logits_NV, label_N, q_NV, smoothing=self._smoothing, scratch=self._scratch
+            logits_NV, label_N, q_NV, smoothing=self._smoothing, scratch=self._own.scratch
         )
         if not loss_NQ.isfinite().all():
             n = int((~loss_NQ.isfinite()).any(1).nonzero()[0])
@@ -138,7 +158,8 @@ class Pass:
         if self.like_probabilities:
             sum_N = logits_NV.sum(1, dtype=torch.float64)
             off_N = (sum_N - 1).abs() > SUM_OF_PROBABILITIES
-            self.like_probabilities = not (bool(off_N.any()) or bool((logits_NV < 0).any()))
+            if off_N.any() or (logits_NV < 0).any():
+                self.like_probabilities = False
         return loss_NQ
 
     def _check_targets(self, q_NV: Tensor, where: Callable[[str, int], str]) -> None:

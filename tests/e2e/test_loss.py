@@ -252,7 +252,10 @@ def test_one_row_has_no_error(loss, files, tensors):
 
 
 WRONG = {
-    "float labels": (lambda t: {"labels": t["labels"].float()}, "holds no tensor of integers; it has labels \\(float32\\)"),
+    "float labels": (
+        lambda t: {"labels": t["labels"].float()},
+        r"holds no tensor of integers; it has labels \(float32\)",
+    ),
     "integer logits": (lambda t: {"logits": t["labels"]}, "no tensor of floating-point numbers"),
     "other shape": (
         lambda t: {"labels": t["labels"][:, 1:]},
