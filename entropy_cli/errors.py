@@ -25,3 +25,7 @@ class ResultError(EntropyCliError):
 
 class ShapeError(EntropyCliError, ValueError):
     """A tensor whose shape is not what the function documents."""
+
+
+class LogError(EntropyCliError):
+    """A training log that can't be read, or holds no losses."""

@@ -1,17 +1,13 @@
 """`entropy-cli loss`."""
 
 import logging
-import math
 import shlex
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
+from entropy_cli.cli.floors import FloorFile, FloorLast, FloorMean, parse_floor
 from entropy_cli.cli.options import AsJson, Output, Units, parse_patch_nums, print_result, tqdm_bar
-
-if TYPE_CHECKING:
-    from entropy_cli.results.floor import Floor
 
 logger = logging.getLogger(__name__)
 
@@ -61,16 +57,9 @@ def loss(
             min=0, max=1, metavar="EPS", help="Also the loss with smoothed labels, and its floor."
         ),
     ] = None,
-    floor: Annotated[
-        Path | None,
-        typer.Option(metavar="RESULT.json", help="Of estimate: the loss minus it, for each scale."),
-    ] = None,
-    floor_mean: Annotated[
-        float | None, typer.Option(metavar="X", help="Floor of the mean over all tokens, in nats.")
-    ] = None,
-    floor_last: Annotated[
-        float | None, typer.Option(metavar="X", help="Floor of the last scale, in nats.")
-    ] = None,
+    floor: FloorFile = None,
+    floor_mean: FloorMean = None,
+    floor_last: FloorLast = None,
     output: Output = None,
     as_json: AsJson = False,
     units: Units = "nats",
@@ -93,7 +82,12 @@ def loss(
             param_hint="--shift",
         )
     sides = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
-    _check_floors(floor, floor_mean, floor_last, has_scales=sides is not None)
+    if floor_last is not None and sides is None:
+        raise typer.BadParameter(
+            "needs --patch-nums, which says which tokens are of the last scale.",
+            param_hint="--floor-last",
+        )
+    floors = parse_floor(floor, floor_mean, floor_last)
 
     from entropy_cli import __version__
     from entropy_cli.files import check_files, write_atomically
@@ -109,7 +103,7 @@ def loss(
     result = run(
         Files(logits, labels, targets, shift, ignore_index, sides),
         label_smoothing=label_smoothing,
-        floor=_floor(floor, floor_mean, floor_last),
+        floor=floors,
         provenance={"command": command, "tool_version": __version__},
         bars=tqdm_bar,
     )
@@ -121,34 +115,3 @@ def loss(
             if finding.severity == "warning":
                 logger.warning("%s", finding.message)
     print_result(text if as_json else render(result, units))
-
-
-def _check_floors(
-    floor: Path | None, mean: float | None, last: float | None, *, has_scales: bool
-) -> None:
-    for option, value in (("--floor-mean", mean), ("--floor-last", last)):
-        if value is None:
-            continue
-        if floor is not None:
-            raise typer.BadParameter("is in --floor already: give one of them.", param_hint=option)
-        if not (math.isfinite(value) and value >= 0):
-            raise typer.BadParameter(f"{value}: expected nats per token, 0 or more.", param_hint=option)
-    if last is not None and not has_scales:
-        raise typer.BadParameter(
-            "needs --patch-nums, which says which tokens are of the last scale.",
-            param_hint="--floor-last",
-        )
-
-
-def _floor(path: Path | None, mean: float | None, last: float | None) -> "Floor | None":
-    from entropy_cli.results.floor import Floor, Level, read_floor
-
-    if path is not None:
-        return read_floor(path)
-    if mean is None and last is None:
-        return None
-    return Floor(
-        source="the floor given",
-        mean=None if mean is None else Level(mean),
-        last=None if last is None else Level(last),
-    )

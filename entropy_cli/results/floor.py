@@ -34,6 +34,7 @@ class Floor:
         last: of the mean over the tokens of the last scale (VAR's Lt, L_tail).
         scales: of each square scale, by the side of its grid.
         vocab_size: number of codes, if known.
+        is_given: whether the user gave numbers, and not a result.
     """
 
     source: str
@@ -41,6 +42,15 @@ class Floor:
     last: Level | None
     scales: Mapping[int, Level] = field(default_factory=dict)
     vocab_size: int | None = None
+    is_given: bool = False
+
+
+def given_floor(mean: float | None, last: float | None) -> Floor:
+    """Floors that are plain numbers, in nats per token."""
+    levels = {
+        name: None if value is None else Level(value) for name, value in (("mean", mean), ("last", last))
+    }
+    return Floor("given", levels["mean"], levels["last"], is_given=True)
 
 
 def read_floor(path: Path) -> Floor:

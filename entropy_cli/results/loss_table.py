@@ -75,7 +75,7 @@ COLUMNS: tuple[tuple[str, Cell, str], ...] = (
         "entropy of such a label, in {units}: no model's smoothed loss is lower",
     ),
     ("excess", _nats("smoothed_excess"), "smoothed minus its floor, in {units}"),
-    ("floor", _nats("floor"), "{source}, in {units}"),
+    ("floor", _nats("floor"), "of the cross-entropy, in {units}: {source}"),
     ("reducible", _nats("reducible"), "cross-entropy minus floor, in {units}"),
 )
 

@@ -28,7 +28,8 @@ EXACT = (
 def tensors():
     g = torch.Generator().manual_seed(0)
     logits_BLV = torch.randn(B, L, V, generator=g) * 2
-    label_BL = torch.distributions.Categorical(logits=logits_BLV * 0.5).sample()
+    p_NV = logits_BLV.softmax(-1).flatten(0, 1)
+    label_BL = torch.multinomial(p_NV, 1, generator=g).view(B, L)
     label_BL[torch.rand(B, L, generator=g) < 0.2] = -100
     target_BLV = (logits_BLV + torch.randn(B, L, V, generator=g)).double().softmax(-1)
     return {"logits": logits_BLV, "labels": label_BL, "targets": target_BLV}
@@ -354,7 +355,7 @@ def test_places_in_flat_and_shifted_files(loss, files, tensors):
         (["--patch-nums", "1,2"], 3, "--patch-nums 1,2 means 5"),
         (["--patch-nums", "1,x"], 2, "positive integers"),
         (["--floor-last", 1], 2, "needs --patch-nums"),
-        (["--floor-mean", "nan"], 2, "0 or more"),
+        (["--floor-mean", "nan"], 2, "expected nats, from 0"),
         (["--floor", "r.json", "--floor-mean", 1], 2, "give one of them"),
         (["--floor", "none.json"], 3, "none.json"),
         (["--label-smoothing", 1.5], 2, "label-smoothing"),

@@ -1,0 +1,78 @@
+"""`entropy-cli monitor`."""
+
+import math
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from entropy_cli.cli.floors import FloorFile, FloorLast, FloorMean, parse_floor
+from entropy_cli.cli.options import AsJson, print_result
+
+CLEAR = "\x1b[2J\x1b[H"  # a terminal's screen
+
+
+def monitor(
+    log: Annotated[
+        Path, typer.Argument(metavar="LOG", help="A training log, or a folder of TensorBoard's events.")
+    ],
+    format_name: Annotated[
+        str, typer.Option("--format", metavar="NAME", help="Of the log: auto goes by its content.")
+    ] = "auto",
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            "--loss", metavar="COLUMN", help="The loss, if it isn't called one or is one of many."
+        ),
+    ] = None,
+    log_units: Annotated[
+        Literal["nats", "bits"], typer.Option(help="Of the log's cross-entropies.")
+    ] = "nats",
+    floor: FloorFile = None,
+    floor_mean: FloorMean = None,
+    floor_last: FloorLast = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Draw it: .png, .svg, .pdf or .html; .json: the result.",
+        ),
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Go on while the log grows.")] = False,
+    every: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="How often --follow looks.")
+    ] = 10,
+    as_json: AsJson = False,
+) -> None:
+    """Read a training log against the floor of its loss, and say what can be said of the run.
+
+    Example: entropy-cli monitor log.txt --floor result.json -o run.html
+    """
+    import entropy_cli.data.logs.read as logs
+    from entropy_cli.files import check_different, check_writable
+    from entropy_cli.pipeline.monitor import Asked, draw, read
+    from entropy_cli.results.monitor import render
+
+    if format_name not in ("auto", *logs.NAMES):
+        raise typer.BadParameter(
+            f"{format_name}: expected auto, {', '.join(logs.NAMES)}.", param_hint="--format"
+        )
+    if output is not None:
+        check_writable(output, "--output")
+        check_different(("LOG", log), ("--floor", floor), ("--output", output))
+    levels = parse_floor(floor, floor_mean, floor_last)
+    asked = Asked(log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0)
+    size = None
+    while size is None or follow:
+        if size != (size := logs.size_of(log)):
+            seen = read(asked)
+            if output is not None:
+                draw(seen, output)
+            text = seen.found.to_json(None if follow else 1) if as_json else render(seen.found)
+            print_result(f"{CLEAR if follow and sys.stdout.isatty() and not as_json else ''}{text}")
+        if follow:
+            time.sleep(every)

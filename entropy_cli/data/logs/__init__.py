@@ -1,0 +1,1 @@
+"""Training logs: their formats, and the series in them."""

@@ -1,0 +1,178 @@
+"""Logs that are records: objects or table rows that name their metrics; who wrote them is unknown."""
+
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from entropy_cli.data.logs.names import metric_of, split_of
+from entropy_cli.data.logs.series import MARK, UNREADABLE, Kind, Metric, Row
+from entropy_cli.data.logs.text import decimals
+
+STEPS = ("step", "_step", "global_step", "trainer/global_step", "iteration", "iter", "itr", "it")
+EPOCHS = ("epoch", "trainer/epoch", "ep")
+BLANK = ("", "-", "none", "null", "na", "n/a")
+DELIMITERS = ",;\t|"
+DEEPEST = 3  # objects in objects
+SUMMARY = "train_runtime"  # a key of the last record of a Hugging Face run, which repeats its mean loss
+Record = Mapping[str, Any]
+
+
+def read_table(text: str, chosen: str | None = None) -> Iterator[Row]:
+    """Comma-separated values (or ; tab |) below a head that names the columns.
+
+    The head may come again wherever a process started to write. A last line that was cut off is left
+    out.
+    """
+    lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
+    delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
+    head: list[str] = []
+    records: list[Record] = []
+    cut = _is_cut(lines, delimiter) and not text.endswith("\n")
+    for line in csv.reader(io.StringIO("\n".join(lines[:-1] if cut else lines)), delimiter=delimiter):
+        cells = [cell.strip() for cell in line]
+        if not head or _is_head(cells, head):
+            yield from rows_of(records, chosen)
+            yield MARK
+            head, records = cells, []
+        elif len(cells) == len(head):
+            point = [cell.replace(",", ".") for cell in cells] if delimiter == ";" else cells
+            records.append(dict(zip(head, point, strict=True)))
+        else:
+            yield UNREADABLE
+    yield from rows_of(records, chosen)
+
+
+def _is_head(cells: Sequence[str], head: Sequence[str]) -> bool:
+    """Whether a line names columns: it has a name of before, and no numbers."""
+    return bool(set(cells) & set(head)) and not any(_number(cell) is not None for cell in cells)
+
+
+def _is_cut(lines: Sequence[str], delimiter: str) -> bool:
+    """Whether the last of some lines has fewer cells than the others, or fewer digits at its end."""
+    *before, last = (line.split(delimiter) for line in lines[-6:])
+    if len(lines) < 3:
+        return False
+    short = [decimals(cells[-1]) for cells in before if _number(cells[-1]) is not None]
+    return len(last) < len(before[-1]) or (
+        len(set(short)) == 1 and decimals(last[-1]) < short[0] and "e" not in before[-1][-1].lower()
+    )
+
+
+def read_json_lines(text: str, chosen: str | None = None) -> Iterator[Row]:
+    """A JSON object in each line."""
+    records: list[Record] = []
+    for line in text.split("\n"):
+        if not line.strip():
+            continue
+        try:
+            record = json.loads(line)
+        except (ValueError, RecursionError):
+            record = None
+        if isinstance(record, dict):
+            records.append(_flat(record))
+        else:
+            yield UNREADABLE
+    yield from rows_of(records, chosen)
+
+
+def read_json(text: str, chosen: str | None = None) -> Iterator[Row]:
+    """One JSON value: a list of records, or an object of lists as Keras keeps it."""
+    value = json.loads(text)
+    if isinstance(value, dict):
+        lists = {name: item for name, item in value.items() if isinstance(item, list)}
+        value = [dict(zip(lists, row, strict=False)) for row in zip(*lists.values(), strict=False)]
+    yield from rows_of([_flat(item) for item in value if isinstance(item, dict)], chosen)
+
+
+def read_trainer_state(text: str, chosen: str | None = None) -> Iterator[Row]:
+    """trainer_state.json of Hugging Face's Trainer, whose losses are cross-entropies unless changed."""
+    history = json.loads(text).get("log_history", [])
+    records = [record for record in history if isinstance(record, dict) and SUMMARY not in record]
+    yield from rows_of(records, chosen, usual="cross_entropy")
+
+
+def _flat(record: Record, depth: int = DEEPEST) -> dict[str, Any]:
+    """With the names of objects within it before those of their members."""
+    found = {}
+    for name, value in record.items():
+        if isinstance(value, dict) and depth:
+            found.update({f"{name}/{key}": inner for key, inner in _flat(value, depth - 1).items()})
+        else:
+            found[name] = value
+    return found
+
+
+def rows_of(records: Sequence[Record], chosen: str | None, *, usual: Kind = "loss") -> Iterator[Row]:
+    """Records as rows.
+
+    Args:
+        records: their values are numbers, text, or None.
+        chosen: a column to take whatever its name.
+        usual: what is called a loss and nothing else.
+    """
+    names = list(dict.fromkeys(name for record in records for name in record))
+    metrics = {name: metric for name in names if (metric := _metric(name, chosen, usual))}
+    epoch, step = (_place(names, known) for known in (EPOCHS, STEPS))
+    if epoch and step and any(_number(record.get(epoch)) is None for record in records):
+        epoch = None  # where only some have it, it can't order them
+    for i, record in enumerate(records):
+        at = [_number(record.get(name)) if name else None for name in (epoch, step)]
+        if at == [None, None]:
+            at[1] = float(i)
+        values = {}
+        for name, metric in metrics.items():
+            cell = record.get(name)
+            number = _number(cell)
+            if number is not None:
+                values[metric] = number
+            elif not _is_blank(cell):
+                yield UNREADABLE
+        yield Row(at[0], at[1], values)
+
+
+def _metric(name: str, chosen: str | None, usual: Kind) -> Metric | None:
+    """A column as a metric; in `RUN - METRIC`, as Weights & Biases exports it, the run says nothing."""
+    found = metric_of(name.rpartition(" - ")[2])
+    if found is None:
+        return Metric(name, split_of(name), usual) if name == chosen else None
+    kind = usual if found.kind == "loss" else found.kind
+    return Metric(name, found.split, kind, is_proxy=found.is_proxy)
+
+
+def _place(names: Sequence[str], known: Sequence[str]) -> str | None:
+    """The name that tells where a record belongs, by what is most usual."""
+    lower = {name.lower(): name for name in reversed(names)}
+    return next((lower[name] for name in known if name in lower), None)
+
+
+def _is_blank(cell: object) -> bool:
+    return cell is None or (isinstance(cell, str) and cell.lower() in BLANK)
+
+
+def _number(cell: object) -> float | None:
+    """A number, or None; true and false are none."""
+    if isinstance(cell, bool) or not isinstance(cell, (int, float, str)):
+        return None
+    try:
+        return float(cell)
+    except (ValueError, OverflowError):
+        return None
+
+
+def read_jepa_table(text: str, chosen: str | None = None) -> Iterator[Row]:
+    """CSV of I-JEPA, V-JEPA and V-JEPA 2: losses against targets that a moving average makes.
+
+    Source:
+        facebookresearch/ijepa, jepa, vjepa2: src/utils/logging.py, app/vjepa/train.py.
+    """
+    for row in read_table(text, chosen):
+        if row.values:
+            row = row._replace(values={_as_proxy(metric): value for metric, value in row.values.items()})
+        yield row
+
+
+def _as_proxy(metric: Metric) -> Metric:
+    is_loss = metric.kind in ("loss", "regulariser")
+    return Metric(metric.name, metric.split, metric.kind, is_proxy=is_loss)

@@ -1,0 +1,269 @@
+"""Findings about a run: what its series show, each with its evidence and what to do about it."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from entropy_cli.data.logs.names import stem
+from entropy_cli.data.logs.series import Log, Series
+from entropy_cli.functional import detectors
+from entropy_cli.pipeline.floor_findings import floor_findings, rules_of_thumb
+from entropy_cli.pipeline.watched import Watched
+from entropy_cli.results.floor import Floor
+from entropy_cli.results.monitor import Finding, Severity, place
+
+TOLERANCE = 0.005  # nats: a gain below it in a quarter of the run is none
+RELATIVE_TOLERANCE = 0.002  # of the fall since the start, for losses in other units
+COLLAPSED = 0.01  # of the start
+
+
+def findings_of(
+    log: Log, watched: Sequence[Watched], repeated: Mapping[str, float], floor: Floor | None
+) -> list[Finding]:
+    """Everything there is to say of a log.
+
+    Args:
+        log: with all its series.
+        watched: those that are shown.
+        repeated: validation series that are those of training, and by how much they differ.
+        floor: of the losses.
+    """
+    found = [*_restarts(log), *_repeated(log, repeated)]
+    for one in watched:
+        found += _broken(one)
+        if one.is_main and len(one.finite):
+            for rule in (_plateau, _rebound, _sudden_drops, _divergence):
+                found += rule(one, watched)
+    for one in watched:
+        if one.metric.split == "val":
+            found += _overfitting(one, watched)
+        if one.metric.kind == "gradient_norm":
+            found += _growing_gradients(one, watched)
+    return [*found, *floor_findings(watched), *rules_of_thumb(log, watched, floor)]
+
+
+def _finding(
+    name: str,
+    severity: Severity,
+    series: Series,
+    message: str,
+    evidence: Mapping[str, Any],
+    at: int | None = None,
+) -> Finding:
+    """A finding about a series, at one of its finite points."""
+    found = {key: value for key, value in evidence.items() if key not in ("fires", "at", "start")}
+    if at is not None:
+        found |= {"at": series.at(at), "position": float(series.position_n[at])}
+    return Finding(name, severity, series.metric.name, message, found)
+
+
+def _restarts(log: Log) -> Iterator[Finding]:
+    """That several processes wrote the log, and what of it is shown."""
+    if log.starts < 2 and log.segments < 2:
+        return
+    empty = log.starts - log.segments
+    parts = [f"{log.starts} starts in one file"]
+    parts += [f"{empty} of them without a value"] if empty > 0 else []
+    shown = "the run that gets farthest is shown, of points that were written again the last"
+    parts += [f"{log.left_out} rows of others left out"] if log.left_out else []
+    yield Finding(
+        "restarts",
+        "info",
+        None,
+        f"{', '.join(parts)}; {shown}.",
+        {"starts": log.starts, "segments": log.segments, "rows_left_out": log.left_out},
+    )
+
+
+def _repeated(log: Log, repeated: Mapping[str, float]) -> Iterator[Finding]:
+    """That validation lines are training's."""
+    if not repeated:
+        return
+    points = {name: len(val) for name in repeated if (val := log.find(name, "val")) is not None}
+    yield Finding(
+        "val_is_train",
+        "warning",
+        next(iter(repeated)) if len(repeated) == 1 else None,
+        f"all {max(points.values())} validation values of {' and '.join(repeated)} are the training "
+        "means "
+        "of the same epochs: the program prints these where it says val. They are left out, and nothing "
+        "can be said of overfitting. VAR writes true ones to TensorBoard (AR_ep_loss/vL_mean) and to "
+        "log.txt (vL_mean).",
+        {"points": points, "largest_difference": dict(repeated)},
+    )
+
+
+def _broken(one: Watched) -> Iterator[Finding]:
+    """NaN and infinity in a loss."""
+    series = one.series
+    if not series.broken or not one.metric.is_loss:
+        return
+    still = not math.isfinite(series.value_n[-1])
+    yield Finding(
+        "nan",
+        "error",
+        one.metric.name,
+        f"NaN or infinity at {series.broken} place{'s' if series.broken > 1 else ''}, first at "
+        f"{place(series.broken_at) or 'the first row'}"
+        f"{', and at the end' if still else ''}. Go on from a checkpoint before it with a lower rate; "
+        "look at "
+        "the gradient norm, its clipping and the loss scale of fp16 (bf16 needs none).",
+        {"count": series.broken, "at": dict(series.broken_at), "at_the_end": still},
+    )
+
+
+def _plateau(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
+    """A loss that the rest of the run would not lower."""
+    value_n = one.finite.value_n
+    fall = float(value_n[0] - value_n.min())
+    tolerance = TOLERANCE if one.metric.kind == "cross_entropy" else RELATIVE_TOLERANCE * fall
+    found = detectors.plateau(value_n, tolerance)
+    if found is None or not found.fires or found.gain < -tolerance:
+        return
+    gain = f"at this pace as many points again would gain {found.gain:.2g} ± {found.error:.1g}"
+    flat = f"flat over its last quarter: {gain}, less than {tolerance:.2g}"
+    if abs(value_n[-1]) < COLLAPSED * abs(value_n[0]) and one.metric.is_proxy:
+        severity: Severity = "warning"
+        advice = (
+            "It is below 1 % of its start and hardly moves: targets that have become constant look like "
+            "this. Look at their variance or effective rank"
+        )
+    elif one.metric.is_proxy:
+        severity = "info"
+        advice = "The target moves with the model, so this says little: judge by probes"
+    else:
+        severity = "warning"
+        advice = "Lower the learning rate if it is still high, else stop: more of the same gains nothing"
+    yield _finding("plateau", severity, one.finite, f"{flat}. {advice}.", asdict(found), found.start)
+
+
+def _rebound(one: Watched, watched: Sequence[Watched]) -> Iterator[Finding]:
+    """A loss that has risen since its lowest."""
+    series = one.finite
+    found = detectors.rebound(series.value_n)
+    if found is None or not found.fires:
+        return
+    at = place(series.at(found.at))
+    what = (
+        f"lowest near {at} at {found.minimum:.4g}, since then up by {found.rise:.3g} "
+        f"({found.rise / found.error:.0f} standard errors) to {found.last:.4g}"
+    )
+    if one.metric.kind == "cross_entropy" or not one.metric.is_proxy:
+        advice = "Look at the rate, at spikes of the gradient norm and at the data of that time"
+        yield _finding("rebound", "warning", series, f"{what}. {advice}.", asdict(found), found.at)
+        return
+    parts = [
+        part.metric.name
+        for part in watched
+        if part.metric.kind == "regulariser"
+        and detectors.falls(part.finite.value_n, min(found.at, max(0, len(part.finite) - 1)))
+    ]
+    still = f" while {', '.join(parts)} still falls (a rebound of the proxy loss)" if parts else ""
+    advice = (
+        "Usual where a moving average makes the targets, no evidence of failure and none of health: "
+        "probe "
+        "checkpoints from before and after (kNN, linear), look at the variance of the targets, the "
+        "momentum "
+        "and the batch size. Do not stop early on it"
+    )
+    evidence = {**asdict(found), "regularisers_that_fall": parts}
+    yield _finding("rebound", "info", series, f"{what}{still}. {advice}.", evidence, found.at)
+
+
+def _sudden_drops(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
+    """A loss that falls at once after it rose."""
+    if one.metric.kind == "cross_entropy":
+        return
+    drops = detectors.sudden_drops(one.finite.value_n)
+    if not drops:
+        return
+    drop = max(drops, key=lambda drop: drop.size)
+    times = f"{len(drops)} times, most " if len(drops) > 1 else ""
+    yield _finding(
+        "sudden_drop",
+        "warning",
+        one.finite,
+        f"falls at once after a rise, {times}near {place(one.finite.at(drop.at))} from "
+        f"{drop.before:.4g} to "
+        f"{drop.after:.4g}. Of self-supervised losses this is usually a partial collapse: look at the "
+        "variance "
+        "or effective rank of the targets there, and compare probes of checkpoints before and after.",
+        {**asdict(drop), "drops": len(drops)},
+        drop.at,
+    )
+
+
+def _divergence(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
+    """A loss that ends above its beginning."""
+    if one.metric.is_proxy:
+        return
+    found = detectors.divergence(one.finite.value_n)
+    if found is None or not found.fires:
+        return
+    yield _finding(
+        "divergence",
+        "error",
+        one.finite,
+        f"the last tenth is at {found.last:.4g}, {found.excess:.3g} above the first value "
+        f"({found.excess / found.error:.0f} standard errors). Stop, go back to a checkpoint from "
+        "before the "
+        "rise, lower the "
+        "rate or warm up for longer, and clip the gradient.",
+        asdict(found),
+        len(one.finite) - 1,
+    )
+
+
+def _growing_gradients(one: Watched, watched: Sequence[Watched]) -> Iterator[Finding]:
+    """A gradient norm without bound, beside a cross-entropy."""
+    found = detectors.unbounded_growth(one.finite.value_n)
+    beside = any(other.metric.kind == "cross_entropy" for other in watched)
+    if found is None or not found.fires or not beside:
+        return
+    yield _finding(
+        "divergence",
+        "warning",
+        one.finite,
+        f"the gradient norm is at {found.last:.3g}, {found.last / found.middle:.0f} times that of the "
+        "middle of the "
+        "run, and grows: the loss usually follows. Lower the rate or clip the gradient.",
+        asdict(found),
+    )
+
+
+def _overfitting(one: Watched, watched: Sequence[Watched]) -> Iterator[Finding]:
+    """A validation loss that rises while training's falls."""
+    train = _training_of(one, watched)
+    if train is None or one.metric.kind not in ("cross_entropy", "loss") or not len(one.finite):
+        return
+    val, of = one.finite, train.finite
+    if val.position_unit != of.position_unit or not len(of):
+        return
+    train_n = np.interp(val.position_n, of.position_n, of.value_n)
+    found = detectors.overfitting(val.value_n, train_n)
+    if found is None or not found.fires:
+        return
+    yield _finding(
+        "overfitting",
+        "warning",
+        val,
+        f"lowest at {place(val.at(found.at))} with {found.best:.4g}, in the last evaluations at least "
+        f"{found.last:.4g}, while {of.metric.name} of training went on falling, from "
+        f"{found.train_best:.4g} to "
+        f"{found.train_last:.4g}. Take the checkpoint of the lowest; more data, augmentation or "
+        "regularisation, or "
+        "a smaller model.",
+        {**asdict(found), "train": of.metric.name},
+        found.at,
+    )
+
+
+def _training_of(one: Watched, watched: Sequence[Watched]) -> Watched | None:
+    """The training loss that a validation loss belongs to: by its name, else the only one there is."""
+    losses = [other for other in watched if other.is_main and other.metric.kind == one.metric.kind]
+    wanted = stem(one.metric.name)
+    same = [other for other in losses if stem(other.metric.name) == wanted]
+    return same[0] if same else losses[0] if len(losses) == 1 else None

@@ -1,0 +1,100 @@
+"""From a training log to what can be said of the run, and to a picture of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from entropy_cli import __version__
+from entropy_cli.data.logs.read import read_log
+from entropy_cli.data.logs.series import Log
+from entropy_cli.files import write_atomically
+from entropy_cli.pipeline.findings import findings_of
+from entropy_cli.pipeline.watched import Watched, repeated_training, summary, watched
+from entropy_cli.results.floor import Floor
+from entropy_cli.results.monitor import Monitor
+from entropy_cli.results.monitor_figure import draw_run
+from entropy_cli.results.monitor_page import write_run_page
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What to look at.
+
+    Attributes:
+        format: of the log, or auto.
+        loss: the name of the loss, or None: all that are called one.
+        nats: that a unit of its cross-entropies has.
+    """
+
+    path: Path
+    format: str
+    loss: str | None
+    floor: Floor | None
+    nats: float = 1.0
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What was found, and the series that it was found in."""
+
+    found: Monitor
+    watched: Sequence[Watched]
+
+
+def read(asked: Asked) -> Seen:
+    """Read a log, set it against the floors, and look for what there is to say.
+
+    Raises:
+        EntropyCliError: it can't be read, or holds no loss.
+    """
+    log = in_nats(read_log(asked.path, asked.format, asked.loss), asked.nats)
+    repeated = repeated_training(log)
+    kept = [one for one in log.series if one.metric.split == "train" or not repeated]
+    series = watched(replace(log, series=kept), asked.floor)
+    return Seen(
+        Monitor(
+            log=str(asked.path),
+            format=log.format,
+            segments=log.segments,
+            series=[summary(one) for one in series if one.metric.kind != "gradient_norm"],
+            findings=findings_of(log, series, repeated, asked.floor),
+            floor_source=None if asked.floor is None else asked.floor.source,
+            tool_version=__version__,
+        ),
+        series,
+    )
+
+
+def in_nats(log: Log, nats: float) -> Log:
+    """A log with its cross-entropies in nats, of which a unit of it has so many."""
+    if nats == 1:
+        return log
+    series = [
+        replace(
+            one,
+            value_n=one.value_n * nats,
+            before=None if one.before is None else one.before * nats,
+        )
+        if one.metric.is_loss and one.metric.has_floor and not one.metric.is_proxy
+        else one
+        for one in log.series
+    ]
+    return replace(log, series=series)
+
+
+def draw(seen: Seen, path: Path) -> None:
+    """Draw a run, or write what was found of it: the file's name tells.
+
+    Raises:
+        ResultError: it can't be written, or ends in nothing that is known.
+        EntropyCliError: matplotlib is not installed.
+    """
+    curves = [(one.finite, one.level) for one in seen.watched if len(one.finite)]
+    kind = path.suffix.lower()
+    if kind == ".json":
+        text = seen.found.to_json() + "\n"
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    elif kind == ".html":
+        write_run_page(path, seen.found, curves)
+    else:
+        draw_run(path, seen.found, curves)

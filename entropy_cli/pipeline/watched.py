@@ -1,0 +1,113 @@
+"""The series of a log, each with the floor that belongs to it."""
+
+import math
+from dataclasses import dataclass, replace
+
+from entropy_cli.data.logs.series import Log, Metric, Series
+from entropy_cli.functional.detectors import power_law
+from entropy_cli.functional.noise import noise
+from entropy_cli.results.floor import Floor, Level
+from entropy_cli.results.monitor import SeriesSummary
+
+LEAST_FOR_NOISE = 10
+SAME = 6e-4  # nats or percent: VAR prints epochs with three decimals, evaluations with four
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A series of a log.
+
+    Attributes:
+        series: all its points.
+        finite: those that are numbers.
+        level: its floor, if there is one for it.
+    """
+
+    series: Series
+    finite: Series
+    level: Level | None
+
+    @property
+    def metric(self) -> Metric:
+        """What it is of."""
+        return self.series.metric
+
+    @property
+    def is_main(self) -> bool:
+        """Whether it is a training loss that findings are looked for in: not of one scale, no part."""
+        kind = self.metric.kind in ("cross_entropy", "loss")
+        return kind and self.metric.split == "train" and not isinstance(self.metric.of, int)
+
+
+def watched(log: Log, floor: Floor | None) -> list[Watched]:
+    """Every series with its floor: the mean over tokens, the last scale, or the scale it is of."""
+    return [Watched(one, one.finite, level_of(one.metric, floor)) for one in log.series]
+
+
+def level_of(metric: Metric, floor: Floor | None) -> Level | None:
+    """The floor of a metric; none of what is no cross-entropy, and of what the log does not tell."""
+    if floor is None or metric.kind not in ("cross_entropy", "loss") or not metric.has_floor:
+        return None
+    if metric.is_proxy and not floor.is_given:
+        return None
+    if isinstance(metric.of, int):
+        return floor.scales.get(metric.of)
+    return floor.last if metric.of == "last" else floor.mean
+
+
+def summary(one: Watched) -> SeriesSummary:
+    """The numbers of a series, unsmoothed."""
+    metric, finite, level = one.metric, one.finite, one.level
+    nothing = SeriesSummary(
+        metric.name, metric.split, metric.kind, len(one.series), None, None, {}, None, words=metric.words
+    )
+    if not len(finite):
+        return nothing
+    value_n = finite.value_n
+    best = int(value_n.argmax() if metric.kind == "accuracy" else value_n.argmin())
+    first, last = float(value_n[0]), float(value_n[-1])
+    initial = first if finite.before is None else finite.before
+    found = replace(
+        nothing,
+        first=first,
+        best=float(value_n[best]),
+        best_at=finite.at(best),
+        last=last,
+        initial=initial,
+        noise=noise(value_n) if len(finite) >= LEAST_FOR_NOISE else None,
+    )
+    if level is None:
+        return found
+    reducible_n = value_n - level.floor
+    return replace(
+        found,
+        floor=level.floor,
+        unigram=level.unigram,
+        reducible_first=float(reducible_n[0]),
+        reducible_best=float(reducible_n[best]),
+        reducible_last=float(reducible_n[-1]),
+        share_left=float(reducible_n[-1]) / (initial - level.floor) if initial > level.floor else None,
+        slope=power_law(finite.position_n, reducible_n),
+    )
+
+
+def repeated_training(log: Log) -> dict[str, float]:
+    """Names of validation series whose every value is that of training, and the largest difference.
+
+    VAR prints its training means once more where it says val.
+    """
+    found = {}
+    for val in log.series:
+        train = log.find(val.metric.name) if val.metric.split == "val" else None
+        if train is None or val.metric.kind != "cross_entropy" or not len(val):
+            continue
+        by_epoch = dict(zip(train.epoch_n.tolist(), train.value_n.tolist(), strict=True))
+        if math.isnan(next(iter(by_epoch))):
+            continue
+        differences = [
+            abs(value - by_epoch.get(epoch, math.inf))
+            for epoch, value in zip(val.epoch_n.tolist(), val.value_n.tolist(), strict=True)
+        ]
+        if max(differences) <= SAME:
+            found[val.metric.name] = max(differences)
+    return found
