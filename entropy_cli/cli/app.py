@@ -11,7 +11,18 @@ from typing import Annotated
 import typer
 
 from entropy_cli import __version__
-from entropy_cli.cli import bench, demo, estimate, fit, inspect_, merge, monitor, slurm, train
+from entropy_cli.cli import (
+    bench,
+    demo,
+    estimate,
+    fit,
+    inspect_,
+    loss,
+    merge,
+    monitor,
+    slurm,
+    train,
+)
 from entropy_cli.cli.options import STDERR
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.interrupts import Interrupted, Signals
@@ -27,8 +38,9 @@ app.command("estimate")(estimate.estimate)
 app.command("merge")(merge.merge)
 app.command("train")(train.train)
 app.command("monitor")(monitor.monitor)
-app.command("inspect")(inspect_.inspect)
+app.command("loss")(loss.loss)
 app.command("fit")(fit.fit)
+app.command("inspect")(inspect_.inspect)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
 app.command("slurm")(slurm.slurm)

@@ -1,10 +1,10 @@
 """Tensors in files of any common format, memory-mapped: latents and codebooks made elsewhere."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -15,6 +15,7 @@ from entropy_cli.tokenizers.stored import Stored
 
 FORMATS = ".safetensors, .npy, .npz or .pt"
 NPY, ZIP = b"\x93NUMPY", b"PK"
+Kind = Literal["floating-point numbers", "integers"]
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,56 @@ def open_arrays(text: str) -> Arrays:
             raise CheckpointError(f"{path}: holds no tensors of floating-point numbers.")
         return Arrays(path, {name: _mapped(path, name, floats[name]) for name in _natural(floats)})
     for key in keys:
-        if key not in found:
-            there = ", ".join(_natural(found)[:8]) or "nothing"
-            raise CheckpointError(f"{path}: has no tensor {key}; it has {there}. Give FILE:KEY.")
+        _check_there(path, key, found)
         if not _is_float(found[key]):
             raise CheckpointError(f"{path}: {key} does not hold floating-point numbers.")
     return Arrays(path, {key: _mapped(path, key, found[key]) for key in keys})
+
+
+@dataclass(frozen=True)
+class Array:
+    """One tensor of a file.
+
+    Attributes:
+        name: file and key, for people.
+        tensor: mapped.
+        forget: lets go of what was read so far, or a large file would fill the memory.
+    """
+
+    name: str
+    tensor: Tensor
+    forget: Callable[[], object]
+
+
+def open_array(text: str, kind: Kind) -> Array:
+    """Open one tensor, `FILE` or `FILE:KEY`.
+
+    Args:
+        text: without a key, the only tensor of this kind in the file.
+        kind: of its numbers.
+
+    Raises:
+        CheckpointError: there is no such file or key, or more than one tensor, or it can't be read, or
+            is of another kind.
+    """
+    path, keys = split_keys(text)
+    found = _read(path)
+    if not keys:
+        keys = [name for name in _natural(found) if _is_of(kind, found[name])]
+        if not keys:
+            there = ", ".join(f"{n} ({found[n].dtype})" for n in _natural(found)[:8]) or "nothing"
+            raise CheckpointError(f"{path}: holds no tensor of {kind}; it has {there}.")
+    if len(keys) > 1:
+        raise CheckpointError(
+            f"{text}: got {len(keys)} tensors of {kind}, {', '.join(keys[:8])}; expected one. "
+            "Give FILE:KEY."
+        )
+    (key,) = keys
+    _check_there(path, key, found)
+    if not _is_of(kind, found[key]):
+        raise CheckpointError(f"{path}: {key} is of type {found[key].dtype}, expected {kind}.")
+    name = str(path) if len(found) == 1 else f"{path}:{key}"
+    return Array(name, _mapped(path, key, found[key]), found[key].forget)
 
 
 def split_keys(text: str) -> tuple[Path, list[str]]:
@@ -104,6 +149,18 @@ def _flat(value: Any, name: str = "", depth: int = 3) -> list[tuple[str, Stored]
     for key, inner in items:
         found += _flat(inner, f"{name}.{key}" if name else str(key), depth - 1)
     return found
+
+
+def _check_there(path: Path, key: str, found: Mapping[str, Stored]) -> None:
+    if key not in found:
+        there = ", ".join(_natural(found)[:8]) or "nothing"
+        raise CheckpointError(f"{path}: has no tensor {key}; it has {there}. Give FILE:KEY.")
+
+
+def _is_of(kind: Kind, tensor: Stored) -> bool:
+    if kind == "integers":
+        return tensor.kind == "plain" and tensor.dtype.startswith(("int", "uint"))
+    return _is_float(tensor) and not tensor.dtype.startswith("float8")
 
 
 def _is_float(tensor: Stored) -> bool:

@@ -1,7 +1,4 @@
-"""Arrays that stay in their file until they are looked at: those of numpy and of safetensors.
-
-Files are mapped to be read only: mapped to be written, those larger than the memory are refused.
-"""
+"""Arrays that stay in their file until they are looked at: those of numpy and of safetensors."""
 
 import json
 import math
@@ -17,9 +14,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from entropy_cli.tokenizers.stored import Stored, name_of_type, of_buffer, record_start
+from entropy_cli.tokenizers.stored import Stored, forget, map_file, name_of_type, of_buffer, record_start
 
-FLOATS = ("f2", "f4", "f8")  # numpy's names, without the byte order
+# numpy's names of what torch has too, without the byte order
+NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 
 
 class Header(NamedTuple):
@@ -44,7 +42,8 @@ def map_npy(path: Path) -> Stored:
     """
     with path.open("rb") as file:
         header = _header(file)
-    return _stored(header, partial(_map, path, header.start, header))
+    memory = map_file(path)
+    return _stored(header, partial(_map, memory, header.start, header), partial(forget, memory))
 
 
 def map_npz(path: Path) -> dict[str, Stored]:
@@ -54,17 +53,18 @@ def map_npz(path: Path) -> dict[str, Stored]:
         Exception: of any kind, if it is damaged.
     """
     found = {}
-    with zipfile.ZipFile(path) as archive, path.open("rb") as whole:
-        memory = mmap.mmap(whole.fileno(), 0, access=mmap.ACCESS_READ)
+    memory = map_file(path)
+    with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
                 header = _header(file)
             if member.compress_type == zipfile.ZIP_STORED:
                 start = record_start(memory, member) + header.start
-                read = partial(_map, path, start, header)
+                read = partial(_map, memory, start, header)
             else:
                 read = partial(_unpack, path, member.filename)
-            found[member.filename.removesuffix(".npy")] = _stored(header, read)
+            name = member.filename.removesuffix(".npy")
+            found[name] = _stored(header, read, partial(forget, memory))
     return found
 
 
@@ -83,8 +83,7 @@ def map_safetensors(path: Path) -> dict[str, Stored]:
     """
     with safe_open(path, framework="np") as checked:  # that its parts lie within it
         names = list(checked.keys())
-    with path.open("rb") as file:
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    memory = map_file(path)
     start = 8 + int.from_bytes(memory[:8], "little")
     header = json.loads(memory[8:start])
 
@@ -99,7 +98,8 @@ def map_safetensors(path: Path) -> dict[str, Stored]:
     for name in names:
         dtype, shape = name_of_type(header[name]["dtype"]), tuple(header[name]["shape"])
         begin, end = header[name]["data_offsets"]
-        found[name] = Stored(shape, dtype, partial(read, begin, end, dtype, shape))
+        read_it = partial(read, begin, end, dtype, shape)
+        found[name] = Stored(shape, dtype, read_it, forget=partial(forget, memory))
     return found
 
 
@@ -114,20 +114,18 @@ def _header(file: IO[bytes]) -> Header:
     return Header(*header, file.tell())
 
 
-def _stored(header: Header, read: "partial[Tensor]") -> Stored:
-    is_float = header.dtype.str[1:] in FLOATS
-    return Stored(header.shape, header.dtype.name, read, "plain" if is_float else "other")
+def _stored(header: Header, read: "partial[Tensor]", forget: "partial[None]") -> Stored:
+    kind = "plain" if header.dtype.str[1:] in NUMBERS else "other"
+    return Stored(header.shape, header.dtype.name, read, kind, forget)
 
 
-def _map(path: Path, start: int, header: Header) -> Tensor:
-    missing = start + header.nbytes - path.stat().st_size
+def _map(memory: mmap.mmap, start: int, header: Header) -> Tensor:
+    missing = start + header.nbytes - len(memory)
     if missing > 0:
         raise ValueError(f"the file is {missing} bytes too short")
-    if not header.nbytes:
-        return _of_numpy(np.empty(header.shape, header.dtype))
-    order = "F" if header.fortran else "C"
-    mapped: np.ndarray = np.memmap(path, header.dtype, "r", start, header.shape, order)  # type: ignore[call-overload]
-    return _of_numpy(mapped)
+    number = math.prod(header.shape)
+    mapped = np.frombuffer(memory, header.dtype, number, start) if number else np.empty(0, header.dtype)
+    return _of_numpy(mapped.reshape(header.shape, order="F" if header.fortran else "C"))
 
 
 def _unpack(path: Path, name: str) -> Tensor:

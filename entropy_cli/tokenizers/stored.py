@@ -25,12 +25,14 @@ class Stored:
         dtype: its type, as torch names it without "torch.".
         read: gives it; may raise.
         kind: "plain" numbers, or why they can't be read: "sparse", "quantised" ...
+        forget: lets go of what was read of its file; reading on is then reading again.
     """
 
     shape: tuple[int, ...]
     dtype: str
     read: Callable[[], Tensor]
     kind: str = "plain"
+    forget: Callable[[], object] = lambda: None
 
     @classmethod
     def in_memory(cls, tensor: Tensor) -> "Stored":
@@ -90,6 +92,18 @@ def read_safetensors(path: Path) -> Contents:
         dtype = name_of_type(part.get_dtype())
         tensors[name] = Stored(tuple(part.get_shape()), dtype, partial(file.get_tensor, name))
     return Contents(tensors, "safetensors")
+
+
+def map_file(path: Path) -> mmap.mmap:
+    """A file mapped to be read only: mapped to be written, one larger than the memory is refused."""
+    with path.open("rb") as file:
+        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+
+
+def forget(memory: mmap.mmap) -> None:
+    """Let go of the pages that were read, which the system counts as the program's memory."""
+    if hasattr(mmap, "MADV_DONTNEED"):  # Windows does so by itself
+        memory.madvise(mmap.MADV_DONTNEED)
 
 
 def name_of_type(theirs: str) -> str:

@@ -23,7 +23,15 @@ import torch
 from torch import Tensor
 
 from entropy_cli.tokenizers.pickles import InertUnpickler, Known, make
-from entropy_cli.tokenizers.stored import Contents, Stored, UnusableError, of_buffer, record_start
+from entropy_cli.tokenizers.stored import (
+    Contents,
+    Stored,
+    UnusableError,
+    forget,
+    map_file,
+    of_buffer,
+    record_start,
+)
 
 ZIP_HEAD = b"PK\x03\x04"
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
@@ -39,6 +47,7 @@ class Storage:
     dtype: torch.dtype
     nbytes: int
     read: Callable[[int, int], bytes | memoryview]  # from byte, to byte
+    forget: Callable[[], object]
     swapped: bool = False  # the other byte order
 
 
@@ -49,8 +58,7 @@ def read_torch(path: Path) -> Contents:
         UnusableError: another kind of file that torch writes.
         Exception: of any kind, if it is damaged or not torch's.
     """
-    with path.open("rb") as file:
-        memory = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    memory = map_file(path)
     if memory[:4] == ZIP_HEAD:
         return _read_zip(path, memory)
     if memory[257:262] == b"ustar":
@@ -79,7 +87,7 @@ def _read_zip(path: Path, memory: mmap.mmap) -> Contents:
             memory
         ):
             raise pickle.UnpicklingError(f"record {key} is too short")
-        return Storage(dtype, nbytes, partial(_record, memory, record), swapped)
+        return Storage(dtype, nbytes, partial(_record, memory, record), partial(forget, memory), swapped)
 
     size = records["data.pkl"].file_size
     if size > MOST_METADATA:
@@ -119,7 +127,12 @@ def _read_legacy(memory: mmap.mmap) -> Contents:
         if _natural(offset) + _natural(length) > declared[key][1]:
             raise pickle.UnpicklingError("a view beyond its storage")
         begin = offset * dtype.itemsize
-        return Storage(dtype, length * dtype.itemsize, lambda a, b: read(key, begin + a, begin + b))
+        return Storage(
+            dtype,
+            length * dtype.itemsize,
+            lambda a, b: read(key, begin + a, begin + b),
+            partial(forget, memory),
+        )
 
     if _legacy_part(memory) != LEGACY_MAGIC or _legacy_part(memory) != LEGACY_PROTOCOL:
         raise pickle.UnpicklingError("not of torch")
@@ -193,7 +206,8 @@ def _typed_tensor(
         return of_buffer(storage.read(begin, end), dtype).as_strided(shape, steps)
 
     kind = "conjugated or negated" if metadata else "plain"
-    return Stored(shape, _dtype_name(dtype), read, "quantised" if dtype in QUANTISED else kind)
+    kind = "quantised" if dtype in QUANTISED else kind
+    return Stored(shape, _dtype_name(dtype), read, kind, storage.forget)
 
 
 def _unreadable(kind: str, shape: Any, dtype: object) -> Stored:  # noqa: ANN401
