@@ -14,8 +14,9 @@ from entropy_cli.functional.plateau import overfitting, plateau
 from entropy_cli.functional.rebound import rebound, regulariser_falls, sudden_drop
 from entropy_cli.pipeline.floor_findings import floor_findings, rules_of_thumb
 from entropy_cli.pipeline.watched import Watched
+from entropy_cli.results.finding import Severity
 from entropy_cli.results.floor import Floor
-from entropy_cli.results.monitor import Finding, Severity, place
+from entropy_cli.results.monitor import RunFinding, place
 
 TOLERANCE = 0.005  # nats: a gain below it in a quarter of the run is none
 RELATIVE_TOLERANCE = 0.002  # of the fall since the start, for losses in other units
@@ -24,7 +25,7 @@ COLLAPSED = 0.01  # of the start
 
 def findings_of(
     log: Log, watched: Sequence[Watched], repeated: Mapping[str, float], floor: Floor | None
-) -> list[Finding]:
+) -> list[RunFinding]:
     """Everything there is to say of a log.
 
     Args:
@@ -54,15 +55,15 @@ def _finding(
     message: str,
     evidence: Mapping[str, Any],
     at: int | None = None,
-) -> Finding:
+) -> RunFinding:
     """A finding about a series, at one of its finite points."""
     found = {key: value for key, value in evidence.items() if key != "fires"}
     if at is not None:
         found |= {"at": series.at(at), "position": float(series.position_n[at])}
-    return Finding(name, severity, series.metric.name, message, found)
+    return RunFinding(name, severity, message, series.metric.name, found)
 
 
-def _restarts(log: Log) -> Iterator[Finding]:
+def _restarts(log: Log) -> Iterator[RunFinding]:
     """That several processes wrote the log, and what of it is shown."""
     if log.starts < 2 and log.segments < 2:
         return
@@ -71,53 +72,53 @@ def _restarts(log: Log) -> Iterator[Finding]:
     parts += [f"{empty} of them without a value"] if empty > 0 else []
     shown = "the run that gets farthest is shown, of points that were written again the last"
     parts += [f"{log.left_out} rows of others left out"] if log.left_out else []
-    yield Finding(
+    yield RunFinding(
         "restarts",
         "info",
-        None,
         f"{', '.join(parts)}; {shown}.",
+        None,
         {"starts": log.starts, "segments": log.segments, "rows_left_out": log.left_out},
     )
 
 
-def _repeated(log: Log, repeated: Mapping[str, float]) -> Iterator[Finding]:
+def _repeated(log: Log, repeated: Mapping[str, float]) -> Iterator[RunFinding]:
     """That validation lines are training's."""
     if not repeated:
         return
     points = {name: len(val) for name in repeated if (val := log.find(name, "val")) is not None}
-    yield Finding(
+    yield RunFinding(
         "val_is_train",
         "warning",
-        next(iter(repeated)) if len(repeated) == 1 else None,
         f"all {max(points.values())} validation values of {' and '.join(repeated)} are the training "
         "means "
         "of the same epochs: the program prints these where it says val. They are left out, and nothing "
         "can be said of overfitting. VAR writes true ones to TensorBoard (AR_ep_loss/vL_mean) and to "
         "log.txt (vL_mean).",
+        next(iter(repeated)) if len(repeated) == 1 else None,
         {"points": points, "largest_difference": dict(repeated)},
     )
 
 
-def _broken(one: Watched) -> Iterator[Finding]:
+def _broken(one: Watched) -> Iterator[RunFinding]:
     """NaN and infinity in a loss."""
     series = one.series
     if not series.broken or not one.metric.is_loss:
         return
     still = not math.isfinite(series.value_n[-1])
-    yield Finding(
+    yield RunFinding(
         "nan",
         "error",
-        one.metric.name,
         f"NaN or infinity at {series.broken} place{'s' if series.broken > 1 else ''}, first at "
         f"{place(series.broken_at) or 'the first row'}"
         f"{', and at the end' if still else ''}. Go on from a checkpoint before it with a lower rate; "
         "look at "
         "the gradient norm, its clipping and the loss scale of fp16 (bf16 needs none).",
+        one.metric.name,
         {"count": series.broken, "at": dict(series.broken_at), "at_the_end": still},
     )
 
 
-def _plateau(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
+def _plateau(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
     """A loss that the rest of the run would not lower."""
     value_n = one.finite.value_n
     fall = float(value_n[0] - value_n.min())
@@ -147,7 +148,7 @@ def _plateau(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
     )
 
 
-def _rebound(one: Watched, watched: Sequence[Watched]) -> Iterator[Finding]:
+def _rebound(one: Watched, watched: Sequence[Watched]) -> Iterator[RunFinding]:
     """A loss that has risen since its lowest."""
     series = one.finite
     found = rebound(series.value_n)
@@ -181,7 +182,7 @@ def _falls(part: Watched, share: float) -> bool:
     return part.metric.kind == "regulariser" and found is not None and found.falls
 
 
-def _sudden_drops(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
+def _sudden_drops(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
     """A loss that falls at once after it rose."""
     found = sudden_drop(one.finite.value_n)
     if found is None or not found.fires or one.metric.kind == "cross_entropy":
@@ -201,7 +202,7 @@ def _sudden_drops(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
     )
 
 
-def _divergence(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
+def _divergence(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
     """A loss that ends above its beginning."""
     found = divergence(one.finite.value_n)
     if found is None or not found.fires or one.metric.is_proxy:
@@ -219,7 +220,7 @@ def _divergence(one: Watched, _: Sequence[Watched]) -> Iterator[Finding]:
     )
 
 
-def _growing_gradients(one: Watched, watched: Sequence[Watched]) -> Iterator[Finding]:
+def _growing_gradients(one: Watched, watched: Sequence[Watched]) -> Iterator[RunFinding]:
     """A gradient norm without bound, beside a cross-entropy."""
     found = grows_without_bound(one.finite.value_n)
     beside = any(other.metric.kind == "cross_entropy" for other in watched)
@@ -236,7 +237,7 @@ def _growing_gradients(one: Watched, watched: Sequence[Watched]) -> Iterator[Fin
     )
 
 
-def _overfitting(one: Watched, watched: Sequence[Watched]) -> Iterator[Finding]:
+def _overfitting(one: Watched, watched: Sequence[Watched]) -> Iterator[RunFinding]:
     """A validation loss that rises while training's falls."""
     train = _training_of(one, watched)
     if train is None or one.metric.kind not in ("cross_entropy", "loss") or not len(one.finite):

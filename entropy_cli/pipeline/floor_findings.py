@@ -8,14 +8,14 @@ from entropy_cli.data.logs.series import Log
 from entropy_cli.functional.limits import FLOOR_ERRORS, above, below
 from entropy_cli.pipeline.watched import Watched
 from entropy_cli.results.floor import Floor
-from entropy_cli.results.monitor import Finding
+from entropy_cli.results.monitor import RunFinding
 
 NEAR = 0.02  # nats between a loss and ln V that are nothing
 VAR_CODES = 4096
 NORMAL_95 = 1.96
 
 
-def floor_findings(watched: Sequence[Watched]) -> Iterator[Finding]:
+def floor_findings(watched: Sequence[Watched]) -> Iterator[RunFinding]:
     """Losses where they can't be, or should not be."""
     for one in watched:
         level, value_n = one.level, one.finite.value_n
@@ -25,10 +25,9 @@ def floor_findings(watched: Sequence[Watched]) -> Iterator[Finding]:
         yield from _below(one, level.floor, error)
         over = None if level.unigram is None else above(value_n, level.unigram)
         if over is not None and over.fires:
-            yield Finding(
+            yield RunFinding(
                 "above_unigram",
                 "warning",
-                one.metric.name,
                 f"{one.metric.split} loss of {over.last:.4f} at the end is "
                 f"{over.last - over.bound:.4f} nats "
                 f"above the unigram entropy {over.bound:.4f}, which a constant prediction reaches. "
@@ -36,11 +35,12 @@ def floor_findings(watched: Sequence[Watched]) -> Iterator[Finding]:
                 "causes: a run that has hardly begun, labels of another tokenizer or in another "
                 "order, a "
                 "broken model.",
+                one.metric.name,
                 asdict(over),
             )
 
 
-def _below(one: Watched, floor: float, error: float) -> Iterator[Finding]:
+def _below(one: Watched, floor: float, error: float) -> Iterator[RunFinding]:
     """A loss below its floor: by more than its noise, or, of a few points, by more than a little."""
     value_n = one.finite.value_n
     found = below(value_n, floor, error)
@@ -53,21 +53,21 @@ def _below(one: Watched, floor: float, error: float) -> Iterator[Finding]:
         lowest = found.last if by_end else found.lowest
         fires, evidence = found.fires, asdict(found)
     if fires:
-        yield Finding(
+        yield RunFinding(
             "below_floor",
             "warning",
-            one.metric.name,
             f"{one.metric.split} loss of {lowest:.4f} lies {floor - lowest:.4f} nats below the floor "
             f"{floor:.4f}, which is impossible in expectation for labels drawn from the soft "
             "assignment. "
             "Usual causes: the labels are the nearest codes, for which the assignment entropy is no "
             "floor; "
             "another temperature, tokenizer or scale; bits for nats; a memorised training set.",
+            one.metric.name,
             evidence,
         )
 
 
-def rules_of_thumb(log: Log, watched: Sequence[Watched], floor: Floor | None) -> Iterator[Finding]:
+def rules_of_thumb(log: Log, watched: Sequence[Watched], floor: Floor | None) -> Iterator[RunFinding]:
     """What people go by, with its source; nothing of it is an alarm."""
     codes = floor.vocab_size if floor is not None else None
     is_var = log.format.startswith("var") or any(one.metric.name.startswith("AR_") for one in watched)
@@ -81,7 +81,7 @@ def rules_of_thumb(log: Log, watched: Sequence[Watched], floor: Floor | None) ->
             yield from _of_var(one, floor)
 
 
-def _start(one: Watched, codes: int | None) -> Iterator[Finding]:
+def _start(one: Watched, codes: int | None) -> Iterator[RunFinding]:
     """That an untrained model knows nothing: ln V."""
     before = one.finite.before
     if codes is None or before is None:
@@ -89,16 +89,16 @@ def _start(one: Watched, codes: int | None) -> Iterator[Finding]:
     uniform = math.log(codes)
     fits = abs(before - uniform) < NEAR
     verdict = "as it should be" if fits else "another number of codes, or no fresh start"
-    yield Finding(
+    yield RunFinding(
         "rule_of_thumb",
         "info",
-        one.metric.name,
         f"starts at {before:.3f}; an untrained model has ln {codes} = {uniform:.3f}: {verdict}.",
+        one.metric.name,
         {"value": before, "expected": uniform, "source": "ln V"},
     )
 
 
-def _of_var(one: Watched, floor: Floor | None) -> Iterator[Finding]:
+def _of_var(one: Watched, floor: Floor | None) -> Iterator[RunFinding]:
     """Issues of FoundationVision/VAR: what its author and users call good or normal."""
     metric, value_n = one.metric, one.finite.value_n
     last = float(value_n[-1])
@@ -110,22 +110,22 @@ def _of_var(one: Watched, floor: Floor | None) -> Iterator[Finding]:
             else "of the last scale"
         )
         side = "below" if last < 5.5 else "above"
-        yield Finding(
+        yield RunFinding(
             "rule_of_thumb",
             "info",
-            metric.name,
             f"{last:.3f} ({where}) is {side} 5.5, which is called good for 4096 codes (VAR issue 53): "
             f"{advice}. "
             "What counts is the distance to the floor of this tokenizer.",
+            metric.name,
             {"value": last, "limit": 5.5, "source": "FoundationVision/VAR issue 53"},
         )
     elif metric.kind == "accuracy":
         normal = "4 to 6 %" if metric.of == "mean" else "about 8 %"
-        yield Finding(
+        yield RunFinding(
             "rule_of_thumb",
             "info",
-            metric.name,
             f"{last:.2f} % ({where}); {normal} is normal at the end for 4096 codes (VAR issues 130 "
             "and 143).",
+            metric.name,
             {"value": last, "source": "FoundationVision/VAR issues 130, 143"},
         )

@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from entropy_cli.results.finding import Finding
+
 SCHEMA = "entropy-cli/loss"
 SCHEMA_VERSION = 1
 
@@ -75,15 +77,6 @@ class ScaleLosses:
     def name(self) -> str:
         """For people."""
         return f"{self.patch_num}x{self.patch_num}"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """Something to know of the numbers: severity is info or warning."""
-
-    id: str
-    severity: str
-    message: str
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 import math
 from collections.abc import Callable, Iterator
 
+from entropy_cli.results.finding import Finding
 from entropy_cli.results.floor import Floor
-from entropy_cli.results.loss import Finding, Losses, LossResult
+from entropy_cli.results.loss import Losses, LossResult
 
 ROUNDING = 1e-6  # nats: differences that mean nothing
 

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any
 
+from entropy_cli.results.finding import Finding, by_severity
 from entropy_cli.results.text import columns, definitions, wrapped
 
 SCHEMA = "entropy-cli/monitor"
 SCHEMA_VERSION = 1
-Severity = Literal["info", "warning", "error"]
-ORDER: tuple[Severity, ...] = ("error", "warning", "info")
 
 
 @dataclass(frozen=True)
@@ -50,18 +49,15 @@ class SeriesSummary:
 
 
 @dataclass(frozen=True)
-class Finding:
-    """Something to know or to do about a run.
+class RunFinding(Finding):
+    """Something to know or to do about a training run.
 
     Attributes:
         series: the name of the series it is about; None for the whole log.
         evidence: the numbers it rests on, and where.
     """
 
-    id: str
-    severity: Severity
-    series: str | None
-    message: str
+    series: str | None = None
     evidence: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -78,7 +74,7 @@ class Monitor:
     format: str
     segments: int
     series: Sequence[SeriesSummary]
-    findings: Sequence[Finding]
+    findings: Sequence[RunFinding]
     floor_source: str | None
     tool_version: str
 
@@ -132,7 +128,7 @@ def _reducible(series: Sequence[SeriesSummary]) -> str:
     return columns(rows, left=2)
 
 
-def _findings(findings: Sequence[Finding]) -> str:
+def _findings(findings: Sequence[RunFinding]) -> str:
     if not findings:
         return "Findings\nnone"
     lines = []
@@ -140,11 +136,6 @@ def _findings(findings: Sequence[Finding]) -> str:
         of = f"{finding.series}: " if finding.series else ""
         lines.append(wrapped(f"{finding.severity:8}{finding.id:15}", f"{of}{finding.message}"))
     return "\n".join(["Findings", *lines])
-
-
-def by_severity(findings: Sequence[Finding]) -> list[Finding]:
-    """The worst first."""
-    return sorted(findings, key=lambda one: ORDER.index(one.severity))
 
 
 def place(at: Mapping[str, float]) -> str:

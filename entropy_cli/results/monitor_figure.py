@@ -19,8 +19,9 @@ from entropy_cli.results.figures import (
     styled,
     write_figure,
 )
+from entropy_cli.results.finding import by_severity
 from entropy_cli.results.floor import Level
-from entropy_cli.results.monitor import Finding, Monitor, by_severity
+from entropy_cli.results.monitor import Monitor, RunFinding
 
 MOST_POINTS, BLOCKS = 400, 200  # a longer series is drawn as medians of blocks over its points
 COLOURS = (*SERIES, INK)
@@ -30,7 +31,7 @@ WIDTH, PANEL_HEIGHT, LINE_HEIGHT = 11.2, 3.8, 0.17  # inches
 COLUMNS = 128  # characters
 MARKS = {"error": "X", "warning": "^", "info": "o"}
 Curve = tuple[Series, Level | None]  # finite values, and the floor if there is one
-Panel = Callable[[Any, Sequence[Curve], Sequence[Finding]], None]
+Panel = Callable[[Any, Sequence[Curve], Sequence[RunFinding]], None]
 
 
 def draw_run(path: Path, found: Monitor, curves: Sequence[Curve]) -> None:
@@ -91,7 +92,7 @@ def _panels(curves: Sequence[Curve]) -> list[tuple[Panel, list[Curve]]]:
     ]
 
 
-def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[Finding]) -> None:  # noqa: ANN401
+def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) -> None:  # noqa: ANN401
     """Losses, their floors and what a constant prediction reaches, and where findings are."""
     axis.set_title("Loss")
     axis.set_ylabel(_unit([series for series, _ in curves]))
@@ -122,7 +123,7 @@ def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[Finding]) -> 
     _legend(axis)
 
 
-def _reducible(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> None:  # noqa: ANN401
+def _reducible(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
     """Losses above their floors, both axes logarithmic: a power law is a straight line."""
     axis.set_title("Reducible loss: above the floor")
     axis.set_ylabel("nats per token")
@@ -136,7 +137,7 @@ def _reducible(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> None
     _legend(axis)
 
 
-def _scales(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> None:  # noqa: ANN401
+def _scales(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
     """The loss of each scale, from dark for the first to light for the last."""
     from matplotlib import colormaps
 
@@ -153,7 +154,7 @@ def _scales(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> None:  
     _legend(axis)
 
 
-def _accuracies(axis: Any, curves: Sequence[Curve], _: Sequence[Finding]) -> None:  # noqa: ANN401
+def _accuracies(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
     """Accuracies, in what the log gives them in."""
     axis.set_title("Accuracy")
     largest = max(series.value_n.max() for series, _ in curves)
@@ -202,7 +203,7 @@ def _mark(
     axis: Any,  # noqa: ANN401
     curves: Sequence[Curve],
     colours: Sequence[str],
-    findings: Sequence[Finding],
+    findings: Sequence[RunFinding],
 ) -> None:
     """Findings that have a place, as numbers on their series."""
     by_name: dict[tuple[str | None, str], tuple[Series, str]] = {

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
-from entropy_cli.results.monitor import Monitor, by_severity, number, place
+from entropy_cli.results.finding import by_severity
+from entropy_cli.results.monitor import Monitor, number, place
 from entropy_cli.results.monitor_figure import Curve, inline_run
 from entropy_cli.results.page import table, write_page
 

@@ -147,7 +147,7 @@ def test_a_column_by_name(read):
     assert values(read(logs.plain_csv(), chosen="objective"), "objective") == pytest.approx(LOSSES)
     with pytest.raises(LogError, match=r"begins with step,objective,lr.*--loss COLUMN"):
         read(logs.plain_csv())
-    with pytest.raises(LogError, match="no series nonsense; it has .*train_loss_epoch"):
+    with pytest.raises(LogError, match=r"no series nonsense; it has .*train_loss_epoch"):
         read(logs.lightning(), chosen="nonsense")
     chosen = read(logs.wandb(), chosen="run-b - train/loss")
     assert [one.metric.name for one in chosen.series] == ["run-b - train/loss", "run-b - val/loss"]
