@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from entropy_cli.cli.options import AsJson, print_result, tqdm_bar
+from entropy_cli.cli.options import AsJson, parse_output, print_result, tqdm_bar
 
 PICTURES = (".png", ".svg", ".pdf")
 NUMBER = "a number from 0, or the result of an estimate"
@@ -84,10 +84,7 @@ def fit(
     fixed, result_of_estimate = _floor(floor)
     if which is not None and result_of_estimate is None:
         raise typer.BadParameter("only with --floor RESULT.json.", param_hint="--which")
-    if output is not None and output.suffix.lower() not in (".json", *PICTURES):
-        raise typer.BadParameter(
-            f"{output}: expected a file in .json, {', '.join(PICTURES)}.", param_hint="--output"
-        )
+    parse_output(output, (".json", *PICTURES), "--output")
 
     from entropy_cli.data.points import Columns
     from entropy_cli.files import check_files, write_atomically

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from entropy_cli.cli.floors import FloorFile, FloorLast, FloorMean, parse_floor
-from entropy_cli.cli.options import AsJson, print_result, tqdm_bar
+from entropy_cli.cli.options import AsJson, parse_output, print_result, tqdm_bar
 from entropy_cli.errors import LogError
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def monitor(
 
     Example: entropy-cli monitor log.txt --floor result.json -o run.html
     """
+    parse_output(output, WRITTEN, "--output")
     import entropy_cli.data.logs.read as logs
     from entropy_cli.files import check_different, check_writable
     from entropy_cli.pipeline.monitor import Asked, read
@@ -71,10 +72,6 @@ def monitor(
     if output is not None:
         check_writable(output, "--output")
         check_different(("LOG", log), ("--floor", floor), ("--output", output))
-    if output is not None and output.suffix.lower() not in WRITTEN:
-        raise typer.BadParameter(
-            f"{output}: expected a name that ends in {', '.join(WRITTEN)}.", param_hint="--output"
-        )
     levels = parse_floor(floor, floor_mean, floor_last)
     asked = Asked(log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0)
     if not follow:

@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -55,6 +55,15 @@ def parse_array_file(path: Path | None, option: str) -> Path | None:
     """A .npy file, or none."""
     if path is not None and path.suffix != ".npy":
         raise typer.BadParameter(f"{path}: expected FILE.npy.", param_hint=option)
+    return path
+
+
+def parse_output(path: Path | None, kinds: Sequence[str], option: str) -> Path | None:
+    """A file whose name says what it will be, or none."""
+    if path is not None and path.suffix.lower() not in kinds:
+        raise typer.BadParameter(
+            f"{path}: expected a name that ends in {', '.join(kinds)}.", param_hint=option
+        )
     return path
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from entropy_cli.data.logs.names import stem
+from entropy_cli.data.logs.names import subject
 from entropy_cli.data.logs.series import Log, Series
 from entropy_cli.functional.limits import divergence, grows_without_bound
 from entropy_cli.functional.plateau import overfitting, plateau
@@ -268,8 +268,7 @@ def _times(size: float, error: float) -> str:
 
 
 def _training_of(one: Watched, watched: Sequence[Watched]) -> Watched | None:
-    """The training loss that a validation loss belongs to: by its name, else the only one there is."""
+    """The training loss that a validation loss belongs to: of the same, else the only one there is."""
     losses = [other for other in watched if other.is_main and other.metric.kind == one.metric.kind]
-    wanted = stem(one.metric.name)
-    same = [other for other in losses if stem(other.metric.name) == wanted]
+    same = [other for other in losses if subject(other.metric) == subject(one.metric)]
     return same[0] if same else losses[0] if len(losses) == 1 else None

@@ -104,17 +104,13 @@ def _of_var(one: Watched, floor: Floor | None) -> Iterator[RunFinding]:
     last = float(value_n[-1])
     where = "mean" if metric.of == "mean" else "last scale"
     if metric.kind == "cross_entropy":
-        advice = (
-            "no released VAR gets there in the mean, so it can only be about the last scale"
-            if metric.of == "mean"
-            else "of the last scale"
-        )
+        advice = "; no released VAR gets there in the mean, so it must be meant of the last scale"
         side = "below" if last < 5.5 else "above"
         yield RunFinding(
             "rule_of_thumb",
             "info",
-            f"{last:.3f} ({where}) is {side} 5.5, which is called good for 4096 codes (VAR issue 53): "
-            f"{advice}. "
+            f"{last:.3f} ({where}) is {side} the 5.5 that is called good for 4096 codes (VAR issue 53)"
+            f"{advice if metric.of == 'mean' else ''}. "
             "What counts is the distance to the floor of this tokenizer.",
             metric.name,
             {"value": last, "limit": 5.5, "source": "FoundationVision/VAR issue 53"},

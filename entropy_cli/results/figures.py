@@ -26,6 +26,7 @@ BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = (
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 FORMATS = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 160
+LEGEND_CHARACTERS = 52  # in a line below axes of some five inches
 STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same widths everywhere
@@ -77,6 +78,24 @@ def new_figure(width: float, height: float) -> Any:  # noqa: ANN401 - a figure o
     """
     figure = import_extra("matplotlib.figure", "plots", "a picture")
     return figure.Figure(figsize=(width, height), layout="constrained")
+
+
+def ramp(number: int) -> list[str]:
+    """So many colours in a row, from blue to orange: for what has an order."""
+    ends = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in (BLUE, ORANGE)]
+    shares = [i / max(1, number - 1) for i in range(number)]
+    mixed = [[round(a + share * (b - a)) for a, b in zip(*ends, strict=True)] for share in shares]
+    return ["#" + "".join(f"{part:02x}" for part in parts) for parts in mixed]
+
+
+def legend_below(axis: Any) -> None:  # noqa: ANN401 - axes of matplotlib
+    """Name what is drawn, below the axes, where it hides nothing."""
+    names = axis.get_legend_handles_labels()[1]
+    longest = max(map(len, names), default=0)
+    columns = max(1, min(5, LEGEND_CHARACTERS // (longest + 3)))
+    axis.legend(
+        loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, borderaxespad=0, columnspacing=1.2
+    )
 
 
 def write_figure(figure: Any, path: Path) -> None:  # noqa: ANN401 - a figure of matplotlib

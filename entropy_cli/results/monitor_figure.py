@@ -8,14 +8,16 @@ from typing import Any
 
 import numpy as np
 
-from entropy_cli.data.logs.names import stem
+from entropy_cli.data.logs.names import subject
 from entropy_cli.data.logs.series import Series
 from entropy_cli.results.figures import (
     INK,
     PAPER,
     SERIES,
     inline_svg,
+    legend_below,
     new_figure,
+    ramp,
     styled,
     write_figure,
 )
@@ -25,9 +27,9 @@ from entropy_cli.results.monitor import Monitor, RunFinding
 
 MOST_POINTS, BLOCKS = 400, 200  # a longer series is drawn as medians of blocks over its points
 COLOURS = (*SERIES, INK)
-MOST_CURVES, MOST_LINES, MOST_NAMES = len(COLOURS), 24, 5
+MOST_CURVES, MOST_LINES = len(COLOURS), 24
 WIDE = 8  # a ratio of losses for which their axis is logarithmic
-WIDTH, PANEL_HEIGHT, LINE_HEIGHT = 11.2, 3.8, 0.17  # inches
+WIDTH, PANEL_HEIGHT, LINE_HEIGHT = 11.2, 4.1, 0.17  # inches
 COLUMNS = 128  # characters
 MARKS = {"error": "X", "warning": "^", "info": "o"}
 Curve = tuple[Series, Level | None]  # finite values, and the floor if there is one
@@ -40,11 +42,18 @@ def draw_run(path: Path, found: Monitor, curves: Sequence[Curve]) -> None:
         write_figure(_figure(found, curves, _lines(found)), path)
 
 
-def inline_run(found: Monitor, curves: Sequence[Curve]) -> str:
-    """The same as a part of a page, without the findings in words."""
-    words = f"Losses of {found.log} over training, with floors, accuracies and findings"
+def inline_run(found: Monitor, curves: Sequence[Curve]) -> list[str]:
+    """The panels as parts of a page, without the findings in words."""
+    panels = []
     with styled():
-        return inline_svg(_figure(found, curves, []), words)
+        for draw, shown in _panels(curves):
+            if shown:
+                figure = new_figure(WIDTH / 2, PANEL_HEIGHT)
+                axis = figure.add_subplot()
+                draw(axis, shown, found.findings)
+                title = axis.get_title(loc="left")
+                panels.append(inline_svg(figure, f"{title}, {found.log}, over training"))
+    return panels
 
 
 def _figure(found: Monitor, curves: Sequence[Curve], lines: Sequence[str]) -> Any:  # noqa: ANN401
@@ -99,8 +108,9 @@ def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) 
     colours = _colours(curves)
     for (series, level), colour in zip(curves, colours, strict=True):
         _curve(axis, series, colour)
+        short = series.metric.name.rpartition("/")[2]
         if level is not None and series.metric.split == "train":
-            _level(axis, level.floor, f"floor of {series.metric.name}, {level.floor:.3f}", colour, "--")
+            _level(axis, level.floor, f"floor of {short}, {level.floor:.3f}", colour, "--")
             if level.unigram is not None:
                 label = f"unigram entropy, {level.unigram:.3f}"
                 _level(axis, level.unigram, label, colour, ":")
@@ -120,7 +130,7 @@ def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) 
     if 0 < lowest < highest / WIDE:
         axis.set_yscale("log")
         _plain_ticks(axis.yaxis, (1, 2, 5))
-    _legend(axis)
+    legend_below(axis)
 
 
 def _reducible(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
@@ -134,24 +144,21 @@ def _reducible(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> N
     _plain_ticks(axis.xaxis, (1,))
     _plain_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
     _time(axis, curves)
-    _legend(axis)
+    legend_below(axis)
 
 
 def _scales(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
-    """The loss of each scale, from dark for the first to light for the last."""
-    from matplotlib import colormaps
-
+    """The loss of each scale, from blue for the first to orange for the last."""
     axis.set_title("Loss by scale")
     axis.set_ylabel("nats per token")
     curves = sorted(curves, key=lambda curve: int(curve[0].metric.of or 0))
-    shades = colormaps["cividis"](np.linspace(0, 0.85, len(curves)))
-    for (series, level), shade in zip(curves, shades, strict=True):
+    for (series, level), shade in zip(curves, ramp(len(curves)), strict=True):
         side = series.metric.of
         _curve(axis, series, shade, label=f"{side} x {side}")
         if level is not None:
             axis.axhline(level.floor, color=shade, linestyle="--", linewidth=0.8)
     _time(axis, curves)
-    _legend(axis)
+    legend_below(axis)
 
 
 def _accuracies(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
@@ -163,7 +170,7 @@ def _accuracies(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> 
         _curve(axis, series, colour)
     _time(axis, curves)
     axis.set_ylim(bottom=0)
-    _legend(axis)
+    legend_below(axis)
 
 
 def _curve(
@@ -247,8 +254,9 @@ def _smoothed(series: Series) -> tuple[np.ndarray, np.ndarray]:
 
 def _colours(curves: Sequence[Curve]) -> list[str]:
     """A colour for each thing that is measured, the same for its training and validation."""
-    stems = list(dict.fromkeys(stem(series.metric.name) for series, _ in curves))
-    return [COLOURS[stems.index(stem(series.metric.name)) % len(COLOURS)] for series, _ in curves]
+    subjects = [subject(series.metric) for series, _ in curves]
+    distinct = list(dict.fromkeys(subjects))
+    return [COLOURS[distinct.index(one) % len(COLOURS)] for one in subjects]
 
 
 def _time(axis: Any, curves: Sequence[Curve]) -> None:  # noqa: ANN401
@@ -258,11 +266,6 @@ def _time(axis: Any, curves: Sequence[Curve]) -> None:  # noqa: ANN401
 def _unit(series: Sequence[Series]) -> str:
     is_known = all(one.metric.kind == "cross_entropy" for one in series)
     return "nats per token" if is_known else "loss, in the log's unit"
-
-
-def _legend(axis: Any) -> None:  # noqa: ANN401
-    """Names of the curves, in two columns if they are many."""
-    axis.legend(ncols=1 + (len(axis.get_legend_handles_labels()[1]) > MOST_NAMES))
 
 
 def _plain_ticks(axis: Any, parts: Sequence[float]) -> None:  # noqa: ANN401

@@ -12,39 +12,46 @@ from entropy_cli.results.page import table, write_page
 
 def write_run_page(path: Path, found: Monitor, curves: Sequence[Curve]) -> None:
     """Write a page that shows a run; it needs nothing beside itself."""
-    floor = f"<p>Floors: {escape(found.floor_source)}</p>" if found.floor_source else ""
     intro = (
         f"<p>{escape(found.log)}: format {found.format}, segments: {found.segments}; "
-        f"entropy-cli {found.tool_version}</p>{floor}"
+        f"entropy-cli {found.tool_version}</p>"
     )
-    parts = [intro, inline_run(found, curves), "<h2>Findings</h2>", _findings(found)]
-    parts += ["<h2>Series</h2>", _series(found)]
+    pictures = f'<div class="panels">{"".join(inline_run(found, curves))}</div>'
+    parts = [intro, pictures, "<h2>Findings</h2>", _findings(found), "<h2>Series</h2>", _values(found)]
+    if any(one.floor is not None for one in found.series):
+        parts += ["<h2>Reducible loss</h2>", _reducible(found)]
     write_page(path, f"Training run {Path(found.log).name}", parts)
 
 
 def _findings(found: Monitor) -> str:
-    rows = [[one.severity, one.id, one.series or "", one.message] for one in by_severity(found.findings)]
-    head = ["severity", "finding", "series", "what it is and what to do"]
-    return table(head, rows, "The worst first", words=True) if rows else "<p>None.</p>"
+    """A list: sentences want the whole width of a small screen."""
+    items = []
+    for one in by_severity(found.findings):
+        of = f" <b>{escape(one.series)}</b>" if one.series else ""
+        items.append(
+            f'<li><span class="{one.severity}">{one.severity}</span> <code>{one.id}</code>{of}: '
+            f"{escape(one.message)}</li>"
+        )
+    return f"<ul>{''.join(items)}</ul>" if items else "<p>None.</p>"
 
 
-def _series(found: Monitor) -> str:
+def _values(found: Monitor) -> str:
     head = ["series", "split", "kind", "points", "first", "best", "at", "last", "noise"]
-    head += ["floor", "reducible first", "best", "last", "left of the start"]
     rows = []
     for one in found.series:
+        numbers = [number(one.first), number(one.best), place(one.best_at), number(one.last)]
         row = [one.name, one.split, one.kind.replace("_", "-"), str(one.points)]
-        row += [
-            number(one.first),
-            number(one.best),
-            place(one.best_at),
-            number(one.last),
-            number(one.noise),
-        ]
-        row += [
-            number(one.floor),
-            *map(number, (one.reducible_first, one.reducible_best, one.reducible_last)),
-        ]
-        row.append("" if one.share_left is None else f"{one.share_left:.1%}")
-        rows.append(row)
+        rows.append([*row, *numbers, number(one.noise)])
     return table(head, rows, "Unsmoothed values; cross-entropies in nats per token")
+
+
+def _reducible(found: Monitor) -> str:
+    head = ["series", "split", "floor", "first", "best", "last", "left of the start", "power of time"]
+    rows = []
+    for one in found.series:
+        if one.floor is not None:
+            numbers = (one.floor, one.reducible_first, one.reducible_best, one.reducible_last)
+            share = "" if one.share_left is None else f"{one.share_left:.1%}"
+            slope = "" if one.slope is None else f"{one.slope[0]:.3f} ± {one.slope[1]:.3f}"
+            rows.append([one.name, one.split, *map(number, numbers), share, slope])
+    return table(head, rows, f"Above the floor, nats per token; {found.floor_source}")

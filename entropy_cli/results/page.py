@@ -19,38 +19,39 @@ h1 { font-size: 1.5rem; line-height: 1.25; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 p, li { max-width: 46rem; }
 .wide { overflow-x: auto; }
-svg { display: block; width: 100%; height: auto; margin: 1rem 0; }
+.panels { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }
+.panels svg { flex: 0 1 33rem; min-width: 0; height: auto; }
+li { margin: .4rem 0; }
+code { font-size: .9em; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
 caption { text-align: left; color: var(--ink); opacity: .8; padding: .3rem 0; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--faint);
   white-space: nowrap; vertical-align: top; }
-th { background: var(--shade); }
-th:first-child, td:first-child { text-align: left; }
-.words td, .words th { text-align: left; white-space: normal; }
-.words td:last-child { min-width: 16rem; }
+thead th { background: var(--shade); }
+th:first-child { text-align: left; }
+tbody th { font-weight: normal; }
 .error { color: var(--error); font-weight: 600; } .warning { color: var(--warning); font-weight: 600; }
 .info { color: var(--info); }
 """
 
 
-def table(
-    head: Sequence[str], rows: Sequence[Sequence[str]], caption: str, *, words: bool = False
-) -> str:
-    """A table of text.
+def table(head: Sequence[str], rows: Sequence[Sequence[str]], caption: str) -> str:
+    """A table of text: the first column names, the others are numbers or short.
 
     Args:
         head: names of the columns.
         rows: cells, not yet escaped.
         caption: what it shows.
-        words: whether its cells are sentences, not numbers.
     """
     top = "".join(f'<th scope="col">{escape(cell)}</th>' for cell in head)
     body = "\n".join(
-        "<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
     )
-    kind = ' class="words"' if words else ""
     return (
-        f'<div class="wide" tabindex="0"><table{kind}><caption>{escape(caption)}</caption>\n'
+        f'<div class="wide" tabindex="0"><table><caption>{escape(caption)}</caption>\n'
         f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 

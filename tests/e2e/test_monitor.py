@@ -287,7 +287,7 @@ class TestOutput:
         page = (tmp_path / "run.html").read_text()
         assert code == 0
         assert "rebound" in out
-        assert "<td>rebound</td>" in page
+        assert "<code>rebound</code>" in page
         assert "<svg" in page
         assert 'src="http' not in page
 

@@ -39,6 +39,11 @@ def stem(name: str) -> str:
     return "_".join(part for part in tokens(name) if part not in left_out)
 
 
+def subject(metric: Metric) -> str:
+    """What a metric measures, whatever the split: what it is the mean of if known, else by its name."""
+    return stem(metric.name) if metric.of is None else f"{metric.kind} of {metric.of}"
+
+
 def kind_of(name: str) -> Kind | None:
     """What a column holds; None for what is no loss, accuracy or norm."""
     parts = tokens(name)

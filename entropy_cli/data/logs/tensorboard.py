@@ -17,6 +17,7 @@ from entropy_cli.extras import import_extra
 EVENTS = "*tfevents*"
 FIRST_RECORD = b"brain.Event:"  # what an event file says of itself in its first bytes
 PIXELS_PER_TOKEN = 16  # of VAR's tokenizer
+OF_EPOCHS = "AR_ep_"  # VAR's tags whose steps are epochs
 VAR_TAG = re.compile(r"AR_(?:iter|ep)_loss/(v?)(L|acc)_(mean|tail|\d+)")
 
 
@@ -62,14 +63,15 @@ def read_events(path: Path, chosen: str | None = None) -> Iterator[Row]:
         accumulator.Reload()
     except Exception as error:  # whatever damaged files bring it to raise
         raise LogError(f"{path}: can't be read as TensorBoard's: {error}.") from error
-    rows: dict[int, dict[Metric, float]] = {}
+    rows: dict[tuple[bool, int], dict[Metric, float]] = {}
     for tag, points in _scalars(accumulator).items():
         metric = _metric(tag, chosen)
         for step, value in points:
             if metric is not None:
-                rows.setdefault(step, {})[metric] = value
-    for step in sorted(rows):
-        yield Row(None, float(step), rows[step])
+                rows.setdefault((tag.startswith(OF_EPOCHS), step), {})[metric] = value
+    for of_epoch, step in sorted(rows):
+        epoch, at = (float(step), None) if of_epoch else (None, float(step))
+        yield Row(epoch, at, rows[of_epoch, step])
 
 
 def _scalars(accumulator: Any) -> dict[str, list[tuple[int, float]]]:  # noqa: ANN401 - the extra has no types
