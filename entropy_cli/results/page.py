@@ -19,8 +19,9 @@ h1 { font-size: 1.5rem; line-height: 1.25; overflow-wrap: anywhere; }
 h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
 p, li { max-width: 46rem; }
 .wide { overflow-x: auto; }
-.panels { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }
-.panels svg { flex: 0 1 33rem; min-width: 0; height: auto; }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr));
+  gap: 1rem; margin: 1rem 0; align-items: start; }
+.panels svg { width: 100%; height: auto; }
 li { margin: .4rem 0; }
 code { font-size: .9em; }
 table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
