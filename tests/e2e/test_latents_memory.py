@@ -11,7 +11,7 @@ import torch
 
 from entropy_cli.errors import CheckpointError
 from entropy_cli.tokenizers.arrays import open_arrays
-from tests.conftest import subprocess_environment
+from tests.memory import added_memory_kb
 
 ROWS, TOKENS = 24_000, 4_000  # of four float32: 1.5 GB
 
@@ -40,24 +40,9 @@ def test_a_large_file_needs_little_memory(tmp_path, name):
     codes = tmp_path / "codes.npy"
     np.save(codes, np.eye(5, 4, dtype=np.float32))
     write_hole(tmp_path / name, ROWS, TOKENS)
-    code = (
-        "import resource, sys; from entropy_cli.cli.app import main; import torch\n"
-        "import entropy_cli.pipeline.estimate\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "assert main(sys.argv[1:]) == 0\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
-    )
     argv = ["estimate", "--latents", tmp_path / name, "--codebook", codes, "--limit", 64]
     argv += ["--workers", 0, "-o", tmp_path / "r.json"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, argv)],
-        capture_output=True,
-        text=True,
-        env=subprocess_environment(tmp_path),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.splitlines()[-1]) < 150_000  # kB
+    assert added_memory_kb(tmp_path, "estimate", *argv) < 150_000
     assert json.loads((tmp_path / "r.json").read_text())["data"]["images_found"] == ROWS
 
 

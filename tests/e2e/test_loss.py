@@ -3,8 +3,6 @@
 import json
 import math
 import struct
-import subprocess
-import sys
 import warnings
 
 import numpy as np
@@ -12,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from tests.conftest import subprocess_environment
+from tests.memory import added_memory_kb
 from tests.plain_loss import plain_losses
 
 B, L, V = 6, 14, 13
@@ -471,23 +469,8 @@ def test_a_large_file_needs_little_memory(tmp_path, suffix):
     label_BL = np.full((rows, length), -100)
     label_BL[:, ::2] = 5
     np.save(tmp_path / "labels.npy", label_BL)
-    code = (
-        "import resource, sys; from entropy_cli.cli.app import main; import torch\n"
-        "import entropy_cli.pipeline.loss\n"
-        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "assert main(sys.argv[1:]) == 0\n"
-        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
-    )
     argv = ["loss", "--logits", path, "--labels", tmp_path / "labels.npy", "-o", tmp_path / "r.json"]
-    done = subprocess.run(
-        [sys.executable, "-c", code, *map(str, argv)],
-        capture_output=True,
-        text=True,
-        env=subprocess_environment(tmp_path),
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert int(done.stdout.splitlines()[-1]) < 150_000  # kB
+    assert added_memory_kb(tmp_path, "loss", *argv) < 150_000
     found = json.loads((tmp_path / "r.json").read_text())
     assert found["tokens"] == rows * length // 2
     assert found["cross_entropy"] == pytest.approx(math.log(codes), abs=1e-9)
