@@ -52,8 +52,8 @@ def divergence(y_n: Series) -> Divergence | None:
     """Whether the last tenth lies above the first value by more than 6 se; None below ten rows.
 
     The error of the first value is that of one point, autocorrelation and all. Fires in .000 of flat
-    curves and power laws of white or phi .9 noise (400 runs each of 60 to 3000 points), in .003 at phi
-    .98 and 1000 points, in .09 at 60; in all that rise by .5 at noise .05 (1000 points).
+    curves and power laws of white noise, in .003 at phi .9 and 60 points, at phi .98 in .003 of 1000
+    points and .07 of 60 (300 runs each); in all that rise by .5 at noise .05 (1000 points).
     """
     y_n = checked(y_n)
     cut = binned(y_n)
@@ -149,9 +149,9 @@ class Beyond:
 def below(y_n: Series, floor: float, floor_se: float = 0.0) -> Beyond | None:
     """Whether the last tenth lies below a floor by more than 4 standard errors, or the lowest bin by 6.
 
-    None below ten rows. At a true floor it fires in .000 of 400 runs each of 60 to 3000 points of white
-    noise, in .003 at phi .9 and .008 at .98 (3000 points). With few independent points it can't know the
-    level: .10 at phi .98 and 1000 points, .30 at 60.
+    None below ten rows. At a true floor it fires in none of 300 runs each of 60, 1000 and 3000 points of
+    white noise, in .003 at phi .9 (1000 points) and .007 at .98 (3000 points). With few independent points
+    it can't know the level: .12 at phi .98 and 1000 points, .10 at phi .9 and 60.
     """
     return _beyond(y_n, floor, floor_se, sign=-1)
 

@@ -72,10 +72,10 @@ class Rebound:
 def rebound(y_n: Series) -> Rebound | None:
     """Whether the curve ends well above its minimum; None below ten rows.
 
-    Of 400 runs of 3000 points with noise AR(1), phi 0/.9/.98: fires on a flat plateau in .000/.000/.003
-    (.000/.025/.065 if the error of a bin counts rows as independent), on a power law in none; on +.2 at
-    white noise .05 in all, from 1000 points on. Short and strongly autocorrelated runs (1000 points at
-    phi .98: ten independent rows) look like rebounds: .075.
+    Of 300 runs of 3000 points with noise AR(1), phi 0/.9/.98: fires on a flat plateau in none (.00/.02/
+    .08 if the error of a bin counts rows as independent), on a power law in none; on +.2 at white noise
+    .05 in all, from 1000 points on. Short and strongly autocorrelated noise looks like rebounds: .09 at
+    phi .98 and 1000 points (ten independent rows), .04 at phi .9 and 60 points.
     """
     y_n = checked(y_n)
     cut = binned(y_n)
@@ -206,10 +206,10 @@ def sudden_drop(y_n: Series) -> SuddenDrops | None:
     """Falls from one bin to the next by more than 6 se and half of the rise, after a rebound.
 
     The rebound is what `rebound` says of the curve up to then; after the first drop the rise alone is
-    asked for, not its trend. Looks at 30 bins, and at 60, 120 and 240 where they hold eight rows: 30 bins
+    asked for, not its trend. Looks at 30 bins, and at 60, 120 and 240 where they hold eight rows: 30
     smear drops that repeat. A spike shorter than three of the finest bins is none. None below ten rows.
-    Of 400 runs each, 60 to 3000 points: fires on noise alone and on power laws in .000 with white noise,
-    in at most .005 at phi .9 and .015 at phi .98. After a slow rise by .2 at phi .9 in .013.
+    Of 300 runs each of 60, 1000 and 3000 points, flat, fallen to a plateau or a power law: fires in none
+    with white or phi .9 noise, in at most .01 at phi .98.
     """
     y_n = checked(y_n)
     found: list[Drop] = []
