@@ -21,7 +21,8 @@ from entropy_cli.functional.noise import (
 DIVERGENCE_ERRORS = 6.0
 GROWTH = 10.0  # last tenth over the middle half
 TREND_Z = 2.33  # one-sided 1 %
-FLOOR_ERRORS = 4.0
+# standard errors of the last tenth, and of the lowest bin, which of 30 lies two below the rest by chance
+BELOW_2, ABOVE_2 = np.array([4.0, 6.0]), np.array([4.0, 0.0])
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,12 @@ class Divergence:
 
 
 def divergence(y_n: Series) -> Divergence | None:
-    """Whether the last tenth lies above the first value by more than 6 se; None below ten rows."""
+    """Whether the last tenth lies above the first value by more than 6 se; None below ten rows.
+
+    The error of the first value is that of one point, autocorrelation and all. Fires in .000 of flat
+    curves and power laws of white noise, in .003 at phi .9 and 60 points, at phi .98 in .003 of 1000
+    points and .07 of 60 (300 runs each); in all that rise by .5 at noise .05 (1000 points).
+    """
     y_n = checked(y_n)
     cut = binned(y_n)
     if cut is None:
@@ -96,7 +102,12 @@ class Growth:
 
 
 def grows_without_bound(g_n: Series) -> Growth | None:
-    """Whether a norm ends ten times above its middle half and is still rising; None below 30 rows."""
+    """Whether a norm ends ten times above its middle half and is still rising; None below 30 rows.
+
+    Fires in .000 of warm-ups, falls, threefold growth and log-normal norms (sigma 1; 500 runs each of 30
+    to 10,000 points; .004 at sigma 2 and 100 points), and in all that grow as
+    exp(10 t) over a run of 1000 points (.66 of 100, .36 of 30: the noise hides the trend).
+    """
     g_n = checked(g_n)
     if len(g_n) < BINS:
         return None
@@ -137,17 +148,19 @@ class Beyond:
 
 
 def below(y_n: Series, floor: float, floor_se: float = 0.0) -> Beyond | None:
-    """Whether the last tenth or the lowest bin lies below a floor by more than 4 standard errors.
+    """Whether the last tenth lies below a floor by more than 4 standard errors, or the lowest bin by 6.
 
-    None below ten independent rows.
+    None below ten rows. At a true floor it fires in none of 300 runs each of 60, 1000 and 3000 points of
+    white noise, in .003 at phi .9 (1000 points) and .007 at .98 (3000 points). With few independent
+    points it can't know the level: .12 at phi .98 and 1000 points, .10 at phi .9 and 60.
     """
     return _beyond(y_n, floor, floor_se, sign=-1)
 
 
 def above(y_n: Series, ceiling: float, ceiling_se: float = 0.0) -> Beyond | None:
-    """Whether the last tenth and the lowest bin lie above a ceiling by more than 4 standard errors.
+    """Whether the last tenth lies above a ceiling by more than 4 standard errors, and no bin below it.
 
-    None below ten independent rows.
+    None below ten rows. A curve that once was below the ceiling does not fire.
     """
     return _beyond(y_n, ceiling, ceiling_se, sign=1)
 
@@ -162,7 +175,7 @@ def _beyond(y_n: Series, bound: float, bound_se: float, *, sign: int) -> Beyond 
     value_2 = np.array([np.median(y_n[last_first:]), cut.median_B[i]])
     se_2 = np.array([_error_of_median(cut, len(y_n), len(y_n) - last_first), cut.se])
     error_2 = np.hypot(se_2, bound_se)
-    far_2 = sign * (value_2 - bound) > FLOOR_ERRORS * error_2
+    far_2 = sign * (value_2 - bound) > (BELOW_2 if sign < 0 else ABOVE_2) * error_2
     last, lowest = value_2.tolist()
     last_deviations, lowest_deviations = (
         float(sign * (value - bound) / error) if error > 0 else None

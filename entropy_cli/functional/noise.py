@@ -79,7 +79,7 @@ def noise(y_n: Series) -> float:
         return MAD_TO_SD * mad / 6**0.5
     gap_n = np.abs(np.diff(y_n))
     steps = gap_n[gap_n > _rounding(y_n)]
-    if not steps.size:
+    if not steps.size or second_n.std() <= _rounding(y_n):
         return 0.0
     return min(float(steps.min()) / 12**0.5, float(second_n.std()) / 6**0.5)
 
@@ -166,24 +166,24 @@ def binned(y_n: Series, bins: int = BINS) -> Bins | None:
     median_B, bounds_C = medians(row_n, min(bins, _independent(row_n, phi)))
     rows_per_bin = len(row_n) // len(median_B)
     s = noise(row_n)
-    se = max(MEDIAN_TO_MEAN_ERROR * s / rows_per_bin**0.5, _scatter(median_B))
+    se = max(MEDIAN_TO_MEAN_ERROR * s / rows_per_bin**0.5, scatter(median_B))
     thinned_by = -(-len(y_n) // len(row_n))
     return Bins(median_B, start_n[bounds_C], s, se, rows_per_bin, thinned_by)
 
 
-def _scatter(median_B: Series) -> float:
+def scatter(median_B: Series) -> float:
     """Standard deviation of some tens of bins about a slow trend.
 
-    From second differences as `noise`, but the root mean square of those within three standard
-    deviations: of so few, their median alone is too rough (by a third, where this is by a fifth).
+    From second differences as `noise`, but the root mean square of those within four standard
+    deviations: of so few, their median absolute deviation alone is too rough.
     """
     s = noise(median_B)
     if s == 0:
         return 0.0
     second_B = np.diff(median_B, 2)
     second_B = second_B - np.median(second_B)
-    kept_B = second_B[np.abs(second_B) <= 3 * s * 6**0.5]
-    return max(s, float((kept_B**2).mean() / 6) ** 0.5)
+    kept_B = second_B[np.abs(second_B) <= 4 * s * 6**0.5]
+    return float((kept_B**2).mean() / 6) ** 0.5
 
 
 def spread(y_n: Series) -> float:
@@ -196,9 +196,10 @@ def spread(y_n: Series) -> float:
         return noise(y_n)
     median_B, bounds_C = medians(y_n, min(BINS, len(y_n) // 3))
     middle_B = (bounds_C[1:] + bounds_C[:-1] - 1) / 2
-    residual_n = y_n - np.interp(np.arange(len(y_n)), middle_B, median_B)
+    row_n = np.arange(int(middle_B[0]), int(middle_B[-1]) + 1)
+    residual_n = y_n[row_n] - np.interp(row_n, middle_B, median_B)
     within = MAD_TO_SD * float(np.median(np.abs(residual_n - np.median(residual_n))))
-    return max(float(np.hypot(within, _scatter(median_B))), noise(y_n))
+    return max(float(np.hypot(within, scatter(median_B))), noise(y_n))
 
 
 def mann_kendall(y_n: Series) -> float:
