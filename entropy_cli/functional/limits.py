@@ -22,7 +22,7 @@ DIVERGENCE_ERRORS = 6.0
 GROWTH = 10.0  # last tenth over the middle half
 TREND_Z = 2.33  # one-sided 1 %
 # standard errors of the last tenth, and of the lowest bin, which of 30 lies two below the rest by chance
-BELOW_2, ABOVE_2 = np.array([4.0, 6.0]), np.array([4.0, 0.0])
+BEYOND_2 = np.array([4.0, 6.0])
 
 
 @dataclass(frozen=True)
@@ -158,9 +158,9 @@ def below(y_n: Series, floor: float, floor_se: float = 0.0) -> Beyond | None:
 
 
 def above(y_n: Series, ceiling: float, ceiling_se: float = 0.0) -> Beyond | None:
-    """Whether the last tenth lies above a ceiling by more than 4 standard errors, and no bin below it.
+    """Whether the last tenth lies above a ceiling by more than 4 standard errors.
 
-    None below ten rows. A curve that once was below the ceiling does not fire.
+    None below ten rows.
     """
     return _beyond(y_n, ceiling, ceiling_se, sign=1)
 
@@ -175,14 +175,14 @@ def _beyond(y_n: Series, bound: float, bound_se: float, *, sign: int) -> Beyond 
     value_2 = np.array([np.median(y_n[last_first:]), cut.median_B[i]])
     se_2 = np.array([_error_of_median(cut, len(y_n), len(y_n) - last_first), cut.se])
     error_2 = np.hypot(se_2, bound_se)
-    far_2 = sign * (value_2 - bound) > (BELOW_2 if sign < 0 else ABOVE_2) * error_2
+    far_2 = sign * (value_2 - bound) > BEYOND_2 * error_2
     last, lowest = value_2.tolist()
     last_deviations, lowest_deviations = (
         float(sign * (value - bound) / error) if error > 0 else None
         for value, error in zip(value_2, error_2, strict=True)
     )
     return Beyond(
-        fires=bool(far_2.any() if sign < 0 else far_2.all()),
+        fires=bool(far_2.any() if sign < 0 else far_2[0]),
         bound=bound,
         bound_se=bound_se,
         last=last,

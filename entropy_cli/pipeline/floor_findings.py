@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from entropy_cli.data.logs.series import Log
-from entropy_cli.functional.limits import FLOOR_ERRORS, above, below
+from entropy_cli.functional.limits import above, below
 from entropy_cli.pipeline.watched import Watched
 from entropy_cli.results.floor import Floor
 from entropy_cli.results.monitor import RunFinding
@@ -49,19 +49,16 @@ def _below(one: Watched, floor: float, error: float) -> Iterator[RunFinding]:
         fires = lowest < floor - 4 * error - NEAR
         evidence: dict[str, object] = {"bound": floor, "bound_se": error, "lowest": lowest}
     else:
-        by_end = (found.last_deviations or 0) > FLOOR_ERRORS
-        lowest = found.last if by_end else found.lowest
+        lowest = found.last if found.last < floor else found.lowest
         fires, evidence = found.fires, asdict(found)
     if fires:
         yield RunFinding(
             "below_floor",
             "warning",
             f"{one.metric.split} loss of {lowest:.4f} lies {floor - lowest:.4f} nats below the floor "
-            f"{floor:.4f}, which is impossible in expectation for labels drawn from the soft "
-            "assignment. "
+            f"{floor:.4f}, which is impossible in expectation for labels drawn from the soft assignment. "
             "Usual causes: the labels are the nearest codes, for which the assignment entropy is no "
-            "floor; "
-            "another temperature, tokenizer or scale; bits for nats; a memorised training set.",
+            "floor; another temperature, tokenizer or scale; bits for nats; a memorised training set.",
             one.metric.name,
             evidence,
         )

@@ -364,7 +364,8 @@ def test_below_and_above_count_standard_errors():
     assert not below(white_n + 5, 5.1, floor_se=0.03).fires
     assert above(white_n + 5, 4.9).fires
     assert not above(white_n + 5, 5.1).fires
-    assert not above(white_n + 5 + np.maximum(T - 0.5, 0), 5.2).fires  # it has been below
+    assert above(white_n + 5 + np.maximum(T - 0.5, 0), 5.2).fires  # at the end
+    assert not above(white_n + 5.5 - np.maximum(T - 0.5, 0), 5.2).fires  # only before
     exact = below(np.full(100, 2.0), 2.5)
     assert exact.fires
     assert exact.last_deviations is None
