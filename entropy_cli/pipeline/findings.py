@@ -90,10 +90,9 @@ def _repeated(log: Log, repeated: Mapping[str, float]) -> Iterator[RunFinding]:
         "val_is_train",
         "warning",
         f"all {max(points.values())} validation values of {' and '.join(repeated)} are the training "
-        "means "
-        "of the same epochs: the program prints these where it says val. They are left out, and nothing "
-        "can be said of overfitting. VAR writes true ones to TensorBoard (AR_ep_loss/vL_mean) and to "
-        "log.txt (vL_mean).",
+        "means of the same epochs: the program prints these where it says val. They are left out, and "
+        "nothing can be said of overfitting. VAR writes true ones to TensorBoard (AR_ep_loss/vL_mean) "
+        "and to log.txt (vL_mean).",
         next(iter(repeated)) if len(repeated) == 1 else None,
         {"points": points, "largest_difference": dict(repeated)},
     )
@@ -109,10 +108,9 @@ def _broken(one: Watched) -> Iterator[RunFinding]:
         "nan",
         "error",
         f"NaN or infinity at {series.broken} place{'s' if series.broken > 1 else ''}, first at "
-        f"{place(series.broken_at) or 'the first row'}"
-        f"{', and at the end' if still else ''}. Go on from a checkpoint before it with a lower rate; "
-        "look at "
-        "the gradient norm, its clipping and the loss scale of fp16 (bf16 needs none).",
+        f"{place(series.broken_at) or 'the first row'}{', and at the end' if still else ''}. Go on from "
+        "a checkpoint before it with a lower rate; look at the gradient norm, its clipping and the "
+        "loss scale of fp16 (bf16 needs none).",
         one.metric.name,
         {"count": series.broken, "at": dict(series.broken_at), "at_the_end": still},
     )
@@ -213,8 +211,7 @@ def _divergence(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
         one.finite,
         f"the last tenth is at {found.last:.4g}, {found.rise:.3g} above the first value "
         f"({_times(found.rise, found.se)}). Stop, go back to a checkpoint from before the rise, lower "
-        "the "
-        "rate or warm up for longer, and clip the gradient.",
+        "the rate or warm up for longer, and clip the gradient.",
         asdict(found),
         found.last_first,
     )

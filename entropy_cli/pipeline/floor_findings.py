@@ -28,13 +28,10 @@ def floor_findings(watched: Sequence[Watched]) -> Iterator[RunFinding]:
             yield RunFinding(
                 "above_unigram",
                 "warning",
-                f"{one.metric.split} loss of {over.last:.4f} at the end is "
-                f"{over.last - over.bound:.4f} nats "
-                f"above the unigram entropy {over.bound:.4f}, which a constant prediction reaches. "
-                "Usual "
-                "causes: a run that has hardly begun, labels of another tokenizer or in another "
-                "order, a "
-                "broken model.",
+                f"{one.metric.split} loss of {over.last:.4f} at the end is {over.last - over.bound:.4f} "
+                f"nats above the unigram entropy {over.bound:.4f}, which a constant prediction reaches. "
+                "Usual causes: a run that has hardly begun, labels of another tokenizer or in another "
+                "order, a broken model.",
                 one.metric.name,
                 asdict(over),
             )
@@ -56,9 +53,10 @@ def _below(one: Watched, floor: float, error: float) -> Iterator[RunFinding]:
             "below_floor",
             "warning",
             f"{one.metric.split} loss of {lowest:.4f} lies {floor - lowest:.4f} nats below the floor "
-            f"{floor:.4f}, which is impossible in expectation for labels drawn from the soft assignment. "
-            "Usual causes: the labels are the nearest codes, for which the assignment entropy is no "
-            "floor; another temperature, tokenizer or scale; bits for nats; a memorised training set.",
+            f"{floor:.4f}, which is impossible in expectation for labels drawn from the soft "
+            "assignment. Usual causes: the labels are the nearest codes, for which the assignment "
+            "entropy is no floor; another temperature, tokenizer or scale; bits for nats; a memorised "
+            "training set.",
             one.metric.name,
             evidence,
         )
@@ -106,9 +104,9 @@ def _of_var(one: Watched, floor: Floor | None) -> Iterator[RunFinding]:
         yield RunFinding(
             "rule_of_thumb",
             "info",
-            f"{last:.3f} ({where}) is {side} the 5.5 that is called good for 4096 codes (VAR issue 53)"
-            f"{advice if metric.of == 'mean' else ''}. "
-            "What counts is the distance to the floor of this tokenizer.",
+            f"{last:.3f} ({where}) is {side} the 5.5 that is called good for 4096 codes (VAR issue "
+            f"53){advice if metric.of == 'mean' else ''}. What counts is the distance to the floor of "
+            "this tokenizer.",
             metric.name,
             {"value": last, "limit": 5.5, "source": "FoundationVision/VAR issue 53"},
         )
@@ -117,8 +115,8 @@ def _of_var(one: Watched, floor: Floor | None) -> Iterator[RunFinding]:
         yield RunFinding(
             "rule_of_thumb",
             "info",
-            f"{last:.2f} % ({where}); {normal} is normal at the end for 4096 codes (VAR issues 130 "
-            "and 143).",
+            f"{last:.2f} % ({where}); {normal} is normal at the end for 4096 codes (VAR issues 130 and "
+            "143).",
             metric.name,
             {"value": last, "source": "FoundationVision/VAR issues 130, 143"},
         )
