@@ -29,3 +29,7 @@ class ShapeError(EntropyCliError, ValueError):
 
 class LogError(EntropyCliError):
     """A training log that can't be read, or holds no losses."""
+
+
+class NoLossError(LogError):
+    """A log without a loss in it: one that grows may get one yet."""

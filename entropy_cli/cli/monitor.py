@@ -11,7 +11,7 @@ import typer
 
 from entropy_cli.cli.floors import FloorFile, FloorLast, FloorMean, parse_floor
 from entropy_cli.cli.options import AsJson, parse_output, print_result, tqdm_bar
-from entropy_cli.errors import LogError
+from entropy_cli.errors import NoLossError
 
 if TYPE_CHECKING:
     from entropy_cli.pipeline.monitor import Seen
@@ -73,10 +73,11 @@ def monitor(
         check_writable(output, "--output")
         check_different(("LOG", log), ("--floor", floor), ("--output", output))
     levels = parse_floor(floor, floor_mean, floor_last)
-    asked = Asked(log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0)
+    asked = Asked(log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0, follow)
     if not follow:
         with tqdm_bar("reading", None, "row") as bar:
             seen = read(asked, bar.update)
+        _warn(seen)
         _show(seen, output, as_json=as_json)
         return
     size = None
@@ -84,9 +85,23 @@ def monitor(
         if size != (size := logs.size_of(log)):
             try:
                 _show(read(asked), output, as_json=as_json, again=True)
-            except LogError as error:  # one that has yet to get a loss
+            except NoLossError as error:  # one that has yet to get a loss
                 logger.info("%s", error)
         time.sleep(every)
+
+
+def _warn(seen: "Seen") -> None:
+    """Say what was left out or is of no use."""
+    found = seen.found
+    if found.unreadable:
+        logger.warning("%s: %d lines or cells are no values and left out", found.log, found.unreadable)
+    if found.floor_source is not None and all(one.floor is None for one in found.series):
+        logger.warning(
+            "%s: the floor is of none of the series. Those of all tokens want --floor-mean, tails "
+            "--floor-last; self-supervised and summed losses have none; name the cross-entropy with "
+            "--loss",
+            found.log,
+        )
 
 
 def _show(seen: "Seen", output: Path | None, *, as_json: bool, again: bool = False) -> None:

@@ -1,6 +1,5 @@
 """Findings about a run: what its series show, each with its evidence and what to do about it."""
 
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -20,6 +19,7 @@ from entropy_cli.results.monitor import RunFinding, place
 
 TOLERANCE = 0.005  # nats: a gain below it in a quarter of the run is none
 RELATIVE_TOLERANCE = 0.002  # of the fall since the start, for losses in other units
+STANDSTILL = 1e-6  # of the first value
 COLLAPSED = 0.01  # of the start
 
 
@@ -72,9 +72,10 @@ def _restarts(log: Log) -> Iterator[RunFinding]:
     parts += [f"{empty} of them without a value"] if empty > 0 else []
     shown = "the run that gets farthest is shown, of points that were written again the last"
     parts += [f"{log.left_out} rows of others left out"] if log.left_out else []
+    shown_rows = max(map(len, log.series), default=0)
     yield RunFinding(
         "restarts",
-        "info",
+        "warning" if log.left_out > shown_rows else "info",
         f"{', '.join(parts)}; {shown}.",
         None,
         {"starts": log.starts, "segments": log.segments, "rows_left_out": log.left_out},
@@ -103,7 +104,7 @@ def _broken(one: Watched) -> Iterator[RunFinding]:
     series = one.series
     if not series.broken or not one.metric.is_loss:
         return
-    still = not math.isfinite(series.value_n[-1])
+    still = not len(series.finite) or series.finite.at(-1) != series.at(-1)
     yield RunFinding(
         "nan",
         "error",
@@ -120,7 +121,10 @@ def _plateau(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
     """A loss that the rest of the run would not lower."""
     value_n = one.finite.value_n
     fall = float(value_n[0] - value_n.min())
-    tolerance = TOLERANCE if one.metric.kind == "cross_entropy" else RELATIVE_TOLERANCE * fall
+    least = STANDSTILL * abs(float(value_n[0]))
+    tolerance = (
+        TOLERANCE if one.metric.kind == "cross_entropy" else max(RELATIVE_TOLERANCE * fall, least)
+    )
     found = plateau(value_n, tolerance)
     if found is None or not found.fires or found.rising:
         return
@@ -158,16 +162,21 @@ def _rebound(one: Watched, watched: Sequence[Watched]) -> Iterator[RunFinding]:
         f"lowest near {place(series.at(at))} at {found.fine_minimum:.4g}, since then up by "
         f"{found.rise:.3g} ({_times(found.rise, found.se)}) to {found.last:.4g}{peak}"
     )
-    if not one.metric.is_proxy:
+    if one.metric.kind == "cross_entropy":
         advice = "Look at the rate, at spikes of the gradient norm and at the data of that time"
         yield _finding("rebound", "warning", series, f"{what}. {advice}.", asdict(found), at)
         return
     parts = [part.metric.name for part in watched if _falls(part, found.first / len(series))]
     still = f" while {', '.join(parts)} still falls (a rebound of the proxy loss)" if parts else ""
+    is_known = one.metric.is_proxy
     advice = (
-        "Usual where a moving average makes the targets, no evidence of failure and none of health: "
-        "probe checkpoints from before and after (kNN, linear), look at the variance of the targets, "
-        "the momentum and the batch size. Do not stop early on it"
+        f"{'Usual' if is_known else 'If it is a self-supervised loss: usual'} where a moving average "
+        "makes "
+        "the targets, no evidence of failure and none of health: probe checkpoints from before and "
+        "after "
+        "(kNN, linear), look at the variance of the targets, the momentum and the batch size. Do not "
+        "stop "
+        f"early on it{'' if is_known else '. Else look at the rate and the gradient norm of that time'}"
     )
     evidence = {**asdict(found), "regularisers_that_fall": parts}
     yield _finding("rebound", "info", series, f"{what}{still}. {advice}.", evidence, at)
@@ -205,13 +214,16 @@ def _divergence(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
     found = divergence(one.finite.value_n)
     if found is None or not found.fires or one.metric.is_proxy:
         return
+    is_known = one.metric.kind == "cross_entropy"
     yield _finding(
         "divergence",
-        "error",
+        "error" if is_known else "warning",
         one.finite,
         f"the last tenth is at {found.last:.4g}, {found.rise:.3g} above the first value "
-        f"({_times(found.rise, found.se)}). Stop, go back to a checkpoint from before the rise, lower "
-        "the rate or warm up for longer, and clip the gradient.",
+        f"({_times(found.rise, found.se)}). "
+        f"{'Stop' if is_known else 'Unless its targets move: stop'}, go "
+        "back to a checkpoint from before the rise, lower the rate or warm up for longer, and clip the "
+        "gradient.",
         asdict(found),
         found.last_first,
     )
@@ -240,11 +252,9 @@ def _overfitting(one: Watched, watched: Sequence[Watched]) -> Iterator[RunFindin
     if train is None or one.metric.kind not in ("cross_entropy", "loss") or not len(one.finite):
         return
     val, of = one.finite, train.finite
-    if val.position_unit != of.position_unit or not len(of):
-        return
-    train_n = np.interp(val.position_n, of.position_n, of.value_n)
-    found = overfitting(val.value_n, train_n)
-    if found is None or not found.fires:
+    train_n = _beside(val, of)
+    found = None if train_n is None else overfitting(val.value_n, train_n)
+    if found is None or not found.fires or not len(of):
         return
     yield _finding(
         "overfitting",
@@ -257,6 +267,18 @@ def _overfitting(one: Watched, watched: Sequence[Watched]) -> Iterator[RunFindin
         {**asdict(found), "train": of.metric.name},
         found.best_index,
     )
+
+
+def _beside(val: Series, train: Series) -> np.ndarray | None:
+    """The training loss at the places of evaluations; None where these can't be told."""
+    if not len(train):
+        return None
+    if val.position_unit == train.position_unit:
+        return np.interp(val.position_n, train.position_n, train.value_n)
+    if not (np.isfinite(val.epoch_n).all() and np.isfinite(train.epoch_n).all()):
+        return None
+    last_n = np.searchsorted(train.epoch_n, val.epoch_n, "right") - 1  # of the same epoch
+    return train.value_n[last_n.clip(0)]
 
 
 def _times(size: float, error: float) -> str:

@@ -72,7 +72,7 @@ def rules_of_thumb(log: Log, watched: Sequence[Watched], floor: Floor | None) ->
             continue
         if metric.kind == "cross_entropy" and metric.of is not None:
             yield from _start(one, codes or (VAR_CODES if is_var else None))
-        if is_var and metric.of in ("mean", "last"):
+        if is_var and metric.of in ("mean", "last") and codes in (None, VAR_CODES):
             yield from _of_var(one, floor)
 
 

@@ -24,6 +24,7 @@ class Asked:
         format: of the log, or auto.
         loss: the name of the loss, or None: all that are called one.
         nats: that a unit of its cross-entropies has.
+        growing: whether somebody is writing the log.
     """
 
     path: Path
@@ -31,6 +32,7 @@ class Asked:
     loss: str | None
     floor: Floor | None
     nats: float = 1.0
+    growing: bool = False
 
 
 @dataclass(frozen=True)
@@ -51,15 +53,17 @@ def read(asked: Asked, progress: Callable[[int], object] = lambda _: None) -> Se
     Raises:
         EntropyCliError: it can't be read, or holds no loss.
     """
-    log = in_nats(read_log(asked.path, asked.format, asked.loss, progress), asked.nats)
+    found = read_log(asked.path, asked.format, asked.loss, progress, growing=asked.growing)
+    log = in_nats(found, asked.nats)
     repeated = repeated_training(log)
     kept = [one for one in log.series if one.metric.split == "train" or not repeated]
-    series = watched(replace(log, series=kept), asked.floor)
+    series = watched(replace(log, series=kept), asked.floor, asked.loss)
     return Seen(
         Monitor(
             log=str(asked.path),
             format=log.format,
             segments=log.segments,
+            unreadable=log.unreadable,
             series=[summary(one) for one in series if one.metric.kind != "gradient_norm"],
             findings=findings_of(log, series, repeated, asked.floor),
             floor_source=None if asked.floor is None else asked.floor.source,

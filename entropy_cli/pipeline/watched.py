@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass, replace
 
+from entropy_cli.data.logs.names import stem
 from entropy_cli.data.logs.series import Log, Metric, Series
 from entropy_cli.functional.noise import noise
 from entropy_cli.functional.plateau import power_law_slope
@@ -39,14 +40,27 @@ class Watched:
         return kind and self.metric.split == "train" and not isinstance(self.metric.of, int)
 
 
-def watched(log: Log, floor: Floor | None) -> list[Watched]:
-    """Every series with its floor: the mean over tokens, the last scale, or the scale it is of."""
-    return [Watched(one, one.finite, level_of(one.metric, floor)) for one in log.series]
+def watched(log: Log, floor: Floor | None, chosen: str | None = None) -> list[Watched]:
+    """Every series with its floor: the mean over tokens, the last scale, or the scale it is of.
+
+    Where nobody knows what kind of loss it is, one has a floor that was chosen, is called just so, or is
+    the only one of its split.
+    """
+    unknown = [one.metric for one in log.series if one.metric.kind == "loss"]
+    of_splits = [[one for one in unknown if one.split == split] for split in ("train", "val")]
+    known = [one for of in of_splits for one in of if len(of) == 1 or stem(one.name) == "loss"]
+    of_chosen = [metric for metric in unknown if metric.name == chosen]
+
+    def level(metric: Metric) -> Level | None:
+        is_meant = metric.kind == "cross_entropy" or metric in (of_chosen or known)
+        return level_of(metric, floor) if is_meant else None
+
+    return [Watched(one, one.finite, level(one.metric)) for one in log.series]
 
 
 def level_of(metric: Metric, floor: Floor | None) -> Level | None:
-    """The floor of a metric; none of what is no cross-entropy, and of what the log does not tell."""
-    if floor is None or metric.kind not in ("cross_entropy", "loss") or not metric.has_floor:
+    """The floor of a metric; none of what can't be a cross-entropy, or is a proxy and has none given."""
+    if floor is None or not metric.has_floor:
         return None
     if metric.is_proxy and not floor.is_given:
         return None

@@ -88,13 +88,22 @@ def ramp(number: int) -> list[str]:
     return ["#" + "".join(f"{part:02x}" for part in parts) for parts in mixed]
 
 
-def legend_below(axis: Any) -> None:  # noqa: ANN401 - axes of matplotlib
-    """Name what is drawn, below the axes, where it hides nothing."""
+def legend_below(axis: Any, lines: int = 1) -> None:  # noqa: ANN401 - axes of matplotlib
+    """Name what is drawn, where it hides nothing: below the axes and so many lines of tick labels."""
+    from matplotlib.transforms import ScaledTranslation
+
     names = axis.get_legend_handles_labels()[1]
-    longest = max(map(len, names), default=0)
-    columns = max(1, min(5, LEGEND_CHARACTERS // (longest + 3)))
+    if not names:
+        return
+    columns = max(1, min(5, LEGEND_CHARACTERS // (max(map(len, names)) + 3)))
+    down = ScaledTranslation(0, -(0.34 + 0.16 * lines), axis.figure.dpi_scale_trans)
     axis.legend(
-        loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, borderaxespad=0, columnspacing=1.2
+        loc="upper left",
+        bbox_to_anchor=(0, 0),
+        bbox_transform=axis.transAxes + down,
+        ncols=columns,
+        borderaxespad=0,
+        columnspacing=1.2,
     )
 
 

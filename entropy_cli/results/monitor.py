@@ -67,12 +67,14 @@ class Monitor:
 
     Attributes:
         segments: parts of it that one process wrote.
+        unreadable: lines and cells that should be values and are none.
         floor_source: where the floors are from.
     """
 
     log: str
     format: str
     segments: int
+    unreadable: int
     series: Sequence[SeriesSummary]
     findings: Sequence[RunFinding]
     floor_source: str | None
@@ -105,6 +107,7 @@ def render(found: Monitor) -> str:
 
 def _headline(found: Monitor) -> str:
     parts = f", {found.segments} segments" if found.segments > 1 else ""
+    parts += f", {found.unreadable} unreadable lines or cells" if found.unreadable else ""
     return f"{found.log}: format {found.format}{parts}, entropy-cli {found.tool_version}"
 
 

@@ -38,8 +38,10 @@ Panel = Callable[[Any, Sequence[Curve], Sequence[RunFinding]], None]
 
 def draw_run(path: Path, found: Monitor, curves: Sequence[Curve]) -> None:
     """Draw a run as PNG, SVG or PDF, with its findings below; the file's name tells."""
+    number = sum(series.metric.is_loss and not isinstance(series.metric.of, int) for series, _ in curves)
+    more = [f"of {number} losses the first {MOST_CURVES} are drawn"] if number > MOST_CURVES else []
     with styled():
-        write_figure(_figure(found, curves, _lines(found)), path)
+        write_figure(_figure(found, curves, [*more, *_lines(found)]), path)
 
 
 def inline_run(found: Monitor, curves: Sequence[Curve]) -> list[str]:
@@ -59,7 +61,7 @@ def inline_run(found: Monitor, curves: Sequence[Curve]) -> list[str]:
 def _figure(found: Monitor, curves: Sequence[Curve], lines: Sequence[str]) -> Any:  # noqa: ANN401
     """A figure of matplotlib: two panels in a row, and lines of text below them."""
     panels = [panel for panel in _panels(curves) if panel[1]]
-    wide = min(2, len(panels))
+    wide = max(1, min(2, len(panels)))
     rows = -(-len(panels) // wide)
     below = LINE_HEIGHT * len(lines)
     figure = new_figure(WIDTH, PANEL_HEIGHT * rows + below)
@@ -95,10 +97,16 @@ def _panels(curves: Sequence[Curve]) -> list[tuple[Panel, list[Curve]]]:
     losses.sort(key=lambda curve: curve[0].metric.split == "val")  # training first
     return [
         (_losses, losses[:MOST_CURVES]),
-        (_reducible, [curve for curve in losses if curve[1] is not None][:MOST_CURVES]),
+        (_reducible, [curve for curve in losses if _is_above(curve)][:MOST_CURVES]),
         (_scales, [curve for curve in curves if curve not in whole and curve[0].metric.is_loss]),
         (_accuracies, [curve for curve in whole if curve[0].metric.kind == "accuracy"][:MOST_CURVES]),
     ]
+
+
+def _is_above(curve: Curve) -> bool:
+    """Whether something of it is above its floor."""
+    series, level = curve
+    return level is not None and bool((series.value_n > level.floor).any())
 
 
 def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) -> None:  # noqa: ANN401
@@ -106,6 +114,7 @@ def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) 
     axis.set_title("Loss")
     axis.set_ylabel(_unit([series for series, _ in curves]))
     colours = _colours(curves)
+    first_proxy = next((series for series, _ in curves if series.metric.is_proxy), None)
     for (series, level), colour in zip(curves, colours, strict=True):
         _curve(axis, series, colour)
         short = series.metric.name.rpartition("/")[2]
@@ -122,7 +131,7 @@ def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) 
                 "--",
                 color=INK,
                 linewidth=1,
-                label="running minimum, no floor",
+                label="running minimum, no floor" if series is first_proxy else None,
             )
     _time(axis, curves)
     _mark(axis, curves, colours, findings)

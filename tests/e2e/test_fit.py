@@ -233,7 +233,7 @@ def test_the_table(cli, models):
         (["--form", "chinchilla"], 3, "Give --data-size or --flop"),
         (["--size", "weights"], 3, "no column 'weights'"),
         (["--bootstrap", "1"], 2, "expected 0 or at least 2"),
-        (["--output", "law.txt"], 2, "expected a file in .json, .png, .svg, .pdf"),
+        (["--output", "law.txt"], 2, "ends in .json, .png, .svg, .pdf"),
         (["--output", "no/law.png"], 3, "there is no folder"),
     ],
 )

@@ -327,6 +327,13 @@ class TestTensorBoard:
         folder = write("run", {"loss": [(1, 2.5), (2, 1.5)]}, purge=1)
         assert values(read_log(folder), "loss") == [4.0, 2.5, 1.5]
 
+    def test_a_start_that_did_not_get_far_is_left_out(self, write):
+        write("run", {"loss": [(i, 4.0 - i / 10) for i in range(20)]})
+        folder = write("run", {"loss": [(i, 5.0 - i / 10) for i in range(10, 15)]})
+        log = read_log(folder)
+        assert values(log, "loss") == pytest.approx([4.0 - i / 10 for i in range(20)])
+        assert (log.starts, log.segments) == (2, 2)
+
     def test_a_file_a_cut_file_and_several_runs(self, write, tmp_path):
         folder = write("run", {"loss": [(i, 4.0 - i) for i in range(4)]})
         (file,) = folder.iterdir()
@@ -403,3 +410,82 @@ class TestRealFiles:
             read_log(shared / "logs" / "infinity_vardefense_log.txt")
         with pytest.raises(LogError, match="no data rows"):
             read_log(shared / "logs" / "tijepa_many_headers_r0.csv")
+
+
+class TestFromAReview:
+    """Files that were read wrongly once."""
+
+    def test_i_jepa_prints_without_bars(self, read):
+        line = (
+            "[INFO    ][2024-01-01 00:00:00][main] [1, {:5d}] loss: {:.3f} masks: 120.0 40.0 [wd: 4e-2]"
+        )
+        log = read("\n".join(line.format(i, loss) for i, loss in enumerate(SMALL)) + "\n")
+        assert (log.format, values(log, "loss")) == ("jepa", list(SMALL))
+
+    def test_tables_of_jepa_with_other_columns(self, read):
+        text = "epoch,itr,loss,iter_time(ms)\n" + "".join(f"1,{i},{v},9\n" for i, v in enumerate(SMALL))
+        assert read(text).find("loss").metric.is_proxy
+
+    def test_a_column_that_says_of_which_data_a_row_is(self, read):
+        rows = [
+            {"mode": mode, "epoch": i, "loss": i + (mode == "val")}
+            for i in range(3)
+            for mode in ("train", "val")
+        ]
+        log = read("".join(json.dumps(row) + "\n" for row in rows))
+        assert values(log, "loss") == [0, 1, 2]
+        assert values(log, "loss", "val") == [1, 2, 3]
+
+    def test_steps_go_on_although_an_epoch_falls_back(self, read):
+        history = [
+            {"step": 10 * i, "epoch": 0.02 * i if i < 51 else 0.01 * i, "loss": 3 - i / 100}
+            for i in range(1, 101)
+        ]
+        log = read(json.dumps({"log_history": history}))
+        assert (log.segments, len(log.find("loss"))) == (1, 100)
+
+    def test_a_fresh_start_in_the_last_rows(self, read):
+        log = read(logs.ijepa_csv(SMALL) + "1,0,9.00000,1,1,1\n1,1,9.50000,1,1,1\n")
+        assert log.find("loss").value_n[0] == SMALL[0]
+        assert (log.segments, log.left_out) == (2, 2)
+
+    def test_a_few_rows_of_far_away_do_not_stand_for_a_run(self, read):
+        text = logs.ijepa_csv([0.5] * 20) + logs.ijepa_csv([0.1], per_epoch=3, first_epoch=701)
+        assert len(read(text).find("loss")) == 80
+
+    def test_steps_that_begin_again_in_every_epoch(self, read):
+        rows = "".join(f"{i},{4 - e}\n" for e in range(4) for i in range(5))
+        log = read("iter,loss\n" + rows)
+        assert (log.segments, len(log.find("loss"))) == (1, 20)
+        assert log.find("loss").at(-1) == {"epoch": 3.0, "step": 4.0}
+
+    def test_the_chosen_series_is_shown_whatever_is_beside_it(self, read):
+        assert read(logs.lightning(), chosen="train_loss_step").find("train_loss_step") is not None
+        log = read(logs.var_log_txt(), chosen="L_mean")
+        assert log.find("vL_mean", "val") is not None
+        assert log.find("L_tail") is None
+        assert read(logs.trainer_state(), chosen="eval_other_loss").find("loss") is not None
+
+    def test_lists_of_other_lengths(self, read):
+        log = read(json.dumps({"loss": [3.0, 2.0, 1.0], "val_loss": [3.5, 2.5], "lr": [0.1]}))
+        assert (len(log.find("loss")), len(log.find("val_loss", "val"))) == (3, 2)
+
+    def test_what_hugging_face_prints(self, read):
+        text = "".join(
+            f"10%|# | 3/9\r{{'loss': {loss}, 'epoch': {i / 10}}}\n" for i, loss in enumerate(LOSSES)
+        )
+        assert values(read(text), "loss") == pytest.approx(LOSSES)
+
+    def test_the_tail_of_a_table_has_its_head_in_the_middle(self, read):
+        whole = logs.ijepa_csv([0.4, 0.3, 0.2], first_epoch=5)
+        text = whole.split("\n", 3)[3] + logs.ijepa_csv([0.1], first_epoch=8)
+        assert len(read(text).find("loss")) == 3 * 4 - 2 + 4
+
+    def test_half_a_line_of_a_log_that_grows(self, tmp_path):
+        path = tmp_path / "log.csv"
+        path.write_text("step,loss\n1,3.0\n2,2.")
+        assert values(read_log(path, growing=True), "loss") == [3.0]
+
+    def test_a_value_that_is_as_good_as_infinite(self, read):
+        log = read("step,loss\n0,3.0\n1,1e308\n2,2.0\n")
+        assert (log.find("loss").broken, values(log, "loss")[1]) == (1, 1e308)

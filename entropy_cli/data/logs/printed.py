@@ -17,21 +17,24 @@ SUMMED = Metric(
     "Train Loss", has_floor=False, words="generator and discriminator added up, no cross-entropy"
 )
 LLAMAGEN = re.compile(rf"\(step=(\d+)\) Train Loss: ({NUMBER}),")
-LLAMAGEN_START = re.compile(r"Training for \d+ epochs|Experiment directory created")
+LLAMAGEN_START = re.compile(r"Training for \d+ epochs")
 GENERATOR = re.compile(rf"\(Generator\)|\b(rec_loss|perceptual_loss|vq_loss|commit_loss): ({NUMBER}),")
 
 TRAIN = Metric("train loss", kind="cross_entropy")
 VAL = Metric("val loss", "val", "cross_entropy")
 MICRO_BATCH = Metric("loss", kind="cross_entropy", words="one batch each")
 HELLASWAG = Metric("hella", "val", "accuracy", words="HellaSwag, share of 1")
-EVALUATED = re.compile(r"^step (\d+): train loss (\S+), val loss (nan|inf|\d+\.\d{4})$", re.MULTILINE)
-ITERATED = re.compile(rf"^iter (\d+): loss ({NUMBER}),", re.MULTILINE)
+BEFORE = r"^(?:[^a-z\n]*[\s:])?"  # ranks and times that launchers put there
+EVALUATED = re.compile(
+    rf"{BEFORE}step (\d+): train loss (\S+), val loss (nan|inf|\d+\.\d{{4}})$", re.MULTILINE
+)
+ITERATED = re.compile(rf"{BEFORE}iter (\d+): loss ({NUMBER}),", re.MULTILINE)
 NAMED = re.compile(r"^(\d+) (train|val|hella) (nan|inf|\d+\.\d{4,6})$", re.MULTILINE)
 MODDED = re.compile(rf"^step:(\d+)/\d+ (train|val)_loss:({NUMBER}) ", re.MULTILINE)
 NANOGPT = re.compile("|".join(f"(?:{p.pattern})" for p in (EVALUATED, ITERATED, NAMED, MODDED)), re.M)
 
 JEPA_LOSS = Metric("loss", is_proxy=True, words="mean of the epoch so far")
-JEPA = re.compile(rf"\[(\d+), +(\d+)\] +loss: ({NUMBER}) \|")
+JEPA = re.compile(rf"\[(\d+), +(\d+)\] +loss: ({NUMBER})(?= )")
 
 
 def read_llamagen(text: str) -> Iterator[Row]:

@@ -8,19 +8,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from entropy_cli.data.logs import printed, records, tensorboard, var
-from entropy_cli.data.logs.names import stem
+from entropy_cli.data.logs.names import subject
 from entropy_cli.data.logs.series import (
     MARK,
     UNREADABLE,
     Log,
     Metric,
     Row,
+    Series,
     chosen_run,
     series_of,
     without_finer_twins,
 )
 from entropy_cli.data.logs.text import read_text
-from entropy_cli.errors import LogError
+from entropy_cli.errors import LogError, NoLossError
 
 TENSORBOARD = "tensorboard"
 ENOUGH = 200  # signs of a format
@@ -46,17 +47,15 @@ FORMATS = {
     "nanogpt": Format(printed.NANOGPT, _line_reader(printed.read_nanogpt)),
     "jepa": Format(printed.JEPA, _line_reader(printed.read_jepa)),
     "ijepa-csv": Format(re.compile(r"(?m)^epoch,itr,loss,mask-A"), records.read_jepa_table),
-    "vjepa-csv": Format(
-        re.compile(r"(?m)^epoch,itr,loss,(?:loss-jepa|iter-time)"), records.read_jepa_table
-    ),
+    "vjepa-csv": Format(re.compile(r"(?m)^epoch,itr,loss\b"), records.read_jepa_table),
     "huggingface": Format(re.compile(r'"log_history"\s*:'), records.read_trainer_state),
-    "wandb": Format(re.compile(r'\A[^\n]*"?Step"?,.* - [^\n]*__MIN'), records.read_table),
+    "wandb": Format(re.compile(r"\A[^\n]* - [^\n]*__MIN"), records.read_table),
     "lightning": Format(
         re.compile(r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"),
         records.read_table,
     ),
     "json": Format(re.compile(r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'), records.read_json),
-    "jsonl": Format(re.compile(r"(?m)^\{\".*\}$"), records.read_json_lines),
+    "jsonl": Format(re.compile(r"(?m)\{\s*[\"'].*\}\s*$"), records.read_json_lines),
     "csv": Format(re.compile(r"\A[^\n]*[,;\t|][^\n]*\n"), records.read_table),
 }
 NAMES = (*FORMATS, TENSORBOARD)
@@ -67,6 +66,8 @@ def read_log(
     format_name: str = "auto",
     chosen: str | None = None,
     progress: Callable[[int], object] = lambda _: None,
+    *,
+    growing: bool = False,
 ) -> Log:
     """Read the losses, accuracies and gradient norms of a training log.
 
@@ -75,6 +76,7 @@ def read_log(
         format_name: one of `NAMES`, or auto: by the content.
         chosen: the name of the loss to look at; default all that are called one.
         progress: is told of each row that is read.
+        growing: whether somebody is writing it: the last line of a table may be half of one.
 
     Raises:
         LogError: it can't be read, is of no known format, or holds no values of a loss.
@@ -92,8 +94,10 @@ def read_log(
         raise LogError(f"{path}: no event file of TensorBoard. Leave --format out to find its format.")
     text = read_text(path)
     if not text.strip():
-        raise LogError(f"{path}: is empty. Give a log with losses in it.")
+        raise NoLossError(f"{path}: is empty. Give a log with losses in it.")
     name = _detected(path, text) if format_name == "auto" else format_name
+    if growing and FORMATS[name].read in (records.read_table, records.read_jepa_table):
+        text = text[: text.rfind("\n") + 1]
     try:
         rows = _listed(FORMATS[name].read(text, chosen), progress)
     except (ValueError, csv.Error) as error:
@@ -122,7 +126,7 @@ def _detected(path: Path, text: str) -> str:
     }
     name = max(signs, key=lambda name: signs[name])
     if not signs[name]:
-        raise LogError(
+        raise NoLossError(
             f"{path}: no losses found: the text is of none of the formats {', '.join(NAMES)}. "
             "Give --format, or a CSV or JSONL file with --loss COLUMN."
         )
@@ -137,29 +141,35 @@ def _log(path: Path, name: str, rows: Sequence[Row], chosen: str | None, text: s
     if chosen is not None and chosen not in names:
         there = f"it has {_names(names)}" if names else "it has none"
         raise LogError(f"{path}: read as {name}, no series {chosen}; {there}. Give another --loss.")
-    series = [one for one in without_finer_twins(series) if _wanted(one.metric, chosen)]
+    series = [one for one in without_finer_twins(series, chosen) if _wanted(one.metric, chosen, series)]
     if not any(one.metric.is_loss for one in series):
-        raise LogError(f"{path}: {_why_nothing(name, text, rows)}")
+        raise NoLossError(f"{path}: {_why_nothing(name, text, rows)}")
+    marks = sum(row is MARK for row in rows)
     return Log(
         format=name,
         series=series,
-        starts=max(segments, sum(row is MARK for row in rows)),
-        segments=segments,
+        starts=max(segments, marks),
+        segments=max(segments, marks) if name == TENSORBOARD else segments,
         left_out=left_out,
         unreadable=sum(row is UNREADABLE for row in rows),
         facts=var.arguments(text),
     )
 
 
-def _wanted(metric: Metric, chosen: str | None) -> bool:
-    """Whether a series belongs to the loss that was chosen: it, its other split, and what is no loss."""
-    return chosen is None or not metric.is_loss or stem(metric.name) == stem(chosen)
+def _wanted(metric: Metric, chosen: str | None, series: Sequence[Series]) -> bool:
+    """Whether a series belongs to the loss that was chosen: it, what it is compared with, no other."""
+    if chosen is None or not metric.is_loss or metric.name == chosen:
+        return True
+    (of, *_) = (one.metric for one in series if one.metric.name == chosen)
+    others = [one.metric for one in series if one.metric.is_loss and one.metric.split != of.split]
+    same = [other for other in others if subject(other) == subject(of)]
+    return metric in (same or others[:1] if of.split == "val" else same)
 
 
 def _why_nothing(name: str, text: str, rows: Sequence[Row]) -> str:
     """Why a file has no loss, and what to do."""
     heads = sum(row is MARK for row in rows)
-    if name.endswith("csv") and len(rows) == heads:
+    if name.endswith("csv") and len(rows) == heads and len(set(text.split("\n")) - {""}) == 1:
         again = f", {heads} times," if heads > 1 else ""
         return (
             f"no data rows: only the head {_shown(text)}{again} and nothing below it. The run ended "

@@ -1,19 +1,35 @@
 """Logs that are records: objects or table rows that name their metrics; who wrote them is unknown."""
 
+import ast
+import contextlib
 import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise, zip_longest
 from typing import Any
 
 from entropy_cli.data.logs.names import metric_of, split_of
 from entropy_cli.data.logs.series import MARK, UNREADABLE, Kind, Metric, Row
 from entropy_cli.data.logs.text import decimals
 
-STEPS = ("step", "_step", "global_step", "trainer/global_step", "iteration", "iter", "itr", "it")
-EPOCHS = ("epoch", "trainer/epoch", "ep")
+STEPS = (
+    "train/global_step",
+    "trainer/global_step",
+    "step",
+    "global_step",
+    "_step",
+    "iteration",
+    "iter",
+    "itr",
+    "it",
+)
+EPOCHS = ("train/epoch", "trainer/epoch", "epoch", "ep")
+PARTS = ("mode", "split", "phase", "subset")  # columns whose text says of which data a row is
 BLANK = ("", "-", "none", "null", "na", "n/a")
 DELIMITERS = ",;\t|"
+MANY_PASSES = 3  # of steps that begin anew, all alike: epochs, no restarts
 DEEPEST = 3  # objects in objects
 SUMMARY = "train_runtime"  # a key of the last record of a Hugging Face run, which repeats its mean loss
 Record = Mapping[str, Any]
@@ -30,6 +46,10 @@ def read_table(text: str, chosen: str | None = None) -> Iterator[Row]:
     head: list[str] = []
     records: list[Record] = []
     cut = _is_cut(lines, delimiter) and not text.endswith("\n")
+    if cut:
+        yield UNREADABLE
+    if lines and not _is_text(lines[0].split(delimiter)):  # its beginning is in another file
+        head = next((cells for line in lines if _is_text(cells := line.split(delimiter))), head)
     for line in csv.reader(io.StringIO("\n".join(lines[:-1] if cut else lines)), delimiter=delimiter):
         cells = [cell.strip() for cell in line]
         if not head or _is_head(cells, head):
@@ -46,7 +66,11 @@ def read_table(text: str, chosen: str | None = None) -> Iterator[Row]:
 
 def _is_head(cells: Sequence[str], head: Sequence[str]) -> bool:
     """Whether a line names columns: it has a name of before, and no numbers."""
-    return bool(set(cells) & set(head)) and not any(_number(cell) is not None for cell in cells)
+    return bool(set(cells) & set(head)) and _is_text(cells)
+
+
+def _is_text(cells: Sequence[str]) -> bool:
+    return not any(_number(cell) is not None for cell in cells)
 
 
 def _is_cut(lines: Sequence[str], delimiter: str) -> bool:
@@ -61,20 +85,26 @@ def _is_cut(lines: Sequence[str], delimiter: str) -> bool:
 
 
 def read_json_lines(text: str, chosen: str | None = None) -> Iterator[Row]:
-    """A JSON object in each line."""
+    """A JSON object, or a Python dict as it is printed, at the end of each line."""
     records: list[Record] = []
     for line in text.split("\n"):
-        if not line.strip():
+        start = line.find("{")
+        if start < 0:
             continue
-        try:
-            record = json.loads(line)
-        except (ValueError, RecursionError):
-            record = None
+        record = _parsed(line[start:].strip())
         if isinstance(record, dict):
-            records.append(_flat(record))
+            if SUMMARY not in record:
+                records.append(_flat(record))
         else:
             yield UNREADABLE
     yield from rows_of(records, chosen)
+
+
+def _parsed(text: str) -> object:
+    for parse in (json.loads, ast.literal_eval):
+        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
+            return parse(text)
+    return None
 
 
 def read_json(text: str, chosen: str | None = None) -> Iterator[Row]:
@@ -82,13 +112,14 @@ def read_json(text: str, chosen: str | None = None) -> Iterator[Row]:
     value = json.loads(text)
     if isinstance(value, dict):
         lists = {name: item for name, item in value.items() if isinstance(item, list)}
-        value = [dict(zip(lists, row, strict=False)) for row in zip(*lists.values(), strict=False)]
+        value = [dict(zip(lists, row, strict=False)) for row in zip_longest(*lists.values())]
     yield from rows_of([_flat(item) for item in value if isinstance(item, dict)], chosen)
 
 
 def read_trainer_state(text: str, chosen: str | None = None) -> Iterator[Row]:
     """trainer_state.json of Hugging Face's Trainer, whose losses are cross-entropies unless changed."""
-    history = json.loads(text).get("log_history", [])
+    state = json.loads(text)
+    history = state.get("log_history", []) if isinstance(state, dict) else state
     records = [record for record in history if isinstance(record, dict) and SUMMARY not in record]
     yield from rows_of(records, chosen, usual="cross_entropy")
 
@@ -117,19 +148,46 @@ def rows_of(records: Sequence[Record], chosen: str | None, *, usual: Kind = "los
     epoch, step = (_place(names, known) for known in (EPOCHS, STEPS))
     if epoch and step and any(_number(record.get(epoch)) is None for record in records):
         epoch = None  # where only some have it, it can't order them
+    keys = [
+        tuple(_number(record.get(name)) if name else None for name in (epoch, step))
+        for record in records
+    ]
+    of_run, part = _is_of_run(keys), _place(names, PARTS)
+    before: float | None = None
+    passes = _passes([at for _, at in keys]) if step and not epoch else None
     for i, record in enumerate(records):
-        at = [_number(record.get(name)) if name else None for name in (epoch, step)]
-        if at == [None, None]:
-            at[1] = float(i)
+        when, at = keys[i]
+        if of_run:  # what is said of an epoch as a whole belongs to its last step
+            at = before = before if at is None else at
+        if when is None and at is None:
+            at = float(i)
+        when = when if passes is None else passes[i]
+        split = split_of(str(record.get(part) or "")) if part else "train"
         values = {}
         for name, metric in metrics.items():
             cell = record.get(name)
             number = _number(cell)
             if number is not None:
-                values[metric] = number
+                values[replace(metric, split="val") if split == "val" else metric] = number
             elif not _is_blank(cell):
                 yield UNREADABLE
-        yield Row(at[0], at[1], values)
+        yield Row(when, at, values, of_run)
+
+
+def _is_of_run(keys: Sequence[tuple[float | None, ...]]) -> bool:
+    """Whether steps go on from epoch to epoch, so that they alone order the rows."""
+    known = [(epoch, step) for epoch, step in keys if epoch is not None and step is not None]
+    turns = [b[1] - a[1] for a, b in pairwise(known) if b[0] > a[0]]
+    return bool(turns) and min(turns) > 0
+
+
+def _passes(steps: Sequence[float | None]) -> list[float] | None:
+    """Epochs, of steps that begin again and again after the same number of rows; else None."""
+    starts = [0, *(i for i, (a, b) in enumerate(pairwise(steps), 1) if None not in (a, b) and b < a)]  # type: ignore[operator]
+    lengths = {b - a for a, b in pairwise(starts)}
+    if len(starts) < MANY_PASSES or len(lengths) != 1 or len({steps[i] for i in starts}) != 1:
+        return None
+    return [float(i // starts[1]) for i in range(len(steps))]
 
 
 def _metric(name: str, chosen: str | None, usual: Kind) -> Metric | None:
@@ -137,7 +195,7 @@ def _metric(name: str, chosen: str | None, usual: Kind) -> Metric | None:
     found = metric_of(name.rpartition(" - ")[2])
     if found is None:
         return Metric(name, split_of(name), usual) if name == chosen else None
-    kind = usual if found.kind == "loss" else found.kind
+    kind = usual if found.kind == "loss" or (name == chosen and not found.is_loss) else found.kind
     return Metric(name, found.split, kind, is_proxy=found.is_proxy)
 
 

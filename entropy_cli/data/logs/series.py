@@ -9,7 +9,10 @@ import numpy as np
 
 Split = Literal["train", "val"]
 Kind = Literal["cross_entropy", "accuracy", "loss", "regulariser", "gradient_norm"]
+FEW_ROWS = 10  # of a start that does not stand for a longer one
+LARGEST = 1e30  # what is larger is as good as infinite
 MOST_PARENTS = 20  # starts back that one may go on from
+LAG = 4  # rows that writers who share a file may be behind each other, at its end
 LOOK_AHEAD = 2  # rows: writers that share a file are out of order by less, a restart is not
 
 
@@ -55,12 +58,13 @@ class Row(NamedTuple):
     epoch: float | None
     step: float | None
     values: Mapping[Metric, float]
+    of_run: bool = False  # whether the step is of the run although there is an epoch
 
     @property
     def key(self) -> tuple[float, float]:
         """Its place: what is said of an epoch as a whole comes after its steps."""
         return (
-            0.0 if self.epoch is None else self.epoch,
+            0.0 if self.epoch is None or self.of_run else self.epoch,
             math.inf if self.step is None else self.step,
         )
 
@@ -97,8 +101,9 @@ class Series:
 
     @property
     def finite(self) -> "Series":
-        """Without NaN and infinity."""
-        return self.part(np.isfinite(self.value_n))
+        """Without NaN and infinity, and what is as good as that."""
+        with np.errstate(invalid="ignore"):
+            return self.part(np.abs(self.value_n) < LARGEST)
 
     def part(self, keep_n: np.ndarray) -> "Series":
         """Some of its points."""
@@ -123,7 +128,7 @@ class Series:
         step_n = self.step_n
         if not np.isfinite(step_n).all():
             return np.arange(1.0, len(self) + 1)
-        if np.any(np.diff(step_n) < 0):  # steps within epochs
+        if np.any(np.diff(step_n) <= 0) and np.isfinite(self.epoch_n).all():  # steps within epochs
             least, most = step_n.min(), step_n.max()
             step_n = (self.epoch_n - self.epoch_n[0]) * (most - least + 1) + step_n - least
         return step_n + (1.0 - step_n[0] if len(step_n) and step_n[0] < 1 else 0.0)
@@ -131,8 +136,9 @@ class Series:
     @property
     def position_unit(self) -> str:
         """Epochs if the log gives nothing finer."""
-        has_steps = np.isfinite(self.step_n).any()
-        return "epoch" if not has_steps and np.isfinite(self.epoch_n).all() and len(self) else "step"
+        known = self.step_n[np.isfinite(self.step_n)]
+        stands = len(known) == 0 or (len(known) > 1 and known.min() == known.max())
+        return "epoch" if stands and np.isfinite(self.epoch_n).all() and len(self) else "step"
 
 
 @dataclass(frozen=True)
@@ -168,6 +174,8 @@ class Log:
 def chosen_run(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
     """The rows of the run that gets farthest, the last such; the number of segments; rows left out.
 
+    A start of a few rows does not stand for a longer one, however far it says it is.
+
     A segment that begins where an earlier one had been, or soon after its end, goes on from it and
     replaces what comes after; one that begins anew is another run.
     """
@@ -187,7 +195,9 @@ def chosen_run(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
             lineages.append(segment)
     if not lineages:
         return [], 0, 0
-    best = max(range(len(lineages)), key=lambda i: (max(row.key for row in lineages[i]), i))
+    enough = min(FEW_ROWS, max(map(len, lineages)))
+    long = [i for i, lineage in enumerate(lineages) if len(lineage) >= enough]
+    best = max(long, key=lambda i: (max(row.key for row in lineages[i]), i))
     return lineages[best], len(segments), sum(map(len, segments)) - len(lineages[best])
 
 
@@ -215,7 +225,9 @@ def _cut(rows: list[Row]) -> list[list[Row]]:
     starts, farthest = [0], keys[0] if keys else (0.0, 0.0)
     for i, key in enumerate(keys):
         after = keys[i + 1 : i + 1 + LOOK_AHEAD]
-        if key < farthest and len(after) == LOOK_AHEAD and max(after) <= farthest:
+        far_back = i >= LAG and key < keys[i - LAG]
+        is_new = max(after) <= farthest if len(after) == LOOK_AHEAD else far_back
+        if key < farthest and is_new:
             starts.append(i)
             farthest = key
         farthest = max(farthest, key)
@@ -236,7 +248,7 @@ def series_of(rows: Iterable[Row]) -> list[Series]:
 
 def _series(metric: Metric, points: Sequence[tuple[Row, float]]) -> Series:
     """A series of points in order."""
-    broken = [row for row, value in points if not math.isfinite(value)]
+    broken = [row for row, value in points if not abs(value) < LARGEST]
     whole = [(row, value) for row, value in points if row.step is None]
     first, before = points[0]
     is_start = bool(whole) and first.step == 0 and math.isfinite(before)
@@ -252,13 +264,14 @@ def _series(metric: Metric, points: Sequence[tuple[Row, float]]) -> Series:
     )
 
 
-def without_finer_twins(series: Sequence[Series]) -> list[Series]:
-    """Without the series of single steps whose metric has one of epochs: Lightning logs both."""
+def without_finer_twins(series: Sequence[Series], chosen: str | None) -> list[Series]:
+    """Without the series of single steps whose metric has one of epochs, as Lightning logs both."""
     names = {one.metric.name for one in series if len(one) > 1}
     return [
         one
         for one in series
-        if not (one.metric.name.endswith("_step") and f"{one.metric.name[:-5]}_epoch" in names)
+        if one.metric.name == chosen
+        or not (one.metric.name.endswith("_step") and f"{one.metric.name[:-5]}_epoch" in names)
     ]
 
 

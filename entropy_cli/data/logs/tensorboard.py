@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from entropy_cli.data.logs.names import metric_of, split_of
-from entropy_cli.data.logs.series import Kind, Metric, Row
+from entropy_cli.data.logs.series import MARK, Kind, Metric, Row, chosen_run
 from entropy_cli.errors import LogError
 from entropy_cli.extras import import_extra
 
@@ -63,15 +63,20 @@ def read_events(path: Path, chosen: str | None = None) -> Iterator[Row]:
         accumulator.Reload()
     except Exception as error:  # whatever damaged files bring it to raise
         raise LogError(f"{path}: can't be read as TensorBoard's: {error}.") from error
-    rows: dict[tuple[bool, int], dict[Metric, float]] = {}
+    rows: dict[tuple[bool, float], dict[Metric, float]] = {}
+    segments = 0
     for tag, points in _scalars(accumulator).items():
         metric = _metric(tag, chosen)
-        for step, value in points:
-            if metric is not None:
-                rows.setdefault((tag.startswith(OF_EPOCHS), step), {})[metric] = value
+        if metric is None:
+            continue
+        run, starts, _ = chosen_run([Row(None, float(step), {metric: value}) for step, value in points])
+        segments = max(segments, starts)
+        for row in run:
+            place = tag.startswith(OF_EPOCHS), row.step or 0.0
+            rows.setdefault(place, {}).update(row.values)
+    yield from [MARK] * segments
     for of_epoch, step in sorted(rows):
-        epoch, at = (float(step), None) if of_epoch else (None, float(step))
-        yield Row(epoch, at, rows[of_epoch, step])
+        yield Row(step if of_epoch else None, None if of_epoch else step, rows[of_epoch, step])
 
 
 def _scalars(accumulator: Any) -> dict[str, list[tuple[int, float]]]:  # noqa: ANN401 - the extra has no types

@@ -12,9 +12,9 @@ from typing import Any
 from entropy_cli.data.logs.series import MARK, Metric, Row
 from entropy_cli.data.logs.text import NUMBER
 
-BEST = "best so far: the epoch lines give no current accuracy"
-LM = Metric("Lm", kind="cross_entropy", of="mean", words="mean over all tokens, of each epoch")
-LT = Metric("Lt", kind="cross_entropy", of="last", words="mean over the last scale, of each epoch")
+BEST = "of epochs the best so far: their lines give no current accuracy"
+LM = Metric("Lm", kind="cross_entropy", of="mean", words="mean over all tokens")
+LT = Metric("Lt", kind="cross_entropy", of="last", words="mean over the last scale")
 ACCM = Metric("Accm", kind="accuracy", of="mean", words=BEST)
 ACCT = Metric("Acct", kind="accuracy", of="last", words=BEST)
 NORM = Metric("tnm", kind="gradient_norm")
