@@ -51,7 +51,7 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
         if without and point.plug_in is not None:
             used_S = weight_S > 0
             deleted_G = without[name][:, used_S] @ weight_S[used_S]
-            plug_in = np.float64(point.plug_in)
+            plug_in = np.asarray(point.plug_in)
             variance = float(jackknife_variance(plug_in, deleted_G.numpy(), tally.images_G.numpy()))
         return _with_error(point, variance, tally.images_G)
 

@@ -7,6 +7,7 @@ Source:
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,13 +89,26 @@ def ramp(number: int) -> list[str]:
     return ["#" + "".join(f"{part:02x}" for part in parts) for parts in mixed]
 
 
-def legend_below(axis: Any) -> None:  # noqa: ANN401 - axes of matplotlib
-    """Name what is drawn, below the axes, where it hides nothing."""
+def plain_log_ticks(axis: Any, parts: Sequence[float] = (1,)) -> None:  # noqa: ANN401 - an axis of matplotlib
+    """On a logarithmic axis, numbers as they are spoken, at these parts of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(10, subs=parts))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def legend_below(axis: Any, lines: float = 1.0) -> None:  # noqa: ANN401 - axes of matplotlib
+    """Name what is drawn, below the axes and so many lines of tick labels, where it hides nothing."""
     names = axis.get_legend_handles_labels()[1]
     longest = max(map(len, names), default=0)
     columns = max(1, min(5, LEGEND_CHARACTERS // (longest + 3)))
     axis.legend(
-        loc="upper left", bbox_to_anchor=(0, -0.16), ncols=columns, borderaxespad=0, columnspacing=1.2
+        loc="upper left",
+        bbox_to_anchor=(0, -0.11 - 0.05 * lines),
+        ncols=columns,
+        borderaxespad=0,
+        columnspacing=1.2,
     )
 
 
