@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from entropy_cli.cli.options import parse_output, print_result
+from entropy_cli.cli.options import print_result
 
 
 def report(
@@ -28,11 +28,11 @@ def report(
     Example: entropy-cli report result.json -o report.html
     """
     from entropy_cli.files import check_files
-    from entropy_cli.results.report.write import FORMATS, write
+    from entropy_cli.results.report.write import check_report, write
     from entropy_cli.results.schema import read_result
 
-    parse_output(output, FORMATS, "--output")
     path = output or Path(f"{results[0].stem if len(results) == 1 else 'comparison'}.html")
     check_files([("RESULT.json", given) for given in results], [("--output", path)])
+    check_report(path)
     write(path, [read_result(given) for given in results], [str(given) for given in results])
     print_result(str(path))

@@ -69,15 +69,15 @@ def soft_table(result: Result) -> Table:
             str(scale.tokens),
             f"{scale.tokens / tokens:.1%}",
             f"{scale.temperature:g}",
-            f"{math.log(result.tokenizer.vocab_size):.4f}",
             *_soft(scale),
         ]
         for scale in result.scales
     ]
     for kind, words in averages(result).items():
-        rows.append([words, "", "", "", "", *_soft(getattr(result.average, kind))])
-    head = ["scale", "tokens", "share", "T", "ln V", *(name.replace("_", " ") for name in SOFT)]
-    caption = "nats per token; value ± standard error, ≥ marks a lower bound"
+        rows.append([words, "", "", "", *_soft(getattr(result.average, kind))])
+    head = ["scale", "tokens", "share", "T", *(name.replace("_", " ") for name in SOFT)]
+    top = f"ln V = {math.log(result.tokenizer.vocab_size):.4f}"
+    caption = f"nats per token, at most {top}; value ± standard error, ≥ marks a lower bound"
     return Table("soft", "Soft assignment", caption, head, rows)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from entropy_cli.errors import ResultError
 from entropy_cli.files import write_atomically
 from entropy_cli.results.figures import FORMATS as PICTURES
 from entropy_cli.results.figures import styled, write_figure
@@ -13,7 +14,22 @@ from entropy_cli.results.report.figures import sheet
 from entropy_cli.results.report.page import write_report
 from entropy_cli.results.schema import Result
 
-FORMATS = (".html", *PICTURES, ".md", ".csv")
+TEXT = (".md", ".csv")
+FORMATS = (".html", *PICTURES, *TEXT)
+
+
+def check_report(path: Path) -> None:
+    """Find out before the work whether a report can be made after it.
+
+    Raises:
+        ResultError: it can't be of the kind that the file's name ends in.
+        EntropyCliError: matplotlib is not installed.
+    """
+    kind = path.suffix.lower()
+    if kind not in FORMATS:
+        raise ResultError(f"{path}: expected a name that ends in {', '.join(FORMATS)}.")
+    if kind not in TEXT:
+        styled()
 
 
 def write(path: Path, results: Sequence[Result], sources: Sequence[str]) -> None:
