@@ -48,6 +48,8 @@ pre { background: var(--shade); padding: .7rem; overflow-x: auto; font-size: .85
 .info { color: var(--info); }
 """
 
+# Browsers see to it that a page loads nothing.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
 # A click on a column's head sorts the rows by the numbers that its cells begin with, else by their text.
 SORTING = """
 for (const table of document.querySelectorAll("table.sortable")) {
@@ -135,6 +137,7 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
         [
             "<!doctype html>",
             '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title>",
             '<link rel="icon" href="data:,">',  # or a browser asks for one
