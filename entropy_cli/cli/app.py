@@ -20,6 +20,7 @@ from entropy_cli.cli import (
     loss,
     merge,
     monitor,
+    report,
     slurm,
     train,
 )
@@ -40,6 +41,7 @@ app.command("train")(train.train)
 app.command("monitor")(monitor.monitor)
 app.command("loss")(loss.loss)
 app.command("fit")(fit.fit)
+app.command("report")(report.report)
 app.command("inspect")(inspect_.inspect)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)

@@ -26,19 +26,28 @@ def demo(
 
     Example: entropy-cli demo
     """
+    from entropy_cli.errors import EntropyCliError
     from entropy_cli.files import cache_folder
     from entropy_cli.pipeline.estimate import estimate
     from entropy_cli.pipeline.reconstruct import reconstruct
     from entropy_cli.pipeline.request import Request
+    from entropy_cli.results.report.write import check_report, write
     from entropy_cli.results.tables import render
 
     folder = out or cache_folder() / "demo"
     data, output, picture = folder / "images", folder / "result.json", folder / "reconstructions.png"
+    page = folder / "report.html"
+    try:
+        check_report(page)
+        no_page = ""
+    except EntropyCliError as error:  # matplotlib is not there: no reason to show nothing
+        no_page = str(error)
     config = json.loads(TOKENIZER.with_name("config.json").read_text())
     pictures = _make_pictures(data, config["image_size"])
     psnr = reconstruct(TOKENIZER, pictures[:SHOWN], picture)
     argv = ["entropy-cli", "estimate", "--data", str(data), "--ckpt", str(TOKENIZER)]
-    command = shlex.join([*argv, "--temperature", "auto", "-o", str(output)])
+    files = ["-o", str(output), *(() if no_page else ("--report", str(page)))]
+    command = shlex.join([*argv, "--temperature", "auto", *files])
     typer.echo(
         f"Made {IMAGES} procedural pictures. The tokenizer was trained on others of their kind, by\n"
         f"  {config['command']}\n"
@@ -49,6 +58,9 @@ def demo(
     def deliver(result: "Result") -> None:
         result.write(output)
         print_result(render(result))
+        if not no_page:
+            write(page, [result], [])
+        print_result(f"\nThe same as a page with pictures: {no_page or page}")
 
     request = Request(data=data, checkpoint=TOKENIZER, temperatures="auto", command=command)
     estimate(request, tqdm_bar, deliver)

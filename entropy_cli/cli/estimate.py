@@ -132,6 +132,10 @@ def estimate(
         ),
     ] = None,
     output: Output = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="End with a report: .html, .png, .svg, .pdf, .md or .csv."),
+    ] = None,
     on_error: Annotated[
         Literal["skip", "fail"], typer.Option(help="What to do with unreadable images.")
     ] = "skip",
@@ -170,16 +174,18 @@ def estimate(
     from entropy_cli.files import check_files
     from entropy_cli.pipeline.estimate import estimate as run
     from entropy_cli.pipeline.request import GivenLatents, Request
+    from entropy_cli.results.report.write import check_report, write
     from entropy_cli.results.tables import render
     from entropy_cli.results.tokens import paths_file
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
     check_family(family, "--family")
     lines = None if tokens is None else paths_file(tokens)
-    check_files(
-        files_read(context.params),
-        [("--output", output), ("--state", state), ("--save-tokens", tokens), ("--save-tokens", lines)],
-    )
+    written = [("--output", output), ("--report", report), ("--state", state)]
+    written += [("--save-tokens", tokens), ("--save-tokens", lines)]
+    check_files(files_read(context.params), written)
+    if report is not None:
+        check_report(report)
 
     delivered = False
 
@@ -189,6 +195,8 @@ def estimate(
         if output is not None:
             result.write(output)
         print_result(result.to_json() if as_json else render(result, units))
+        if report is not None:
+            write(report, [result], [])
 
     images = run(
         Request(
@@ -213,6 +221,7 @@ def estimate(
         tqdm_bar,
         deliver,
     )
-    if part is not None and output is not None and not delivered:
-        output.unlink(missing_ok=True)  # an older run's result must not pass for this one's
+    for older in (output, report) if part is not None and not delivered else ():
+        if older is not None:
+            older.unlink(missing_ok=True)  # an older run's result must not pass for this one's
     return exit_code(images.used, images.failed, max_failed)

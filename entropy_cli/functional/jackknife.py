@@ -1,12 +1,15 @@
-"""Standard errors by deleting one group of images at a time, groups of unequal size allowed."""
+"""Standard errors by deleting one group of images at a time, groups of unequal size allowed.
+
+Imports no torch, so that a report of results needs none.
+"""
 
 import functools
 import math
 
-from torch import Tensor
+import numpy as np
 
 
-def jackknife_variance(value: Tensor, deleted_G: Tensor, images_G: Tensor) -> Tensor:
+def jackknife_variance(value: np.ndarray, deleted_G: np.ndarray, images_G: np.ndarray) -> np.ndarray:
     """Variance of an estimate from its values with each group deleted.
 
     Args:
@@ -22,13 +25,13 @@ def jackknife_variance(value: Tensor, deleted_G: Tensor, images_G: Tensor) -> Te
         (1999), eq. 8-9: with h = n / n_g, pseudo-values h value - (h - 1) deleted.
     """
     used = images_G > 0
-    size_G = images_G[used].double()
-    share_G = (size_G / size_G.sum()).view(-1, *[1] * value.ndim)
+    size_G = images_G[used].astype(np.float64)
+    share_G = (size_G / size_G.sum()).reshape(-1, *[1] * value.ndim)
     deleted_G = deleted_G[used]
     h_G = 1 / share_G
     jackknifed = len(size_G) * value - ((1 - share_G) * deleted_G).sum(0)
     pseudo_G = h_G * value - (h_G - 1) * deleted_G
-    return ((pseudo_G - jackknifed).square() / (h_G - 1)).mean(0)
+    return ((pseudo_G - jackknifed) ** 2 / (h_G - 1)).mean(0)
 
 
 @functools.cache

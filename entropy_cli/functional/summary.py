@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,8 +51,8 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
         if without and point.plug_in is not None:
             used_S = weight_S > 0
             deleted_G = without[name][:, used_S] @ weight_S[used_S]
-            plug_in = torch.tensor(point.plug_in, dtype=torch.float64)
-            variance = jackknife_variance(plug_in, deleted_G, tally.images_G).item()
+            plug_in = np.asarray(point.plug_in)
+            variance = float(jackknife_variance(plug_in, deleted_G.numpy(), tally.images_G.numpy()))
         return _with_error(point, variance, tally.images_G)
 
     S = len(tally.tokens_S)
@@ -88,7 +89,8 @@ def assignment_averages(
     if used < 2:
         return value_A, None
     deleted_GA = averages(entropy_GS.sum(0) - entropy_GS, images_G.sum() - images_G)
-    return value_A, t_quantile(used - 1) * jackknife_variance(value_A, deleted_GA, images_G).sqrt()
+    arrays = (x.cpu().numpy() for x in (value_A, deleted_GA, images_G))
+    return value_A, t_quantile(used - 1) * torch.from_numpy(jackknife_variance(*arrays)).sqrt()
 
 
 def _weights(tokens_S: Tensor) -> dict[str, Tensor]:

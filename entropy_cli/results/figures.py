@@ -7,6 +7,7 @@ Source:
 """
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,6 +87,15 @@ def ramp(number: int) -> list[str]:
     shares = [i / max(1, number - 1) for i in range(number)]
     mixed = [[round(a + share * (b - a)) for a, b in zip(*ends, strict=True)] for share in shares]
     return ["#" + "".join(f"{part:02x}" for part in parts) for parts in mixed]
+
+
+def plain_log_ticks(axis: Any, parts: Sequence[float] = (1,)) -> None:  # noqa: ANN401 - an axis of matplotlib
+    """On a logarithmic axis, numbers as they are spoken, at these parts of each decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axis.set_major_locator(LogLocator(10, subs=parts))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def legend_below(axis: Any, lines: int = 1) -> None:  # noqa: ANN401 - axes of matplotlib

@@ -17,6 +17,7 @@ from entropy_cli.results.figures import (
     inline_svg,
     legend_below,
     new_figure,
+    plain_log_ticks,
     ramp,
     styled,
     write_figure,
@@ -138,7 +139,7 @@ def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) 
     lowest, highest = (pick(pick(series.value_n) for series, _ in curves) for pick in (min, max))
     if 0 < lowest < highest / WIDE:
         axis.set_yscale("log")
-        _plain_ticks(axis.yaxis, (1, 2, 5))
+        plain_log_ticks(axis.yaxis, (1, 2, 5))
     legend_below(axis)
 
 
@@ -150,8 +151,8 @@ def _reducible(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> N
         assert level is not None
         _curve(axis, series, colour, level.floor)
     axis.set(xscale="log", yscale="log")
-    _plain_ticks(axis.xaxis, (1,))
-    _plain_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
+    plain_log_ticks(axis.xaxis, (1,))
+    plain_log_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
     _time(axis, curves)
     legend_below(axis)
 
@@ -275,12 +276,3 @@ def _time(axis: Any, curves: Sequence[Curve]) -> None:  # noqa: ANN401
 def _unit(series: Sequence[Series]) -> str:
     is_known = all(one.metric.kind == "cross_entropy" for one in series)
     return "nats per token" if is_known else "loss, in the log's unit"
-
-
-def _plain_ticks(axis: Any, parts: Sequence[float]) -> None:  # noqa: ANN401
-    """Numbers as they are spoken, not as powers of ten, at these parts of each decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
-
-    axis.set_major_locator(LogLocator(10, subs=parts))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(NullFormatter())

@@ -7,7 +7,7 @@ from pathlib import Path
 from entropy_cli.results.finding import by_severity
 from entropy_cli.results.monitor import Monitor, number, place
 from entropy_cli.results.monitor_figure import Curve, inline_run
-from entropy_cli.results.page import table, write_page
+from entropy_cli.results.page import Table, table, write_page
 
 
 def write_run_page(path: Path, found: Monitor, curves: Sequence[Curve]) -> None:
@@ -17,9 +17,9 @@ def write_run_page(path: Path, found: Monitor, curves: Sequence[Curve]) -> None:
         f"entropy-cli {found.tool_version}</p>"
     )
     pictures = f'<div class="panels">{"".join(inline_run(found, curves))}</div>'
-    parts = [intro, pictures, "<h2>Findings</h2>", _findings(found), "<h2>Series</h2>", _values(found)]
+    parts = [intro, pictures, "<h2>Findings</h2>", _findings(found), _values(found)]
     if any(one.floor is not None for one in found.series):
-        parts += ["<h2>Reducible loss</h2>", _reducible(found)]
+        parts.append(_reducible(found))
     write_page(path, f"Training run {Path(found.log).name}", parts)
 
 
@@ -42,7 +42,8 @@ def _values(found: Monitor) -> str:
         numbers = [number(one.first), number(one.best), place(one.best_at), number(one.last)]
         row = [one.name, one.split, one.kind.replace("_", "-"), str(one.points)]
         rows.append([*row, *numbers, number(one.noise)])
-    return table(head, rows, "Unsmoothed values; cross-entropies in nats per token")
+    caption = "unsmoothed values; cross-entropies in nats per token"
+    return table(Table("series", "Series", caption, head, rows, sortable=True))
 
 
 def _reducible(found: Monitor) -> str:
@@ -54,4 +55,5 @@ def _reducible(found: Monitor) -> str:
             share = "" if one.share_left is None else f"{one.share_left:.1%}"
             slope = "" if one.slope is None else f"{one.slope[0]:.3f} ± {one.slope[1]:.3f}"
             rows.append([one.name, one.split, *map(number, numbers), share, slope])
-    return table(head, rows, f"Above the floor, nats per token; {found.floor_source}")
+    caption = f"above the floor, nats per token; {found.floor_source}"
+    return table(Table("reducible", "Reducible loss", caption, head, rows))

@@ -43,7 +43,7 @@ def render(result: Result, units: str = "nats") -> str:
         "value ± standard error, below it the 95 % interval; ≥ marks a lower bound, without interval"
         + ("\n" if counted else "; ≤ an upper\n")
         + definitions(legend(result, units)),
-        definitions(_provenance(result)),
+        definitions(provenance(result)),
         "Notes\n" + "\n".join(wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1)),
     ]
     return "\n\n".join(parts)
@@ -123,7 +123,8 @@ def _curve(result: Result, factor: float) -> str:
     return _table(head, rows, len(rows))
 
 
-def _provenance(result: Result) -> dict[str, str]:
+def provenance(result: Result) -> dict[str, str]:
+    """What a result is of and how it was made, by label."""
     data, tokenizer, settings = result.data, result.tokenizer, result.settings
     made = result.provenance
     scales = ",".join(str(scale.patch_num or scale.tokens) for scale in result.scales)

@@ -1,0 +1,1 @@
+"""Results as pages, pictures and tables for others; imports no torch."""

@@ -1,0 +1,283 @@
+"""`entropy-cli report` from the command line, and the reports that other commands end with."""
+
+import copy
+import csv
+import html
+import io
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from entropy_cli.results.figures import new_figure, styled
+from entropy_cli.results.report.comparison import difference
+from entropy_cli.results.report.figures import convergence, ladder, ranks, temperatures
+from entropy_cli.results.schema import from_dict
+
+pytest.importorskip("matplotlib")
+
+
+@pytest.fixture
+def content(estimate, images, checkpoint):
+    """A result with several temperatures."""
+    return estimate("--data", images, "--ckpt", checkpoint, "--temperature", "1,0.5,2")
+
+
+@pytest.fixture
+def report(cli, tmp_path):
+    """Run `report` on contents; gives the text of what it wrote."""
+
+    def run(*contents, kind="html"):
+        paths = []
+        for i, one in enumerate(contents):
+            paths.append(tmp_path / f"result{i}.json")
+            paths[-1].write_text(json.dumps(one))
+        output = tmp_path / f"report.{kind}"
+        code, out, err = cli("report", *paths, "-o", output)
+        assert (code, err) == (0, "")
+        assert out == f"{output}\n"
+        return output.read_text() if kind in ("html", "md", "csv") else output.read_bytes()
+
+    return run
+
+
+def text_of(page):
+    return " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]+>", " ", page, flags=re.S)).split())
+
+
+def drawn(draw, content):
+    """Everything that lies on the axes: heights of lines, markers and areas, and the names."""
+    with styled():
+        axes = new_figure(5, 4).add_subplot()
+        draw(axes, from_dict(content))
+    lines = [np.asarray(line.get_ydata(), float) for line in axes.get_lines()]
+    areas = [path.vertices[:, 1] for area in axes.collections for path in area.get_paths()]
+    names = axes.get_legend_handles_labels()[1]
+    return np.concatenate([*lines, *areas]), names
+
+
+class TestPage:
+    def test_it_holds_headline_tables_pictures_notes_and_provenance(self, report, content):
+        page = report(content)
+        words = text_of(page)
+        average = content["average"]["token_weighted"]["assignment_entropy"]
+        assert f"{average['value']:.4f} ± {average['se']:.4f} nats per token" in words
+        assert f"95 % interval {average['ci95'][0]:.4f} to {average['ci95'][1]:.4f}" in words
+        for title in (
+            "Soft assignment",
+            "Hard tokens: the nearest codes",
+            "Assignment entropy at each temperature",
+            "Codes by use",
+            "Notes",
+            "Where it comes from",
+        ):
+            assert title in words
+        assert page.count("<svg") == 4
+        assert page.count("<table") == 4
+        assert "neither floor nor ceiling" in words
+        assert content["provenance"]["command"] in html.unescape(page)
+        assert content["data"]["images_used"] == 70
+
+    def test_it_loads_nothing(self, report, content):
+        page = report(content)
+        assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!data:|#)", page)
+        assert "@import" not in page
+        assert "url(http" not in page
+
+    def test_the_codes_that_are_used_most_and_least(self, report, content):
+        page = report(content, kind="md")
+        total = np.sum([scale["code_counts"] for scale in content["scales"]], axis=0)
+        order = sorted(range(48), key=lambda code: (-total[code], code))
+        table = page[page.index("## Codes by use") :].split("\n\n")[2].splitlines()[2:]
+        shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
+        assert [int(row[0]) for row in shown] == [*order[:10], *order[-10:]]
+        assert [int(row[2]) for row in shown] == [total[int(row[0])] for row in shown]
+        assert f"{(total == 0).sum()} were never nearest" in page
+
+    @pytest.mark.parametrize(
+        ("kind", "head"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
+    )
+    def test_pictures(self, report, content, kind, head):
+        first = report(content, kind=kind)
+        assert first.startswith(head)
+        assert report(content, kind=kind) == first
+
+    def test_every_number_as_csv(self, report, content):
+        rows = list(csv.DictReader(io.StringIO(report(content, kind="csv"))))
+        found = {(row["temperature"], row["scale"], row["quantity"]): row for row in rows}
+        assert len(found) == len(rows)
+        for scale in content["scales"]:
+            row = found["1.0", scale["name"], "unigram_entropy"]
+            assert float(row["value"]) == scale["unigram_entropy"]["value"]
+        for at in content["temperatures"][1:]:
+            row = found[str(at["temperature"]), "token_weighted", "assignment_entropy"]
+            assert float(row["se"]) == at["average"]["token_weighted"]["assignment_entropy"]["se"]
+
+
+class TestNumbers:
+    """Those of pages and pictures are those of the result: change one, and it changes everywhere."""
+
+    @pytest.fixture
+    def changed(self, content):
+        other = copy.deepcopy(content)
+        estimate = other["average"]["token_weighted"]["assignment_entropy"]
+        estimate["value"] = estimate["plug_in"] = 1.23456
+        other["scales"][2]["assignment_entropy"]["value"] = 2.34567
+        other["temperatures"][1]["average"]["last_scale"]["assignment_entropy"]["value"] = 3.45678
+        other["history"][-1]["value"] = 1.56789
+        other["scales"][0]["code_counts"][7] = 54321
+        return other
+
+    @pytest.mark.parametrize("kind", ["html", "md", "csv"])
+    def test_in_text(self, report, content, changed, kind):
+        before, after = (text_of(report(one, kind=kind)) for one in (content, changed))
+        for number in (1.23456, 2.34567, 3.45678):
+            words = str(number) if kind == "csv" else f"{number:.4f}"
+            assert words not in before
+            assert words in after
+        if kind != "csv":
+            used = sum(scale["code_counts"][7] for scale in changed["scales"])
+            assert f" {used} " in after
+
+    @pytest.mark.parametrize(
+        ("draw", "value"),
+        [(ladder, 2.34567), (temperatures, 3.45678), (convergence, 1.56789)],
+    )
+    def test_in_pictures(self, content, changed, draw, value):
+        assert not np.isclose(drawn(draw, content)[0], value, atol=1e-9).any()
+        assert np.isclose(drawn(draw, changed)[0], value, atol=1e-9).any()
+
+    def test_of_codes(self, content, changed):
+        counts = np.array(changed["scales"][0]["code_counts"])
+        assert np.isclose(drawn(ranks, changed)[0], 100 * counts.max() / counts.sum()).any()
+        names = drawn(ranks, content)[1]
+        dead = content["scales"][0]["code_counts"].count(0)
+        assert f"1 x 1: {dead} dead" in names
+
+    def test_published_values_lie_on_the_curve(self, content):
+        content = copy.deepcopy(content)
+        content["tokenizer"]["vocab_size"] = 4096
+        names = drawn(temperatures, content)[1]
+        assert "5.0 to 5.1: token-weighted, VAR issue 23" in names
+        assert "4.5: last scale, VAR issue 23" in names
+
+
+class TestComparison:
+    def test_paired_through_the_replicates(self, estimate, images, checkpoint):
+        a, b = (
+            estimate("--data", images, "--ckpt", checkpoint, "--temperature", t) for t in ("1", "0.98")
+        )
+        found = difference(from_dict(a), from_dict(b))
+        average = [one["average"]["token_weighted"]["assignment_entropy"] for one in (a, b)]
+        assert found.paired
+        assert found.value == pytest.approx(average[1]["value"] - average[0]["value"], abs=1e-12)
+        assert found.se < average[0]["se"] / 5
+        assert found.not_comparable == "other temperatures"
+        # the same by hand: Busing's jackknife of the difference, in plain Python
+        images_G = a["replicates"]["images"]
+        tokens = [scale["tokens"] for scale in a["scales"]]
+        total, used = sum(images_G), [g for g, n in enumerate(images_G) if n]
+
+        def without(one, g):
+            row = one["replicates"]["assignment_entropy"][g]
+            return sum(t * x for t, x in zip(tokens, row, strict=True)) / sum(tokens)
+
+        deleted = {g: without(b, g) - without(a, g) for g in used}
+        jackknifed = len(used) * found.value - sum((1 - images_G[g] / total) * deleted[g] for g in used)
+        variance = 0.0
+        for g in used:
+            h = total / images_G[g]
+            variance += (h * found.value - (h - 1) * deleted[g] - jackknifed) ** 2 / (h - 1)
+        assert found.se == pytest.approx((variance / len(used)) ** 0.5, rel=1e-9)
+
+    def test_unpaired_for_other_images(self, estimate, images, checkpoint, baseline):
+        part = estimate("--data", images, "--ckpt", checkpoint, "--limit", 50)
+        found = difference(from_dict(baseline), from_dict(part))
+        average = [one["average"]["token_weighted"]["assignment_entropy"] for one in (baseline, part)]
+        assert not found.paired
+        assert found.se == pytest.approx(np.hypot(average[0]["se"], average[1]["se"]), rel=1e-12)
+        assert found.not_comparable == ""
+
+    @pytest.mark.parametrize("kind", ["html", "md", "csv", "png"])
+    def test_side_by_side(self, report, content, baseline, kind):
+        text = report(content, baseline, kind=kind)
+        if kind == "png":
+            return
+        words = text_of(text) if kind == "html" else text
+        value = baseline["average"]["token_weighted"]["assignment_entropy"]["value"]
+        assert f"{value:.4f}" in words or str(value) in words
+        assert "paired" in words
+        if kind == "md":
+            tokens = sum(scale["tokens"] for scale in baseline["scales"])
+            assert f"{value * tokens:.2f}" in words  # nats per image
+            assert f"{value * tokens / np.log(2) / 32**2:.4f}" in words  # bits per pixel
+
+    def test_other_temperatures_are_flagged(self, report, content, estimate, images, checkpoint):
+        other = estimate("--data", images, "--ckpt", checkpoint, "--temperature", "0.5")
+        assert "NOT COMPARABLE: other temperatures" in report(content, other, kind="md")
+
+
+class TestErrors:
+    def test_what_is_no_result(self, cli, tmp_path):
+        path = tmp_path / "result.json"
+        for text, words in (("{}", "not a result"), ("[", "not JSON")):
+            path.write_text(text)
+            code, out, err = cli("report", path, "-o", tmp_path / "r.html")
+            assert (code, out) == (3, "")
+            assert words in err
+        code, _, err = cli("report", tmp_path / "nothing.json", "-o", tmp_path / "r.html")
+        assert (code, "can't be read" in err) == (3, True)
+
+    def test_other_schema_versions(self, cli, tmp_path, content):
+        path = tmp_path / "result.json"
+        for version, advice in ((0, "Estimate again"), (2, "Upgrade entropy-cli")):
+            path.write_text(json.dumps({**content, "schema_version": version}))
+            code, _, err = cli("report", path, "-o", tmp_path / "r.html")
+            assert (code, advice in err) == (3, True)
+
+    def test_where_it_can_not_go(self, cli, tmp_path, content):
+        path = tmp_path / "result.json"
+        path.write_text(json.dumps(content))
+        for output, words in (
+            (tmp_path / "r.txt", "ends in .html"),
+            (tmp_path / "nowhere" / "r.html", "there is no folder"),
+        ):
+            code, _, err = cli("report", path, "-o", output)
+            assert (code, words in err) == (3, True), err
+        renamed = tmp_path / "result.html"
+        renamed.write_text(path.read_text())
+        code, _, err = cli("report", renamed, "-o", renamed)
+        assert (code, "same file" in err) == (3, True)
+        assert json.loads(renamed.read_text())
+
+    def test_without_a_name_it_is_called_like_the_result(self, cli, tmp_path, content, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "run7.json").write_text(json.dumps(content))
+        code, out, _ = cli("report", "run7.json")
+        assert (code, out) == (0, "run7.html\n")
+        assert (tmp_path / "run7.html").exists()
+
+
+def test_estimate_ends_with_a_report(cli, tmp_path, images, checkpoint):
+    argv = ["--data", images, "--ckpt", checkpoint, "--workers", 0, "--limit", 20]
+    code, out, _ = cli("estimate", *argv, "--report", tmp_path / "r.md", "--json")
+    assert code == 0
+    value = json.loads(out)["average"]["token_weighted"]["assignment_entropy"]["value"]
+    assert f"**{value:.4f}" in (tmp_path / "r.md").read_text()
+    code, _, err = cli("estimate", *argv, "--report", tmp_path / "r.txt")
+    assert (code, "ends in .html" in err) == (3, True)
+
+
+def test_needs_no_torch(tmp_path, content):
+    path = tmp_path / "result.json"
+    path.write_text(json.dumps(content))
+    code = (
+        "import sys; from entropy_cli.cli.app import main; code = main(sys.argv[1:]);"
+        "assert 'torch' not in sys.modules; sys.exit(code)"
+    )
+    argv = [sys.executable, "-c", code, "report", path, "-o", tmp_path / "r.html"]
+    done = subprocess.run(argv, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
