@@ -20,6 +20,7 @@ from entropy_cli.cli import (
     loss,
     merge,
     monitor,
+    show,
     slurm,
     train,
 )
@@ -42,6 +43,7 @@ app.command("loss")(loss.loss)
 app.command("fit")(fit.fit)
 app.command("inspect")(inspect_.inspect)
 app.command("bench")(bench.bench)
+app.command("show")(show.show)
 app.command("demo")(demo.demo)
 app.command("slurm")(slurm.slurm)
 
