@@ -1,7 +1,7 @@
 """One picture through a tokenizer, token by token: where its assignment is undecided."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -45,6 +45,7 @@ def look(
     img_3HW: Tensor,
     temperatures: Sequence[float],
     decoder: nn.Module | None = None,
+    advance: Callable[[int], object] = lambda _: None,
 ) -> list[ScaleLook]:
     """Assign the tokens of a picture, scale by scale.
 
@@ -54,6 +55,7 @@ def look(
         img_3HW: uint8, of the tokenizer's size.
         temperatures: of each scale, divisors of the squared distance.
         decoder: from what the codes explain of the latent to a picture around [-1, 1], on the device.
+        advance: is given 1 for each scale that is done.
 
     Raises:
         EntropyCliError: latents that are not finite, or not enough memory.
@@ -79,26 +81,29 @@ def look(
             picture_3HW = ((recon_B3HW[0] + 1) * 127.5).round().to(torch.uint8)
         grid = _grid(len(z_lC), latent_BChw)
         looks.append(ScaleLook(grid, *tokens, picture_3HW, decibels))
+        advance(1)
     return looks
 
 
 def _grid(tokens: int, latent_BChw: Tensor) -> tuple[int, int]:
     """Rows and columns: a square of the picture's, or one row where latents have no grid."""
     height, side = latent_BChw.shape[2], math.isqrt(tokens)
-    return (side, side) if height > 1 and side * side == tokens or tokens == 1 else (1, tokens)
+    on_picture = height > 1 and side * side == tokens
+    return (side, side) if on_picture else (1, tokens)
 
 
-def _tokens(z_lC: Tensor, codebook: Codebook | Grid, temperature: float) -> tuple[Tensor, ...]:
+def _tokens(
+    z_lC: Tensor, codebook: Codebook | Grid, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
     """Each token's entropy, most probable codes, and their probabilities."""
     at_once = max(1, MOST_PROBABILITIES // codebook.vocabulary.entries)
     # Each token goes as an image of its own, so that nothing is summed over tokens.
     parts = [_alone(z_NC, codebook, temperature) for z_NC in torch.split(z_lC, at_once)]
-    return tuple(torch.cat(of_part).cpu() for of_part in zip(*parts, strict=True))
+    entropy_l, code_lK, probability_lK = (torch.cat(one).cpu() for one in zip(*parts, strict=True))
+    return entropy_l, code_lK, probability_lK
 
 
-def _alone(
-    z_NC: Tensor, codebook: Codebook | Grid, temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _alone(z_NC: Tensor, codebook: Codebook | Grid, temperature: float) -> tuple[Tensor, Tensor, Tensor]:
     sums, vocabulary = assign(z_NC[:, None], codebook, (temperature,)), codebook.vocabulary
     q_NE = sums.soft_BTE[:, 0]
     if vocabulary.counted:

@@ -7,7 +7,6 @@ from torch.nn import functional
 from entropy_cli.functional.codebook import Codebook, Grid
 
 LIGHTNESS, LIGHTNESS_RANGE, CHROMA = 60.0, 26.0, 58.0  # of CIELAB
-SPREAD = 2.0  # standard deviations from the middle of the range to its end
 
 
 def colours_of(code_N: Tensor, codebook: Codebook | Grid) -> Tensor:
@@ -30,9 +29,10 @@ def colours_of(code_N: Tensor, codebook: Codebook | Grid) -> Tensor:
     component_CK = component_CC.flip(1)[:, :3]  # eigenvalues ascend
     sign_K = component_CK.gather(0, component_CK.abs().argmax(0, keepdim=True)).sign()
     place_VK = code_VC @ (component_CK * sign_K)
-    place_VK = place_VK / (SPREAD * place_VK.std(0, correction=0)).clamp(min=1e-12)
+    score_VK = place_VK / place_VK.std(0, correction=0).clamp(min=1e-12)
+    place_VK = (score_VK / 2**0.5).erf()  # about evenly over the axis, if scores are normal
     missing = 3 - place_VK.shape[1]
-    return _of_lab(functional.pad(place_VK[code_N.cpu()], (0, missing)).clamp(-1, 1))
+    return _of_lab(functional.pad(place_VK[code_N.cpu()], (0, missing)))
 
 
 def _thirds(code_N: Tensor, grid: Grid) -> Tensor:

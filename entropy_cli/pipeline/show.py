@@ -91,11 +91,12 @@ def show(asked: Asked, bars: Bars) -> Shown:
     opened = _open(asked, result, bars)
     crops = _crops(asked, opened.tokenizer, bars)
     looks: list[list[ScaleLook]] = []
-    with bars("looking", len(crops), "picture") as bar:
+    with bars("looking", len(crops) * len(opened.temperatures), "scale") as bar:
         for (path, _), img_3HW in zip(asked.pictures, crops, strict=True):
-            found = look(opened.worker, str(path), img_3HW, opened.temperatures, opened.decoder)
-            looks.append(found)
-            bar.update(1)
+            of_image = look(
+                opened.worker, str(path), img_3HW, opened.temperatures, opened.decoder, bar.update
+            )
+            looks.append(of_image)
     images = [
         _described(path, picture, opened, of_image)
         for (path, picture), of_image in zip(asked.pictures, looks, strict=True)
@@ -164,18 +165,14 @@ def _temperatures(asked: Asked, tokenizer: Tokenizer) -> tuple[list[float], str]
     if asked.temperature == "auto":
         raise EntropyCliError(f"temperature auto: {ADVICE}.")
     if asked.temperature is None and spec.temperature == "auto":
-        raise EntropyCliError(
-            f"{asked.checkpoint}: {spec.temperature_source}, and auto {ADVICE}."
-        )
+        raise EntropyCliError(f"{asked.checkpoint}: {spec.temperature_source}, and auto {ADVICE}.")
     value = spec.temperature if asked.temperature is None else asked.temperature
     assert value != "auto"
     source = spec.temperature_source if asked.temperature is None else "given"
     return [value] * len(spec.scales), f"{value:g}: {source}"
 
 
-def _check_same(
-    result: Result, asked: Asked, tokenizer: Tokenizer, found: Found, bars: Bars
-) -> None:
+def _check_same(result: Result, asked: Asked, tokenizer: Tokenizer, found: Found, bars: Bars) -> None:
     """That a result is of this tokenizer, or CheckpointError."""
     spec, theirs = tokenizer.spec, result.tokenizer
     for name, was, now in (

@@ -1,26 +1,23 @@
-"""The picture of one image's tokens: where they are undecided, which codes they take, what these keep.
-
-Sizes are in inches, from the upper left corner, so that nothing moves with the length of a text.
-"""
+"""The picture of one image's tokens: where they are undecided, which codes they take, what these keep."""
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePath
 from textwrap import fill
 from typing import Any
 
 import numpy as np
 
 from entropy_cli.extras import import_extra
-from entropy_cli.results.figures import FAINT, INK, new_figure, styled
+from entropy_cli.results.figures import FAINT, INK, styled
+from entropy_cli.results.show_sheet import Sheet, colour_bar, colours, new_sheet, on_paper
 from entropy_cli.results.shown import Shown, ShownImage, ShownScale
 
 MARGIN, GAP, HEAD = 0.3, 0.14, 0.85
 ABOVE, BELOW = 0.27, 0.3  # of a panel, for its title and its caption
 LABELS = 0.5  # beside the first panel of a row
 MOST_IN_A_ROW = 7  # scales
-SHARE = 0.72  # of the colour in a map, over the image in grey
-BACK = 0.62  # the grey of the colour bar's paper
 MOST_WRITTEN = 5  # codes on a side that still have room for their numbers
 PIXELS = 512  # of a panel, at least
 KINDS = {
@@ -43,35 +40,6 @@ class Panel:
 
     colours_l3: np.ndarray | None
     decoded_HW3: np.ndarray | None
-
-
-@dataclass(frozen=True)
-class _Sheet:
-    """A figure that is drawn on by inches from its upper left corner.
-
-    Attributes:
-        top: largest entropy of the colour scale, the same in all pictures of a call.
-    """
-
-    figure: Any
-    width: float
-    height: float
-    top: float
-
-    def axes(self, x: float, y: float, width: float, height: float) -> Any:  # noqa: ANN401
-        """Axes without ticks."""
-        box = (x / self.width, 1 - (y + height) / self.height, width / self.width, height / self.height)
-        axes = self.figure.add_axes(box)
-        axes.set(xticks=[], yticks=[])
-        axes.grid(visible=False)
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-        return axes
-
-    def text(self, x: float, y: float, words: str, **style: Any) -> None:  # noqa: ANN401
-        """Text whose upper left corner is there, unless its style says otherwise."""
-        style = {"va": "top", "ha": "left", "parse_math": False} | style
-        self.figure.text(x / self.width, 1 - y / self.height, _drawable(words), **style)
 
 
 def draw(shown: Shown, index: int, crop_HW3: np.ndarray, panels: Sequence[Panel]) -> Any:  # noqa: ANN401
@@ -106,7 +74,7 @@ def _draw_one(
     """A single scale: its panels side by side."""
     side, below = 3.1, 0.95
     width = 2 * MARGIN + (len(kinds) + 1) * (side + 2 * GAP) - 2 * GAP
-    sheet = _sheet(width, HEAD + ABOVE + side + below + MARGIN, top)
+    sheet = new_sheet(width, HEAD + ABOVE + side + below + MARGIN, top)
     _head(sheet, shown, image)
     y = HEAD + ABOVE
     _crop(sheet, crop_HW3, MARGIN, y, side)
@@ -116,7 +84,7 @@ def _draw_one(
         sheet.text(x, y - ABOVE, KINDS[kind].replace("\n", " "), size=9.5, weight="bold")
         _panel(sheet, kind, (x, y, side), image.scales[0], panel, crop_HW3)
         if kind == "entropy":
-            _colour_bar(sheet, x, y + side + 0.42, side)
+            colour_bar(sheet, x, y + side + 0.42, side)
         if kind == "codes":
             sheet.text(x, y + side + 0.3, fill(CODES_NOTE + MARK_NOTE, 50), size=8, color=FAINT)
     return sheet.figure
@@ -137,12 +105,12 @@ def _draw_several(
     deep = ABOVE + len(kinds) * (side + BELOW) + GAP
     start = MARGIN + left + LABELS + 2 * GAP
     width = start + in_a_row * (side + GAP) - GAP + MARGIN
-    sheet = _sheet(width, HEAD + max(rows * deep, ABOVE + left + 2.45) + MARGIN / 2, top)
+    sheet = new_sheet(width, HEAD + max(rows * deep, ABOVE + left + 2.45) + MARGIN / 2, top)
     _head(sheet, shown, image)
     y = HEAD + ABOVE
     _crop(sheet, crop_HW3, MARGIN, y, left)
     _facts(sheet, shown, image, y + left + 0.1, 38)
-    _colour_bar(sheet, MARGIN, y + left + 1.0, left)
+    colour_bar(sheet, MARGIN, y + left + 1.0, left)
     sheet.text(MARGIN, y + left + 1.6, fill(CODES_NOTE + MARK_NOTE, 42), size=8, color=FAINT)
     for s, (scale, panel) in enumerate(zip(image.scales, panels, strict=True)):
         row, column = divmod(s, in_a_row)
@@ -159,23 +127,24 @@ def _draw_several(
     return sheet.figure
 
 
-def _sheet(width: float, height: float, top: float) -> _Sheet:
-    figure = new_figure(width, height)
-    figure.set_layout_engine("none")
-    return _Sheet(figure, width, height, max(top, 1e-9))
-
-
-def _head(sheet: _Sheet, shown: Shown, image: ShownImage) -> None:
-    sheet.text(MARGIN, 0.22, _shortened(image.image, int(8.2 * sheet.width)), size=13, weight="bold")
+def _head(sheet: Sheet, shown: Shown, image: ShownImage) -> None:
+    sheet.text(
+        MARGIN,
+        0.22,
+        _shortened(PurePath(image.image).name, int(8.2 * sheet.width)),
+        size=13,
+        weight="bold",
+    )
     tokenizer, side = shown.tokenizer, shown.settings["image_size"]
     temperatures = sorted({scale.temperature for scale in image.scales})
     words = [f"{tokenizer['family']}, V = {tokenizer['vocab_size']}"]
-    words.append("T = " + " to ".join(f"{t:g}" for t in (temperatures[0], temperatures[-1])[: len(temperatures)]))
+    ends = temperatures[:1] + temperatures[1:][-1:]
+    words.append("T = " + " to ".join(f"{temperature:g}" for temperature in ends))
     words += [f"{side} x {side} px", f"{image.tokens} tokens"]
     sheet.text(MARGIN, 0.52, "   ·   ".join(words), size=10)
 
 
-def _facts(sheet: _Sheet, shown: Shown, image: ShownImage, y: float, characters: int) -> None:
+def _facts(sheet: Sheet, shown: Shown, image: ShownImage, y: float, characters: int) -> None:
     """The image's totals."""
     top = math.log(shown.tokenizer["vocab_size"])
     lines = [
@@ -188,7 +157,7 @@ def _facts(sheet: _Sheet, shown: Shown, image: ShownImage, y: float, characters:
     sheet.text(MARGIN, y, "\n".join(lines), size=9.5, linespacing=1.35)
 
 
-def _crop(sheet: _Sheet, crop_HW3: np.ndarray, x: float, y: float, side: float) -> None:
+def _crop(sheet: Sheet, crop_HW3: np.ndarray, x: float, y: float, side: float) -> None:
     sheet.text(x, y - ABOVE, "what the tokenizer sees", size=9.5, weight="bold")
     _imshow(sheet.axes(x, y, side, side), crop_HW3)
 
@@ -201,7 +170,7 @@ def _imshow(axes: Any, img_HW3: np.ndarray) -> None:  # noqa: ANN401
 
 
 def _panel(
-    sheet: _Sheet,
+    sheet: Sheet,
     kind: str,
     place: tuple[float, float, float],
     scale: ShownScale,
@@ -218,7 +187,7 @@ def _panel(
         _entropies(sheet, sheet.axes(x, y, side, side), scale, crop_HW3)
     elif kind == "codes":
         mean = sum(best[0] for best in scale.probabilities) / scale.tokens
-        caption = f"mean probability {mean:.2f}"
+        caption = f"mean probability {_short(mean)}"
         _codes(sheet.axes(x, y, side, side), scale, panel.colours_l3, side)
     else:
         assert panel.decoded_HW3 is not None
@@ -227,19 +196,7 @@ def _panel(
     sheet.text(x, y + side + 0.05, caption, size=8.5)
 
 
-def _colours(sheet: _Sheet, entropies: Any) -> np.ndarray:  # noqa: ANN401
-    """sRGB of entropies, without the image behind."""
-    viridis = import_extra("matplotlib", "plots", "a picture").colormaps["viridis"]
-    colours: np.ndarray = viridis(np.asarray(entropies) / sheet.top)[..., :3]
-    return colours
-
-
-def _on_paper(colours: np.ndarray, back: Any = BACK) -> np.ndarray:  # noqa: ANN401
-    mixed: np.ndarray = SHARE * colours + (1 - SHARE) * back
-    return mixed
-
-
-def _entropies(sheet: _Sheet, axes: Any, scale: ShownScale, crop_HW3: np.ndarray) -> None:  # noqa: ANN401
+def _entropies(sheet: Sheet, axes: Any, scale: ShownScale, crop_HW3: np.ndarray) -> None:  # noqa: ANN401
     """Each token's entropy over the part of the image that it stands for."""
     grey_HW = crop_HW3 @ np.array([0.299, 0.587, 0.114]) / 255
     grey_HW1 = (0.2 + 0.8 * grey_HW)[:, :, None]
@@ -248,7 +205,7 @@ def _entropies(sheet: _Sheet, axes: Any, scale: ShownScale, crop_HW3: np.ndarray
     rows, columns = scale.grid
     entropy_hw = np.reshape(scale.token_entropy, scale.grid)
     row_H, column_W = (np.arange(len(grey_HW1)) * n // len(grey_HW1) for n in (rows, columns))
-    _imshow(axes, _on_paper(_colours(sheet, entropy_hw[row_H][:, column_W]), grey_HW1))
+    _imshow(axes, on_paper(colours(sheet, entropy_hw[row_H][:, column_W]), grey_HW1))
     if scale.tokens > 1:
         patches = import_extra("matplotlib.patches", "plots", "a picture")
         row, column = scale.most_undecided
@@ -258,12 +215,12 @@ def _entropies(sheet: _Sheet, axes: Any, scale: ShownScale, crop_HW3: np.ndarray
             axes.add_patch(patches.Rectangle(corner, 1 / columns, 1 / rows, **style))
 
 
-def _bars(sheet: _Sheet, place: tuple[float, float, float], scale: ShownScale) -> None:
+def _bars(sheet: Sheet, place: tuple[float, float, float], scale: ShownScale) -> None:
     """Entropies of tokens that have no place in the image, in their order."""
     x, y, side = place
     axes = sheet.axes(x + 0.3, y, side - 0.3, side - 0.15)
     number_l = np.arange(scale.tokens)
-    axes.bar(number_l, scale.token_entropy, 0.9, color=_on_paper(_colours(sheet, scale.token_entropy)))
+    axes.bar(number_l, scale.token_entropy, 0.9, color=on_paper(colours(sheet, scale.token_entropy)))
     axes.axhline(scale.assignment_entropy, color=INK, lw=1, ls="--")
     ticker = import_extra("matplotlib.ticker", "plots", "a picture")
     axes.xaxis.set_major_locator(ticker.MaxNLocator(6, integer=True, min_n_ticks=1))
@@ -288,7 +245,8 @@ def _codes(axes: Any, scale: ShownScale, colours_l3: np.ndarray | None, side: fl
         rows = math.ceil(scale.tokens / columns)
     cells_n3 = np.ones((rows * columns, 3))
     cells_n3[: scale.tokens] = colours_l3
-    axes.imshow(cells_n3.reshape(rows, columns, 3), extent=(0, 1, 1, 0), interpolation="nearest", aspect="auto")
+    cells_hw3 = cells_n3.reshape(rows, columns, 3)
+    axes.imshow(cells_hw3, extent=(0, 1, 1, 0), interpolation="nearest", aspect="auto")
     if max(rows, columns) > MOST_WRITTEN * side / 1.75:
         return
     size = min(9.0, 72 * side / columns / 3.2)
@@ -301,28 +259,10 @@ def _codes(axes: Any, scale: ShownScale, colours_l3: np.ndarray | None, side: fl
 
 
 def _short(probability: float) -> str:
-    """.07, or 1 of what rounds to it."""
-    text = f"{probability:.2f}"
+    """.73, .041, .002, or 1 of what rounds to it."""
+    text = f"{probability:.3f}" if probability < 0.0995 else f"{probability:.2f}"
     return text.removeprefix("0") if text < "1" else "1"
-
-
-def _colour_bar(sheet: _Sheet, x: float, y: float, width: float) -> None:
-    """The colours of entropies, as they look on the grey of a middling image."""
-    axes = sheet.axes(x, y, width, 0.13)
-    colours_1n3 = _on_paper(_colours(sheet, np.linspace(0, sheet.top, 256)))[None]
-    axes.imshow(colours_1n3, extent=(0, sheet.top, 0, 1), aspect="auto")
-    ticker = import_extra("matplotlib.ticker", "plots", "a picture")
-    axes.xaxis.set_major_locator(ticker.MaxNLocator(5))
-    axes.set_xlim(0, sheet.top)
-    axes.tick_params(length=2, pad=1.5, labelsize=8)
-    axes.set_xlabel("assignment entropy, nats per token", size=8.5, labelpad=2)
 
 
 def _shortened(name: str, characters: int) -> str:
     return name if len(name) <= characters else f"...{name[3 - characters :]}"
-
-
-def _drawable(words: str) -> str:
-    """Text without what a font can't have: bytes of no character, control characters."""
-    words = words.encode("utf-8", "replace").decode()
-    return "".join(c if c.isprintable() or c == "\n" else "?" for c in words)
