@@ -1,4 +1,4 @@
-"""The picture of one image's tokens: where they are undecided, which codes they take, what these keep."""
+"""The picture of one image's tokens: how undecided they are, their codes, and what these keep."""
 
 import math
 from collections.abc import Sequence

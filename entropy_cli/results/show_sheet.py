@@ -59,6 +59,7 @@ def colours(sheet: Sheet, entropies: Any) -> np.ndarray:  # noqa: ANN401
 
 
 def on_paper(colours: np.ndarray, back: Any = BACK) -> np.ndarray:  # noqa: ANN401
+    """Colours as they look over a grey image; `back` is its grey."""
     mixed: np.ndarray = SHARE * colours + (1 - SHARE) * back
     return mixed
 

@@ -2,7 +2,8 @@
 
 Source:
     FoundationVision/VAR models/vqvae.py (fhat_to_img);
-    CompVis/taming-transformers taming/models/vqgan.py (decode); kakaobrain/rq-vae-transformer rqvae/models/rqvae/rqvae.py (decode);
+    CompVis/taming-transformers taming/models/vqgan.py (decode);
+    kakaobrain/rq-vae-transformer rqvae/models/rqvae/rqvae.py (decode);
     FoundationVision/LlamaGen tokenizer/tokenizer_image/vq_model.py (Decoder, whose levels count from the
     smallest grid, and whose codes are decoded at unit length).
 """
