@@ -1,6 +1,7 @@
 """From images and a checkpoint to pictures in which one sees where the tokenizer is undecided."""
 
 import logging
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -123,7 +124,9 @@ def show(asked: Asked, bars: Bars) -> Shown:
     with bars("drawing", len(crops), "picture") as bar:
         for i, (_, picture) in enumerate(asked.pictures):
             panels = _panels(opened.tokenizer, looks[i])
-            write_figure(draw(shown, i, crops[i].permute(1, 2, 0).numpy(), panels), picture)
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", "Glyph")  # of a name, drawn as a box
+                write_figure(draw(shown, i, crops[i].permute(1, 2, 0).numpy(), panels), picture)
             bar.update(1)
     return shown
 

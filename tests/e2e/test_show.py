@@ -191,7 +191,7 @@ def test_images_that_cannot_be_read_are_named(cli, some, checkpoint, tmp_path):
         output = tmp_path / "out"
         refused(cli, 3, words, some / "0.jpg", path, "--ckpt", checkpoint, "-o", output)
         assert not output.exists() or not list(output.iterdir())
-    refused(cli, 3, "can't be read", some / "0.jpg", "--ckpt", tmp_path / "x.jpg")
+    refused(cli, 3, "not a checkpoint", some / "0.jpg", "--ckpt", tmp_path / "x.jpg")
 
 
 def test_outputs_are_checked_before_the_work(cli, some, checkpoint, tmp_path):
