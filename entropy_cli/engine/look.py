@@ -39,10 +39,23 @@ class ScaleLook:
     psnr_db: float | None
 
 
+def encoded(worker: Worker, names: Sequence[str], img_B3HW: Tensor) -> Tensor:
+    """Latents of pictures, uint8 of the tokenizer's size, as `estimate` has them: (B, C, h, w).
+
+    Raises:
+        EntropyCliError: not enough memory for a single picture.
+    """
+    group_B = torch.zeros(len(names), dtype=torch.int64)
+    places = list(range(len(names)))
+    (unit,) = worker.encode([Batch(img_B3HW, group_B, list(names), places, [], (0,))])
+    return unit.rest_BChw[: len(names)]
+
+
 def look(
     worker: Worker,
     name: str,
     img_3HW: Tensor,
+    latent_BChw: Tensor,
     temperatures: Sequence[float],
     decoder: nn.Module | None = None,
     advance: Callable[[int], object] = lambda _: None,
@@ -53,21 +66,19 @@ def look(
         worker: with the tokenizer.
         name: of the picture, for people.
         img_3HW: uint8, of the tokenizer's size.
+        latent_BChw: of this one picture, from `encoded`.
         temperatures: of each scale, divisors of the squared distance.
         decoder: from what the codes explain of the latent to a picture around [-1, 1], on the device.
         advance: is given 1 for each scale that is done.
 
     Raises:
-        EntropyCliError: latents that are not finite, or not enough memory.
+        EntropyCliError: latents that are not finite.
     """
     tokenizer = worker.tokenizer
-    group_B = torch.zeros(1, dtype=torch.int64)
-    (unit,) = worker.encode([Batch(img_3HW[None], group_B, [name], [0], [], (0,))])
 
     def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
         return assign(z_BlC, tokenizer.codebook(scale), temperatures[scale : scale + 1])
 
-    latent_BChw = unit.rest_BChw[:1]
     walk = [(z_BlC[0], sums.idx_Bl) for z_BlC, sums in worker.walk(latent_BChw, [name], assign_scale)]
     worker.settle()
     rest_BChw, looks = latent_BChw, []

@@ -11,8 +11,14 @@ import torch
 from torch import Tensor
 
 from entropy_cli.data.pictures import read_picture
-from entropy_cli.engine.look import ScaleLook, look
-from entropy_cli.engine.runtime import check_precision, choose_device, choose_precision
+from entropy_cli.data.plan import BLOCK
+from entropy_cli.engine.look import ScaleLook, encoded, look
+from entropy_cli.engine.runtime import (
+    check_precision,
+    choose_batch_size,
+    choose_device,
+    choose_precision,
+)
 from entropy_cli.engine.units import Worker
 from entropy_cli.errors import CheckpointError, DatasetError, EntropyCliError
 from entropy_cli.functional.code_colours import colours_of
@@ -91,13 +97,7 @@ def show(asked: Asked, bars: Bars) -> Shown:
         _check_image(path)
     opened = _open(asked, result, bars)
     crops = _crops(asked, opened.tokenizer, bars)
-    looks: list[list[ScaleLook]] = []
-    with bars("looking", len(crops) * len(opened.temperatures), "scale") as bar:
-        for (path, _), img_3HW in zip(asked.pictures, crops, strict=True):
-            of_image = look(
-                opened.worker, str(path), img_3HW, opened.temperatures, opened.decoder, bar.update
-            )
-            looks.append(of_image)
+    looks = _looks(asked, opened, crops, bars)
     images = [
         _described(path, picture, opened, of_image)
         for (path, picture), of_image in zip(asked.pictures, looks, strict=True)
@@ -155,7 +155,9 @@ def _open(asked: Asked, result: Result | None, bars: Bars) -> _Opened:
         source = f"those of {asked.result}"
     decoder, why = load_decoder(found.checkpoint, found.name, found.settings.norm_groups)
     found.checkpoint.close()
-    worker = Worker(tokenizer.to(device, precision), device, 1)
+    assert tokenizer.spec.image_size is not None
+    batch_size = min(BLOCK, choose_batch_size(device, tokenizer.spec.image_size))
+    worker = Worker(tokenizer.to(device, precision), device, batch_size)
     decoder = None if decoder is None else decoder.to(device)
     return _Opened(worker, decoder, why, temperatures, source, precision)
 
@@ -211,6 +213,24 @@ def _crops(asked: Asked, tokenizer: Tokenizer, bars: Bars) -> list[Tensor]:
             crops.append(crop)
             bar.update(1)
     return crops
+
+
+def _looks(asked: Asked, opened: _Opened, crops: Sequence[Tensor], bars: Bars) -> list[list[ScaleLook]]:
+    """Of each image, its scales; through the encoder images go in batches like `estimate`'s."""
+    worker, looks = opened.worker, []
+    names = [str(path) for path, _ in asked.pictures]
+    with bars("looking", len(crops) * len(opened.temperatures), "scale") as bar:
+        for start in range(0, len(crops), worker.batch_size):
+            part = slice(start, start + worker.batch_size)
+            latent_BChw = encoded(worker, names[part], torch.stack(list(crops[part])))
+            for i, name in enumerate(names[part]):
+                img_3HW, one_BChw = crops[start + i], latent_BChw[i : i + 1]
+                looks.append(
+                    look(
+                        worker, name, img_3HW, one_BChw, opened.temperatures, opened.decoder, bar.update
+                    )
+                )
+    return looks
 
 
 def _described(path: Path, picture: Path, opened: _Opened, looks: Sequence[ScaleLook]) -> ShownImage:

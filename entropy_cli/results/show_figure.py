@@ -26,6 +26,7 @@ KINDS = {
     "decoded": "decoded from the codes\nof the scales so far",
 }
 CODES_NOTE = "Codes of like colour have like vectors. "
+ORDER_NOTE = "Tokens are in their order, row by row."
 MARK_NOTE = "A frame marks the most undecided token."
 
 
@@ -86,7 +87,13 @@ def _draw_one(
         if kind == "entropy":
             colour_bar(sheet, x, y + side + 0.42, side)
         if kind == "codes":
-            sheet.text(x, y + side + 0.3, fill(CODES_NOTE + MARK_NOTE, 50), size=8, color=FAINT)
+            sheet.text(
+                x,
+                y + side + 0.3,
+                fill(CODES_NOTE + (ORDER_NOTE if image.scales[0].grid[0] == 1 else MARK_NOTE), 50),
+                size=8,
+                color=FAINT,
+            )
     return sheet.figure
 
 
@@ -105,13 +112,13 @@ def _draw_several(
     deep = ABOVE + len(kinds) * (side + BELOW) + GAP
     start = MARGIN + left + LABELS + 2 * GAP
     width = start + in_a_row * (side + GAP) - GAP + MARGIN
-    sheet = new_sheet(width, HEAD + max(rows * deep, ABOVE + left + 2.45) + MARGIN / 2, top)
+    sheet = new_sheet(width, HEAD + max(rows * deep, ABOVE + left + 2.4) + MARGIN / 2, top)
     _head(sheet, shown, image)
     y = HEAD + ABOVE
     _crop(sheet, crop_HW3, MARGIN, y, left)
     _facts(sheet, shown, image, y + left + 0.1, 38)
-    colour_bar(sheet, MARGIN, y + left + 1.0, left)
-    sheet.text(MARGIN, y + left + 1.6, fill(CODES_NOTE + MARK_NOTE, 42), size=8, color=FAINT)
+    colour_bar(sheet, MARGIN, y + left + 1.2, left)
+    sheet.text(MARGIN, y + left + 1.8, fill(CODES_NOTE + MARK_NOTE, 42), size=8, color=FAINT)
     for s, (scale, panel) in enumerate(zip(image.scales, panels, strict=True)):
         row, column = divmod(s, in_a_row)
         x, y = start + column * (side + GAP), HEAD + row * deep

@@ -72,7 +72,7 @@ def load_decoder(
         return None, "the checkpoint holds no decoder"
     decodes_codes = vqgan.PROJECTION not in shapes and var.PHI_SINGLE not in shapes
     if family not in LAYOUTS or not decodes_codes:
-        return None, f"decoders of {family} like this one are not read"
+        return None, f"this kind of decoder, of {family}, is not read"
     layout = _mirrored(checkpoint, LAYOUTS[family])
     names = [name for name in shapes if name.startswith(NEEDED)]
     try:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from entropy_cli.engine.look import look
+from entropy_cli.engine.look import encoded, look
 from entropy_cli.engine.units import Worker
 from entropy_cli.functional.code_colours import colours_of
 from entropy_cli.functional.codebook import Codebook, Grid
@@ -22,6 +22,11 @@ CPU = torch.device("cpu")
 TINY = VARSizes(width=32, width_mult=(1, 2), blocks=1, latent_dim=6)
 
 
+def seen_by(tokenizer, img_3HW, temperatures):
+    worker = Worker(tokenizer, CPU, 1)
+    return look(worker, "x", img_3HW, encoded(worker, ["x"], img_3HW[None]), temperatures)
+
+
 def by_hand(z_lC, code_VC, rule, temperature):
     """Entropy, best code and its probability of each token, in float64, one by one."""
     return [reference(z_1C[None], code_VC, rule, temperature) for z_1C in z_lC[:, None].double().numpy()]
@@ -31,7 +36,7 @@ def by_hand(z_lC, code_VC, rule, temperature):
 @pytest.mark.parametrize("temperature", [0.3, 2.0])
 def test_entropies_of_tokens_are_those_of_a_plain_computation(checkpoint, pictures, temperature):
     tokenizer = load_tokenizer(checkpoint).tokenizer
-    looks = look(Worker(tokenizer, CPU, 1), "x", pictures[0], [temperature] * 4)
+    looks = seen_by(tokenizer, pictures[0], [temperature] * 4)
     rest_BChw = tokenizer.encode(pictures[:1])
     for s, seen in enumerate(looks):
         z_BlC = tokenizer.vectors(rest_BChw, s)
@@ -55,7 +60,7 @@ def test_every_family_can_be_looked_at(name):
     tokenizer = FAMILIES[name].build(opened, example.settings)
     img_3HW = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(0))
     temperatures = [0.5] * len(tokenizer.spec.scales)
-    looks = look(Worker(tokenizer, CPU, 1), "x", img_3HW.to(torch.uint8), temperatures)
+    looks = seen_by(tokenizer, img_3HW.to(torch.uint8), temperatures)
     for s, (seen, (_, tokens, side)) in enumerate(zip(looks, example.scales, strict=True)):
         assert seen.grid == ((1, tokens) if name == "titok" else (side or 8, side or 8))
         assert len(seen.entropy_l) == tokens
