@@ -21,6 +21,7 @@ from entropy_cli.cli import (
     merge,
     monitor,
     report,
+    show,
     slurm,
     train,
 )
@@ -37,11 +38,12 @@ app = typer.Typer(
 )
 app.command("estimate")(estimate.estimate)
 app.command("merge")(merge.merge)
+app.command("report")(report.report)
+app.command("show")(show.show)
 app.command("train")(train.train)
 app.command("monitor")(monitor.monitor)
 app.command("loss")(loss.loss)
 app.command("fit")(fit.fit)
-app.command("report")(report.report)
 app.command("inspect")(inspect_.inspect)
 app.command("bench")(bench.bench)
 app.command("demo")(demo.demo)
