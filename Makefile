@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo tiny bench test test-cluster lint format clean
+.PHONY: help install demo pictures tiny bench test test-cluster lint format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -34,6 +34,14 @@ test-cluster: $(READY) ## the tests on a real Slurm, installed for it when root 
 	  then apt-get update -qq && DEBIAN_FRONTEND=noninteractive \
 	    apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi
 	$(BIN)/python -m pytest tests/cluster
+
+pictures: $(READY) ## the pictures of the README
+	rm -rf build/demo
+	mkdir -p build .pictures
+	$(BIN)/entropy-cli demo --out build/demo >/dev/null
+	$(BIN)/entropy-cli report build/demo/result.json -o .pictures/report.png
+	$(BIN)/entropy-cli show build/demo/images/shapes/shapes_00000.jpg -o .pictures/show.png \
+	  --ckpt entropy_cli/tiny/model.safetensors --result build/demo/result.json
 
 tiny: $(READY) ## train the demo's tokenizer again: two minutes on two cores
 	rm -rf build/tiny

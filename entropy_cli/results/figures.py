@@ -151,5 +151,6 @@ def _drawn(figure: Any, kind: str) -> bytes:  # noqa: ANN401 - a figure of matpl
     file = io.BytesIO()
     dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same picture, the same file
     with styled():
-        figure.savefig(file, format=kind, dpi=DOTS_PER_INCH, metadata=dates.get(kind))
+        smaller = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
+        figure.savefig(file, format=kind, dpi=DOTS_PER_INCH, metadata=dates.get(kind), **smaller)
     return file.getvalue()

@@ -161,7 +161,7 @@ def convergence(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplot
 def ranks(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
     """How often each code is nearest, the most used first, at every scale."""
     for scale, colour in zip(result.scales, ramp(len(result.scales)), strict=True):
-        if scale.code_counts is None:
+        if scale.code_counts is None or scale.coverage is None:
             continue
         counts_V = np.sort(np.array(scale.code_counts))[::-1]
         used = counts_V > 0
@@ -170,7 +170,7 @@ def ranks(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
             np.arange(1, used.sum() + 1),
             100 * counts_V[used] / counts_V.sum(),
             color=colour,
-            label=f"{scale.name}: {dead} dead",
+            label=f"{scale.name}: {dead} dead, coverage {scale.coverage:.3f}",
         )
     vocab_size = result.tokenizer.vocab_size
     axes.axhline(
@@ -230,8 +230,10 @@ def sheet(result: Result) -> Any:  # noqa: ANN401 - a figure of matplotlib
     value, words = headline(result)
     title = "\n".join([f"{name_of(result)}: {value}", *wrap(words, 62 * wide)])
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    for i, (title, draw) in enumerate(drawn.items(), 1):
-        axes = figure.add_subplot(rows, wide, i)
+    grid = figure.add_gridspec(rows, wide)
+    for i, (title, draw) in enumerate(drawn.items()):
+        alone = i == len(drawn) - 1 and i % wide == 0
+        axes = figure.add_subplot(grid[i // wide, :] if alone else grid[i // wide, i % wide])
         axes.set_title(title)
         draw(axes, result)
     return figure
