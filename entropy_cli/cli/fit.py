@@ -61,7 +61,7 @@ def fit(
             "--bootstrap",
             min=0,
             metavar="N",
-            help="Resamples; default 500, or 100 up to 30 points, which only compare.",
+            help="Resamples; default 500, 100 up to 30 points, which only compare, none up to 8.",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Of the bootstrap.")] = 0,

@@ -1,6 +1,7 @@
 """Points of a scaling law from a table: which column is what, and cells as numbers. Imports no torch."""
 
 import csv
+import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,9 +10,11 @@ from pathlib import Path
 from entropy_cli.errors import DatasetError
 
 SUFFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
+MULTIPLES = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "mio": 1e6, "b": 1e9, "g": 1e9}
+MULTIPLES |= {"bn": 1e9, "billion": 1e9, "t": 1e12, "trillion": 1e12}
 NUMBER = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE | re.ASCII)
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3}){2,}", re.ASCII)
-# Names without case, spaces and signs; a name in brackets, such as a unit, is no part of them.
+# Names without case, spaces and signs; a unit in brackets is no part of them.
 KNOWN = {
     "size": ("n", "size", "modelsize", "params", "parameters", "nparams", "nparameters", "numparams"),
     "data size": ("d", "datasize", "tokens", "traintokens", "trainingtokens", "ntokens", "datasetsize"),
@@ -182,13 +185,40 @@ def _listed(names: Iterable[str]) -> str:
 
 def _point(cells: dict[str, tuple[str, str]], columns: Columns, line: int) -> Point:
     assert columns.size is not None and columns.loss is not None
-    size, loss = _number(*cells[columns.size]), _number(*cells[columns.loss], suffixed=False)
+    size = _number(*cells[columns.size]) * _multiple(columns.size)
+    loss = _number(*cells[columns.loss], suffixed=False) * _nats(columns.loss)
     data_size = None
     if columns.data_size is not None:
-        data_size = _number(*cells[columns.data_size])
+        data_size = _number(*cells[columns.data_size]) * _multiple(columns.data_size)
     elif columns.flop is not None:
-        data_size = _number(*cells[columns.flop]) / (6 * size)
+        data_size = _number(*cells[columns.flop]) * _multiple(columns.flop) / (6 * size)
     return Point(size, data_size, loss, line)
+
+
+def _unit(name: str) -> str:
+    """What a column's name has in brackets."""
+    found = re.search(r"[(\[](.*?)[)\]]", name.lower())
+    return "" if found is None else found[1].strip()
+
+
+def _multiple(name: str) -> float:
+    """How many a one in this column is: `params (M)`, `tokens [billions]`."""
+    word = _unit(name).split(" ")[0].removesuffix("s")
+    return MULTIPLES.get(word, 1.0)
+
+
+def _nats(name: str) -> float:
+    """How many nats a unit of a loss is.
+
+    Raises:
+        DatasetError: it is of bits, but not of bits per token.
+    """
+    unit = _unit(name)
+    if "bit" not in unit:
+        return 1.0
+    if "per" in unit and "token" not in unit:
+        raise DatasetError(f"column {name!r}: {unit} are no nats per token. Convert them.")
+    return math.log(2)
 
 
 def _number(text: str, where: str, *, suffixed: bool = True) -> float:

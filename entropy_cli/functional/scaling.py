@@ -35,6 +35,7 @@ LEAST_SHARE = 1e-9  # of the smallest loss: an E this small is none
 # the nearly linear objective makes the optimiser leap there, and it would not find its way back.
 FAINTEST = 20.0
 NEAR = 1.01  # optima up to 1 % above the best count as found
+NOTHING = 1e-15  # an objective of rounding alone
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def fit(
         found.append(minimise(start, data, bounds))
         tick(1)
     theta, best = min(found, key=lambda one: one[1])
-    near = [math.exp(at[0]) for at, value in found if value <= NEAR * best]
+    near = [math.exp(at[0]) for at, value in found if value <= NEAR * best + NOTHING]
     return Fit(data, theta, log_floor, best, len(found), len(near), (min(near), max(near)))
 
 

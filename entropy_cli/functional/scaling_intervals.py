@@ -73,21 +73,32 @@ def likelihood(fit: Fit) -> Likelihood | None:
     data, degrees = fit.data, len(fit.data.log_loss_P) - fit.free
     if degrees < 1:
         return None
-    bounds = bounds_of(data, fit.log_floor)
-    theta, value = minimise(fit.theta, data, bounds, math.inf)
-    noise = max(math.sqrt(2 * value / degrees), LEAST_NOISE)
-    for _ in range(20):
-        residual_P = log_prediction(theta, data)[0] - data.log_loss_P
-        before, noise = noise, _scale(residual_P, degrees, noise)
-        theta, value = minimise(theta, data, bounds, TUNING * noise)
-        if abs(noise / before - 1) < 1e-3:
-            break
+    theta, value = minimise(fit.theta, data, bounds_of(data, fit.log_floor), math.inf)
+    by_squares = max(math.sqrt(2 * value / degrees), LEAST_NOISE)
+    # Least squares follow an outlier, and the fit itself does not: of both ways the one of less noise.
+    residual_P = abs(fit.residual_P)
+    by_median = max(1.4826 * float(np.median(residual_P)), LEAST_NOISE)
+    ways = [_settled(fit, theta, by_squares, degrees), _settled(fit, fit.theta, by_median, degrees)]
+    theta, value, noise = min(ways, key=lambda way: way[2])
     threshold = TUNING * noise
     residual_P = log_prediction(theta, data)[0] - data.log_loss_P
     slope_P = np.clip(residual_P, -threshold, threshold)
     inside = float((abs(residual_P) < threshold).mean())
     spread = max(float(slope_P @ slope_P) / degrees, LEAST_NOISE**2)
     return Likelihood(theta, value, threshold, noise, 2 * inside / spread, degrees)
+
+
+def _settled(fit: Fit, theta: Array, noise: float, degrees: int) -> tuple[Array, float, float]:
+    """Parameters, objective and noise that fit each other, from a guess of the first and last."""
+    bounds = bounds_of(fit.data, fit.log_floor)
+    theta, value = minimise(theta, fit.data, bounds, TUNING * noise)
+    for _ in range(20):
+        residual_P = log_prediction(theta, fit.data)[0] - fit.data.log_loss_P
+        before, noise = noise, _scale(residual_P, degrees, noise)
+        theta, value = minimise(theta, fit.data, bounds, TUNING * noise)
+        if abs(noise / before - 1) < 1e-3:
+            break
+    return theta, value, noise
 
 
 def _scale(residual_P: Array, degrees: int, scale: float) -> float:

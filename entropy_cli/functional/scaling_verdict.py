@@ -13,16 +13,15 @@ from typing import Literal
 
 import numpy as np
 
+from entropy_cli.functional.jackknife import t_quantile
 from entropy_cli.functional.scaling import EXPONENTS, PARAMETERS, Data, Fit
+from entropy_cli.functional.scaling_intervals import likelihood, profile_statistic
 
 Verdict = Literal["ok", "weak", "refused"]
 LEAST_SIZES, LEAST_RANGE = 4, 10.0
 LEAST_SIZES_GIVEN, LEAST_RANGE_GIVEN = 3, 3.0  # where E is given
-WIDE, TOO_WIDE, TOO_WIDE_SHARE = (
-    0.3,
-    1.0,
-    0.5,
-)  # of the 90 % interval of E: nats, nats, of the least loss
+# of the 90 % interval of E: in nats, and over the smallest loss
+WIDE, TOO_WIDE, TOO_WIDE_SHARE = 0.3, 1.0, 0.5
 LOW_SHARE = 0.5  # of the smallest loss: an E below it is far from anything that was measured
 WIDE_EXPONENT = 1.0  # width of an exponent's 90 % interval over the exponent
 COLLINEAR = 0.999  # correlation of the logarithms of model and data size
@@ -124,3 +123,21 @@ def _judge_exponents(
 def _bounded(name: str) -> str:
     low, high = EXPONENTS
     return f"{name} is at a bound of the search, {low:g} to {high:g}"
+
+
+def speaks_against(free: Fit, given: float) -> str | None:
+    """Why points speak against a given E, if a fit that is free to choose another is so much better.
+
+    Args:
+        free: the fit with E free.
+        given: E, in nats per token.
+    """
+    working = likelihood(free)
+    if working is None:
+        return None
+    critical = t_quantile(working.degrees, 0.99) ** 2
+    if profile_statistic(free, working, "E", given) <= critical:
+        return None
+    return (
+        f"the points speak against it: with E free they are fitted best by {math.exp(free.theta[0]):.4g}"
+    )

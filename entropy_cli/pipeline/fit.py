@@ -24,7 +24,7 @@ from entropy_cli.functional.scaling_intervals import (
     likelihood,
     profile_interval,
 )
-from entropy_cli.functional.scaling_verdict import Judgement, judge_fit, judge_points
+from entropy_cli.functional.scaling_verdict import Judgement, judge_fit, judge_points, speaks_against
 from entropy_cli.results.fit import ComparedFloor, FitResult, Intervals, Optima
 from entropy_cli.results.floor import Floor, read_floor
 
@@ -33,7 +33,8 @@ if TYPE_CHECKING:  # it imports torch, which a fit has no use for
 
 STARTS = 72  # of the search
 RESAMPLES, RESAMPLES_BESIDE = 500, 100  # of a bootstrap, and of one beside better intervals
-LEAST_PARAMETERS = 1e4  # of the largest model; below, sizes may be meant in millions or billions
+LEAST_PARAMETERS = 1e6  # of the largest model; below, sizes may be meant in millions or billions
+FAR_TOO_FEW = 1e5  # with FLOP, from which the data size would be wrong
 FEW = 8  # points up to which resamples are too alike, and too often of too few sizes
 MOST_FOR_PROFILE = 30  # points up to which the profile's intervals are the better ones
 ONE_CURVE = (
@@ -92,7 +93,8 @@ def fit(request: FitRequest, bars: "Bars") -> Fitted:
         curve = ONE_CURVE.format(table.columns.size)
         if log_floor is None:
             judgement = Judgement("refused", curve, bounded=False)
-        notes.append(f"Beware: {curve}.")
+        if log_floor is not None:
+            notes.append(f"Beware: {curve}.")
     result = FitResult(
         form=request.form,
         points=len(kept),
@@ -137,9 +139,9 @@ def _kept(table: PointTable, request: FitRequest) -> tuple[list[Point], list[str
     if repeated:
         notes.append(f"{repeated} points repeat the size of another; they count as runs of their own.")
     largest = max(point.size for point in kept)
-    if largest < LEAST_PARAMETERS:
+    if largest < LEAST_PARAMETERS and not table.steps:
         small = f"The largest model has {largest:g} parameters: sizes are no multiples of a million"
-        if table.columns.flop is not None:
+        if table.columns.flop is not None and largest < FAR_TOO_FEW:
             raise DatasetError(f"{request.table}: {small[0].lower()}{small[1:]}. Write 310M or 3.1e8.")
         notes.append(f"{small} here, or N0 is in their unit.")
     return kept, notes
@@ -185,6 +187,9 @@ def _fitted(
     working = likelihood(fitted)
     if working is not None:
         found["profile"] = _profiled(fitted, working, bars, only_E=refused)
+    if request.resamples and result.points <= FEW:
+        few = f"No bootstrap: it takes more than {FEW} points, of fewer the resamples are too alike."
+        result = replace(result, notes=(*result.notes, few))
     many = result.points > MOST_FOR_PROFILE
     resamples = request.resamples
     if resamples is None:
@@ -203,6 +208,9 @@ def _fitted(
     if refused:
         return result
     judgement = judge_fit(fitted, estimates, chosen.ci90)
+    if request.fixed_E and judgement.verdict == "ok":
+        against = speaks_against(fit_data(fitted.data, None), request.fixed_E)
+        judgement = judgement if against is None else Judgement("weak", f"E is given; {against}")
     result = replace(result, verdict=judgement.verdict, reason=judgement.reason)
     if judgement.verdict == "refused":
         return result

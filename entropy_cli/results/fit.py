@@ -177,7 +177,9 @@ def _about(result: FitResult) -> dict[str, str]:
         "points": f"{result.points}, models of {low:.3g} to {high:.3g} parameters{dropped}; {read}",
     }
     if result.parameters is None and result.E_range95 is not None:
-        about["E"] = f"all that can be said: 95 % interval {_between(result.E_range95)}"
+        about["E"] = f"all that can be said: 95 % interval {_between(result.E_range95)}" + _narrower(
+            result
+        )
     if result.objective is not None:
         about["objective"] = _objective(
             result.objective, result.optima, given=result.fixed_E is not None
@@ -191,6 +193,13 @@ def _about(result: FitResult) -> dict[str, str]:
     if result.notes:
         about["notes"] = " ".join(result.notes)
     return about
+
+
+def _narrower(result: FitResult) -> str:
+    """The 90 % interval beside that of 95 %, which few points may leave without a lower end."""
+    chosen = result.intervals.get(result.interval_kind or "")
+    known = None if chosen is None else chosen.ci90.get("E")
+    return "" if known is None else f", 90 % interval {_between(known)}"
 
 
 def _objective(objective: float, optima: Optima | None, *, given: bool) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from entropy_cli.data.points import Point
 from entropy_cli.extras import import_extra
 from entropy_cli.functional.scaling import FORMULAS
-from entropy_cli.results.figures import BLUE, GREEN, INK, VERMILION, new_figure, styled
+from entropy_cli.results.figures import BLUE, GREEN, INK, VERMILION, legend_below, new_figure, styled
 from entropy_cli.results.fit import FitResult
 
 WIDTH, HEIGHT = 10.0, 4.6
@@ -93,10 +93,11 @@ def _losses(axes: Any, result: FitResult, points: Sequence[Point], shades: _Shad
     title = f"{FORMULAS[result.form]}"
     axes.set_title(title if result.verdict == "ok" else f"{title}: {result.verdict}")
     if result.parameters is None:
-        words = fill(f"No fit: {result.reason}.", 44)
-        axes.text(
-            0.98, 0.97, words, transform=axes.transAxes, ha="right", va="top", multialignment="left"
-        )
+        axes.set_title(fill(f"{title}: refused. {result.reason[0].upper()}{result.reason[1:]}.", 60))
+        known = result.E_range95
+        if known is not None and None not in known:
+            axes.axhspan(*known, color=GREEN, alpha=0.16, lw=0, label="95 % interval of E")
+        legend_below(axes)
     elif axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right")
 

@@ -270,3 +270,20 @@ def test_a_fit_imports_no_torch(models):
     argv = [sys.executable, "-c", code, "fit", models, "--bootstrap", "0"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_a_given_floor_that_the_points_speak_against(fit, tmp_path):
+    generator = np.random.default_rng(0)
+    sizes = np.geomspace(2e7, 4e9, 10)
+    losses = 5 + (4e8 / sizes) ** 0.2 + generator.normal(0, 0.002, 10)
+    table = write(tmp_path / "models.csv", sizes, losses)
+    found = fit(table, "--floor", 5.2, "--bootstrap", 0)
+    assert found["verdict"] == "weak"
+    assert "the points speak against it" in found["reason"]
+    assert fit(table, "--floor", 5.0, "--bootstrap", 0)["verdict"] == "ok"
+
+
+def test_a_bootstrap_that_is_not_made_is_told(fit, tmp_path):
+    sizes = np.geomspace(2e7, 4e9, 6)
+    table = write(tmp_path / "models.csv", sizes, 5 + (4e8 / sizes) ** 0.2)
+    assert "No bootstrap" in " ".join(fit(table, "--bootstrap", 10)["notes"])

@@ -1,5 +1,7 @@
 """Tables of points: columns found by name, numbers as people write them, and errors that say where."""
 
+import math
+
 import pytest
 
 from entropy_cli.data.points import Columns, read_points
@@ -111,3 +113,26 @@ def test_columns_that_are_not_there(read, columns, words):
 def test_a_table_that_is_not_there(tmp_path):
     with pytest.raises(DatasetError, match="can't be read: No such file"):
         read_points(tmp_path / "no.csv", Columns(), with_data_size=False)
+
+
+@pytest.mark.parametrize(
+    ("head", "size", "data", "loss"),
+    [
+        ("params (M),tokens [billions],loss", 2e6, 3e9, 5.0),
+        ("params,tokens,loss (bits)", 2.0, 3.0, 5 * math.log(2)),
+        ("params (B),tokens,loss (nats per token)", 2e9, 3.0, 5.0),
+        ("params (millions),tokens,loss (bits per token)", 2e6, 3.0, 5 * math.log(2)),
+    ],
+)
+def test_units_in_the_head_are_heeded(tmp_path, head, size, data, loss):
+    path = tmp_path / "points.csv"
+    path.write_text(f"{head}\n2,3,5\n")
+    (point,) = read_points(path, Columns(), with_data_size=True).points
+    assert (point.size, point.data_size, point.loss) == pytest.approx((size, data, loss))
+
+
+def test_bits_of_something_else_are_refused(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("params,loss (bits per byte)\n2,5\n")
+    with pytest.raises(DatasetError, match="no nats per token"):
+        read_points(path, Columns(), with_data_size=False)

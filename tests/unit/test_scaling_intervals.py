@@ -227,3 +227,17 @@ def test_the_profile_finds_the_best_of_the_rest_far_from_the_estimate(share):
     best = min(minimise(at, data, held, working.threshold)[1] for at in grid_of(data, log_floor))
     statistic = profile_statistic(found, working, "E", share * data.least_loss)
     assert statistic == pytest.approx(working.gain * (best - working.objective), rel=1e-3, abs=1e-6)
+
+
+def test_an_outlier_does_not_pull_the_interval_from_the_truth():
+    """Least squares would follow it; 8 sizes, one loss ten times too large, 20 runs."""
+    sizes = np.geomspace(2e7, 4e9, 8)
+    generator = np.random.default_rng(0)
+    inside = 0
+    for _ in range(20):
+        losses = 5 + (4e8 / sizes) ** 0.2 + generator.normal(0, 0.005, 8)
+        losses[generator.integers(8)] *= 10
+        found = fit(data_of([sizes], losses))
+        low, high = profile_interval(found, likelihood(found), "E")
+        inside += low <= 5 <= high
+    assert inside >= 17

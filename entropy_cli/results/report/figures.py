@@ -170,13 +170,18 @@ def ranks(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
             np.arange(1, used.sum() + 1),
             100 * counts_V[used] / counts_V.sum(),
             color=colour,
-            label=f"{scale.name}: {dead} dead, coverage {scale.coverage:.3f}",
+            label=f"{scale.name.replace(' x ', 'x')}: {dead} dead, {scale.coverage:.3f}",
         )
     vocab_size = result.tokenizer.vocab_size
     axes.axhline(
         100 / vocab_size, color=INK, linewidth=0.8, linestyle="--", label=f"all alike, 1/{vocab_size}"
     )
-    axes.set(xscale="log", yscale="log", xlabel="rank of the code", ylabel="share of the tokens, %")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="rank of the code; below: dead codes and coverage of each scale",
+        ylabel="share of the tokens, %",
+    )
     plain_log_ticks(axes.xaxis)
     plain_log_ticks(axes.yaxis)
     legend_below(axes)
