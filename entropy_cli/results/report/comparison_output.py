@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from entropy_cli.results.figures import inline_svg, legend_below, new_figure, ramp, styled
+from entropy_cli.results.figures import (
+    inline_svg,
+    legend_below,
+    new_figure,
+    plain_log_ticks,
+    ramp,
+    styled,
+)
 from entropy_cli.results.page import numbered, table, write_page
 from entropy_cli.results.report.comparison import Named, comparison_tables, difference, remarks
 from entropy_cli.results.report.figures import HEIGHT, LADDER, WIDTH, with_errors
@@ -90,5 +97,6 @@ def _scales(axes: Any, several: Sequence[Named]) -> None:  # noqa: ANN401 - of m
         title="Assignment entropy of each scale", xlabel="tokens of the scale", ylabel="nats per token"
     )
     axes.set_xscale("log")
+    plain_log_ticks(axes.xaxis)
     axes.set_ylim(bottom=0)
     legend_below(axes)

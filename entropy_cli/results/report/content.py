@@ -24,7 +24,7 @@ def headline(result: Result) -> tuple[str, str]:
     return (
         f"{shown(average)} nats per token",
         f"Assignment entropy (VAR-style irreducible loss) at {temperature_of(result)}; "
-        f"{which}{interval}, {used} images",
+        f"{which}{interval}, {used} image{'s' if used > 1 else ''}",
     )
 
 

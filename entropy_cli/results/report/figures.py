@@ -205,6 +205,8 @@ def with_errors(
         style: of the markers and lines.
     """
     known = [i for i, estimate in enumerate(estimates) if estimate.value is not None]
+    if not known:
+        return
     value = np.array([estimates[i].known for i in known])
     ends = [estimates[i].ci95 or (estimates[i].known, estimates[i].known) for i in known]
     error = np.abs(np.array(ends).reshape(-1, 2).T - value)
@@ -223,7 +225,7 @@ def with_errors(
             markeredgecolor=style["color"],
             linestyle="none",
             zorder=4,
-            label="a lower bound",
+            label=f"{style['label']}, at least",
         )
 
 
