@@ -155,7 +155,8 @@ class TestNumbers:
         assert np.isclose(drawn(ranks, changed)[0], 100 * counts.max() / counts.sum()).any()
         names = drawn(ranks, content)[1]
         dead = content["scales"][0]["code_counts"].count(0)
-        assert f"1 x 1: {dead} dead" in names
+        coverage = content["scales"][0]["coverage"]
+        assert f"1x1: {dead} dead, {coverage:.3f}" in names
 
     def test_published_values_lie_on_the_curve(self, content):
         content = copy.deepcopy(content)
