@@ -183,6 +183,7 @@ class Example:
     latent_dim: int = 6
     pixels: str = "[-1, 1]"
     settings: TokenizerSettings = field(default=TokenizerSettings(image_size=16))
+    family: str = "auto"  # what has to be said of it
 
 
 PYRAMID = tuple((f"{n} x {n}", n * n, n) for n in (1, 2, 4, 8))
@@ -202,7 +203,7 @@ EXAMPLES = {
     ),
     "vqgan": Example(vq_shapes(blocks=2), "l2", 1.0, OPENCV),
     "llamagen": Example(vq_shapes(LLAMAGEN), "cosine", 0.01, HALVED),
-    "ibq": Example(vq_shapes(blocks=4), "dot", 0.01, OPENCV),
+    "ibq": Example(vq_shapes(blocks=4), "dot", 0.01, OPENCV, family="ibq"),
     "open-magvit2": Example(magvit2_shapes(), "sign", 0.01, BILINEAR, vocab_size=2**7, latent_dim=7),
     "rq-vae": Example(rq_shapes(), "l2", 0.5, BILINEAR, DEPTHS),
     "diffusers": Example(vq_shapes(DIFFUSERS), "l2", 1.0, BILINEAR),

@@ -75,11 +75,13 @@ def _pictures(request: Request, bars: Bars) -> Inputs:
 def identified(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """What of a checkpoint changes the number, beside the tokenizer's spec; and where it is from."""
     checkpoint = loaded.checkpoint
-    identity = {
+    identity: dict[str, Any] = {
         "checkpoint_sha256": sha256,
         "checkpoint_weights": checkpoint.weights,
         "norm_groups": loaded.settings.norm_groups,
     }
+    if loaded.settings.quant_resi is not None:  # left out else, as in states of earlier versions
+        identity["quant_resi"] = loaded.settings.quant_resi
     provenance = {
         "checkpoint": str(checkpoint.path.resolve()),
         "checkpoint_wrapper": checkpoint.wrapper,

@@ -13,7 +13,7 @@ from entropy_cli.results.inspection import Inspection
 from entropy_cli.tokenizers import FAMILIES, Found, family_of, reasons_against
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint, open_checkpoint
-from entropy_cli.tokenizers.settings import TokenizerSettings, read_config
+from entropy_cli.tokenizers.settings import TokenizerSettings
 
 KEYS = {"norm_groups": "norm_num_groups"}  # of config.json, where they have another name
 NEAREST = 2  # families shown as candidates where none fits
@@ -163,8 +163,8 @@ def _weights_why(told: _Told, ask: Ask) -> str:
 
 def _tokenizer(told: _Told, spec: TokenizerSpec, ask: Ask) -> inspection.Tokenizer:
     levels = spec.scales[0].vocabulary.levels
-    config = read_config(told.checkpoint.folder, ask.settings)
-    names = ("image_size", "patch_nums", "rule", "norm_groups")
+    config = told.checkpoint.config.settings(ask.settings)
+    names = ("image_size", "patch_nums", "rule", "norm_groups", "quant_resi")
     beside = {name: getattr(config, name) for name in names if getattr(ask.settings, name) is None}
     return inspection.Tokenizer(
         image_size=spec.image_size,

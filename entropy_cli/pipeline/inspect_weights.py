@@ -1,7 +1,6 @@
 """The weights of a checkpoint by part: sizes from shapes alone, and a scan of all of them."""
 
 import math
-import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -14,18 +13,8 @@ from entropy_cli.results.inspection import Encoder, Part
 from entropy_cli.tokenizers import FAMILIES
 from entropy_cli.tokenizers.autoencoder import Shapes, count
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.names import Layout, joined_shapes
+from entropy_cli.tokenizers.names import PARTS, Layout, joined_shapes, part_of
 
-# Beginnings of names, and whether tokens depend on that part.
-PARTS = {
-    "encoder": (r"encoder\.|latent_tokens$", True),
-    "quant_conv": (r"quant_conv\.", True),
-    "quantiser": (r"quantizer?\.", True),
-    "post_quant_conv": (r"post_quant_conv\.", False),
-    "decoder": (r"decoder\.|pixel_decoder\.|pixel_quantize\.", False),
-    "loss": (r"(\w*loss|\w*discriminator|perceptual\w*)\.", False),
-    "other": ("", False),
-}
 SCANNED = 2**24  # numbers at once
 LAYER = "encoder.transformer.{}.mlp.c_fc.weight"
 
@@ -67,7 +56,7 @@ def quantiser_names(checkpoint: Checkpoint) -> list[str]:
 def _by_part(checkpoint: Checkpoint) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {part: [] for part in PARTS}
     for name in checkpoint.shapes:
-        found[next(part for part, (begins, _) in PARTS.items() if re.match(begins, name))].append(name)
+        found[part_of(name)].append(name)
     return {part: names for part, names in found.items() if names}
 
 

@@ -177,9 +177,14 @@ class Encoder(nn.Module):
         self.conv_out = conv_like(shapes, f"{name}.conv_out", by)
 
     @property
+    def halvings(self) -> int:
+        """How often the picture is halved."""
+        return sum(level.downsample is not None for level in self.down)
+
+    @property
     def downsampling(self) -> int:
         """Pixels on the side of one latent."""
-        return 2 ** sum(level.downsample is not None for level in self.down)
+        return 2**self.halvings
 
     @property
     def widths(self) -> tuple[int, ...]:

@@ -3,8 +3,10 @@
 Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is not loaded.
 """
 
+import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -12,13 +14,15 @@ from torch import Tensor
 
 from entropy_cli.errors import CheckpointError
 from entropy_cli.files import hash_files
+from entropy_cli.tokenizers.config import Config, read_config
 from entropy_cli.tokenizers.settings import Weights
 from entropy_cli.tokenizers.shards import Located, locate
 from entropy_cli.tokenizers.states import Copy, choose
 from entropy_cli.tokenizers.stored import Contents, Form, Stored, UnusableError, read_safetensors
 from entropy_cli.tokenizers.torchfile import read_torch
 
-ENCODER = ("encoder.", "quant_conv.")  # parts whose weights are all trained, and so averaged
+# Weights that are trained, and so averaged; but codes that training averages itself.
+TRAINED = re.compile(r"(encoder|quant_conv)\..*|quantizer?\..*\.(weight|bias)|latent_tokens")
 NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, .bin or .safetensors."
 
 
@@ -28,7 +32,7 @@ class Checkpoint:
     Attributes:
         path: the file or folder that was given.
         files: the files that the tensors come from, in order of name.
-        folder: where config.json would lie.
+        folder: where config.json lies, if there is one.
         wrapper: where in the file the state dict was found, "" for the top.
         prefix: what was taken off all names, "" if nothing.
         weights: which copy `tensor` gives, "raw" or "ema" (averaged over the training).
@@ -73,6 +77,11 @@ class Checkpoint:
         hollow._is_hollow = True
         return hollow
 
+    @cached_property
+    def config(self) -> Config:
+        """The config.json beside the checkpoint."""
+        return read_config(self.folder)
+
     @property
     def copies(self) -> list[Weights]:
         """Which copies there are."""
@@ -115,11 +124,14 @@ class Checkpoint:
         without = [
             name
             for name in chosen.tensors
-            if chosen.twins and name.startswith(ENCODER) and name not in chosen.twins
+            if chosen.twins
+            and TRAINED.fullmatch(name)
+            and name not in chosen.twins
+            and f"{name.removesuffix('weight')}cluster_size" not in chosen.tensors
         ]
         if without:
             raise CheckpointError(
-                f"{self.path}: {len(without)} weights of the encoder have no EMA copy, {without[0]} for "
+                f"{self.path}: {len(without)} of its weights have no EMA copy, {without[0]} for "
                 "one, though others have. Use --weights raw."
             )
 

@@ -1,7 +1,7 @@
 """Tokenizers whose encoder is the shared convolutional one: loading, and running."""
 
 import copy
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -12,10 +12,11 @@ from entropy_cli.functional.codebook import Codebook, Grid
 from entropy_cli.tokenizers.autoencoder import Encoder, Shapes, conv_like, count
 from entropy_cli.tokenizers.base import PixelRange, TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.names import Layout, joined_shapes
+from entropy_cli.tokenizers.names import Layout, joined_shapes, needless
 from entropy_cli.tokenizers.precision import Precision, cast_convolutions, products
+from entropy_cli.tokenizers.residual import PHI_RATIO
 
-# Parts of a checkpoint in which nothing may be left over that could change the tokens.
+# How the names begin that the encoder and what follows it are made of.
 NEEDED = ("encoder.", "quant_conv.", "quantize.", "quantizer.")
 
 
@@ -32,6 +33,7 @@ class Network(nn.Module):
         self.phi = nn.ModuleList(conv_like(shapes, f"phi.{k}", by) for k in phis)
         name = "quant_conv.weight" if there else "encoder.conv_out.weight"
         self.latent_dim = shapes[name][0]
+        self.phi_ratio = PHI_RATIO
 
         if self.encoder.conv_in.in_channels != 3:
             raise ValueError(f"takes pictures of {self.encoder.conv_in.in_channels} channels, not 3")
@@ -78,6 +80,13 @@ def plan_network(
                 f"{checkpoint.path}: sizes contradict each other: {', '.join(sources[ours])} has shape "
                 f"{shapes[ours]}, but other weights ask for {shape}."
             )
+    levels, halvings = len(network.encoder.down), network.encoder.halvings
+    if halvings != levels - 1:
+        raise CheckpointError(
+            f"{checkpoint.path}: got {halvings} convolutions that halve the picture between {levels} "
+            f"levels, expected {levels - 1}. Where pooling halves it make latents with its own code and "
+            "give --latents."
+        )
     side = 2 * network.encoder.downsampling
     try:
         network.quant_conv(network.encoder(torch.empty(1, 3, side, side, device="meta")))
@@ -103,12 +112,20 @@ def _check_names(
         if ours not in sources:
             raise CheckpointError(f"{checkpoint.path}: lacks {ours}, or what its family calls it.")
     read = {name for ours in expected for name in sources[ours]} | set(others)
-    for name in checkpoint.shapes:
-        if name.startswith(NEEDED) and name not in read and not name.startswith(layout.unused):
-            raise CheckpointError(
-                f"{checkpoint.path}: got {name}, which the layout of this family doesn't have and which "
-                "could change the tokens. Choose another --family, or give --latents made elsewhere."
-            )
+    refuse_needless(checkpoint, read, layout.unused)
+
+
+def refuse_needless(checkpoint: Checkpoint, read: Collection[str], unused: Mapping[str, str]) -> None:
+    """Check that a checkpoint has nothing that could change the tokens and that nothing reads.
+
+    Raises:
+        CheckpointError: it has.
+    """
+    for name in needless(checkpoint.shapes, read, unused):
+        raise CheckpointError(
+            f"{checkpoint.path}: got {name}, which the layout of this family doesn't have and which "
+            "could change the tokens. Choose another --family, or give --latents made elsewhere."
+        )
 
 
 def load_network(
@@ -140,13 +157,13 @@ def finite(checkpoint: Checkpoint, name: str) -> Tensor:
 
 
 def vocab_size(checkpoint: Checkpoint, name: str, network: Network, padding: int = 0) -> int:
-    """How many codes a table has beside its padding, or rows what makes a latent's logits.
+    """Count the codes of a table beside its padding, or the logits that a layer makes of a latent.
 
     Raises:
         CheckpointError: there are none, or they are not as long as the latents.
     """
     shape, dim = checkpoint.shapes[name], network.latent_dim
-    if len(shape) < 2 or any(n != 1 for n in shape[2:]):
+    if len(shape) != 2 and not (name.endswith(".proj.weight") and shape[2:] == (1, 1)):
         reason = f"has shape {shape}, expected a table of codes"
     elif shape[0] <= padding:
         reason = "holds no codes"

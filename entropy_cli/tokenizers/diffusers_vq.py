@@ -27,6 +27,7 @@ from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = False
+CLASSES: tuple[str, ...] = ("VQModel",)
 REQUIRED = (
     "encoder.down_blocks.0.resnets.0.conv1.weight",
     "encoder.mid_block.resnets.0.conv1.weight",

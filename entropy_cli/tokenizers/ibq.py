@@ -5,6 +5,7 @@ Source:
     entropy_temperature 0.01).
 """
 
+from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.codebook import Codebook
 from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers import vqgan
@@ -23,6 +24,7 @@ from entropy_cli.tokenizers.preprocess import opencv_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
+CLASSES: tuple[str, ...] = ("IBQ",)
 TELLING = {vqgan.FOURTH_BLOCK: "a fourth block on a level, where a VQGAN has two or three"}
 TRAITS = Traits(
     family="ibq",
@@ -32,10 +34,7 @@ TRAITS = Traits(
     crop=opencv_crop,
 )
 LAYOUT = Layout()
-NOTE = (
-    "IBQ and a VQGAN of four blocks a level look alike; they differ in the rule, dot product or "
-    "distance. If this is a VQGAN, give --family vqgan"
-)
+MOVQ = "its decoder has the norms of a MoVQGAN (conv_y), which compares distances"
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
@@ -44,10 +43,10 @@ def lacks(checkpoint: Checkpoint) -> list[str]:
 
 
 def unlike(checkpoint: Checkpoint) -> list[str]:
-    """What tells it from a VQGAN, of which only the number of blocks shows."""
-    fourth = vqgan.FOURTH_BLOCK
-    found = [] if fourth in checkpoint.shapes else [f"no {fourth}"]
-    return found + [f"has {name}" for name in vqgan.multi_scale(checkpoint)]
+    """What tells it from a VQGAN; four blocks a level tell nothing, fewer are no IBQ."""
+    found = [] if vqgan.FOURTH_BLOCK in checkpoint.shapes else [f"no {vqgan.FOURTH_BLOCK}"]
+    found += [f"has {name}" for name in vqgan.multi_scale(checkpoint)]
+    return found + ([MOVQ] if vqgan.is_movq(checkpoint) else [])
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
@@ -56,10 +55,16 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """What its shapes and the settings make of it."""
+    """What its shapes and the settings make of it.
+
+    Raises:
+        CheckpointError: it is a MoVQGAN, or the settings don't fit.
+    """
+    if vqgan.is_movq(checkpoint):
+        raise CheckpointError(f"{checkpoint.path}: not of family ibq: {MOVQ}. Give --family vqgan.")
     network = plan_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
-    return describe_grid(TRAITS, network, settings, vocabulary, [NOTE])
+    return describe_grid(TRAITS, network, settings, vocabulary)
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:

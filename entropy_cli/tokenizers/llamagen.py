@@ -25,6 +25,11 @@ from entropy_cli.tokenizers.preprocess import adm_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
+CLASSES: tuple[str, ...] = (
+    *("janus", "janus_vqgan", "JanusVQVAE", "JanusModel", "JanusForConditionalGeneration"),
+    *("multi_modality", "MultiModalityCausalLM", "VQModelHF"),
+)
+FLEXVAR_DIM = 32  # numbers of FlexVAR's codes, under the same names
 REQUIRED = (
     "encoder.conv_blocks.0.res.0.conv1.weight",
     "encoder.mid.0.conv1.weight",
@@ -46,7 +51,7 @@ LAYOUT = Layout(
         (r"^encoder\.mid\.1\.", "encoder.mid.attn_1."),
         (r"^encoder\.mid\.2\.", "encoder.mid.block_2."),
     ),
-    unused=("quantize.codebook_used",),
+    unused={"quantize.codebook_used": "the codes that training chose last"},
 )
 TRAITS = Traits(
     family="llamagen",
@@ -66,9 +71,11 @@ def lacks(checkpoint: Checkpoint) -> list[str]:
 
 
 def unlike(checkpoint: Checkpoint) -> list[str]:
-    """A VQGAN's names, but for Janus as transformers renames it, which its prefix tells."""
-    own = REQUIRED[0] in checkpoint.shapes or vqgan.is_janus(checkpoint)
-    return [] if own else [f"no {REQUIRED[0]}, and no Janus by its prefix"]
+    """A VQGAN's names, but for Janus as transformers renames it; or the codes of FlexVAR."""
+    if checkpoint.shapes.get(CODEBOOK, ())[1:] == (FLEXVAR_DIM,):
+        return [f"has codes of {FLEXVAR_DIM} numbers, as FlexVAR's ten scales have"]
+    janus = vqgan.is_janus(checkpoint) or vqgan.could_be_janus(checkpoint)
+    return [] if REQUIRED[0] in checkpoint.shapes or janus else [f"no {REQUIRED[0]}, and no Janus"]
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:

@@ -1,8 +1,8 @@
 """Published names of weights, and the names that the shared encoder has for them."""
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from entropy_cli.tokenizers.autoencoder import LDM, Conventions, Shapes
 
@@ -10,6 +10,18 @@ CODEBOOK = "quantize.embedding.weight"  # where most families keep their codes
 
 # The shared encoder makes queries, keys and values with one convolution, in this order.
 SPLIT = {"q": 0, "k": 1, "v": 2}
+# Parts of a checkpoint: how the names of its weights begin, and whether tokens depend on it.
+PARTS = {
+    "encoder": (r"encoder\.|latent_tokens$", True),
+    "quant_conv": (r"quant_conv\.", True),
+    "quantiser": (r"quantizer?\.", True),
+    "post_quant_conv": (r"post_quant_conv2?\.", False),
+    "decoder": (r"decoder2?\.|pixel_decoder\.|pixel_quantize\.", False),
+    "loss": (r"(\w*loss|\w*discriminator|perceptual\w*)\.", False),
+    "other": ("", False),
+}
+# What trainings leave among the weights: counters, and the colours that taming paints segmentations in.
+BOOKKEEPING = re.compile(r"global_step|step|epoch|iteration|num_updates|n_averaged|colorize")
 CONVOLUTION = re.compile(r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight")  # a name of ours
 
 
@@ -20,12 +32,12 @@ class Layout:
     Attributes:
         renames: regular expressions and what takes their place, one after the other.
         conventions: of its encoder.
-        unused: beginnings of names of the encoder or quantiser, as published, that tokens don't need.
+        unused: beginnings of published names that tokens don't need, each with the reason.
     """
 
     renames: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
     conventions: Conventions = LDM
-    unused: tuple[str, ...] = ()
+    unused: Mapping[str, str] = field(default_factory=dict)
 
     def with_groups(self, groups: int | None) -> "Layout":
         """The same for an encoder with another number of groups in its norms, if there is one."""
@@ -38,6 +50,7 @@ class Layout:
 
         Raises:
             KeyError: one of those is missing.
+            ValueError: two of them stand for the same weight.
         """
         found: dict[str, dict[int, str]] = {}
         splits: set[str] = set()
@@ -50,12 +63,37 @@ class Layout:
             if part:
                 ours, place = f"{part[1]}.qkv.{part[3]}", SPLIT[part[2]]
                 splits.add(ours)
-            found.setdefault(ours, {})[place] = name
+            other = found.setdefault(ours, {}).setdefault(place, name)
+            if other != name:
+                raise ValueError(f"{other} and {name} are names of the same weight")
         for ours in splits:
             for letter, place in SPLIT.items():
                 if place not in found[ours]:
                     raise KeyError(ours.replace(".qkv.", f".{letter}."))
         return {ours: tuple(of[place] for place in sorted(of)) for ours, of in found.items()}
+
+
+def part_of(name: str) -> str:
+    """Name the part of a checkpoint that a weight belongs to."""
+    return next(part for part, (begins, _) in PARTS.items() if re.match(begins, name))
+
+
+def needless(names: Iterable[str], read: Collection[str], unused: Mapping[str, str]) -> list[str]:
+    """List weights that could change the tokens and that nothing reads.
+
+    Args:
+        names: of all weights.
+        read: those that the tokenizer is made of.
+        unused: beginnings of those that a family knowingly leaves aside.
+    """
+    return [
+        name
+        for name in names
+        if name not in read
+        and not name.startswith(tuple(unused))
+        and part_of(name) not in ("post_quant_conv", "decoder", "loss")
+        and not BOOKKEEPING.fullmatch(name)
+    ]
 
 
 def joined_shapes(shapes: Shapes, sources: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:

@@ -21,6 +21,7 @@ from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
+CLASSES: tuple[str, ...] = ()  # nobody publishes it with a config.json
 REQUIRED = (
     "encoder.mid_block.0.conv1.weight",
     "encoder.down.0.block.0.conv1.weight",
@@ -40,7 +41,9 @@ LAYOUT = Layout(
     conventions=Conventions(
         pads_both_sides=True, unbiased=("conv_in", "conv1", "conv2", "nin_shortcut")
     ),
-    unused=("quantize.mask", "quantize.zero", "quantize.codebook"),
+    unused=dict.fromkeys(
+        ("quantize.mask", "quantize.zero", "quantize.codebook"), "constants that bits are made with"
+    ),
 )
 TRAITS = Traits(
     family="open-magvit2",

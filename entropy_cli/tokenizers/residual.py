@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-PHI_RATIO = 0.5
+PHI_RATIO = 0.5  # what VAR publishes
 
 
 def latents_of(rest_BChw: Tensor, patch_num: int) -> Tensor:
@@ -21,13 +21,15 @@ def latents_of(rest_BChw: Tensor, patch_num: int) -> Tensor:
     return rest_BChw.flatten(2).transpose(1, 2)
 
 
-def upsampled(code_BlC: Tensor, side: int, phi: Callable[[Tensor], Tensor]) -> Tensor:
-    """What a scale's codes explain of the latent, h_BChw: bicubic, and half of it through phi."""
+def upsampled(
+    code_BlC: Tensor, side: int, phi: Callable[[Tensor], Tensor], ratio: float = PHI_RATIO
+) -> Tensor:
+    """Give what a scale's codes explain of the latent, h_BChw: bicubic, a share of it through phi."""
     patch_num = math.isqrt(code_BlC.shape[1])
     h_BChw = torch.unflatten(code_BlC.transpose(1, 2), 2, (patch_num, patch_num))
     if patch_num != side:
         h_BChw = functional.interpolate(h_BChw, size=(side, side), mode="bicubic")
-    return h_BChw * (1 - PHI_RATIO) + phi(h_BChw) * PHI_RATIO
+    return h_BChw * (1 - ratio) + phi(h_BChw) * ratio
 
 
 def phi_of(scale: int, scales: int, K: int) -> int:

@@ -27,8 +27,10 @@ from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
+CLASSES: tuple[str, ...] = ("RQVAE",)
 CODEBOOKS = "quantizer.codebooks.{}.weight"
-AVERAGES = (".cluster_size_ema", ".embed_ema")
+# How often training chose each code, and what the codes are averages of.
+AVERAGES = ("cluster_size_ema", "embed_ema")
 REQUIRED = (
     CODEBOOKS.format(0),
     "encoder.conv_in.weight",
@@ -86,6 +88,6 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
 
 
 def _others(checkpoint: Checkpoint) -> list[str]:
-    """What is read apart from the network, and the averages that training keeps beside it."""
-    averages = [name for name in checkpoint.shapes if name.endswith(AVERAGES)]
-    return codebooks(checkpoint) + averages
+    """What is read apart from the network, and the averages that training keeps beside each codebook."""
+    names = codebooks(checkpoint)
+    return names + [f"{name.removesuffix('weight')}{average}" for name in names for average in AVERAGES]

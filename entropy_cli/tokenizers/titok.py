@@ -16,7 +16,7 @@ from entropy_cli.functional.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint
 from entropy_cli.tokenizers.choices import absent, choose_rule, choose_temperature
-from entropy_cli.tokenizers.convolutional import finite, scale_pixels
+from entropy_cli.tokenizers.convolutional import finite, refuse_needless, scale_pixels
 from entropy_cli.tokenizers.names import CODEBOOK
 from entropy_cli.tokenizers.precision import Precision, cast_convolutions, products
 from entropy_cli.tokenizers.preprocess import resize_crop
@@ -24,6 +24,7 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 from entropy_cli.tokenizers.titok_encoder import FIRST_DECODER, LATER_DECODER, PREFIX, TiTokEncoder
 
 EMA_BY_DEFAULT = False
+CLASSES: tuple[str, ...] = ("TiTok",)
 REQUIRED = (
     "latent_tokens",
     "encoder.latent_token_positional_embedding",
@@ -56,6 +57,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
         CheckpointError: another image size or grid was asked for; its places are learned.
     """
     encoder = _plan(checkpoint)
+    refuse_needless(checkpoint, [*_names(encoder).values(), CODEBOOK], {})
     for asked, fixed, name in (
         (settings.image_size, encoder.image_size, "--image-size"),
         (settings.patch_nums, None, "--patch-nums"),
@@ -87,8 +89,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenizer":
     """Read the weights."""
     spec, encoder = describe(checkpoint, settings), _plan(checkpoint)
-    names = {ours: PREFIX + ours for ours in encoder.state_dict()} | {"latent_tokens": "latent_tokens"}
-    weights = {ours: finite(checkpoint, theirs) for ours, theirs in names.items()}
+    weights = {ours: finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
     encoder.load_state_dict(weights, assign=True)
     codebook = Codebook(finite(checkpoint, CODEBOOK), spec.rule)
     return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), codebook)
@@ -136,6 +137,12 @@ class TiTokTokenizer:
     def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
         """Nothing comes after its one scale."""
         return rest_BChw
+
+
+def _names(encoder: TiTokEncoder) -> dict[str, str]:
+    """The encoder's names of its weights, and those published."""
+    names = {ours: PREFIX + ours for ours in encoder.state_dict()}
+    return names | {"latent_tokens": "latent_tokens"}
 
 
 def _plan(checkpoint: Checkpoint) -> TiTokEncoder:

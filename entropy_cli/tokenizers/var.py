@@ -29,10 +29,15 @@ from entropy_cli.tokenizers.convolutional import (
 )
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.preprocess import var_crop
-from entropy_cli.tokenizers.residual import latents_of, phi_of, upsampled
+from entropy_cli.tokenizers.residual import PHI_RATIO, latents_of, phi_of, upsampled
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True  # only vaex keeps an averaged copy, and evaluates it
+CLASSES: tuple[str, ...] = (
+    *("hart_autoencoder", "HARTAutoEncoder", "hart_autoencoder_with_disc", "HARTAutoEncoderWithDisc"),
+    "VQVAE",
+)
+HITS = "quantize.ema_vocab_hit_SV"
 PATCH_NUMS = {
     256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
     512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
@@ -64,7 +69,10 @@ LAYOUT = Layout(
         (r"^quantize\.quant_resi\.(?=\d)", "phi."),
         (r"^quantize\.quant_resi\.(?=weight|bias)", "phi.0."),
     ),
-    unused=("quantize.ema_vocab_hit_SV", "quantize.vocab_usage"),
+    unused={
+        HITS: "how often each code was chosen in training",
+        "quantize.vocab_usage": "the same of vaex",
+    },
 )
 TRAITS = Traits(
     family="var",
@@ -110,6 +118,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
     def scales(image_size: int, side: int) -> tuple[Scale, ...]:
         patch_nums = _patch_nums(settings, image_size, side)
         _check_own_phi(checkpoint, len(patch_nums))
+        _check_hits(checkpoint, patch_nums, settings)
         return tuple(Scale(f"{n} x {n}", n * n, n, vocabulary) for n in patch_nums)
 
     spec = describe_scales(TRAITS, network, settings, scales)
@@ -124,6 +133,7 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VARTokenizer"
     """
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
+    network.phi_ratio = abs(settings.quant_resi or PHI_RATIO)  # abs as in the published code
     return VARTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])
 
 
@@ -137,9 +147,10 @@ class VARTokenizer(ConvTokenizer):
         return latents_of(rest_BChw, patch_num)
 
     def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
-        """The codes, upsampled bicubically and half of them convolved, taken from the rest."""
-        phi = self.network.phi[phi_of(scale, len(self.spec.scales), len(self.network.phi))]
-        return rest_BChw - upsampled(self.decoded(idx_Bl, scale), rest_BChw.shape[-1], phi)
+        """The codes, upsampled bicubically and a share of them convolved, taken from the rest."""
+        network, side = self.network, rest_BChw.shape[-1]
+        phi = network.phi[phi_of(scale, len(self.spec.scales), len(network.phi))]
+        return rest_BChw - upsampled(self.decoded(idx_Bl, scale), side, phi, network.phi_ratio)
 
 
 def _patch_nums(settings: TokenizerSettings, image_size: int, side: int) -> Sequence[int]:
@@ -152,8 +163,8 @@ def _patch_nums(settings: TokenizerSettings, image_size: int, side: int) -> Sequ
     if patch_nums[-1] != side or list(patch_nums) != sorted(patch_nums):
         raise CheckpointError(
             f"patch_nums {','.join(map(str, patch_nums))} don't fit: at {image_size} px the latent is "
-            f"{side} x {side}, expected a list that grows up to {side}. "
-            "Give other --patch-nums or another --image-size."
+            f"{side} x {side}, expected a list that grows up to {side}. Give other --patch-nums, or "
+            f"--image-size {image_size // side * max(patch_nums)} for these."
         )
     return patch_nums
 
@@ -167,11 +178,27 @@ def _check_own_phi(checkpoint: Checkpoint, scales: int) -> None:
         )
 
 
+def _counted_scales(checkpoint: Checkpoint) -> int | None:
+    """Number of scales at which a training counted the use of codes, if it did."""
+    hits = checkpoint.shapes.get(HITS)
+    return hits[0] if hits else None
+
+
+def _check_hits(checkpoint: Checkpoint, patch_nums: Sequence[int], settings: TokenizerSettings) -> None:
+    counted = _counted_scales(checkpoint)
+    if settings.patch_nums is None and counted not in (None, len(patch_nums)):
+        raise CheckpointError(
+            f"{checkpoint.path}: {HITS} has {counted} rows, one for each scale of the training, but VAR "
+            f"has {len(patch_nums)} scales at this image size. Give --patch-nums, "
+            f"{','.join(map(str, patch_nums))} for VAR's own."
+        )
+
+
 def _notes(checkpoint: Checkpoint, scales: int) -> tuple[str, ...]:
-    hits = checkpoint.shapes.get("quantize.ema_vocab_hit_SV")
-    if not hits or hits[0] == scales:
+    counted = _counted_scales(checkpoint)
+    if counted in (None, scales):
         return ()
     return (
-        f"the checkpoint counted code usage at {hits[0]} scales in training, this run has {scales}: "
+        f"the checkpoint counted code usage at {counted} scales in training, this run has {scales}: "
         "if that is not on purpose, check --patch-nums and --image-size",
     )

@@ -8,9 +8,12 @@ Source:
     facebookresearch/chameleon chameleon/inference/image_tokenizer.py.
 """
 
+import re
 from dataclasses import replace
+from functools import partial
 
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
 
 from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.codebook import Codebook
@@ -21,16 +24,24 @@ from entropy_cli.tokenizers.checkpoint import Checkpoint
 from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
+    Network,
     finite,
     load_network,
     plan_network,
     vocab_size,
 )
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
-from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop
+from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop, resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = False
+CLASSES: tuple[str, ...] = (
+    *("chameleon", "chameleon_vqgan", "ChameleonVQVAE", "ChameleonModel"),
+    *("ChameleonForConditionalGeneration", "ChameleonXLLMXForConditionalGeneration"),
+    "VQGANModel",
+)
+MUSE_CLASS = "VQGANModel"  # of open-muse
+MOVQ = re.compile(r"decoder\..*\.conv_y\.weight")  # MoVQ's norms, which only its decoder has
 CHAMELEON_CODES, JANUS_CODES = (8192, 256), (16384, 8)
 PROJECTION, PROJECTION_BIAS = "quantize.proj.weight", "quantize.proj.bias"
 USED = "quantize.used"
@@ -49,10 +60,13 @@ TELLING = {
     CODEBOOK: "one codebook",
     ENCODER[2]: "the encoder of latent diffusion's autoencoders, as taming named it",
 }
-# Averages kept by training, and what Gumbel's hard tokens are decoded with.
 LAYOUT = Layout(
-    unused=("quantize.embedding.cluster_size", "quantize.embedding.embed_avg", "quantize.embed.")
+    unused={
+        "quantize.embedding.cluster_size": "how often each code was chosen, averaged by training",
+        "quantize.embedding.embed_avg": "what the codes are averages of",
+    }
 )
+GUMBEL_LAYOUT = Layout(unused={"quantize.embed.": "what hard tokens are decoded with"})
 TRAITS = Traits(
     family="vqgan",
     published_by="VQGAN",
@@ -69,6 +83,9 @@ TRAITS = Traits(
 )
 GUMBEL = replace(TRAITS, rule="logits")
 CHAMELEON = replace(TRAITS, image_size=512, crop=chameleon_crop)
+MUSE = replace(
+    TRAITS, pixels="[0, 1]", crop=partial(resize_crop, interpolation=InterpolationMode.BILINEAR)
+)
 
 
 def lacks(checkpoint: Checkpoint) -> list[str]:
@@ -79,11 +96,9 @@ def lacks(checkpoint: Checkpoint) -> list[str]:
 
 def unlike(checkpoint: Checkpoint) -> list[str]:
     """What a checkpoint has that this family has not."""
-    shapes = checkpoint.shapes
     found = multi_scale(checkpoint)
-    found += [FOURTH_BLOCK] if FOURTH_BLOCK in shapes and PROJECTION not in shapes else []
     if is_janus(checkpoint):
-        found.append(f"{CODEBOOK} of {shapes[CODEBOOK]} under {checkpoint.prefix}: Janus")
+        found.append(f"{CODEBOOK} of {checkpoint.shapes[CODEBOOK]} under {checkpoint.prefix}: Janus")
     return [f"has {name}" for name in found]
 
 
@@ -94,10 +109,13 @@ def codebooks(checkpoint: Checkpoint) -> list[str]:
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
     """What its shapes and the settings make of it."""
-    network = plan_network(checkpoint, LAYOUT, _others(checkpoint), settings.norm_groups)
+    network = plan_network(checkpoint, _layout(checkpoint), _others(checkpoint), settings.norm_groups)
     size = vocab_size(checkpoint, codebooks(checkpoint)[0], network)
     traits = GUMBEL if PROJECTION in checkpoint.shapes else TRAITS
     traits = CHAMELEON if _is_chameleon(checkpoint) else traits
+    if _is_muse(checkpoint):
+        _refuse_idle_attention(checkpoint, network)
+        traits = MUSE
     vocabulary = Vocabulary(_number_used(checkpoint) or size)
     return describe_grid(traits, network, settings, vocabulary, _notes(checkpoint))
 
@@ -105,7 +123,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, LAYOUT, _others(checkpoint), settings.norm_groups)
+    network = load_network(checkpoint, _layout(checkpoint), _others(checkpoint), settings.norm_groups)
     if spec.rule == "logits":
         codebook = _projection(checkpoint)
     else:
@@ -118,14 +136,47 @@ def is_janus(checkpoint: Checkpoint) -> bool:
     return checkpoint.prefix.endswith("vqmodel.") and checkpoint.shapes.get(CODEBOOK) == JANUS_CODES
 
 
+def could_be_janus(checkpoint: Checkpoint) -> bool:
+    """Tell whether it may be Janus under this layout's names, saved without the rest of the model.
+
+    Latent diffusion's f16 has as many and as long codes; its own training leaves its loss in the file.
+    """
+    trained_here = any(name.startswith("loss.") for name in checkpoint.shapes)
+    return checkpoint.shapes.get(CODEBOOK) == JANUS_CODES and not trained_here
+
+
+def is_movq(checkpoint: Checkpoint) -> bool:
+    """Tell by its decoder whether it is a MoVQGAN."""
+    return any(MOVQ.fullmatch(name) for name in checkpoint.shapes)
+
+
 def multi_scale(checkpoint: Checkpoint) -> list[str]:
     """What a checkpoint has of VAR's convolutions between scales."""
     return [name for name in checkpoint.shapes if name.startswith("quantize.quant_resi.")][:1]
 
 
+def _layout(checkpoint: Checkpoint) -> Layout:
+    return GUMBEL_LAYOUT if PROJECTION in checkpoint.shapes else LAYOUT
+
+
 def _others(checkpoint: Checkpoint) -> list[str]:
     """What is read apart from the network."""
-    return [*codebooks(checkpoint), PROJECTION_BIAS, USED]
+    bias = [PROJECTION_BIAS] if PROJECTION in checkpoint.shapes else []
+    return [*codebooks(checkpoint), *bias, USED]
+
+
+def _is_muse(checkpoint: Checkpoint) -> bool:
+    return MUSE_CLASS in checkpoint.config.classes
+
+
+def _refuse_idle_attention(checkpoint: Checkpoint, network: Network) -> None:
+    """Refuse attention that open-muse's forward pass leaves out: after the only block of a level."""
+    for i, level in enumerate(network.encoder.down):
+        if len(level.attn) == 1:  # type: ignore[arg-type]
+            raise CheckpointError(
+                f"{checkpoint.path}: got attention after the only block of level {i}, which open-muse's "
+                "own code leaves out. Make latents with it and give --latents."
+            )
 
 
 def _is_chameleon(checkpoint: Checkpoint) -> bool:
@@ -141,6 +192,8 @@ def _is_chameleon(checkpoint: Checkpoint) -> bool:
 
 def _notes(checkpoint: Checkpoint) -> list[str]:
     notes = []
+    if is_movq(checkpoint):
+        notes.append("MoVQGAN, by its decoder")
     if _is_chameleon(checkpoint):
         notes.append("Chameleon's image tokenizer, by its shapes: pictures of 512 pixels by default")
     if _number_used(checkpoint):
@@ -148,27 +201,18 @@ def _notes(checkpoint: Checkpoint) -> list[str]:
             f"only the {_number_used(checkpoint)} codes that the checkpoint lists as used are codes "
             "here; the published code assigns to all, and renames the others to one of these at random"
         )
-    if checkpoint.shapes.get(CODEBOOK) == JANUS_CODES:
-        notes.append(
-            "it has as many and as long codes as latent diffusion's f16 and as Janus; if it is Janus's, "
-            "which compares directions, give --family llamagen"
-        )
-    if FOURTH_BLOCK in checkpoint.shapes:
-        notes.append(
-            "it has four blocks a level, as IBQ has; if it is IBQ, whose rule is the dot product, give "
-            "--family ibq"
-        )
     return notes
 
 
 def _number_used(checkpoint: Checkpoint) -> int | None:
-    """How many codes the checkpoint lists as used, None if it lists none."""
+    """How many codes the checkpoint lists as used, None if it lists none, or all of them."""
     shape = checkpoint.shapes.get(USED)
     if shape is None:
         return None
     if len(shape) != 1 or not shape[0]:
         raise CheckpointError(f"{checkpoint.path}: {USED} has shape {shape}, expected a list of codes.")
-    return shape[0]
+    all_codes = checkpoint.shapes[codebooks(checkpoint)[0]][0]
+    return None if shape[0] == all_codes else shape[0]
 
 
 def _projection(checkpoint: Checkpoint) -> Codebook:
@@ -184,7 +228,7 @@ def _projection(checkpoint: Checkpoint) -> Codebook:
 
 
 def _used(checkpoint: Checkpoint, of_V: Tensor) -> Tensor:
-    """What the checkpoint says is used of each code's numbers."""
+    """What the checkpoint says is used of each code's numbers, in the codebook's order if it is all."""
     if USED not in checkpoint.shapes:
         return of_V
     used_U = checkpoint.integers(USED)
@@ -192,4 +236,4 @@ def _used(checkpoint: Checkpoint, of_V: Tensor) -> Tensor:
         raise CheckpointError(f"{checkpoint.path}: {USED} names codes that don't exist.")
     if len(set(used_U.tolist())) < len(used_U):
         raise CheckpointError(f"{checkpoint.path}: {USED} names a code twice.")
-    return of_V[used_U]
+    return of_V if len(used_U) == len(of_V) else of_V[used_U]

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from entropy_cli.errors import CheckpointError
 from entropy_cli.functional.assign import assign
-from entropy_cli.tokenizers import FAMILIES, detect, find_family, load_tokenizer, reasons_against
+from entropy_cli.tokenizers import FAMILIES, family_of, find_family, load_tokenizer, reasons_against
 from entropy_cli.tokenizers.checkpoint import Checkpoint
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from tests.family_checkpoints import EXAMPLES, random_weights
@@ -37,10 +37,11 @@ def pixels():
 def load(tmp_path):
     """Save a state dict, or what wraps one, and load it as a family's example is loaded."""
 
-    def load(name, state, family="auto", **settings):
+    def load(name, state, family=None, **settings):
         path = tmp_path / "x.pt"
         torch.save(state, path)
         given = {**vars(EXAMPLES[name].settings), **settings}
+        family = family or EXAMPLES[name].family
         return load_tokenizer(path, family, TokenizerSettings(**given)).tokenizer
 
     return load
@@ -48,11 +49,12 @@ def load(tmp_path):
 
 @pytest.fixture(scope="module")
 def tokenizers(weights, tmp_path_factory):
-    """Of every family, as auto finds it."""
+    """Of every family, as auto finds it where it can."""
     found, folder = {}, tmp_path_factory.mktemp("families")
     for name, state in weights.items():
         save_file(state, folder / f"{name}.safetensors")
-        found[name] = load_tokenizer(folder / f"{name}.safetensors", settings=EXAMPLES[name].settings)
+        example = EXAMPLES[name]
+        found[name] = load_tokenizer(folder / f"{name}.safetensors", example.family, example.settings)
     return {name: loaded.tokenizer for name, loaded in found.items()}
 
 
@@ -86,14 +88,16 @@ def test_every_family_has_an_example():
 @by_family
 def test_it_is_found_and_no_other_fits(tmp_path, weights, name):
     save_file(weights[name], tmp_path / "x.safetensors")
-    found = find_family(tmp_path / "x.safetensors", settings=EXAMPLES[name].settings)
+    family, settings = EXAMPLES[name].family, EXAMPLES[name].settings
+    found = find_family(tmp_path / "x.safetensors", family, settings)
     assert found.name == name
+    if family != "auto":
+        with pytest.raises(CheckpointError, match=rf"fits \w+ and {name}, .* Choose with --family"):
+            find_family(tmp_path / "x.safetensors", settings=settings)
+        return
     assert found.against.keys() == FAMILIES.keys() - {name} and all(found.against.values())
     assert not reasons_against(found.checkpoint)[name]
-    assert (
-        found.describe()
-        == load_tokenizer(tmp_path / "x.safetensors", settings=EXAMPLES[name].settings).tokenizer.spec
-    )
+    assert found.describe() == load_tokenizer(tmp_path / "x.safetensors", settings=settings).tokenizer.spec
 
 
 @by_family
@@ -189,7 +193,7 @@ def test_a_missing_weight_is_named(weights, name):
         words += ["sizes contradict"] if "nin_shortcut" in missing else []
         checkpoint = Checkpoint.of_tensors(Path("x"), state)
         with pytest.raises(CheckpointError, match="|".join(words)):
-            FAMILIES[detect(checkpoint)].describe(checkpoint, EXAMPLES[name].settings)
+            family_of(checkpoint, EXAMPLES[name].family, EXAMPLES[name].settings).describe()
 
 
 @by_family
