@@ -219,7 +219,7 @@ EXAMPLES = {
     ),
 }
 
-# Folders of golden values, their family and rule.
+# Folders of golden values that are read exactly: their family and rule.
 GOLDEN = {
     "var_l2": ("var", "l2"),
     "var_cosine": ("var", "cosine"),
@@ -229,4 +229,27 @@ GOLDEN = {
     "ibq": ("ibq", "dot"),
     "open_magvit2": ("open-magvit2", "sign"),
     "rq_vae": ("rq-vae", "l2"),
+    "movqgan_102m": ("vqgan", "l2"),
 }
+# Those that fit a second family: which one has to be asked for.
+ASKED = {"ibq": "ibq"}
+# Those that are refused, by the name of their tokenizer.
+REFUSED = {
+    "flexvar": "FlexVAR's tokenizer",
+    "infinity_bsq": "Infinity's tokenizer",
+    "maskgit_vqgan": "MaskGIT-VQGAN",
+    "showo_magvitv2": "Show-o's MAGVIT-v2",
+    "emu3_vision_tokenizer": "Emu3's vision tokenizer",
+    "maskbit_lfq": "MaskBit's or VQGAN+'s tokenizer",
+    "generators": "an autoregressive generator, not its tokenizer",
+}
+
+
+def golden_checkpoint(folder):
+    """The checkpoint of a folder of golden values: a file or a folder."""
+    (path,) = (
+        path
+        for path in folder.iterdir()
+        if path.suffix in (".pth", ".bin", ".ckpt") or path.name in ("ckpt", "ckpt.safetensors")
+    )
+    return path

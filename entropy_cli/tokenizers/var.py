@@ -189,8 +189,8 @@ def _check_hits(checkpoint: Checkpoint, patch_nums: Sequence[int], settings: Tok
     if settings.patch_nums is None and counted not in (None, len(patch_nums)):
         raise CheckpointError(
             f"{checkpoint.path}: {HITS} has {counted} rows, one for each scale of the training, but VAR "
-            f"has {len(patch_nums)} scales at this image size. Give --patch-nums, "
-            f"{','.join(map(str, patch_nums))} for VAR's own."
+            f"has {len(patch_nums)} scales at this image size. Give --patch-nums "
+            f"(VAR's are {','.join(map(str, patch_nums))})."
         )
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file
 
-from tests.family_checkpoints import GOLDEN
+from tests.family_checkpoints import ASKED, GOLDEN, golden_checkpoint
 
 FOLDERS = {name: of for name, of in GOLDEN.items() if of[0] != "var"}
 
@@ -21,7 +21,8 @@ def test_golden_pixels_as_pictures(shared, estimate, tmp_path, name):
         Image.fromarray(pixels_3HW.permute(1, 2, 0).numpy()).save(tmp_path / f"{i}.png")
     temperatures = next(iter(expected["scales"].values()))["soft"]
     result = estimate(
-        *("--data", tmp_path, "--ckpt", folder / "ckpt.pth", "--image-size", expected["resolution"]),
+        *("--data", tmp_path, "--ckpt", golden_checkpoint(folder), "--family", ASKED.get(name, "auto")),
+        *("--image-size", expected["resolution"]),
         *("--temperature", ",".join(temperatures)),
     )
     family, rule = FOLDERS[name]

@@ -97,7 +97,9 @@ def test_it_is_found_and_no_other_fits(tmp_path, weights, name):
         return
     assert found.against.keys() == FAMILIES.keys() - {name} and all(found.against.values())
     assert not reasons_against(found.checkpoint)[name]
-    assert found.describe() == load_tokenizer(tmp_path / "x.safetensors", settings=settings).tokenizer.spec
+    assert (
+        found.describe() == load_tokenizer(tmp_path / "x.safetensors", settings=settings).tokenizer.spec
+    )
 
 
 @by_family
