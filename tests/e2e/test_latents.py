@@ -13,6 +13,7 @@ from entropy_cli.data.pictures import read_picture
 from entropy_cli.functional.assign import assign
 from entropy_cli.results.schema import read_result
 from tests.e2e.test_estimate import assert_same
+from tests.family_checkpoints import ASKED
 from tests.reference import LEVELS, codes_of, reference
 
 CODES = torch.randn(11, 3, generator=torch.Generator().manual_seed(2))
@@ -99,7 +100,10 @@ def test_golden_latents(shared, estimate, tmp_path, name, rule):
     options = ["--latents", tmp_path / "z.npy", "--rule", rule]
     if rule != "sign":
         (checkpoint,) = folder.glob("ckpt.*")
-        codes_VC = load_tokenizer(checkpoint, image_size=expected["resolution"]).codebook(0).codes_VC
+        loaded = load_tokenizer(
+            checkpoint, family=ASKED.get(name, "auto"), image_size=expected["resolution"]
+        )
+        codes_VC = loaded.codebook(0).codes_VC
         torch.save(codes_VC, tmp_path / "codes.pt")
         options += ["--codebook", tmp_path / "codes.pt"]
     (of_scale,) = expected["scales"].values()

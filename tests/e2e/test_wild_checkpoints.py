@@ -123,10 +123,9 @@ def test_what_lies_beside_a_state_stays(run, weights, tmp_path):
 
 
 def test_janus_without_its_prefix_is_asked_about(run, tmp_path):
-    """Names and sizes are those of latent diffusion's f16; the note says what to give if it is Janus."""
+    """Names and sizes are those of latent diffusion's f16, whose rule is another."""
     torch.save(random_weights(vq_shapes(latent_dim=8, vocab_size=16384)), tmp_path / "vq.pt")
-    code, result, _ = run(tmp_path / "vq.pt")
-    assert code == 0 and result["tokenizer"]["family"] == "vqgan"
-    assert any("--family llamagen" in note for note in result["provenance"]["checkpoint_notes"])
+    code, _, error = run(tmp_path / "vq.pt")
+    assert code == 3 and "fits vqgan and llamagen" in error and "--family" in error
     code, result, _ = run(tmp_path / "vq.pt", "--family", "llamagen")
     assert (code, result["tokenizer"]["rule"], result["settings"]["temperature"]) == (0, "cosine", 0.01)
