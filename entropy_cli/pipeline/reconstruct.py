@@ -40,6 +40,7 @@ def reconstruct(checkpoint: Path, pictures: Sequence[Path], output: Path) -> flo
     img_B3HW = torch.stack([picture for picture in read if not isinstance(picture, str)])
     x_B3HW = scale_pixels(img_B3HW, spec.pixels)
     patch_nums = [n for n in spec.patch_nums if n is not None]
-    grown_S = grown(load_vqvae(found.checkpoint, patch_nums), x_B3HW)
+    model = load_vqvae(found.checkpoint, patch_nums, found.settings.quant_resi)
+    grown_S = grown(model, x_B3HW)
     draw(output, x_B3HW, grown_S, patch_nums)
     return float(psnr(grown_S[-1], x_B3HW).mean())

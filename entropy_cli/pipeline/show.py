@@ -145,7 +145,7 @@ def _open(asked: Asked, result: Result | None, bars: Bars) -> _Opened:
     precision = asked.precision or choose_precision(device)
     check_precision(precision, device)
     found = find_family(asked.checkpoint, asked.family, asked.tokenizer)
-    tokenizer = found.family.build(found.checkpoint, found.settings)
+    tokenizer = found.build()
     for note in tokenizer.spec.notes:
         logger.warning("%s: %s", asked.checkpoint, note)
     temperatures, source = _temperatures(asked, tokenizer)
@@ -153,7 +153,8 @@ def _open(asked: Asked, result: Result | None, bars: Bars) -> _Opened:
         _check_same(result, asked, tokenizer, found, bars)
         temperatures = [scale.temperature for scale in result.scales]
         source = f"those of {asked.result}"
-    decoder, why = load_decoder(found.checkpoint, found.name, found.settings.norm_groups)
+    groups = found.settings.norm_groups
+    decoder, why = load_decoder(found.checkpoint, found.name, tokenizer.spec.pixels, groups)
     found.checkpoint.close()
     assert tokenizer.spec.image_size is not None
     batch_size = min(BLOCK, choose_batch_size(device, tokenizer.spec.image_size))

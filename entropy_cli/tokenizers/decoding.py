@@ -16,6 +16,7 @@ from torch.nn import functional
 
 from entropy_cli.tokenizers import llamagen, rq_vae, var, vqgan
 from entropy_cli.tokenizers.autoencoder import Conventions, conv_like, count
+from entropy_cli.tokenizers.base import PixelRange
 from entropy_cli.tokenizers.checkpoint import Checkpoint
 from entropy_cli.tokenizers.convolutional import finite
 from entropy_cli.tokenizers.decoder import Decoder
@@ -36,29 +37,32 @@ LLAMAGEN_LEVEL = "decoder.conv_blocks.{}.res.0.conv1.weight"
 class LatentDecoder(nn.Module):
     """The convolution before a decoder, and the decoder, of the sizes that shapes tell."""
 
-    def __init__(self, shapes: dict[str, tuple[int, ...]], by: Conventions, *, unit: bool) -> None:
+    def __init__(
+        self, shapes: dict[str, tuple[int, ...]], by: Conventions, pixels: PixelRange, *, unit: bool
+    ) -> None:
         super().__init__()
         there = "post_quant_conv.weight" in shapes
         self.post_quant_conv = conv_like(shapes, "post_quant_conv", by) if there else nn.Identity()
         self.decoder = Decoder(shapes, by)
-        self.unit = unit
+        self.pixels, self.unit = pixels, unit
 
     def forward(self, f_hat_BChw: Tensor) -> Tensor:
         """Pictures around [-1, 1] from the sum of the codes so far."""
         if self.unit:
             f_hat_BChw = functional.normalize(f_hat_BChw, dim=1)
         out_B3HW: Tensor = self.decoder(self.post_quant_conv(f_hat_BChw))
-        return out_B3HW
+        return out_B3HW if self.pixels == "[-1, 1]" else 2 * out_B3HW - 1
 
 
 def load_decoder(
-    checkpoint: Checkpoint, family: str, groups: int | None = None
+    checkpoint: Checkpoint, family: str, pixels: PixelRange = "[-1, 1]", groups: int | None = None
 ) -> tuple[LatentDecoder | None, str]:
     """The decoder of a checkpoint, for inference.
 
     Args:
         checkpoint: open, of a known family.
         family: its name.
+        pixels: what the encoder takes, and the decoder gives.
         groups: of the norms, if they are others than the layout says.
 
     Returns:
@@ -80,7 +84,7 @@ def load_decoder(
         joined = joined_shapes(shapes, sources)
         with torch.device("meta"):
             model = LatentDecoder(
-                joined, layout.with_groups(groups).conventions, unit=family == "llamagen"
+                joined, layout.with_groups(groups).conventions, pixels, unit=family == "llamagen"
             )
     except (ValueError, KeyError, IndexError, RuntimeError):
         return None, "its decoder is not of the family's published layout"

@@ -13,7 +13,7 @@ from entropy_cli.functional.codebook import Codebook
 from entropy_cli.tokenizers.autoencoder import LDM, Encoder, ResnetBlock, Shapes, conv_like, count
 from entropy_cli.tokenizers.checkpoint import Checkpoint
 from entropy_cli.tokenizers.decoder import Decoder
-from entropy_cli.tokenizers.residual import latents_of, phi_of, upsampled
+from entropy_cli.tokenizers.residual import PHI_RATIO, latents_of, phi_of, upsampled
 
 PHI = "quantize.quant_resi.qresi_ls"
 HITS = "quantize.ema_vocab_hit_SV"
@@ -56,6 +56,7 @@ class Quantiser(nn.Module):
         phis = range(count(shapes, f"{PHI}.{{}}.weight"))
         convolutions = nn.ModuleList(conv_like(shapes, f"{PHI}.{k}", LDM) for k in phis)
         self.quant_resi = nn.ModuleDict({"qresi_ls": convolutions})
+        self.phi_ratio = PHI_RATIO
         hits_SV = torch.zeros(len(self.patch_nums), self.embedding.num_embeddings)
         self.register_buffer("ema_vocab_hit_SV", hits_SV)
 
@@ -114,7 +115,7 @@ class Quantiser(nn.Module):
         for s, patch_num in enumerate(self.patch_nums):
             z_BlC = latents_of(rest_BChw, patch_num)
             phi = phis[phi_of(s, len(self.patch_nums), len(phis))]
-            h_BChw = upsampled(choose(z_BlC), f_BChw.shape[-1], phi)
+            h_BChw = upsampled(choose(z_BlC), f_BChw.shape[-1], phi, self.phi_ratio)
             yield z_BlC, h_BChw
             rest_BChw = rest_BChw - h_BChw.detach()
 
@@ -164,14 +165,22 @@ class VQVAE(nn.Module):
                 module.recomputes = True
 
 
-def load_vqvae(checkpoint: Checkpoint, patch_nums: Sequence[int]) -> VQVAE:
+def load_vqvae(
+    checkpoint: Checkpoint, patch_nums: Sequence[int], phi_ratio: float | None = None
+) -> VQVAE:
     """Read a checkpoint of VAR's layout with its decoder, for inference.
+
+    Args:
+        checkpoint: open.
+        patch_nums: sides of its scales' grids.
+        phi_ratio: share of phi in what codes explain, None for VAR's.
 
     Raises:
         CheckpointError: it has no decoder, or weights of other shapes than the layout's.
     """
     try:
         model = VQVAE(checkpoint.shapes, patch_nums)
+        model.quantize.phi_ratio = abs(phi_ratio or PHI_RATIO)
         names = model.state_dict().keys() - {HITS}  # of other patch_nums perhaps
         weights = {name: checkpoint.tensor(name) for name in names}
         model.load_state_dict(weights | {HITS: model.quantize.ema_vocab_hit_SV})

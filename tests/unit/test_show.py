@@ -153,3 +153,13 @@ def test_decoders_that_are_others_are_left_alone_with_the_reason(family, change,
         None,
         "the checkpoint holds no decoder",
     )
+
+
+@torch.inference_mode()
+def test_a_decoder_of_pixels_from_zero_to_one_gives_the_same_range():
+    weights = random_weights(decoder_shapes(TINY))
+    checkpoint = Checkpoint.of_tensors(Path("x"), weights)
+    usual, _ = load_decoder(checkpoint, "vqgan")
+    unit, _ = load_decoder(checkpoint, "vqgan", "[0, 1]")
+    f_hat_BChw = torch.randn(1, 6, 4, 4, generator=torch.manual_seed(2))
+    assert torch.equal(unit(f_hat_BChw), 2 * usual(f_hat_BChw) - 1)
