@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
+from entropy_cli.data.depth import with_8_bits
 from entropy_cli.data.formats import READABLE
 from entropy_cli.data.images import ImageSet
 from entropy_cli.data.tar_file import TarPicture
@@ -51,7 +52,7 @@ def read_picture(source: Path | TarPicture, crop: Crop) -> Tensor | str:
     """One picture, made RGB and cropped by the crop, uint8 (3, H, W); or why it can't be read."""
     try:
         with _strict(), _opened(source) as file, Image.open(file, formats=READABLE) as picture:
-            cropped = np.array(crop(picture))  # a copy, that torch may write to
+            cropped = np.array(crop(with_8_bits(picture)))  # a copy, that torch may write to
             return torch.from_numpy(cropped).permute(2, 0, 1)
     except DatasetError as error:
         return str(error)
