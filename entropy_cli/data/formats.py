@@ -24,10 +24,10 @@ FORMATS = {
 LIBRARIES = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}  # that a Pillow may lack
 
 # Labels, tables and notes, that are expected beside images.
-USUAL = tuple(".txt .md .json .jsonl .csv .tsv .xml .yaml .yml .cls .html .log .db .ini".split())
-PACKED = tuple(
-    ".parquet .arrow .tfrecord .h5 .hdf5 .mdb .rec .beton .zip .7z .rar .gz .tgz .bz2 .xz .zst".split()
-)
+TEXTS = (".txt", ".md", ".html", ".log", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml")
+USUAL = (*TEXTS, ".cls", ".db", ".ini")  # as webdataset, Thumbs.db and desktop.ini
+ARCHIVES = (".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst")
+PACKED = (*ARCHIVES, ".parquet", ".arrow", ".tfrecord", ".h5", ".hdf5", ".mdb", ".rec", ".beton")
 MOST_COUNTED = 1000  # suffixes: of some names they are all different
 MOST_NAMED = 4
 MOST_SHOWN = 24  # characters of a suffix

@@ -59,7 +59,7 @@ def read_picture(source: Path | TarPicture, crop: Crop) -> Tensor | str:
     except MemoryError:
         return "not enough memory to decode it"
     except UnidentifiedImageError:
-        return f"can't be identified as one of {', '.join(READABLE)}"
+        return f"not identified as one of {', '.join(READABLE)}"
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
         return f"{type(error).__name__}: {error}".replace(f": {str(source)!r}", "").splitlines()[0]
 
