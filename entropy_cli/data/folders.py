@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from entropy_cli.data.listing import ImageFile, is_image
+from entropy_cli.data.formats import LeftAside, is_image
+from entropy_cli.data.listing import ImageFile
 from entropy_cli.data.tar_file import TarPicture
 from entropy_cli.errors import DatasetError
 
@@ -71,10 +72,14 @@ class Folder(Protocol):
         ...
 
 
-def walk(root: Folder) -> Iterator[ImageFile]:
+def walk(root: Folder, aside: LeftAside) -> Iterator[ImageFile]:
     """Images at any depth, through links to folders, not through hidden files and folders.
 
     No folder is walked twice, however many links lead to it, and none above the root.
+
+    Args:
+        root: where to start.
+        aside: is given the other files.
     """
     walked = set(root.above())
     pending = [(root, "")]
@@ -90,6 +95,8 @@ def walk(root: Folder) -> Iterator[ImageFile]:
                 pending.append((below, f"{prefix}{entry.name}/"))
             elif is_image(entry.name):
                 yield entry.image(prefix + entry.name)
+            else:
+                aside.add(entry.name)
 
 
 @dataclass(frozen=True)

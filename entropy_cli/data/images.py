@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from entropy_cli.data.folders import DiskFolder, Folder, Source, walk
+from entropy_cli.data.formats import LeftAside
 from entropy_cli.data.listing import ImageFile, ImageList
 from entropy_cli.data.patterns import names_tars
 from entropy_cli.data.tar_file import TarPicture
@@ -36,6 +36,7 @@ class ImageSet:
         files: the images to read.
         found: how many there are in all, of which `files` may be the first few.
         seed: of the order and the groups.
+        note: a line about other files there that may be images too, or nothing.
     """
 
     source: Source
@@ -43,6 +44,7 @@ class ImageSet:
     files: ImageList
     found: int
     seed: int
+    note: str = ""
 
     def __len__(self) -> int:
         """How many are to be read."""
@@ -105,13 +107,13 @@ def find_images(
     else:
         raise DatasetError(f"{data}: no such folder. Give --data a folder of images, or tars of one.")
     root, split = _root(top, str(data), split)
-    files = _in_order(walk(root), seed, progress)
+    aside = LeftAside()
+    files = _in_order(walk(root, aside), seed, progress)
     source = root.source
     if not files:
-        raise DatasetError(
-            f"{source.name}: no images found. Expected files ending in {', '.join(IMG_EXTENSIONS)}."
-        )
-    return ImageSet(source, split, files if limit is None else files[:limit], len(files), seed)
+        raise aside.error(source.name)
+    note = f"{source.name}: {aside.note()}" if aside.note() else ""
+    return ImageSet(source, split, files if limit is None else files[:limit], len(files), seed, note)
 
 
 def _root(top: Folder, name: str, split: str) -> tuple[Folder, str]:

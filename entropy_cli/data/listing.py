@@ -6,12 +6,6 @@ from collections.abc import Iterable, Sequence
 from typing import NamedTuple, overload
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
-
-
-def is_image(name: str) -> bool:
-    """Whether a file is taken for an image: by its extension."""
-    return name.lower().endswith(IMG_EXTENSIONS)
 
 
 class ImageFile(NamedTuple):

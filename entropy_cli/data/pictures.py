@@ -1,18 +1,20 @@
 """Decoding and cropping pictures, and saying why one can't be read."""
 
-import io
+import contextlib
 import stat
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
+from entropy_cli.data.depth import with_8_bits
+from entropy_cli.data.formats import READABLE
 from entropy_cli.data.images import ImageSet
 from entropy_cli.data.tar_file import TarPicture
 from entropy_cli.errors import DatasetError
@@ -48,22 +50,36 @@ class Pictures:
 
 def read_picture(source: Path | TarPicture, crop: Crop) -> Tensor | str:
     """One picture, made RGB and cropped by the crop, uint8 (3, H, W); or why it can't be read."""
-    file: Any = source
     try:
-        with warnings.catch_warnings():
-            # Large but legal, odd EXIF, palettes with transparency: PIL decodes them, we take it.
-            warnings.simplefilter("ignore")
-            if isinstance(source, TarPicture):
-                file = io.BytesIO(source.read())
-            elif not stat.S_ISREG(source.stat().st_mode):
-                return "not an ordinary file"
-            with Image.open(file) as picture:
-                cropped = np.array(crop(picture))  # a copy, that torch may write to
-                return torch.from_numpy(cropped).permute(2, 0, 1)
+        with _strict(), _opened(source) as file, Image.open(file, formats=READABLE) as picture:
+            cropped = np.array(crop(with_8_bits(picture)))  # a copy, that torch may write to
+            return torch.from_numpy(cropped).permute(2, 0, 1)
     except DatasetError as error:
         return str(error)
     except MemoryError:
         return "not enough memory to decode it"
+    except UnidentifiedImageError:
+        return f"not identified as one of {', '.join(READABLE)}"
     except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
-        named = str(file) if isinstance(file, Path) else file  # as PIL names it
-        return f"{type(error).__name__}: {error}".replace(f" {named!r}", "").splitlines()[0]
+        return f"{type(error).__name__}: {error}".replace(f": {str(source)!r}", "").splitlines()[0]
+
+
+@contextlib.contextmanager
+def _strict() -> Iterator[None]:
+    """Let Pillow decode what is whole, whatever it warns of, and nothing that is cut off."""
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES  # training codes set it: what is missing becomes grey
+    ImageFile.LOAD_TRUNCATED_IMAGES = False
+    try:
+        with warnings.catch_warnings():
+            # Large but legal, odd EXIF, palettes with transparency: PIL decodes them, we take it.
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        ImageFile.LOAD_TRUNCATED_IMAGES = lenient
+
+
+def _opened(source: Path | TarPicture) -> BinaryIO:
+    """Open the file of a picture, which Pillow would map into memory: cut off meanwhile, a map kills."""
+    if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
+        raise DatasetError("not an ordinary file")
+    return source.open("rb") if isinstance(source, Path) else source.open()

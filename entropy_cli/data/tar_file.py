@@ -2,10 +2,13 @@
 
 import os
 from dataclasses import dataclass
-from io import BufferedReader
+from io import BufferedReader, FileIO, RawIOBase
 from pathlib import Path
+from typing import Any
 
 from entropy_cli.errors import DatasetError
+
+BUFFER = 2**16  # what Pillow reads at once
 
 # Offsets of what has no bytes to read, and why.
 NOWHERE, SPECIAL, SPARSE = -1, -2, -3
@@ -30,22 +33,19 @@ class Tar:
     size: int
     mtime_ns: int
 
-    def read(self, offset: int, size: int) -> bytes:
-        """Some of its bytes.
+    def open(self, offset: int, size: int) -> BufferedReader:
+        """Open some of its bytes as a file.
 
         Raises:
             DatasetError: they are no longer there, or `offset` is one of UNREADABLE.
         """
         if offset in UNREADABLE:
             raise DatasetError(UNREADABLE[offset])
-        with self.path.open("rb") as file:
-            if tar_of(self.path, file) != self:
-                raise DatasetError(f"{self.path} has changed since it was listed")
-            file.seek(offset)
-            content = file.read(size)
-        if len(content) != size:
-            raise DatasetError(f"{self.path} ended within it")
-        return content
+        file = self.path.open("rb", buffering=0)
+        if tar_of(self.path, file) != self:
+            file.close()
+            raise DatasetError(f"{self.path} has changed since it was listed")
+        return BufferedReader(_Part(file, offset, size), BUFFER)
 
 
 @dataclass(frozen=True)
@@ -56,16 +56,46 @@ class TarPicture:
     offset: int
     size: int
 
-    def read(self) -> bytes:
-        """Its bytes.
+    def open(self) -> BufferedReader:
+        """Open it as a file.
 
         Raises:
-            DatasetError: there are none, or the tar has changed.
+            DatasetError: there is none, or the tar has changed.
         """
-        return self.tar.read(self.offset, self.size)
+        return self.tar.open(self.offset, self.size)
 
 
-def tar_of(path: Path, file: BufferedReader) -> Tar:
+class _Part(RawIOBase):
+    """Some bytes of a file, as a file that is read piece by piece, however large it is said to be.
+
+    It has no `fileno`: decoders in C would read from the start of the whole file.
+    """
+
+    def __init__(self, file: FileIO, start: int, size: int) -> None:
+        self._file, self._start, self._size, self._at = file, start, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - whatever has a buffer
+        self._file.seek(self._start + self._at)
+        read = self._file.readinto(memoryview(buffer)[: max(0, self._size - self._at)])
+        self._at += read
+        return read
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
+
+
+def tar_of(path: Path, file: BufferedReader | FileIO) -> Tar:
     """An open tar as it is now."""
     status = os.fstat(file.fileno())
     return Tar(path, status.st_size, status.st_mtime_ns)

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from entropy_cli.data.listing import is_image
+from entropy_cli.data.formats import SUFFIXES, LeftAside, is_image
 from entropy_cli.data.tar_file import NOWHERE, SPARSE, SPECIAL, Tar, tar_of
 from entropy_cli.errors import DatasetError, EntropyCliError
 from entropy_cli.files import cache_folder, write_atomically
@@ -32,6 +31,7 @@ COMPRESSED = {
     b"\x04\x22\x4d\x18": "lz4",
     b"\x1f\x9d": "compress",
 }
+NO_TARS = {b"PK\x03\x04": "zip", b"PAR1": "Parquet"}
 
 
 class Member(NamedTuple):
@@ -39,8 +39,7 @@ class Member(NamedTuple):
 
     Attributes:
         path: without a leading ./, with / between folders.
-        kind: COLUMNS = ("texts", "kinds", "offsets", "sizes")
-    FILE, FOLDER, SYMLINK or HARD_LINK.
+        kind: FILE, FOLDER, SYMLINK or HARD_LINK.
         offset: of a file's first byte, or one of UNREADABLE.
         size: of a file in bytes.
         link: where a link leads, as the tar has it.
@@ -51,6 +50,11 @@ class Member(NamedTuple):
     offset: int
     size: int
     link: str
+
+    @property
+    def is_listed(self) -> bool:
+        """Whether it may be an image: no folder, and not hidden."""
+        return self.kind != FOLDER and "/." not in f"/{self.path}"
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class TarIndex:
         for member in members:
             texts += os.fsencode(member.path) + b"\0" + os.fsencode(member.link) + b"\0"
             numbers.extend((member.kind, member.offset, member.size))
-            if member.kind != FOLDER and is_image(member.path) and "/." not in f"/{member.path}":
+            if member.is_listed and is_image(member.path):
                 images += 1
                 progress(1)
         kinds, offsets, sizes = np.array(numbers, np.int64).reshape(-1, 3).T
@@ -117,9 +121,11 @@ def index_tar(path: Path, progress: Callable[[int], object]) -> tuple[Tar, TarIn
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror}.") from error
     if not index.images:
-        raise DatasetError(
-            f"{path}: no images in it. Expected files ending in {', '.join(IMG_EXTENSIONS)}."
-        )
+        aside = LeftAside()
+        for member in index.members():
+            if member.is_listed:
+                aside.add(member.path.rpartition("/")[2])
+        raise aside.error(str(path))
     return tar, index
 
 
@@ -133,6 +139,10 @@ def _members(tar: Tar, file: BufferedReader) -> Iterator[Member]:
 def _headers(tar: Tar, file: BufferedReader) -> Iterator[tarfile.TarInfo]:
     """Every header, and whether they go on to the end of the file."""
     start = file.read(max(map(len, COMPRESSED)))
+    if kind := NO_TARS.get(start[:4]):
+        raise DatasetError(
+            f"{tar.path}: is a {kind} file, expected a tar. Unpack it into a folder of images first."
+        )
     for magic, kind in COMPRESSED.items():
         if start.startswith(magic):
             raise DatasetError(
@@ -211,7 +221,9 @@ def _place(tar: Tar) -> tuple[Path, str]:
     """The file in the cache, and what must be in it for the index to be this tar's."""
     path = str(tar.path.resolve())
     name = hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
-    return cache_folder() / "tars" / f"{name}.npz", json.dumps([VERSION, path, tar.size, tar.mtime_ns])
+    return cache_folder() / "tars" / f"{name}.npz", json.dumps(
+        [VERSION, SUFFIXES, path, tar.size, tar.mtime_ns]
+    )
 
 
 def _load(tar: Tar) -> TarIndex | None:

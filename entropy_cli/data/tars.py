@@ -5,7 +5,8 @@ from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from entropy_cli.data.listing import ImageFile, is_image
+from entropy_cli.data.formats import is_image
+from entropy_cli.data.listing import ImageFile
 from entropy_cli.data.patterns import expand
 from entropy_cli.data.tar_file import NOWHERE, Tar, TarPicture
 from entropy_cli.data.tar_index import FOLDER, HARD_LINK, SYMLINK, Member, index_tar

@@ -1,6 +1,7 @@
 """The estimator as a function, for tokenizers that are Python callables."""
 
 import hashlib
+import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, islice
@@ -42,6 +43,8 @@ from entropy_cli.results.state import Saved
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.precision import products
 from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
+
+logger = logging.getLogger(__name__)
 
 # What the tokenizers that were loaded are, for the results that they make.
 LOADED: WeakKeyDictionary[Tokenizer, tuple[dict[str, Any], dict[str, Any]]] = WeakKeyDictionary()
@@ -147,6 +150,8 @@ def estimate(
     worker = Worker(tokenizer.to(on, "fp32"), on, BLOCK)
     if isinstance(images, (str, Path)):
         found = find_images(Path(images), seed=SEED)
+        if found.note:
+            logger.warning("%s", found.note)
         return _estimate(worker, pictures_of(found, tokenizer), temperatures, origin, found)
     size = tokenizer.spec.image_size
     pictures = blocks_of((checked_pictures(batch, size) for batch in images), SEED)

@@ -71,6 +71,8 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
     if ranks.first:
         for note in spec.notes:
             logger.warning("%s: %s", request.checkpoint, note)
+        if isinstance(images, ImageSet) and images.note:
+            logger.warning("%s", images.note)
     settings = {
         **inputs.identity,
         **settings_of(inputs.tokenizer, request.temperatures, images.seed),

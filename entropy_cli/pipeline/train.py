@@ -129,7 +129,7 @@ class _Run:
         self.data: TrainingData = open_data(request.data, self.recipe, workers, bars)
         check_batches(self.recipe, len(self.data.train), ranks.world)
         if ranks.first:
-            for words in warnings_of(self.recipe):
+            for words in (*self.data.notes, *warnings_of(self.recipe)):
                 logger.warning("%s", words)
         self.mean_psnr = quality.score(self.data.mean_3HW, self.data.held_out_B3HW)
         if self.device.type == "cpu":

@@ -44,6 +44,7 @@ class TrainingData:
         failed: name and reason of those that can't be read, as far as is known.
         words: what they are, for the record.
         fingerprint: the same for the same pictures.
+        notes: lines about files that were left aside.
     """
 
     train: Shelf
@@ -52,6 +53,7 @@ class TrainingData:
     held_out_failed: dict[str, str]
     words: str
     fingerprint: str
+    notes: list[str]
 
     @property
     def failed(self) -> dict[str, str]:
@@ -93,9 +95,9 @@ def open_data(data: str, recipe: Recipe, workers: int, bars: Bars) -> TrainingDa
         train = Part(source, range(SYNTHETIC_TRAIN))
         held_out = Part(source, range(SYNTHETIC_TRAIN, SYNTHETIC_TRAIN + SYNTHETIC_HELD_OUT))
         words = fingerprint = f"{SYNTHETIC}, seed {recipe.seed}"
-        held_size = stored
+        held_size, notes = stored, list[str]()
     else:
-        train, held_out, words, fingerprint = _of_folder(Path(data), recipe, bars)
+        train, held_out, words, fingerprint, notes = _of_folder(Path(data), recipe, bars)
         held_size = size
     with bars("reading pictures", len(train) + len(held_out), "img") as bar:
         held_shelf = open_shelf(held_out, held_size, workers, bar.update, keep=True)
@@ -106,10 +108,10 @@ def open_data(data: str, recipe: Recipe, workers: int, bars: Bars) -> TrainingDa
         logger.warning("unreadable: %s: %s", name, reason)
     mean_3HW = _mean(shelf, size)
     held_B3HW = cropped(held_shelf.img_N3HW, size)
-    return TrainingData(shelf, held_B3HW, mean_3HW, held_shelf.failed, words, fingerprint)
+    return TrainingData(shelf, held_B3HW, mean_3HW, held_shelf.failed, words, fingerprint, notes)
 
 
-def _of_folder(data: Path, recipe: Recipe, bars: Bars) -> tuple[Part, Part, str, str]:
+def _of_folder(data: Path, recipe: Recipe, bars: Bars) -> tuple[Part, Part, str, str, list[str]]:
     crop, larger_crop = var_crop(recipe.image_size), square_crop(resized_side(recipe.image_size))
     with bars("listing pictures", None, "img") as bar:
         images = find_images(data, "auto", seed=recipe.seed, progress=bar.update)
@@ -127,7 +129,8 @@ def _of_folder(data: Path, recipe: Recipe, bars: Bars) -> tuple[Part, Part, str,
     train = Part(Pictures(images, larger_crop.apply), kept)
     held_out = Part(Pictures(held, crop.apply), held_places)
     fingerprints = dict.fromkeys((images.fingerprint(), held.fingerprint()))
-    return train, held_out, _described(images, held), ", ".join(fingerprints)
+    notes = [note for note in dict.fromkeys((images.note, held.note)) if note]
+    return train, held_out, _described(images, held), ", ".join(fingerprints), notes
 
 
 def _described(images: ImageSet, held: ImageSet) -> str:

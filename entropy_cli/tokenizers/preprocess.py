@@ -1,7 +1,7 @@
 """Resizing and cropping of pictures to the pixel as the published data loaders do it.
 
-Each crop takes a picture of any mode as PIL opened it, is picklable, and needs no other library than the
-tool itself does.
+Each crop takes a picture of any mode of 8 bits as PIL opened it, is picklable, and needs no other
+library than the tool itself does.
 """
 
 from dataclasses import dataclass

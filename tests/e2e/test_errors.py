@@ -44,6 +44,18 @@ def test_unreadable_images_are_counted_listed_and_may_stop_the_run(
     assert code == 3 and out == "" and "can't be read" in err.splitlines()[-1]
 
 
+def test_files_left_aside_are_named_on_one_line(cli, estimate, images, checkpoint, tmp_path):
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    for name in ("0.jpg_large", "1.jpg_large", "2.heic", "labels.txt", "._0.jpg"):
+        (data / name).write_bytes(b"x")
+    code, out, err = cli("estimate", "--json", "--workers", 0, "--data", data, "--ckpt", checkpoint)
+    (line,) = (line for line in err.splitlines() if "left aside" in line)
+    assert line.startswith(f"warning: {data}: ") and line.endswith(".jpg_large: 2 files, .heic: 1 file")
+    assert code == 0
+    assert_same(estimate("--data", images, "--ckpt", checkpoint), json.loads(out), tolerance=1e-5)
+
+
 def test_all_unreadable(cli, checkpoint, tmp_path):
     (tmp_path / "data").mkdir()
     for i in range(20):

@@ -1,6 +1,8 @@
 """`entropy_cli.estimate` and its neighbours: as documented, the same numbers on every way to them."""
 
 import json
+import logging
+import shutil
 import subprocess
 import sys
 
@@ -70,6 +72,18 @@ def test_all_ways_to_a_checkpoint(checkpoint, images, cli, tmp_path):
     run = ("estimate", "--data", images, "--ckpt", checkpoint, "--batch-size", 16, "--workers", 0)
     assert cli(*run, "-o", tmp_path / "r.json")[0] == 0
     same(folder, read_result(tmp_path / "r.json"))
+
+
+def test_files_left_aside_are_logged(checkpoint, images, caplog, tmp_path):
+    logger = logging.getLogger("entropy_cli.pipeline.api")
+    shutil.copytree(images, tmp_path / "data")
+    (tmp_path / "data" / "0.jpg_large").write_bytes(b"x")
+    logger.addHandler(caplog.handler)
+    try:
+        estimate(tmp_path / "data", load_tokenizer(str(checkpoint)))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert any(message.endswith(".jpg_large: 1 file") for message in caplog.messages)
 
 
 @pytest.mark.parametrize("temperature", [0.7, "auto"])

@@ -141,7 +141,6 @@ MODES = {
     "alpha.png": ("RGBA", (10, 200, 30, 128)),
     "palette.png": ("P", 3),
     "cmyk.jpg": ("CMYK", (0, 100, 200, 30)),
-    "deep.png": ("I;16", 30000),
     "bits.png": ("1", 1),
     "colour.webp": ("RGB", (10, 200, 30)),
     "colour.bmp": ("RGB", (10, 200, 30)),
@@ -179,11 +178,11 @@ def test_unreadable_pictures_say_why(tmp_path, monkeypatch):
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     for name, word in (
-        ("empty.jpg", "UnidentifiedImageError"),
-        ("text.jpg", "UnidentifiedImageError"),
+        ("empty.jpg", "not identified as one of JPEG, PNG, "),
+        ("text.jpg", "not identified as one of JPEG, PNG, "),
         ("folder.jpg", "not an ordinary file"),
         ("pipe.jpg", "not an ordinary file"),
-        ("gone.jpg", "FileNotFoundError"),
+        ("gone.jpg", "FileNotFoundError: [Errno 2] No such file or directory"),
         ("whole.png", "DecompressionBombError"),
     ):
         reason = read_picture(tmp_path / name, rgb)
