@@ -241,7 +241,7 @@ REFUSED = {
     "showo_magvitv2": "Show-o's MAGVIT-v2",
     "emu3_vision_tokenizer": "Emu3's vision tokenizer",
     "maskbit_lfq": "MaskBit's or VQGAN+'s tokenizer",
-    "generators": "an autoregressive generator, not its tokenizer",
+    "generators": "autoregressive transformer",
 }
 
 

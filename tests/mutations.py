@@ -31,7 +31,7 @@ def mutations(state, seed):
 
 
 CHANGES = {
-    "transpose": lambda tensor: tensor.permute(*reversed(range(tensor.dim()))),
+    "transpose": lambda tensor: tensor.permute(tuple(reversed(range(tensor.dim())))),
     "swap": lambda tensor: tensor.transpose(0, 1) if tensor.dim() > 1 else tensor,
     "flatten": lambda tensor: tensor.flatten(),
     "axis before": lambda tensor: tensor[None],

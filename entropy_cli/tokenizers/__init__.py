@@ -19,7 +19,7 @@ from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.evidence import contradictions, foreign_classes
 from entropy_cli.tokenizers.settings import TokenizerSettings
-from entropy_cli.tokenizers.unsupported import named_by
+from entropy_cli.tokenizers.unsupported import recognise
 
 
 class Family(Protocol):
@@ -206,10 +206,10 @@ def detect(checkpoint: Checkpoint) -> str:
             "and nothing in it tells which. Choose with --family."
         )
     nearest = sorted(reasons, key=lambda name: len(reasons[name]))[:2]
-    if known := named_by(checkpoint.shapes, checkpoint.config.classes):
+    if known := recognise(checkpoint.shapes, checkpoint.config.classes):
         likely = [f"if it is {name} give --family {name}" for name in nearest if len(reasons[name]) == 1]
-        ways = " or ".join([*likely[:1], "make latents with its own code and give --latents"])
-        raise CheckpointError(f"{checkpoint.path}: looks like {known}, which is not read: {ways}.")
+        ways = ", or ".join([*likely[:1], known.advice])
+        raise CheckpointError(f"{checkpoint.path}: looks like {known.words}, which is not read: {ways}.")
     candidates = "; ".join(f"{name} ({_some(reasons[name])})" for name in nearest)
     raise CheckpointError(
         f"{checkpoint.path}: unknown layout. The nearest families: {candidates}. It has "

@@ -17,12 +17,14 @@ class Unsupported:
         keys: weights that it has, all of them.
         dimensions: of its codes, None for any.
         classes: names that config.json has for it.
+        advice: what to do.
     """
 
     words: str
     keys: tuple[str, ...] = ()
     dimensions: int | None = None
     classes: tuple[str, ...] = ()
+    advice: str = "make latents with its own code and give --latents"
 
     def fits(self, shapes: Shapes) -> bool:
         """Tell whether a checkpoint has its weights."""
@@ -34,8 +36,8 @@ class Unsupported:
         )
 
 
-GENERATOR = "an autoregressive generator, not its tokenizer"
-CONTINUOUS = "a continuous autoencoder, which has no tokens"
+VAR_TOKENIZER = "give the checkpoint of its tokenizer, vae_ch160v4096z32.pth where it is VAR's own"
+LLAMAGEN_TOKENIZER = "give the checkpoint of its tokenizer, such as vq_ds16_c2i.pt"
 UNSUPPORTED = (
     Unsupported(
         "FlexVAR's tokenizer",
@@ -66,17 +68,26 @@ UNSUPPORTED = (
     Unsupported("Paella's tokenizer", classes=("PaellaVQModel",)),
     Unsupported("DALL-E's dVAE", classes=("flava_image_codebook", "FlavaImageCodebook")),
     Unsupported(
-        CONTINUOUS,
+        "a continuous autoencoder, which has no tokens",
         classes=("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny", "AutoencoderKLCogVideoX"),
+        advice="give a tokenizer with codes",
     ),
-    Unsupported(f"VAR's transformer, {GENERATOR}", ("pos_start", "lvl_embed.weight")),
-    Unsupported(f"LlamaGen's transformer, {GENERATOR}", ("tok_embeddings.weight", "output.weight")),
+    Unsupported(
+        "VAR's autoregressive transformer",
+        ("pos_start", "lvl_embed.weight"),
+        advice=VAR_TOKENIZER,
+    ),
+    Unsupported(
+        "LlamaGen's autoregressive transformer",
+        ("tok_embeddings.weight", "output.weight"),
+        advice=LLAMAGEN_TOKENIZER,
+    ),
 )
 
 
-def named_by(shapes: Shapes, classes: Mapping[str, str]) -> str:
-    """Name the layout that a checkpoint has or its config.json names; "" for none of these."""
+def recognise(shapes: Shapes, classes: Mapping[str, str]) -> Unsupported | None:
+    """Find the layout that a checkpoint has or its config.json names, if it is one of these."""
     for kind in UNSUPPORTED:
         if kind.fits(shapes) or any(name in classes for name in kind.classes):
-            return kind.words
-    return ""
+            return kind
+    return None

@@ -192,8 +192,6 @@ def _is_chameleon(checkpoint: Checkpoint) -> bool:
 
 def _notes(checkpoint: Checkpoint) -> list[str]:
     notes = []
-    if is_movq(checkpoint):
-        notes.append("MoVQGAN, by its decoder")
     if _is_chameleon(checkpoint):
         notes.append("Chameleon's image tokenizer, by its shapes: pictures of 512 pixels by default")
     if _number_used(checkpoint):
