@@ -83,7 +83,7 @@ def load_tokenizer(
             raise EntropyCliError(f"{name} {value}: expected {expected}.")
     if image_size is not None:
         whole_numbers("image_size", [image_size])
-    loaded = tokenizers.load_tokenizer(Path(path), family, settings)
+    loaded = tokenizers.load_tokenizer(_path("path", path), family, settings)
     LOADED[loaded.tokenizer] = identified(loaded, loaded.checkpoint.sha256())
     return loaded.tokenizer
 
@@ -146,11 +146,18 @@ def estimate(
     origin = LOADED.get(tokenizer)
     worker = Worker(tokenizer.to(on, "fp32"), on, BLOCK)
     if isinstance(images, (str, Path)):
-        found = find_images(Path(images), seed=SEED)
+        found = find_images(_path("images", images), seed=SEED)
         return _estimate(worker, pictures_of(found, tokenizer), temperatures, origin, found)
     size = tokenizer.spec.image_size
     pictures = blocks_of((checked_pictures(batch, size) for batch in images), SEED)
     return _estimate(worker, pictures, temperatures, origin)
+
+
+def _path(name: str, given: str | Path) -> Path:
+    """A path that says something: empty text would be the working folder."""
+    if not str(given).strip():
+        raise EntropyCliError(f"{name} {given!r}: is empty, expected a path.")
+    return Path(given)
 
 
 def _estimate(

@@ -207,6 +207,9 @@ def test_what_is_wrong_with_a_loaded_tokenizer(checkpoint, images, tmp_path):
             load_tokenizer(checkpoint, **options)
     with pytest.raises(EntropyCliError, match="none"):
         load_tokenizer(tmp_path / "none.pth")
+    for call in (lambda: estimate("", tokenizer), lambda: load_tokenizer(" ")):
+        with pytest.raises(EntropyCliError, match="is empty, expected a path"):
+            call()
 
 
 def test_the_package_imports_no_torch_and_has_no_other_names():
