@@ -49,7 +49,13 @@ def loss(
         ),
     ] = False,
     ignore_index: Annotated[
-        int, typer.Option(metavar="N", help="Tokens with this label are left out, logits and all.")
+        int,
+        typer.Option(
+            min=-(2**63),
+            max=2**63 - 1,
+            metavar="N",
+            help="Tokens with this label are left out, logits and all.",
+        ),
     ] = -100,
     patch_nums: Annotated[
         str | None,

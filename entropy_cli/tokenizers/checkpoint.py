@@ -137,9 +137,15 @@ class Checkpoint:
         """One tensor of integers, as int64.
 
         Raises:
-            CheckpointError: it can't be read, or is no plain tensor of integers.
+            CheckpointError: it can't be read, or is no plain tensor of integers that int64 holds.
         """
-        return self._read(name, "integers", _is_integer).to(torch.int64, copy=True)
+        tensor = self._read(name, "integers", _is_integer)
+        integers = tensor.to(torch.int64, copy=True)
+        if tensor.dtype == torch.uint64 and (integers < 0).any():  # of the numbers beyond int64's
+            raise CheckpointError(
+                f"{self.path}: {name} holds {integers.min().item() % 2**64}, which int64 does not."
+            )
+        return integers
 
     def numbers(self, name: str) -> Tensor:
         """One tensor of any type as it is, which may lie in the file still: not to be changed or kept.
