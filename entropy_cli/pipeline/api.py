@@ -108,7 +108,8 @@ def estimate(
         tokenizer: from `load_tokenizer`; or a callable that gives the latents of a batch, (B, C, h, w),
             (B, l, C) or (B, C), or a sequence of such, one for each scale, as what is left to be
             assigned there. The rest is for callables.
-        codebook: codes (V, C), or a sequence of such, one for each scale. None for bits and levels.
+        codebook: codes (V, C), or a sequence of such, one for each scale, or (Q, V, C) of Q scales.
+            None for bits and levels.
         rule: "l2" by default, "cosine", "dot"; "sign" or "bsq" for bits, "levels" for FSQ.
         levels: of each dimension, under "levels"; latents are to be bounded to them, but not rounded.
         temperature: one or several, the first is the headline; "auto" fits one to each scale, on the

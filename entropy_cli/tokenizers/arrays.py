@@ -164,7 +164,8 @@ def _flat(value: Any, name: str = "", depth: int = 3) -> list[tuple[str, Stored]
 
 def _check_there(path: Path, key: str, found: Mapping[str, Stored]) -> None:
     if key not in found:
-        there = ", ".join(_natural(found)[:8]) or "nothing"
+        alike_first = sorted(_natural(found), key=lambda name: key not in name)
+        there = ", ".join(alike_first[:8]) or "nothing"
         raise CheckpointError(f"{path}: has no tensor {key}; it has {there}. Give FILE:KEY.")
 
 
