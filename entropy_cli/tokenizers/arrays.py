@@ -129,7 +129,7 @@ def _natural(names: Mapping[str, Any]) -> list[str]:
 
 def _read(path: Path) -> dict[str, Stored]:
     if not path.is_file():
-        what = "is no file" if path.exists() else "no such file"
+        what = "is no ordinary file" if path.exists() else "no such file"
         raise CheckpointError(f"{path}: {what}. Give a {FORMATS} file.")
     try:
         with path.open("rb") as file:

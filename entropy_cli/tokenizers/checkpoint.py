@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from entropy_cli.errors import CheckpointError
-from entropy_cli.files import hash_files
+from entropy_cli.files import hash_files, ordinary
 from entropy_cli.tokenizers.settings import Weights
 from entropy_cli.tokenizers.shards import Located, locate
 from entropy_cli.tokenizers.states import Copy, choose
@@ -214,7 +214,7 @@ def read_contents(path: Path) -> Contents:
         CheckpointError: it can't be read.
     """
     try:
-        with path.open("rb") as file:
+        with ordinary(path).open("rb") as file:
             head = file.read(16)
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from entropy_cli.errors import CheckpointError
+from entropy_cli.files import ordinary
 from entropy_cli.functional.codebook import Rule
 from entropy_cli.functional.vocabulary import VECTOR_RULES
 
@@ -48,7 +49,7 @@ def read_config(folder: Path, decided: TokenizerSettings) -> TokenizerSettings:
     """
     path = folder / "config.json"
     try:
-        config = json.loads(path.read_text(encoding="utf-8"))
+        config = json.loads(ordinary(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return TokenizerSettings()
     except (OSError, ValueError) as error:
