@@ -107,7 +107,8 @@ def test_what_can_not_come_through_a_pipe_is_told(cli, piped, tmp_path, monkeypa
 
 def test_points_and_results_come_through_pipes(cli, piped, images, checkpoint, tmp_path):
     table, result = write(tmp_path / "t.csv", TWELVE, 5 + TWELVE**-0.2), tmp_path / "r.json"
-    cli("estimate", "--data", images, "--ckpt", checkpoint, "--workers", 0, "-o", result)
+    options = ("--limit", 16, "--workers", 0, "-o", result)
+    cli("estimate", "--data", images, "--ckpt", checkpoint, *options)
     results = result.read_bytes()
     argv = ("--json", "--bootstrap", 0, "--floor")
     expected = json.loads(cli("fit", table, *argv, result)[1])
@@ -167,7 +168,7 @@ def special(tmp_path, checkpoint):
 def test_special_files_are_refused_at_once(cli, special, monkeypatch, argv, words):
     monkeypatch.setattr(files, "WRITER_S", 0.05)
     monkeypatch.chdir(special)
-    code, out, err = cli(*argv)
+    code, _, err = cli(*argv)
     assert code == 3 and words in err.splitlines()[-1] and err.splitlines()[-1].startswith("error: ")
 
 
