@@ -1,7 +1,11 @@
 """Files of the program's own: where they may be, and writing them whole or not at all."""
 
+import contextlib
+import errno
 import hashlib
 import os
+import select
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -11,6 +15,7 @@ from safetensors import SafetensorError
 from entropy_cli.errors import ResultError, StateError
 
 LEFTOVER = ".part"
+WRITER_S = 3  # that a pipe is given to be opened for writing
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
@@ -96,6 +101,51 @@ def check_files(
             check_writable(path, option)
     for one in read:
         check_different(one, *written)
+
+
+def ordinary(path: Path) -> Path:
+    """The path, for what is read more than once or from its middle.
+
+    Raises:
+        OSError: it is a pipe, a device, or anything else but a file.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
+    return path
+
+
+def read_once(path: Path) -> bytes:
+    """All bytes of a file, or of a pipe until its writer closes it.
+
+    Raises:
+        OSError: it can't be read, is neither, or is a pipe that nobody writes to.
+    """
+    with open(path, "rb", opener=_open_at_once) as file:
+        if not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
+            ordinary(path)
+            return file.read()
+        head = _await_writer(file.fileno(), path)
+        os.set_blocking(file.fileno(), True)
+        return head + file.read()
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """Open, a pipe too that has no writer yet."""
+    return os.open(path, flags | os.O_NONBLOCK)
+
+
+def _await_writer(number: int, path: Path) -> bytes:
+    """Wait until a pipe has a writer; gives what had to be read of it to find out."""
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    if poll.poll(1000 * WRITER_S):
+        return b""
+    with contextlib.suppress(BlockingIOError):  # there is one, which is slow
+        head = os.read(number, 1)
+        if not head:
+            raise OSError(errno.EPIPE, f"a pipe that nobody wrote to for {WRITER_S} s", str(path))
+        return head
+    return b""
 
 
 def hash_files(paths: Iterable[Path], progress: Callable[[int], object] = lambda _: None) -> str:

@@ -25,7 +25,7 @@ from entropy_cli.cli import (
     slurm,
     train,
 )
-from entropy_cli.cli.options import STDERR
+from entropy_cli.cli.options import STDERR, Command
 from entropy_cli.errors import EntropyCliError
 from entropy_cli.interrupts import Interrupted, Signals
 
@@ -36,18 +36,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("estimate")(estimate.estimate)
-app.command("merge")(merge.merge)
-app.command("report")(report.report)
-app.command("show")(show.show)
-app.command("train")(train.train)
-app.command("monitor")(monitor.monitor)
-app.command("loss")(loss.loss)
-app.command("fit")(fit.fit)
-app.command("inspect")(inspect_.inspect)
-app.command("bench")(bench.bench)
-app.command("demo")(demo.demo)
-app.command("slurm")(slurm.slurm)
+app.command("estimate", cls=Command)(estimate.estimate)
+app.command("merge", cls=Command)(merge.merge)
+app.command("report", cls=Command)(report.report)
+app.command("show", cls=Command)(show.show)
+app.command("train", cls=Command)(train.train)
+app.command("monitor", cls=Command)(monitor.monitor)
+app.command("loss", cls=Command)(loss.loss)
+app.command("fit", cls=Command)(fit.fit)
+app.command("inspect", cls=Command)(inspect_.inspect)
+app.command("bench", cls=Command)(bench.bench)
+app.command("demo", cls=Command)(demo.demo)
+app.command("slurm", cls=Command)(slurm.slurm)
 
 # The base of every error that typer itself raises for wrong usage.
 UsageError: type[Exception] = next(

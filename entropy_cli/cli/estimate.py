@@ -66,7 +66,10 @@ def estimate(
     ] = None,
     codebook: Annotated[
         str | None,
-        typer.Option(metavar="FILE[:KEY,...]", help="Codes (V, C) for --latents, of all or each scale."),
+        typer.Option(
+            metavar="FILE[:KEY,...]",
+            help="Codes (V, C) for --latents, of all or each scale, or (Q, V, C) of Q scales.",
+        ),
     ] = None,
     levels: Annotated[
         str | None,

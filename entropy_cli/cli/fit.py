@@ -130,7 +130,7 @@ def _floor(text: str | None) -> tuple[float | None, Path | None]:
         if not (math.isfinite(value) and value >= 0):
             raise typer.BadParameter(f"{text}: expected {NUMBER}.", param_hint="--floor")
         return value, None
-    if not Path(text).is_file():
+    if not (Path(text).is_file() or Path(text).is_fifo()):
         raise typer.BadParameter(
             f"{text or 'nothing'}: expected {NUMBER}; there is no such file.", param_hint="--floor"
         )

@@ -6,7 +6,7 @@ from typing import Any
 
 import typer
 
-from entropy_cli.cli.options import parse_patch_nums
+from entropy_cli.cli.options import parse_file, parse_patch_nums
 from entropy_cli.functional.vocabulary import VECTOR_RULES
 
 IMAGES = ("data", "ckpt")
@@ -63,12 +63,11 @@ def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
 
 def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """Options that name inputs, with every file that they mean: shards, their index, config.json."""
-    from entropy_cli.tokenizers.arrays import split_keys
     from entropy_cli.tokenizers.shards import locate
 
     for name in ("latents", "codebook"):
         if params[name] is not None:
-            yield f"--{name}", split_keys(params[name])[0]
+            yield f"--{name}", parse_file(params[name], f"--{name}")
     if params["ckpt"] is not None:
         ckpt = Path(params["ckpt"])  # text in older versions of typer
         located = locate(ckpt)

@@ -7,7 +7,15 @@ from typing import Annotated
 import typer
 
 from entropy_cli.cli.floors import FloorFile, FloorLast, FloorMean, parse_floor
-from entropy_cli.cli.options import AsJson, Output, Units, parse_patch_nums, print_result, tqdm_bar
+from entropy_cli.cli.options import (
+    AsJson,
+    Output,
+    Units,
+    parse_file,
+    parse_patch_nums,
+    print_result,
+    tqdm_bar,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -41,7 +49,13 @@ def loss(
         ),
     ] = False,
     ignore_index: Annotated[
-        int, typer.Option(metavar="N", help="Tokens with this label are left out, logits and all.")
+        int,
+        typer.Option(
+            min=-(2**63),
+            max=2**63 - 1,
+            metavar="N",
+            help="Tokens with this label are left out, logits and all.",
+        ),
     ] = -100,
     patch_nums: Annotated[
         str | None,
@@ -94,10 +108,9 @@ def loss(
     from entropy_cli.pipeline.dump import Files
     from entropy_cli.pipeline.loss import loss as run
     from entropy_cli.results.loss_table import render
-    from entropy_cli.tokenizers.arrays import split_keys
 
     given = {"--logits": logits, "--labels": labels, "--targets": targets}
-    read = [(option, split_keys(text)[0]) for option, text in given.items() if text is not None]
+    read = [(option, parse_file(text, option)) for option, text in given.items() if text is not None]
     check_files([*read, ("--floor", floor)], [("--output", output)])
     command = shlex.join(["entropy-cli", *context.obj])
     result = run(

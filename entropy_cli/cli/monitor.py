@@ -24,7 +24,11 @@ CLEAR = "\x1b[2J\x1b[H"  # a terminal's screen
 
 def monitor(
     log: Annotated[
-        Path, typer.Argument(metavar="LOG", help="A training log, or a folder of TensorBoard's events.")
+        Path,
+        typer.Argument(
+            metavar="LOG",
+            help="A training log, - for standard input, or a folder of TensorBoard's events.",
+        ),
     ],
     format_name: Annotated[
         str, typer.Option("--format", metavar="NAME", help="Of the log: auto goes by its content.")
@@ -68,6 +72,10 @@ def monitor(
     if format_name not in ("auto", *logs.NAMES):
         raise typer.BadParameter(
             f"{format_name}: expected auto, {', '.join(logs.NAMES)}.", param_hint="--format"
+        )
+    if follow and logs.is_stream(log):
+        raise typer.BadParameter(
+            f"{log}: is a pipe, which can't be read again. Give a file.", param_hint="--follow"
         )
     if output is not None:
         check_writable(output, "--output")

@@ -9,11 +9,33 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from entropy_cli.functional.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 
 MAX_FAILED = 0.01  # share of unreadable images that is nothing to worry about
 INCOMPLETE = 4  # exit code: done, but too many images could not be read
+OTHER_COMMANDS = "options"  # slurm's argument: a command line whose own command looks at it
+
+
+class Command(TyperCommand):
+    """A command that takes no empty text: as a path, it would be the working folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer vendors its type
+        """Parse as typer does.
+
+        Raises:
+            BadParameter: an option or argument is empty or blank.
+        """
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        parameters: list[Any] = self.get_params(ctx)
+        for parameter in parameters:
+            value = None if parameter.name == OTHER_COMMANDS else given.get(parameter.name)
+            for text in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(text, str) and not text.strip():
+                    words = "is empty; is a variable unset?"
+                    raise typer.BadParameter(words, ctx=ctx, param=parameter)
+        return super().parse_args(ctx, args)
 
 
 def parse_temperatures(text: str, option: str) -> tuple[float, ...] | Literal["auto"]:
@@ -55,6 +77,18 @@ def parse_array_file(path: Path | None, option: str) -> Path | None:
     """A .npy file, or none."""
     if path is not None and path.suffix != ".npy":
         raise typer.BadParameter(f"{path}: expected FILE.npy.", param_hint=option)
+    return path
+
+
+def parse_file(text: str, option: str) -> Path:
+    """The file of `FILE[:KEY,...]`, of which no part is empty."""
+    from entropy_cli.tokenizers.arrays import split_keys
+
+    path, keys = split_keys(text)
+    if not all(part.strip() for part in (text.partition(":")[0], *keys)):
+        raise typer.BadParameter(
+            f"{text}: a part is empty; is a variable unset? Expected FILE[:KEY,...].", param_hint=option
+        )
     return path
 
 

@@ -22,13 +22,15 @@ def expand(pattern: str) -> list[Path]:
     """The tars that a pattern names: braces first, then * ? [] among files, as bash does it.
 
     Raises:
-        DatasetError: it names none, far too many, or one that isn't there.
+        DatasetError: it names none, far too many, one that isn't there, or nothing in a place.
     """
     if Path(pattern).exists():
         return [Path(pattern)]
     words = list(itertools.islice(expand_braces(pattern), MOST_TARS + 1))
     if len(words) > MOST_TARS:
         raise DatasetError(f"{pattern}: names more than {MOST_TARS} tars. Check the braces in --data.")
+    if "" in words:  # which would be the working folder
+        raise DatasetError(f"{pattern}: a part is empty; is a variable unset? Check --data.")
     paths: dict[str, None] = {}  # one named twice counts once
     missing = []
     for word in words:

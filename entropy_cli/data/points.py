@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entropy_cli.errors import DatasetError
+from entropy_cli.files import read_once
 
 SUFFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 MULTIPLES = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "mio": 1e6, "b": 1e9, "g": 1e9}
@@ -100,7 +101,7 @@ def read_points(path: Path, columns: Columns, *, with_data_size: bool) -> PointT
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """Cells without spaces around, with the line that each row ends in."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_once(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: is no text in UTF-8. Save the table as CSV in UTF-8.") from error
     except OSError as error:

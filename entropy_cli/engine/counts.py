@@ -91,10 +91,10 @@ def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
 
 
 def fastest(call: Callable[[], object], device: torch.device) -> float:
-    """Seconds of the fastest of the calls that fit in a while."""
+    """Seconds of the fastest of the calls that fit in a while, at least one after a first."""
     best, end = float("inf"), time.perf_counter() + MEASURE_S
     call()
-    while time.perf_counter() < end:
+    while best == float("inf") or time.perf_counter() < end:
         wait(device)
         start = time.perf_counter()
         call()

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from entropy_cli.engine.codes import Codes
+from entropy_cli.engine.emulation import warn_if_training_is_emulated
 from entropy_cli.engine.quality import psnr
 from entropy_cli.engine.ranks import Ranks
 from entropy_cli.engine.recipe import Recipe
@@ -72,6 +73,12 @@ class Trainer:
             self.network = DistributedDataParallel(model, **BUFFERS_AS_THEY_ARE)
         self.optimizer = torch.optim.AdamW(_groups(model, recipe), recipe.lr, BETAS, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+
+    def warn_if_emulated(self, img_B3HW: Tensor) -> None:
+        """Say how long a picture takes if a CPU has no instructions for the recipe's precision."""
+        if self.ranks.first:
+            one_B3HW, precision = scaled(img_B3HW[:1], self.device), self.recipe.precision
+            warn_if_training_is_emulated(self.model, precision, self.device, one_B3HW)
 
     def begin(self, img_B3HW: Tensor, progress: Callable[[int], object] = lambda _: None) -> None:
         """Give the codes their first values from pictures; `progress` is given how many were encoded."""

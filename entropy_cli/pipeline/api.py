@@ -86,7 +86,7 @@ def load_tokenizer(
             raise EntropyCliError(f"{name} {value}: expected {expected}.")
     if image_size is not None:
         whole_numbers("image_size", [image_size])
-    loaded = tokenizers.load_tokenizer(Path(path), family, settings)
+    loaded = tokenizers.load_tokenizer(_path("path", path), family, settings)
     LOADED[loaded.tokenizer] = identified(loaded, loaded.checkpoint.sha256())
     return loaded.tokenizer
 
@@ -111,7 +111,8 @@ def estimate(
         tokenizer: from `load_tokenizer`; or a callable that gives the latents of a batch, (B, C, h, w),
             (B, l, C) or (B, C), or a sequence of such, one for each scale, as what is left to be
             assigned there. The rest is for callables.
-        codebook: codes (V, C), or a sequence of such, one for each scale. None for bits and levels.
+        codebook: codes (V, C), or a sequence of such, one for each scale, or (Q, V, C) of Q scales.
+            None for bits and levels.
         rule: "l2" by default, "cosine", "dot"; "sign" or "bsq" for bits, "levels" for FSQ.
         levels: of each dimension, under "levels"; latents are to be bounded to them, but not rounded.
         temperature: one or several, the first is the headline; "auto" fits one to each scale, on the
@@ -149,13 +150,24 @@ def estimate(
     origin = LOADED.get(tokenizer)
     worker = Worker(tokenizer.to(on, "fp32"), on, BLOCK)
     if isinstance(images, (str, Path)):
+<<<<<<< HEAD
         found = find_images(Path(images), seed=SEED)
         if found.note:
             logger.warning("%s", found.note)
+=======
+        found = find_images(_path("images", images), seed=SEED)
+>>>>>>> args
         return _estimate(worker, pictures_of(found, tokenizer), temperatures, origin, found)
     size = tokenizer.spec.image_size
     pictures = blocks_of((checked_pictures(batch, size) for batch in images), SEED)
     return _estimate(worker, pictures, temperatures, origin)
+
+
+def _path(name: str, given: str | Path) -> Path:
+    """A path that says something: empty text would be the working folder."""
+    if not str(given).strip():
+        raise EntropyCliError(f"{name} {given!r}: is empty, expected a path.")
+    return Path(given)
 
 
 def _estimate(

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from safetensors.torch import save_file
 
+from entropy_cli.data.pictures import Pictures
 from entropy_cli.data.synthetic import write_image_folder
 from entropy_cli.engine.arms import Workload
 from entropy_cli.engine.bench import STAGES, ArmName, Contender, rounds
 from entropy_cli.engine.counts import Peak, Work
+from entropy_cli.engine.emulation import lacking, warn_if_emulated
 from entropy_cli.engine.random_weights import random_weights
 from entropy_cli.engine.runtime import (
     check_precision,
@@ -193,7 +196,7 @@ def prepared(
         data = folder / "images"
         with bars("making pictures", images, "img") as bar:
             write_image_folder(data, images, size * 3 // 2, SEED, bar.update)
-    return Workload(
+    workload = Workload(
         checkpoint=checkpoint,
         data=data,
         images=images,
@@ -205,3 +208,18 @@ def prepared(
         family=given.family,
         tokenizer=given.tokenizer,
     )
+    if lacking(precision, device):
+        _warn_if_emulated(workload, device)
+    return workload
+
+
+@torch.inference_mode()
+def _warn_if_emulated(workload: Workload, device: torch.device) -> None:
+    worker, images = workload.load(workload.precision)
+    pictures = Pictures(images, worker.tokenizer.spec.crop.apply)
+    for index in range(len(images)):
+        img_HW3 = pictures.read(index)
+        if not isinstance(img_HW3, str):
+            img_B3HW = torch.from_numpy(img_HW3).permute(2, 0, 1)[None]
+            warn_if_emulated(worker.tokenizer, workload.precision, device, img_B3HW)
+            return

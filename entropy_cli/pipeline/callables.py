@@ -12,7 +12,7 @@ from entropy_cli.errors import DatasetError, EntropyCliError, ShapeError
 from entropy_cli.functional.codebook import Rule
 from entropy_cli.functional.vocabulary import VECTOR_RULES
 from entropy_cli.tokenizers.base import Tokenizer
-from entropy_cli.tokenizers.latents import LatentsTokenizer, describe_latents, name_of
+from entropy_cli.tokenizers.latents import LatentsTokenizer, codes_of_scales, describe_latents, name_of
 
 Encode: TypeAlias = Callable[[Tensor], Tensor | Sequence[Tensor]]
 
@@ -98,13 +98,17 @@ class Given:
         return list(found)
 
     def _tables(self, scales: int) -> list[Tensor | None]:
-        if self.codebook is None or isinstance(self.codebook, Tensor):
-            return [self.codebook] * scales
-        if len(self.codebook) != scales:
+        if self.codebook is None:
+            return [None] * scales
+        given = [self.codebook] if isinstance(self.codebook, Tensor) else self.codebook
+        tables = codes_of_scales(given, scales)
+        if tables is None:
+            shapes = ", ".join(str(tuple(table.shape)) for table in given) or "none"
             raise ShapeError(
-                f"codebook: got {len(self.codebook)}, expected one, or {scales} for the scales."
+                f"codebook: got {shapes} for {scales} scale{'s' * (scales > 1)} of latents, expected "
+                "one (V, C) for all, or one for each."
             )
-        return list(self.codebook)
+        return [*tables]
 
 
 def check_batch(batch: object) -> None:

@@ -116,11 +116,11 @@ def open_dump(files: Files) -> Dump:
         arrays["labels"] = open_array(files.labels, "integers")
     if files.targets is not None:
         arrays["targets"] = open_array(files.targets, "floating-point numbers")
-    _check_shapes(arrays, shift=files.shift)
-    is_flat = arrays["logits"].tensor.ndim == 2
+    _check_shapes(arrays, shift=files.shift)  # before anything is read
+    is_flat = len(arrays["logits"].shape) == 2
     length = _length(arrays["logits"], files.patch_nums)
     views = {
-        what: array.tensor.view(-1, length, *array.tensor.shape[1:]) if is_flat else array.tensor
+        what: array.tensor.view(-1, length, *array.shape[1:]) if is_flat else array.tensor
         for what, array in arrays.items()
     }
     if files.shift:
@@ -141,11 +141,11 @@ def open_dump(files: Files) -> Dump:
 
 def _check_shapes(arrays: dict[str, Array], *, shift: bool) -> None:
     logits = arrays["logits"]
-    shape = tuple(logits.tensor.shape)
+    shape = logits.shape
     if len(shape) not in (2, 3):
         raise ShapeError(f"{logits.name}: logits of shape {shape}; expected (B, L, V) or (N, V).")
     for what, expected in (("labels", shape[:-1]), ("targets", shape)):
-        if what in arrays and (got := tuple(arrays[what].tensor.shape)) != expected:
+        if what in arrays and (got := arrays[what].shape) != expected:
             raise ShapeError(
                 f"{arrays[what].name}: {what} of shape {got}; expected {expected} for logits of shape "
                 f"{shape}."
@@ -163,7 +163,7 @@ def _check_shapes(arrays: dict[str, Array], *, shift: bool) -> None:
 
 def _length(logits: Array, patch_nums: Sequence[int] | None) -> int:
     """Tokens of a row."""
-    shape = tuple(logits.tensor.shape)
+    shape = logits.shape
     if patch_nums is None:
         return shape[1] if len(shape) == 3 else 1
     tokens = sum(side * side for side in patch_nums)
@@ -186,17 +186,22 @@ def _check_labels(dump: Dump) -> None:
     if dump.label_BL is None:
         return
     B, L = dump.label_BL.shape
+    unsigned = dump.label_BL.dtype == torch.uint64  # what is beyond int64 becomes negative there
     counted = 0
     for rows in slices(B, LABELS_AT_ONCE // L):
         label_bL = dump.label_BL[rows].long()
-        counted_bL = label_bL != dump.ignore_index
+        counted_bL = (label_bL != dump.ignore_index) | (unsigned & (label_bL < 0))
         bad = (counted_bL & ((label_bL < 0) | (label_bL >= dump.vocab_size))).nonzero()
         if len(bad):
             row, position = bad[0].tolist()
+            label = int(label_bL[row, position])
+            advice = ""
+            if unsigned and label < 0:
+                label, advice = label + 2**64, " Save labels below 0 as int64."
             raise EntropyCliError(
-                f"{dump.where('labels', rows.start + row, position)}: label {label_bL[row, position]}, "
-                f"but the logits are of {dump.vocab_size} codes. Expected 0 to {dump.vocab_size - 1}, "
-                f"or --ignore-index {dump.ignore_index}."
+                f"{dump.where('labels', rows.start + row, position)}: label {label}, but the logits are "
+                f"of {dump.vocab_size} codes. Expected 0 to {dump.vocab_size - 1}, or --ignore-index "
+                f"{dump.ignore_index}.{advice}"
             )
         counted += int(counted_bL.sum())
     if not counted:

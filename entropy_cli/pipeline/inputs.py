@@ -1,6 +1,7 @@
 """What a run reads and what it reads it with: images and a checkpoint, or latents and a codebook."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,10 +17,12 @@ from entropy_cli.pipeline.request import Bars, GivenLatents, Request
 from entropy_cli.tokenizers import Loaded, load_tokenizer
 from entropy_cli.tokenizers.arrays import Arrays, open_arrays
 from entropy_cli.tokenizers.base import Tokenizer
-from entropy_cli.tokenizers.latents import LatentsTokenizer, describe_latents
+from entropy_cli.tokenizers.latents import LatentsTokenizer, codes_of_scales, describe_latents
 from entropy_cli.tokenizers.states import some
 
 logger = logging.getLogger(__name__)
+
+SUMS = "embed_avg"  # of vectors, which quantisers trained by moving averages keep beside their codes
 
 
 @dataclass(frozen=True)
@@ -97,9 +100,9 @@ def identified(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, A
 def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
     found = open_arrays(given.latents)
     tables = None if given.codebook is None else open_arrays(given.codebook)
+    codes = [None] * len(found.tensors) if tables is None else _codes(tables, found)
     read, described = [], []
-    for s, (name, latents_MX) in enumerate(found.tensors.items()):
-        table_VC = _table(tables, s, len(found.tensors))
+    for (name, latents_MX), table_VC in zip(found.tensors.items(), codes, strict=True):
         first, scale = describe_latents(
             name, tuple(latents_MX.shape), given.rule, table_VC, given.levels
         )
@@ -127,13 +130,24 @@ def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
     )
 
 
-def _table(tables: Arrays | None, s: int, scales: int) -> Tensor | None:
-    """The codes of a scale, if it has any."""
-    if tables is None:
-        return None
-    if len(tables.tensors) not in (1, scales):
-        raise CheckpointError(
-            f"{tables.path}: got {len(tables.tensors)} codebooks ({some(tables.tensors)}) for "
-            f"{scales} scales, expected one for all or one for each. Choose them with FILE:KEY[,KEY...]."
-        )
-    return list(tables.tensors.values())[min(s, len(tables.tensors) - 1)]
+def _codes(tables: Arrays, latents: Arrays) -> Sequence[Tensor]:
+    """The codes of each scale."""
+    codes = codes_of_scales(list(tables.tensors.values()), len(latents.tensors))
+    if codes is not None:
+        return codes
+    channels = {
+        n for tensor in latents.tensors.values() for n in (tensor.shape[1:2] + tensor.shape[-1:])
+    }
+    likely = [
+        f"{tables.path}:{name} {tuple(codes.shape)}"
+        for name, codes in tables.tensors.items()
+        if codes.ndim in (2, 3) and codes.shape[-1] in channels and not name.endswith(SUMS)
+    ]
+    shapes = some([f"{name} {tuple(codes.shape)}" for name, codes in tables.tensors.items()])
+    scales = len(latents.tensors)
+    meant = f" These could be meant: {some(likely)}." if likely and len(tables.tensors) > 1 else ""
+    raise CheckpointError(
+        f"{tables.path}: got {shapes} for {scales} scale{'s' * (scales > 1)} of latents, expected one "
+        "codebook (V, C) for all, or one for each: several, or one (Q, V, C) for Q scales. Choose with "
+        f"FILE:KEY[,KEY...].{meant}"
+    )

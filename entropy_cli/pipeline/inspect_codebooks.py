@@ -1,5 +1,6 @@
 """The codebooks of a checkpoint, of a known family or not, and the usage that it carries with them."""
 
+import math
 import re
 from collections.abc import Iterator
 
@@ -17,6 +18,7 @@ PADDED = re.compile(r"quantizer\.codebooks\.\d+\.weight")
 # Of an unknown family: a table with such a name.
 LOOKS_LIKE = re.compile(
     r"(.*\.)?(quantizers?|quantize|vq|codebooks?)\.(.*\.)?(codebook|embed|embedding|\d+)(\.weight)?"
+    r"|(.*\.)?_codebook\.embed"  # vector-quantize-pytorch's, (1, V, C)
 )
 MOST_NUMBERS, MOST_TABLES = 2**28, 32
 AVERAGE = "moving average over training of how often each code was chosen"
@@ -42,7 +44,9 @@ def _likely(checkpoint: Checkpoint) -> list[str]:
     return [
         name
         for name, shape in checkpoint.shapes.items()
-        if len(shape) == 2 and 0 < shape[0] * shape[1] <= MOST_NUMBERS and LOOKS_LIKE.fullmatch(name)
+        if (len(shape) == 2 or (len(shape) == 3 and shape[0] == 1))
+        and 0 < math.prod(shape) <= MOST_NUMBERS
+        and LOOKS_LIKE.fullmatch(name)
     ][:MOST_TABLES]
 
 
@@ -50,6 +54,8 @@ def _codebook(checkpoint: Checkpoint, name: str, bars: Bars) -> Codebook:
     padding = 1 if PADDED.fullmatch(name) else 0
     try:
         rows_RC = checkpoint.tensor(name)
+        if rows_RC.ndim == 3 and len(rows_RC) == 1:
+            rows_RC = rows_RC[0]
         if rows_RC.ndim < 2 or rows_RC.shape[1:].numel() != rows_RC.shape[1] or padding >= len(rows_RC):
             raise CheckpointError(f"{name} has shape {list(rows_RC.shape)}, expected a table of codes")
     except CheckpointError as error:

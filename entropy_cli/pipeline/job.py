@@ -64,8 +64,6 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
     # Of latents there is no encoder that could be less precise.
     precision = request.precision or ("fp32" if request.latents else choose_precision(device))
     check_precision(precision, device)
-    if precision == "fp16" and device.type == "cpu" and ranks.first:
-        logger.warning("--precision fp16 is far slower than fp32 on a CPU; bf16 is the fast one there")
     inputs = open_inputs(request, bars)
     spec, images = inputs.tokenizer.spec, inputs.images
     if ranks.first:

@@ -22,6 +22,7 @@ from entropy_cli.data.plan import (
     plan_batches,
     plan_legs,
 )
+from entropy_cli.engine.emulation import lacking, warn_if_emulated
 from entropy_cli.engine.estimate import Estimation
 from entropy_cli.engine.feed import feed
 from entropy_cli.engine.pilot import (
@@ -153,7 +154,20 @@ class Run:
     ) -> Iterator[Unit]:
         """The plans' pictures, read and encoded as they are asked for."""
         batches = stack.enter_context(contextlib.closing(self._reported(self._batches(plans))))
-        return worker.encode(batches)
+        return worker.encode(self._timed(batches, worker))
+
+    def _timed(self, batches: Iterator[Batch], worker: Worker) -> Iterator[Batch]:
+        """The same batches; on the first picture the encoder is timed if the CPU lacks its precision."""
+        device, precision = self.job.device, self.job.settings["precision"]
+        if not self.job.ranks.first or lacking(precision, device) is None:
+            return batches
+        seen = []
+        for batch in batches:
+            seen.append(batch)
+            if batch.names:
+                warn_if_emulated(worker.tokenizer, precision, device, batch.input_B)
+                break
+        return chain(seen, batches)
 
     def _reported(self, batches: Generator[Batch, None, None]) -> Generator[Batch, None, None]:
         """Say which images can't be read, or stop at the first."""

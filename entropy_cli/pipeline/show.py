@@ -12,6 +12,7 @@ from torch import Tensor
 
 from entropy_cli.data.pictures import read_picture
 from entropy_cli.data.plan import BLOCK
+from entropy_cli.engine.emulation import warn_if_emulated
 from entropy_cli.engine.look import ScaleLook, encoded, look
 from entropy_cli.engine.runtime import (
     check_precision,
@@ -97,6 +98,7 @@ def show(asked: Asked, bars: Bars) -> Shown:
         _check_image(path)
     opened = _open(asked, result, bars)
     crops = _crops(asked, opened.tokenizer, bars)
+    warn_if_emulated(opened.tokenizer, opened.precision, opened.worker.device, crops[0][None])
     looks = _looks(asked, opened, crops, bars)
     images = [
         _described(path, picture, opened, of_image)

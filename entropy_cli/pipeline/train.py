@@ -135,6 +135,7 @@ class _Run:
         if self.device.type == "cpu":
             keep_freed_memory()
         self.trainer = Trainer(self.recipe, self.device, ranks, recompute=request.recompute)
+        self.trainer.warn_if_emulated(self.data.held_out_B3HW)
         self.every = request.every or max(1, self.recipe.steps // EVALUATIONS)
         self.quality: quality.Quality | None = None
         self.saved_at = time.monotonic()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from entropy_cli.errors import ResultError
-from entropy_cli.files import write_atomically
+from entropy_cli.files import read_once, write_atomically
 from entropy_cli.functional.quantity import Estimate, HistoryPoint
 
 SCHEMA = "entropy-cli/estimate"
@@ -167,7 +167,7 @@ def read_result(path: str | Path) -> Result:
         ResultError: it can't be read, is not a result, is of another version, or has other keys.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = json.loads(read_once(Path(path)).decode("utf-8"))
     except OSError as error:
         raise ResultError(f"{path}: can't be read: {error.strerror}.") from error
     except ValueError as error:

@@ -83,7 +83,7 @@ def load(path: Path) -> Saved:
         StateError: the file is damaged, or of a newer version.
     """
     if not path.is_file():
-        what = "is a folder" if path.is_dir() else "no such file"
+        what = "is no ordinary file" if path.exists() else "no such file"
         raise StateError(f"{path}: {what}. Give the --state file of a run.")
     try:
         with safe_open(path, framework="pt") as file:

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -58,13 +59,23 @@ class Array:
 
     Attributes:
         name: file and key, for people.
-        tensor: mapped.
+        shape: known before anything is read.
         forget: lets go of what was read so far, or a large file would fill the memory.
     """
 
     name: str
-    tensor: Tensor
+    shape: tuple[int, ...]
     forget: Callable[[], object]
+    _read: Callable[[], Tensor]
+
+    @cached_property
+    def tensor(self) -> Tensor:
+        """The tensor, mapped.
+
+        Raises:
+            CheckpointError: it can't be read.
+        """
+        return self._read()
 
 
 def open_array(text: str, kind: Kind) -> Array:
@@ -75,8 +86,7 @@ def open_array(text: str, kind: Kind) -> Array:
         kind: of its numbers.
 
     Raises:
-        CheckpointError: there is no such file or key, or more than one tensor, or it can't be read, or
-            is of another kind.
+        CheckpointError: there is no such file or key, or more than one tensor, or it is of another kind.
     """
     path, keys = split_keys(text)
     found = _read(path)
@@ -95,7 +105,8 @@ def open_array(text: str, kind: Kind) -> Array:
     if not _is_of(kind, found[key]):
         raise CheckpointError(f"{path}: {key} is of type {found[key].dtype}, expected {kind}.")
     name = str(path) if len(found) == 1 else f"{path}:{key}"
-    return Array(name, _mapped(path, key, found[key]), found[key].forget)
+    read = partial(_mapped, path, key, found[key])
+    return Array(name, found[key].shape, found[key].forget, read)
 
 
 def split_keys(text: str) -> tuple[Path, list[str]]:
@@ -107,18 +118,18 @@ def split_keys(text: str) -> tuple[Path, list[str]]:
 
 
 def _natural(names: Mapping[str, Any]) -> list[str]:
-    """Names sorted with the numbers in them as numbers."""
-    return sorted(
-        names,
-        key=lambda name: [
-            (not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in re.split(r"(\d+)", name)
-        ],
-    )
+    """Names sorted with the numbers in them as numbers, of any length."""
+
+    def key(part: str) -> tuple[bool, int, str]:
+        digits = part.lstrip("0") if part.isdecimal() else part
+        return not part.isdecimal(), len(digits) if part.isdecimal() else 0, digits
+
+    return sorted(names, key=lambda name: [*map(key, re.split(r"(\d+)", name)), key(name)])
 
 
 def _read(path: Path) -> dict[str, Stored]:
     if not path.is_file():
-        what = "is no file" if path.exists() else "no such file"
+        what = "is no ordinary file" if path.exists() else "no such file"
         raise CheckpointError(f"{path}: {what}. Give a {FORMATS} file.")
     try:
         with path.open("rb") as file:
@@ -153,7 +164,8 @@ def _flat(value: Any, name: str = "", depth: int = 3) -> list[tuple[str, Stored]
 
 def _check_there(path: Path, key: str, found: Mapping[str, Stored]) -> None:
     if key not in found:
-        there = ", ".join(_natural(found)[:8]) or "nothing"
+        alike_first = sorted(_natural(found), key=lambda name: key not in name)
+        there = ", ".join(alike_first[:8]) or "nothing"
         raise CheckpointError(f"{path}: has no tensor {key}; it has {there}. Give FILE:KEY.")
 
 

@@ -13,8 +13,12 @@ import torch
 from torch import Tensor
 
 from entropy_cli.errors import CheckpointError
+<<<<<<< HEAD
 from entropy_cli.files import hash_files
 from entropy_cli.tokenizers.config import Config, read_config
+=======
+from entropy_cli.files import hash_files, ordinary
+>>>>>>> args
 from entropy_cli.tokenizers.settings import Weights
 from entropy_cli.tokenizers.shards import Located, locate
 from entropy_cli.tokenizers.states import Copy, choose
@@ -149,9 +153,15 @@ class Checkpoint:
         """One tensor of integers, as int64.
 
         Raises:
-            CheckpointError: it can't be read, or is no plain tensor of integers.
+            CheckpointError: it can't be read, or is no plain tensor of integers that int64 holds.
         """
-        return self._read(name, "integers", _is_integer).to(torch.int64, copy=True)
+        tensor = self._read(name, "integers", _is_integer)
+        integers = tensor.to(torch.int64, copy=True)
+        if tensor.dtype == torch.uint64 and (integers < 0).any():  # of the numbers beyond int64's
+            raise CheckpointError(
+                f"{self.path}: {name} holds {integers.min().item() % 2**64}, which int64 does not."
+            )
+        return integers
 
     def numbers(self, name: str) -> Tensor:
         """One tensor of any type as it is, which may lie in the file still: not to be changed or kept.
@@ -220,7 +230,7 @@ def read_contents(path: Path) -> Contents:
         CheckpointError: it can't be read.
     """
     try:
-        with path.open("rb") as file:
+        with ordinary(path).open("rb") as file:
             head = file.read(16)
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from entropy_cli.errors import CheckpointError
+from entropy_cli.files import ordinary
 from entropy_cli.functional.vocabulary import VECTOR_RULES
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -116,7 +117,7 @@ def read_config(folder: Path) -> Config:
     """Read config.json in a checkpoint's folder; empty if there is none."""
     path = folder / FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(ordinary(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return Config(path)
     except (OSError, ValueError, RecursionError) as error:

@@ -62,6 +62,29 @@ class GivenScale:
         return Scale(self.name, self.tokens, patch_num, self.codebook.vocabulary)
 
 
+def codes_of_scales(codebooks: Sequence[Tensor], scales: int) -> list[Tensor] | None:
+    """Give each scale its codes (V, C).
+
+    Args:
+        codebooks: of all scales or of each, (V, C) or (1, V, C); or one (Q, V, C) for Q scales.
+        scales: how many there are.
+
+    Returns:
+        None if they are not as many as the scales.
+
+    Source:
+        vector-quantize-pytorch keeps codes as (1, V, C), those of heads or of a stack of residual
+        quantisers as (Q, V, C).
+    """
+    stacks = [list(codes) if codes.ndim == 3 else [codes] for codes in codebooks]
+    if [len(stack) for stack in stacks] == [1]:
+        return stacks[0] * scales
+    if len(stacks) == 1 or all(len(stack) == 1 for stack in stacks):
+        codes_of_each = [codes_VC for stack in stacks for codes_VC in stack]
+        return codes_of_each if len(codes_of_each) == scales else None
+    return None
+
+
 def describe_latents(
     name: str,
     shape: tuple[int, ...],

@@ -33,6 +33,11 @@ class Header(NamedTuple):
         """Of its numbers."""
         return math.prod(self.shape) * self.dtype.itemsize
 
+    @property
+    def kind(self) -> str:
+        """Whether they are plain."""
+        return "plain" if self.dtype.str[1:] in NUMBERS else "other"
+
 
 def map_npy(path: Path) -> Stored:
     """The array of a .npy file.
@@ -41,7 +46,7 @@ def map_npy(path: Path) -> Stored:
         Exception: of any kind, if it is damaged.
     """
     with path.open("rb") as file:
-        header = _header(file)
+        header = _header(file, path.stat().st_size)
     memory = map_file(path)
     return _stored(header, partial(_map, memory, header.start, header), partial(forget, memory))
 
@@ -57,7 +62,7 @@ def map_npz(path: Path) -> dict[str, Stored]:
     with zipfile.ZipFile(path) as archive:
         for member in archive.infolist():
             with archive.open(member) as file:
-                header = _header(file)
+                header = _header(file, member.file_size)
             if member.compress_type == zipfile.ZIP_STORED:
                 start = record_start(memory, member) + header.start
                 read = partial(_map, memory, start, header)
@@ -103,7 +108,8 @@ def map_safetensors(path: Path) -> dict[str, Stored]:
     return found
 
 
-def _header(file: IO[bytes]) -> Header:
+def _header(file: IO[bytes], size: int) -> Header:
+    """What stands before the numbers of an array that takes so many bytes in all."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         header = np.lib.format.read_array_header_1_0(file)
@@ -111,18 +117,22 @@ def _header(file: IO[bytes]) -> Header:
         header = np.lib.format.read_array_header_2_0(file)
     else:  # of records with names in other alphabets
         raise ValueError(f"an array of version {version}")
-    return Header(*header, file.tell())
+    found = Header(*header, file.tell())
+    if not all(type(number) is int and number >= 0 for number in found.shape):  # True is an int, too
+        raise ValueError(f"its shape is {found.shape}")
+    if found.kind == "plain" and found.nbytes != size - found.start:
+        raise ValueError(
+            f"its shape {found.shape} of {found.dtype} takes {found.nbytes} bytes, but it has "
+            f"{size - found.start}"
+        )
+    return found
 
 
 def _stored(header: Header, read: "partial[Tensor]", forget: "partial[None]") -> Stored:
-    kind = "plain" if header.dtype.str[1:] in NUMBERS else "other"
-    return Stored(header.shape, header.dtype.name, read, kind, forget)
+    return Stored(header.shape, header.dtype.name, read, header.kind, forget)
 
 
 def _map(memory: mmap.mmap, start: int, header: Header) -> Tensor:
-    missing = start + header.nbytes - len(memory)
-    if missing > 0:
-        raise ValueError(f"the file is {missing} bytes too short")
     number = math.prod(header.shape)
     mapped = np.frombuffer(memory, header.dtype, number, start) if number else np.empty(0, header.dtype)
     return _of_numpy(mapped.reshape(header.shape, order="F" if header.fortran else "C"))

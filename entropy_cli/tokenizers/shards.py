@@ -8,6 +8,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 from entropy_cli.errors import CheckpointError
+from entropy_cli.files import ordinary
 from entropy_cli.tokenizers.states import some
 from entropy_cli.tokenizers.stored import Stored
 
@@ -106,14 +107,15 @@ def _in_folder(folder: Path) -> Located:
 
 def _is_tokenizer(part: Path) -> bool:
     try:
-        return "VQModel" in (part / "config.json").read_text(encoding="utf-8", errors="replace")
+        config = ordinary(part / "config.json").read_text(encoding="utf-8", errors="replace")
+        return "VQModel" in config
     except OSError:
         return False
 
 
 def _indexed(path: Path, index: Path) -> Located:
     try:
-        content = json.loads(index.read_text(encoding="utf-8"))
+        content = json.loads(ordinary(index).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{index}: can't be read as JSON: {error}. Download it again.") from error
     names = content.get("weight_map") if isinstance(content, dict) else None

@@ -13,6 +13,8 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
+from entropy_cli.files import ordinary
+
 Form = Literal["safetensors", "torch-zip", "torch-legacy"]
 
 
@@ -96,7 +98,7 @@ def read_safetensors(path: Path) -> Contents:
 
 def map_file(path: Path) -> mmap.mmap:
     """A file mapped to be read only: mapped to be written, one larger than the memory is refused."""
-    with path.open("rb") as file:
+    with ordinary(path).open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 

@@ -157,7 +157,7 @@ def _legacy_part(memory: mmap.mmap) -> Any:  # noqa: ANN401
 
 
 def _natural(value: object) -> int:
-    if not isinstance(value, int) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
         raise pickle.UnpicklingError(f"a size of {value!r:.40}")
     return value
 

@@ -7,7 +7,8 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from entropy_cli.engine.counts import Peak, Work, count
+from entropy_cli.engine import counts
+from entropy_cli.engine.counts import Peak, Work, count, measure_peak
 from entropy_cli.engine.plain import Plain
 from entropy_cli.functional.assign import assign
 from entropy_cli.tokenizers import load_tokenizer
@@ -95,3 +96,10 @@ def test_the_plain_loop_is_the_same_tokenizer(checkpoint, pictures):
         torch.testing.assert_close(mean_T.float(), entropy_ST[s], atol=1e-5, rtol=0)
         rest = tokenizer.subtract(rest, sums.idx_Bl, s) if s < 3 else rest
         at += sums.tokens
+
+
+def test_a_warm_up_longer_than_the_measuring_leaves_something_measured(monkeypatch):
+    monkeypatch.setattr(counts, "MEASURE_S", 0)
+    peak = measure_peak(CPU, torch.float32)
+    assert 0 < peak.flop_per_s < 1e16 and 0 < peak.bytes_per_s < 1e14
+    assert peak.floor(Work(1e9, 1e6)) > 0

@@ -144,6 +144,18 @@ def test_an_unknown_file_is_reported_before_the_error(inspect, cli, tmp_path):
     assert code == 3 and "unknown; the nearest are" in out and "found under net" in out
 
 
+def test_a_batched_codebook_of_an_unknown_file(inspect, tmp_path):
+    content = {
+        "vq._codebook.embed": torch.eye(5, 7)[None],
+        "vq._codebook.embed_avg": torch.ones(1, 5, 7),
+    }
+    torch.save(content, tmp_path / "vq.pt")
+    _, report, _ = inspect(tmp_path / "vq.pt")
+    (codebook,) = report["codebooks"]
+    assert codebook["tensor"] == "vq._codebook.embed"
+    assert codebook["statistics"]["codes"] == 5 and codebook["statistics"]["duplicates"] == 0
+
+
 def test_several_families_and_a_forced_one(inspect, cli, saved):
     both = saved({name: torch.zeros(1) for name in FAMILIES["titok"].REQUIRED[:3]})
     code, report, err = inspect(both)

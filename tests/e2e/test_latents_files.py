@@ -172,7 +172,6 @@ def test_wrong_files(run, codes, tmp_path):
         (tmp_path / "none.npy", "no such file"),
         (tmp_path, "is no file"),
         (f"{good}:b", "has no tensor b; it has a, other, words"),
-        (f"{good}:", "has no tensor ; it has a"),
         (f"{good}:other", "does not hold floating-point numbers"),
         (f"{good}:words", "does not hold floating-point numbers"),
         (f"{good}:a,a", "named twice"),
@@ -182,7 +181,7 @@ def test_wrong_files(run, codes, tmp_path):
         (tmp_path / "words.npy", "no tensors of floating-point numbers"),
         (tmp_path / "long.npy", "no tensors of floating-point numbers"),
         (tmp_path / "empty.pt", "no tensors of floating-point numbers"),
-        (damage(tmp_path / "cut.npy", whole["z.npy"][:-5]), "5 bytes too short"),
+        (damage(tmp_path / "cut.npy", whole["z.npy"][:-5]), "takes 8640 bytes, but it has 8635"),
         (damage(tmp_path / "head.npy", whole["z.npy"][:20]), "damaged"),
         (damage(tmp_path / "cut.npz", whole["z.npz"][:-50]), "damaged"),
         (damage(tmp_path / "cut.safetensors", whole["z.safetensors"][:-5]), "damaged"),
@@ -225,4 +224,50 @@ def test_scales_that_do_not_fit_together(run, tmp_path):
     save_file({f"c{i}": CODES.clone() for i in range(3)}, tmp_path / "c.safetensors")
     save_file({"a": Z, "b": Z.clone()}, tmp_path / "z.safetensors")
     err = run(tmp_path / "z.safetensors", codebook=tmp_path / "c.safetensors")
-    assert "got 3 codebooks (c0, c1, c2) for 2 scales" in err
+    assert "got c0 (7, 3), c1 (7, 3), c2 (7, 3) for 2 scales of latents, expected one" in err
+
+
+@pytest.mark.parametrize("suffix", [".pt", ".safetensors", ".npy"])
+def test_a_batched_codebook_holds_its_codes(run, tmp_path, suffix):
+    """vector-quantize-pytorch keeps codes as (1, V, C)."""
+    np.save(tmp_path / "z.npy", Z.numpy())
+    path, codes_1VC = tmp_path / f"vq{suffix}", CODES[None].clone()
+    if suffix == ".npy":
+        np.save(path, codes_1VC.numpy())
+    else:
+        (torch.save if suffix == ".pt" else save_file)({"vq._codebook.embed": codes_1VC}, path)
+    result = run(tmp_path / "z.npy", codebook=path)
+    assert (result["tokenizer"]["vocab_size"], result["tokenizer"]["latent_dim"]) == (7, 3)
+    assert_same(run(tmp_path / "z.npy"), result, tolerance=0)
+
+
+def test_a_stack_of_codebooks_is_of_as_many_scales(run, tmp_path):
+    save_file({"a": Z, "b": (Z / 2).clone()}, tmp_path / "z.safetensors")
+    steps = {"0": CODES.clone(), "1": CODES.flip(0) / 2}
+    save_file(steps, tmp_path / "several.safetensors")
+    stack_QVC = torch.stack(list(steps.values()))
+    np.save(tmp_path / "stack.npy", stack_QVC.numpy())
+    torch.save({name: codes[None] for name, codes in steps.items()}, tmp_path / "batched.pt")
+    expected = run(tmp_path / "z.safetensors", codebook=tmp_path / "several.safetensors")
+    assert expected["scales"][0]["code_counts"] != expected["scales"][1]["code_counts"]
+    for name in ("stack.npy", "batched.pt"):
+        assert_same(expected, run(tmp_path / "z.safetensors", codebook=tmp_path / name), tolerance=0)
+    for given in (f"{tmp_path}/z.safetensors:a", tmp_path / "z.safetensors"):
+        np.save(tmp_path / "stack.npy", torch.cat([stack_QVC, stack_QVC[:1]]).numpy())
+        err = run(given, codebook=tmp_path / "stack.npy")
+        assert "got stack (3, 7, 3) for" in err and "(Q, V, C) for Q scales" in err
+    torch.save({"0": stack_QVC, "1": CODES[None]}, tmp_path / "mixed.pt")
+    assert "got 0 (2, 7, 3), 1 (1, 7, 3) for 2" in run(
+        tmp_path / "z.safetensors", codebook=tmp_path / "mixed.pt"
+    )
+
+
+def test_a_file_with_several_tensors_says_which_could_be_codes(run, tmp_path):
+    np.save(tmp_path / "z.npy", Z.numpy())
+    weights = {"in.weight": torch.ones(3, 8), "_codebook.cluster_size": torch.ones(1, 7)}
+    weights |= {f"_codebook.{name}": CODES[None] for name in ("embed_avg", "embed")}
+    torch.save(weights, path := tmp_path / "vq.pt")
+    err = run(tmp_path / "z.npy", codebook=path)
+    assert f"These could be meant: {path}:_codebook.embed (1, 7, 3)." in err
+    err = run(tmp_path / "z.npy", codebook=f"{path}:embed")
+    assert "has no tensor embed; it has _codebook.embed, _codebook.embed_avg, _codebook.c" in err

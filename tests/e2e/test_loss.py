@@ -4,6 +4,7 @@ import json
 import math
 import struct
 import warnings
+import zipfile
 
 import numpy as np
 import pytest
@@ -176,7 +177,77 @@ def test_every_format_and_type(loss, tmp_path, tensors, suffix, dtype):
 def test_every_type_of_integers(loss, files, tensors, dtype):
     labels = tensors["labels"].clamp(min=0)
     np.save(files / "y.npy", labels.numpy().astype(dtype))
-    assert_plain(loss(labels=files / "y.npy"), plain_losses(tensors["logits"].tolist(), labels.tolist()))
+    plain = plain_losses(tensors["logits"].tolist(), labels.tolist())
+    assert_plain(loss(labels=files / "y.npy"), plain)
+    some = labels.where(labels != 0, -100)
+    plain = plain_losses(tensors["logits"].tolist(), some.tolist())
+    assert_plain(loss("--ignore-index", 0, labels=files / "y.npy"), plain)
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", ".safetensors", ".pt"])
+@pytest.mark.parametrize("label", [2**63, 2**64 - 100, 2**64 - 1])
+@pytest.mark.parametrize("options", [(), ("--ignore-index", -1)])
+def test_labels_beyond_int64_are_named_and_never_wrapped(loss, files, suffix, label, options):
+    y = np.full((B, L), 3, np.uint64)
+    y[1, 2] = label
+    path = files / f"y{suffix}"
+    if suffix == ".npy":
+        np.save(path, y)
+    else:
+        saved(path, y=torch.from_numpy(y))
+    code, err = loss(*options, labels=path)
+    assert code == 3 and err.count("\n") == 1
+    assert f"[1, 2]: label {label}, but" in err and "Save labels below 0 as int64." in err
+
+
+def npy(shape, numbers=b"", dtype="<f4"):
+    """A .npy file with any header."""
+    header = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}}}".encode()
+    header += b" " * (-(len(header) + 11) % 64) + b"\n"
+    return b"\x93NUMPY\1\0" + struct.pack("<H", len(header)) + header + numbers
+
+
+NUMBERS = np.zeros((B, L, V), np.float32).tobytes()
+SHAPES = {
+    f"(-{B}, {L}, {V})": "its shape is",
+    f"(-{B}, -{L}, {V})": "its shape is",
+    f"(True, {B * L}, {V})": "its shape is",
+    f"({B}.0, {L}, {V})": "shape",
+    f"({B - 1}, {L}, {V})": f"takes {(B - 1) * L * V * 4} bytes, but it has {len(NUMBERS)}",
+    f"({B + 1}, {L}, {V})": f"takes {(B + 1) * L * V * 4} bytes, but it has {len(NUMBERS)}",
+    f"({2**64 + B}, {L}, {V})": "bytes",
+    f"({2**32}, {2**32}, {V})": "bytes",
+    f"({2**31}, {2**31}, 4, 0)": "bytes",
+}
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".npz", "packed.npz"])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes_that_no_array_has(loss, files, shape, suffix):
+    path, content = files / f"x{suffix}", npy(shape, NUMBERS)
+    if suffix == ".npy":
+        path.write_bytes(content)
+    else:
+        method = zipfile.ZIP_DEFLATED if "packed" in suffix else zipfile.ZIP_STORED
+        with zipfile.ZipFile(path, "w", method) as archive:
+            archive.writestr("logits.npy", content)
+    code, err = loss(logits=path)
+    assert code == 3 and err.count("\n") == 1 and f"{path}: a damaged file: " in err
+    assert SHAPES[shape] in err
+
+
+def test_shapes_that_do_not_fit_are_refused_before_anything_is_unpacked(loss, files, monkeypatch):
+    np.savez_compressed(files / "x.npz", np.zeros((B, L + 1, V), np.float32))
+    monkeypatch.setattr(np.lib.format, "read_array", None)
+    code, err = loss(logits=files / "x.npz")
+    assert code == 3 and f"expected ({B}, {L + 1})" in err
+
+
+def test_names_with_numbers_of_any_length(loss, files):
+    path = files / "x.npz"
+    np.savez(path, **{digit * 5000: np.zeros((B, L, V), np.float32) for digit in "21"})
+    code, err = loss(logits=path)
+    assert code == 3 and f"got 2 tensors of floating-point numbers, {'1' * 5000}, 2" in err
 
 
 def test_flat_tokens_are_the_same_tokens(loss, files, tensors):
@@ -357,6 +428,8 @@ def test_places_in_flat_and_shifted_files(loss, files, tensors):
         (["--floor", "r.json", "--floor-mean", 1], 2, "give one of them"),
         (["--floor", "none.json"], 3, "none.json"),
         (["--label-smoothing", 1.5], 2, "label-smoothing"),
+        (["--ignore-index", 2**63], 2, "--ignore-index"),
+        (["--ignore-index", -(10**30)], 2, "--ignore-index"),
         (["--output", "none/r.json"], 3, "there is no folder"),
     ],
 )

@@ -106,8 +106,9 @@ def test_several_scales_with_one_and_with_several_codebooks(tmp_path):
     def encode(i):
         return [of_scale[i] for of_scale in scales]
 
-    for codebook in (CODES, codes):
-        tables = codebook if isinstance(codebook, list) else [codebook] * 3
+    each = [(CODES, [CODES] * 3), (CODES[None], [CODES] * 3), (codes, codes)]
+    stack_QVC = torch.stack([CODES, CODES / 2, CODES + 1])
+    for codebook, tables in [*each, (stack_QVC, list(stack_QVC))]:
         result = estimate(torch.arange(90).split(32), encode, codebook=codebook, temperature=0.5)
         assert [scale.tokens for scale in result.scales] == [1, 4, 1]
         assert result.tokenizer.patch_nums == [None, 2, None]
@@ -168,7 +169,9 @@ def of(images=(Z,), encode=itself, **options):
         (of(temperature=True), "temperature True: expected"),
         (of([Z * 9], rule="levels", codebook=None, levels=(3, 3, 3)), "beyond the outermost level"),
         (of(codebook=CODES.numpy()), "codebook: got a value of type ndarray"),
-        (of(codebook=[CODES, CODES]), "codebook: got 2, expected one, or 1 for the scales"),
+        (of(codebook=[CODES, CODES]), "codebook: got (9, 3), (9, 3) for 1 scale of latents, expected"),
+        (of(codebook=torch.stack([CODES] * 4)), "codebook: got (4, 9, 3) for 1 scale of latents"),
+        (of(codebook=[]), "codebook: got none for 1 scale"),
         (of(codebook=CODES.long()), "expected floating-point codes (V, C)"),
         (of(codebook=CODES[0]), "expected floating-point codes (V, C)"),
         (of(codebook=CODES * float("inf")), "NaN, infinity"),
@@ -221,6 +224,9 @@ def test_what_is_wrong_with_a_loaded_tokenizer(checkpoint, images, tmp_path):
             load_tokenizer(checkpoint, **options)
     with pytest.raises(EntropyCliError, match="none"):
         load_tokenizer(tmp_path / "none.pth")
+    for call in (lambda: estimate("", tokenizer), lambda: load_tokenizer(" ")):
+        with pytest.raises(EntropyCliError, match="is empty, expected a path"):
+            call()
 
 
 def test_the_package_imports_no_torch_and_has_no_other_names():

@@ -178,6 +178,20 @@ def test_types_and_what_each_can_be_asked_for(tmp_path, form):
         checkpoint.tensor("half")
 
 
+@pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])
+def test_integers_beyond_int64_are_not_wrapped(tmp_path, form):
+    codes = np.array([0, 2**64 - 1, 5], np.uint64)
+    tensors = {"used": torch.from_numpy(codes), "fine": torch.from_numpy(codes[:1])}
+    if form == "safetensors":
+        save_file(tensors, tmp_path / "x")
+    else:
+        saved(tmp_path, tensors, "x", zipped=form == "zip")
+    checkpoint = open_checkpoint(tmp_path / "x")
+    assert checkpoint.integers("fine").tolist() == [0]
+    with pytest.raises(CheckpointError, match="used holds 18446744073709551615"):
+        checkpoint.integers("used")
+
+
 def test_tensors_that_are_not_plain_are_refused_when_asked_for(tmp_path):
     tensors = {
         "sparse": torch.eye(3).to_sparse(),

@@ -20,7 +20,7 @@ from entropy_cli.data.logs.series import (
     series_of,
     without_finer_twins,
 )
-from entropy_cli.data.logs.text import read_text
+from entropy_cli.data.logs.text import STDIN, read_text
 from entropy_cli.errors import LogError, NoLossError
 
 TENSORBOARD = "tensorboard"
@@ -72,7 +72,7 @@ def read_log(
     """Read the losses, accuracies and gradient norms of a training log.
 
     Args:
-        path: a file, or a folder of TensorBoard's event files.
+        path: a file, a pipe, "-" for standard input, or a folder of TensorBoard's event files.
         format_name: one of `NAMES`, or auto: by the content.
         chosen: the name of the loss to look at; default all that are called one.
         progress: is told of each row that is read.
@@ -82,7 +82,7 @@ def read_log(
         LogError: it can't be read, is of no known format, or holds no values of a loss.
         EntropyCliError: an extra is wanted for it.
     """
-    if not path.exists():
+    if path != STDIN and not path.exists():
         raise LogError(f"{path}: no such file. Give a training log, or a folder of event files.")
     if path.is_dir() or (format_name in ("auto", TENSORBOARD) and tensorboard.is_event_file(path)):
         if format_name not in ("auto", TENSORBOARD):
@@ -93,6 +93,8 @@ def read_log(
     if format_name == TENSORBOARD:
         raise LogError(f"{path}: no event file of TensorBoard. Leave --format out to find its format.")
     text = read_text(path)
+    if is_stream(path) and tensorboard.FIRST_RECORD.decode() in text[:64]:
+        raise LogError(f"{path}: TensorBoard's events are read from files only. Give the event file.")
     if not text.strip():
         raise NoLossError(f"{path}: is empty. Give a log with losses in it.")
     name = _detected(path, text) if format_name == "auto" else format_name
@@ -111,6 +113,11 @@ def _listed(found: Iterable[Row], progress: Callable[[int], object]) -> list[Row
         rows.append(row)
         progress(1)
     return rows
+
+
+def is_stream(path: Path) -> bool:
+    """Whether a log can be read once only."""
+    return path == STDIN or path.is_fifo()
 
 
 def size_of(path: Path) -> int:

@@ -22,7 +22,9 @@ VAR_TAG = re.compile(r"AR_(?:iter|ep)_loss/(v?)(L|acc)_(mean|tail|\d+)")
 
 
 def is_event_file(path: Path) -> bool:
-    """Whether a file is one of TensorBoard's."""
+    """Whether this is a file of TensorBoard's."""
+    if not path.is_file():
+        return False
     with path.open("rb") as file:
         return FIRST_RECORD in file.read(64)
 
@@ -31,9 +33,13 @@ def event_folder(path: Path) -> Path:
     """The folder with event files in a folder, or in one below it.
 
     Raises:
-        LogError: there is none, or those of several runs.
+        LogError: there is none, or those of several runs, or one is no ordinary file.
     """
-    folders = sorted({file.parent for file in path.rglob(EVENTS)})
+    files = list(path.rglob(EVENTS))
+    for file in files:
+        if not file.is_file():
+            raise LogError(f"{file}: is no ordinary file, as TensorBoard's are. Remove it.")
+    folders = sorted({file.parent for file in files})
     if len(folders) == 1:
         return folders[0]
     if not folders:

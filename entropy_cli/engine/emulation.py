@@ -1,0 +1,118 @@
+"""Arithmetic in 16 bits on a CPU without instructions for it: how long an image takes, before all do."""
+
+import copy
+import logging
+import platform
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.precision import DTYPES, Precision
+
+logger = logging.getLogger(__name__)
+
+# Any of these is enough, as torch names what a CPU can do: of x86, and bf16 of Arm.
+INSTRUCTIONS = {
+    "bf16": ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"),
+    "fp16": ("avx512_fp16", "amx_fp16"),
+}
+NAMES = {"bf16": "AVX512-BF16 or AMX", "fp16": "AVX512-FP16 or AMX-FP16"}
+ARM_NAMES = {"bf16": "BF16 instructions", "fp16": "fast FP16 convolutions in torch"}
+LONG_S = 1.0  # what takes longer is not done again to see how long it takes without its start
+
+
+def capabilities() -> Mapping[str, Any]:
+    """What the CPU can do, by torch's names."""
+    newest: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", older_capabilities)
+    return newest()
+
+
+def older_capabilities() -> Mapping[str, Any]:
+    """The same, as far as it matters here, where torch.cpu has no get_capabilities."""
+    cpu: Any = torch.cpu
+    return {
+        "avx512_bf16": cpu._is_avx512_bf16_supported(),
+        "amx_bf16": cpu._is_amx_tile_supported(),
+        "avx512_fp16": torch.ops.mkldnn._is_mkldnn_fp16_supported(),
+        "bf16": _on_arm() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
+    }
+
+
+def _on_arm() -> bool:
+    return platform.machine().lower() in ("aarch64", "arm64")
+
+
+def lacking(precision: Precision, device: torch.device) -> str | None:
+    """What a device would need to compute in a precision, for people; None if it can, or is no CPU."""
+    if device.type != "cpu" or precision not in INSTRUCTIONS:
+        return None
+    able = capabilities()
+    if any(able.get(name) for name in INSTRUCTIONS[precision]):
+        return None
+    return (ARM_NAMES if _on_arm() else NAMES)[precision]
+
+
+def warn_if_emulated(
+    tokenizer: Tokenizer, precision: Precision, device: torch.device, img_B3HW: Tensor
+) -> None:
+    """Say how long an image takes in a precision that the CPU lacks, and in float32.
+
+    Args:
+        tokenizer: on the device, in the precision.
+        precision: of its encoder.
+        device: where it is.
+        img_B3HW: pictures as the tokenizer takes them, the first of which is encoded.
+    """
+    if (lacks := lacking(precision, device)) is None:
+        return
+    one_B3HW, exact = img_B3HW[:1], tokenizer.to(device, "fp32")
+    slow, fast = _seconds(lambda: tokenizer.encode(one_B3HW)), _seconds(lambda: exact.encode(one_B3HW))
+    _warn(precision, lacks, slow, fast)
+
+
+def warn_if_training_is_emulated(
+    model: nn.Module, precision: Precision, device: torch.device, img_B3HW: Tensor
+) -> None:
+    """Say the same of a model's forward and backward pass, which leaves the model as it is.
+
+    Args:
+        model: gives pictures and something else for pictures; in float32.
+        precision: that it is to be trained in.
+        device: where it is.
+        img_B3HW: pictures as it takes them, the first of which is used.
+    """
+    if (lacks := lacking(precision, device)) is None:
+        return
+    model = copy.deepcopy(model).eval()  # norms count nothing, nor wait for other processes
+
+    def step(*, enabled: bool) -> None:
+        with torch.autocast(device.type, DTYPES[precision], enabled=enabled):
+            recon_B3HW, _ = model(img_B3HW[:1])
+        recon_B3HW.float().square().mean().backward()
+
+    _warn(precision, lacks, _seconds(lambda: step(enabled=True)), _seconds(lambda: step(enabled=False)))
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    """How long a call takes: of two the faster, if the first does not take long."""
+    taken: list[float] = []
+    while not taken or (len(taken) < 2 and taken[0] < LONG_S):
+        start = time.perf_counter()
+        call()
+        taken.append(time.perf_counter() - start)
+    return min(taken)
+
+
+def _warn(precision: Precision, lacks: str, slow: float, fast: float) -> None:
+    logger.warning(
+        "--precision %s is emulated on this CPU (no %s): %.3g s an image, fp32 %.3g s.%s",
+        precision,
+        lacks,
+        slow,
+        fast,
+        " Leave out --precision." if slow > fast else "",
+    )
