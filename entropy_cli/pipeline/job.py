@@ -67,10 +67,11 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
     if precision == "fp16" and device.type == "cpu" and ranks.first:
         logger.warning("--precision fp16 is far slower than fp32 on a CPU; bf16 is the fast one there")
     inputs = open_inputs(request, bars)
-    spec, images = inputs.tokenizer.spec, inputs.images
+    images = inputs.images
     if ranks.first:
-        for note in spec.notes:
-            logger.warning("%s: %s", request.checkpoint, note)
+        of = request.latents.codebook if request.latents else request.checkpoint
+        for note in inputs.provenance["checkpoint_notes"]:
+            logger.warning("%s: %s", of, note)
     settings = {
         **inputs.identity,
         **settings_of(inputs.tokenizer, request.temperatures, images.seed),
