@@ -6,6 +6,7 @@ from pathlib import Path
 
 from entropy_cli.errors import ResultError
 from entropy_cli.functional.quantity import Estimate
+from entropy_cli.results.published import is_vars
 from entropy_cli.results.schema import Estimates, read_result
 
 
@@ -34,6 +35,7 @@ class Floor:
         last: of the mean over the tokens of the last scale (VAR's Lt, L_tail).
         scales: of each square scale, by the side of its grid.
         vocab_size: number of codes, if known.
+        is_vars: whether they are of a tokenizer as VAR published it, if known.
         is_given: whether the user gave numbers, and not a result.
     """
 
@@ -42,6 +44,7 @@ class Floor:
     last: Level | None
     scales: Mapping[int, Level] = field(default_factory=dict)
     vocab_size: int | None = None
+    is_vars: bool | None = None
     is_given: bool = False
 
 
@@ -74,6 +77,7 @@ def read_floor(path: Path) -> Floor:
             if scale.patch_num is not None
         },
         vocab_size=result.tokenizer.vocab_size,
+        is_vars=is_vars(result.tokenizer),
     )
 
 

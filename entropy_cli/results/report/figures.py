@@ -21,6 +21,7 @@ from entropy_cli.results.figures import (
     ramp,
 )
 from entropy_cli.results.legend import averages
+from entropy_cli.results.published import is_vars
 from entropy_cli.results.report.content import headline, name_of, temperature_of
 from entropy_cli.results.schema import Result
 
@@ -99,7 +100,7 @@ def temperatures(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplo
         for t, value, slope in zip(t_T, curve_T, slope_T, strict=True):
             reach = np.exp(np.array([-0.25, 0.25]))
             axes.plot(t * reach, value + slope * np.log(reach), color=colours[kind], linewidth=2.2)
-        if kind in PUBLISHED and PUBLISHED[kind][1] < math.log(result.tokenizer.vocab_size):
+        if kind in PUBLISHED and is_vars(result.tokenizer):
             low, high = PUBLISHED[kind]
             said = f"{low:g}" if low == high else f"{low:.1f} to {high:.1f}"
             axes.axhspan(
