@@ -24,15 +24,18 @@ def floor_findings(watched: Sequence[Watched]) -> Iterator[RunFinding]:
             continue
         error = 0.0 if level.half_width is None else level.half_width / NORMAL_95
         yield from _below(one, level.floor, error)
-        over = None if level.unigram is None else above(value_n, level.unigram)
+        if level.ceiling is None:
+            continue
+        over = above(value_n, level.ceiling.value, level.ceiling.half_width / NORMAL_95)
         if over is not None and over.fires:
+            least, most = ("", "") if level.unigram_value is not None else ("at least ", ", at most")
             yield RunFinding(
                 "above_unigram",
                 "warning",
-                f"{one.metric.split} loss of {over.last:.4f} at the end is {over.last - over.bound:.4f} "
-                f"nats above the unigram entropy {over.bound:.4f}, which a constant prediction reaches. "
-                "Usual causes: a run that has hardly begun, labels of another tokenizer or in another "
-                "order, a broken model.",
+                f"{one.metric.split} loss of {over.last:.4f} at the end is {least}"
+                f"{over.last - over.bound:.4f} nats above the unigram entropy{most} {over.bound:.4f}, "
+                "which a constant prediction reaches. Usual causes: a run that has hardly begun, labels "
+                "of another tokenizer or in another order, a broken model.",
                 one.metric.name,
                 asdict(over),
             )

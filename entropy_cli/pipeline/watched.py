@@ -101,7 +101,7 @@ def summary(one: Watched) -> SeriesSummary:
     return replace(
         found,
         floor=level.floor,
-        unigram=level.unigram,
+        unigram=level.unigram_value,
         reducible_first=float(reducible_n[0]),
         reducible_best=float(reducible_n[best]),
         reducible_last=float(reducible_n[-1]),

@@ -10,6 +10,7 @@ import time
 import numpy as np
 import pytest
 
+from entropy_cli.results.floor import read_floor
 from entropy_cli.tokenizers.var import PATCH_NUMS
 from tests import training_logs as logs
 
@@ -215,7 +216,7 @@ class TestFindings:
     def test_above_the_unigram_entropy(self, cli, tmp_path, baseline):
         result = tmp_path / "result.json"
         result.write_text(json.dumps(baseline))
-        unigram = baseline["average"]["token_weighted"]["unigram_entropy"]["value"]
+        unigram = read_floor(result).mean.ceiling.value
         log = tmp_path / "log"
         for offset, expected in ((0.3, 1), (-0.3, 0)):
             log.write_text(table(nll=noisy(np.full(100, unigram + offset), 0.01)))
