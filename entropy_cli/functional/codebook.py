@@ -59,6 +59,15 @@ class Codebook:
         bias_V = self.bias_V.to(device) if self.rule == "logits" else None
         return Codebook(self.codes_VC.to(device), self.rule, bias_V)
 
+    def places(self) -> Tensor:
+        """Codes as they are compared with latents, (V, X) in float64: equal ones have equal logits."""
+        code_VC = self.codes_VC.double()
+        if self.rule == "cosine":
+            return functional.normalize(code_VC, dim=1)
+        if self.rule == "logits":
+            return torch.cat([code_VC, self.bias_V.double()[:, None]], 1)
+        return code_VC
+
     def _set(self, centre_C: Tensor, weight_VC: Tensor, bias_V: Tensor) -> None:
         dtype = self.codes_VC.dtype
         self.centre_C, self.bias_V = centre_C.to(dtype), bias_V.to(dtype)

@@ -13,6 +13,11 @@ ROWS = 4096  # of a block of pairs, and of what is done in float64 at once
 # Squared distances below this share of a code's squared norm lose digits in float32.
 CANCELS = 0.01
 RARE = 0.01  # of an even share
+COINCIDES = 1e-6  # of the codes' median length: codes so near each other are as good as copies
+DIRECTIONS = 16  # of those that codes are sorted and sifted by
+MOST_NEIGHBOURS, MOST_PAIRS = 256, 4  # looked at on each side of a code, and in full, per code
+MOST_PRODUCTS = 2**34  # of comparing single codes with all: a few seconds
+PAIRS = 2**25  # of such distances at once
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,23 @@ class CodebookStatistics:
     std: float | None
     norm: Spread | None
     nearest: Spread | None
+
+
+@dataclass(frozen=True)
+class Coinciding:
+    """How many codes all but coincide with another: within a millionth of the codes' median length.
+
+    Attributes:
+        codes: of the codebook.
+        number: of those that coincide with another, all of them counted.
+        is_exact: whether every code was looked at; else the number is that of a sample, scaled up.
+        spread: median distance of the codes from their mean, in median lengths; None if that is 0.
+    """
+
+    codes: int
+    number: int
+    is_exact: bool
+    spread: float | None
 
 
 @dataclass(frozen=True)
@@ -140,12 +162,79 @@ def nearest_distances(code_VC: Tensor, progress: Callable[[int], object] = lambd
         progress(len(norm_V[these]))
     found_V = squared_V.double()
     (again_N,) = torch.where(squared_V < CANCELS * norm_V)
-    norm_V = code_VC.square().sum(1)
-    for rows_N in torch.split(again_N, ROWS // 4):
-        pairs_NV = torch.addmm(norm_V, code_VC[rows_N], code_VC.T, alpha=-2) + norm_V[rows_N, None]
-        pairs_NV[torch.arange(len(rows_N)), rows_N] = torch.inf
-        found_V[rows_N] = pairs_NV.amin(1)
+    found_V[again_N] = _nearest_squared(code_VC, again_N)
     return found_V.clamp(min=0).sqrt() * scale
+
+
+def _nearest_squared(code_VC: Tensor, rows_N: Tensor) -> Tensor:
+    """Squared distance from some codes, centred and in float64, to the nearest other one of all."""
+    norm_V = code_VC.square().sum(1)
+    found = [norm_V[:0]]
+    for rows_M in torch.split(rows_N, max(1, PAIRS // len(code_VC))):
+        pairs_MV = torch.addmm(norm_V, code_VC[rows_M], code_VC.T, alpha=-2) + norm_V[rows_M, None]
+        pairs_MV[torch.arange(len(rows_M)), rows_M] = torch.inf
+        found.append(pairs_MV.amin(1))
+    return torch.cat(found)
+
+
+def coinciding(code_VC: Tensor) -> Coinciding:
+    """Count the codes that are as good as copies of another one, in far less time than all pairs take.
+
+    Codes are sorted along a line: those that coincide are near each other there, as in every other
+    direction, and pairs that are so are compared in full. Only where very many are so near without
+    coinciding, in clouds of a few millionths, a code is compared with all others, and of a very large
+    codebook's cloud a sample.
+
+    Args:
+        code_VC: finite; scaled to unit length if they are compared by direction.
+    """
+    V, C = code_VC.shape
+    norm_V = _in_float64(code_VC, lambda part_NC: part_NC.norm(dim=1))
+    length = norm_V.median().item()
+    most = COINCIDES * length
+    code_VC = code_VC.double() - code_VC.double().mean(0)
+    generator = torch.Generator().manual_seed(0)
+    random_CK = torch.randn(C, min(C, DIRECTIONS), dtype=torch.float64, generator=generator)
+    place_VK = code_VC @ torch.linalg.qr(random_CK).Q
+    order_V = place_VK[:, 0].argsort()
+    code_VC, place_VK = code_VC[order_V], place_VK[order_V]
+    rounding = 1e-13 * norm_V.max().item()  # it must not part copies
+    found_V, open_N = _beside_each_other(code_VC, place_VK, most, most + rounding)
+    rows = max(1, MOST_PRODUCTS // code_VC.numel())
+    sample_N = open_N[torch.randperm(len(open_N), generator=generator)[:rows]]
+    hits = int((_nearest_squared(code_VC, sample_N) <= most**2).sum())
+    number = int(found_V.sum()) + round(hits * len(open_N) / max(1, len(sample_N)))
+    spread = code_VC.norm(dim=1).median().item() / length if length else None
+    return Coinciding(V, number, len(sample_N) == len(open_N), spread)
+
+
+def _beside_each_other(
+    code_VC: Tensor, place_VK: Tensor, most: float, near: float
+) -> tuple[Tensor, Tensor]:
+    """Which codes are at most so far from another, and which others may be but were not looked at.
+
+    Args:
+        code_VC: float64, in the order of their first places.
+        place_VK: along orthogonal lines, where distances are not larger than between the codes.
+        most: the distance.
+        near: the same with room for rounding.
+    """
+    V = len(code_VC)
+    found_V, open_V = torch.zeros(2, V, dtype=torch.bool)
+    at_N, apart, compared = torch.zeros(0, dtype=torch.int64), 0, 0
+    for apart in range(1, min(V, MOST_NEIGHBOURS + 1)):
+        is_near_N = place_VK[apart:, 0] - place_VK[:-apart, 0] <= near
+        (at_N,) = torch.where(is_near_N & ~(found_V[apart:] & found_V[:-apart]))
+        if not len(at_N):
+            break
+        pair_N = at_N[(place_VK[at_N + apart] - place_VK[at_N]).square().sum(1) <= near**2]
+        compared += len(pair_N)
+        if compared > MOST_PAIRS * V:
+            break
+        pair_N = pair_N[(code_VC[pair_N + apart] - code_VC[pair_N]).norm(dim=1) <= most]
+        found_V[pair_N] = found_V[pair_N + apart] = True
+    open_V[at_N] = open_V[at_N + apart] = True
+    return found_V, torch.where(open_V & ~found_V)[0]
 
 
 def usage(count_V: Tensor) -> Usage | None:

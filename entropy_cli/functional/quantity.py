@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Literal
 
 QUANTITIES = (
     "assignment_entropy",
@@ -19,8 +20,13 @@ LEAST_IMAGES = 1000
 LEAST_IMAGES_PER_GROUP = 10
 
 UNDERSAMPLED = "undersampled: a lower bound"
+AT_MOST = "an upper bound"
 TOO_MANY = "more codes than can be counted"
 ONE_GROUP = "no error: the images fall into fewer than two groups"
+
+
+Bound = Literal["", "lower", "upper"]
+SIGNS: dict[Bound, str] = {"": "", "lower": "≥ ", "upper": "≤ "}
 
 
 @dataclass(frozen=True)
@@ -51,9 +57,20 @@ class Estimate:
         return self.value
 
     @property
-    def is_bound(self) -> bool:
-        """Whether the value is only a lower bound, for want of images."""
-        return self.note is not None and "lower bound" in self.note
+    def bound(self) -> Bound:
+        """What the value is, if it is only a lower or an upper bound; "" of an estimate."""
+        note = self.note or ""
+        return "lower" if "lower bound" in note else "upper" if AT_MOST in note else ""
+
+    @property
+    def sign(self) -> str:
+        """What stands before the value where it is shown: ≥ or ≤ of a bound, else nothing."""
+        return SIGNS[self.bound]
+
+    @property
+    def half_width(self) -> float | None:
+        """Of the 95 % interval; None without one."""
+        return None if self.ci95 is None else (self.ci95[1] - self.ci95[0]) / 2
 
 
 @dataclass(frozen=True)

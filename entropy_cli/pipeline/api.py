@@ -34,6 +34,7 @@ from entropy_cli.pipeline.batches import (
     whole_numbers,
 )
 from entropy_cli.pipeline.callables import Encode, Given
+from entropy_cli.pipeline.codebook_notes import codebook_notes
 from entropy_cli.pipeline.inputs import identified
 from entropy_cli.pipeline.job import settings_of
 from entropy_cli.results.about import About
@@ -142,7 +143,9 @@ def estimate(
             )
         given = Given(tokenizer, codebook, rule or "l2", whole_numbers("levels", levels))
         model, latents = given.opened(iter(images))
-        return _estimate(Worker(model.to(on, "fp32"), on, BLOCK), blocks_of(latents, SEED), temperatures)
+        notes = codebook_notes(model)
+        worker = Worker(model.to(on, "fp32"), on, BLOCK)
+        return _estimate(worker, blocks_of(latents, SEED), temperatures, notes=notes)
     if not hasattr(tokenizer, "spec"):
         raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
     if codebook is not None or levels is not None or rule is not None:
@@ -150,13 +153,9 @@ def estimate(
     origin = LOADED.get(tokenizer)
     worker = Worker(tokenizer.to(on, "fp32"), on, BLOCK)
     if isinstance(images, (str, Path)):
-<<<<<<< HEAD
-        found = find_images(Path(images), seed=SEED)
+        found = find_images(_path("images", images), seed=SEED)
         if found.note:
             logger.warning("%s", found.note)
-=======
-        found = find_images(_path("images", images), seed=SEED)
->>>>>>> args
         return _estimate(worker, pictures_of(found, tokenizer), temperatures, origin, found)
     size = tokenizer.spec.image_size
     pictures = blocks_of((checked_pictures(batch, size) for batch in images), SEED)
@@ -176,6 +175,7 @@ def _estimate(
     temperatures: Sequence[float] | Literal["auto"] | None,
     origin: tuple[dict[str, Any], dict[str, Any]] | None = None,
     found: ImageSet | None = None,
+    notes: Sequence[str] = (),
 ) -> Result:
     tokenizer, start, digest = worker.tokenizer, time.monotonic(), hashlib.sha256()
     settings = settings_of(tokenizer, temperatures, SEED)
@@ -199,7 +199,10 @@ def _estimate(
         look(tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
     )
     images = progress.images + len(progress.failed)
-    identity, checkpoint = origin or ({"checkpoint_sha256": None}, {"checkpoint": None})
+    identity, checkpoint = origin or (
+        {"checkpoint_sha256": None},
+        {"checkpoint": None, "checkpoint_notes": list(notes)},
+    )
     settings |= identity | {
         "images_fingerprint": found.fingerprint() if found else digest.hexdigest(),
         "images": images,

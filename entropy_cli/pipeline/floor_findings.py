@@ -1,6 +1,7 @@
 """Findings about a run against its floor, and rules of thumb with their sources."""
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
@@ -9,9 +10,9 @@ from entropy_cli.functional.limits import above, below
 from entropy_cli.pipeline.watched import Watched
 from entropy_cli.results.floor import Floor
 from entropy_cli.results.monitor import RunFinding
+from entropy_cli.results.published import VAR_CODES, VAR_PATCH_NUMS
 
 NEAR = 0.02  # nats between a loss and ln V that are nothing
-VAR_CODES = 4096
 NORMAL_95 = 1.96
 
 
@@ -23,15 +24,18 @@ def floor_findings(watched: Sequence[Watched]) -> Iterator[RunFinding]:
             continue
         error = 0.0 if level.half_width is None else level.half_width / NORMAL_95
         yield from _below(one, level.floor, error)
-        over = None if level.unigram is None else above(value_n, level.unigram)
+        if level.ceiling is None:
+            continue
+        over = above(value_n, level.ceiling.value, level.ceiling.half_width / NORMAL_95)
         if over is not None and over.fires:
+            least, most = ("", "") if level.unigram_value is not None else ("at least ", ", at most")
             yield RunFinding(
                 "above_unigram",
                 "warning",
-                f"{one.metric.split} loss of {over.last:.4f} at the end is {over.last - over.bound:.4f} "
-                f"nats above the unigram entropy {over.bound:.4f}, which a constant prediction reaches. "
-                "Usual causes: a run that has hardly begun, labels of another tokenizer or in another "
-                "order, a broken model.",
+                f"{one.metric.split} loss of {over.last:.4f} at the end is {least}"
+                f"{over.last - over.bound:.4f} nats above the unigram entropy{most} {over.bound:.4f}, "
+                "which a constant prediction reaches. Usual causes: a run that has hardly begun, labels "
+                "of another tokenizer or in another order, a broken model.",
                 one.metric.name,
                 asdict(over),
             )
@@ -64,16 +68,31 @@ def _below(one: Watched, floor: float, error: float) -> Iterator[RunFinding]:
 
 def rules_of_thumb(log: Log, watched: Sequence[Watched], floor: Floor | None) -> Iterator[RunFinding]:
     """What people go by, with its source; nothing of it is an alarm."""
-    codes = floor.vocab_size if floor is not None else None
-    is_var = log.format.startswith("var") or any(one.metric.name.startswith("AR_") for one in watched)
+    codes = None if floor is None else floor.vocab_size
+    is_vars = _is_vars(log, watched, floor)
     for one in watched:
         metric, series = one.metric, one.finite
         if metric.split != "train" or not len(series):
             continue
         if metric.kind == "cross_entropy" and metric.of is not None:
-            yield from _start(one, codes or (VAR_CODES if is_var else None))
-        if is_var and metric.of in ("mean", "last") and codes in (None, VAR_CODES):
-            yield from _of_var(one, floor)
+            yield from _start(one, codes or (VAR_CODES if is_vars else None))
+        if is_vars and metric.of in ("mean", "last"):
+            yield from _of_var(one)
+
+
+def _is_vars(log: Log, watched: Sequence[Watched], floor: Floor | None) -> bool:
+    """Whether VAR trained on tokens like those that its issues are about.
+
+    If no floor tells, by the scales that the log may name and a start at ln 4096.
+    """
+    if not (log.format.startswith("var") or any(one.metric.name.startswith("AR_") for one in watched)):
+        return False
+    if floor is not None and floor.is_vars is not None:
+        return floor.is_vars
+    sides = tuple(map(int, re.findall(r"\d+", log.facts.get("patch_nums", ""))))
+    losses = [one for one in watched if one.metric.kind == "cross_entropy" and len(one.finite)]
+    uniform = math.log(VAR_CODES)
+    return sides in ((), VAR_PATCH_NUMS) and any(abs(one.initial - uniform) < NEAR for one in losses)
 
 
 def _start(one: Watched, codes: int | None) -> Iterator[RunFinding]:
@@ -93,7 +112,7 @@ def _start(one: Watched, codes: int | None) -> Iterator[RunFinding]:
     )
 
 
-def _of_var(one: Watched, floor: Floor | None) -> Iterator[RunFinding]:
+def _of_var(one: Watched) -> Iterator[RunFinding]:
     """Issues of FoundationVision/VAR: what its author and users call good or normal."""
     metric, value_n = one.metric, one.finite.value_n
     last = float(value_n[-1])

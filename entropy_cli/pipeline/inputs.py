@@ -13,6 +13,7 @@ from entropy_cli.data.loader import Source
 from entropy_cli.data.pictures import Pictures
 from entropy_cli.errors import CheckpointError
 from entropy_cli.files import hash_files
+from entropy_cli.pipeline.codebook_notes import codebook_notes
 from entropy_cli.pipeline.request import Bars, GivenLatents, Request
 from entropy_cli.tokenizers import Loaded, load_tokenizer
 from entropy_cli.tokenizers.arrays import Arrays, open_arrays
@@ -92,7 +93,7 @@ def identified(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, A
         "checkpoint_weights": checkpoint.weights,
         "checkpoint_copies": checkpoint.copies,
         "checkpoint_classes": list(checkpoint.classes),
-        "checkpoint_notes": list(loaded.tokenizer.spec.notes),
+        "checkpoint_notes": [*loaded.tokenizer.spec.notes, *codebook_notes(loaded.tokenizer)],
     }
     return identity, provenance
 
@@ -117,15 +118,16 @@ def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
         with bars("hashing codebook", tables.path.stat().st_size, "B") as bar:
             sha256 = hash_files([tables.path], bar.update)
     words = "none: given latents" + (f" {', '.join(found.tensors)}" if len(found.tensors) > 1 else "")
+    tokenizer = LatentsTokenizer(described, given.rule, words)
     return Inputs(
-        LatentsTokenizer(described, given.rule, words),
+        tokenizer,
         images,
         images,
         {"checkpoint_sha256": sha256, "codebooks": list(tables.tensors) if tables else given.levels},
         {
             "data": str(found.path.resolve()),
             "checkpoint": str(tables.path.resolve()) if tables else None,
-            "checkpoint_notes": [],
+            "checkpoint_notes": codebook_notes(tokenizer),
         },
     )
 

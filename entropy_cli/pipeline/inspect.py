@@ -5,13 +5,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entropy_cli.errors import CheckpointError
+from entropy_cli.pipeline.codebook_notes import codebook_notes
 from entropy_cli.pipeline.inspect_codebooks import codebooks
 from entropy_cli.pipeline.inspect_weights import encoder_sizes, parts, quantiser_names, scanned
 from entropy_cli.pipeline.request import Bars
 from entropy_cli.results import inspection
 from entropy_cli.results.inspection import Inspection
 from entropy_cli.tokenizers import FAMILIES, Found, family_of, reasons_against
-from entropy_cli.tokenizers.base import TokenizerSpec
+from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -60,8 +61,7 @@ def inspect(ask: Ask, bars: Bars) -> Inspection:
         with bars("hashing", checkpoint.size, "B") as bar:
             sha256 = checkpoint.sha256(bar.update)
         weights = scanned(checkpoint, weights, bars)
-    problem = told.problem or _refusal(told, full=ask.full)
-    spec = told.spec
+    tokenizer, problem = (None, told.problem) if told.problem else _built(told, full=ask.full)
     return Inspection(
         family=name,
         why=_why(told, ask),
@@ -71,7 +71,7 @@ def inspect(ask: Ask, bars: Bars) -> Inspection:
         problem=problem,
         weights_checked=ask.full and problem is None,
         file=_file(told, ask, sha256),
-        tokenizer=_tokenizer(told, spec, ask) if spec else None,
+        tokenizer=_tokenizer(told, ask, codebook_notes(tokenizer) if tokenizer else []),
         encoder=encoder_sizes(checkpoint, name),
         parts=weights,
         codebooks=codebooks(checkpoint, name, bars),
@@ -114,19 +114,19 @@ def _has(told: _Told, key: str) -> bool:
     return key in told.checkpoint.shapes
 
 
-def _refusal(told: _Told, *, full: bool) -> str | None:
-    """Why the tokenizer can't be built; unless in full, from codes, names and shapes alone."""
+def _built(told: _Told, *, full: bool) -> tuple[Tokenizer | None, str | None]:
+    """The tokenizer, or why it can't be built; unless in full, from codes, names and shapes alone."""
     assert told.found is not None
     found, checkpoint = told.found, told.checkpoint
     if not full:
-        dtypes = checkpoint.dtypes
+        dtypes, codes = checkpoint.dtypes, found.family.codebooks(checkpoint)
         lists = [name for name in quantiser_names(checkpoint) if dtypes[name].startswith("int")]
-        checkpoint = checkpoint.hollow([*found.family.codebooks(checkpoint), *lists])
+        biases = [name.replace(".weight", ".bias") for name in codes]  # of a projection onto logits
+        checkpoint = checkpoint.hollow([*codes, *lists, *biases])
     try:
-        found.family.build(checkpoint, found.settings)
+        return found.family.build(checkpoint, found.settings), None
     except CheckpointError as error:
-        return str(error)
-    return None
+        return None, str(error)
 
 
 def _file(told: _Told, ask: Ask, sha256: str | None) -> inspection.File:
@@ -161,7 +161,10 @@ def _weights_why(told: _Told, ask: Ask) -> str:
     return f"the {kind} weights are the default of family {told.found.name}; --weights chooses"
 
 
-def _tokenizer(told: _Told, spec: TokenizerSpec, ask: Ask) -> inspection.Tokenizer:
+def _tokenizer(told: _Told, ask: Ask, notes: list[str]) -> inspection.Tokenizer | None:
+    spec = told.spec
+    if spec is None:
+        return None
     levels = spec.scales[0].vocabulary.levels
     config = told.checkpoint.config.settings(ask.settings)
     names = ("image_size", "patch_nums", "rule", "norm_groups", "quant_resi")
@@ -181,5 +184,5 @@ def _tokenizer(told: _Told, spec: TokenizerSpec, ask: Ask) -> inspection.Tokeniz
         temperature_source=spec.temperature_source,
         preprocess=spec.preprocess,
         config=[KEYS.get(name, name) for name, value in beside.items() if value is not None],
-        notes=list(spec.notes),
+        notes=[*spec.notes, *notes],
     )

@@ -65,10 +65,11 @@ def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
     precision = request.precision or ("fp32" if request.latents else choose_precision(device))
     check_precision(precision, device)
     inputs = open_inputs(request, bars)
-    spec, images = inputs.tokenizer.spec, inputs.images
+    images = inputs.images
     if ranks.first:
-        for note in spec.notes:
-            logger.warning("%s: %s", request.checkpoint, note)
+        of = request.latents.codebook if request.latents else request.checkpoint
+        for note in inputs.provenance["checkpoint_notes"]:
+            logger.warning("%s: %s", of, note)
         if isinstance(images, ImageSet) and images.note:
             logger.warning("%s", images.note)
     settings = {

@@ -23,6 +23,7 @@ from entropy_cli.engine.runtime import (
 from entropy_cli.engine.units import Worker
 from entropy_cli.errors import CheckpointError, DatasetError, EntropyCliError
 from entropy_cli.functional.code_colours import colours_of
+from entropy_cli.pipeline.codebook_notes import codebook_notes
 from entropy_cli.pipeline.request import Bars
 from entropy_cli.results.figures import styled, write_figure
 from entropy_cli.results.schema import Result, read_result
@@ -148,7 +149,7 @@ def _open(asked: Asked, result: Result | None, bars: Bars) -> _Opened:
     check_precision(precision, device)
     found = find_family(asked.checkpoint, asked.family, asked.tokenizer)
     tokenizer = found.build()
-    for note in tokenizer.spec.notes:
+    for note in (*tokenizer.spec.notes, *codebook_notes(tokenizer)):
         logger.warning("%s: %s", asked.checkpoint, note)
     temperatures, source = _temperatures(asked, tokenizer)
     if result is not None:

@@ -34,6 +34,12 @@ class Watched:
         return self.series.metric
 
     @property
+    def initial(self) -> float:
+        """The value before any training where the log has it, else the first of at least one."""
+        before = self.finite.before
+        return float(self.finite.value_n[0]) if before is None else before
+
+    @property
     def is_main(self) -> bool:
         """Whether it is a training loss that findings are looked for in: not of one scale, no part."""
         kind = self.metric.kind in ("cross_entropy", "loss")
@@ -79,29 +85,27 @@ def summary(one: Watched) -> SeriesSummary:
         return nothing
     value_n = finite.value_n
     best = int(value_n.argmax() if metric.kind == "accuracy" else value_n.argmin())
-    first, last = float(value_n[0]), float(value_n[-1])
-    initial = first if finite.before is None else finite.before
     found = replace(
         nothing,
-        first=first,
+        first=float(value_n[0]),
         best=float(value_n[best]),
         best_at=finite.at(best),
-        last=last,
-        initial=initial,
+        last=float(value_n[-1]),
+        initial=one.initial,
         noise=noise(value_n) if len(finite) >= LEAST_FOR_NOISE else None,
     )
     if level is None:
         return found
-    reducible_n = value_n - level.floor
+    reducible_n, possible = value_n - level.floor, one.initial - level.floor
     law = power_law_slope(finite.position_n, reducible_n)
     return replace(
         found,
         floor=level.floor,
-        unigram=level.unigram,
+        unigram=level.unigram_value,
         reducible_first=float(reducible_n[0]),
         reducible_best=float(reducible_n[best]),
         reducible_last=float(reducible_n[-1]),
-        share_left=float(reducible_n[-1]) / (initial - level.floor) if initial > level.floor else None,
+        share_left=float(reducible_n[-1]) / possible if possible > 0 else None,
         slope=None if law is None else (law.slope, law.se),
     )
 

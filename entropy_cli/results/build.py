@@ -180,9 +180,9 @@ def _temperature(
 
 
 def _soft(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
-    names = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
     bound = estimates[BOUND]
-    return {**{name: estimates[name] for name in names}, BOUND: None if bound.value is None else bound}
+    soft = {name: estimates[name] for name in schema.SOFT}
+    return {**soft, BOUND: None if bound.value is None else bound}
 
 
 def _without_nan(value_GS: Tensor) -> list[list[float | None]]:

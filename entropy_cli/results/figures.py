@@ -14,6 +14,7 @@ from typing import Any
 from entropy_cli.errors import ResultError
 from entropy_cli.extras import import_extra
 from entropy_cli.files import write_atomically
+from entropy_cli.functional.quantity import Bound
 
 INK, PAPER, FAINT = "#24292f", "#ffffff", "#8b949e"
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = (
@@ -27,6 +28,7 @@ BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = (
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 FORMATS = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 160
+ARROWED = 3.4  # times the size of a marker, the size of one with an arrow on it
 LEGEND_CHARACTERS = 52  # in a line below axes of some five inches
 STYLE = {
     "font.family": "sans-serif",
@@ -117,6 +119,27 @@ def legend_below(axis: Any, lines: int = 1) -> None:  # noqa: ANN401 - axes of m
     )
 
 
+def arrowed(marker: str, bound: Bound, *, sideways: bool = False) -> Any:  # noqa: ANN401 - a path
+    """A marker of matplotlib, or none, with an arrow to where the value may be that has this bound.
+
+    Args:
+        marker: "o", "s" or "D", or "" for the arrow alone; it is drawn with ARROWED times its size.
+        bound: whether the value is larger or smaller.
+        sideways: whether values grow to the right, not upwards.
+    """
+    from matplotlib.markers import MarkerStyle
+    from matplotlib.path import Path as Outline
+    from matplotlib.transforms import Affine2D
+
+    style = MarkerStyle(marker)
+    shape = style.get_path().transformed(style.get_transform())
+    begin, end, wing = 0.5 if marker else 0.0, ARROWED / 2, 0.4
+    points = [(0, begin), (0, end), (-wing, end - wing), (0, end), (wing, end - wing)]
+    arrow = Outline(points, [Outline.MOVETO, Outline.LINETO, Outline.MOVETO, *[Outline.LINETO] * 2])
+    turn = Affine2D().rotate_deg((180 if bound == "upper" else 0) - (90 if sideways else 0))
+    return Outline.make_compound_path(*([shape] if marker else []), arrow.transformed(turn))
+
+
 def write_figure(figure: Any, path: Path) -> None:  # noqa: ANN401 - a figure of matplotlib
     """Write a figure in the format that the file's name ends in, whole or not at all.
 
@@ -143,7 +166,7 @@ def inline_svg(figure: Any, words: str) -> str:  # noqa: ANN401 - a figure of ma
 
     text = _drawn(figure, "svg").decode()
     text = text[text.index("<svg") :]
-    text = text.replace(INK, "var(--ink)").replace(PAPER, "none")
+    text = text.replace(INK, "var(--ink)").replace(PAPER, "var(--paper)")
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)
 
 

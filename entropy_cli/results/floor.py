@@ -1,12 +1,14 @@
 """The floor of a loss: what an estimate says that it can't fall below, and the order-0 loss above it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from entropy_cli.errors import ResultError
 from entropy_cli.functional.quantity import Estimate
-from entropy_cli.results.schema import Estimates, read_result
+from entropy_cli.results.ceiling import Ceiling, ceiling
+from entropy_cli.results.published import is_vars
+from entropy_cli.results.schema import Estimates, Result, ScaleResult, read_result
 
 
 @dataclass(frozen=True)
@@ -16,12 +18,20 @@ class Level:
     Attributes:
         floor: the assignment entropy, or what the user gave.
         half_width: of its 95 % interval, if known.
-        unigram: entropy of the histogram of the nearest codes: what a constant prediction reaches.
+        unigram: entropy of the histogram of the nearest codes: what a constant prediction reaches; it
+            may be a lower bound.
+        ceiling: what it is at most, if that is known: only a loss above it tells something.
     """
 
     floor: float
     half_width: float | None = None
-    unigram: float | None = None
+    unigram: Estimate | None = None
+    ceiling: Ceiling | None = None
+
+    @property
+    def unigram_value(self) -> float | None:
+        """The unigram entropy; None where it is not known, or only what it is at least."""
+        return None if self.unigram is None or self.unigram.bound else self.unigram.known
 
 
 @dataclass(frozen=True)
@@ -34,6 +44,7 @@ class Floor:
         last: of the mean over the tokens of the last scale (VAR's Lt, L_tail).
         scales: of each square scale, by the side of its grid.
         vocab_size: number of codes, if known.
+        is_vars: whether they are of a tokenizer as VAR published it, if known.
         is_given: whether the user gave numbers, and not a result.
     """
 
@@ -42,7 +53,13 @@ class Floor:
     last: Level | None
     scales: Mapping[int, Level] = field(default_factory=dict)
     vocab_size: int | None = None
+    is_vars: bool | None = None
     is_given: bool = False
+
+    def of_scales(self, sides: Sequence[int]) -> list[Level | None]:
+        """Of the scales with these sides; the last one's may be known alone."""
+        levels = [self.scales.get(side) for side in sides]
+        return [*levels[:-1], self.last or levels[-1]] if levels else []
 
 
 def given_floor(mean: float | None, last: float | None) -> Floor:
@@ -62,24 +79,32 @@ def read_floor(path: Path) -> Floor:
     result = read_result(path)
     temperature = result.settings.temperature
     at = "fitted temperatures" if temperature == "auto" else f"T = {temperature:g}"
-    levels = [_level(scale, f"{path}: scale {scale.name}") for scale in result.scales]
+    scales = result.scales
+    levels = [_level(result, scale, [scale], f"{path}: scale {scale.name}") for scale in scales]
     return Floor(
         source=f"{path}: assignment entropy of {result.tokenizer.family} at {at}, "
         f"{result.data.images_used} images",
-        mean=_level(result.average.token_weighted, f"{path}: token-weighted average"),
-        last=_level(result.average.last_scale, f"{path}: last scale"),
+        mean=_level(result, result.average.token_weighted, scales, f"{path}: token-weighted average"),
+        last=_level(result, result.average.last_scale, scales[-1:], f"{path}: last scale"),
         scales={
             scale.patch_num: level
-            for scale, level in zip(result.scales, levels, strict=True)
+            for scale, level in zip(scales, levels, strict=True)
             if scale.patch_num is not None
         },
         vocab_size=result.tokenizer.vocab_size,
+        is_vars=is_vars(result.tokenizer),
     )
 
 
-def _level(of: Estimates, where: str) -> Level:
+def _level(result: Result, of: Estimates, scales: Sequence[ScaleResult], where: str) -> Level:
+    """Of one scale, or of the token-weighted average of several."""
     found: Estimate = of.assignment_entropy
     if found.value is None:
         raise ResultError(f"{where} has no assignment entropy: {found.note}. Estimate it first.")
-    half = None if found.ci95 is None else (found.ci95[1] - found.ci95[0]) / 2
-    return Level(found.value, half, of.unigram_entropy.value)
+    unigram = of.unigram_entropy
+    return Level(
+        found.value,
+        found.half_width,
+        None if unigram.value is None else unigram,
+        ceiling(result, unigram, scales),
+    )

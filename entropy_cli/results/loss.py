@@ -35,7 +35,8 @@ class Losses:
         floor: what the cross-entropy is compared with.
         reducible: cross-entropy minus floor.
         reducible_half_width: of its 95 % interval, the errors of both taken as independent.
-        unigram_entropy: the loss of knowing only how frequent each code is.
+        unigram_entropy: the loss of knowing only how frequent each code is; None where only a lower
+            bound of it is known.
     """
 
     tokens: int

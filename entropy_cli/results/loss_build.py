@@ -54,9 +54,10 @@ def build(sums: LossSums, run: Run, floor: Floor | None) -> LossResult:
     sides = run.patch_nums or ()
     if floor is not None:
         check_scales(floor, sides)
+    levels = [None] * len(sides) if floor is None else floor.of_scales(sides)
     scales = [
-        ScaleLosses(s, side, _losses(sums, s, run, _level(floor, sides, s)))
-        for s, side in enumerate(sides)
+        ScaleLosses(s, side, _losses(sums, s, run, level))
+        for s, (side, level) in enumerate(zip(sides, levels, strict=True))
     ]
     total = _losses(sums, len(sides), run, None if floor is None else floor.mean)
     result = LossResult(
@@ -82,15 +83,6 @@ def check_scales(floor: Floor, sides: tuple[int, ...]) -> None:
             f"{floor.source}: floors of scales {theirs}, but --patch-nums has {ours}. Estimate the "
             "floor with the same scales."
         )
-
-
-def _level(floor: Floor | None, sides: tuple[int, ...], s: int) -> Level | None:
-    """A scale's own; the last scale's may be known alone."""
-    if floor is None:
-        return None
-    if s == len(sides) - 1 and floor.last is not None:
-        return floor.last
-    return floor.scales.get(sides[s])
 
 
 def _losses(sums: LossSums, group: int, run: Run, level: Level | None) -> Losses:
@@ -127,7 +119,7 @@ def _losses(sums: LossSums, group: int, run: Run, level: Level | None) -> Losses
         reducible_half_width=None
         if floor is None or half is None
         else math.hypot(*(error or 0 for error in errors)),
-        unigram_entropy=None if level is None else level.unigram,
+        unigram_entropy=None if level is None else level.unigram_value,
     )
 
 

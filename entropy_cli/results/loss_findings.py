@@ -1,11 +1,12 @@
 """What is to be known of a loss beside its numbers: each a sentence that says why and what to do."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 
+from entropy_cli.results.ceiling import Ceiling
 from entropy_cli.results.finding import Finding
 from entropy_cli.results.floor import Floor
-from entropy_cli.results.loss import Losses, LossResult
+from entropy_cli.results.loss import LossResult
 
 ROUNDING = 1e-6  # nats: differences that mean nothing
 
@@ -25,28 +26,43 @@ def findings(result: LossResult, floor: Floor | None, *, like_probabilities: boo
             "The logits look like probabilities: all are nonnegative and each token's sum to 1. Their "
             "softmax was taken all the same. Give logits, or the logarithm of the probabilities.",
         )
-    yield from _too_high(result)
+    yield from _too_high(result, floor)
     if floor is not None:
         yield from _compared(result, floor)
     yield from _errors(result)
 
 
-def _too_high(result: LossResult) -> Iterator[Finding]:
+def _too_high(result: LossResult, floor: Floor | None) -> Iterator[Finding]:
     even = math.log(result.vocab_size)
-    if places := _where(result, lambda of: even):
+    if places := _where(result, [Ceiling(even, 0.0)] * (len(result.scales) + 1)):
         yield Finding(
             "above_uniform",
             "warning",
             f"The cross-entropy is above ln V = {even:.4f} nats at {places}: guessing evenly does "
             f"better. Usually the labels are not of these logits{_shifted(result)}.",
         )
-    if places := _where(result, lambda of: of.unigram_entropy):
+    if floor is None:
+        return
+    levels = [*floor.of_scales([scale.patch_num for scale in result.scales]), floor.mean]
+    if places := _where(result, [None if level is None else level.ceiling for level in levels]):
         yield Finding(
             "above_unigram",
             "warning",
             f"The cross-entropy is above the unigram entropy at {places}: knowing only how frequent "
             "each code is does better. After the first steps of a training this means that the model is "
             "broken, or that labels and vocabulary do not match.",
+        )
+    unknown = [
+        name
+        for (name, _), level in zip(result.named(), levels, strict=True)
+        if level is not None and level.unigram is not None and level.ceiling is None
+    ]
+    if unknown:
+        yield Finding(
+            "unigram_bound",
+            "info",
+            f"What the unigram entropy at {', '.join(unknown)} is at most the floor does not tell, for "
+            "want of images: whether a loss is above it can't be said. Estimate on more images.",
         )
 
 
@@ -56,14 +72,14 @@ def _shifted(result: LossResult) -> str:
     return ", or those of a language model want --shift" if result.row == "sequence" else ""
 
 
-def _where(result: LossResult, ceiling: Callable[[Losses], float | None]) -> str:
-    """Where the cross-entropy is above something by more than its error."""
+def _where(result: LossResult, ceilings: Sequence[Ceiling | None]) -> str:
+    """Where the cross-entropy is above a ceiling by more than the errors of both."""
     found = []
-    for name, of in result.named():
-        most = ceiling(of)
-        if most is None or of.cross_entropy is None:
+    for (name, of), ceiling in zip(result.named(), ceilings, strict=True):
+        if ceiling is None or of.cross_entropy is None:
             continue
-        if of.cross_entropy - max(of.half_width or 0, ROUNDING) > most:
+        most, error = ceiling.value, math.hypot(of.half_width or 0, ceiling.half_width)
+        if of.cross_entropy - max(error, ROUNDING) > most:
             found.append(f"{name} ({of.cross_entropy:.4f} > {most:.4f} nats)")
     return ", ".join(found)
 

@@ -20,7 +20,7 @@ class SeriesSummary:
         best: the lowest loss, or the highest accuracy; `best_at` is where, in the log's terms.
         initial: the loss before any training where the log has it, else the first.
         floor: what it can't fall below; None if there is none for it.
-        unigram: what a constant prediction reaches.
+        unigram: what a constant prediction reaches; None where only a lower bound of it is known.
         reducible_first: above the floor, likewise best and last; negative below it.
         share_left: of the initial reducible loss.
         slope: exponent of the reducible loss as a power of training time, and its standard error.

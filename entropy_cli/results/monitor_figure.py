@@ -10,10 +10,12 @@ import numpy as np
 
 from entropy_cli.data.logs.names import subject
 from entropy_cli.data.logs.series import Series
+from entropy_cli.functional.quantity import Estimate
 from entropy_cli.results.figures import (
     INK,
     PAPER,
     SERIES,
+    arrowed,
     inline_svg,
     legend_below,
     new_figure,
@@ -122,8 +124,7 @@ def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) 
         if level is not None and series.metric.split == "train":
             _level(axis, level.floor, f"floor of {short}, {level.floor:.3f}", colour, "--")
             if level.unigram is not None:
-                label = f"unigram entropy, {level.unigram:.3f}"
-                _level(axis, level.unigram, label, colour, ":")
+                _unigram(axis, level.unigram, colour)
         elif series.metric.is_proxy and series.metric.kind == "loss":
             lowest_n = np.minimum.accumulate(series.value_n)
             axis.plot(
@@ -214,6 +215,21 @@ def _curve(
 def _level(axis: Any, value: float, words: str, colour: str, style: str) -> None:  # noqa: ANN401
     """A horizontal line with its name."""
     axis.axhline(value, color=colour, linestyle=style, linewidth=1.1, label=words)
+
+
+def _unigram(axis: Any, unigram: Estimate, colour: str) -> None:  # noqa: ANN401
+    """What a constant prediction reaches, with an arrow where it is only known to be so much or more."""
+    label = f"unigram entropy{f' {unigram.sign}' if unigram.bound else ', '}{unigram.known:.3f}"
+    _level(axis, unigram.known, label, colour, ":")
+    if unigram.bound:
+        axis.plot(
+            0.98,
+            unigram.known,
+            marker=arrowed("", unigram.bound),
+            markersize=12,
+            color=colour,
+            transform=axis.get_yaxis_transform(),
+        )
 
 
 def _mark(

@@ -2,6 +2,7 @@
 
 import math
 
+from entropy_cli.results.ceiling import ceiling
 from entropy_cli.results.schema import Result
 
 FEW_IMAGES = 1000
@@ -31,12 +32,13 @@ def _meaning(result: Result) -> list[str]:
 
 def _ceiling(result: Result) -> list[str]:
     unigram = result.average.token_weighted.unigram_entropy
-    if unigram.value is None:
+    most = ceiling(result, unigram, result.scales)
+    if most is None:
         return []
-    at_least = "at least " if unigram.is_bound else ""
+    said = f"{'at most ' if unigram.bound else ''}{most.value:.3f}"
     return [
-        f"A trained model's loss above the unigram entropy ({at_least}{unigram.value:.3f} nats a token "
-        "here) means that something is broken, or that labels and vocabulary do not match."
+        f"A trained model's loss above the unigram entropy ({said} nats a token here) means that "
+        "something is broken, or that labels and vocabulary do not match."
     ]
 
 
@@ -117,12 +119,13 @@ def _images(result: Result) -> list[str]:
     under = [
         scale.name
         for scale in result.scales
-        if scale.marginal_entropy.is_bound or scale.unigram_entropy.is_bound
+        if scale.marginal_entropy.bound or scale.unigram_entropy.bound
     ]
     if under:
         found.append(
             f"Too few tokens at scale {', '.join(under)} for its marginal or unigram entropy: "
-            "shown as lower bounds (≥), without an interval."
+            "shown as lower bounds (≥), without an interval. A loss above a bound means nothing: for a "
+            "ceiling, estimate on more images."
         )
     if data.images_failed:
         found.append(f"{data.images_failed} images could not be read and are not part of the number.")

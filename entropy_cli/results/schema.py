@@ -6,16 +6,17 @@ Entropies are in nats per token. Imports no torch, so that reading a result is f
 import contextlib
 import json
 import types
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from entropy_cli.errors import ResultError
 from entropy_cli.files import read_once, write_atomically
-from entropy_cli.functional.quantity import Estimate, HistoryPoint
+from entropy_cli.functional.quantity import AT_MOST, Estimate, HistoryPoint
 
 SCHEMA = "entropy-cli/estimate"
 SCHEMA_VERSION = 1
+SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,19 @@ class SoftEstimates:
     mutual_information: Estimate
     varentropy: Estimate
     marginal_entropy_bound: Estimate | None = None
+
+    @property
+    def marginal(self) -> Estimate:
+        """The marginal entropy or, of codes too many to be counted, what it is at most."""
+        at_most = self.marginal_entropy_bound
+        if self.marginal_entropy.value is not None or at_most is None:
+            return self.marginal_entropy
+        return replace(at_most, ci95=None, note=AT_MOST)
+
+    @property
+    def soft(self) -> list[Estimate]:
+        """As they are shown, in the order of SOFT."""
+        return [self.assignment_entropy, self.marginal, self.mutual_information, self.varentropy]
 
 
 @dataclass(frozen=True, kw_only=True)

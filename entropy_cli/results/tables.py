@@ -8,14 +8,12 @@ from entropy_cli.functional.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP
 from entropy_cli.results import schema
 from entropy_cli.results.legend import averages, is_counted, legend
 from entropy_cli.results.notes import notes
-from entropy_cli.results.schema import Result
+from entropy_cli.results.schema import SOFT, Result
 from entropy_cli.results.text import definitions, wrapped
 
 UNKNOWN = "-"
 PER_NAT = {"nats": 1.0, "bits": 1 / math.log(2)}
 SPLITS = ("train", "val", "all")
-SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
-
 
 Cell = tuple[str, str]  # two lines
 
@@ -68,22 +66,14 @@ def _soft(result: Result, factor: float) -> str:
         [
             (scale.name, ""),
             (f"{scale.temperature:g}", ""),
-            *_soft_cells(scale, factor),
+            *(_cell(estimate, factor) for estimate in scale.soft),
         ]
         for scale in result.scales
     ]
     for kind, words in averages(result).items():
         average = getattr(result.average, kind)
-        rows.append([(words, ""), ("", ""), *_soft_cells(average, factor)])
+        rows.append([(words, ""), ("", ""), *(_cell(estimate, factor) for estimate in average.soft)])
     return _table(head, rows, len(result.scales))
-
-
-def _soft_cells(of: schema.SoftEstimates, factor: float) -> list[Cell]:
-    cells = {name: _cell(getattr(of, name), factor) for name in SOFT}
-    if of.marginal_entropy.value is None and of.marginal_entropy_bound is not None:
-        bound, _ = _cell(of.marginal_entropy_bound, factor)
-        cells["marginal_entropy"] = f"≤ {bound}", ""
-    return list(cells.values())
 
 
 def _hard(result: Result, factor: float) -> str:
@@ -226,7 +216,7 @@ def _cell(estimate: Estimate, factor: float = 1.0, digits: int = 4, unit: str = 
     if estimate.value is None:
         return UNKNOWN, ""
     rounded = round(factor * estimate.value, digits) + 0.0  # not -0.0000
-    value = f"{'≥ ' if estimate.is_bound else ''}{rounded:.{digits}f}"
+    value = f"{estimate.sign}{rounded:.{digits}f}"
     if estimate.se is not None:
         value += f" ± {factor * estimate.se:.{digits}f}"
     if estimate.ci95 is None:

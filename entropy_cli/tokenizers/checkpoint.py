@@ -13,12 +13,8 @@ import torch
 from torch import Tensor
 
 from entropy_cli.errors import CheckpointError
-<<<<<<< HEAD
-from entropy_cli.files import hash_files
-from entropy_cli.tokenizers.config import Config, read_config
-=======
 from entropy_cli.files import hash_files, ordinary
->>>>>>> args
+from entropy_cli.tokenizers.config import Config, read_config
 from entropy_cli.tokenizers.settings import Weights
 from entropy_cli.tokenizers.shards import Located, locate
 from entropy_cli.tokenizers.states import Copy, choose

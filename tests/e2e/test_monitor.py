@@ -10,6 +10,8 @@ import time
 import numpy as np
 import pytest
 
+from entropy_cli.results.floor import read_floor
+from entropy_cli.tokenizers.var import PATCH_NUMS
 from tests import training_logs as logs
 
 SERIES_KEYS = {
@@ -214,7 +216,7 @@ class TestFindings:
     def test_above_the_unigram_entropy(self, cli, tmp_path, baseline):
         result = tmp_path / "result.json"
         result.write_text(json.dumps(baseline))
-        unigram = baseline["average"]["token_weighted"]["unigram_entropy"]["value"]
+        unigram = read_floor(result).mean.ceiling.value
         log = tmp_path / "log"
         for offset, expected in ((0.3, 1), (-0.3, 0)):
             log.write_text(table(nll=noisy(np.full(100, unigram + offset), 0.01)))
@@ -227,6 +229,29 @@ class TestFindings:
         words = " ".join(one["message"] for one in rules)
         assert "ln 4096 = 8.318" in words
         assert "issue 53" in words
+
+    def test_rules_of_thumb_of_var_are_of_its_own_tokenizer(self, monitor, baseline, tmp_path):
+        def sources(text, *argv):
+            rules = found(monitor(text, *argv), "rule_of_thumb")
+            return sorted({one["evidence"]["source"] for one in rules})
+
+        issues = ["FoundationVision/VAR issue 53", "FoundationVision/VAR issues 130, 143"]
+        assert sources(logs.var_stdout()) == [*issues, "ln V"]
+        for text in (
+            logs.var_stdout(*[(9.704, 9.2, 9.0, 8.8, 8.7)] * 2),  # 16384 codes
+            logs.var_stdout().replace("10, 13, 16)", "10, 13, 16, 24, 32)"),
+        ):
+            assert sources(text) == []
+        result = tmp_path / "r.json"
+        for changes, expected in (
+            ({}, ["ln V"]),
+            ({"vocab_size": 4096}, ["ln V"]),
+            ({"vocab_size": 4096, "patch_nums": PATCH_NUMS[256]}, [*issues, "ln V"]),
+            ({"vocab_size": 4096, "patch_nums": PATCH_NUMS[256], "family": "llamagen"}, ["ln V"]),
+        ):
+            content = {**baseline, "tokenizer": {**baseline["tokenizer"], **changes}}
+            result.write_text(json.dumps(content))
+            assert sources(logs.var_stdout(), "--floor", result) == expected
 
     def test_restarts(self, monitor):
         text = logs.ijepa_csv([0.4, 0.3, 0.2]) + logs.ijepa_csv([0.25, 0.1], first_epoch=3)

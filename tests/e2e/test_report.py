@@ -16,6 +16,7 @@ from entropy_cli.results.figures import new_figure, styled
 from entropy_cli.results.report.comparison import difference
 from entropy_cli.results.report.figures import convergence, ladder, ranks, temperatures
 from entropy_cli.results.schema import from_dict
+from entropy_cli.tokenizers.var import PATCH_NUMS
 
 pytest.importorskip("matplotlib")
 
@@ -158,12 +159,16 @@ class TestNumbers:
         coverage = content["scales"][0]["coverage"]
         assert f"1x1: {dead} dead, {coverage:.3f}" in names
 
-    def test_published_values_lie_on_the_curve(self, content):
+    def test_published_values_are_drawn_for_what_they_are_of(self, content):
         content = copy.deepcopy(content)
-        content["tokenizer"]["vocab_size"] = 4096
+        vars_own = {"family": "var", "vocab_size": 4096, "patch_nums": list(PATCH_NUMS[256])}
+        content["tokenizer"] |= vars_own
         names = drawn(temperatures, content)[1]
         assert "5.0 to 5.1: token-weighted, VAR issue 23" in names
         assert "4.5: last scale, VAR issue 23" in names
+        for other in ({"family": "vqgan"}, {"vocab_size": 16384}, {"patch_nums": list(PATCH_NUMS[512])}):
+            content["tokenizer"] |= vars_own | other
+            assert not any("VAR issue" in name for name in drawn(temperatures, content)[1])
 
 
 class TestComparison:

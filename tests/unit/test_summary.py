@@ -161,9 +161,9 @@ def test_an_average_over_an_undersampled_scale_is_a_bound():
     tally = tally_of(random_sums(6), torch.arange(6) % G)
     tally.counts_GSE[:, 0] = torch.eye(G, V)  # every image its own code
     summary = summarise(tally, VOCABULARIES)
-    assert summary.scales[0]["unigram_entropy"].is_bound
+    assert summary.scales[0]["unigram_entropy"].bound
     average = summary.averages["over_scales"]["unigram_entropy"]
-    assert average.is_bound and average.ci95 is None and "0" in average.note
+    assert average.bound and average.ci95 is None and "0" in average.note
 
 
 def test_watching_the_entropy_agrees_with_the_summary():

@@ -8,7 +8,7 @@ import numpy as np
 
 from entropy_cli.functional.jackknife import jackknife_variance, t_quantile
 from entropy_cli.results.page import Table
-from entropy_cli.results.report.content import UNKNOWN, shown
+from entropy_cli.results.report.content import UNKNOWN, shown, with_signs
 from entropy_cli.results.schema import Result
 
 
@@ -144,7 +144,7 @@ def side_by_side(several: Sequence[Named]) -> Table:
                 f"{shown(average.usage_estimate, 1, 100)} %",
             ]
         )
-    caption = "token-weighted averages ± standard error, entropies in nats per token"
+    caption = with_signs("token-weighted averages ± standard error, entropies in nats per token", rows)
     return Table("results", "Side by side", caption, head, rows, sortable=True)
 
 

@@ -19,9 +19,10 @@ from entropy_cli.results.figures import (
 from entropy_cli.results.page import numbered, table, write_page
 from entropy_cli.results.report.comparison import Named, comparison_tables, difference, remarks
 from entropy_cli.results.report.figures import HEIGHT, LADDER, WIDTH, with_errors
-from entropy_cli.results.report.plain import estimates_of, markdown_table, numbers_of
+from entropy_cli.results.report.plain import NUMBERS, estimates_of, markdown_table
 
 TITLE = "Assignment entropies compared"
+ROOM = 1.04  # beyond the largest value, for its marker
 
 
 def comparison_page(path: Path, several: Sequence[Named]) -> None:
@@ -57,11 +58,10 @@ def comparison_csv(several: Sequence[Named]) -> str:
     """Every token-weighted estimate of every result, and the differences from the first."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    head = ["result", "quantity", "value", "plug_in", "se", "ci95_low", "ci95_high", "estimator", "note"]
-    writer.writerow(head)
+    writer.writerow(["result", "quantity", *NUMBERS])
     for named in several:
-        for name, estimate in estimates_of(named.result.average.token_weighted):
-            writer.writerow([named.name, name, *numbers_of(estimate)])
+        for name, numbers in estimates_of(named.result.average.token_weighted):
+            writer.writerow([named.name, name, *numbers])
     first = several[0]
     for named in several[1:]:
         found = difference(first.result, named.result)
@@ -70,7 +70,7 @@ def comparison_csv(several: Sequence[Named]) -> str:
         quantity = f"assignment_entropy minus that of {first.name}"
         se = "" if found.se is None else found.se
         note = f"not comparable: {found.not_comparable}" if found.not_comparable else ""
-        writer.writerow([named.name, quantity, found.value, "", se, low, high, how, note])
+        writer.writerow([named.name, quantity, found.value, "", se, low, high, how, note, ""])
     return text.getvalue()
 
 
@@ -82,7 +82,7 @@ def _averages(axes: Any, several: Sequence[Named]) -> None:  # noqa: ANN401 - of
         with_errors(axes, y, estimates, sideways=True, label=words, color=colour, marker=marker)
     axes.set_yticks(y, [named.name for named in several])
     axes.set(title="Token-weighted averages", xlabel="nats per token", ylim=(-0.6, len(several) - 0.4))
-    axes.set_xlim(left=0)
+    axes.set_xlim(0, ROOM * axes.get_xlim()[1])
     legend_below(axes)
 
 
@@ -98,5 +98,5 @@ def _scales(axes: Any, several: Sequence[Named]) -> None:  # noqa: ANN401 - of m
     )
     axes.set_xscale("log")
     plain_log_ticks(axes.xaxis)
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, ROOM * axes.get_ylim()[1])
     legend_below(axes)

@@ -1,14 +1,14 @@
 """What a report of one result says, as text and tables: pages, Markdown and pictures are made of it."""
 
 import math
+from collections.abc import Sequence
 
-from entropy_cli.functional.quantity import Estimate
+from entropy_cli.functional.quantity import SIGNS, Estimate
 from entropy_cli.results import schema
 from entropy_cli.results.legend import averages, is_counted
 from entropy_cli.results.page import Table
-from entropy_cli.results.schema import Result
+from entropy_cli.results.schema import SOFT, Result
 
-SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
 UNKNOWN = "-"
 MOST_CODES = 10
 
@@ -41,12 +41,28 @@ def name_of(result: Result) -> str:
 
 
 def shown(estimate: Estimate, digits: int = 4, factor: float = 1.0) -> str:
-    """An estimate with its standard error; ≥ marks a lower bound."""
+    """An estimate with its standard error; ≥ or ≤ marks a bound."""
     if estimate.value is None:
         return UNKNOWN
-    bound = "≥ " if estimate.is_bound else ""
     error = "" if estimate.se is None else f" ± {factor * estimate.se:.{digits}f}"
-    return f"{bound}{factor * estimate.value:.{digits}f}{error}"
+    return f"{estimate.sign}{factor * estimate.value:.{digits}f}{error}"
+
+
+def with_signs(caption: str, rows: Sequence[Sequence[str]]) -> str:
+    """A caption that says what the signs before the numbers mean, of those that are there."""
+    cells = [cell for row in rows for cell in row]
+    for kind, sign in SIGNS.items():
+        if sign and any(cell.startswith(sign) for cell in cells):
+            caption += f"; {sign}marks {'a lower' if kind == 'lower' else 'an upper'} bound"
+    return caption
+
+
+def dead_codes(scale: schema.ScaleResult) -> str:
+    """How many codes were never nearest; at most so many, if other images may have others."""
+    if scale.codes_used is None or not scale.usage:
+        return UNKNOWN
+    dead = round(scale.codes_used / scale.usage) - scale.codes_used
+    return f"{SIGNS['upper'] if scale.usage_estimate.bound else ''}{dead}"
 
 
 def tables(result: Result) -> list[Table]:
@@ -69,23 +85,16 @@ def soft_table(result: Result) -> Table:
             str(scale.tokens),
             f"{scale.tokens / tokens:.1%}",
             f"{scale.temperature:g}",
-            *_soft(scale),
+            *map(shown, scale.soft),
         ]
         for scale in result.scales
     ]
     for kind, words in averages(result).items():
-        rows.append([words, "", "", "", *_soft(getattr(result.average, kind))])
+        rows.append([words, "", "", "", *map(shown, getattr(result.average, kind).soft)])
     head = ["scale", "tokens", "share", "T", *(name.replace("_", " ") for name in SOFT)]
     top = f"ln V = {math.log(result.tokenizer.vocab_size):.4f}"
-    caption = f"nats per token, at most {top}; value ± standard error, ≥ marks a lower bound"
+    caption = with_signs(f"nats per token, at most {top}; value ± standard error", rows)
     return Table("soft", "Soft assignment", caption, head, rows)
-
-
-def _soft(of: schema.SoftEstimates) -> list[str]:
-    cells = [shown(getattr(of, name)) for name in SOFT]
-    if of.marginal_entropy.value is None and of.marginal_entropy_bound is not None:
-        cells[1] = f"≤ {shown(of.marginal_entropy_bound)}"
-    return cells
 
 
 def hard_table(result: Result) -> Table:
@@ -94,9 +103,6 @@ def hard_table(result: Result) -> Table:
     rows = []
     for name, of in [*((scale.name, scale) for scale in result.scales), *means.items()]:
         is_scale = isinstance(of, schema.ScaleResult)
-        dead = UNKNOWN
-        if is_scale and of.codes_used is not None:
-            dead = str(result.tokenizer.vocab_size - of.codes_used)
         coverage = f"{of.coverage:.4f}" if is_scale and of.coverage is not None else ""
         rows.append(
             [
@@ -104,13 +110,13 @@ def hard_table(result: Result) -> Table:
                 shown(of.unigram_entropy),
                 shown(of.perplexity, 1),
                 f"{shown(of.usage_estimate, 1, 100)} %",
-                dead if is_scale else "",
+                dead_codes(of) if is_scale else "",
                 coverage,
             ]
         )
     head = ["scale", "unigram entropy", "perplexity", "codes used", "dead codes", "coverage"]
     caption = "entropy in nats per token; coverage: probability of the codes seen so far (Good-Turing)"
-    return Table("hard", "Hard tokens: the nearest codes", caption, head, rows)
+    return Table("hard", "Hard tokens: the nearest codes", with_signs(caption, rows), head, rows)
 
 
 def temperature_table(result: Result) -> Table:

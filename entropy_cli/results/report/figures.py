@@ -7,28 +7,31 @@ from typing import Any
 
 import numpy as np
 
-from entropy_cli.functional.quantity import Estimate
+from entropy_cli.functional.quantity import Bound, Estimate
 from entropy_cli.results.figures import (
+    ARROWED,
     BLUE,
     GREEN,
     INK,
     ORANGE,
     PAPER,
     VERMILION,
+    arrowed,
     legend_below,
     new_figure,
     plain_log_ticks,
     ramp,
 )
 from entropy_cli.results.legend import averages
-from entropy_cli.results.report.content import headline, name_of, temperature_of
+from entropy_cli.results.published import is_vars
+from entropy_cli.results.report.content import dead_codes, headline, name_of, temperature_of
 from entropy_cli.results.schema import Result
 
 WIDTH, HEIGHT = 5.6, 4.1  # inches
 PUBLISHED = {"last_scale": (4.5, 4.5), "token_weighted": (5.0, 5.1)}
 SOURCE = "VAR issue 23"
 LADDER = (
-    ("marginal_entropy", "marginal entropy", GREEN, "s"),
+    ("marginal", "marginal entropy", GREEN, "s"),
     ("unigram_entropy", "unigram entropy", ORANGE, "D"),
     ("assignment_entropy", "assignment entropy", BLUE, "o"),
 )
@@ -58,7 +61,9 @@ def ladder(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
         for name in ("assignment_entropy", "marginal_entropy")
     )
     if None not in marginal:
-        axes.fill_between(x_S, soft, marginal, color=BLUE, alpha=0.12, label="mutual information")
+        at_least = ", at least" if any(scale.mutual_information.bound for scale in scales) else ""
+        words = f"mutual information{at_least}"
+        axes.fill_between(x_S, soft, marginal, color=BLUE, alpha=0.12, label=words)
         if len(scales) == 1:
             axes.bar(0, marginal[0] - soft[0], 0.3, soft[0], color=BLUE, alpha=0.12)
     for name, words, colour, marker in LADDER:
@@ -99,7 +104,7 @@ def temperatures(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplo
         for t, value, slope in zip(t_T, curve_T, slope_T, strict=True):
             reach = np.exp(np.array([-0.25, 0.25]))
             axes.plot(t * reach, value + slope * np.log(reach), color=colours[kind], linewidth=2.2)
-        if kind in PUBLISHED and PUBLISHED[kind][1] < math.log(result.tokenizer.vocab_size):
+        if kind in PUBLISHED and is_vars(result.tokenizer):
             low, high = PUBLISHED[kind]
             said = f"{low:g}" if low == high else f"{low:.1f} to {high:.1f}"
             axes.axhspan(
@@ -165,12 +170,11 @@ def ranks(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
             continue
         counts_V = np.sort(np.array(scale.code_counts))[::-1]
         used = counts_V > 0
-        dead = int((~used).sum())
         axes.plot(
             np.arange(1, used.sum() + 1),
             100 * counts_V[used] / counts_V.sum(),
             color=colour,
-            label=f"{scale.name.replace(' x ', 'x')}: {dead} dead, {scale.coverage:.3f}",
+            label=f"{scale.name.replace(' x ', 'x')}: {dead_codes(scale)} dead, {scale.coverage:.3f}",
         )
     vocab_size = result.tokenizer.vocab_size
     axes.axhline(
@@ -195,7 +199,7 @@ def with_errors(
     sideways: bool = False,
     **style: Any,  # noqa: ANN401 - of its errorbar
 ) -> None:
-    """Draw estimates with their 95 % intervals; hollow where they are only lower bounds.
+    """Draw estimates with their 95 % intervals; hollow and with an arrow where they are only bounds.
 
     Args:
         axes: of matplotlib.
@@ -208,25 +212,31 @@ def with_errors(
     if not known:
         return
     value = np.array([estimates[i].known for i in known])
-    ends = [estimates[i].ci95 or (estimates[i].known, estimates[i].known) for i in known]
-    error = np.abs(np.array(ends).reshape(-1, 2).T - value)
-    style = {"linewidth": 1.2, "markersize": 5, "capsize": 2.5, **style}
+    ends = [estimates[i].ci95 or (math.nan, math.nan) for i in known]
+    error = np.abs(np.array(ends).T - value)
+    filled = [n for n, i in enumerate(known) if not estimates[i].bound]
+    style = {"linewidth": 1.2, "markersize": 5, "capsize": 2.5, "markevery": filled, **style}
+    words = style["label"]
+    style["label"] = words if filled else None
     if sideways:
         axes.errorbar(value, at[known], xerr=error, **{**style, "linestyle": "none"})
     else:
         axes.errorbar(at[known], value, yerr=error, **style)
-    bound = [i for i in known if estimates[i].is_bound]
-    if bound:
-        x, y = at[bound], np.array([estimates[i].known for i in bound])
-        axes.plot(
-            *((y, x) if sideways else (x, y)),
-            style["marker"],
-            markerfacecolor=PAPER,
-            markeredgecolor=style["color"],
-            linestyle="none",
-            zorder=4,
-            label=f"{style['label']}, at least",
-        )
+    sides: dict[Bound, str] = {"lower": "least", "upper": "most"}
+    for bound, side in sides.items():
+        hollow = [i for i in known if estimates[i].bound == bound]
+        if hollow:
+            x, y = at[hollow], np.array([estimates[i].known for i in hollow])
+            axes.plot(
+                *((y, x) if sideways else (x, y)),
+                marker=arrowed(style["marker"], bound, sideways=sideways),
+                markersize=ARROWED * style["markersize"],
+                markerfacecolor=PAPER,
+                markeredgecolor=style["color"],
+                linestyle="none",
+                zorder=4,
+                label=f"{words}, at {side}",
+            )
 
 
 def sheet(result: Result) -> Any:  # noqa: ANN401 - a figure of matplotlib

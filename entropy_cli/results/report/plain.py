@@ -5,7 +5,7 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import fields
 
-from entropy_cli.functional.quantity import Estimate
+from entropy_cli.functional.quantity import Bound, Estimate
 from entropy_cli.results.legend import averages
 from entropy_cli.results.notes import notes
 from entropy_cli.results.page import Table
@@ -14,7 +14,7 @@ from entropy_cli.results.schema import Result, SoftEstimates
 from entropy_cli.results.tables import provenance
 
 COLUMNS = ("temperature", "scale", "tokens", "quantity")
-NUMBERS = ("value", "plug_in", "se", "ci95_low", "ci95_high", "estimator", "note")
+NUMBERS = ("value", "plug_in", "se", "ci95_low", "ci95_high", "estimator", "note", "bound")
 
 
 def markdown(result: Result) -> str:
@@ -51,20 +51,21 @@ def comma_separated(result: Result) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow([*COLUMNS, *NUMBERS])
     for place, estimates in _places(result):
-        for name, estimate in estimates_of(estimates):
-            writer.writerow([*place, name, *numbers_of(estimate)])
+        for name, numbers in estimates_of(estimates):
+            writer.writerow([*place, name, *numbers])
     return text.getvalue()
 
 
-def estimates_of(estimates: SoftEstimates) -> Iterator[tuple[str, Estimate]]:
-    """Those of a scale or average, by name."""
+def estimates_of(estimates: SoftEstimates) -> Iterator[tuple[str, list[object]]]:
+    """Those of a scale or average: names, and their numbers."""
     for field in fields(estimates):
         found = getattr(estimates, field.name)
         if isinstance(found, Estimate):
-            yield field.name, found
+            bound = "upper" if field.name == "marginal_entropy_bound" else found.bound
+            yield field.name, _numbers(found, bound)
 
 
-def numbers_of(estimate: Estimate) -> list[object]:
+def _numbers(estimate: Estimate, bound: Bound) -> list[object]:
     """Of an estimate in the order of NUMBERS; nothing where there is none."""
     low, high = estimate.ci95 or (None, None)
     numbers = (
@@ -75,6 +76,7 @@ def numbers_of(estimate: Estimate) -> list[object]:
         high,
         estimate.estimator,
         estimate.note,
+        bound,
     )
     return ["" if number is None else number for number in numbers]
 

@@ -1,0 +1,283 @@
+"""A bound is shown, drawn and compared as a bound: in tables, files and pictures, and as a ceiling."""
+
+import copy
+import csv
+import io
+import json
+import math
+import re
+
+import numpy as np
+import pytest
+
+from entropy_cli.cli.app import main
+from entropy_cli.functional.quantity import AT_MOST, UNDERSAMPLED, Estimate, perplexity
+from entropy_cli.results.figures import new_figure, styled
+from entropy_cli.results.floor import read_floor
+from entropy_cli.results.notes import notes
+from entropy_cli.results.report import content as report_content
+from entropy_cli.results.report.figures import ladder, ranks
+from entropy_cli.results.schema import from_dict
+from entropy_cli.results.tables import render
+from tests.e2e.test_monitor import noisy, table
+
+pytest.importorskip("matplotlib")
+
+BOUNDED = ("marginal_entropy", "mutual_information", "unigram_entropy", "perplexity", "usage_estimate")
+
+
+def known(of):
+    """The same with an interval for everything that could be a bound."""
+    for name in BOUNDED:
+        estimate = of[name]
+        estimate |= {"note": None, "ci95": [estimate["value"] - 0.01, estimate["value"] + 0.01]}
+
+
+def bound(of, names=BOUNDED):
+    """The same with lower bounds."""
+    for name in names:
+        of[name] |= {"note": UNDERSAMPLED, "ci95": None}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory, images, checkpoint):
+    """A result of `estimate`."""
+    path = tmp_path_factory.mktemp("result") / "result.json"
+    argv = ["estimate", "--data", images, "--ckpt", checkpoint, "-o", path, "--workers", 0]
+    assert main([str(part) for part in argv]) == 0
+    return json.loads(path.read_text())
+
+
+@pytest.fixture
+def content(made):
+    """The same with everything known."""
+    content = copy.deepcopy(made)
+    for of in (*content["scales"], *content["average"].values()):
+        known(of)
+    return content
+
+
+@pytest.fixture
+def bounds(content):
+    """The same with lower bounds alone."""
+    content = copy.deepcopy(content)
+    for of in (*content["scales"], *content["average"].values()):
+        bound(of)
+    return content
+
+
+@pytest.fixture
+def uncounted(content):
+    """The same with codes too many to be counted."""
+    content = copy.deepcopy(content)
+    nothing = {"value": None, "plug_in": None, "se": None, "ci95": None, "estimator": "", "note": "many"}
+    for of in (*content["scales"], *content["average"].values()):
+        at_most = {**of["marginal_entropy"], "value": of["marginal_entropy"]["value"] + 0.1}
+        of["marginal_entropy_bound"] = at_most
+        for name in BOUNDED:
+            of[name] = dict(nothing)
+    return content
+
+
+@pytest.fixture
+def report(cli, tmp_path):
+    def run(kind, *contents):
+        paths = []
+        for i, one in enumerate(contents):
+            paths.append(tmp_path / f"{i}.json")
+            paths[-1].write_text(json.dumps(one))
+        code, _, err = cli("report", *paths, "-o", tmp_path / f"report.{kind}")
+        assert (code, err) == (0, "")
+        return (tmp_path / f"report.{kind}").read_text()
+
+    return run
+
+
+class TestText:
+    def test_every_number_has_its_sign(self, content, bounds):
+        scale = from_dict(bounds).scales[1]
+        assert "≥ " not in render(from_dict(content)).partition("value ±")[0]
+        for units, factor in (("nats", 1), ("bits", 1 / math.log(2))):
+            text = render(from_dict(bounds), units)
+            for name in ("marginal_entropy", "mutual_information", "unigram_entropy"):
+                assert f"≥ {factor * getattr(scale, name).value:.4f} ±" in text
+            assert f"≥ {scale.perplexity.value:.1f} ±" in text
+            assert f"≥ {100 * scale.usage:.1f} ±" in text
+
+    @pytest.mark.parametrize("kind", ["md", "html"])
+    def test_reports_say_what_the_signs_mean(self, report, content, bounds, uncounted, kind):
+        assert "≥ " not in report(kind, content) and "≥ marks" not in report(kind, content)
+        text = report(kind, bounds)
+        average = bounds["average"]["token_weighted"]
+        assert text.count(f"≥ {average['unigram_entropy']['value']:.4f}") == 1
+        assert text.count("≥ marks a lower bound") == 2  # of both tables
+        scale = bounds["scales"][1]
+        dead = 48 - scale["codes_used"]
+        assert f"≤ {dead}" in text and "≤ marks an upper bound" in text
+        text = report(kind, uncounted)
+        at_most = uncounted["average"]["token_weighted"]["marginal_entropy_bound"]["value"]
+        assert f"≤ {at_most:.4f} ±" in text and "≤ marks an upper bound" in text
+        both = report(kind, content, bounds)
+        assert f"≥ {average['unigram_entropy']['value']:.4f}" in both and "≥ marks" in both
+
+    def test_csv_has_a_column(self, report, content, bounds, uncounted):
+        def column(*contents):
+            rows = list(csv.DictReader(io.StringIO(report("csv", *contents))))
+            return [(row["quantity"], row["bound"]) for row in rows]
+
+        assert {kind for _, kind in column(content)} == {""}
+        assert set(column(bounds)) == {
+            *((name, "lower") for name in BOUNDED),
+            ("assignment_entropy", ""),
+            ("varentropy", ""),
+        }
+        assert ("marginal_entropy_bound", "upper") in column(uncounted)
+        assert ("unigram_entropy", "lower") in column(content, bounds)
+        assert ("assignment_entropy minus that of 0", "") in column(content, bounds)
+
+    def test_dead_codes_of_a_codebook_of_its_own(self, content):
+        scale = content["scales"][0]
+        scale |= {"codes_used": 3, "usage": 0.25, "code_counts": [1] * 3 + [0] * 9}
+        assert report_content.dead_codes(from_dict(content).scales[0]) == "9"
+
+    def test_what_is_made_of_a_bound_is_one(self):
+        entropy = Estimate(2.0, 2.0, 0.1, None, "plug-in", UNDERSAMPLED)
+        assert (entropy.bound, entropy.sign, perplexity(entropy).bound) == ("lower", "≥ ", "lower")
+        assert Estimate(2.0, 2.0, 0.1, None, "", AT_MOST).sign == "≤ "
+        assert Estimate(2.0, 2.0, None, None, "", "no error: few").bound == ""
+
+
+def drawn(draw, content):
+    """The lines on the axes, and the legend's names."""
+    with styled():
+        axes = new_figure(5, 4).add_subplot()
+        draw(axes, from_dict(content))
+    return axes.get_lines(), axes.get_legend_handles_labels()
+
+
+def filled_at(lines, colour):
+    """Heights of the filled markers of a colour."""
+    found = []
+    for line in lines:
+        is_filled = line.get_marker() in ("o", "s", "D") and line.get_markerfacecolor() == colour
+        if is_filled and line.get_color() == colour:
+            shown = line.get_markevery()
+            y = np.asarray(line.get_ydata(), float)
+            found += (y if shown is None else y[shown]).tolist()
+    return found
+
+
+class TestPictures:
+    def test_a_hollow_marker_is_the_only_one_at_its_place(self, content):
+        value = content["scales"][1]["unigram_entropy"]["value"]
+        colour = "#e69f00"
+        lines, (_, names) = drawn(ladder, content)
+        assert value in filled_at(lines, colour) and "unigram entropy, at least" not in names
+        bound(content["scales"][1], ["unigram_entropy"])
+        lines, (_, names) = drawn(ladder, content)
+        assert value not in filled_at(lines, colour) and len(filled_at(lines, colour)) == 3
+        hollow = [line for line in lines if line.get_label() == "unigram entropy, at least"]
+        assert [line.get_ydata().tolist() for line in hollow] == [[value]]
+        assert "unigram entropy" in names and "mutual information" in names
+
+    def test_the_legend_names_what_is_there(self, bounds, uncounted):
+        _, (_, names) = drawn(ladder, bounds)
+        assert {"marginal entropy, at least", "unigram entropy, at least"} < set(names)
+        assert {"marginal entropy", "unigram entropy", "mutual information"}.isdisjoint(names)
+        assert "mutual information, at least" in names
+        _, (_, names) = drawn(ladder, uncounted)
+        assert "marginal entropy, at most" in names and "marginal entropy" not in names
+
+    def test_the_page_keeps_it_hollow(self, report, bounds):
+        page = report("html", bounds)
+        assert re.search(r"<use [^>]*fill: var\(--paper\); stroke: #e69f00", page)
+
+    def test_dead_codes(self, content, bounds):
+        dead = 48 - content["scales"][0]["codes_used"]
+        assert any(f"1x1: {dead} dead" in name for name in drawn(ranks, content)[1][1])
+        assert any(f"1x1: ≤ {dead} dead" in name for name in drawn(ranks, bounds)[1][1])
+
+
+class TestCeilings:
+    @pytest.fixture
+    def found(self, cli, tmp_path):
+        """Findings of `monitor` about a loss of this height, against a result."""
+
+        def run(content, loss):
+            (tmp_path / "result.json").write_text(json.dumps(content))
+            (tmp_path / "log").write_text(table(nll=noisy(np.full(100, loss), 0.003)))
+            floor = ("--floor", tmp_path / "result.json")
+            code, out, err = cli("monitor", tmp_path / "log", *floor, "--json")
+            assert code == 0, err
+            one = json.loads(out)
+            return [f for f in one["findings"] if f["id"] == "above_unigram"], one["series"][0][
+                "unigram"
+            ]
+
+        return run
+
+    def test_monitor_says_nothing_of_a_loss_above_a_lower_bound(self, found, content, bounds):
+        unigram = content["average"]["token_weighted"]["unigram_entropy"]["value"]
+        loss = unigram + 0.1
+        assert loss < math.log(48)
+        (one,), shown = found(content, loss)
+        assert f"unigram entropy {unigram:.4f}," in one["message"] and shown == unigram
+        assert one["evidence"]["bound_se"] == pytest.approx(0.01 / 1.96)
+        assert found(bounds, loss) == ([], None)
+
+    def test_the_error_of_the_ceiling_counts(self, found, content):
+        unigram = content["average"]["token_weighted"]["unigram_entropy"]
+        unigram["ci95"] = [unigram["value"] - 0.5, unigram["value"] + 0.5]
+        assert found(content, unigram["value"] + 0.1)[0] == []
+
+    def test_scales_of_too_few_tokens_count_as_the_largest_entropy(self, found, content):
+        bound(content["scales"][0], ["unigram_entropy"])
+        bound(content["average"]["token_weighted"], ["unigram_entropy"])
+        values = [scale["unigram_entropy"]["value"] for scale in content["scales"]]
+        tokens = [scale["tokens"] for scale in content["scales"]]
+        most = tokens[0] * math.log(48) + sum(map(math.prod, zip(tokens, values, strict=True)))
+        most = (most - tokens[0] * values[0]) / sum(tokens)
+        (one,), shown = found(content, most + 0.1)
+        assert f"unigram entropy, at most {most:.4f}," in one["message"] and shown is None
+        assert " is at least 0." in one["message"]
+        assert found(content, most - 0.005)[0] == []
+        said = [note for note in notes(from_dict(content)) if "loss above the unigram" in note]
+        assert len(said) == 1 and f"(at most {most:.3f} nats" in said[0]
+
+    def test_the_notes_name_no_ceiling_that_is_none(self, content, bounds):
+        value = content["average"]["token_weighted"]["unigram_entropy"]["value"]
+        assert any(f"unigram entropy ({value:.3f} nats" in note for note in notes(from_dict(content)))
+        assert not any("loss above the unigram" in note for note in notes(from_dict(bounds)))
+
+    def test_loss(self, cli, tmp_path, content, bounds):
+        generator = np.random.default_rng(0)
+        labels = generator.integers(48, size=(40, 85))
+        value = content["average"]["token_weighted"]["unigram_entropy"]["value"]
+        # logits that give every label the probability exp(-loss)
+        probability = math.exp(-value - 0.1)
+        logits = np.full((40, 85, 48), math.log((1 - probability) / 47))
+        np.put_along_axis(logits, labels[..., None], math.log(probability), 2)
+        np.save(tmp_path / "x.npy", logits.astype(np.float32))
+        np.save(tmp_path / "y.npy", labels)
+        argv = ["loss", "--logits", tmp_path / "x.npy", "--labels", tmp_path / "y.npy", "--json"]
+        ids = {}
+        for name, one in (("known", content), ("bounds", bounds)):
+            (tmp_path / "r.json").write_text(json.dumps(one))
+            _, out, _ = cli(*argv, "--floor", tmp_path / "r.json")
+            found = json.loads(out)
+            ids[name] = [finding["id"] for finding in found["findings"]]
+            assert found["unigram_entropy"] == (value if name == "known" else None)
+        assert "above_unigram" in ids["known"] and "unigram_bound" not in ids["known"]
+        assert "above_unigram" not in ids["bounds"] and "unigram_bound" in ids["bounds"]
+
+    def test_the_picture_of_a_run_draws_a_bound_as_one(self, cli, tmp_path, content, bounds):
+        (tmp_path / "log").write_text(table(nll=noisy(np.full(100, 3.0), 0.003)))
+        value = content["average"]["token_weighted"]["unigram_entropy"]["value"]
+        result, picture = tmp_path / "r.json", tmp_path / "run.svg"
+        for one, sign in ((content, ", "), (bounds, " ≥ ")):
+            result.write_text(json.dumps(one))
+            assert cli("monitor", tmp_path / "log", "--floor", result, "-o", picture)[0] == 0
+            names = re.findall("<!-- (unigram entropy.*) -->", picture.read_text())
+            assert names == [f"unigram entropy{sign}{value:.3f}"]
+        level = read_floor(result).mean
+        assert level.unigram.bound == "lower" and level.unigram_value is None and level.ceiling is None
