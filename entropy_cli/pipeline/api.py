@@ -47,6 +47,8 @@ from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
 
 logger = logging.getLogger(__name__)
 
+Temperatures = Sequence[float] | Literal["auto"] | None
+
 # What the tokenizers that were loaded are, for the results that they make.
 LOADED: WeakKeyDictionary[Tokenizer, tuple[dict[str, Any], dict[str, Any]]] = WeakKeyDictionary()
 
@@ -136,20 +138,37 @@ def estimate(
     if isinstance(images, Tensor) or not isinstance(images, (str, Path, Iterable)):
         raise EntropyCliError("images: expected batches one after the other, say a list of tensors.")
     if callable(tokenizer):
-        if isinstance(images, (str, Path)):
-            raise EntropyCliError(
-                "images: a folder needs a tokenizer from load_tokenizer, which knows how to crop its "
-                "pictures. Give batches of them."
-            )
         given = Given(tokenizer, codebook, rule or "l2", whole_numbers("levels", levels))
-        model, latents = given.opened(iter(images))
-        notes = codebook_notes(model)
-        worker = Worker(model.to(on, "fp32"), on, BLOCK)
-        return _estimate(worker, blocks_of(latents, SEED), temperatures, notes=notes)
+        return _of_callable(given, images, on, temperatures)
     if not hasattr(tokenizer, "spec"):
         raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
     if codebook is not None or levels is not None or rule is not None:
         raise EntropyCliError("codebook, rule and levels: a loaded tokenizer has its own.")
+    return _of_loaded(tokenizer, images, on, temperatures)
+
+
+def _of_callable(
+    given: Given, images: str | Path | Iterable[Tensor], on: torch.device, temperatures: Temperatures
+) -> Result:
+    """Estimate on batches of what a callable takes."""
+    if isinstance(images, (str, Path)):
+        raise EntropyCliError(
+            "images: a folder needs a tokenizer from load_tokenizer, which knows how to crop its "
+            "pictures. Give batches of them."
+        )
+    model, latents = given.opened(iter(images))
+    notes = codebook_notes(model)
+    worker = Worker(model.to(on, "fp32"), on, BLOCK)
+    return _estimate(worker, blocks_of(latents, SEED), temperatures, notes=notes)
+
+
+def _of_loaded(
+    tokenizer: Tokenizer,
+    images: str | Path | Iterable[Tensor],
+    on: torch.device,
+    temperatures: Temperatures,
+) -> Result:
+    """Estimate on a folder, or on batches of pictures of the tokenizer's size."""
     origin = LOADED.get(tokenizer)
     worker = Worker(tokenizer.to(on, "fp32"), on, BLOCK)
     if isinstance(images, (str, Path)):
@@ -172,39 +191,21 @@ def _path(name: str, given: str | Path) -> Path:
 def _estimate(
     worker: Worker,
     batches: Iterator[Batch],
-    temperatures: Sequence[float] | Literal["auto"] | None,
+    temperatures: Temperatures,
     origin: tuple[dict[str, Any], dict[str, Any]] | None = None,
     found: ImageSet | None = None,
     notes: Sequence[str] = (),
 ) -> Result:
-    tokenizer, start, digest = worker.tokenizer, time.monotonic(), hashlib.sha256()
+    tokenizer, start = worker.tokenizer, time.monotonic()
     settings = settings_of(tokenizer, temperatures, SEED)
-    progress, units, values = Progress.start(1), worker.encode(batches), settings["temperature"]
-    if values == "auto":
-        first = list(islice(units, PILOT_BLOCKS))
-        fitted, progress.pilot, kept = fit_temperatures(worker, first, Ranks(), lambda _: None)
-        progress.temperatures, units = fitted, chain(kept, units)
-    else:
-        progress.temperatures = [values for _ in tokenizer.spec.scales]
-    tokens_S, number = [scale.tokens for scale in tokenizer.spec.scales], len(progress.temperatures[0])
-    progress.tally = Tally.zeros(GROUPS, tokens_S, number, tokenizer.spec.entries, worker.device)
-    for unit in units:
-        digest.update(unit.rest_BChw.cpu().contiguous().numpy().tobytes())
-        worker.add(unit, progress)
-    worker.settle()
-    if not progress.images:
-        raise DatasetError("there are no images that could be read.")
-    tally = progress.tally
-    progress.history.append(
-        look(tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
-    )
+    progress, digest = _accumulated(worker, batches, settings["temperature"])
     images = progress.images + len(progress.failed)
     identity, checkpoint = origin or (
         {"checkpoint_sha256": None},
         {"checkpoint": None, "checkpoint_notes": list(notes)},
     )
     settings |= identity | {
-        "images_fingerprint": found.fingerprint() if found else digest.hexdigest(),
+        "images_fingerprint": found.fingerprint() if found else digest,
         "images": images,
         "precision": "fp32",
         "block": BLOCK,
@@ -228,3 +229,29 @@ def _estimate(
     }
     saved = Saved(progress, settings, about, None)
     return build_result(saved, target_reached=None, provenance=provenance)
+
+
+def _accumulated(
+    worker: Worker, batches: Iterator[Batch], temperatures: Sequence[float] | Literal["auto"]
+) -> tuple[Progress, str]:
+    """Sum over all batches; gives a digest of their latents beside it."""
+    progress, units, digest = Progress.start(1), worker.encode(batches), hashlib.sha256()
+    scales, entries = worker.tokenizer.spec.scales, worker.tokenizer.spec.entries
+    if temperatures == "auto":
+        first = list(islice(units, PILOT_BLOCKS))
+        fitted, progress.pilot, kept = fit_temperatures(worker, first, Ranks(), lambda _: None)
+        progress.temperatures, units = fitted, chain(kept, units)
+    else:
+        progress.temperatures = [list(temperatures) for _ in scales]
+    tokens_S, number = [scale.tokens for scale in scales], len(progress.temperatures[0])
+    progress.tally = tally = Tally.zeros(GROUPS, tokens_S, number, entries, worker.device)
+    for unit in units:
+        digest.update(unit.rest_BChw.cpu().contiguous().numpy().tobytes())
+        worker.add(unit, progress)
+    worker.settle()
+    if not progress.images:
+        raise DatasetError("there are no images that could be read.")
+    progress.history.append(
+        look(tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
+    )
+    return progress, digest.hexdigest()
