@@ -20,6 +20,7 @@ def test_every_folder_is_tested(shared):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.usefixtures("threads")
 @torch.no_grad()
 def test_golden(shared, name):
     folder = shared / "golden" / name
