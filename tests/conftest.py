@@ -35,6 +35,15 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.fixture(params=[1, 2], ids=lambda number: f"threads {number}")
+def threads(request):
+    """torch computes on one thread, and on two."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def images(tmp_path_factory):
     """A folder of 70 pictures: four whole blocks and a part of one."""

@@ -1,5 +1,6 @@
 """The norms between an autoencoder's convolutions, for training and exact for inference."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
@@ -10,21 +11,24 @@ from torch.nn import functional
 NORM_EPS = 1e-6  # the same in every published checkpoint of this layout
 
 CACHED_ELEMENTS = 2**20  # of float32, that stay in a CPU's cache
+SUMMED_ELEMENTS = 2**18  # of float32, that stay in the cache of one core
+SUMMANDS = 128  # in one sum of float32
 
 
 class GroupNorm(nn.GroupNorm):
     """Group norm of the layout's epsilon; for inference on a CPU in float32 whatever the input's type.
 
-    On a CPU torch's own loses three digits in channels_last. So each channel's moments come from the
-    kernel of batch norm, which is exact, and are combined into those of the groups. Where gradients are
-    wanted it is torch's own, on the layout that the input has.
+    On a CPU torch's own loses digits in channels_last, more of them the larger the picture. There the
+    moments are those of small parts of the picture, put together in float64. Where gradients are wanted
+    it is torch's own, on the layout that the input has.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__(groups, channels, eps=NORM_EPS)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        if _trains(x_BChw, self.weight):  # autocast decides, and weights keep their digits
+        # With gradients autocast decides, and weights keep their digits.
+        if _trains(x_BChw, self.weight) or _in_channel_order(x_BChw, self.weight):
             return super().forward(x_BChw)
         if x_BChw.device.type != "cpu":
             weight_C, bias_C = self.weight.to(x_BChw.dtype), self.bias.to(x_BChw.dtype)
@@ -35,35 +39,61 @@ class GroupNorm(nn.GroupNorm):
     def then_silu(self, x_BChw: Tensor) -> Tensor:
         """Norm and SiLU; on a CPU rounded once, and in pieces, so that what is between is cached."""
         trains = _trains(x_BChw, self.weight)
-        if x_BChw.device.type != "cpu" or trains:
+        if x_BChw.device.type != "cpu" or trains or _in_channel_order(x_BChw, self.weight):
             return functional.silu(self(x_BChw), inplace=not trains)
         shift_BC11, scale_BC11 = self._affine(x_BChw)
-        out_BChw = torch.empty_like(x_BChw)
+        out_BChw, rounds = torch.empty_like(x_BChw), x_BChw.dtype != torch.float32
         B, C, h, w = x_BChw.shape
         images = max(1, CACHED_ELEMENTS // (C * h * w))
         rows = max(1, CACHED_ELEMENTS // (C * w))
         for b in range(0, B, images):
             part = slice(b, b + images)
             for r in range(0, h, rows):
-                x_bCrw = x_BChw[part, :, r : r + rows].float()
-                normed_bCrw = torch.addcmul(shift_BC11[part], x_bCrw, scale_BC11[part])
-                out_BChw[part, :, r : r + rows] = functional.silu(normed_bCrw, inplace=True)
+                x_bCrw, out_bCrw = (t[part, :, r : r + rows] for t in (x_BChw, out_BChw))
+                normed_bCrw = torch.addcmul(
+                    shift_BC11[part], x_bCrw.float(), scale_BC11[part], out=None if rounds else out_bCrw
+                )
+                functional.silu(normed_bCrw, inplace=True)
+                if rounds:
+                    out_bCrw.copy_(normed_bCrw)
         return out_BChw
 
     def _affine(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
         """What is added to each channel of each image after it is multiplied, and by what; float32."""
         B, C = x_BChw.shape[:2]
-        moments = [torch.batch_norm_update_stats(x[None], None, None, 0.0) for x in x_BChw]
-        mean_BgC, variance_BgC = (
-            torch.stack(moment).double().view(B, self.num_groups, -1)
-            for moment in zip(*moments, strict=True)
-        )
+        mean_BgC, variance_BgC = (t.view(B, self.num_groups, -1) for t in _channel_moments(x_BChw))
         mean_Bg1 = mean_BgC.mean(2, keepdim=True)
         variance_Bg1 = (variance_BgC + (mean_BgC - mean_Bg1).square()).mean(2, keepdim=True)
         scale_BgC = self.weight.double().view_as(mean_BgC[0]) * (variance_Bg1 + self.eps).rsqrt()
+        scale_BgC = scale_BgC.float()  # before the shift, so that a large mean times it cancels
         shift_BgC = self.bias.double().view_as(mean_BgC[0]) - mean_Bg1 * scale_BgC
-        shift_BC11, scale_BC11 = (t.float().view(B, C, 1, 1) for t in (shift_BgC, scale_BgC))
-        return shift_BC11, scale_BC11
+        return shift_BgC.float().view(B, C, 1, 1), scale_BgC.view(B, C, 1, 1)
+
+
+def _channel_moments(x_BChw: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance of each channel of each image, (B, C), float64; fast in channels_last.
+
+    The kernel of batch norm adds rows up in float32, with an error that grows with their number and with
+    the mean. So it is given few rows at a time, less the first of them, and these are long: the channels
+    of several pixels, which it keeps apart.
+    """
+    B, C, h, w = x_BChw.shape
+    pixels = math.gcd(h * w, 1 << (SUMMED_ELEMENTS // (SUMMANDS * C)).bit_length())
+    rows = SUMMANDS * torch.get_num_threads()  # which share them
+    parts = torch.split(x_BChw.permute(0, 2, 3, 1).reshape(B, -1, pixels * C), rows, 1)
+    moments = [
+        torch.batch_norm_update_stats(x_rx - x_rx[0].float(), None, None, 0.0)
+        for x_Brx in parts
+        for x_rx in x_Brx
+    ]
+    mean_nBpC, variance_nBpC = (
+        torch.stack(moment).double().view(-1, B, pixels, C) for moment in zip(*moments, strict=True)
+    )
+    mean_nBpC += torch.stack([x_Brx[:, 0] for x_Brx in parts]).view_as(mean_nBpC)
+    share_n = mean_nBpC.new_tensor([x_Brx.shape[1] for x_Brx in parts]) / (h * w)
+    mean_BC = torch.einsum("n,nbpc->bc", share_n, mean_nBpC)
+    variance_nBpC += (mean_nBpC - mean_BC[:, None]).square()
+    return mean_BC, torch.einsum("n,nbpc->bc", share_n, variance_nBpC)
 
 
 class BatchNorm(nn.Module):
@@ -128,6 +158,11 @@ def _alone(tensor: Tensor) -> Tensor:
 
 def _trains(x_BChw: Tensor, weight_C: Tensor) -> bool:
     return torch.is_grad_enabled() and (x_BChw.requires_grad or weight_C.requires_grad)
+
+
+def _in_channel_order(x_BChw: Tensor, weight_C: Tensor) -> bool:
+    """Whether torch's own norm keeps the digits on a CPU, as it does in float32 on its own layout."""
+    return x_BChw.dtype == weight_C.dtype == torch.float32 and x_BChw.is_contiguous()
 
 
 def norm_like(

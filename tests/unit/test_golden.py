@@ -45,6 +45,7 @@ def test_what_fits_two_families_has_to_be_asked_for(shared, name):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.usefixtures("threads")
 @torch.no_grad()
 def test_golden(shared, name):
     folder = shared / "golden" / name

@@ -90,11 +90,15 @@ def test_batch_norm_of_narrow_moments_divides_in_float32():
     torch.testing.assert_close(half(x_BChw), exact(x_BChw), atol=1e-6, rtol=1e-6)
 
 
+LAYOUTS = {"channels_last": torch.channels_last, "channel order": torch.contiguous_format}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("way", ["forward", "then_silu"])
 @pytest.mark.parametrize("side", [1, 5, 130], ids=lambda side: f"{side} px")
-def test_group_norm_is_the_same_with_and_without_gradients(way, side):
+def test_group_norm_is_the_same_with_and_without_gradients(way, side, layout):
     norm = affine(GroupNorm(CHANNELS, 32))
-    x_BChw = features(1, 2, side)
+    x_BChw = features(1, 2, side).to(memory_format=LAYOUTS[layout])
     trained_BChw = getattr(norm, way)(x_BChw)
     assert trained_BChw.requires_grad
     with torch.no_grad():
@@ -106,6 +110,38 @@ def test_group_norm_is_the_same_with_and_without_gradients(way, side):
         expected_BChw = functional.silu(expected_BChw)
     for value_BChw in (trained_BChw.detach(), found_BChw):
         torch.testing.assert_close(value_BChw.double(), expected_BChw, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("side", [128, 1024], ids=lambda side: f"{side} px")
+@pytest.mark.usefixtures("threads")
+@torch.no_grad()
+def test_group_norm_keeps_its_digits_whatever_the_size_of_the_picture(side):
+    """Beside float64, for a picture of which half is blank, as sums of equal numbers drift furthest."""
+    norm = GroupNorm(32, 8)
+    around_zero_1Chw = torch.randn(1, 32, side, side, generator=torch.manual_seed(3))
+    around_zero_1Chw[..., side // 2 :] = around_zero_1Chw[..., :1, :1]
+    for mean in (10, 1000):  # in standard deviations
+        x_1Chw = around_zero_1Chw + mean
+        torchs_1Chw = functional.group_norm(x_1Chw, 8, eps=NORM_EPS)
+        found_1Chw = norm(x_1Chw.to(memory_format=torch.channels_last))
+        exact_1Chw = functional.group_norm(x_1Chw.double(), 8, eps=NORM_EPS)
+        most = exact_1Chw.abs().max()
+        torchs, found = ((out - exact_1Chw).abs().max() / most for out in (torchs_1Chw, found_1Chw))
+        assert found < (2e-6 if mean == 10 else 2 * torchs)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("way", ["forward", "then_silu"])
+@torch.no_grad()
+def test_group_norm_of_16_bits_is_that_of_float32_rounded_once(way, dtype, layout):
+    norm = affine(GroupNorm(CHANNELS, 32))
+    x_BChw = features(5, 2, 33).to(dtype, memory_format=LAYOUTS[layout])
+    exact_BChw = getattr(norm, way)(x_BChw.float())
+    found_BChw = getattr(norm, way)(x_BChw)
+    assert found_BChw.dtype == dtype
+    differs = found_BChw != exact_BChw.to(dtype)
+    assert differs.float().mean() < 1e-3  # where float32 is halfway between two
 
 
 def test_gradients_of_group_norm_and_silu_are_torchs():
