@@ -53,7 +53,7 @@ def test_times_are_measured_before_the_work_and_change_nothing(
     encoded.clear()
     monkeypatch.setattr(emulation, "capabilities", lambda: {"avx2": True})
     result = estimate(*argv)
-    # Two of one image each, for they take no second.
+    # One image twice in each, for that does not take long.
     assert encoded == [(precision, 1)] * 2 + [("fp32", 1)] * 2 + work
     assert result["data"]["fingerprint"] == expected["data"]["fingerprint"]
     assert_same(expected, result, tolerance=0)
