@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 __all__ = ["estimate", "load_tokenizer", "read_result"]
 
 if TYPE_CHECKING:
-    from entropy_cli.pipeline.api import estimate, load_tokenizer
+    from entropy_cli.commands.estimate.api import estimate, load_tokenizer
     from entropy_cli.results.schema import read_result
 
 
@@ -26,7 +26,7 @@ def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's
 
         return read_result
     if name in __all__:
-        from entropy_cli.pipeline import api
+        from entropy_cli.commands.estimate import api
 
         return getattr(api, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

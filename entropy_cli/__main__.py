@@ -2,6 +2,6 @@
 
 import sys
 
-from entropy_cli.cli.app import main
+from entropy_cli.cli import main
 
 sys.exit(main())

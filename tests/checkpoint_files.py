@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from entropy_cli.errors import CheckpointError
-from entropy_cli.tokenizers.checkpoint import open_checkpoint
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.tokenizers.checkpoints.checkpoint import open_checkpoint
 
 ZIPPED = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "legacy"])
 

@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from entropy_cli.cli.app import main
-from entropy_cli.data.pictures import read_picture
-from entropy_cli.data.synthetic import write_image_folder
-from entropy_cli.tokenizers.layout import VARSizes
+from entropy_cli.cli import main
+from entropy_cli.images.decode import read_picture
+from entropy_cli.images.synthetic import write_image_folder
+from entropy_cli.tokenizers.layers.var_layout import VARSizes
 from entropy_cli.tokenizers.preprocess import var_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from tests.untrained import untrained_weights

@@ -6,7 +6,7 @@ import sys
 from tests.conftest import subprocess_environment
 
 CODE = """
-import resource, sys; from entropy_cli.cli.app import main; import torch
+import resource, sys; from entropy_cli.cli import main; import torch
 import entropy_cli.pipeline.{pipeline}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert main(sys.argv[1:]) == 0

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import torch
 
-from entropy_cli.errors import CheckpointError
-from entropy_cli.functional.assign import assign
-from entropy_cli.tokenizers import family_of
-from entropy_cli.tokenizers.checkpoint import open_checkpoint
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.entropy.assign import assign
+from entropy_cli.tokenizers.checkpoints.checkpoint import open_checkpoint
+from entropy_cli.tokenizers.registry import family_of
 
 # What tokens don't depend on: a mutation there must change nothing, and is left to other tests.
 ASIDE = ("decoder", "post_quant_conv", "loss.", "optimizer")

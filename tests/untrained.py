@@ -4,11 +4,11 @@ from pathlib import Path
 
 import torch
 
-from entropy_cli.engine.random_weights import random_weights
-from entropy_cli.functional.assign import assign
-from entropy_cli.functional.codebook import Codebook
-from entropy_cli.tokenizers.checkpoint import Checkpoint
-from entropy_cli.tokenizers.var import VARTokenizer, build
+from entropy_cli.commands.bench.random_weights import random_weights
+from entropy_cli.entropy.assign import assign
+from entropy_cli.entropy.codebook import Codebook
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.families.var import VARTokenizer, build
 
 # Standard deviation of the latents: wide enough that a temperature of 1 tells codes apart.
 LATENT_SPREAD = 3.0

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from entropy_cli.functional.quantity import Estimate
+from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.schema import Result, ScaleResult
 
 

@@ -10,9 +10,9 @@ from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replac
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from entropy_cli.errors import ResultError
-from entropy_cli.files import read_once, write_atomically
-from entropy_cli.functional.quantity import AT_MOST, Estimate, HistoryPoint
+from entropy_cli.core.errors import ResultError
+from entropy_cli.core.files import read_once, write_atomically
+from entropy_cli.entropy.quantity import AT_MOST, Estimate, HistoryPoint
 
 SCHEMA = "entropy-cli/estimate"
 SCHEMA_VERSION = 1

@@ -4,12 +4,12 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from entropy_cli.functional.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP, Estimate
+from entropy_cli.core.text import definitions, wrapped
+from entropy_cli.entropy.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP, Estimate
 from entropy_cli.results import schema
 from entropy_cli.results.legend import averages, is_counted, legend
 from entropy_cli.results.notes import notes
 from entropy_cli.results.schema import SOFT, Result
-from entropy_cli.results.text import definitions, wrapped
 
 UNKNOWN = "-"
 PER_NAT = {"nats": 1.0, "bits": 1 / math.log(2)}

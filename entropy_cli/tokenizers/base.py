@@ -8,8 +8,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from entropy_cli.functional.codebook import Codebook, Grid, Rule
-from entropy_cli.functional.vocabulary import Vocabulary
+from entropy_cli.entropy.codebook import Codebook, Grid, Rule
+from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.precision import Precision
 
 

@@ -4,12 +4,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from entropy_cli.errors import CheckpointError
-from entropy_cli.functional.codebook import Rule
-from entropy_cli.functional.vocabulary import VECTOR_RULES, Vocabulary
-from entropy_cli.tokenizers.autoencoder import Shapes
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.entropy.codebook import Rule
+from entropy_cli.entropy.vocabulary import VECTOR_RULES, Vocabulary
 from entropy_cli.tokenizers.base import Crop, PixelRange, Scale, TokenizerSpec
 from entropy_cli.tokenizers.convolutional import Network
+from entropy_cli.tokenizers.layers.autoencoder import Shapes
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 

@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from entropy_cli.errors import CheckpointError
-from entropy_cli.functional.codebook import Codebook, Grid
-from entropy_cli.tokenizers.autoencoder import Encoder, Shapes, conv_like, count
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.tokenizers.base import PixelRange, TokenizerSpec
-from entropy_cli.tokenizers.checkpoint import Checkpoint
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.layers.autoencoder import Encoder, Shapes, conv_like, count
+from entropy_cli.tokenizers.layers.residual import PHI_RATIO
 from entropy_cli.tokenizers.names import Layout, joined_shapes, needless
 from entropy_cli.tokenizers.precision import Precision, cast_convolutions, products
-from entropy_cli.tokenizers.residual import PHI_RATIO
 
 # How the names begin that the encoder and what follows it are made of.
 NEEDED = ("encoder.", "quant_conv.", "quantize.", "quantizer.")

@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterator
 
 from entropy_cli.tokenizers.base import TokenizerSpec
-from entropy_cli.tokenizers.checkpoint import Checkpoint
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 
 CODES = ("n_embed", "num_embeddings", "num_vq_embeddings", "codebook_size")
 DIMENSIONS = ("embed_dim", "vq_embed_dim", "quantized_embed_dim", "codebook_embed_dim", "token_size")

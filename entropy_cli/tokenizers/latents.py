@@ -13,8 +13,8 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from entropy_cli.errors import CheckpointError, EntropyCliError, ShapeError
-from entropy_cli.functional.codebook import Codebook, Grid, Rule
+from entropy_cli.core.errors import CheckpointError, EntropyCliError, ShapeError
+from entropy_cli.entropy.codebook import Codebook, Grid, Rule
 from entropy_cli.tokenizers.base import Crop, Scale, TokenizerSpec
 from entropy_cli.tokenizers.choices import Temperature, choose_temperature
 from entropy_cli.tokenizers.precision import Precision

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from entropy_cli.tokenizers.autoencoder import LDM, Conventions, Shapes
+from entropy_cli.tokenizers.layers.autoencoder import LDM, Conventions, Shapes
 
 CODEBOOK = "quantize.embedding.weight"  # where most families keep their codes
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from entropy_cli.functional.codebook import Rule
+from entropy_cli.entropy.codebook import Rule
 
 Weights = Literal["raw", "ema"]  # the weights as trained last, or averaged over the training
 

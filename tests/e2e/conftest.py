@@ -2,7 +2,7 @@
 
 import pytest
 
-from entropy_cli.data.synthetic import write_image_folder
+from entropy_cli.images.synthetic import write_image_folder
 
 
 @pytest.fixture(scope="session")

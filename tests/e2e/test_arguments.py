@@ -3,7 +3,7 @@
 import pytest
 import typer
 
-from entropy_cli.cli.app import app
+from entropy_cli.cli import app
 
 COMMANDS = typer.main.get_command(app).commands
 EMPTY = [

@@ -7,11 +7,11 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from entropy_cli.engine import counts
-from entropy_cli.engine.counts import Peak, Work, count, measure_peak
-from entropy_cli.engine.plain import Plain
-from entropy_cli.functional.assign import assign
-from entropy_cli.tokenizers import load_tokenizer
+from entropy_cli.commands.bench import counts
+from entropy_cli.commands.bench.baseline import Plain
+from entropy_cli.commands.bench.counts import Peak, Work, count, measure_peak
+from entropy_cli.entropy.assign import assign
+from entropy_cli.tokenizers.registry import load_tokenizer
 
 SMALL = ("--width", 32, "--vocab-size", 256, "--image-size", 32, "--patch-nums", "1,2", "--images", 8)
 CPU = torch.device("cpu")

@@ -10,13 +10,13 @@ import re
 import numpy as np
 import pytest
 
-from entropy_cli.cli.app import main
-from entropy_cli.functional.quantity import AT_MOST, UNDERSAMPLED, Estimate, perplexity
-from entropy_cli.results.figures import new_figure, styled
-from entropy_cli.results.floor import read_floor
+from entropy_cli.cli import main
+from entropy_cli.core.figures import new_figure, styled
+from entropy_cli.entropy.quantity import AT_MOST, UNDERSAMPLED, Estimate, perplexity
+from entropy_cli.results.floors import read_floor
 from entropy_cli.results.notes import notes
-from entropy_cli.results.report import content as report_content
-from entropy_cli.results.report.figures import ladder, ranks
+from entropy_cli.results.page import content as report_content
+from entropy_cli.results.page.figures import ladder, ranks
 from entropy_cli.results.schema import from_dict
 from entropy_cli.results.tables import render
 from tests.e2e.test_monitor import noisy, table

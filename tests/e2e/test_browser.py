@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not instal
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, shared):
     """Folder with a tokenizer trained on photographs, its result on others, and the page of that."""
-    from entropy_cli.cli.app import main
+    from entropy_cli.cli import main
 
     folder = tmp_path_factory.mktemp("run")
     data = str(shared / "imagenet-sample")

@@ -6,7 +6,7 @@ import re
 import pytest
 from PIL import Image
 
-from entropy_cli.cli import demo
+from entropy_cli.commands.demo import cli as demo
 
 pytestmark = pytest.mark.slow
 

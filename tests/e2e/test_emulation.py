@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from entropy_cli.engine import emulation
-from entropy_cli.engine.runtime import choose_precision, choose_training_precision
-from entropy_cli.tokenizers.var import VARTokenizer
+from entropy_cli.streaming import emulation
+from entropy_cli.streaming.device import choose_precision, choose_training_precision
+from entropy_cli.tokenizers.families.var import VARTokenizer
 from tests.e2e.test_estimate import assert_same
 
 CPU = torch.device("cpu")

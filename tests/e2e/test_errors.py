@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from entropy_cli.tokenizers.var import VARTokenizer
+from entropy_cli.tokenizers.families.var import VARTokenizer
 from tests.conftest import subprocess_environment
 from tests.e2e.test_estimate import assert_same
 

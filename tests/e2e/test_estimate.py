@@ -7,7 +7,7 @@ import shutil
 import pytest
 import torch
 
-from entropy_cli.functional.quantity import QUANTITIES
+from entropy_cli.entropy.quantity import QUANTITIES
 from entropy_cli.results.schema import from_dict
 from tests.conftest import PATCH_NUMS
 
@@ -132,8 +132,8 @@ def test_real_photographs(shared, estimate, split, count, value):
 @pytest.mark.slow
 def test_a_checkpoint_of_the_published_size(shared, estimate, tmp_path):
     """ch 160, 4096 x 32, 109 M parameters with its decoder; random weights."""
-    from entropy_cli.engine.random_weights import random_weights
-    from entropy_cli.tokenizers.layout import VARSizes
+    from entropy_cli.commands.bench.random_weights import random_weights
+    from entropy_cli.tokenizers.layers.var_layout import VARSizes
     from tests.published import decoder_weights
 
     weights = random_weights(VARSizes(), seed=0) | decoder_weights()

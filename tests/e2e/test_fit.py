@@ -264,7 +264,7 @@ def test_sizes_in_billions_are_told_or_refused(cli, fit, tmp_path):
 
 def test_a_fit_imports_no_torch(models):
     code = (
-        "import sys; from entropy_cli.cli.app import main; code = main(sys.argv[1:]);"
+        "import sys; from entropy_cli.cli import main; code = main(sys.argv[1:]);"
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     argv = [sys.executable, "-c", code, "fit", models, "--bootstrap", "0"]

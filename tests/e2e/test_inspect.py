@@ -9,10 +9,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from entropy_cli.tokenizers import FAMILIES
-from entropy_cli.tokenizers.checkpoint import Checkpoint
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.registry import FAMILIES
 from tests.published import decoder_weights
-from tests.unit.test_titok_encoder import published_shapes, random_weights
+from tests.tokenizers.test_titok_encoder import published_shapes, random_weights
 
 GOLDEN = {
     "var_l2": ("var", "l2", 1.0, 6),

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from entropy_cli import load_tokenizer
-from entropy_cli.data.images import find_images
-from entropy_cli.data.pictures import read_picture
-from entropy_cli.functional.assign import assign
+from entropy_cli.entropy.assign import assign
+from entropy_cli.images.decode import read_picture
+from entropy_cli.images.image_set import find_images
 from entropy_cli.results.schema import read_result
 from tests.e2e.test_estimate import assert_same
 from tests.family_checkpoints import ASKED

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from entropy_cli.errors import CheckpointError
-from entropy_cli.tokenizers.arrays import open_arrays
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.tokenizers.checkpoints.arrays import open_arrays
 from tests.memory import added_memory_kb
 
 ROWS, TOKENS = 24_000, 4_000  # of four float32: 1.5 GB
@@ -51,7 +51,7 @@ def test_archives_are_mapped(tmp_path, name):
     z = torch.zeros(100_000, 160)  # 64 MB
     np.savez(tmp_path / "z.npz", z=z.numpy()) if name == "z.npz" else torch.save(z, tmp_path / name)
     code = (
-        "import resource, sys; from entropy_cli.tokenizers.arrays import open_arrays\n"
+        "import resource, sys; from entropy_cli.tokenizers.checkpoints.arrays import open_arrays\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "(z,) = open_arrays(sys.argv[1]).tensors.values()\n"
         "assert z.shape == (100_000, 160) and z[::1000].sum() == 0\n"

@@ -10,7 +10,7 @@ import sys
 import numpy as np
 import pytest
 
-from entropy_cli.functional.tally import Tally
+from entropy_cli.entropy.tally import Tally
 from tests.conftest import subprocess_environment
 from tests.e2e.test_estimate import assert_same
 

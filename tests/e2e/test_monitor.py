@@ -10,8 +10,8 @@ import time
 import numpy as np
 import pytest
 
-from entropy_cli.results.floor import read_floor
-from entropy_cli.tokenizers.var import PATCH_NUMS
+from entropy_cli.results.floors import read_floor
+from entropy_cli.tokenizers.families.var import PATCH_NUMS
 from tests import training_logs as logs
 
 SERIES_KEYS = {
@@ -359,7 +359,7 @@ def test_needs_no_torch(tmp_path):
     log = tmp_path / "log"
     log.write_text(logs.var_stdout())
     code = (
-        "import sys; from entropy_cli.cli.app import main; code = main(sys.argv[1:]);"
+        "import sys; from entropy_cli.cli import main; code = main(sys.argv[1:]);"
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     done = subprocess.run([sys.executable, "-c", code, "monitor", log], capture_output=True, check=False)

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from entropy_cli import files
+from entropy_cli.core import files
 from tests.conftest import subprocess_environment
 from tests.e2e.test_fit import TWELVE, write
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from entropy_cli.data.pictures import read_picture
-from entropy_cli.functional.assign import assign
-from entropy_cli.tokenizers import load_tokenizer
+from entropy_cli.entropy.assign import assign
+from entropy_cli.images.decode import read_picture
+from entropy_cli.tokenizers.registry import load_tokenizer
 
 CPU = torch.device("cpu")
 
@@ -39,7 +39,7 @@ def test_the_check_agrees_with_a_plain_comparison(estimate, images, checkpoint):
     """From the pictures, image by image."""
     result = estimate("--data", images, "--ckpt", checkpoint, "--limit", 10, "--precision", "bf16")
     check = result["precision_check"]
-    from entropy_cli.data.images import find_images
+    from entropy_cli.images.image_set import find_images
 
     found = find_images(images, limit=10)
     tokenizer = load_tokenizer(checkpoint).tokenizer

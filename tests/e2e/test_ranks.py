@@ -148,7 +148,7 @@ def test_an_error_of_one_is_the_error_of_all(torchrun, images, tmp_path):
 
 def test_all_stop_at_the_target(torchrun, tmp_path, checkpoint):
     """1,056 pictures, of which the looks at 992 and 1,024 suffice."""
-    from entropy_cli.data.synthetic import write_image_folder
+    from entropy_cli.images.synthetic import write_image_folder
 
     write_image_folder(tmp_path / "data", 1100, 36, 3)
     result, _ = finish(torchrun(2, "--batch-size", 16, "--target-ci", 0.5, data=tmp_path / "data"))

@@ -12,11 +12,11 @@ import sys
 import numpy as np
 import pytest
 
-from entropy_cli.results.figures import new_figure, styled
-from entropy_cli.results.report.comparison import difference
-from entropy_cli.results.report.figures import convergence, ladder, ranks, temperatures
+from entropy_cli.core.figures import new_figure, styled
+from entropy_cli.results.page.comparison import difference
+from entropy_cli.results.page.figures import convergence, ladder, ranks, temperatures
 from entropy_cli.results.schema import from_dict
-from entropy_cli.tokenizers.var import PATCH_NUMS
+from entropy_cli.tokenizers.families.var import PATCH_NUMS
 
 pytest.importorskip("matplotlib")
 
@@ -281,7 +281,7 @@ def test_needs_no_torch(tmp_path, content):
     path = tmp_path / "result.json"
     path.write_text(json.dumps(content))
     code = (
-        "import sys; from entropy_cli.cli.app import main; code = main(sys.argv[1:]);"
+        "import sys; from entropy_cli.cli import main; code = main(sys.argv[1:]);"
         "assert 'torch' not in sys.modules; sys.exit(code)"
     )
     argv = [sys.executable, "-c", code, "report", path, "-o", tmp_path / "r.html"]

@@ -14,7 +14,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from entropy_cli.functional.tally import Tally
+from entropy_cli.entropy.tally import Tally
 from tests.conftest import subprocess_environment
 from tests.e2e.test_estimate import assert_same
 
@@ -295,7 +295,7 @@ def test_killed_with_workers_it_goes_on_at_once(images, checkpoint, tmp_path):
 
 
 def test_a_full_disk_under_the_state_is_one_line(estimate, images, checkpoint, tmp_path, monkeypatch):
-    from entropy_cli.results import state
+    from entropy_cli.streaming import state
 
     def full(*_):
         raise SafetensorError("I/O error: No space left on device (os error 28)")

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from entropy_cli import load_tokenizer
-from entropy_cli.data.images import find_images
-from entropy_cli.data.pictures import read_picture
-from entropy_cli.functional.tally import Tally
+from entropy_cli.entropy.tally import Tally
+from entropy_cli.images.decode import read_picture
+from entropy_cli.images.image_set import find_images
 from tests.conftest import PATCH_NUMS
 
 TOKENS = sum(n * n for n in PATCH_NUMS)

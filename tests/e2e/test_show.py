@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from entropy_cli.tokenizers.layout import decoder_shapes
+from entropy_cli.tokenizers.layers.var_layout import decoder_shapes
 from tests.conftest import IMAGE_SIZE, SIZES
 from tests.family_checkpoints import EXAMPLES, random_weights
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from entropy_cli.functional import stopping
+from entropy_cli.entropy import stopping
 
 
 @pytest.fixture

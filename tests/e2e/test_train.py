@@ -7,7 +7,7 @@ import shutil
 import pytest
 from PIL import Image
 
-from entropy_cli.data.synthetic import write_image_folder
+from entropy_cli.images.synthetic import write_image_folder
 from tests.trainings import SMALL, entries, steps, weights
 
 

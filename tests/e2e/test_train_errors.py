@@ -130,7 +130,7 @@ def test_pictures_that_do_not_fit_in_memory(
     """Read when they are wanted, they are the same; one that can't be read does not stop a training."""
     data = folder if whole else broken
     kept = train("--json", data=data, out=tmp_path / "kept")
-    monkeypatch.setattr("entropy_cli.data.training.MOST_CACHED_BYTES", 0)
+    monkeypatch.setattr("entropy_cli.commands.train.image_store.MOST_CACHED_BYTES", 0)
     code, out, err = train("--json", "--workers", workers, data=data, out=tmp_path / "read")
     assert (code, "Traceback" in err) == (0 if whole else 4, False), err
     assert json.loads(out)["images"]["failed"] == (0 if whole else 2)

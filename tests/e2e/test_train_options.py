@@ -5,9 +5,9 @@ import json
 
 import pytest
 
-from entropy_cli.cli.train import train as command
-from entropy_cli.tokenizers.autoencoder import ResnetBlock
-from entropy_cli.tokenizers.vqvae import VQVAE
+from entropy_cli.commands.train.cli import train as command
+from entropy_cli.tokenizers.layers.autoencoder import ResnetBlock
+from entropy_cli.tokenizers.layers.vqvae import VQVAE
 from tests.trainings import SMALL, entries, last_line, same_weights, steps, weights
 
 # Of each option, what is given with it in both trainings, and the two values.

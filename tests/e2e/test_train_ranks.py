@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from entropy_cli.engine.ranks import Ranks
-from entropy_cli.engine.recipe import PRESETS
-from entropy_cli.engine.train import Trainer
-from entropy_cli.errors import EntropyCliError
+from entropy_cli.commands.train.recipe import PRESETS
+from entropy_cli.commands.train.trainer import Trainer
+from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.streaming.ranks import Ranks
 from tests.conftest import subprocess_environment
 from tests.e2e.test_ranks import workers_of
 from tests.e2e.test_train_resume import wait_for_step

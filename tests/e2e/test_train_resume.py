@@ -10,8 +10,8 @@ import time
 import pytest
 import torch
 
-from entropy_cli.data.synthetic import write_image_folder
-from entropy_cli.engine.train import Trainer
+from entropy_cli.commands.train.trainer import Trainer
+from entropy_cli.images.synthetic import write_image_folder
 from tests.conftest import subprocess_environment
 from tests.trainings import SMALL, entries, last_line, same_weights, steps, weights
 

@@ -1,0 +1,140 @@
+"""The commands, and how errors become exit codes."""
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from entropy_cli import __version__
+from entropy_cli.commands.bench import cli as bench
+from entropy_cli.commands.demo import cli as demo
+from entropy_cli.commands.estimate import cli as estimate
+from entropy_cli.commands.estimate import merge_cli as merge
+from entropy_cli.commands.fit import cli as fit
+from entropy_cli.commands.inspect import cli as inspect_
+from entropy_cli.commands.loss import cli as loss
+from entropy_cli.commands.monitor import cli as monitor
+from entropy_cli.commands.report import cli as report
+from entropy_cli.commands.show import cli as show
+from entropy_cli.commands.slurm import cli as slurm
+from entropy_cli.commands.train import cli as train
+from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.core.signals import Interrupted, Signals
+from entropy_cli.options import STDERR, Command
+
+app = typer.Typer(
+    help="How low can the loss of an image model go? Entropies of discrete visual tokenizers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("estimate", cls=Command)(estimate.estimate)
+app.command("merge", cls=Command)(merge.merge)
+app.command("report", cls=Command)(report.report)
+app.command("show", cls=Command)(show.show)
+app.command("train", cls=Command)(train.train)
+app.command("monitor", cls=Command)(monitor.monitor)
+app.command("loss", cls=Command)(loss.loss)
+app.command("fit", cls=Command)(fit.fit)
+app.command("inspect", cls=Command)(inspect_.inspect)
+app.command("bench", cls=Command)(bench.bench)
+app.command("demo", cls=Command)(demo.demo)
+app.command("slurm", cls=Command)(slurm.slurm)
+
+# The base of every error that typer itself raises for wrong usage.
+UsageError: type[Exception] = next(
+    kind
+    for kind in typer.BadParameter.__mro__
+    if issubclass(kind, Exception) and kind.__name__ == "ClickException"
+)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"entropy-cli {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print it.")
+    ] = False,
+) -> None:
+    pass
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit codes are in the README."""
+    if sys.stderr is None:  # closed by the caller
+        sys.stderr = Path(os.devnull).open("w")  # noqa: SIM115 - for as long as the process lives
+    _log_to_stderr()
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(errors="replace")  # an encoding without ± or ≥ is no reason to fail
+    try:
+        with Signals():
+            return _run(list(sys.argv[1:] if argv is None else argv))
+    except Interrupted as error:
+        more = f"; {error.again} goes on from what is saved" if error.saved else ", nothing is saved"
+        return _fail(f"interrupted by {error}{more}", error.exit_code)
+    finally:
+        if argv is None:  # the program's end, where a signal has nothing left to stop
+            for number in Signals.NUMBERS:
+                signal.signal(number, signal.SIG_IGN)
+
+
+def _run(argv: list[str]) -> int:
+    try:
+        code = app(args=argv, obj=argv, standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except UsageError as error:
+        return _usage_error(error)
+    except EntropyCliError as error:
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _fail(f"{where}{error.strerror or error}.", EntropyCliError.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        return _fail("interrupted", 130)
+
+
+def _usage_error(error: Exception) -> int:
+    message = str(getattr(error, "format_message")())  # noqa: B009 - typer's base class has no name
+    if type(error).__name__ == "NoArgsIsHelpError":
+        typer.echo(message, err=True)
+        return 2
+    return _fail(message, 2)
+
+
+def _fail(message: str, code: int) -> int:
+    STDERR.write(f"error: {_printable(message)}\n")
+    STDERR.flush()
+    return code
+
+
+def _printable(text: str) -> str:
+    """One line, whatever a file's name has in it."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+class _StderrHandler(logging.Handler):
+    """Messages above a progress bar, not through it."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from tqdm import tqdm
+
+        level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
+        tqdm.write(_printable(level + record.getMessage()), file=STDERR)
+
+
+def _log_to_stderr() -> None:
+    logger = logging.getLogger("entropy_cli")
+    logger.handlers = [_StderrHandler()]
+    logger.setLevel(logging.INFO)
+    logger.propagate = False

@@ -1,1 +1,0 @@
-"""The only room with options, streams and exit codes."""

@@ -1,0 +1,1 @@
+"""Time the program beside a plain loop."""

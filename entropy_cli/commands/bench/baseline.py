@@ -1,0 +1,100 @@
+"""The loop a researcher would write first: what `bench` measures the program against.
+
+Eager float32 in channel order, pictures decoded one after the other in the same process, the whole
+matrix of distances, softmax and its logarithm, everything summed in float32.
+"""
+
+from collections.abc import Iterable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from entropy_cli.entropy.codebook import Codebook
+from entropy_cli.images.decode import read_picture
+from entropy_cli.images.image_set import ImageSet
+from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.layers.autoencoder import Encoder, ResnetBlock
+from entropy_cli.tokenizers.layers.norms import GroupNorm
+
+
+class Plain:
+    """A tokenizer without what makes the program fast; the one it is given is changed.
+
+    Args:
+        tokenizer: in float32, on the device.
+        temperatures: divisors of the squared distance.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, temperatures: Sequence[float]) -> None:
+        self.tokenizer, self.temperatures = tokenizer, temperatures
+        for part in vars(tokenizer).values():
+            if isinstance(part, nn.Module):
+                _in_channel_order(part)
+
+    def decode(self, images: ImageSet, indices: Iterable[int]) -> Tensor:
+        """Pictures, one after the other."""
+        pictures = (read_picture(images.picture(i), self.tokenizer.spec.crop.apply) for i in indices)
+        return torch.stack([p.contiguous() for p in pictures if isinstance(p, Tensor)])
+
+    def quantise(self, rest_BChw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Entropy of the soft assignments, (S, T), and these, (S, T, V), averaged; and hard tokens."""
+        scales = len(self.tokenizer.spec.scales)
+        entropies, marginals, tokens = [], [], []
+        for scale in range(scales):
+            z_BlC = self.tokenizer.vectors(rest_BChw, scale)
+            distance_NV = self._distances(z_BlC.reshape(-1, z_BlC.shape[2]), scale)
+            idx_Bl = distance_NV.argmin(1).view(z_BlC.shape[:2])
+            for temperature in self.temperatures:
+                q_NV = torch.softmax(-distance_NV / temperature, dim=1)
+                entropies.append(-(q_NV * torch.log(q_NV.clamp(min=1e-30))).sum(1).mean())
+                marginals.append(q_NV.sum(0) / len(q_NV))
+            tokens.append(idx_Bl)
+            if scale + 1 < scales:
+                rest_BChw = self.tokenizer.subtract(rest_BChw, idx_Bl, scale)
+        shape = (scales, len(self.temperatures))
+        marginal_STV = torch.stack(marginals).view(*shape, -1)
+        return torch.stack(entropies).view(shape), marginal_STV, torch.cat(tokens, 1)
+
+    def _distances(self, z_NC: Tensor, scale: int) -> Tensor:
+        codebook = self.tokenizer.codebook(scale)
+        assert isinstance(codebook, Codebook)
+        codes_VC = codebook.codes_VC
+        if codebook.rule == "cosine":
+            z_NC, codes_VC = functional.normalize(z_NC, dim=1), functional.normalize(codes_VC, dim=1)
+        norms_NV = z_NC.square().sum(1, keepdim=True) + codes_VC.square().sum(1)
+        return norms_NV - 2 * z_NC @ codes_VC.T
+
+
+def _in_channel_order(network: nn.Module) -> None:
+    """Turn a network back to torch's own norm and layout, in place."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(memory_format=torch.contiguous_format)
+        if isinstance(module, Encoder):
+            module.memory_format = torch.contiguous_format
+        if isinstance(module, ResnetBlock):
+            module.__class__ = _PublishedBlock
+        for name, child in module.named_children():
+            if isinstance(child, GroupNorm):
+                norm = _TorchNorm(child.num_groups, child.num_channels, child.eps)
+                norm.weight, norm.bias = child.weight, child.bias
+                setattr(module, name, norm)
+
+
+class _TorchNorm(nn.GroupNorm):
+    """torch's own norm."""
+
+    def then_silu(self, x_BChw: Tensor) -> Tensor:
+        """Norm and SiLU."""
+        return functional.silu(self(x_BChw), inplace=True)
+
+
+class _PublishedBlock(ResnetBlock):
+    """As the published code has it."""
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        """Norm, SiLU, convolution, twice, around a shortcut."""
+        h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
+        h_BChw = self.conv2(self.norm2.then_silu(h_BChw))
+        return self.nin_shortcut(x_BChw) + h_BChw

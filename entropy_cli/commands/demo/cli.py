@@ -1,0 +1,78 @@
+"""`entropy-cli demo`."""
+
+import json
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from entropy_cli.options import print_result, tqdm_bar
+
+if TYPE_CHECKING:
+    from entropy_cli.results.schema import Result
+
+TOKENIZER = Path(__file__).parents[2] / "assets" / "model.safetensors"
+IMAGES, SHOWN, SEED = 1200, 8, 1  # of pictures; the tokenizer was trained on those of another seed
+
+
+def demo(
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Where its files go; default: the cache folder."),
+    ] = None,
+) -> None:
+    """Run `estimate` on pictures made on the spot, with a small tokenizer that comes along.
+
+    Example: entropy-cli demo
+    """
+    from entropy_cli.commands.demo.reconstruct import reconstruct
+    from entropy_cli.commands.estimate.estimate import estimate
+    from entropy_cli.commands.estimate.request import Request
+    from entropy_cli.core.errors import EntropyCliError
+    from entropy_cli.core.files import cache_folder
+    from entropy_cli.results.page.write import check_report, write
+    from entropy_cli.results.tables import render
+
+    folder = out or cache_folder() / "demo"
+    data, output, picture = folder / "images", folder / "result.json", folder / "reconstructions.png"
+    page = folder / "report.html"
+    try:
+        check_report(page)
+        no_page = ""
+    except EntropyCliError as error:  # matplotlib is not there: no reason to show nothing
+        no_page = str(error)
+    config = json.loads(TOKENIZER.with_name("config.json").read_text())
+    pictures = _make_pictures(data, config["image_size"])
+    psnr = reconstruct(TOKENIZER, pictures[:SHOWN], picture)
+    argv = ["entropy-cli", "estimate", "--data", str(data), "--ckpt", str(TOKENIZER)]
+    files = ["-o", str(output), *(() if no_page else ("--report", str(page)))]
+    command = shlex.join([*argv, "--temperature", "auto", *files])
+    typer.echo(
+        f"Made {IMAGES} procedural pictures. The tokenizer was trained on others of their kind, by\n"
+        f"  {config['command']}\n"
+        f"{SHOWN} of them and what it keeps of each, scale by scale (PSNR {psnr:.1f} dB): {picture}\n\n"
+        f"$ {command}\n"
+    )
+
+    def deliver(result: "Result") -> None:
+        result.write(output)
+        print_result(render(result))
+        if not no_page:
+            write(page, [result], [])
+        print_result(f"\nThe same as a page with pictures: {no_page or page}")
+
+    request = Request(data=data, checkpoint=TOKENIZER, temperatures="auto", command=command)
+    estimate(request, tqdm_bar, deliver)
+
+
+def _make_pictures(data: Path, size: int) -> list[Path]:
+    from entropy_cli.core.errors import DatasetError
+    from entropy_cli.images.synthetic import write_image_folder
+    from entropy_cli.tokenizers.preprocess import resized_side
+
+    try:
+        with tqdm_bar("making pictures", IMAGES, "img") as bar:
+            return write_image_folder(data, IMAGES, resized_side(size), SEED, bar.update)
+    except OSError as error:
+        raise DatasetError(f"{data}: can't be written: {error.strerror}. Use --out.") from error

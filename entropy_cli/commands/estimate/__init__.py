@@ -1,0 +1,1 @@
+"""Estimate the entropies of a tokenizer on images, and merge the states of shards."""

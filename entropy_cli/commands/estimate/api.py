@@ -1,0 +1,257 @@
+"""The estimator as a function, for tokenizers that are Python callables."""
+
+import hashlib
+import logging
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor
+
+from entropy_cli.commands.estimate.batches import (
+    blocks_of,
+    checked_pictures,
+    checked_temperatures,
+    pictures_of,
+    whole_numbers,
+)
+from entropy_cli.commands.estimate.build_result import build_result
+from entropy_cli.commands.estimate.callables import Encode, Given
+from entropy_cli.commands.estimate.inputs import identified
+from entropy_cli.commands.estimate.job import settings_of
+from entropy_cli.core.errors import DatasetError, EntropyCliError
+from entropy_cli.entropy.codebook import Rule
+from entropy_cli.entropy.stopping import look
+from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.vocabulary import VECTOR_RULES
+from entropy_cli.images.image_set import GROUPS, ImageSet, find_images
+from entropy_cli.images.loader import Batch
+from entropy_cli.images.plan import BLOCK
+from entropy_cli.results.schema import Result
+from entropy_cli.streaming.batch_processor import Worker
+from entropy_cli.streaming.device import choose_device, device_name, versions
+from entropy_cli.streaming.pilot import PILOT_BLOCKS, fit_temperatures
+from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.ranks import Ranks
+from entropy_cli.streaming.run_metadata import About
+from entropy_cli.streaming.state import Saved
+from entropy_cli.tokenizers import registry as tokenizers
+from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.codebook_notes import codebook_notes
+from entropy_cli.tokenizers.precision import products
+from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
+
+logger = logging.getLogger(__name__)
+
+Temperatures = Sequence[float] | Literal["auto"] | None
+
+# What the tokenizers that were loaded are, for the results that they make.
+LOADED: WeakKeyDictionary[Tokenizer, tuple[dict[str, Any], dict[str, Any]]] = WeakKeyDictionary()
+
+SEED = 0  # of the order of a folder's images, and of the groups
+
+
+def load_tokenizer(
+    path: str | Path,
+    *,
+    family: str = "auto",
+    image_size: int | None = None,
+    patch_nums: Sequence[int] | None = None,
+    rule: Rule | None = None,
+    weights: Weights | None = None,
+) -> Tokenizer:
+    """The tokenizer of a published checkpoint; what is None the checkpoint or its family decides.
+
+    Args:
+        path: file or folder.
+        family: a name as of `--family`.
+        image_size: pixels on a side.
+        patch_nums: side of each scale's grid.
+        rule: "l2", "cosine" or "dot".
+        weights: "raw" or "ema".
+
+    Raises:
+        CheckpointError: it can't be used.
+    """
+    scales = whole_numbers("patch_nums", patch_nums)
+    settings = TokenizerSettings(image_size, scales, rule, weights)
+    for name, value, possible in (
+        ("family", family, ("auto", *tokenizers.FAMILIES)),
+        ("weights", weights, (None, "raw", "ema")),
+        ("rule", rule, (None, *VECTOR_RULES)),
+    ):
+        if value not in possible:
+            expected = ", ".join(choice for choice in possible if choice)
+            raise EntropyCliError(f"{name} {value}: expected {expected}.")
+    if image_size is not None:
+        whole_numbers("image_size", [image_size])
+    loaded = tokenizers.load_tokenizer(_path("path", path), family, settings)
+    LOADED[loaded.tokenizer] = identified(loaded, loaded.checkpoint.sha256())
+    return loaded.tokenizer
+
+
+@torch.inference_mode()
+@products(tf32=False)
+def estimate(
+    images: str | Path | Iterable[Tensor],
+    tokenizer: Tokenizer | Encode,
+    *,
+    codebook: Tensor | Sequence[Tensor] | None = None,
+    rule: Rule | None = None,
+    levels: Sequence[int] | None = None,
+    temperature: float | Sequence[float] | Literal["auto"] | None = None,
+    device: str = "auto",
+) -> Result:
+    """Estimate a tokenizer's entropies on images, in one pass and in memory.
+
+    Args:
+        images: batches, of what the tokenizer takes, each image once; of a tokenizer from
+            `load_tokenizer` uint8 (B, 3, H, W) of its size, or a folder, whose pictures it crops itself.
+        tokenizer: from `load_tokenizer`; or a callable that gives the latents of a batch, (B, C, h, w),
+            (B, l, C) or (B, C), or a sequence of such, one for each scale, as what is left to be
+            assigned there. The rest is for callables.
+        codebook: codes (V, C), or a sequence of such, one for each scale, or (Q, V, C) of Q scales.
+            None for bits and levels.
+        rule: "l2" by default, "cosine", "dot"; "sign" or "bsq" for bits, "levels" for FSQ.
+        levels: of each dimension, under "levels"; latents are to be bounded to them, but not rounded.
+        temperature: one or several, the first is the headline; "auto" fits one to each scale, on the
+            first 1024 images; None takes the family's or the rule's.
+        device: "auto", "cpu", "cuda" or "cuda:0" ...
+
+    Returns:
+        What `entropy-cli estimate` writes: `result.average.token_weighted.assignment_entropy` has value,
+        se and ci95 in nats per token; `result.write(path)` saves it.
+
+    Raises:
+        EntropyCliError: batches, latents and codes don't fit each other, an argument is none that this
+            takes, or there are no images.
+
+    >>> estimate([], len, codebook=torch.eye(2))
+    Traceback (most recent call last):
+    entropy_cli.core.errors.DatasetError: there are no images.
+    """
+    on, temperatures = choose_device(device), checked_temperatures(temperature)
+    if isinstance(images, Tensor) or not isinstance(images, (str, Path, Iterable)):
+        raise EntropyCliError("images: expected batches one after the other, say a list of tensors.")
+    if callable(tokenizer):
+        given = Given(tokenizer, codebook, rule or "l2", whole_numbers("levels", levels))
+        return _of_callable(given, images, on, temperatures)
+    if not hasattr(tokenizer, "spec"):
+        raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
+    if codebook is not None or levels is not None or rule is not None:
+        raise EntropyCliError("codebook, rule and levels: a loaded tokenizer has its own.")
+    return _of_loaded(tokenizer, images, on, temperatures)
+
+
+def _of_callable(
+    given: Given, images: str | Path | Iterable[Tensor], on: torch.device, temperatures: Temperatures
+) -> Result:
+    """Estimate on batches of what a callable takes."""
+    if isinstance(images, (str, Path)):
+        raise EntropyCliError(
+            "images: a folder needs a tokenizer from load_tokenizer, which knows how to crop its "
+            "pictures. Give batches of them."
+        )
+    model, latents = given.opened(iter(images))
+    notes = codebook_notes(model)
+    worker = Worker(model.to(on, "fp32"), on, BLOCK)
+    return _estimate(worker, blocks_of(latents, SEED), temperatures, notes=notes)
+
+
+def _of_loaded(
+    tokenizer: Tokenizer,
+    images: str | Path | Iterable[Tensor],
+    on: torch.device,
+    temperatures: Temperatures,
+) -> Result:
+    """Estimate on a folder, or on batches of pictures of the tokenizer's size."""
+    origin = LOADED.get(tokenizer)
+    worker = Worker(tokenizer.to(on, "fp32"), on, BLOCK)
+    if isinstance(images, (str, Path)):
+        found = find_images(_path("images", images), seed=SEED)
+        if found.note:
+            logger.warning("%s", found.note)
+        return _estimate(worker, pictures_of(found, tokenizer), temperatures, origin, found)
+    size = tokenizer.spec.image_size
+    pictures = blocks_of((checked_pictures(batch, size) for batch in images), SEED)
+    return _estimate(worker, pictures, temperatures, origin)
+
+
+def _path(name: str, given: str | Path) -> Path:
+    """A path that says something: empty text would be the working folder."""
+    if not str(given).strip():
+        raise EntropyCliError(f"{name} {given!r}: is empty, expected a path.")
+    return Path(given)
+
+
+def _estimate(
+    worker: Worker,
+    batches: Iterator[Batch],
+    temperatures: Temperatures,
+    origin: tuple[dict[str, Any], dict[str, Any]] | None = None,
+    found: ImageSet | None = None,
+    notes: Sequence[str] = (),
+) -> Result:
+    tokenizer, start = worker.tokenizer, time.monotonic()
+    settings = settings_of(tokenizer, temperatures, SEED)
+    progress, digest = _accumulated(worker, batches, settings["temperature"])
+    images = progress.images + len(progress.failed)
+    identity, checkpoint = origin or (
+        {"checkpoint_sha256": None},
+        {"checkpoint": None, "checkpoint_notes": list(notes)},
+    )
+    settings |= identity | {
+        "images_fingerprint": found.fingerprint() if found else digest,
+        "images": images,
+        "precision": "fp32",
+        "block": BLOCK,
+    }
+    about = About.of(
+        tokenizer,
+        split=found.split if found else "given",
+        found=images,
+        asked=temperatures is not None,
+        provenance={"data": found.location if found else "given from Python", **checkpoint},
+    )
+    seconds = time.monotonic() - start
+    provenance = {
+        "command": "entropy_cli.estimate",
+        "device": device_name(worker.device),
+        "processes": 1,
+        "seconds": round(seconds, 3),
+        "images_per_s": round(progress.images / seconds, 3),
+        "images_resumed": 0,
+        **versions(),
+    }
+    saved = Saved(progress, settings, about, None)
+    return build_result(saved, target_reached=None, provenance=provenance)
+
+
+def _accumulated(
+    worker: Worker, batches: Iterator[Batch], temperatures: Sequence[float] | Literal["auto"]
+) -> tuple[Progress, str]:
+    """Sum over all batches; gives a digest of their latents beside it."""
+    progress, units, digest = Progress.start(1), worker.encode(batches), hashlib.sha256()
+    scales, entries = worker.tokenizer.spec.scales, worker.tokenizer.spec.entries
+    if temperatures == "auto":
+        first = list(islice(units, PILOT_BLOCKS))
+        fitted, progress.pilot, kept = fit_temperatures(worker, first, Ranks(), lambda _: None)
+        progress.temperatures, units = fitted, chain(kept, units)
+    else:
+        progress.temperatures = [list(temperatures) for _ in scales]
+    tokens_S, number = [scale.tokens for scale in scales], len(progress.temperatures[0])
+    progress.tally = tally = Tally.zeros(GROUPS, tokens_S, number, entries, worker.device)
+    for unit in units:
+        digest.update(unit.rest_BChw.cpu().contiguous().numpy().tobytes())
+        worker.add(unit, progress)
+    worker.settle()
+    if not progress.images:
+        raise DatasetError("there are no images that could be read.")
+    progress.history.append(
+        look(tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
+    )
+    return progress, digest.hexdigest()

@@ -1,0 +1,102 @@
+"""What a Python program gives to be estimated, checked and cut into blocks."""
+
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from entropy_cli.commands.estimate.callables import check_batch
+from entropy_cli.core.errors import EntropyCliError, ShapeError
+from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+from entropy_cli.images.decode import Pictures
+from entropy_cli.images.image_set import GROUPS, ImageSet, keys_of
+from entropy_cli.images.loader import Batch, open_loader, read_batches
+from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
+from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.latents import name_of
+
+
+def checked_temperatures(
+    given: float | Sequence[float] | Literal["auto"] | None,
+) -> tuple[float, ...] | Literal["auto"] | None:
+    """Several, or none to take the default.
+
+    Raises:
+        EntropyCliError: they are no distinct positive numbers that float32 has room for.
+    """
+    if given is None or given == "auto":
+        return given
+    is_one = isinstance(given, (int, float)) and not isinstance(given, bool)
+    values: Any = [given] if is_one else given
+    with contextlib.suppress(TypeError, ValueError):
+        found = tuple(float(value) for value in values if not isinstance(value, str))
+        fit = all(LOWEST_TEMPERATURE <= value <= HIGHEST_TEMPERATURE for value in found)
+        if found and fit and len(set(found)) == len(values):
+            return found
+    raise EntropyCliError(
+        f"temperature {given!r}: expected auto, a number or distinct numbers between "
+        f"{LOWEST_TEMPERATURE:g} and {HIGHEST_TEMPERATURE:g}."
+    )
+
+
+def whole_numbers(name: str, given: Sequence[int] | None) -> tuple[int, ...] | None:
+    """Positive whole numbers, or none.
+
+    Raises:
+        EntropyCliError: they are not.
+    """
+    if given is None:
+        return None
+    with contextlib.suppress(TypeError):
+        found = tuple(given)
+        if found and all(type(number) is int and number > 0 for number in found):
+            return found
+    raise EntropyCliError(f"{name} {given!r}: expected positive whole numbers.")
+
+
+def checked_pictures(batch: Tensor, size: int | None) -> Tensor:
+    """A batch of pictures.
+
+    Raises:
+        ShapeError: they are not what a loaded tokenizer takes.
+    """
+    check_batch(batch)
+    if batch.dtype != torch.uint8 or tuple(batch.shape[1:]) != (3, size, size):
+        raise ShapeError(
+            f"images: got {name_of(batch)}, expected uint8 pictures (B, 3, {size}, {size}) of the "
+            "tokenizer's size."
+        )
+    return batch
+
+
+def blocks_of(inputs: Iterable[Tensor], seed: int) -> Iterator[Batch]:
+    """Blocks of images, however they were given, named by their numbers."""
+    images = 0
+    for input_B in _blocks(inputs):
+        names = [str(i) for i in range(images, images + len(input_B))]
+        images += len(names)
+        group_B = torch.tensor([keys_of(name, seed)[1] % GROUPS for name in names])
+        yield Batch(input_B, group_B, names, [], [], (0,))
+
+
+def _blocks(inputs: Iterable[Tensor]) -> Iterator[Tensor]:
+    held: list[Tensor] = []
+    for input_B in inputs:
+        held.append(input_B)
+        whole = sum(map(len, held)) // BLOCK * BLOCK
+        if whole:
+            together_B = torch.cat(held)
+            yield from (together_B[b : b + BLOCK] for b in range(0, whole, BLOCK))
+            held = [together_B[whole:].clone()]
+    if sum(map(len, held)):
+        yield torch.cat(held)
+
+
+def pictures_of(images: ImageSet, tokenizer: Tokenizer) -> Iterator[Batch]:
+    """Pictures of a folder, cropped for a loaded tokenizer, in the seeded order."""
+    plans = plan_batches(len(images), BLOCK, range(number_of_blocks(len(images))))
+    loader = open_loader(Pictures(images, tokenizer.spec.crop.apply), plans, workers=0)
+    return (replace(batch, completes=(0,)) for batch in read_batches(loader))

@@ -1,0 +1,200 @@
+"""From a finished tally to a Result."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import datetime, timezone
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from entropy_cli import __version__
+from entropy_cli.core.errors import DatasetError
+from entropy_cli.entropy.bias import coverage
+from entropy_cli.entropy.point_estimates import BOUND
+from entropy_cli.entropy.quantity import Estimate, perplexity
+from entropy_cli.entropy.summary import Summary, spread_over_images, summarise
+from entropy_cli.entropy.tally import Tally
+from entropy_cli.results import schema
+from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.run_metadata import About
+from entropy_cli.streaming.state import Saved, settings_fingerprint
+
+MOST_CODES_COUNTED = 65_536  # above, code_counts would make the file unwieldy
+
+
+def build_result(
+    saved: Saved, *, target_reached: bool | None, provenance: dict[str, Any]
+) -> schema.Result:
+    """Estimate everything from what a run accumulated.
+
+    Args:
+        saved: the run as in its state, with at least one image.
+        target_reached: whether an early stop found the estimate narrow enough, if one was asked for.
+        provenance: who, when and how fast.
+
+    Raises:
+        DatasetError: not one image could be read.
+    """
+    progress, settings, about = saved.progress, saved.settings, saved.about
+    _check_some_read(saved)
+    progress = replace(progress, failed=sorted(progress.failed))  # whoever found them
+    assert progress.tally is not None and progress.temperatures is not None
+    tally = progress.tally.to("cpu")
+    given = settings["temperature"]
+    temperatures: list[Any] = ["auto"] if given == "auto" else given
+    summaries = [summarise(tally, about.vocabularies, t) for t in range(len(temperatures))]
+    headline = summaries[0]
+    return schema.Result(
+        schema=schema.SCHEMA,
+        schema_version=schema.SCHEMA_VERSION,
+        tool_version=__version__,
+        created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        units="nats per token",
+        tokenizer=_tokenizer(about, settings),
+        data=_data(about, progress, settings),
+        settings=schema.SettingsInfo(
+            temperature=temperatures[0],
+            temperature_source=_temperature_source(about, progress, settings),
+            image_size=settings["image_size"],
+            preprocess=settings["preprocess"],
+            precision=settings["precision"],
+            seed=settings["seed"],
+            groups=settings["groups"],
+        ),
+        scales=[
+            _scale(about, s, progress.temperatures[s][0], headline, tally.counts_GSE[:, s].sum(0))
+            for s in range(len(about.scales))
+        ],
+        average=schema.Averages(
+            **{kind: schema.Estimates(**_all(of)) for kind, of in headline.averages.items()}
+        ),
+        temperatures=[
+            _temperature(temperatures[t], summary, [of_scale[t] for of_scale in progress.temperatures])
+            for t, summary in enumerate(summaries)
+        ],
+        history=progress.history,
+        replicates={
+            "images": tally.images_G.tolist(),
+            **{name: _without_nan(deleted_GS) for name, deleted_GS in headline.deleted.items()},
+        },
+        precision_check=progress.precision_check,
+        target_reached=target_reached,
+        provenance={**about.provenance, **_checks(about, progress, tally), **provenance},
+    )
+
+
+def _check_some_read(saved: Saved) -> None:
+    if not saved.progress.images:
+        path, reason = saved.progress.failed[0]
+        option = "--data" if saved.settings["image_size"] else "--latents"
+        raise DatasetError(
+            f"{saved.about.provenance['data']}: none of the {len(saved.progress.failed)} images could "
+            f"be read; the first, {path}: {reason}. Check {option}."
+        )
+
+
+def _temperature_source(about: About, progress: Progress, settings: Mapping[str, Any]) -> str:
+    if progress.pilot is None:
+        return "given with --temperature" if about.temperature_asked else about.temperature_default
+    fitted = f"maximum likelihood at each scale on the first {progress.pilot['images']} images"
+    if settings["rule"] == "cosine":
+        fitted += ", unit vectors having a dimension less"
+    return fitted if about.temperature_asked else f"{fitted}; {about.temperature_default}"
+
+
+def _checks(about: About, progress: Progress, tally: Tally) -> dict[str, Any]:
+    """What the sums say beside the result: other errors, and temperatures for all images."""
+    tokens_S = progress.images * tally.tokens_S
+    fits = all(about.degrees_of_freedom)
+    per_distance_S = 2 / torch.tensor([freedom or 1 for freedom in about.degrees_of_freedom]).double()
+    nearest_S = per_distance_S * tally.min_distance_GS.sum(0) / tokens_S
+    implied_S = per_distance_S * tally.distance_GST[..., 0].sum(0) / tokens_S
+    return {
+        "failed_reasons": [reason for _, reason in progress.failed],
+        "temperature_fit": progress.pilot,
+        "assignment_entropy_se_over_images": spread_over_images(tally),
+        "temperature_if_hard": nearest_S.tolist() if fits else None,
+        "temperature_implied": implied_S.tolist() if progress.pilot is not None else None,
+    }
+
+
+def _tokenizer(about: About, settings: Mapping[str, Any]) -> schema.TokenizerInfo:
+    return schema.TokenizerInfo(
+        family=settings["family"],
+        vocab_size=max(vocabulary.size for vocabulary in about.vocabularies),
+        latent_dim=about.latent_dim,
+        patch_nums=[scale.patch_num for scale in about.scales],
+        rule=settings["rule"],
+        checkpoint_sha256=settings["checkpoint_sha256"],
+    )
+
+
+def _data(about: About, progress: Progress, settings: Mapping[str, Any]) -> schema.DataInfo:
+    return schema.DataInfo(
+        split=about.split,
+        images_found=about.images_found,
+        images_used=progress.images,
+        images_failed=len(progress.failed),
+        failed=[path for path, _ in progress.failed],
+        fingerprint=settings_fingerprint(settings),
+        images_fingerprint=settings["images_fingerprint"],
+    )
+
+
+def _scale(
+    about: About, s: int, temperature: float, summary: Summary, count_V: Tensor
+) -> schema.ScaleResult:
+    scale = about.scales[s]
+    vocabulary = scale.vocabulary
+    counted, count_V = vocabulary.counted, count_V[: vocabulary.entries]
+    return schema.ScaleResult(
+        scale=s,
+        name=scale.name,
+        patch_num=scale.patch_num,
+        tokens=scale.tokens,
+        temperature=temperature,
+        codes_used=int((count_V > 0).sum()) if counted else None,
+        coverage=coverage(count_V) if counted else None,
+        code_counts=count_V.tolist() if vocabulary.size <= MOST_CODES_COUNTED else None,
+        **_all(summary.scales[s]),
+    )
+
+
+def _temperature(
+    temperature: Any,  # noqa: ANN401 - a number or "auto"
+    summary: Summary,
+    temperature_S: list[float],
+) -> schema.TemperatureResult:
+    return schema.TemperatureResult(
+        temperature=temperature,
+        scales=[
+            schema.SoftScale(scale=s, temperature=temperature_S[s], **_soft(estimates))
+            for s, estimates in enumerate(summary.scales)
+        ],
+        average=schema.SoftAverages(
+            **{kind: schema.SoftEstimates(**_soft(of)) for kind, of in summary.averages.items()}
+        ),
+    )
+
+
+def _soft(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    bound = estimates[BOUND]
+    soft = {name: estimates[name] for name in schema.SOFT}
+    return {**soft, BOUND: None if bound.value is None else bound}
+
+
+def _without_nan(value_GS: Tensor) -> list[list[float | None]]:
+    return [[None if math.isnan(value) else value for value in row] for row in value_GS.tolist()]
+
+
+def _all(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+    usage, unigram = estimates["usage"], estimates["unigram_entropy"]
+    return {
+        **_soft(estimates),
+        "unigram_entropy": unigram,
+        "perplexity": perplexity(unigram),
+        "usage": usage.value,
+        "usage_estimate": replace(usage, ci95=usage.ci95 and (usage.ci95[0], min(1.0, usage.ci95[1]))),
+    }

@@ -1,0 +1,122 @@
+"""A Python callable that makes latents, as a tokenizer."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import TypeAlias
+
+import torch
+from torch import Tensor
+
+from entropy_cli.core.errors import DatasetError, EntropyCliError, ShapeError
+from entropy_cli.entropy.codebook import Rule
+from entropy_cli.entropy.vocabulary import VECTOR_RULES
+from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.latents import LatentsTokenizer, codes_of_scales, describe_latents, name_of
+
+Encode: TypeAlias = Callable[[Tensor], Tensor | Sequence[Tensor]]
+
+
+@dataclass(frozen=True)
+class Given:
+    """A callable and what its latents are assigned to."""
+
+    encode: Encode
+    codebook: Tensor | Sequence[Tensor] | None
+    rule: Rule
+    levels: tuple[int, ...] | None
+
+    def opened(self, images: Iterator[Tensor]) -> tuple[Tokenizer, Iterator[Tensor]]:
+        """A tokenizer that fits the first batch's latents, and all latents, a row for each image."""
+        self._check()
+        first = next(images, None)
+        if first is None:
+            raise DatasetError("there are no images.")
+        latents = self._latents(first)
+        tables = self._tables(len(latents))
+        names = [f"scale {s}" for s in range(len(latents))]
+        described = [
+            describe_latents(name, tuple(of_scale.shape), self.rule, table, self.levels)
+            for name, of_scale, table in zip(names, latents, tables, strict=True)
+        ]
+        scales = [
+            scale if len(latents) > 1 else replace(scale, name=scale.grid) for _, scale in described
+        ]
+        shapes = [of_scale.shape[1:] for of_scale in latents]
+
+        def packed(latents: Sequence[Tensor]) -> Tensor:
+            got = [of_scale.shape[1:] for of_scale in latents]
+            if got != shapes:
+                was, now = (", ".join(str(tuple(shape)) for shape in each) for each in (shapes, got))
+                raise ShapeError(f"latents: got shapes {now} an image, expected {was} as before.")
+            rows = [
+                (of_scale.flatten(2).transpose(1, 2) if first else of_scale).flatten(1)
+                for of_scale, (first, _) in zip(latents, described, strict=True)
+            ]
+            return torch.cat([row_BX.to("cpu", torch.float32) for row_BX in rows], 1)
+
+        model = LatentsTokenizer(scales, self.rule, "none: latents of a Python callable")
+        return model, chain([packed(latents)], (packed(self._latents(batch)) for batch in images))
+
+    def _check(self) -> None:
+        """That the rule has what it needs, and nothing else."""
+        if self.rule not in (*VECTOR_RULES, "sign", "bsq", "levels"):
+            raise EntropyCliError(f"rule {self.rule}: expected l2, cosine, dot, sign, bsq or levels.")
+        for name, value, wanted in (
+            ("codebook", self.codebook, self.rule in VECTOR_RULES),
+            ("levels", self.levels, self.rule == "levels"),
+        ):
+            if (value is not None) != wanted:
+                what = "needs" if wanted else "has no use for"
+                raise EntropyCliError(f"rule {self.rule}: {what} {name}.")
+        codebooks = self.codebook if isinstance(self.codebook, (list, tuple)) else [self.codebook]
+        for codebook in codebooks if self.codebook is not None else ():
+            if not isinstance(codebook, Tensor):
+                raise EntropyCliError(f"codebook: got {_kind(codebook)}, expected a tensor (V, C).")
+        for levels in self.levels or (() if self.levels is None else (0,)):
+            if not isinstance(levels, int) or levels < 2:
+                raise EntropyCliError(f"levels {self.levels}: expected at least 2 of each dimension.")
+
+    def _latents(self, batch: Tensor) -> list[Tensor]:
+        """Latents of each scale."""
+        check_batch(batch)
+        latents = self.encode(batch)
+        found = [latents] if isinstance(latents, Tensor) else latents
+        if not isinstance(found, (list, tuple)) or not found:
+            raise ShapeError(
+                f"latents: got {_kind(latents)}, expected a tensor, or a sequence of one for each scale."
+            )
+        for of_scale in found:
+            if not isinstance(of_scale, Tensor) or not of_scale.is_floating_point():
+                what = name_of(of_scale) if isinstance(of_scale, Tensor) else _kind(of_scale)
+                raise ShapeError(f"latents: got {what}, expected tensors of floating-point numbers.")
+            if of_scale.ndim < 2 or len(of_scale) != len(batch):
+                raise ShapeError(
+                    f"latents: got {name_of(of_scale)} for a batch of {len(batch)} images, expected "
+                    f"({len(batch)}, C, h, w), ({len(batch)}, l, C) or ({len(batch)}, C)."
+                )
+        return list(found)
+
+    def _tables(self, scales: int) -> list[Tensor | None]:
+        if self.codebook is None:
+            return [None] * scales
+        given = [self.codebook] if isinstance(self.codebook, Tensor) else self.codebook
+        tables = codes_of_scales(given, scales)
+        if tables is None:
+            shapes = ", ".join(str(tuple(table.shape)) for table in given) or "none"
+            raise ShapeError(
+                f"codebook: got {shapes} for {scales} scale{'s' * (scales > 1)} of latents, expected "
+                "one (V, C) for all, or one for each."
+            )
+        return [*tables]
+
+
+def check_batch(batch: object) -> None:
+    """Raise ShapeError if a batch is no tensor with a row for each image."""
+    if not isinstance(batch, Tensor) or not batch.ndim:
+        got = name_of(batch) if isinstance(batch, Tensor) else _kind(batch)
+        raise ShapeError(f"images: got {got}, expected batches, tensors with a row for each image.")
+
+
+def _kind(value: object) -> str:
+    return f"a value of type {type(value).__name__}"

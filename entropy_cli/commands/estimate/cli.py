@@ -1,0 +1,230 @@
+"""`entropy-cli estimate`."""
+
+import math
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from entropy_cli.input_options import files_read, given_latents
+from entropy_cli.options import (
+    MAX_FAILED,
+    AsJson,
+    Checkpoint,
+    Data,
+    Device,
+    Family,
+    ImageSize,
+    MaxFailed,
+    Output,
+    PatchNums,
+    Units,
+    Weights,
+    check_family,
+    exit_code,
+    parse_array_file,
+    parse_count,
+    parse_device,
+    parse_patch_nums,
+    parse_shard,
+    parse_temperatures,
+    print_result,
+    tqdm_bar,
+)
+
+if TYPE_CHECKING:
+    from entropy_cli.results.schema import Result
+
+
+def estimate(
+    context: typer.Context,
+    data: Data = None,
+    ckpt: Checkpoint = None,
+    split: Annotated[
+        Literal["auto", "train", "val", "all"] | None,
+        typer.Option(help="Which part of it; auto takes val/ if there, else train/, else all of it."),
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N images of the seeded order.")
+    ] = None,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, max=2**63 - 1, metavar="N", help="Of the order of images and the groups."),
+    ] = 0,
+    family: Family = "auto",
+    patch_nums: PatchNums = None,
+    image_size: ImageSize = None,
+    weights: Weights = None,
+    latents: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:KEY,...]",
+            help="In place of images and checkpoint: latents (images, C, h, w), (images, l, C) or "
+            "(images, C), a tensor for each scale; .safetensors, .npy, .npz or .pt.",
+        ),
+    ] = None,
+    codebook: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:KEY,...]",
+            help="Codes (V, C) for --latents, of all or each scale, or (Q, V, C) of Q scales.",
+        ),
+    ] = None,
+    levels: Annotated[
+        str | None,
+        typer.Option(metavar="8,5,5,...", help="Of each dimension of --latents (FSQ), bounded to them."),
+    ] = None,
+    rule: Annotated[
+        Literal["l2", "cosine", "dot", "sign", "bsq", "levels"] | None,
+        typer.Option(
+            help="How the nearest code is found; default the family's. The last three are of --latents."
+        ),
+    ] = None,
+    temperature: Annotated[
+        str | None,
+        typer.Option(
+            metavar="T[,T...]|auto",
+            help="Divisor of the squared distance or dot product, the first is the headline; auto fits "
+            "one to each scale; default the family's.",
+        ),
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[
+        Literal["fp32", "tf32", "fp16", "bf16"] | None,
+        typer.Option(
+            help="Of the encoder; default fp32 on a CPU, fp16 on a GPU. What it costs in accuracy is "
+            "measured and shown."
+        ),
+    ] = None,
+    batch_size: Annotated[
+        str, typer.Option(metavar="N|auto", help="Images at once; never moves the number.")
+    ] = "auto",
+    workers: Annotated[
+        str, typer.Option(metavar="N|auto", help="Processes that decode; 0 uses this one.")
+    ] = "auto",
+    target_ci: Annotated[
+        float | None,
+        typer.Option(
+            metavar="NATS",
+            help="Stop when the assignment entropy's 95 % intervals are at most so wide to each side.",
+        ),
+    ] = None,
+    shard: Annotated[
+        str | None,
+        typer.Option(
+            metavar="I/N|slurm",
+            help="Only part I of N, from 0, for `merge`; slurm takes both from the job array.",
+        ),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Keep what is accumulated here; default: in the cache until the end."
+        ),
+    ] = None,
+    save_every: Annotated[
+        float, typer.Option(min=0, metavar="SECONDS", help="Between saves of the state.")
+    ] = 60.0,
+    save_tokens: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npy",
+            help="Write the hard tokens: a row for each image that was read, scale after scale, and the "
+            "images' paths beside it.",
+        ),
+    ] = None,
+    output: Output = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="End with a report: .html, .png, .svg, .pdf, .md or .csv."),
+    ] = None,
+    on_error: Annotated[
+        Literal["skip", "fail"], typer.Option(help="What to do with unreadable images.")
+    ] = "skip",
+    max_failed: MaxFailed = MAX_FAILED,
+    as_json: AsJson = False,
+    units: Units = "nats",
+) -> int:
+    """Estimate a tokenizer's irreducible loss on images.
+
+    Interrupted, it saves what it has; the same command goes on from there.
+
+    Example: entropy-cli estimate --data imagenet/ --ckpt vae_ch160v4096z32.pth -o result.json
+    """
+    temperatures = None
+    if temperature is not None:
+        temperatures = parse_temperatures(temperature, "--temperature")
+    options: dict[str, Any] = {
+        "temperatures": temperatures,
+        "device": parse_device(device, "--device"),
+        "batch_size": parse_count(batch_size, 1, "--batch-size"),
+        "workers": parse_count(workers, 0, "--workers"),
+    }
+    if target_ci is not None and not 0 < target_ci < math.inf:
+        raise typer.BadParameter(f"{target_ci}: expected a number above 0.", param_hint="--target-ci")
+    part = None if shard is None else parse_shard(shard, "--shard")
+    if part is not None and target_ci is not None:
+        raise typer.BadParameter(
+            "a shard can't know when all shards together are precise enough. Leave one of them out, or "
+            "run on several processes with torchrun.",
+            param_hint="--target-ci with --shard",
+        )
+    grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
+    tokens = parse_array_file(save_tokens, "--save-tokens")
+    given = given_latents(context.params)
+
+    from entropy_cli.commands.estimate.estimate import estimate as run
+    from entropy_cli.commands.estimate.request import GivenLatents, Request
+    from entropy_cli.core.files import check_files
+    from entropy_cli.results.page.write import check_report, write
+    from entropy_cli.results.tables import render
+    from entropy_cli.streaming.token_file import paths_file
+    from entropy_cli.tokenizers.settings import TokenizerSettings
+
+    check_family(family, "--family")
+    lines = None if tokens is None else paths_file(tokens)
+    written = [("--output", output), ("--report", report), ("--state", state)]
+    written += [("--save-tokens", tokens), ("--save-tokens", lines)]
+    check_files(files_read(context.params), written)
+    if report is not None:
+        check_report(report)
+
+    delivered = False
+
+    def deliver(result: "Result") -> None:
+        nonlocal delivered
+        delivered = True
+        if output is not None:
+            result.write(output)
+        print_result(result.to_json() if as_json else render(result, units))
+        if report is not None:
+            write(report, [result], [])
+
+    images = run(
+        Request(
+            data=data,
+            checkpoint=ckpt,
+            latents=None if given is None else GivenLatents(**given),
+            split=split or "auto",
+            limit=limit,
+            seed=seed,
+            family=family,
+            tokenizer=TokenizerSettings(image_size, grids, None if given else rule, weights),
+            precision=precision,
+            target=target_ci,
+            shard=part,
+            state=state,
+            tokens=tokens,
+            save_every_s=save_every,
+            fail_at_first=on_error == "fail",
+            command=shlex.join(["entropy-cli", *context.obj]),
+            **options,
+        ),
+        tqdm_bar,
+        deliver,
+    )
+    for older in (output, report) if part is not None and not delivered else ():
+        if older is not None:
+            older.unlink(missing_ok=True)  # an older run's result must not pass for this one's
+    return exit_code(images.used, images.failed, max_failed)

@@ -1,0 +1,156 @@
+"""What a run reads and what it reads it with: images and a checkpoint, or latents and a codebook."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import Tensor
+
+from entropy_cli.commands.estimate.request import GivenLatents, Request
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.core.files import hash_files
+from entropy_cli.core.progress_bars import Bars
+from entropy_cli.images.decode import Pictures
+from entropy_cli.images.image_set import ImageSet, find_images
+from entropy_cli.images.latents import LatentSet, ScaleLatents, find_latents
+from entropy_cli.images.loader import Source
+from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.checkpoints.arrays import Arrays, open_arrays
+from entropy_cli.tokenizers.checkpoints.states import some
+from entropy_cli.tokenizers.codebook_notes import codebook_notes
+from entropy_cli.tokenizers.latents import LatentsTokenizer, codes_of_scales, describe_latents
+from entropy_cli.tokenizers.registry import Loaded, load_tokenizer
+
+logger = logging.getLogger(__name__)
+
+SUMS = "embed_avg"  # of vectors, which quantisers trained by moving averages keep beside their codes
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything opened and listed.
+
+    Attributes:
+        images: which images, or latents of images.
+        source: where they are read from.
+        identity: what of the tokenizer changes the number and is not in its spec.
+        provenance: where things are, for the record.
+    """
+
+    tokenizer: Tokenizer
+    images: ImageSet | LatentSet
+    source: Source
+    identity: dict[str, Any]
+    provenance: dict[str, Any]
+
+
+def open_inputs(request: Request, bars: Bars) -> Inputs:
+    """Open what the request names.
+
+    Raises:
+        EntropyCliError: any of it can't be used.
+    """
+    return _latents(request, request.latents, bars) if request.latents else _pictures(request, bars)
+
+
+def _pictures(request: Request, bars: Bars) -> Inputs:
+    assert request.data is not None and request.checkpoint is not None
+    loaded = load_tokenizer(request.checkpoint, request.family, request.tokenizer)
+    tokenizer, checkpoint = loaded.tokenizer, loaded.checkpoint
+    if checkpoint.classes:
+        logger.info(
+            "%s: of what its pickle names, %d classes stayed names: %s",
+            checkpoint.path,
+            len(checkpoint.classes),
+            ", ".join(checkpoint.classes[:4]) + (", ..." if len(checkpoint.classes) > 4 else ""),
+        )
+    with bars("listing images", None, "img") as bar:
+        images = find_images(
+            request.data, request.split, seed=request.seed, limit=request.limit, progress=bar.update
+        )
+    with bars("hashing checkpoint", checkpoint.size, "B") as bar:
+        sha256 = checkpoint.sha256(bar.update)
+    identity, provenance = identified(loaded, sha256)
+    provenance = {"data": images.location, **provenance}
+    source = Pictures(images, tokenizer.spec.crop.apply)
+    return Inputs(tokenizer, images, source, identity, provenance)
+
+
+def identified(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What of a checkpoint changes the number, beside the tokenizer's spec; and where it is from."""
+    checkpoint = loaded.checkpoint
+    identity: dict[str, Any] = {
+        "checkpoint_sha256": sha256,
+        "checkpoint_weights": checkpoint.weights,
+        "norm_groups": loaded.settings.norm_groups,
+    }
+    if loaded.settings.quant_resi is not None:  # left out else, as in states of earlier versions
+        identity["quant_resi"] = loaded.settings.quant_resi
+    provenance = {
+        "checkpoint": str(checkpoint.path.resolve()),
+        "checkpoint_wrapper": checkpoint.wrapper,
+        "checkpoint_prefix": checkpoint.prefix,
+        "checkpoint_weights": checkpoint.weights,
+        "checkpoint_copies": checkpoint.copies,
+        "checkpoint_classes": list(checkpoint.classes),
+        "checkpoint_notes": [*loaded.tokenizer.spec.notes, *codebook_notes(loaded.tokenizer)],
+    }
+    return identity, provenance
+
+
+def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
+    found = open_arrays(given.latents)
+    tables = None if given.codebook is None else open_arrays(given.codebook)
+    codes = [None] * len(found.tensors) if tables is None else _codes(tables, found)
+    read, described = [], []
+    for (name, latents_MX), table_VC in zip(found.tensors.items(), codes, strict=True):
+        first, scale = describe_latents(
+            name, tuple(latents_MX.shape), given.rule, table_VC, given.levels
+        )
+        described.append(scale if len(found.tensors) > 1 else replace(scale, name=scale.grid))
+        read.append(ScaleLatents(name, latents_MX, first))
+    with bars("listing latents", None, "img") as bar:
+        images = find_latents(
+            str(found.path), read, seed=request.seed, limit=request.limit, progress=bar.update
+        )
+    sha256 = None
+    if tables is not None:
+        with bars("hashing codebook", tables.path.stat().st_size, "B") as bar:
+            sha256 = hash_files([tables.path], bar.update)
+    words = "none: given latents" + (f" {', '.join(found.tensors)}" if len(found.tensors) > 1 else "")
+    tokenizer = LatentsTokenizer(described, given.rule, words)
+    return Inputs(
+        tokenizer,
+        images,
+        images,
+        {"checkpoint_sha256": sha256, "codebooks": list(tables.tensors) if tables else given.levels},
+        {
+            "data": str(found.path.resolve()),
+            "checkpoint": str(tables.path.resolve()) if tables else None,
+            "checkpoint_notes": codebook_notes(tokenizer),
+        },
+    )
+
+
+def _codes(tables: Arrays, latents: Arrays) -> Sequence[Tensor]:
+    """The codes of each scale."""
+    codes = codes_of_scales(list(tables.tensors.values()), len(latents.tensors))
+    if codes is not None:
+        return codes
+    channels = {
+        n for tensor in latents.tensors.values() for n in (tensor.shape[1:2] + tensor.shape[-1:])
+    }
+    likely = [
+        f"{tables.path}:{name} {tuple(codes.shape)}"
+        for name, codes in tables.tensors.items()
+        if codes.ndim in (2, 3) and codes.shape[-1] in channels and not name.endswith(SUMS)
+    ]
+    shapes = some([f"{name} {tuple(codes.shape)}" for name, codes in tables.tensors.items()])
+    scales = len(latents.tensors)
+    meant = f" These could be meant: {some(likely)}." if likely and len(tables.tensors) > 1 else ""
+    raise CheckpointError(
+        f"{tables.path}: got {shapes} for {scales} scale{'s' * (scales > 1)} of latents, expected one "
+        "codebook (V, C) for all, or one for each: several, or one (Q, V, C) for Q scales. Choose with "
+        f"FILE:KEY[,KEY...].{meant}"
+    )

@@ -1,0 +1,58 @@
+"""`entropy-cli merge`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from entropy_cli.options import (
+    MAX_FAILED,
+    AsJson,
+    MaxFailed,
+    Output,
+    Units,
+    exit_code,
+    print_result,
+    tqdm_bar,
+)
+
+
+def merge(
+    context: typer.Context,
+    states: Annotated[list[Path], typer.Argument(metavar="STATE...", help="States of shards.")],
+    partial: Annotated[
+        bool, typer.Option("--partial", help="Also when images are missing from all of them.")
+    ] = False,
+    output: Output = None,
+    state: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Write the sum as a state, to go on from or to merge again."),
+    ] = None,
+    max_failed: MaxFailed = MAX_FAILED,
+    as_json: AsJson = False,
+    units: Units = "nats",
+) -> int:
+    """Add up the states of shards to the result of the whole run.
+
+    Example: entropy-cli merge shard-*.state -o result.json
+    """
+    from entropy_cli.commands.estimate.merge import merge as run
+    from entropy_cli.core.files import check_different, check_writable
+    from entropy_cli.results.tables import render
+    from entropy_cli.streaming.state import locked, save
+
+    for option, path in (("--output", output), ("--state", state)):
+        if path is not None:
+            check_writable(path, option)
+    for given in states:
+        check_different(("STATE", given), ("--output", output), ("--state", state))
+    command = shlex.join(["entropy-cli", *context.obj])
+    merged = run(states, partial=partial, command=command, bars=tqdm_bar)
+    if state is not None:
+        with locked(state):
+            save(state, merged.saved)
+    if output is not None:
+        merged.result.write(output)
+    print_result(merged.result.to_json() if as_json else render(merged.result, units))
+    return exit_code(merged.result.data.images_used, merged.result.data.images_failed, max_failed)

@@ -1,0 +1,63 @@
+"""What can be asked for."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from entropy_cli.entropy.codebook import Rule
+from entropy_cli.streaming.loop import SAVE_EVERY_S
+from entropy_cli.tokenizers.precision import Precision
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+
+@dataclass(frozen=True)
+class GivenLatents:
+    """Latents made elsewhere, in place of images and a checkpoint.
+
+    Attributes:
+        latents: FILE or FILE:KEY[,KEY...], a tensor for each scale.
+        codebook: the same, one for all scales or one for each; None for bits and levels.
+        levels: of each dimension, of the rule "levels".
+    """
+
+    latents: str
+    rule: Rule
+    codebook: str | None = None
+    levels: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Request:
+    """What to estimate and how; None where the program chooses.
+
+    Attributes:
+        data: folder of images, or tars of one; None with latents, as is the checkpoint.
+        checkpoint: file or folder of the tokenizer.
+        temperatures: "auto", or divisors of the squared distance, the headline first.
+        precision: of the encoder.
+        target: half-width in nats at which to stop before all images are read.
+        shard: (I, N): only the I-th of N parts of the images.
+        state: where the state is kept; None keeps it in the cache folder until the run ends well.
+        tokens: where the hard tokens are to be written.
+    """
+
+    data: Path | None = None
+    checkpoint: Path | None = None
+    latents: GivenLatents | None = None
+    split: str = "auto"
+    limit: int | None = None
+    seed: int = 0
+    family: str = "auto"
+    tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
+    temperatures: tuple[float, ...] | Literal["auto"] | None = None
+    precision: Precision | None = None
+    target: float | None = None
+    shard: tuple[int, int] | None = None
+    device: str = "auto"
+    batch_size: int | None = None
+    workers: int | None = None
+    state: Path | None = None
+    tokens: Path | None = None
+    save_every_s: float = SAVE_EVERY_S
+    fail_at_first: bool = False
+    command: str = ""

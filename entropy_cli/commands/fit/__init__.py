@@ -1,0 +1,1 @@
+"""Fit a scaling law to trained models."""

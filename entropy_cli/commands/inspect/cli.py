@@ -1,0 +1,53 @@
+"""`entropy-cli inspect`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from entropy_cli.options import (
+    Family,
+    ImageSize,
+    PatchNums,
+    Weights,
+    check_family,
+    parse_patch_nums,
+    print_result,
+    tqdm_bar,
+)
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, or a folder with one.")],
+    family: Family = "auto",
+    weights: Weights = None,
+    patch_nums: PatchNums = None,
+    image_size: ImageSize = None,
+    rule: Annotated[
+        Literal["l2", "cosine", "dot"] | None,
+        typer.Option(help="How the nearest code is found; default the family's."),
+    ] = None,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="Also hash the file, read all weights and build the tokenizer."),
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, not the text.")] = False,
+) -> None:
+    """Tell what the program makes of a checkpoint, from its names, shapes and codebook alone.
+
+    Example: entropy-cli inspect vq.pt
+    """
+    grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
+
+    from entropy_cli.commands.inspect.inspect import Ask
+    from entropy_cli.commands.inspect.inspect import inspect as run
+    from entropy_cli.commands.inspect.text import render
+    from entropy_cli.core.errors import CheckpointError
+    from entropy_cli.tokenizers.settings import TokenizerSettings
+
+    check_family(family, "--family")
+    settings = TokenizerSettings(image_size, grids, rule, weights)
+    found = run(Ask(file, family, settings, full), tqdm_bar)
+    print_result(found.to_json() if as_json else render(found))
+    if found.problem is not None:
+        raise CheckpointError(found.problem)

@@ -1,0 +1,130 @@
+"""`entropy-cli loss`."""
+
+import logging
+import shlex
+from typing import Annotated
+
+import typer
+
+from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_floor
+from entropy_cli.options import (
+    AsJson,
+    Output,
+    Units,
+    parse_file,
+    parse_patch_nums,
+    print_result,
+    tqdm_bar,
+)
+
+logger = logging.getLogger(__name__)
+
+
+def loss(
+    context: typer.Context,
+    logits: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE[:KEY]",
+            help="(B, L, V) or (N, V): .safetensors, .npy, .npz or .pt, with KEY if there are several.",
+        ),
+    ],
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="FILE[:KEY]", help="(B, L) or (N,), integers; not needed with --targets."),
+    ] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE[:KEY]",
+            help="Soft labels q, probabilities in the logits' shape: cross_entropy is then "
+            "-sum q ln p = H(q) + KL(q||p), and that with the labels is label_cross_entropy.",
+        ),
+    ] = None,
+    shift: Annotated[
+        bool,
+        typer.Option(
+            "--shift",
+            help="Logits of position t predict label (and target) t+1, as language models do.",
+        ),
+    ] = False,
+    ignore_index: Annotated[
+        int,
+        typer.Option(
+            min=-(2**63),
+            max=2**63 - 1,
+            metavar="N",
+            help="Tokens with this label are left out, logits and all.",
+        ),
+    ] = -100,
+    patch_nums: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1,2,3,...",
+            help="Also the loss of each scale: sides of the grids that a row of tokens is, one after "
+            "the other.",
+        ),
+    ] = None,
+    label_smoothing: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, metavar="EPS", help="Also the loss with smoothed labels, and its floor."
+        ),
+    ] = None,
+    floor: FloorFile = None,
+    floor_mean: FloorMean = None,
+    floor_last: FloorLast = None,
+    output: Output = None,
+    as_json: AsJson = False,
+    units: Units = "nats",
+) -> None:
+    """Split a model's loss, from its logits and the labels: entropies, divergence, accuracy, scales.
+
+    Example: entropy-cli loss --logits logits.npy --labels labels.npy --patch-nums 1,2,3,4
+    """
+    if labels is None and targets is None:
+        raise typer.BadParameter(
+            "is missing: give --labels, or --targets, or both.", param_hint="--labels"
+        )
+    if label_smoothing is not None and (labels is None or targets is not None):
+        raise typer.BadParameter(
+            "is for --labels alone. Smooth --targets before.", param_hint="--label-smoothing"
+        )
+    if shift and patch_nums is not None:
+        raise typer.BadParameter(
+            "a scale predicts its own tokens, not the next: leave --patch-nums or --shift out.",
+            param_hint="--shift",
+        )
+    sides = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
+    if floor_last is not None and sides is None:
+        raise typer.BadParameter(
+            "needs --patch-nums, which says which tokens are of the last scale.",
+            param_hint="--floor-last",
+        )
+    floors = parse_floor(floor, floor_mean, floor_last)
+
+    from entropy_cli import __version__
+    from entropy_cli.commands.loss.dump import Files
+    from entropy_cli.commands.loss.loss import loss as run
+    from entropy_cli.commands.loss.table import render
+    from entropy_cli.core.files import check_files, write_atomically
+
+    given = {"--logits": logits, "--labels": labels, "--targets": targets}
+    read = [(option, parse_file(text, option)) for option, text in given.items() if text is not None]
+    check_files([*read, ("--floor", floor)], [("--output", output)])
+    command = shlex.join(["entropy-cli", *context.obj])
+    result = run(
+        Files(logits, labels, targets, shift, ignore_index, sides),
+        label_smoothing=label_smoothing,
+        floor=floors,
+        provenance={"command": command, "tool_version": __version__},
+        bars=tqdm_bar,
+    )
+    text = result.to_json()
+    if output is not None:
+        write_atomically(output, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+    if as_json:
+        for finding in result.findings:
+            if finding.severity == "warning":
+                logger.warning("%s", finding.message)
+    print_result(text if as_json else render(result, units))

@@ -1,0 +1,231 @@
+"""The loss of a model, token by token, and sums of it that add: whole files are sums of their parts."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from entropy_cli.core.errors import ShapeError
+from entropy_cli.entropy.jackknife import t_quantile
+
+TOP = 5
+PREDICTIVE = "predictive_entropy"
+LABEL, TOP1, TOP5 = "label_cross_entropy", "accuracy_top1", "accuracy_top5"
+TARGET_ENTROPY, TARGET = "target_entropy", "target_cross_entropy"
+UNIFORM = "uniform_cross_entropy"  # mean over the codes of -ln p: what label smoothing adds
+
+# exp of anything below is exactly 0 in float64, and 0 times it is 0 and not NaN.
+LOWEST = -1e4
+
+
+def quantities(*, labels: bool, targets: bool, smoothing: bool) -> tuple[str, ...]:
+    """Names of what `token_losses` gives, in its order.
+
+    >>> quantities(labels=False, targets=True, smoothing=False)
+    ('predictive_entropy', 'target_entropy', 'target_cross_entropy')
+    """
+    names: tuple[str, ...] = (PREDICTIVE,)
+    names += (LABEL, TOP1, TOP5) if labels else ()
+    names += (TARGET_ENTROPY, TARGET) if targets else ()
+    return names + ((UNIFORM,) if smoothing else ())
+
+
+class Scratch:
+    """Memory to work in again and again: asking the system for it anew takes longer than the work."""
+
+    def __init__(self) -> None:
+        self._z, self._exp = (torch.empty(0, dtype=torch.float64) for _ in range(2))
+        self._bool = torch.empty(0, dtype=torch.bool)
+
+    def of(self, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Two matrices of float64 and one of bool, with any content."""
+        size = rows * columns
+        if len(self._z) < size:
+            self._z, self._exp, self._bool = (
+                flat.new_empty(size) for flat in (self._z, self._exp, self._bool)
+            )
+        z_NV, exp_NV, bool_NV = (
+            flat[:size].view(rows, columns) for flat in (self._z, self._exp, self._bool)
+        )
+        return z_NV, exp_NV, bool_NV
+
+
+def token_losses(
+    logits_NV: Tensor,
+    label_N: Tensor | None,
+    q_NV: Tensor | None,
+    *,
+    smoothing: bool = False,
+    scratch: Scratch | None = None,
+) -> Tensor:
+    """The loss of each token and what belongs to it, in nats, in the order of `quantities`.
+
+    Args:
+        logits_NV: of any floating-point type, -inf for codes that can't be; p is their softmax.
+        label_N: int64, 0 to V-1, for -ln p[label], and whether the label is the likeliest code, or one
+            of the five likeliest; of equally likely codes the lower number counts as likelier.
+        q_NV: soft labels, probabilities, for H(q) and -sum q ln p = H(q) + KL(q || p).
+        smoothing: whether also the mean over the codes of -ln p.
+        scratch: to be faster the next time.
+
+    Returns:
+        float64, (N, Q). Not finite where logits are not, or where p is 0 at a label.
+
+    Source:
+        Cover & Thomas, Elements of Information Theory, 2nd ed., eq. 2.1 and 2.26; uniform label
+        smoothing: Szegedy et al., Rethinking the Inception Architecture, 2016, section 7.
+    """
+    z_NV, exp_NV, bool_NV = (scratch or Scratch()).of(*logits_NV.shape)
+    z_NV.copy_(logits_NV)
+    z_NV -= z_NV.amax(1, keepdim=True)
+    torch.exp(z_NV, out=exp_NV)
+    sum_N = exp_NV.sum(1)
+    log_sum_N = sum_N.log()
+    after = []
+    if label_N is not None:
+        z_label_N1 = z_NV.gather(1, label_N[:, None])
+        rank_N = _rank(z_NV, z_label_N1, label_N, bool_NV)
+        after += [log_sum_N - z_label_N1[:, 0], (rank_N < 1).double(), (rank_N < TOP).double()]
+    if smoothing:
+        uniform_N = log_sum_N - z_NV.mean(1)  # before z is written over
+    if q_NV is not None:
+        q_NV = q_NV.double()
+        costs_NV = torch.sub(log_sum_N[:, None], z_NV).mul_(q_NV)
+        costs_NV.masked_fill_(torch.eq(q_NV, 0, out=bool_NV), 0)
+        after += [torch.special.entr(q_NV).sum(1), costs_NV.sum(1)]
+    after += [uniform_N] if smoothing else []
+    predictive_N = log_sum_N - exp_NV.mul_(z_NV.clamp_(min=LOWEST)).sum(1) / sum_N
+    return torch.stack([predictive_N, *after], 1)
+
+
+def _rank(z_NV: Tensor, z_label_N1: Tensor, label_N: Tensor, bool_NV: Tensor) -> Tensor:
+    """How many codes are likelier than the label, those of equal logit and lower number among them."""
+    rank_N = torch.gt(z_NV, z_label_N1, out=bool_NV).sum(1)
+    equal_N = torch.eq(z_NV, z_label_N1, out=bool_NV).sum(1)
+    for n in ((equal_N > 1) & (rank_N < TOP)).nonzero()[:, 0].tolist():
+        rank_N[n] += bool_NV[n, : label_N[n]].sum()
+    return rank_N
+
+
+def smoothed_floor(epsilon: float, vocab_size: int) -> float:
+    """Entropy of a smoothed label, (1 - epsilon) at the label plus epsilon / V everywhere, in nats.
+
+    The cross-entropy with smoothed labels can't be lower.
+
+    >>> round(smoothed_floor(0.1, 4), 6)
+    0.34878
+    """
+    rest = epsilon / vocab_size
+    parts = [(1 - epsilon + rest, 1), (rest, vocab_size - 1)]
+    return -sum(number * p * math.log(p) for p, number in parts if p > 0)
+
+
+@dataclass(frozen=True)
+class LossSums:
+    """Sums over the tokens of some rows, for G groups of positions: what adds up to a file's losses.
+
+    Attributes:
+        names: the Q quantities.
+        headline: the one that gets a standard error.
+        tokens_G: counted tokens, int64.
+        ignored_G: the others, int64.
+        sum_GQ: of the counted tokens, float64.
+        rows_G: rows with a counted token, int64.
+        moments_G3: over rows, of the headline's sum s and the number of tokens n: s s, s n and n n.
+    """
+
+    names: tuple[str, ...]
+    headline: str
+    tokens_G: Tensor
+    ignored_G: Tensor
+    sum_GQ: Tensor
+    rows_G: Tensor
+    moments_G3: Tensor
+
+    @classmethod
+    def of(
+        cls, names: tuple[str, ...], loss_BLQ: Tensor, counted_BL: Tensor, groups_LG: Tensor
+    ) -> "LossSums":
+        """Of whole rows.
+
+        Args:
+            names: of the Q quantities.
+            loss_BLQ: float64, 0 where a token is not counted.
+            counted_BL: which are.
+            groups_LG: float64, 1 where a position is of a group, else 0.
+        """
+        sum_BGQ = torch.einsum("blq,lg->bgq", loss_BLQ, groups_LG)
+        tokens_BG = counted_BL.double() @ groups_LG
+        headline = TARGET if TARGET in names else LABEL
+        s_BG = sum_BGQ[..., names.index(headline)]
+        tokens_G = tokens_BG.sum(0).long()
+        return cls(
+            names,
+            headline,
+            tokens_G,
+            len(counted_BL) * groups_LG.sum(0).long() - tokens_G,
+            sum_BGQ.sum(0),
+            (tokens_BG > 0).sum(0),
+            torch.stack([s_BG * s_BG, s_BG * tokens_BG, tokens_BG * tokens_BG], -1).sum(0),
+        )
+
+    def __add__(self, other: "LossSums") -> "LossSums":
+        """Of both."""
+        if self.names != other.names:
+            raise ShapeError(f"sums of {self.names} and {other.names} don't add.")
+        return LossSums(
+            self.names,
+            self.headline,
+            self.tokens_G + other.tokens_G,
+            self.ignored_G + other.ignored_G,
+            self.sum_GQ + other.sum_GQ,
+            self.rows_G + other.rows_G,
+            self.moments_G3 + other.moments_G3,
+        )
+
+    def mean(self, name: str, group: int) -> float | None:
+        """Mean over a group's counted tokens; None if there are none, or it was not asked for."""
+        tokens = int(self.tokens_G[group])
+        if name not in self.names or not tokens:
+            return None
+        return self.sum_GQ[group, self.names.index(name)].item() / tokens
+
+    def standard_error(self, group: int) -> float | None:
+        """Standard error of the headline's mean, rows being independent; None with fewer than two.
+
+        Tokens of a row may be correlated in any way, and rows may differ in their counted tokens.
+
+        Source:
+            Cochran, Sampling Techniques, 3rd ed., eq. 2.45: the error of a ratio of two sums.
+        """
+        rows, mean = int(self.rows_G[group]), self.mean(self.headline, group)
+        if rows < 2 or mean is None:
+            return None
+        ss, sn, nn = self.moments_G3[group].tolist()
+        squares = max(0.0, ss - 2 * mean * sn + mean * mean * nn)  # rounding may leave -1e-12
+        return math.sqrt(squares * rows / (rows - 1)) / int(self.tokens_G[group])
+
+    def half_width(self, group: int) -> float | None:
+        """Of the 95 % interval of the headline's mean: Student's t times the standard error."""
+        se = self.standard_error(group)
+        return None if se is None else t_quantile(int(self.rows_G[group]) - 1) * se
+
+
+def position_groups(patch_nums: Sequence[int] | None, positions: int) -> Tensor:
+    """Which positions are of which group, (L, G) float64: each scale, in raster order, then all of them.
+
+    Args:
+        patch_nums: sides of the grids whose squares sum to L; None for no scales.
+        positions: L.
+
+    >>> position_groups((1, 2), 5).T.int().tolist()
+    [[1, 0, 0, 0, 0], [0, 1, 1, 1, 1], [1, 1, 1, 1, 1]]
+    """
+    all_L1 = torch.ones(positions, 1, dtype=torch.float64)
+    if patch_nums is None:
+        return all_L1
+    scale_S = torch.arange(len(patch_nums))
+    scale_L = scale_S.repeat_interleave(torch.tensor(patch_nums).square())
+    return torch.cat([(scale_L[:, None] == scale_S).double(), all_L1], 1)

@@ -1,0 +1,1 @@
+"""Read a training log against the floor."""

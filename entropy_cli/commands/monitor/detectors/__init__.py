@@ -1,0 +1,1 @@
+"""Detectors of what a training curve shows, with their measured error rates."""

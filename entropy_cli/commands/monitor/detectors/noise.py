@@ -1,0 +1,218 @@
+"""Noise of a training curve: its size, its autocorrelation, medians of bins and their errors.
+
+All take one-dimensional float64 series in order of training, finite (the caller takes NaN out first),
+and any length.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from entropy_cli.core.errors import ShapeError
+
+Series = NDArray[np.float64]
+
+MAD_TO_SD = 1.4826  # of a Gaussian
+MEDIAN_TO_MEAN_ERROR = (
+    1.2533  # sqrt(pi / 2): error of a median over that of a mean, many Gaussian points
+)
+BINS = 30
+LEAST_POINTS = 10  # fewer bins than that say nothing of a trend
+THIN_ABOVE = 0.95  # autocorrelation; definitions of the detectors hold below it
+SEGMENTS, LEAST_SEGMENT, DEGREE = 10, 100, 3
+
+
+@dataclass(frozen=True)
+class Bins:
+    """Medians of successive, nearly equal parts of a series.
+
+    Attributes:
+        median_B: median of each bin, in the units of the series.
+        bounds_C: first row of each bin in the series as given, and its length; C = B + 1.
+        noise: standard deviation of a row, after thinning.
+        se: standard error of one bin's median. At least 1.2533 noise / sqrt(rows), and at least what the
+            bins' own second differences show: in autocorrelated noise the first is far too small.
+        rows_per_bin: rows in the smallest bin, after thinning.
+        thinned_by: rows of the series to each row that was binned, 1 where none were merged.
+    """
+
+    median_B: Series
+    bounds_C: NDArray[np.int64]
+    noise: float
+    se: float
+    rows_per_bin: int
+    thinned_by: int
+
+
+def checked(y_n: Series) -> Series:
+    """The series as float64.
+
+    Raises:
+        ShapeError: not one-dimensional.
+        ValueError: a value is NaN or infinite.
+    """
+    y_n = np.asarray(y_n, dtype=np.float64)
+    if y_n.ndim != 1:
+        raise ShapeError(f"a series has shape {y_n.shape}, expected one dimension")
+    if not np.isfinite(y_n).all():
+        raise ValueError("a series holds NaN or infinity: take these rows out first")
+    return y_n
+
+
+def noise(y_n: Series) -> float:
+    """Standard deviation of the white part of a series' noise, in its units; 0 below four points.
+
+    1.4826 MAD(second difference) / sqrt(6), blind to any slow trend and to rare spikes. Autocorrelated
+    noise is larger than this says. Where rounding makes more than half of the second differences equal,
+    the smaller of the rounding step / sqrt(12) and their standard deviation / sqrt(6).
+
+    Source:
+        Second differences: Gasser, Sroka & Jennen-Steinmetz (1986), Biometrika 73(3), 625-633.
+    """
+    y_n = checked(y_n)
+    if len(y_n) < 4:
+        return 0.0
+    second_n = np.diff(y_n, 2)
+    mad = float(np.median(np.abs(second_n - np.median(second_n))))
+    if mad > _rounding(y_n):
+        return MAD_TO_SD * mad / 6**0.5
+    gap_n = np.abs(np.diff(y_n))
+    steps = gap_n[gap_n > _rounding(y_n)]
+    if not steps.size or second_n.std() <= _rounding(y_n):
+        return 0.0
+    return min(float(steps.min()) / 12**0.5, float(second_n.std()) / 6**0.5)
+
+
+def _rounding(y_n: Series) -> float:
+    """What float64 leaves of the second difference of a straight line."""
+    return 8 * float(np.finfo(np.float64).eps) * float(np.abs(y_n).max())
+
+
+def autocorrelation(y_n: Series) -> float:
+    """Lag-1 autocorrelation of the noise about the trend, in [-0.99, 0.9999]; 0 below ten points.
+
+    The median of up to ten successive segments, each about its own line (one curve through the whole
+    run would take the steep first part for noise), with the first-order correction of what fitting a
+    line takes away.
+
+    Source:
+        Kendall (1954), Biometrika 41, 403-404; for a fitted line -(2 + 4 phi) / n, Sawa (1978),
+        Journal of Econometrics 8, 159-172.
+    """
+    y_n = checked(y_n)
+    if len(y_n) < LEAST_POINTS:
+        return 0.0
+    segments = min(max(len(y_n) // LEAST_SEGMENT, 1), SEGMENTS)
+    length = len(y_n) // segments
+    residual_Sn = y_n[len(y_n) - segments * length :].reshape(segments, length)
+    residual_Sn = residual_Sn - residual_Sn[:, :1]
+    basis_nk, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, length), DEGREE + 1))
+    residual_Sn = residual_Sn - (residual_Sn @ basis_nk) @ basis_nk.T
+    square_S = (residual_Sn**2).sum(1)
+    seen_S = square_S > length * _rounding(y_n) ** 2
+    if not seen_S.any():
+        return 0.0
+    product_S = (residual_Sn[:, 1:] * residual_Sn[:, :-1]).sum(1)
+    phi = float(np.median(product_S[seen_S] / square_S[seen_S]))
+    return float(np.clip(phi + (DEGREE + 1 + (DEGREE + 3) * phi) / length, -0.99, 0.9999))
+
+
+def autocorrelation_time(phi: float) -> float:
+    """Rows that hold as much as one independent row, (1 + phi) / (1 - phi), at least 1."""
+    return max((1 + phi) / (1 - phi), 1.0)
+
+
+def thinned(y_n: Series) -> tuple[Series, NDArray[np.int64]]:
+    """One row (a median) per autocorrelation time where phi > 0.95, else the series itself.
+
+    Returns:
+        The rows, and for each the row of the series where it begins, with the series' length at the end.
+    """
+    y_n = checked(y_n)
+    phi = autocorrelation(y_n)
+    rows = len(y_n) if phi <= THIN_ABOVE else _independent(y_n, phi)
+    return medians(y_n, rows)
+
+
+def _independent(y_n: Series, phi: float) -> int:
+    """Rows that are worth as much, but ten at least: a smooth curve without noise has none."""
+    return max(int(len(y_n) / autocorrelation_time(phi)), min(LEAST_POINTS, len(y_n)))
+
+
+def medians(y_n: Series, bins: int) -> tuple[Series, NDArray[np.int64]]:
+    """Medians of `bins` successive parts, and the bounds of these; the longer parts come first."""
+    if bins >= len(y_n):
+        return y_n, np.arange(len(y_n) + 1)
+    size, longer = divmod(len(y_n), bins)
+    cut = longer * (size + 1)
+    parts = (y_n[:cut].reshape(longer, size + 1), y_n[cut:].reshape(bins - longer, size))
+    median_B = np.concatenate([np.median(part, axis=1) for part in parts if part.size])
+    sizes_B = np.where(np.arange(bins) < longer, size + 1, size)
+    return median_B, np.concatenate([[0], np.cumsum(sizes_B)])
+
+
+def binned(y_n: Series, bins: int = BINS) -> Bins | None:
+    """Medians of up to `bins` bins, after thinning; None below ten rows.
+
+    A bin holds at least one autocorrelation time; of short, strongly autocorrelated series that leaves
+    fewer bins, but ten at least.
+    """
+    y_n = checked(y_n)
+    if len(y_n) < LEAST_POINTS:
+        return None
+    row_n, start_n = thinned(y_n)
+    phi = autocorrelation(row_n)
+    median_B, bounds_C = medians(row_n, min(bins, _independent(row_n, phi)))
+    rows_per_bin = len(row_n) // len(median_B)
+    s = noise(row_n)
+    se = max(MEDIAN_TO_MEAN_ERROR * s / rows_per_bin**0.5, scatter(median_B))
+    thinned_by = -(-len(y_n) // len(row_n))
+    return Bins(median_B, start_n[bounds_C], s, se, rows_per_bin, thinned_by)
+
+
+def scatter(median_B: Series) -> float:
+    """Standard deviation of some tens of bins about a slow trend.
+
+    From second differences as `noise`, but the root mean square of those within four standard
+    deviations: of so few, their median absolute deviation alone is too rough.
+    """
+    s = noise(median_B)
+    if s == 0:
+        return 0.0
+    second_B = np.diff(median_B, 2)
+    second_B = second_B - np.median(second_B)
+    kept_B = second_B[np.abs(second_B) <= 4 * s * 6**0.5]
+    return float((kept_B**2).mean() / 6) ** 0.5
+
+
+def spread(y_n: Series) -> float:
+    """Standard deviation of one point about the trend, in the series' units, autocorrelation and all.
+
+    What lies within bins about the line through their medians, and the scatter of the bins together.
+    """
+    y_n = checked(y_n)
+    if len(y_n) < LEAST_POINTS:
+        return noise(y_n)
+    median_B, bounds_C = medians(y_n, min(BINS, len(y_n) // 3))
+    middle_B = (bounds_C[1:] + bounds_C[:-1] - 1) / 2
+    row_n = np.arange(int(middle_B[0]), int(middle_B[-1]) + 1)
+    residual_n = y_n[row_n] - np.interp(row_n, middle_B, median_B)
+    within = MAD_TO_SD * float(np.median(np.abs(residual_n - np.median(residual_n))))
+    return max(float(np.hypot(within, scatter(median_B))), noise(y_n))
+
+
+def mann_kendall(y_n: Series) -> float:
+    """Mann-Kendall z of a trend (positive: rising), with ties and continuity correction; 0 if none.
+
+    For up to a few hundred points: it compares all pairs.
+
+    Source:
+        Kendall, Rank Correlation Methods (1975); Gilbert, Statistical Methods for Environmental
+        Pollution Monitoring (1987), eq. 16.2 to 16.4.
+    """
+    n = len(y_n)
+    score = float(np.triu(np.sign(y_n[None, :] - y_n[:, None]), 1).sum())
+    _, ties = np.unique(y_n, return_counts=True)
+    variance = (n * (n - 1) * (2 * n + 5) - (ties * (ties - 1) * (2 * ties + 5)).sum()) / 18
+    return 0.0 if variance <= 0 else float((score - np.sign(score)) / variance**0.5)

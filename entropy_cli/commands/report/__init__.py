@@ -1,0 +1,1 @@
+"""Write results as pages, figures and tables."""

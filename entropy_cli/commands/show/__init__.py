@@ -1,0 +1,1 @@
+"""Show single images token by token."""

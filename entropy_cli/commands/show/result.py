@@ -1,0 +1,176 @@
+"""Where a tokenizer is undecided on single images, as JSON and as tables. Imports no torch."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from entropy_cli.core.text import columns, wrapped
+
+SCHEMA = "entropy-cli/show"
+SCHEMA_VERSION = 1
+UNDECIDED = 1.0  # nats of a token, above which it counts as undecided: e equally likely codes
+
+
+@dataclass(frozen=True)
+class ShownScale:
+    """The tokens of one scale of one image; entropies in nats.
+
+    Attributes:
+        grid: rows and columns that the tokens lie in, [1, tokens] of those without a grid.
+        assignment_entropy: mean over the tokens.
+        most_undecided: row and column, from 0, of the token of the largest entropy.
+        share_above_1_nat: of the tokens.
+        psnr_db: of the picture decoded up to this scale; null without a decoder.
+        token_entropy: of each token, row by row.
+        codes: the most probable ones of each token, the most probable first.
+        probabilities: of these.
+    """
+
+    scale: int
+    name: str
+    patch_num: int | None
+    grid: tuple[int, int]
+    tokens: int
+    temperature: float
+    assignment_entropy: float
+    nats_per_image: float
+    largest: float
+    most_undecided: tuple[int, int]
+    share_above_1_nat: float
+    psnr_db: float | None
+    token_entropy: list[float]
+    codes: list[list[int]]
+    probabilities: list[list[float]]
+
+
+def shown_scale(
+    name: str,
+    place: tuple[int, int | None, tuple[int, int]],
+    temperature: float,
+    tokens: tuple[Sequence[float], list[list[int]], list[list[float]]],
+    psnr_db: float | None,
+) -> ShownScale:
+    """What is said of a scale.
+
+    Args:
+        name: for people.
+        place: its number, the side of its grid as of `estimate`, and rows and columns.
+        temperature: divisor of the squared distance.
+        tokens: entropies in nats, codes and probabilities of each token.
+        psnr_db: of the picture decoded up to this scale.
+    """
+    entropies, codes, probabilities = tokens
+    scale, patch_num, grid = place
+    worst = max(range(len(entropies)), key=entropies.__getitem__)
+    total = math.fsum(entropies)
+    return ShownScale(
+        scale=scale,
+        name=name,
+        patch_num=patch_num,
+        grid=grid,
+        tokens=len(entropies),
+        temperature=temperature,
+        assignment_entropy=total / len(entropies),
+        nats_per_image=total,
+        largest=entropies[worst],
+        most_undecided=(worst // grid[1], worst % grid[1]),
+        share_above_1_nat=sum(h > UNDECIDED for h in entropies) / len(entropies),
+        psnr_db=psnr_db,
+        token_entropy=list(entropies),
+        codes=codes,
+        probabilities=probabilities,
+    )
+
+
+@dataclass(frozen=True)
+class ShownImage:
+    """One image.
+
+    Attributes:
+        picture: the file that was drawn.
+        assignment_entropy: mean over all tokens, nats per token.
+        nats_per_image: sum over all tokens.
+        bits_per_pixel: the same in bits, over the pixels of the crop.
+    """
+
+    image: str
+    picture: str
+    tokens: int
+    assignment_entropy: float
+    nats_per_image: float
+    bits_per_pixel: float
+    scales: list[ShownScale]
+
+
+def shown_image(image: str, picture: str, side: int, scales: list[ShownScale]) -> ShownImage:
+    """The totals of an image whose crop has so many pixels on a side."""
+    total = math.fsum(scale.nats_per_image for scale in scales)
+    tokens = sum(scale.tokens for scale in scales)
+    bits_per_pixel = total / math.log(2) / side**2
+    return ShownImage(image, picture, tokens, total / tokens, total, bits_per_pixel, scales)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """All images of one call.
+
+    Attributes:
+        tokenizer: family, vocab_size, latent_dim, patch_nums, rule, checkpoint.
+        settings: temperature_source, image_size, preprocess, precision, and why there is no decoder.
+    """
+
+    tokenizer: dict[str, Any]
+    settings: dict[str, Any]
+    images: list[ShownImage]
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        head = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "units": "nats per token"}
+        return json.dumps({**head, **asdict(self)}, allow_nan=False, indent=1)
+
+
+def render(shown: Shown) -> str:
+    """A table for each image, and what it was made with."""
+    tokenizer, settings = shown.tokenizer, shown.settings
+    lines = [_table(image, tokenizer["vocab_size"]) for image in shown.images]
+    side = settings["image_size"]
+    words = (
+        f"{tokenizer['family']}, V = {tokenizer['vocab_size']}, rule {tokenizer['rule']}; crops of "
+        f"{side} x {side} px"
+    )
+    about = [
+        wrapped("tokenizer    ", words),
+        wrapped("temperature  ", settings["temperature_source"]),
+        wrapped("precision    ", f"{settings['precision']}, of the encoder"),
+    ]
+    if settings["no_decoder"]:
+        about.append(wrapped("decoder      ", f"no reconstructions: {settings['no_decoder']}"))
+    return "\n\n".join([*lines, "\n".join(about)])
+
+
+def _table(image: ShownImage, vocab_size: int) -> str:
+    decoded = image.scales[0].psnr_db is not None
+    head = ["scale", "tokens", "T", "nats/token", "largest", "at row, column", "above 1 nat"]
+    rows = [[*head, "PSNR"] if decoded else head]
+    for scale in image.scales:
+        row = [scale.name, str(scale.tokens), f"{scale.temperature:g}"]
+        row += [f"{scale.assignment_entropy:.4f}", f"{scale.largest:.4f}", _place(scale)]
+        row += [f"{scale.share_above_1_nat:.1%}"]
+        rows.append([*row, "" if scale.psnr_db is None else f"{scale.psnr_db:.1f} dB"])
+    above = sum(scale.share_above_1_nat * scale.tokens for scale in image.scales) / image.tokens
+    largest = max(scale.largest for scale in image.scales)
+    last = ["all", str(image.tokens), "", f"{image.assignment_entropy:.4f}", f"{largest:.4f}", ""]
+    rows.append([*last, f"{above:.1%}", ""])
+    rows = [row[: len(rows[0])] for row in rows]
+    totals = (
+        f"{image.nats_per_image:.2f} nats per image, {image.bits_per_pixel:.5f} bits per pixel; at most "
+        f"ln V = {math.log(vocab_size):.4f} nats per token"
+    )
+    return "\n".join([image.image, columns(rows), totals, f"picture: {image.picture}"])
+
+
+def _place(scale: ShownScale) -> str:
+    row, column = scale.most_undecided
+    return f"{row}, {column}" if scale.grid[0] > 1 or scale.tokens == 1 else f"{column}"

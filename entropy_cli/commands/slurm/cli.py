@@ -1,0 +1,186 @@
+"""`entropy-cli slurm`."""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import sys
+from operator import methodcaller
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from entropy_cli.input_options import given_latents
+from entropy_cli.options import print_result
+
+# Why some options of `estimate` can't be given; by their parameter's name.
+OURS = {
+    "shard": "the script says which part is whose",
+    "state": "the script keeps the state in --out",
+    "output": "the result goes into --out",
+}
+ARRAY_ONLY = {
+    "save_tokens": "every shard would write the same file; give it to each by hand",
+    "target_ci": "no shard can know how precise all of them together are; use --limit",
+}
+# Options of sbatch that the scripts give, or stand on.
+FIXED = {
+    *("--array", "-a", "--nodes", "-N", "--ntasks", "-n", "--ntasks-per-node", "--output", "-o"),
+    *(
+        "--dependency",
+        "-d",
+        "--signal",
+        "--requeue",
+        "--no-requeue",
+        "--open-mode",
+        "--parsable",
+        "--wrap",
+    ),
+}
+
+
+def slurm(
+    context: typer.Context,
+    options: Annotated[
+        list[str],
+        typer.Argument(metavar="OPTIONS OF ESTIMATE", help="After --, as to entropy-cli estimate."),
+    ],
+    array: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="An array of N jobs, each a shard, and a job that merges."
+        ),
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="One job on K nodes at once, by torchrun.")
+    ] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="For scripts, states, logs and the result; default slurm-... by the options.",
+        ),
+    ] = None,
+    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Where to run.")] = None,
+    time: Annotated[
+        str | None,
+        typer.Option(metavar="T", help="Time limit as sbatch takes it; a job that reaches it goes on."),
+    ] = None,
+    cpus_per_task: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Cores of each shard, or on each node.")
+    ] = None,
+    gpus: Annotated[
+        int, typer.Option(min=0, metavar="N", help="GPUs on each node; a shard uses one at most.")
+    ] = 0,
+    mem: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory on each node.")] = None,
+    sbatch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="OPTION", help="Any other of sbatch, as --sbatch=--qos=long; repeatable."),
+    ] = None,
+) -> None:
+    """Write the scripts that run `estimate` on a Slurm cluster.
+
+    Preempted or out of time, a job saves, is queued again, and goes on. Give the number of shards
+    or of nodes, then --, then the options of estimate.
+
+    Example: entropy-cli slurm --array 8 --time 4:00:00 -- --data imagenet/ --ckpt vae.pth
+    """
+    from entropy_cli.commands.slurm.script import Job, Resources, array_scripts, node_scripts
+
+    if (array is None) == (nodes is None):
+        raise typer.BadParameter("give one of the two.", param_hint="--array / --nodes")
+    if array is not None and gpus > 1:
+        raise typer.BadParameter(
+            f"{gpus}: a shard uses one GPU. Give more shards, or --nodes.", param_hint="--gpus"
+        )
+    given = _parsed(context, options, OURS | ARRAY_ONLY if nodes is None else OURS)
+    of = Path(given["ckpt"] or given["latents"].partition(":")[0])
+    folder = out or Path(_name(of, options, array, nodes))
+    texts = {"--partition": partition, "--mem": mem, "--out": str(folder.absolute())}
+    for option, text in texts.items():
+        if text is not None and not text.isprintable():
+            raise typer.BadParameter(f"{text!r}: expected one line of text.", param_hint=option)
+    job = Job(
+        python=sys.executable,
+        options=tuple(options),
+        workdir=Path.cwd(),
+        out=folder.absolute(),
+        parts=array or nodes or 1,
+        resources=Resources(
+            partition, _checked_time(time), cpus_per_task, mem, gpus, _checked_sbatch(sbatch or [])
+        ),
+    )
+    _write(folder, array_scripts(job) if nodes is None else node_scripts(job))
+    what = f"{array} shards and their merge" if nodes is None else f"one job on {nodes} nodes"
+    print_result(
+        f"Wrote {folder}/: {what}; the result will be {folder / 'result.json'}. To submit:\n\n"
+        f"bash {shlex.quote(str(folder / 'submit.sh'))}"
+    )
+
+
+def _parsed(context: typer.Context, options: list[str], refused: dict[str, str]) -> dict[str, Any]:
+    """The values of estimate's options, by estimate's own parser; wrong ones are told now."""
+    group: Any = context.find_root()
+    inner = group.command.commands["estimate"].make_context("estimate", list(options), parent=group)
+    for name, why in refused.items():
+        source = inner.get_parameter_source(name)
+        if source is not None and source.name != "DEFAULT":
+            option = "--" + name.replace("_", "-")
+            raise typer.BadParameter(f"can't be given here: {why}.", param_hint=option)
+    given_latents(inner.params)
+    return inner.params
+
+
+def _name(of: Path, options: list[str], array: int | None, nodes: int | None) -> str:
+    """The same for the same work, so that it goes on, and another for other work."""
+    text = json.dumps([options, array, nodes])
+    return f"slurm-{of.stem}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _checked_time(text: str | None) -> str | None:
+    from entropy_cli.commands.slurm.script import LEAST_MINUTES, WARNING_S, minutes
+
+    if text is None:
+        return None
+    try:
+        long_enough = minutes(text) >= LEAST_MINUTES
+    except ValueError as error:
+        raise typer.BadParameter(
+            f"{text}: expected minutes, H:M:S, D-H or D-H:M:S, such as 4:00:00.", param_hint="--time"
+        ) from error
+    if not long_enough:
+        raise typer.BadParameter(
+            f"{text}: expected {LEAST_MINUTES} minutes or more, for {WARNING_S // 60} or more before "
+            "its limit a job stops to save.",
+            param_hint="--time",
+        )
+    return text
+
+
+def _checked_sbatch(options: list[str]) -> tuple[str, ...]:
+    for option in options:
+        if not option.startswith("-") or not option.isprintable():
+            raise typer.BadParameter(
+                f"{option!r}: expected an option as --qos=long.", param_hint="--sbatch"
+            )
+        name = re.split("[= ]", option)[0] if option.startswith("--") else option[:2]
+        # sbatch takes the beginning of a long name for the name.
+        if any(fixed.startswith(name) for fixed in FIXED):
+            raise typer.BadParameter(f"{option}: is what this command decides.", param_hint="--sbatch")
+    return tuple(options)
+
+
+def _write(folder: Path, scripts: dict[str, str]) -> None:
+    from entropy_cli.core.errors import ResultError
+    from entropy_cli.core.files import write_atomically
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"--out {folder}: can't be made: {error.strerror}. Choose another place."
+        ) from error
+    for name, text in scripts.items():
+        write_atomically(folder / name, methodcaller("write_bytes", os.fsencode(text)))

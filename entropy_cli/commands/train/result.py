@@ -1,0 +1,208 @@
+"""What a training leaves behind: the tokenizer, its metrics, what to go on from, and the result."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from entropy_cli.commands.train.quality import ScaleQuality
+from entropy_cli.core.errors import StateError
+from entropy_cli.core.files import remove_leftovers, write_atomically
+from entropy_cli.core.text import columns, definitions
+from entropy_cli.tokenizers.checkpoints.stored import Stored
+from entropy_cli.tokenizers.checkpoints.torchfile import read_torch
+from entropy_cli.tokenizers.layers.vqvae import HITS
+
+SCHEMA = "entropy-cli/train"
+SCHEMA_VERSION = 1
+MODEL, CONFIG, METRICS, TRAINER = "model.safetensors", "config.json", "metrics.jsonl", "trainer.pt"
+CHANGEABLE = ("preset", "steps", "warmup", "accumulate")  # by a training that is gone on with
+PICTURE, TENSORBOARD = "reconstructions.png", "tensorboard"
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Quality is of the held-out pictures.
+
+    Attributes:
+        psnr_mean_image_db: what predicting the training pictures' mean scores there.
+        checkpoint: path of the tokenizer.
+        seconds: of training, also before it was resumed.
+        images: how many were trained on, held out and unreadable.
+        settings: the recipe.
+        provenance: command, machine, versions.
+    """
+
+    steps: int
+    psnr_db: float
+    psnr_mean_image_db: float
+    usage: float
+    perplexity: float
+    scales: list[ScaleQuality]
+    checkpoint: str
+    seconds: float
+    images: dict[str, int]
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+
+    def to_json(self) -> str:
+        """As JSON text."""
+        content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **asdict(self)}
+        return json.dumps(content, allow_nan=False, indent=1)
+
+
+def render(result: TrainResult) -> str:
+    """The headline, a row for each scale, and where everything is."""
+    above = result.psnr_db - result.psnr_mean_image_db
+    head = [
+        f"PSNR {result.psnr_db:.2f} dB on {result.images['held_out']} held-out pictures, {above:.2f} dB "
+        f"above the mean picture's {result.psnr_mean_image_db:.2f}",
+        f"codes used {100 * result.usage:.1f} %, perplexity {result.perplexity:.1f} "
+        f"of {result.settings['vocab_size']}",
+    ]
+    rows = [["scale", "tokens", "codes used", "usage", "of possible", "perplexity"]]
+    rows += [
+        [
+            f"{scale.patch_num} x {scale.patch_num}",
+            str(scale.tokens),
+            str(scale.codes_used),
+            f"{100 * scale.usage:.1f} %",
+            f"{100 * scale.usage_of_possible:.1f} %",
+            f"{scale.perplexity:.1f}",
+        ]
+        for scale in result.scales
+    ]
+    s, images = result.settings, result.images
+    unreadable = f", {images['failed']} unreadable" if images["failed"] else ""
+    terms = {
+        "trained": f"{result.steps} steps of {s['batch_size']} on {images['train']} pictures of "
+        f"{s['image_size']} px{unreadable}, {result.seconds:.0f} s; seed {s['seed']}",
+        "computed": f"in {s['precision']} on {result.provenance['device']}",
+        "checkpoint": result.checkpoint,
+        "pictures": str(Path(result.checkpoint).with_name(PICTURE)),
+        "of possible": "a scale can't use more codes than it has tokens in these pictures",
+    }
+    return "\n".join([*head, "", columns(rows), "", definitions(terms)])
+
+
+def save_tokenizer(
+    folder: Path,
+    weights: Mapping[str, Tensor],
+    config: Mapping[str, Any],
+    *,
+    half: bool,
+) -> None:
+    """Write the tokenizer, if wanted in float16, and its config.json, each whole or not at all."""
+    tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
+    if half:  # counts and moments may be too large for it
+        wide = (HITS, ".running_mean", ".running_var")
+        tensors = {name: w if name.endswith(wide) else w.half() for name, w in tensors.items()}
+    write_atomically(folder / MODEL, lambda path: save_file(tensors, path))
+    text = json.dumps(config, allow_nan=False, indent=1) + "\n"
+    write_atomically(folder / CONFIG, lambda path: path.write_text(text))
+
+
+def save_trainer(folder: Path, state: Mapping[str, Any]) -> None:
+    """Write everything that a training goes on from."""
+
+    def write(path: Path) -> None:
+        try:
+            torch.save(dict(state), path)
+        except RuntimeError as error:  # of a full disk, say
+            raise OSError(0, str(error).splitlines()[0]) from error
+
+    write_atomically(folder / TRAINER, write)
+
+
+def clear(folder: Path) -> None:
+    """Remove what saves that were killed left there; only while nobody else saves."""
+    for name in (MODEL, CONFIG, METRICS, TRAINER, PICTURE):
+        remove_leftovers(folder / name)
+
+
+def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
+    """Read what a training goes on from, if there is something; nothing in it is run.
+
+    Raises:
+        StateError: it can't be read, or is there although the training is to begin.
+    """
+    path = folder / TRAINER
+    if path.exists() and not resume:
+        raise StateError(
+            f"--out {folder}: holds {path.name} of an earlier training. Give --resume to go on from it, "
+            "or another --out."
+        )
+    if not path.exists():
+        if (folder / MODEL).exists():
+            raise StateError(
+                f"--out {folder}: holds {MODEL}, but no {TRAINER} to go on from. Give another --out."
+            )
+        return None
+    try:
+        value = _read(read_torch(path).value)
+    except Exception as error:
+        raise StateError(f"{path}: can't be read: {error}. Train again with another --out.") from error
+    if not isinstance(value, dict) or "recipe" not in value:
+        raise StateError(f"{path}: is no state of a training. Give the --out of one.")
+    return value
+
+
+def check_same(state: Mapping[str, Any], recipe: Mapping[str, Any], data: str) -> None:
+    """That a training is gone on with as it began; only what is CHANGEABLE may be other.
+
+    Raises:
+        StateError: it is another, which the message names.
+    """
+    for name, now in recipe.items():
+        if name not in CHANGEABLE and (was := state["recipe"].get(name)) != now:
+            raise StateError(
+                f"--resume: {TRAINER} was trained with {name} {was}, this command has {now}. "
+                "Give the same options, or another --out."
+            )
+    if state["data"] != data:
+        raise StateError(
+            f"--resume: {TRAINER} was trained on other pictures. Give the same --data, or another --out."
+        )
+
+
+def _read(value: Any) -> Any:  # noqa: ANN401 - what a pickle holds
+    """With tensors in the place of what stands for them."""
+    if isinstance(value, Stored):
+        return value.read().clone()
+    if isinstance(value, Mapping):
+        return {key: _read(part) for key, part in value.items()}
+    return [_read(part) for part in value] if isinstance(value, list) else value
+
+
+class Metrics:
+    """metrics.jsonl, a line for each entry; those after the step that is gone on from are dropped."""
+
+    def __init__(self, folder: Path, done: int) -> None:
+        path = folder / METRICS
+        kept = path.read_text().splitlines() if done and path.exists() else []
+        entries = [line for line in kept if _step(line) <= done]
+        text = "".join(f"{entry}\n" for entry in entries)
+        write_atomically(path, lambda temporary: temporary.write_text(text))
+        self._file = path.open("a")
+
+    def write(self, entry: Mapping[str, Any]) -> None:
+        """Add an entry."""
+        self._file.write(json.dumps(dict(entry), allow_nan=False) + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        """No more entries."""
+        self._file.close()
+
+
+def _step(line: str) -> float:
+    """Of an entry; of half a line, left by a process that was killed, none."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")

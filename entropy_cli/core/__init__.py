@@ -1,0 +1,1 @@
+"""Files, terminals and figures: nothing that knows of images or tokenizers."""

@@ -1,0 +1,151 @@
+"""A page that needs nothing but itself: no network, no scripts from elsewhere; for print and screen."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+
+from entropy_cli.core.files import write_atomically
+
+CSS = """
+:root { color-scheme: light dark; --ink: #24292f; --paper: #ffffff; --faint: #8b949e; --shade: #f3f5f7;
+  --error: #b3261e; --warning: #8a5300; --info: #0a5a96; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --shade: #161b22;
+  --error: #ff8f86; --warning: #f0b35a; --info: #79c0ff; } }
+@media print { :root { --ink: #24292f; --paper: #ffffff; --shade: #ffffff; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 68rem; background: var(--paper);
+  color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
+h1 { font-size: 1.5rem; line-height: 1.25; overflow-wrap: anywhere; }
+h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+p, li { max-width: 46rem; }
+.wide { overflow-x: auto; }
+.panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr));
+  gap: 1rem; margin: 1rem 0; align-items: start; }
+.panels svg { width: 100%; height: auto; }
+li { margin: .4rem 0; }
+code { font-size: .9em; }
+table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
+caption { text-align: left; color: var(--ink); opacity: .8; padding: .3rem 0; }
+th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--faint);
+  white-space: nowrap; vertical-align: top; }
+thead th { background: var(--shade); }
+th:first-child { text-align: left; }
+tbody th { font-weight: normal; }
+caption { max-width: 46rem; }
+th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0;
+  cursor: pointer; text-decoration: underline dotted; }
+th[aria-sort] button { text-decoration: underline; }
+.headline { font-size: 1.6rem; font-weight: 600; margin: .5rem 0; }
+figure { margin: 0; min-width: 0; }
+dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .3rem 1rem; }
+dt { font-weight: 600; } dd { margin: 0; max-width: 46rem; overflow-wrap: anywhere; }
+pre { background: var(--shade); padding: .7rem; overflow-x: auto; font-size: .85rem; }
+@media (max-width: 34rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } }
+@media print { body { max-width: none; font-size: 11px; } .panels { grid-template-columns: 1fr 1fr; }
+  figure, tr { break-inside: avoid; } h2 { break-after: avoid; } .wide { overflow: visible; } }
+.error { color: var(--error); font-weight: 600; } .warning { color: var(--warning); font-weight: 600; }
+.info { color: var(--info); }
+"""
+
+# Browsers see to it that a page loads nothing.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+# A click on a column's head sorts the rows by the numbers that its cells begin with, else by their text.
+SORTING = """
+for (const table of document.querySelectorAll("table.sortable")) {
+  table.querySelectorAll("thead button").forEach((button, column) => {
+    button.addEventListener("click", () => {
+      const head = button.parentElement;
+      const down = head.getAttribute("aria-sort") !== "descending";
+      for (const other of table.querySelectorAll("thead th")) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", down ? "descending" : "ascending");
+      const value = (row) => {
+        const text = row.cells[column].textContent.trim();
+        const number = parseFloat(text.replace(/^[≥≤] /, ""));
+        return Number.isNaN(number) ? text : number;
+      };
+      const body = table.tBodies[0];
+      const rows = [...body.rows].sort((a, b) => {
+        const [x, y] = [value(a), value(b)];
+        const alike = x < y ? -1 : x > y ? 1 : 0;
+        const order = typeof x === typeof y ? alike : typeof x === "number" ? -1 : 1;
+        return down ? -order : order;
+      });
+      body.append(...rows);
+    });
+  });
+}
+"""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of text; its first column names the rows, the others are numbers or short.
+
+    Attributes:
+        name: short, for links.
+        title: what it shows.
+        caption: units, and what there is to know.
+        head: names of the columns.
+        rows: cells, not yet escaped.
+        sortable: whether another order of the rows makes sense.
+    """
+
+    name: str
+    title: str
+    caption: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    sortable: bool = False
+
+
+def table(of: Table) -> str:
+    """A table below its title; a sortable one has buttons in its head."""
+    top = "".join(
+        f'<th scope="col">{f"<button>{escape(cell)}</button>" if of.sortable else escape(cell)}</th>'
+        for cell in of.head
+    )
+    body = "\n".join(
+        f'<tr><th scope="row">{escape(row[0])}</th>'
+        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in of.rows
+    )
+    kind = ' class="sortable"' if of.sortable else ""
+    return (
+        f'<h2 id="{of.name}">{escape(of.title)}</h2>\n'
+        f'<div class="wide" tabindex="0" role="region" aria-labelledby="{of.name}">'
+        f"<table{kind}><caption>{escape(of.caption)}</caption>\n"
+        f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+    )
+
+
+def described(terms: Mapping[str, str]) -> str:
+    """A list of terms and what they mean."""
+    items = "".join(f"<dt>{escape(term)}</dt><dd>{escape(words)}</dd>" for term, words in terms.items())
+    return f"<dl>{items}</dl>"
+
+
+def numbered(sentences: Sequence[str]) -> str:
+    """A numbered list of sentences."""
+    return "<ol>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ol>"
+
+
+def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
+    """Write a page of parts in HTML below a title, whole or not at all."""
+    text = "\n".join(
+        [
+            "<!doctype html>",
+            '<html lang="en"><head><meta charset="utf-8">',
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
+            '<meta name="viewport" content="width=device-width, initial-scale=1">',
+            f"<title>{escape(title)}</title>",
+            '<link rel="icon" href="data:,">',  # or a browser asks for one
+            f"<style>{CSS}</style></head><body>",
+            f"<h1>{escape(title)}</h1>",
+            *parts,
+            f"<script>{SORTING}</script>" if any('class="sortable"' in part for part in parts) else "",
+            "</body></html>\n",
+        ]
+    )
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))

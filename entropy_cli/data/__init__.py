@@ -1,1 +1,0 @@
-"""Reading image folders, as they are or in tars."""

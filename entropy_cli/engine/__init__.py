@@ -1,1 +1,0 @@
-"""The room that knows devices, clocks and signals."""

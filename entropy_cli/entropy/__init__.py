@@ -1,0 +1,1 @@
+"""Pure functions of tensors and numbers: entropies, their estimators and their errors."""

@@ -1,0 +1,125 @@
+"""Bias corrections of entropies estimated from finitely many images, and when each can be trusted.
+
+The entropy of an average is too low by about half the sum of Var(p_k) / p_k. Tokens of one image are
+alike, so the variance has to be measured between images, not derived from the number of tokens.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from entropy_cli.entropy.entropy import entropy
+from entropy_cli.entropy.quantity import UNDERSAMPLED
+
+# Above this a second-order correction is too large to be trusted, in nats.
+LARGEST_CORRECTION = 0.05
+# Below the first, hard tokens need Grassberger's estimator; below the second nothing helps.
+COVERAGE_FOR_CLUSTERED = 0.995
+COVERAGE_FOR_ANY = 0.95
+
+
+class Point(NamedTuple):
+    """A point estimate in nats: corrected where that is valid, else the plug-in value with a note.
+
+    None, with a note, where it can't be had.
+    """
+
+    value: float | None
+    plug_in: float | None
+    estimator: str
+    note: str | None = None
+
+
+def clustered_correction(mean_V: Tensor, squares_V: Tensor, images: int) -> float:
+    """Clustered Miller-Madow correction of an entropy, in nats; infinite for fewer than two images.
+
+    Args:
+        mean_V: mean over images of x, an image's mean soft assignment or share of its hard tokens.
+        squares_V: sum over images of x^2.
+        images: number of images.
+
+    Source:
+        Second-order expansion of E[H(p)] with v_k = (squares_k / M - p_k^2) / (M - 1) the variance of
+        p_k; for one token an image it is Miller & Madow's (K - 1) / 2N, to order 1/N^2.
+    """
+    if images < 2:
+        return float("inf")
+    seen = mean_V > 0
+    p_V = mean_V[seen].double()
+    variance_V = (squares_V[seen].double() / images - p_V.square()).clamp(min=0) / (images - 1)
+    return 0.5 * (variance_V / p_V).sum().item()
+
+
+def miller_madow(count_V: Tensor) -> float:
+    """Miller-Madow entropy of independent hard tokens, in nats: H + (K - 1) / 2N, K codes seen."""
+    seen = (count_V > 0).sum().item()
+    return entropy(count_V).item() + (seen - 1) / (2 * count_V.sum().item())
+
+
+def grassberger(count_V: Tensor) -> float:
+    """Grassberger's entropy of independent hard tokens, in nats.
+
+    Source:
+        Grassberger, Entropy Estimates from Insufficient Samplings, arXiv:physics/0307138, in the form
+        ln N - (1/N) sum n [psi(n) + (-1)^n / 2 (psi((n+1)/2) - psi(n/2))].
+    """
+    n_V = count_V[count_V > 0].double()
+    sign_V = 1 - 2 * (n_V % 2)
+    g_V = torch.digamma(n_V)
+    g_V += 0.5 * sign_V * (torch.digamma((n_V + 1) / 2) - torch.digamma(n_V / 2))
+    total = n_V.sum()
+    return (total.log() - (n_V * g_V).sum() / total).item()
+
+
+def coverage(count_V: Tensor) -> float:
+    """Good-Turing coverage: the estimated probability of the codes seen, 1 - (codes seen once) / N."""
+    return 1 - (count_V == 1).sum().item() / count_V.sum().item()
+
+
+def estimate_marginal(soft_V: Tensor, squares_V: Tensor, images: int, covered: float) -> Point:
+    """Entropy of the mean soft assignment, in nats.
+
+    Args:
+        soft_V: sum over tokens of the soft assignment.
+        squares_V: sum over images of the squared mean soft assignment of an image.
+        images: number of images.
+        covered: Good-Turing coverage of the hard tokens.
+    """
+    plug_in = entropy(soft_V).item()
+    correction = clustered_correction(soft_V / soft_V.sum(), squares_V, images)
+    usable = covered >= COVERAGE_FOR_ANY and correction <= LARGEST_CORRECTION
+    return _bounded(plug_in, correction if usable else None, "clustered Miller-Madow", len(soft_V))
+
+
+def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
+    """Entropy of the histogram of hard tokens, in nats.
+
+    Args:
+        count_V: hard tokens of each code.
+        squares_V: sum over images of the squared counts of an image.
+        images: number of images, each with the same number of tokens.
+    """
+    total = count_V.sum().item()
+    plug_in = entropy(count_V).item()
+    share_squares_V = squares_V.double() * (images / total) ** 2
+    correction = clustered_correction(count_V.double() / total, share_squares_V, images)
+    covered = coverage(count_V)
+    if covered >= COVERAGE_FOR_CLUSTERED:
+        usable = correction if correction <= LARGEST_CORRECTION else None
+        return _bounded(plug_in, usable, "clustered Miller-Madow", len(count_V))
+    # Grassberger's takes tokens as independent; what their likeness adds is the difference of the
+    # two Miller-Madow corrections, and that has to be small as well.
+    clustering = correction - (miller_madow(count_V) - plug_in)
+    if covered < COVERAGE_FOR_ANY or clustering > LARGEST_CORRECTION:
+        return _bounded(plug_in, None, "", len(count_V))
+    correction = grassberger(count_V) - plug_in + clustering
+    return _bounded(plug_in, correction, "Grassberger, clustered", len(count_V))
+
+
+def _bounded(plug_in: float, correction: float | None, estimator: str, vocab_size: int) -> Point:
+    """Apply a correction unless there is none or it would pass the largest possible entropy."""
+    largest = torch.tensor(vocab_size, dtype=torch.float64).log().item()
+    if correction is None or plug_in + correction > largest:
+        return Point(plug_in, plug_in, "plug-in", UNDERSAMPLED)
+    return Point(plug_in + correction, plug_in, estimator)

@@ -1,0 +1,136 @@
+"""Codebooks: what turns the latents of a scale into logits over its codes."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from entropy_cli.core.errors import ShapeError
+from entropy_cli.entropy.vocabulary import Vocabulary
+
+# How the nearest code is found, and what the temperature divides:
+# l2      squared distance
+# cosine  squared distance of unit vectors, 2 - 2 cos
+# dot     minus the dot product
+# logits  minus the output of a linear layer: the codes are its weights
+# sign    squared distance to every corner (+-1, ..., +-1): bits
+# bsq     the same on the unit sphere, with corners (+-1, ..., +-1) / sqrt(C)
+# levels  squared distance to a grid of whole numbers
+Rule = Literal["l2", "cosine", "dot", "logits", "sign", "bsq", "levels"]
+
+
+class Codebook:
+    """V codes in a table, prepared so that their logits are one affine map of the latents.
+
+    A squared distance is formed as d = |z|^2 - logit with logit = 2 z.e - |e|^2, after moving both
+    z and e by the codebook's mean: that keeps every distance and the digits that cancellation would
+    cost. The rule "cosine" first scales both to unit length, so that d = 2 - 2 cos(z, e). Under "dot"
+    and "logits" the logit is z.e + bias, from which only the codes' mean is taken: it moves all alike.
+
+    Args:
+        codebook_VC: the V codes.
+        rule: "l2", "cosine", "dot" or "logits".
+        bias_V: of the rule "logits".
+    """
+
+    def __init__(self, codebook_VC: Tensor, rule: Rule, bias_V: Tensor | None = None) -> None:
+        if codebook_VC.ndim != 2 or 0 in codebook_VC.shape:
+            raise ShapeError(f"codebook: got shape {tuple(codebook_VC.shape)}, expected (V, C)")
+        self.rule, self.codes_VC = rule, codebook_VC
+        self.latent_dim = codebook_VC.shape[1]
+        self.vocabulary = Vocabulary(codebook_VC.shape[0])
+        self.has_distances = rule in ("l2", "cosine")
+        code_VC = codebook_VC.double()
+        if rule == "cosine":
+            code_VC = functional.normalize(code_VC, dim=1)
+        mean_C = code_VC.mean(0)
+        code_VC = code_VC - mean_C
+        if self.has_distances:
+            self._set(mean_C, 2 * code_VC, -code_VC.square().sum(1))
+        else:
+            bias_V = code_VC.new_zeros(len(code_VC)) if bias_V is None else bias_V.double()
+            self._set(torch.zeros_like(mean_C), code_VC, bias_V - bias_V.mean())
+
+    def to(self, device: torch.device) -> "Codebook":
+        """Copy to a device; the codebook itself if it is there already."""
+        if self.codes_VC.device == device:
+            return self
+        bias_V = self.bias_V.to(device) if self.rule == "logits" else None
+        return Codebook(self.codes_VC.to(device), self.rule, bias_V)
+
+    def places(self) -> Tensor:
+        """Codes as they are compared with latents, (V, X) in float64: equal ones have equal logits."""
+        code_VC = self.codes_VC.double()
+        if self.rule == "cosine":
+            return functional.normalize(code_VC, dim=1)
+        if self.rule == "logits":
+            return torch.cat([code_VC, self.bias_V.double()[:, None]], 1)
+        return code_VC
+
+    def _set(self, centre_C: Tensor, weight_VC: Tensor, bias_V: Tensor) -> None:
+        dtype = self.codes_VC.dtype
+        self.centre_C, self.bias_V = centre_C.to(dtype), bias_V.to(dtype)
+        self.weight_CV = weight_VC.T.contiguous().to(dtype)
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        """Dimensions in which a latent can move: one less on the unit sphere."""
+        return max(1, self.latent_dim - (self.rule == "cosine"))
+
+    def logits(self, z_NC: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return logit_NV, and norm_N if squared distance = norm - logit."""
+        if self.rule == "cosine":
+            z_NC = functional.normalize(z_NC, dim=1)
+        centred_NC = z_NC - self.centre_C
+        logit_NV = torch.addmm(self.bias_V, centred_NC, self.weight_CV)
+        return logit_NV, centred_NC.square().sum(1) if self.has_distances else None
+
+
+class Grid:
+    """Codes that are all combinations of a few coordinates in each dimension: bits, or levels.
+
+    A code's number is that of the published implementations: the first dimension is the least
+    significant (Open-MAGVIT2's signs, FSQ's levels), but under "bsq" the most.
+
+    Args:
+        coordinates: of the levels of each dimension, in ascending order.
+        rule: "sign", "bsq" (whose latents are scaled to unit length) or "levels".
+    """
+
+    has_distances = False  # of which a temperature could be fitted as of a codebook's
+
+    def __init__(self, coordinates: tuple[tuple[float, ...], ...], rule: Rule) -> None:
+        self.coordinates, self.rule = coordinates, rule
+        self.latent_dim = self.degrees_of_freedom = len(coordinates)
+        self.vocabulary = Vocabulary.product(tuple(len(coordinates[c]) for c in self.significance))
+
+    @classmethod
+    def of_bits(cls, bits: int, rule: Literal["sign", "bsq"]) -> "Grid":
+        """Corners of a cube with side 2, or of the one in the unit sphere."""
+        half = 1.0 if rule == "sign" else bits**-0.5
+        return cls(((-half, half),) * bits, rule)
+
+    @classmethod
+    def of_levels(cls, levels: tuple[int, ...]) -> "Grid":
+        """Whole numbers around zero, of an even number of levels one more below it.
+
+        Source:
+            Mentzer et al., Finite Scalar Quantization, arXiv:2309.15505.
+        """
+        return cls(tuple(tuple(float(j - n // 2) for j in range(n)) for n in levels), "levels")
+
+    def to(self, device: torch.device) -> "Grid":
+        """Itself: coordinates are made where the latents are."""
+        return self
+
+    @property
+    def significance(self) -> range:
+        """The dimensions, the most significant of a code's number first."""
+        dims = range(self.latent_dim)
+        return dims if self.rule == "bsq" else dims[::-1]
+
+    def prepared(self, z_NC: Tensor) -> Tensor:
+        """Latents as they are compared with the coordinates, in float64: there are few numbers."""
+        z_NC = z_NC.double()
+        return functional.normalize(z_NC, dim=1) if self.rule == "bsq" else z_NC

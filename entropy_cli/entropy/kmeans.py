@@ -1,0 +1,40 @@
+"""k-means, for the codes to begin with."""
+
+import torch
+from torch import Tensor
+
+from entropy_cli.entropy.assign import assign
+from entropy_cli.entropy.codebook import Codebook
+
+LLOYD_ITERATIONS = 10
+
+
+def kmeans(
+    z_NC: Tensor, codes_VC: Tensor, generator: torch.Generator, iterations: int = LLOYD_ITERATIONS
+) -> Tensor:
+    """Centres of vectors by Lloyd's iterations; a centre that nothing is near moves to a random vector.
+
+    Args:
+        z_NC: the vectors, N at least 1; fewer than V give centres that are equal.
+        codes_VC: the centres to begin with, on the same device.
+        generator: of the CPU, that draws where unused centres move.
+        iterations: how many.
+
+    Returns:
+        The centres, (V, C), in the vectors' precision.
+    """
+    V = len(codes_VC)
+    for _ in range(iterations):
+        idx_N = assign(z_NC[None], Codebook(codes_VC, "l2"), ()).idx_Bl[0]
+        count_V, sum_VC = cluster_sums(z_NC, idx_N, V)
+        drawn_V = torch.randint(len(z_NC), (V,), generator=generator).to(z_NC.device)
+        used_V1 = count_V[:, None] > 0
+        codes_VC = torch.where(used_V1, sum_VC / count_V[:, None], z_NC[drawn_V].double()).to(z_NC.dtype)
+    return codes_VC
+
+
+def cluster_sums(z_NC: Tensor, idx_N: Tensor, V: int) -> tuple[Tensor, Tensor]:
+    """How many vectors each code is nearest to, and their sum, both float64: (V,) and (V, C)."""
+    count_V = torch.bincount(idx_N, minlength=V).double()
+    sum_VC = z_NC.new_zeros((V, z_NC.shape[1]), dtype=torch.float64)
+    return count_V, sum_VC.index_add_(0, idx_N, z_NC.double())

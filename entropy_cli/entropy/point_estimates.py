@@ -1,0 +1,131 @@
+"""From a tally to the numbers of each scale, and to the same with each group of images deleted."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from entropy_cli.entropy.bias import (
+    COVERAGE_FOR_ANY,
+    Point,
+    coverage,
+    estimate_marginal,
+    estimate_unigram,
+)
+from entropy_cli.entropy.entropy import entropy
+from entropy_cli.entropy.quantity import QUANTITIES, TOO_MANY, UNDERSAMPLED
+from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.vocabulary import Vocabulary
+
+BOUND = "marginal_entropy_bound"  # sum of the dimensions' entropies: at least the marginal entropy
+NAMES = (*QUANTITIES, "usage", BOUND)
+NO_PRODUCT = "the codes are not combinations of bits or levels"
+
+
+def points(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, list[Point]]:
+    """Point estimates per name in NAMES and scale, at one temperature."""
+    of_scales = [_of_scale(tally, vocabulary, s, t) for s, vocabulary in enumerate(vocabularies)]
+    return {name: [of_scale[name] for of_scale in of_scales] for name in NAMES}
+
+
+def _of_scale(tally: Tally, vocabulary: Vocabulary, s: int, t: int) -> dict[str, Point]:
+    total = int(tally.images_G.sum()) * int(tally.tokens_S[s])
+    conditional = tally.entropy_GST[:, s, t].sum().item() / total
+    varentropy = tally.varentropy_GST[:, s, t].sum().item() / total
+    found = {
+        "assignment_entropy": Point(conditional, conditional, "mean over tokens"),
+        "varentropy": Point(varentropy, varentropy, "mean over tokens"),
+        BOUND: Point(None, None, "", NO_PRODUCT),
+    }
+    if vocabulary.levels is not None:
+        bound = dimension_entropies(tally.soft_GSTE[:, s, t].sum(0), vocabulary).sum().item()
+        found[BOUND] = Point(bound, bound, "sum of the dimensions' entropies, plug-in")
+    return found | (_counted if vocabulary.counted else _uncounted)(tally, vocabulary, s, t, conditional)
+
+
+def _counted(
+    tally: Tally, vocabulary: Vocabulary, s: int, t: int, conditional: float
+) -> dict[str, Point]:
+    codes, images = slice(vocabulary.size), int(tally.images_G.sum())
+    count_V = tally.counts_GSE[:, s, codes].sum(0)
+    covered = coverage(count_V)
+    soft_V, squares_V = tally.soft_GSTE[:, s, t, codes].sum(0), tally.soft_squares_STE[s, t, codes]
+    marginal = estimate_marginal(soft_V, squares_V, images, covered)
+    usage = (count_V > 0).double().mean().item()
+    unseen = None if covered >= COVERAGE_FOR_ANY else UNDERSAMPLED
+    return {
+        "marginal_entropy": marginal,
+        "mutual_information": _minus(marginal, conditional),
+        "unigram_entropy": estimate_unigram(count_V, tally.count_squares_SE[s, codes], images),
+        "usage": Point(usage, usage, "codes seen", unseen),
+    }
+
+
+def _uncounted(*_: object) -> dict[str, Point]:
+    nothing = Point(None, None, "", TOO_MANY)
+    names = ("marginal_entropy", "mutual_information", "unigram_entropy", "usage")
+    return dict.fromkeys(names, nothing)
+
+
+def _minus(marginal: Point, conditional: float) -> Point:
+    assert marginal.value is not None and marginal.plug_in is not None
+    return Point(
+        marginal.value - conditional,
+        marginal.plug_in - conditional,
+        f"marginal ({marginal.estimator}) minus assignment entropy",
+        marginal.note,
+    )
+
+
+def dimension_entropies(soft_XE: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Entropy of each dimension of a product of levels, (..., C) in nats.
+
+    Args:
+        soft_XE: sums for each code if they are counted, else for each level.
+        vocabulary: with levels; codes are numbered with one end of the dimensions most significant, and
+            which end it is makes no difference to the sum.
+    """
+    levels = vocabulary.levels
+    assert levels is not None
+    soft_XE = soft_XE[..., : vocabulary.entries]
+    if not vocabulary.counted:
+        parts = torch.split(soft_XE, list(levels), dim=-1)
+    else:
+        grid_XLs = torch.unflatten(soft_XE, -1, levels)
+        first = soft_XE.ndim - 1
+        dims = range(first, first + len(levels))
+        parts = tuple(
+            grid_XLs.sum([d for d in dims if d != c]) if len(levels) > 1 else grid_XLs for c in dims
+        )
+    return torch.stack([entropy(part) for part in parts], dim=-1)
+
+
+def deleted(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, Tensor]:
+    """Plug-in values with each group of images deleted, (G, S) per name; NaN where there is none."""
+
+    def without_G(sum_G: Tensor) -> Tensor:
+        return (sum_G.sum(0) - sum_G).clamp(min=0)  # rounding may leave -1e-17 of a group's own code
+
+    tokens_GS = without_G(tally.images_G)[:, None] * tally.tokens_S
+    conditional_GS = without_G(tally.entropy_GST[..., t]) / tokens_GS
+    marginal_GS, unigram_GS, usage_GS, bound_GS = (
+        torch.full_like(conditional_GS, torch.nan) for _ in range(4)
+    )
+    for s, vocabulary in enumerate(vocabularies):
+        soft_GE = without_G(tally.soft_GSTE[:, s, t, : vocabulary.entries])
+        if vocabulary.levels is not None:
+            bound_GS[:, s] = dimension_entropies(soft_GE, vocabulary).sum(1)
+        if vocabulary.counted:
+            count_GV = without_G(tally.counts_GSE[:, s, : vocabulary.size])
+            marginal_GS[:, s] = entropy(soft_GE)
+            unigram_GS[:, s] = entropy(count_GV)
+            usage_GS[:, s] = (count_GV > 0).double().mean(1)
+    return {
+        "assignment_entropy": conditional_GS,
+        "marginal_entropy": marginal_GS,
+        "mutual_information": marginal_GS - conditional_GS,
+        "unigram_entropy": unigram_GS,
+        "varentropy": without_G(tally.varentropy_GST[..., t]) / tokens_GS,
+        "usage": usage_GS,
+        BOUND: bound_GS,
+    }

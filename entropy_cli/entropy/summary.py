@@ -1,0 +1,149 @@
+"""From a tally to estimates: every quantity at every scale and on average, with its error."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from entropy_cli.entropy.bias import Point
+from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
+from entropy_cli.entropy.point_estimates import NAMES, deleted, points
+from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, Estimate
+from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.vocabulary import Vocabulary
+
+AVERAGES = ("token_weighted", "over_scales", "last_scale")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The estimates of one temperature.
+
+    Attributes:
+        scales: per scale, estimates by quantity.
+        averages: per kind of average, estimates by quantity.
+        deleted: per quantity, its plug-in values with each group deleted, (G, S), NaN where there is
+            none; empty with fewer than two groups of images.
+    """
+
+    scales: list[dict[str, Estimate]]
+    averages: dict[str, dict[str, Estimate]]
+    deleted: dict[str, Tensor]
+
+
+def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int = 0) -> Summary:
+    """Estimate every quantity from the sums of at least one image.
+
+    Args:
+        tally: on the CPU.
+        vocabularies: of each scale.
+        temperature: which of the tally's T temperatures.
+    """
+    found = points(tally, vocabularies, temperature)
+    several = (tally.images_G > 0).sum() >= 2
+    without = deleted(tally, vocabularies, temperature) if several else {}
+
+    def estimate(name: str, weight_S: Tensor) -> Estimate:
+        point = _average(found[name], weight_S)
+        variance = None
+        if without and point.plug_in is not None:
+            used_S = weight_S > 0
+            deleted_G = without[name][:, used_S] @ weight_S[used_S]
+            plug_in = np.asarray(point.plug_in)
+            variance = float(jackknife_variance(plug_in, deleted_G.numpy(), tally.images_G.numpy()))
+        return _with_error(point, variance, tally.images_G)
+
+    S = len(tally.tokens_S)
+    one_scale_SS = torch.eye(S, dtype=torch.float64)
+    weights = _weights(tally.tokens_S)
+    return Summary(
+        scales=[{name: estimate(name, one_scale_SS[s]) for name in NAMES} for s in range(S)],
+        averages={of: {name: estimate(name, weights[of]) for name in NAMES} for of in AVERAGES},
+        deleted={name: without[name] for name in QUANTITIES if without},
+    )
+
+
+def assignment_averages(
+    entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    """The assignment entropy's averages alone, cheap enough to watch.
+
+    Args:
+        entropy_GS: sums over tokens, in nats, float64.
+        images_G: images in each group; at least one image in all.
+        tokens_S: tokens of an image.
+
+    Returns:
+        The averages in the order of AVERAGES, and the half-widths of their 95 % intervals; None with
+        fewer than two groups of images.
+    """
+    weight_SA = torch.stack(list(_weights(tokens_S).values()), dim=1)
+
+    def averages(entropy_XS: Tensor, images_X: Tensor) -> Tensor:
+        return entropy_XS / (images_X[..., None] * tokens_S) @ weight_SA
+
+    value_A = averages(entropy_GS.sum(0), images_G.sum())
+    used = int((images_G > 0).sum())
+    if used < 2:
+        return value_A, None
+    deleted_GA = averages(entropy_GS.sum(0) - entropy_GS, images_G.sum() - images_G)
+    arrays = (x.cpu().numpy() for x in (value_A, deleted_GA, images_G))
+    return value_A, t_quantile(used - 1) * torch.from_numpy(jackknife_variance(*arrays)).sqrt()
+
+
+def _weights(tokens_S: Tensor) -> dict[str, Tensor]:
+    """Weight of each scale in each of AVERAGES."""
+    last_S = torch.zeros(len(tokens_S), dtype=torch.float64)
+    last_S[-1] = 1
+    return {
+        "token_weighted": tokens_S.double() / tokens_S.sum(),
+        "over_scales": torch.full_like(last_S, 1 / len(tokens_S)),
+        "last_scale": last_S,
+    }
+
+
+def spread_over_images(tally: Tally) -> list[float | None]:
+    """Standard error of each scale's assignment entropy from its spread over images, in nats.
+
+    A check of the jackknife's, at the first temperature; None for a single image.
+    """
+    M = int(tally.images_G.sum())
+    mean_S = tally.entropy_GST[..., 0].sum(0) / (M * tally.tokens_S)
+    variance_S = (tally.entropy_squares_ST[:, 0] / M - mean_S.square()).clamp(min=0) / max(1, M - 1)
+    return [error if M > 1 else None for error in variance_S.sqrt().tolist()]
+
+
+def _average(points: list[Point], weight_S: Tensor) -> Point:
+    """Weighted average over scales; of a single scale, that scale's own point."""
+    used = [(point, w) for point, w in zip(points, weight_S.tolist(), strict=True) if w]
+    if len(used) == 1:
+        return used[0][0]
+    value, plug_in = 0.0, 0.0
+    for point, w in used:
+        if point.value is None or point.plug_in is None:
+            return Point(None, None, "", point.note)
+        value, plug_in = value + w * point.value, plug_in + w * point.plug_in
+    bounds = [s for s, point in enumerate(points) if point.note]
+    estimators = dict.fromkeys(point.estimator for point, _ in used)
+    return Point(
+        value=value,
+        plug_in=plug_in,
+        estimator="average of: " + "; ".join(estimators),
+        note=f"a lower bound: undersampled at scale {', '.join(map(str, bounds))}" if bounds else None,
+    )
+
+
+def _with_error(point: Point, variance: float | None, images_G: Tensor) -> Estimate:
+    """Turn a point estimate and its jackknife variance into an estimate with an interval."""
+    value, plug_in, estimator, note = point
+    if value is None:
+        return Estimate(None, None, None, None, estimator, note)
+    if variance is None:
+        note = "; ".join(filter(None, [note, ONE_GROUP]))
+        return Estimate(value, plug_in, None, None, estimator, note)
+    se = variance**0.5
+    half_width = t_quantile(int((images_G > 0).sum()) - 1) * se
+    ci95 = None if note else (value - half_width, value + half_width)
+    return Estimate(value, plug_in, se, ci95, estimator, note)

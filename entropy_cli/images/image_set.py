@@ -1,0 +1,152 @@
+"""Which images a run reads, in which order, and in which jackknife group each is."""
+
+import hashlib
+import os
+from array import array
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from entropy_cli.core.errors import DatasetError
+from entropy_cli.images.folders import DiskFolder, Folder, Source, walk
+from entropy_cli.images.formats import LeftAside
+from entropy_cli.images.listing import ImageFile, ImageList
+from entropy_cli.images.patterns import names_tars
+from entropy_cli.images.tar_file import TarPicture
+from entropy_cli.images.tars import open_tars
+
+GROUPS = 32  # of the jackknife
+
+Progress = Callable[[int], object]
+
+
+def _silent(_: int) -> None:
+    """No progress."""
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """The images of a run, in the seeded order.
+
+    Attributes:
+        source: where they are.
+        split: train, val, all or folder (no train/ and val/).
+        files: the images to read.
+        found: how many there are in all, of which `files` may be the first few.
+        seed: of the order and the groups.
+        note: a line about other files there that may be images too, or nothing.
+    """
+
+    source: Source
+    split: str
+    files: ImageList
+    found: int
+    seed: int
+    note: str = ""
+
+    def __len__(self) -> int:
+        """How many are to be read."""
+        return len(self.files)
+
+    @property
+    def location(self) -> str:
+        """Where they are, for people."""
+        return self.source.location
+
+    def name(self, index: int) -> str:
+        """Relative path of an image."""
+        return self.files[index].path
+
+    def picture(self, index: int) -> Path | TarPicture:
+        """What `read_picture` reads an image from."""
+        return self.source.picture(self.files[index])
+
+    def group(self, index: int) -> int:
+        """Jackknife group of an image: by its path alone, so that every run and shard agrees."""
+        return keys_of(self.files[index].path, self.seed)[1] % GROUPS
+
+    def fingerprint(self) -> str:
+        """Hash of the relative paths and sizes in order."""
+        digest = hashlib.sha256()
+        for file in self.files:
+            digest.update(os.fsencode(file.path) + b"\0%d\n" % file.size)
+        return digest.hexdigest()
+
+
+def find_images(
+    data: Path,
+    split: str = "auto",
+    *,
+    seed: int = 0,
+    limit: int | None = None,
+    progress: Progress = _silent,
+) -> ImageSet:
+    """List the images of a folder, or of tars of one, and put them in the seeded order.
+
+    The order sorts by a hash of seed and path: a random permutation, because folders are sorted by class
+    and any part of a run would otherwise see few classes; and the same on every machine.
+
+    Args:
+        data: a folder, with train/ and val/ in it or images at any depth; or a tar of one, or the
+            pattern of several, see `patterns`.
+        split: "auto" takes val if there is one, else train, else the folder itself.
+        seed: of the order and the groups.
+        limit: keep only the first so many of the order.
+        progress: is given 1 for every image found.
+
+    Raises:
+        DatasetError: the folder, a tar or the split is not there, can't be read, or has no images.
+    """
+    if names_tars(data):
+        top: Folder = open_tars(str(data), progress)
+        progress = _silent  # they were counted header by header
+    elif data.is_dir():
+        top = DiskFolder(data)
+    else:
+        raise DatasetError(f"{data}: no such folder. Give --data a folder of images, or tars of one.")
+    root, split = _root(top, str(data), split)
+    aside = LeftAside()
+    files = _in_order(walk(root, aside), seed, progress)
+    source = root.source
+    if not files:
+        raise aside.error(source.name)
+    note = f"{source.name}: {aside.note()}" if aside.note() else ""
+    return ImageSet(source, split, files if limit is None else files[:limit], len(files), seed, note)
+
+
+def _root(top: Folder, name: str, split: str) -> tuple[Folder, str]:
+    """The folder that a split is in, and the split's name."""
+    if split == "all":
+        return top, "all"
+    for wanted in ("val", "train") if split == "auto" else (split,):
+        if (folder := top.subfolder(wanted)) is not None:
+            return folder, wanted
+    if split == "auto":
+        return top, "folder"
+    raise DatasetError(f"{name}: has no {split}/ folder. Give another --split or --data.")
+
+
+def _in_order(files: Iterable[ImageFile], seed: int, progress: Progress) -> ImageList:
+    keys = array("Q")
+
+    def noted() -> Iterator[ImageFile]:
+        for file in files:
+            keys.append(keys_of(file.path, seed)[0])
+            progress(1)
+            yield file
+
+    listed = ImageList.of(noted())
+    key_N = np.array(keys, np.uint64)
+    order_N = np.argsort(key_N, kind="stable")
+    if (np.diff(key_N[order_N]) == 0).any():  # hardly ever: then the path decides
+        order_N = np.array(sorted(range(len(keys)), key=lambda i: (keys[i], listed[i].path)), np.int64)
+    return listed.take(order_N)
+
+
+def keys_of(path: str, seed: int) -> tuple[int, int]:
+    """Two independent hashes of a path: for its place in the order, and for its group."""
+    digest = hashlib.blake2b(os.fsencode(path), digest_size=16, salt=seed.to_bytes(8, "little"))
+    key = digest.digest()
+    return int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")

@@ -1,0 +1,94 @@
+"""Which tars `--data` names: braces and wildcards, as in bash."""
+
+import glob
+import itertools
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from entropy_cli.core.errors import DatasetError
+
+MOST_TARS = 100_000
+
+
+def names_tars(data: Path) -> bool:
+    """Whether `--data` names tars: a file, a pattern, or what should be a tar; a folder never does."""
+    if data.is_dir():
+        return False
+    return data.exists() or data.suffix == ".tar" or bool(re.search(r"[*?\[{]", str(data)))
+
+
+def expand(pattern: str) -> list[Path]:
+    """The tars that a pattern names: braces first, then * ? [] among files, as bash does it.
+
+    Raises:
+        DatasetError: it names none, far too many, one that isn't there, or nothing in a place.
+    """
+    if Path(pattern).exists():
+        return [Path(pattern)]
+    words = list(itertools.islice(expand_braces(pattern), MOST_TARS + 1))
+    if len(words) > MOST_TARS:
+        raise DatasetError(f"{pattern}: names more than {MOST_TARS} tars. Check the braces in --data.")
+    if "" in words:  # which would be the working folder
+        raise DatasetError(f"{pattern}: a part is empty; is a variable unset? Check --data.")
+    paths: dict[str, None] = {}  # one named twice counts once
+    missing = []
+    for word in words:
+        found = sorted(glob.glob(word)) if not Path(word).exists() else [word]  # noqa: PTH207
+        paths.update(dict.fromkeys(found))
+        if not found:
+            missing.append(word)
+    if missing:
+        others = f", like {len(missing) - 1} others of {pattern}" if missing[1:] else ""
+        raise DatasetError(f"{missing[0]}: no such tar{others}. Check --data.")
+    return [Path(path) for path in paths]
+
+
+def expand_braces(text: str) -> Iterator[str]:
+    """Every word that braces stand for, as in bash.
+
+    >>> list(expand_braces("{val,train}-{08..10}.tar"))[:4]
+    ['val-08.tar', 'val-09.tar', 'val-10.tar', 'train-08.tar']
+    """
+    for opening in re.finditer("{", text):
+        start = opening.start()
+        if (found := _alternatives(text, start)) is not None:
+            alternatives, end = found
+            for alternative in alternatives:
+                for middle in expand_braces(alternative):
+                    for rest in expand_braces(text[end:]):
+                        yield text[:start] + middle + rest
+            return
+    yield text
+
+
+def _alternatives(text: str, start: int) -> tuple[Iterable[str], int] | None:
+    """What a pair of braces holds, and where it ends; None if bash would leave it as it is."""
+    depth, cuts = 0, [start]
+    for i in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[i], 0)
+        if depth == 0:
+            cuts.append(i)
+            break
+        if depth == 1 and text[i] == ",":
+            cuts.append(i)
+    else:
+        return None
+    if cuts[2:]:
+        return [text[a + 1 : b] for a, b in itertools.pairwise(cuts)], i + 1
+    numbers = _range(text[start + 1 : i])
+    return None if numbers is None else (numbers, i + 1)
+
+
+def _range(text: str) -> Iterator[str] | None:
+    """The values of `first..last` or `first..last..step`."""
+    match = re.fullmatch(r"(-?[0-9]+|[a-zA-Z])\.\.(-?[0-9]+|[a-zA-Z])(?:\.\.(-?[0-9]+))?", text)
+    if match is None or match[1].isalpha() != match[2].isalpha():
+        return None
+    letters = match[1].isalpha()
+    first, last = (ord(end) if letters else int(end) for end in match.group(1, 2))
+    step = abs(int(match[3] or 1)) or 1
+    values = range(first, last + 1, step) if first <= last else range(first, last - 1, -step)
+    padded = any(re.match("-?0[0-9]", end) for end in match.group(1, 2))
+    width = max(len(match[1]), len(match[2])) if padded else 0
+    return (chr(value) if letters else f"{value:0{width}d}" for value in values)

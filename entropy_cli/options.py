@@ -1,0 +1,288 @@
+"""Options that more than one command has, and the parsing of their values."""
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand
+
+from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+
+MAX_FAILED = 0.01  # share of unreadable images that is nothing to worry about
+INCOMPLETE = 4  # exit code: done, but too many images could not be read
+OTHER_COMMANDS = "options"  # slurm's argument: a command line whose own command looks at it
+
+
+class Command(TyperCommand):
+    """A command that takes no empty text: as a path, it would be the working folder."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer vendors its type
+        """Parse as typer does.
+
+        Raises:
+            BadParameter: an option or argument is empty or blank.
+        """
+        given, _, _ = self.make_parser(ctx).parse_args(list(args))
+        parameters: list[Any] = self.get_params(ctx)
+        for parameter in parameters:
+            value = None if parameter.name == OTHER_COMMANDS else given.get(parameter.name)
+            for text in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(text, str) and not text.strip():
+                    words = "is empty; is a variable unset?"
+                    raise typer.BadParameter(words, ctx=ctx, param=parameter)
+        return super().parse_args(ctx, args)
+
+
+def parse_temperatures(text: str, option: str) -> tuple[float, ...] | Literal["auto"]:
+    """`auto`, or distinct positive numbers with commas between."""
+    if text == "auto":
+        return "auto"
+    values = tuple(_number(part, option) for part in text.split(","))
+    if len(set(values)) != len(values):
+        raise typer.BadParameter(f"{text}: a temperature is given twice.", param_hint=option)
+    return values
+
+
+def _number(text: str, option: str) -> float:
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if LOWEST_TEMPERATURE <= value <= HIGHEST_TEMPERATURE:
+            return value
+    raise typer.BadParameter(
+        f"{text.strip() or 'nothing'}: expected auto, or numbers between {LOWEST_TEMPERATURE:g} and "
+        f"{HIGHEST_TEMPERATURE:g} with commas between, such as 1 or 1,0.5.",
+        param_hint=option,
+    )
+
+
+def parse_patch_nums(text: str, option: str) -> tuple[int, ...]:
+    """Positive integers with commas between."""
+    try:
+        values = tuple(int(part) for part in text.split(","))
+    except ValueError:
+        values = ()
+    if not values or min(values) < 1:
+        raise typer.BadParameter(
+            f"{text or 'nothing'}: expected positive integers with commas between.", param_hint=option
+        )
+    return values
+
+
+def parse_array_file(path: Path | None, option: str) -> Path | None:
+    """A .npy file, or none."""
+    if path is not None and path.suffix != ".npy":
+        raise typer.BadParameter(f"{path}: expected FILE.npy.", param_hint=option)
+    return path
+
+
+def parse_file(text: str, option: str) -> Path:
+    """The file of `FILE[:KEY,...]`, of which no part is empty."""
+    from entropy_cli.tokenizers.checkpoints.arrays import split_keys
+
+    path, keys = split_keys(text)
+    if not all(part.strip() for part in (text.partition(":")[0], *keys)):
+        raise typer.BadParameter(
+            f"{text}: a part is empty; is a variable unset? Expected FILE[:KEY,...].", param_hint=option
+        )
+    return path
+
+
+def parse_output(path: Path | None, kinds: Sequence[str], option: str) -> Path | None:
+    """A file whose name says what it will be, or none."""
+    if path is not None and path.suffix.lower() not in kinds:
+        raise typer.BadParameter(
+            f"{path}: expected a name that ends in {', '.join(kinds)}.", param_hint=option
+        )
+    return path
+
+
+def parse_count(text: str, least: int, option: str) -> int | None:
+    """A whole number, or None for `auto`."""
+    if text == "auto":
+        return None
+    value = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1
+    if value < least:
+        raise typer.BadParameter(
+            f"{text or 'nothing'}: expected auto or a whole number, at least {least}.", param_hint=option
+        )
+    return value
+
+
+def parse_shard(text: str, option: str) -> tuple[int, int]:
+    """(I, N), or the place of this task in a Slurm job array."""
+    if text == "slurm":
+        return _slurm_shard(option)
+    match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text, re.ASCII)
+    shard = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not shard[0] < shard[1]:
+        raise typer.BadParameter(
+            f"{text or 'nothing'}: expected I/N with 0 <= I < N, such as 0/8, or slurm.",
+            param_hint=option,
+        )
+    return shard
+
+
+def _slurm_shard(option: str) -> tuple[int, int]:
+    names = [f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT")]
+    given = [os.environ.get(name, "") for name in names]
+    if not all(value.isdigit() for value in given):
+        raise typer.BadParameter(
+            "slurm: this is no task of a Slurm job array, whose SLURM_ARRAY_TASK_ID, _MIN, _MAX, _STEP "
+            "and _COUNT are not all set. Give I/N.",
+            param_hint=option,
+        )
+    task, first, last, step, count = map(int, given)
+    index, left_over = divmod(task - first, max(1, step))
+    if left_over or (last - first) // max(1, step) + 1 != count or not 0 <= index < count:
+        raise typer.BadParameter(
+            f"slurm: task {task} of {count} from {first} to {last} in steps of {step} has no place in "
+            "an even array. Use --array=0-N, or give I/N.",
+            param_hint=option,
+        )
+    return index, count
+
+
+def parse_device(text: str, option: str) -> str:
+    """auto, cpu, cuda or cuda:i."""
+    if re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", text):
+        return text
+    raise typer.BadParameter(
+        f"{text or 'nothing'}: expected auto, cpu, cuda or cuda:0, cuda:1, ...", param_hint=option
+    )
+
+
+def check_family(name: str, option: str) -> str:
+    """auto, or a family that there is."""
+    from entropy_cli.tokenizers.registry import FAMILIES
+
+    if name in ("auto", *FAMILIES):
+        return name
+    raise typer.BadParameter(f"{name}: expected auto, {', '.join(FAMILIES)}.", param_hint=option)
+
+
+def exit_code(used: int, failed: int, max_failed: float) -> int:
+    """Of a command that is done."""
+    return INCOMPLETE if failed > max_failed * (used + failed) else 0
+
+
+def let_go(stream: Any) -> None:  # noqa: ANN401 - a text stream, or None where the caller closed it
+    """Send what a stream still holds nowhere, or Python's own flush at the exit would fail again."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def print_result(text: str) -> None:
+    """Write a result to stdout, to the last byte.
+
+    Raises:
+        ResultError: stdout can't be written to. A reader who left, like head, is no error.
+    """
+    from entropy_cli.core.errors import ResultError
+
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        let_go(sys.stdout)
+    except (OSError, AttributeError, ValueError) as error:
+        let_go(sys.stdout)
+        raise ResultError(
+            f"stdout can't be written to ({error}). The same command shows the result again."
+        ) from error
+
+
+class _StderrIfThere:
+    """stderr: that nobody reads it any more is no reason to stop the work."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever stderr has
+        return getattr(sys.stderr, name)
+
+    def write(self, text: str) -> None:
+        """Write if it can be."""
+        try:
+            sys.stderr.write(text)
+        except OSError:
+            let_go(sys.stderr)
+
+    def flush(self) -> None:
+        """Flush if it can be."""
+        try:
+            sys.stderr.flush()
+        except OSError:
+            let_go(sys.stderr)
+
+
+STDERR: Any = _StderrIfThere()
+
+
+@contextlib.contextmanager
+def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Any]:
+    """A progress bar on stderr that appears when there is something to wait for."""
+    from tqdm import tqdm
+
+    lasts = unit in ("img", "step") and total is not None
+    with tqdm(
+        desc=words or None,
+        total=total,
+        initial=initial,
+        unit=unit,
+        unit_scale=unit == "B",
+        smoothing=0.05,
+        delay=0 if lasts else 1,
+        leave=lasts,
+        mininterval=0.2 if sys.stderr.isatty() else 10,  # a job's log has no use for every step
+        dynamic_ncols=True,
+        file=STDERR,
+    ) as bar:
+        yield bar
+
+
+Data = Annotated[
+    Path | None,
+    typer.Option(
+        "--data",
+        metavar="DIR|TARS",
+        help="Folder of images, or tars of one such as 'v-{000..063}.tar'.",
+    ),
+]
+Checkpoint = Annotated[
+    Path | None,
+    typer.Option(
+        "--ckpt",
+        help="The tokenizer: .pth, .pt, .ckpt, .bin or .safetensors, their index, or a folder.",
+        metavar="FILE",
+    ),
+]
+Family = Annotated[
+    str, typer.Option(metavar="NAME", help="Kind of tokenizer: auto goes by the checkpoint's keys.")
+]
+PatchNums = Annotated[
+    str | None,
+    typer.Option(metavar="1,2,3,...", help="Side of each scale's grid; default by image size."),
+]
+ImageSize = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Pixels on a side; default the family's.")
+]
+Weights = Annotated[
+    Literal["raw", "ema"] | None,
+    typer.Option(
+        help="Which copy: as trained last, or averaged over the training; default the family's."
+    ),
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0, ...")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
+]
+MaxFailed = Annotated[
+    float,
+    typer.Option(
+        min=0, max=1, metavar="F", help="Share of unreadable images above which the exit code is 4."
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, not the table.")]
+Units = Annotated[Literal["nats", "bits"], typer.Option(help="Of the table; files are in nats.")]

@@ -1,0 +1,261 @@
+"""The pictures of one result; every number is that of the result."""
+
+import math
+from collections.abc import Callable, Sequence
+from textwrap import wrap
+from typing import Any
+
+import numpy as np
+
+from entropy_cli.core.figures import (
+    ARROWED,
+    BLUE,
+    GREEN,
+    INK,
+    ORANGE,
+    PAPER,
+    VERMILION,
+    arrowed,
+    legend_below,
+    new_figure,
+    plain_log_ticks,
+    ramp,
+)
+from entropy_cli.entropy.quantity import Bound, Estimate
+from entropy_cli.results.legend import averages
+from entropy_cli.results.page.content import dead_codes, headline, name_of, temperature_of
+from entropy_cli.results.published import is_vars
+from entropy_cli.results.schema import Result
+
+WIDTH, HEIGHT = 5.6, 4.1  # inches
+PUBLISHED = {"last_scale": (4.5, 4.5), "token_weighted": (5.0, 5.1)}
+SOURCE = "VAR issue 23"
+LADDER = (
+    ("marginal", "marginal entropy", GREEN, "s"),
+    ("unigram_entropy", "unigram entropy", ORANGE, "D"),
+    ("assignment_entropy", "assignment entropy", BLUE, "o"),
+)
+Draw = Callable[[Any, Result], None]
+
+
+def pictures(result: Result) -> dict[str, Draw]:
+    """What there is to draw of a result: titles, and what draws onto axes of matplotlib."""
+    found: dict[str, Draw] = {"What each scale leaves open": ladder}
+    if len(result.temperatures) > 1:
+        found["Assignment entropy against temperature"] = temperatures
+    if len(result.history) > 1:
+        found["Convergence with the number of images"] = convergence
+    if any(scale.code_counts for scale in result.scales):
+        found["Use of the codes by rank"] = ranks
+    return found
+
+
+def ladder(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
+    """The ladder of each scale: ln V, marginal, unigram and assignment entropy."""
+    scales = result.scales
+    x_S = np.arange(len(scales))
+    top = math.log(result.tokenizer.vocab_size)
+    axes.axhline(top, color=INK, linewidth=1, label=f"ln V = {top:.3f}")
+    soft, marginal = (
+        [getattr(scale, name).value for scale in scales]
+        for name in ("assignment_entropy", "marginal_entropy")
+    )
+    if None not in marginal:
+        at_least = ", at least" if any(scale.mutual_information.bound for scale in scales) else ""
+        words = f"mutual information{at_least}"
+        axes.fill_between(x_S, soft, marginal, color=BLUE, alpha=0.12, label=words)
+        if len(scales) == 1:
+            axes.bar(0, marginal[0] - soft[0], 0.3, soft[0], color=BLUE, alpha=0.12)
+    for name, words, colour, marker in LADDER:
+        estimates = [getattr(scale, name) for scale in scales]
+        with_errors(axes, x_S, estimates, label=words, color=colour, marker=marker)
+    tokens = sum(scale.tokens for scale in scales)
+    names = [f"{scale.name.replace(' x ', 'x')}\n{scale.tokens / tokens:.1%}" for scale in scales]
+    axes.set_xticks(x_S, names, fontsize=9 if len(scales) < 8 else 8)
+    axes.set(xlabel="scale, and its share of the tokens", ylabel="nats per token", ylim=(0, 1.06 * top))
+    axes.set_xlim(-0.5, len(scales) - 0.5)
+    legend_below(axes, 2)
+
+
+def temperatures(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
+    """The assignment entropy of the averages against T, with slopes, and what VAR's author published."""
+    numbers = [at for at in result.temperatures if not isinstance(at.temperature, str)]
+    numbers.sort(key=lambda at: float(at.temperature))
+    t_T = np.array([float(at.temperature) for at in numbers])
+    kinds = averages(result) or {"token_weighted": "assignment entropy"}
+    colours = {"token_weighted": BLUE, "over_scales": GREEN, "last_scale": VERMILION}
+    for kind, words in kinds.items():
+        of_T = [getattr(at.average, kind) for at in numbers]
+        curve_T, slope_T = (
+            np.array([getattr(of, name).known for of in of_T])
+            for name in ("assignment_entropy", "varentropy")
+        )
+        fine_t, fine = _hermite(np.log(t_T), curve_T, slope_T)
+        axes.plot(np.exp(fine_t), fine, color=colours[kind], linewidth=1, alpha=0.6)
+        with_errors(
+            axes,
+            t_T,
+            [of.assignment_entropy for of in of_T],
+            label=words,
+            color=colours[kind],
+            marker="o",
+            linestyle="none",
+        )
+        for t, value, slope in zip(t_T, curve_T, slope_T, strict=True):
+            reach = np.exp(np.array([-0.25, 0.25]))
+            axes.plot(t * reach, value + slope * np.log(reach), color=colours[kind], linewidth=2.2)
+        if kind in PUBLISHED and is_vars(result.tokenizer):
+            low, high = PUBLISHED[kind]
+            said = f"{low:g}" if low == high else f"{low:.1f} to {high:.1f}"
+            axes.axhspan(
+                low,
+                high,
+                color=colours[kind],
+                alpha=0.35,
+                linewidth=1.5 * (low == high),
+                label=f"{said}: {words}, {SOURCE}",
+            )
+    axes.set_xscale("log")
+    plain_log_ticks(axes.xaxis, (1, 2, 5))
+    axes.set(
+        xlabel="temperature T (logarithmic; dashes: the slope, varentropy)", ylabel="nats per token"
+    )
+    legend_below(axes)
+
+
+def _hermite(x_n: np.ndarray, y_n: np.ndarray, slope_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A cubic curve through points with these slopes."""
+    fine_x, fine_y = [x_n[:1]], [y_n[:1]]
+    u = np.linspace(0, 1, 25)[1:]
+    for i in range(len(x_n) - 1):
+        h = x_n[i + 1] - x_n[i]
+        fine_x.append(x_n[i] + u * h)
+        fine_y.append(
+            (1 + 2 * u) * (1 - u) ** 2 * y_n[i]
+            + u * (1 - u) ** 2 * h * slope_n[i]
+            + u**2 * (3 - 2 * u) * y_n[i + 1]
+            - u**2 * (1 - u) * h * slope_n[i + 1]
+        )
+    return np.concatenate(fine_x), np.concatenate(fine_y)
+
+
+def convergence(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
+    """The token-weighted assignment entropy as images came in, with its interval."""
+    images_n = np.array([point.images for point in result.history])
+    value_n = np.array([point.value for point in result.history])
+    half_n = np.array(
+        [math.nan if point.half_width is None else point.half_width for point in result.history]
+    )
+    axes.fill_between(
+        images_n, value_n - half_n, value_n + half_n, color=BLUE, alpha=0.18, label="95 % interval"
+    )
+    axes.plot(images_n, value_n, color=BLUE, label="assignment entropy, token-weighted")
+    axes.axhline(
+        value_n[-1], color=INK, linewidth=0.8, linestyle="--", label=f"at the end: {value_n[-1]:.4f}"
+    )
+    later = value_n[len(value_n) // 8 :]
+    spread = max(np.nanmax(half_n[len(half_n) // 8 :], initial=0), float(np.ptp(later)), 1e-9)
+    axes.set(
+        xlabel="images",
+        ylabel="nats per token",
+        ylim=(value_n[-1] - 2 * spread, value_n[-1] + 2 * spread),
+    )
+    legend_below(axes)
+
+
+def ranks(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
+    """How often each code is nearest, the most used first, at every scale."""
+    for scale, colour in zip(result.scales, ramp(len(result.scales)), strict=True):
+        if scale.code_counts is None or scale.coverage is None:
+            continue
+        counts_V = np.sort(np.array(scale.code_counts))[::-1]
+        used = counts_V > 0
+        axes.plot(
+            np.arange(1, used.sum() + 1),
+            100 * counts_V[used] / counts_V.sum(),
+            color=colour,
+            label=f"{scale.name.replace(' x ', 'x')}: {dead_codes(scale)} dead, {scale.coverage:.3f}",
+        )
+    vocab_size = result.tokenizer.vocab_size
+    axes.axhline(
+        100 / vocab_size, color=INK, linewidth=0.8, linestyle="--", label=f"all alike, 1/{vocab_size}"
+    )
+    axes.set(
+        xscale="log",
+        yscale="log",
+        xlabel="rank of the code; below: dead codes and coverage of each scale",
+        ylabel="share of the tokens, %",
+    )
+    plain_log_ticks(axes.xaxis)
+    plain_log_ticks(axes.yaxis)
+    legend_below(axes)
+
+
+def with_errors(
+    axes: Any,  # noqa: ANN401 - of matplotlib
+    at: np.ndarray,
+    estimates: Sequence[Estimate],
+    *,
+    sideways: bool = False,
+    **style: Any,  # noqa: ANN401 - of its errorbar
+) -> None:
+    """Draw estimates with their 95 % intervals; hollow and with an arrow where they are only bounds.
+
+    Args:
+        axes: of matplotlib.
+        at: where on the axis of the categories.
+        estimates: those without a value are left out.
+        sideways: whether the categories are below each other.
+        style: of the markers and lines.
+    """
+    known = [i for i, estimate in enumerate(estimates) if estimate.value is not None]
+    if not known:
+        return
+    value = np.array([estimates[i].known for i in known])
+    ends = [estimates[i].ci95 or (math.nan, math.nan) for i in known]
+    error = np.abs(np.array(ends).T - value)
+    filled = [n for n, i in enumerate(known) if not estimates[i].bound]
+    style = {"linewidth": 1.2, "markersize": 5, "capsize": 2.5, "markevery": filled, **style}
+    words = style["label"]
+    style["label"] = words if filled else None
+    if sideways:
+        axes.errorbar(value, at[known], xerr=error, **{**style, "linestyle": "none"})
+    else:
+        axes.errorbar(at[known], value, yerr=error, **style)
+    sides: dict[Bound, str] = {"lower": "least", "upper": "most"}
+    for bound, side in sides.items():
+        hollow = [i for i in known if estimates[i].bound == bound]
+        if hollow:
+            x, y = at[hollow], np.array([estimates[i].known for i in hollow])
+            axes.plot(
+                *((y, x) if sideways else (x, y)),
+                marker=arrowed(style["marker"], bound, sideways=sideways),
+                markersize=ARROWED * style["markersize"],
+                markerfacecolor=PAPER,
+                markeredgecolor=style["color"],
+                linestyle="none",
+                zorder=4,
+                label=f"{words}, at {side}",
+            )
+
+
+def sheet(result: Result) -> Any:  # noqa: ANN401 - a figure of matplotlib
+    """All pictures on one sheet, below the headline."""
+    drawn = pictures(result)
+    rows, wide = -(-len(drawn) // 2), min(2, len(drawn))
+    figure = new_figure(WIDTH * wide, HEIGHT * rows + 0.7)
+    value, words = headline(result)
+    title = "\n".join([f"{name_of(result)}: {value}", *wrap(words, 62 * wide)])
+    figure.suptitle(title, x=0.01, ha="left", fontsize=11)
+    grid = figure.add_gridspec(rows, wide)
+    for i, (title, draw) in enumerate(drawn.items()):
+        alone = i == len(drawn) - 1 and i % wide == 0
+        axes = figure.add_subplot(grid[i // wide, :] if alone else grid[i // wide, i % wide])
+        axes.set_title(title)
+        draw(axes, result)
+    return figure
+
+
+def picture_words(title: str, result: Result) -> str:
+    """What a picture shows, for those who can't see it."""
+    return f"{title}, of {name_of(result)} at {temperature_of(result)}"

@@ -1,0 +1,1 @@
+"""One pass over images, on any device, in one process or several, interrupted or not."""

@@ -1,0 +1,126 @@
+"""The machine: devices, how many workers and images at once, memory running out."""
+
+import contextlib
+import ctypes
+import os
+import platform
+import re
+from importlib.metadata import version
+from typing import Literal
+
+import torch
+
+from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.images.plan import BLOCK
+from entropy_cli.tokenizers.precision import Precision
+
+MOST_WORKERS = 16
+# What keeps the device busy; more only costs memory.
+PIXELS_PER_BATCH = {"cpu": 4 * 256**2, "cuda": 64 * 256**2}
+MOST_IMAGES_PER_BATCH = {"cpu": 16, "cuda": 256}
+
+# Parameters of glibc's mallopt, and values that keep freed memory for the next allocation.
+KEEP_FREED_MEMORY = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
+
+
+def choose_device(name: str, local_rank: int | None = None) -> torch.device:
+    """The device of a name; "auto" is the GPU where there is one.
+
+    Args:
+        name: auto, cpu, cuda or cuda:i.
+        local_rank: of several processes on this machine each takes the GPU of its number, unless the
+            name has one.
+
+    Raises:
+        EntropyCliError: this machine has no such device.
+    """
+    there = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", name):
+        raise EntropyCliError(f"device {name}: expected auto, cpu, cuda or cuda:0, cuda:1, ...")
+    device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
+    if device.type == "cuda":
+        device = torch.device("cuda", local_rank or 0) if device.index is None else device
+        if device.index >= there:
+            has = ", ".join(f"cuda:{i}" for i in range(there)) or "none"
+            raise EntropyCliError(
+                f"--device {device}: no such device, CUDA devices here: {has}. Use --device cpu or "
+                "auto, and no more processes than GPUs."
+            )
+        torch.cuda.set_device(device)
+    return device
+
+
+def choose_precision(device: torch.device) -> Precision:
+    """The encoder's arithmetic by default: the most exact of a GPU's fast ones, float32 on a CPU.
+
+    float16 has eight times less rounding error than bfloat16 at the same speed; a latent that leaves its
+    range is an error that says so.
+    """
+    if device.type == "cpu":
+        return "fp32"
+    return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
+
+
+def choose_training_precision(device: torch.device) -> Literal["fp32", "fp16", "bf16"]:
+    """The arithmetic of convolutions in training by default: bfloat16 for its range, if a GPU has it."""
+    if device.type == "cpu":
+        return "fp32"
+    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+
+
+def check_precision(precision: Precision, device: torch.device) -> None:
+    """Raise EntropyCliError if the device does not have a precision."""
+    if precision == "tf32" and (
+        device.type == "cpu" or torch.cuda.get_device_capability(device) < (8, 0)
+    ):
+        raise EntropyCliError(
+            f"--precision tf32: {device} has no TF32, NVIDIA GPUs from Ampere on have. "
+            "Use fp32, or bf16 where speed counts more than the last digits."
+        )
+
+
+def device_name(device: torch.device) -> str:
+    """The device for people: its model if it has one, its threads if it is the CPU."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    return f"{device} ({torch.get_num_threads()} threads)"
+
+
+def choose_batch_size(device: torch.device, image_size: int) -> int:
+    """Images at once: as many pixels as keep the device busy, at least one image, or whole blocks."""
+    images = min(MOST_IMAGES_PER_BATCH[device.type], PIXELS_PER_BATCH[device.type] // image_size**2)
+    return images // BLOCK * BLOCK if images >= BLOCK else max(1, images)
+
+
+def choose_workers(device: torch.device, processes: int = 1) -> int:
+    """Decoding processes of each process: a few beside a CPU that computes, most cores beside a GPU."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    wanted = cores // 4 if device.type == "cpu" else cores - processes
+    return max(1, min(MOST_WORKERS, wanted // processes))
+
+
+def versions() -> dict[str, str]:
+    """Of what the number may depend on in the last digits, for the record."""
+    packages = ("torch", "torchvision", "pillow")
+    return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def keep_freed_memory() -> None:
+    """Let activations reuse the memory of earlier ones, where the C library is glibc.
+
+    By default every tensor above some MB is given back to the system when it is freed, and the next one
+    pays for fresh pages, a third of an encoder's time on a CPU. For the rest of the process.
+    """
+    with contextlib.suppress(OSError, AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        for parameter, value in KEEP_FREED_MEMORY.values():
+            mallopt(parameter, value)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a smaller batch may help."""
+    text = str(error)
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in text
+        for words in ("can't allocate memory", "_STATUS_ALLOC_FAILED", "error: out of memory")
+    )

@@ -1,0 +1,143 @@
+"""What is found out on the first images: the temperatures of `auto`, and what a precision costs."""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from entropy_cli.core.errors import DatasetError
+from entropy_cli.entropy.assign import assign
+from entropy_cli.entropy.sums import ImageSums
+from entropy_cli.entropy.temperature import TemperatureFit, fit_temperature
+from entropy_cli.images.loader import Batch
+from entropy_cli.images.plan import BLOCK
+from entropy_cli.streaming.batch_processor import Unit, Worker
+from entropy_cli.streaming.ranks import Ranks
+
+PILOT_BLOCKS = 1024 // BLOCK  # of the global order, that `--temperature auto` is fitted to
+PRECISION_BLOCKS = 64 // BLOCK  # of the global order, on which a precision is compared with float32
+
+
+def fit_temperatures(
+    worker: Worker, units: Iterable[Unit], ranks: Ranks, stage: Callable[[str], object]
+) -> tuple[list[list[float]], dict[str, object], list[Unit]]:
+    """Fit a temperature for each scale to all processes' images.
+
+    Args:
+        worker: of this process.
+        units: its share of the first images.
+        ranks: the processes that share them.
+        stage: is given words for what is going on.
+
+    Returns:
+        Temperatures per scale, how they were found, and the units, for the loop to go on with.
+
+    Raises:
+        DatasetError: none of the images could be read.
+    """
+    scales = worker.tokenizer.spec.scales
+    kept, vectors = [], []
+    for unit in units:
+        kept.append(unit)
+        if unit.names:
+            vectors.append(_vectors(worker, unit))
+    images = ranks.total([sum(len(unit.names) for unit in kept)])[0]
+    if not images:
+        raise DatasetError("temperature auto: none of the first images could be read.")
+    fits: list[TemperatureFit] = []
+    for s in range(len(scales)):
+        stage(f"fitting the temperature of scale {s + 1} of {len(scales)}")
+        z_BlCs = [z_SBlC[s].to(worker.device) for z_SBlC in vectors]
+        fits.append(fit_temperature(z_BlCs, worker.tokenizer.codebook(s), ranks.sum))
+    stage("")
+    record: dict[str, object] = {
+        "images": images,
+        "hard": [fit.hard for fit in fits],
+        "steps": [fit.steps for fit in fits],
+        "ended": [fit.ended for fit in fits],
+    }
+    return [[fit.value] for fit in fits], record, kept
+
+
+def _vectors(worker: Worker, unit: Unit) -> list[Tensor]:
+    """The vectors of all scales, on the CPU."""
+
+    def assign_hard(scale: int, z_BlC: Tensor) -> ImageSums:
+        return assign(z_BlC, worker.tokenizer.codebook(scale), ())
+
+    walk = worker.walk(unit.rest_BChw, unit.names, assign_hard)
+    z_SBlC = [z_BlC[: len(unit.names)].cpu() for z_BlC, _ in walk]
+    worker.settle()
+    return z_SBlC
+
+
+def compare_precision(
+    worker: Worker,
+    reference: Worker,
+    batches: Iterable[Batch],
+    temperatures: Sequence[Sequence[float]],
+    ranks: Ranks,
+) -> dict[str, object]:
+    """What an encoder's precision changes against float32 on the same device.
+
+    Args:
+        worker: with the tokenizer in its precision.
+        reference: with the same tokenizer in float32.
+        batches: this process's share of the first images.
+        temperatures: per scale, the headline first.
+        ranks: the processes that share them.
+
+    Returns:
+        For the result: errors of the latents; share of hard tokens that are others, and difference of
+        the assignment entropy in nats, per scale and over all tokens.
+    """
+    scales = worker.tokenizer.spec.scales
+    largest = 0.0
+    sums_3 = torch.zeros(3, dtype=torch.float64)  # images, squares of errors, squares
+    sums_2S = torch.zeros(2, len(scales), dtype=torch.float64)  # tokens changed, entropy
+    for batch in filter(lambda batch: batch.names, batches):
+        exact_BChw, exact = _sums(reference, batch, temperatures)
+        rounded_BChw, rounded = _sums(worker, batch, temperatures)
+        error_BChw = rounded_BChw - exact_BChw
+        squares = (error_BChw.square().sum().item(), exact_BChw.square().sum().item())
+        sums_3 += torch.tensor([len(batch.names), *squares], dtype=torch.float64)
+        largest = max(largest, error_BChw.abs().max().item())
+        for s, (a, b) in enumerate(zip(exact, rounded, strict=True)):
+            sums_2S[0, s] += (a.idx_Bl != b.idx_Bl).sum().item()
+            sums_2S[1, s] += (b.entropy_BT - a.entropy_BT).sum().item()
+    images, errors, squares_sum = ranks.sum(sums_3).tolist()
+    changed_S, difference_S = ranks.sum(sums_2S)
+    tokens_S = max(1, images) * torch.tensor([scale.tokens for scale in scales]).double()
+    return {
+        "images": int(images),
+        "reference": "fp32",
+        "latent_relative_error": math.sqrt(errors / squares_sum) if squares_sum else 0.0,
+        "latent_largest_error": max(ranks.gather(largest)),
+        "tokens_changed": (changed_S / tokens_S).tolist(),
+        "tokens_changed_overall": (changed_S.sum() / tokens_S.sum()).item(),
+        "assignment_entropy_difference": (difference_S / tokens_S).tolist(),
+        "assignment_entropy_difference_token_weighted": (difference_S.sum() / tokens_S.sum()).item(),
+    }
+
+
+def _sums(
+    worker: Worker, batch: Batch, temperatures: Sequence[Sequence[float]]
+) -> tuple[Tensor, list[ImageSums]]:
+    """Latents in float64, and the sums of all scales at the first temperature."""
+
+    def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
+        return assign(z_BlC, worker.tokenizer.codebook(scale), temperatures[scale][:1])
+
+    (unit,) = worker.encode([_alone(batch)])
+    images = len(batch.names)
+    walk = worker.walk(unit.rest_BChw, batch.names, assign_scale)
+    sums = [of_scale.first(images) for _, of_scale in walk]
+    worker.settle()
+    return unit.rest_BChw[:images].double(), sums
+
+
+def _alone(batch: Batch) -> Batch:
+    """A batch as a unit of its own, whatever blocks it is of."""
+    return replace(batch, completes=(-1,))

@@ -1,0 +1,159 @@
+"""The processes of one run, when torchrun started several: what they tell each other."""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, NoReturn, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.entropy.tally import Tally
+
+TIMEOUT = timedelta(minutes=30)  # how long a process that is alive may keep the others waiting
+Value = TypeVar("Value")
+
+
+class RankLost(EntropyCliError):  # noqa: N818 - an event; the base says that it is an error
+    """Another process of the run is gone: nothing can be agreed on any more."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among those of the run; alone unless torchrun started several.
+
+    Every method that has to do with the others must be called by all of them, in the same order. What
+    travels is on the CPU: tallies come together only when they are saved.
+    """
+
+    rank: int = 0
+    world: int = 1
+    local_rank: int = 0
+    local_world: int = 1  # processes on this machine
+
+    @property
+    def first(self) -> bool:
+        """Whether this process is the one that writes and reports."""
+        return self.rank == 0
+
+    def total(self, numbers: Sequence[int]) -> list[int]:
+        """Sums over the processes."""
+        if self.world == 1:
+            return list(numbers)
+        sums = torch.tensor(list(numbers), dtype=torch.int64)
+        with _others():
+            dist.all_reduce(sums)
+        return sums.tolist()
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Sum over the processes, on the tensor's device."""
+        if self.world == 1:
+            return tensor
+        total = tensor.cpu().clone()
+        with _others():
+            dist.all_reduce(total)
+        return total.to(tensor.device)
+
+    def shared(self, tensor: Tensor) -> Tensor:
+        """The first process's tensor, on the tensor's device."""
+        if self.world == 1:
+            return tensor
+        copy = tensor.detach().cpu().clone()
+        with _others():
+            dist.broadcast(copy, 0)
+        return copy.to(tensor.device)
+
+    def tally(self, tally: Tally) -> Tally:
+        """Tally of the images of all processes, on the CPU; only the first process may use it."""
+        sums = tally.to("cpu").tensors()
+        for name, tensor in sums.items():
+            if self.world == 1 or name == "tokens_S":
+                continue
+            total = tensor.clone()
+            with _others():
+                dist.reduce(total, 0)
+            if self.first:
+                sums[name] = total
+        return Tally(**sums)
+
+    def gather(self, value: Value) -> list[Value]:
+        """The value of every process."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        with _others():
+            dist.all_gather_object(values, value)
+        return values
+
+    def share(self, value: Value) -> Value:
+        """The first process's value."""
+        values: list[Any] = [value]
+        if self.world > 1:
+            with _others():
+                dist.broadcast_object_list(values, 0)
+        return values[0]
+
+    def agree(self, value: Value | EntropyCliError) -> Value:
+        """The first process's value, or its error for all."""
+        value = self.share(value)
+        if isinstance(value, EntropyCliError):
+            raise value
+        return value
+
+
+@contextmanager
+def join(*, on_gpus: bool = False) -> Iterator[Ranks]:
+    """Meet the other processes, if torchrun started this one.
+
+    Args:
+        on_gpus: GPUs will talk to each other beside the processes, where there are any.
+    """
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1 or not dist.is_torchelastic_launched():
+        yield Ranks()
+        return
+    try:
+        gpus = on_gpus and torch.cuda.is_available() and dist.is_nccl_available()
+        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+    except (RuntimeError, ValueError) as error:
+        _lost(error)
+    try:
+        local = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
+        yield Ranks(dist.get_rank(), world, *local)
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _others() -> Iterator[None]:
+    try:
+        yield
+    except RuntimeError as error:
+        _lost(error)
+
+
+@contextmanager
+def named_if_lost() -> Iterator[None]:
+    """Where processes meet inside torch, as they do in a backward pass: only the others' loss is named.
+
+    Raises:
+        RankLost: another process is gone.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if isinstance(error, dist.DistError) or "gloo" in str(error):
+            _lost(error)
+        raise
+
+
+def _lost(error: Exception) -> NoReturn:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    raise RankLost(
+        "another process of this run has ended or does not answer; its own last line says why "
+        f"({reason[:120]}). What was saved last is intact: go on from there."
+    ) from error

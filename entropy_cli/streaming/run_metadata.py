@@ -1,0 +1,76 @@
+"""What a result tells of a run beside its numbers, kept in the state: merging needs no checkpoint."""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from entropy_cli.entropy.vocabulary import Vocabulary
+from entropy_cli.tokenizers.base import Scale, Tokenizer
+
+
+@dataclass(frozen=True)
+class About:
+    """A run's tokenizer and images.
+
+    Attributes:
+        degrees_of_freedom: of the codebook of each scale; None where no temperature could be fitted.
+        temperature_asked: whether the temperature was given, not the family's default.
+        temperature_default: where the family's default is from.
+        split: of the images.
+        images_found: how many there are, of which a limit may have left some out.
+        provenance: where checkpoint and images are, and what there is to note.
+    """
+
+    latent_dim: int
+    scales: list[Scale]
+    degrees_of_freedom: list[int | None]
+    temperature_asked: bool
+    temperature_default: str
+    split: str
+    images_found: int
+    provenance: dict[str, Any]
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        *,
+        split: str,
+        found: int,
+        asked: bool,
+        provenance: dict[str, Any],
+    ) -> "About":
+        """Of a run that is about to start."""
+        spec = tokenizer.spec
+        codebooks = [tokenizer.codebook(s) for s in range(len(spec.scales))]
+        return cls(
+            latent_dim=spec.latent_dim,
+            scales=list(spec.scales),
+            degrees_of_freedom=[
+                codebook.degrees_of_freedom if codebook.has_distances else None for codebook in codebooks
+            ],
+            temperature_asked=asked,
+            temperature_default=spec.temperature_source,
+            split=split,
+            images_found=found,
+            provenance=provenance,
+        )
+
+    @property
+    def vocabularies(self) -> list[Vocabulary]:
+        """Of each scale."""
+        return [scale.vocabulary for scale in self.scales]
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> "About":
+        """From what `to_json` gave."""
+        return cls(**{**content, "scales": [_scale(**scale) for scale in content["scales"]]})
+
+
+def _scale(vocabulary: dict[str, Any], **others: Any) -> Scale:  # noqa: ANN401 - JSON
+    levels = vocabulary["levels"]
+    size = Vocabulary(vocabulary["size"], None if levels is None else tuple(levels))
+    return Scale(vocabulary=size, **others)

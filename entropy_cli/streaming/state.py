@@ -1,0 +1,187 @@
+"""The saved state of a run: found again, checked, locked, replaced whole."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from entropy_cli.core.errors import StateError
+from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomically
+from entropy_cli.entropy.quantity import HistoryPoint
+from entropy_cli.entropy.tally import Tally
+from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.run_metadata import About
+
+SCHEMA = "entropy-cli/state"
+SCHEMA_VERSION = 3
+HASHES = {
+    "checkpoint_sha256": "another checkpoint than {whose}'s",
+    "images_fingerprint": "other images than {whose}'s: other paths or sizes",
+}
+
+
+def settings_fingerprint(settings: Mapping[str, Any]) -> str:
+    """Hash of everything that changes the number: the images, the checkpoint, the settings."""
+    return hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+
+
+def default_path(fingerprint: str, shard: tuple[int, int] | None) -> Path:
+    """Where the state of a run lives when the user names no file."""
+    part = f"-{shard[0]}-of-{shard[1]}" if shard else ""
+    return cache_folder() / f"{fingerprint[:32]}{part}.safetensors"
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A state as it lies in its file.
+
+    Attributes:
+        settings: everything that must be the same for another run to go on from it.
+        shard: (I, N) if it is of a part of the images.
+    """
+
+    progress: Progress
+    settings: dict[str, Any]
+    about: About
+    shard: tuple[int, int] | None
+
+
+def save(path: Path, saved: Saved) -> None:
+    """Write the state, replacing what was there only when it is complete."""
+    progress = saved.progress
+    tensors = {"blocks_done": progress.blocks_done}
+    if progress.tally is not None:
+        tensors |= {f"tally.{name}": t for name, t in progress.tally.to("cpu").tensors().items()}
+    meta = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "settings": saved.settings,
+        "about": saved.about.to_json(),
+        "shard": saved.shard,
+        "temperatures": progress.temperatures,
+        "failed": progress.failed,
+        "history": [asdict(entry) for entry in progress.history],
+        "pilot": progress.pilot,
+        "precision_check": progress.precision_check,
+    }
+    metadata = {"entropy-cli": json.dumps(meta, allow_nan=False)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def load(path: Path) -> Saved:
+    """Read a state.
+
+    Raises:
+        StateError: the file is damaged, or of a newer version.
+    """
+    if not path.is_file():
+        what = "is no ordinary file" if path.exists() else "no such file"
+        raise StateError(f"{path}: {what}. Give the --state file of a run.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            meta = json.loads((file.metadata() or {}).get("entropy-cli", "{}"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        raise StateError(
+            f"{path}: can't be read as a saved state ({error}). Give the --state file of a run, or "
+            "remove this one if it is one that was damaged."
+        ) from error
+    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
+        raise StateError(f"{path}: is not a saved state. Give another --state.")
+    if meta.get("schema_version") != SCHEMA_VERSION:
+        raise StateError(
+            f"{path}: a state of version {meta.get('schema_version')}, this program reads "
+            f"{SCHEMA_VERSION}. Use the version that wrote it, or another --state."
+        )
+    try:
+        sums = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("tally.")}
+        tally = Tally(**sums) if sums else None
+        progress = Progress(
+            blocks_done=tensors["blocks_done"],
+            images=0 if tally is None else int(tally.images_G.sum()),
+            temperatures=meta["temperatures"],
+            tally=tally,
+            failed=[(name, reason) for name, reason in meta["failed"]],
+            history=[HistoryPoint(**entry) for entry in meta["history"]],
+            pilot=meta["pilot"],
+            precision_check=meta["precision_check"],
+        )
+        shard = None if meta["shard"] is None else (int(meta["shard"][0]), int(meta["shard"][1]))
+        return Saved(progress, dict(meta["settings"]), About.from_json(meta["about"]), shard)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StateError(f"{path}: a damaged state. Remove it, or give another --state.") from error
+
+
+def check_same(
+    path: Path, got: Mapping[str, Any], expected: Mapping[str, Any], whose: str = "this run"
+) -> None:
+    """Raise StateError naming the first setting of a saved state that differs."""
+    expected = json.loads(json.dumps(expected))
+    # Hashes last: they differ with anything else, and say less.
+    for name in sorted({*got, *expected}, key=lambda name: (name in HASHES, name)):
+        if got.get(name) != expected.get(name):
+            what = f"{name} {_short(got.get(name))}, but {whose} has {_short(expected.get(name))}"
+            if name in HASHES:
+                what = HASHES[name].format(whose=whose)
+            raise StateError(
+                f"{path}: was saved with {what}. Use the same settings, or another --state."
+            )
+
+
+@contextmanager
+def locked(path: Path, option: str = "--state") -> Iterator[None]:
+    """Keep other runs off a state while this one uses it.
+
+    Args:
+        path: of the state.
+        option: that the user may choose another place with.
+
+    Raises:
+        StateError: another run is using it, or the folder can't be written to.
+    """
+    lock = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _lock(lock)
+    except BlockingIOError as error:
+        raise StateError(
+            f"{path}: another run is using this state. Wait for it, or give another {option}."
+        ) from error
+    except OSError as error:
+        raise StateError(
+            f"{lock}: can't lock the state: {error.strerror}. Give an {option} where you may write."
+        ) from error
+    try:
+        remove_leftovers(path)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _lock(lock: Path) -> int:
+    """An open, locked file; anew if it was removed between the opening and the locking."""
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            # A record lock, because a decoding worker that outlives a killed run must not inherit it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock.exists() and lock.stat().st_ino == os.fstat(file).st_ino:
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."

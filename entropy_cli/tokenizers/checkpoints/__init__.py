@@ -1,0 +1,1 @@
+"""Opening checkpoints and arrays without running what they contain."""

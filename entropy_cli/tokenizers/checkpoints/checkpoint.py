@@ -1,0 +1,264 @@
+"""Opening checkpoints: the only place that does, and it never runs what a file contains.
+
+Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is not loaded.
+"""
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.core.files import hash_files, ordinary
+from entropy_cli.tokenizers.checkpoints.config import Config, read_config
+from entropy_cli.tokenizers.checkpoints.shards import Located, locate
+from entropy_cli.tokenizers.checkpoints.states import Copy, choose
+from entropy_cli.tokenizers.checkpoints.stored import (
+    Contents,
+    Form,
+    Stored,
+    UnusableError,
+    read_safetensors,
+)
+from entropy_cli.tokenizers.checkpoints.torchfile import read_torch
+from entropy_cli.tokenizers.settings import Weights
+
+# Weights that are trained, and so averaged; but codes that training averages itself.
+TRAINED = re.compile(r"(encoder|quant_conv)\..*|quantizer?\..*\.(weight|bias)|latent_tokens")
+NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, .bin or .safetensors."
+
+
+class Checkpoint:
+    """Names and shapes of the tensors in a file, or several, and the tensors one at a time.
+
+    Attributes:
+        path: the file or folder that was given.
+        files: the files that the tensors come from, in order of name.
+        folder: where config.json lies, if there is one.
+        wrapper: where in the file the state dict was found, "" for the top.
+        prefix: what was taken off all names, "" if nothing.
+        weights: which copy `tensor` gives, "raw" or "ema" (averaged over the training).
+        has_raw, has_ema: which copies there are.
+        shapes: shape of every tensor by name.
+        dtypes: type of every tensor by name, as torch names it without "torch.".
+        ignored: what else the file holds, for people.
+        forms: kinds of files they are, sorted.
+        classes: names of what the file would have imported, sorted; it was not.
+        size: bytes of all files.
+    """
+
+    def __init__(
+        self,
+        located: Located,
+        copies: dict[Weights, Copy],
+        weights: Weights,
+        forms: tuple[Form, ...] = (),
+        classes: tuple[str, ...] = (),
+    ) -> None:
+        chosen = copies[weights]
+        self.path, self.files, self.folder = located.path, located.files, located.folder
+        self.wrapper, self.prefix, self.ignored = chosen.wrapper, chosen.prefix, chosen.ignored
+        self.weights, self.forms, self.classes = weights, forms, classes
+        self.has_raw, self.has_ema = "raw" in copies, "ema" in copies
+        self.shapes: Mapping[str, tuple[int, ...]] = {k: t.shape for k, t in chosen.tensors.items()}
+        self.dtypes: Mapping[str, str] = {k: t.dtype for k, t in chosen.tensors.items()}
+        self._located, self._copies, self._is_hollow = located, copies, False
+
+    @classmethod
+    def of_tensors(cls, path: Path, tensors: Mapping[str, Tensor]) -> "Checkpoint":
+        """What is in memory, as if it came from a file of that name."""
+        stored = {name: Stored.in_memory(tensor) for name, tensor in tensors.items()}
+        return cls(Located(path, (), path.parent), {"raw": Copy("", "", stored, ())}, "raw")
+
+    def hollow(self, keep: Collection[str]) -> "Checkpoint":
+        """The same, of which only the weights to keep are read; others are tensors without numbers."""
+        chosen = self._copies[self.weights]
+        tensors = {n: t if n in keep else t.hollow() for n, t in chosen.tensors.items()}
+        copies: dict[Weights, Copy] = {self.weights: replace(chosen, tensors=tensors)}
+        hollow = Checkpoint(self._located, copies, self.weights, self.forms, self.classes)
+        hollow._is_hollow = True
+        return hollow
+
+    @cached_property
+    def config(self) -> Config:
+        """The config.json beside the checkpoint."""
+        return read_config(self.folder)
+
+    @property
+    def copies(self) -> list[Weights]:
+        """Which copies there are."""
+        copies: dict[Weights, bool] = {"raw": self.has_raw, "ema": self.has_ema}
+        return [kind for kind, there in copies.items() if there]
+
+    @property
+    def size(self) -> int:
+        """Bytes of all files."""
+        return sum(file.stat().st_size for file in self.files)
+
+    def with_weights(self, weights: Weights) -> "Checkpoint":
+        """The other copy of the weights, of the same files.
+
+        Raises:
+            CheckpointError: there is none, or its shapes are not those of the raw copy.
+        """
+        if weights == self.weights:
+            return self
+        if not (self.has_ema if weights == "ema" else self.has_raw):
+            kind, other = ("EMA", "raw") if weights == "ema" else ("raw", "ema")
+            raise CheckpointError(
+                f"--weights {weights}: {self.path} holds no {kind} copy. Use --weights {other}."
+            )
+        if not self._copies:
+            raise CheckpointError(f"{self.path}: was closed before its {weights} copy was asked for.")
+        chosen = self._copies[weights]
+        for name, full in chosen.twins.items():
+            raw, twin = self._copies["raw"].tensors[name].shape, chosen.tensors[name].shape
+            if raw != twin:
+                raise CheckpointError(
+                    f"{self.path}: {full} has shape {list(twin)}, expected {list(raw)} as "
+                    f"{chosen.prefix}{name} has. Use --weights raw."
+                )
+        self._check_averages(chosen)
+        return Checkpoint(self._located, self._copies, weights, self.forms, self.classes)
+
+    def _check_averages(self, chosen: Copy) -> None:
+        """That an averaged copy beside the raw one is whole: mixed, it would be of no training step."""
+        without = [
+            name
+            for name in chosen.tensors
+            if chosen.twins
+            and TRAINED.fullmatch(name)
+            and name not in chosen.twins
+            and f"{name.removesuffix('weight')}cluster_size" not in chosen.tensors
+        ]
+        if without:
+            raise CheckpointError(
+                f"{self.path}: {len(without)} of its weights have no EMA copy, {without[0]} for "
+                "one, though others have. Use --weights raw."
+            )
+
+    def tensor(self, name: str) -> Tensor:
+        """One weight, as float32.
+
+        Raises:
+            CheckpointError: it can't be read, or is no plain tensor of floats.
+        """
+        tensor = self._read(name, "floating-point numbers", lambda dtype: dtype.is_floating_point)
+        # A copy even of float32: the file must not be needed, or be able to change, while a run uses it.
+        return tensor.to(torch.float32, copy=True)
+
+    def integers(self, name: str) -> Tensor:
+        """One tensor of integers, as int64.
+
+        Raises:
+            CheckpointError: it can't be read, or is no plain tensor of integers that int64 holds.
+        """
+        tensor = self._read(name, "integers", _is_integer)
+        integers = tensor.to(torch.int64, copy=True)
+        if tensor.dtype == torch.uint64 and (integers < 0).any():  # of the numbers beyond int64's
+            raise CheckpointError(
+                f"{self.path}: {name} holds {integers.min().item() % 2**64}, which int64 does not."
+            )
+        return integers
+
+    def numbers(self, name: str) -> Tensor:
+        """One tensor of any type as it is, which may lie in the file still: not to be changed or kept.
+
+        Raises:
+            CheckpointError: it can't be read, or is no plain tensor.
+        """
+        return self._read(name, "numbers", lambda _: True)
+
+    def _read(self, name: str, expected: str, fits: Callable[[torch.dtype], bool]) -> Tensor:
+        stored = self._copies[self.weights].tensors.get(name) if self._copies else None
+        if stored is None:
+            reason = "there is no such tensor" if self._copies else "the checkpoint was closed"
+            raise CheckpointError(f"{self.path}: can't read {name}: {reason}")
+        if stored.kind == "plain":
+            try:
+                tensor = stored.read()
+            except Exception as error:  # what readers raise on damaged files has no limit
+                raise CheckpointError(f"{self.path}: can't read {name}: {first_line(error)}") from error
+            there = self._is_hollow or not tensor.is_meta
+            if tensor.layout == torch.strided and there and fits(tensor.dtype):
+                return tensor
+        raise CheckpointError(
+            f"{self.path}: {name} is a {stored.kind} tensor of {stored.dtype}, expected plain "
+            f"{expected}."
+        )
+
+    def close(self) -> None:
+        """Let go of the files and of what was read from them; names, shapes and hash remain."""
+        self._copies.clear()  # of the views on it too
+
+    def sha256(self, progress: Callable[[int], object] = lambda _: None) -> str:
+        """Hash of the whole file, or of several one after the other in order of name.
+
+        `progress` is given the bytes read each time.
+        """
+        return hash_files(self.files, progress)
+
+
+def open_checkpoint(path: Path) -> Checkpoint:
+    """Open safetensors, what torch.save wrote, or such in several files; which one is told by content.
+
+    Gives the raw copy of the weights if there is one, else the averaged one.
+
+    Args:
+        path: a file, one of several shards, their index, or a folder with one of those.
+
+    Raises:
+        CheckpointError: there is no such file, or it is not a checkpoint, or one that is damaged.
+    """
+    located = locate(path)
+    contents = {file: read_contents(file) for file in located.files}
+    try:
+        copies = choose(located.merged({file: held.value for file, held in contents.items()}))
+    except UnusableError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    classes = tuple(sorted({name for held in contents.values() for name in held.classes}))
+    forms = tuple(sorted({held.form for held in contents.values()}))
+    return Checkpoint(located, copies, "raw" if "raw" in copies else "ema", forms, classes)
+
+
+def read_contents(path: Path) -> Contents:
+    """What a file of torch or safetensors holds.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    try:
+        with ordinary(path).open("rb") as file:
+            head = file.read(16)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
+    if head.startswith(b"version https:/"):
+        raise CheckpointError(
+            f"{path}: is a git-lfs pointer, not the checkpoint it points to. Run git lfs pull."
+        )
+    # safetensors: the length of a JSON header, then the header.
+    is_safetensors = head[8:9] == b"{"
+    try:
+        return read_safetensors(path) if is_safetensors else read_torch(path)
+    except UnusableError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # what readers raise on damaged files has no limit
+        if is_safetensors:
+            raise CheckpointError(
+                f"{path}: a damaged safetensors file ({first_line(error)}). Copy or download it again."
+            ) from error
+        raise CheckpointError(f"{path}: {NO_CHECKPOINT}") from error
+
+
+def _is_integer(dtype: torch.dtype) -> bool:
+    return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+
+
+def first_line(error: BaseException) -> str:
+    """An error's first line, short enough for one of ours."""
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    return text[0][:160]

@@ -1,0 +1,127 @@
+"""The config.json beside a checkpoint: settings that the weights don't show, and whose they are."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.core.files import ordinary
+from entropy_cli.entropy.vocabulary import VECTOR_RULES
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+FILE = "config.json"
+# Keys that name a class of models, and places where a model of several parts describes its tokenizer.
+CLASS_KEYS = ("_class_name", "model_type", "architectures")
+SECTIONS = (("vq_config",), ("model", "vq_model"))
+COSINE_KEYS = ("using_znorm", "cosine", "codebook_l2_norm", "use_l2_norm")
+
+
+def _positive(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
+def _positive_list(value: object) -> bool:
+    return isinstance(value, list) and bool(value) and all(map(_positive, value))
+
+
+def _ratio(value: object) -> bool:
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        return False
+    return 1e-6 < abs(value) <= 1  # the published code takes less for none, and has no phi then
+
+
+# For each setting the keys that may hold it, what its values must be, and that in words.
+READ: dict[str, tuple[tuple[str, ...], Callable[[object], bool], str]] = {
+    "image_size": (("image_size", "reso", "resolution"), _positive, "a positive integer"),
+    "norm_groups": (("norm_num_groups",), _positive, "a positive integer"),
+    "patch_nums": (("patch_nums", "v_patch_nums"), _positive_list, "positive integers"),
+    "quant_resi": (("quant_resi",), _ratio, "a share of phi, above 0 and at most 1"),
+    "znorm": (COSINE_KEYS, lambda flag: isinstance(flag, bool), "true or false"),
+    "rule": (("rule",), VECTOR_RULES.__contains__, "l2, cosine or dot"),
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """What config.json says.
+
+    Attributes:
+        path: of the file, which may not exist.
+        content: the JSON object; empty if there is no file or it can't be read.
+        broken: why the file can't be read, "" if it can or isn't there.
+    """
+
+    path: Path
+    content: Mapping[str, Any] = field(default_factory=dict)
+    broken: str = ""
+
+    @cached_property
+    def classes(self) -> dict[str, str]:
+        """The classes of models that it names, each with its key."""
+        found = {}
+        for part in self._parts():
+            for key in CLASS_KEYS:
+                value = part.get(key)
+                names = value if isinstance(value, list) else [value]
+                found.update({name: key for name in names if isinstance(name, str) and name})
+        return found
+
+    @cached_property
+    def _tokenizer(self) -> Mapping[str, Any]:
+        """The part that describes the tokenizer."""
+        parts = list(self._parts())
+        return parts[-1] if parts else {}
+
+    def _parts(self) -> Iterator[Mapping[str, Any]]:
+        """The whole, and what it says of a tokenizer inside a larger model."""
+        yield self.content
+        for keys in SECTIONS:
+            part: Any = self.content
+            for key in keys:
+                part = part.get(key) if isinstance(part, Mapping) else None
+            if isinstance(part, Mapping):
+                yield part
+
+    def find(self, *keys: str) -> tuple[str, Any]:
+        """The first of the keys that has a value in what describes the tokenizer, and the value."""
+        values = self._tokenizer
+        return next(((key, values[key]) for key in keys if values.get(key) is not None), ("", None))
+
+    def settings(self, decided: TokenizerSettings) -> TokenizerSettings:
+        """Settings that it holds.
+
+        Args:
+            decided: by the caller; what is there is not looked at.
+
+        Raises:
+            CheckpointError: a value is not of its kind.
+        """
+        found: dict[str, Any] = {}
+        for name, (keys, fits, expected) in READ.items():
+            key, value = self.find(*keys)
+            if value is None or getattr(decided, "rule" if name == "znorm" else name) is not None:
+                continue
+            if not fits(value):
+                raise CheckpointError(f"{self.path}: {key} {value!r}, expected {expected}.")
+            found[name] = tuple(value) if isinstance(value, list) else value
+        znorm = found.pop("znorm", None)
+        if znorm is not None and "rule" not in found:
+            found["rule"] = "cosine" if znorm else "l2"
+        return TokenizerSettings(**found)
+
+
+def read_config(folder: Path) -> Config:
+    """Read config.json in a checkpoint's folder; empty if there is none."""
+    path = folder / FILE
+    try:
+        content = json.loads(ordinary(path).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return Config(path)
+    except (OSError, ValueError, RecursionError) as error:
+        return Config(path, broken=f"can't be read as JSON: {error}")
+    if not isinstance(content, dict):
+        return Config(path, broken=f"got {type(content).__name__}, expected a JSON object")
+    return Config(path, content)

@@ -1,0 +1,140 @@
+"""Which files a path means: a file, shards with an index, or a folder of a model."""
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePath, PureWindowsPath
+from typing import Any
+
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.core.files import ordinary
+from entropy_cli.tokenizers.checkpoints.states import some
+from entropy_cli.tokenizers.checkpoints.stored import Stored
+
+INDEX = ".index.json"
+SHARD = re.compile(r"(.+)-\d{5}-of-\d{5}(\.\w+)")
+# What a model's folder holds, the first of these that is there.
+USUAL = (
+    "diffusion_pytorch_model.safetensors",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "diffusion_pytorch_model.bin",
+    "model.bin",
+)
+SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
+EXPECTED = "Give a .pth, .pt, .ckpt, .bin or .safetensors file, or an .index.json."
+
+
+@dataclass(frozen=True)
+class Located:
+    """Files that hold one model.
+
+    Attributes:
+        path: what was asked for.
+        files: in order of name.
+        folder: where they are.
+        index: the file of each tensor by name; None if there is one file only, without an index.
+    """
+
+    path: Path
+    files: tuple[Path, ...]
+    folder: Path
+    index: Mapping[str, Path] | None = None
+
+    def merged(self, values: Mapping[Path, Any]) -> Any:  # noqa: ANN401 - files may hold anything
+        """What the files hold together.
+
+        Raises:
+            CheckpointError: a file lacks a tensor that the index says it has.
+        """
+        if self.index is None:
+            return values[self.files[0]]
+        merged = {}
+        for name, file in self.index.items():
+            held = values[file].get(name) if isinstance(values[file], Mapping) else None
+            if not isinstance(held, Stored):
+                raise CheckpointError(
+                    f"{self.path}: {file.name} lacks {name}, which the index says it has. "
+                    "Download both again."
+                )
+            merged[name] = held
+        return merged
+
+
+def locate(path: Path) -> Located:
+    """The files that a path means.
+
+    Raises:
+        CheckpointError: there are none, or it is not clear which, or an index can't be used.
+    """
+    if path.is_dir():
+        return _in_folder(path)
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file. Give a checkpoint.")
+    if not path.is_file():
+        raise CheckpointError(f"{path}: is not a file or folder. {EXPECTED}")
+    if path.name.endswith(INDEX):
+        return _indexed(path, path)
+    shard = SHARD.fullmatch(path.name)
+    if shard:
+        index = path.with_name(f"{shard[1]}{shard[2]}{INDEX}")
+        if index.is_file():
+            return _indexed(path, index)
+    return Located(path, (path,), path.parent)
+
+
+def _in_folder(folder: Path) -> Located:
+    try:
+        names = sorted(entry.name for entry in folder.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"{folder}: can't be read: {error.strerror}") from error
+    if "model_index.json" in names:
+        parts = [name for name in names if _is_tokenizer(folder / name)]
+        hint = f"Give {' or '.join(str(folder / part) for part in parts)}." if parts else EXPECTED
+        raise CheckpointError(f"{folder}: is a whole pipeline, expected its tokenizer alone. {hint}")
+    indices = [name for name in names if name.endswith(INDEX)]
+    preferred = [name for name in indices if ".safetensors." in name]
+    usual = [name for name in USUAL if name in names]
+    any_name = [name for name in names if PurePath(name).suffix in SUFFIXES]
+    for found in (indices, preferred, usual[:1], any_name):
+        if len(found) == 1:
+            file = folder / found[0]
+            return _indexed(folder, file) if found[0] in indices else Located(folder, (file,), folder)
+    got = f"{some(any_name or names)}" if names else "nothing"
+    raise CheckpointError(f"{folder}: holds {got}, expected one checkpoint. {EXPECTED}")
+
+
+def _is_tokenizer(part: Path) -> bool:
+    try:
+        config = ordinary(part / "config.json").read_text(encoding="utf-8", errors="replace")
+        return "VQModel" in config
+    except OSError:
+        return False
+
+
+def _indexed(path: Path, index: Path) -> Located:
+    try:
+        content = json.loads(ordinary(index).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise CheckpointError(f"{index}: can't be read as JSON: {error}. Download it again.") from error
+    names = content.get("weight_map") if isinstance(content, dict) else None
+    if not isinstance(names, dict) or not names or not all(isinstance(n, str) for n in names.values()):
+        raise CheckpointError(f"{index}: got no weight_map, expected names of tensors with their files.")
+    for name in sorted(set(names.values())):
+        if {"..", ""} & {name, *PureWindowsPath(name).parts} or PureWindowsPath(name).anchor:
+            raise CheckpointError(
+                f"{index}: names {name!r}, expected files in its own folder. Download it again."
+            )
+        if not (index.parent / name).is_file():
+            raise CheckpointError(
+                f"{index}: {name} is missing, one of {len(set(names.values()))} shards. "
+                "Put it beside the index."
+            )
+    files = {name: index.parent / name for name in names.values()}
+    return Located(
+        path,
+        tuple(files[name] for name in sorted(files)),
+        index.parent,
+        {k: files[v] for k, v in names.items()},
+    )

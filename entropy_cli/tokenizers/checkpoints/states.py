@@ -1,0 +1,250 @@
+"""Which of the mappings in a checkpoint is the tokenizer: wrapper, prefix, and averaged (EMA) copies."""
+
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from entropy_cli.tokenizers.checkpoints.pickles import Placeholder
+from entropy_cli.tokenizers.checkpoints.stored import Stored, UnusableError
+from entropy_cli.tokenizers.settings import Weights
+
+# Where a state dict lies inside a training checkpoint, in the order to try; "" is the file itself.
+WRAPPERS = (
+    "",
+    "trainer.vae_local",  # VAR
+    "trainer.vae_wo_ddp",  # vaex
+    "trainer.vae_ema",
+    "state_dict",  # lightning
+    "state_dict_ema",  # RQ-VAE
+    "model",  # LlamaGen
+    "vae",  # Infinity
+    "ema",
+    "model_state_dict",
+    "model_ema_state_dict",  # FlowMo
+)
+# Every convolutional encoder has the first or second of these, TiTok's has the third.
+ANCHORS = (
+    "encoder.conv_in.weight",
+    "encoder.conv_in.conv.weight",
+    "encoder.latent_token_positional_embedding",
+)
+# Of several prefixes these are preferred.
+PREFIXES = (
+    "",
+    "module.",
+    "_orig_mod.",
+    "first_stage_model.",
+    "gen_vision_model.",
+    "model.vqmodel.",
+    "vqmodel.",
+    "vae.",
+    "vq_model.",
+    "generator.",
+)
+PARALLEL = ("module.", "_orig_mod.")  # what wrapping a module adds to all its names
+AVERAGED = "model_ema."  # lightning's: the rest of a name is without its dots
+MODULE_PARTS = {"_modules", "_parameters", "_buffers"}
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One copy of a tokenizer's weights.
+
+    Attributes:
+        wrapper: where its state dict is, "" for the file itself.
+        prefix: what was taken off all names.
+        tensors: by name.
+        ignored: what else there is, for people.
+        twins: the name in the file of each tensor here that was taken from a second set in the same
+            state dict.
+    """
+
+    wrapper: str
+    prefix: str
+    tensors: Mapping[str, Stored]
+    ignored: tuple[str, ...]
+    twins: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A mapping in a file, by the keys that lead to it with dots between."""
+
+    path: str
+    mapping: Mapping[Any, Any]
+    outer: "_Place | None" = None
+
+    def tensors(self) -> dict[str, Stored]:
+        named = {name: self.mapping[name] for name in _names(self.mapping)}
+        return {name: value for name, value in named.items() if isinstance(value, Stored)}
+
+    def inside(self, name: str) -> str:
+        return f"{self.path}.{name}" if self.path else name
+
+    def rank(self) -> tuple[int, int, int]:
+        """How much it looks like the tokenizer: by its names, by where it is, by its size."""
+        tensors = self.tensors()
+        anchored = bool(_prefixes(tensors))
+        known = self.path in WRAPPERS and (anchored or bool(self.path))
+        order = -WRAPPERS.index(self.path) if known else -len(WRAPPERS)
+        return 2 * anchored + (known and not anchored), order, len(tensors)
+
+
+def choose(content: Any) -> dict[Weights, Copy]:  # noqa: ANN401 - a file may hold anything
+    """The copies of a tokenizer's weights in what a file holds.
+
+    Raises:
+        UnusableError: there are no tensors by name.
+    """
+    places = list(_places(content))
+    found = [place for place in places if place.tensors()]
+    if not found:
+        _refuse(content, places)
+    ranks = {place.path: place.rank() for place in found}
+
+    def best(*, averaged: bool) -> _Place | None:
+        among = [place for place in found if is_averaged(place.path) == averaged]
+        return max(among, key=lambda place: ranks[place.path], default=None)
+
+    raw, ema = best(averaged=False), best(averaged=True)
+    if raw and ema:
+        # A copy is of the same kind; what looks less like a tokenizer is something else.
+        levels = ranks[raw.path][0], ranks[ema.path][0]
+        raw, ema = raw if levels[0] >= levels[1] else None, ema if levels[1] >= levels[0] else None
+    copies: dict[Weights, Copy] = {}
+    if raw:
+        copies |= _copies(raw, twin=ema)
+    if ema:
+        copies |= _copies(ema, twin=raw)
+    return copies
+
+
+def is_averaged(path: str) -> bool:
+    """Whether a wrapper or prefix is named as an averaged copy."""
+    return "ema" in re.split(r"[._]", path.lower())
+
+
+def some(names: Collection[str], most: int = 6) -> str:
+    """A few of the names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(list(names)[:most]) + more
+
+
+def _places(content: Any) -> Iterator[_Place]:  # noqa: ANN401
+    """A mapping and those two levels inside it, each once; not the parts of a pickled module."""
+    level, seen = [_Place("", content)], set()
+    for _ in range(3):
+        inside = []
+        for place in level:
+            if isinstance(place.mapping, Mapping) and id(place.mapping) not in seen:
+                seen.add(id(place.mapping))
+                yield place
+                names = [n for n in _names(place.mapping) if n not in MODULE_PARTS]
+                inside += [_Place(place.inside(name), place.mapping[name], place) for name in names]
+        level = inside
+
+
+def _names(mapping: Mapping[Any, Any]) -> list[str]:
+    """Keys that can be names, and shown."""
+    return [key for key in mapping if isinstance(key, str) and key and key.isprintable()]
+
+
+def _refuse(content: object, places: list[_Place]) -> None:
+    for place in places:
+        if isinstance(place.mapping, Placeholder) and place.mapping.keys() & MODULE_PARTS:
+            raise UnusableError(
+                f"is a pickled model of class {place.mapping.kind}, not a state dict. "
+                "Save model.state_dict()."
+            )
+    got = f"a dict with keys {some(_names(content))}" if isinstance(content, Mapping) else "no dict"
+    raise UnusableError(f"holds no tensors by name: got {got}, expected a state dict.")
+
+
+def _copies(place: _Place, twin: _Place | None) -> dict[Weights, Copy]:
+    """The copies in one state dict: one, or a second that is kept beside it under other names."""
+    tensors = place.tensors()
+    prefix, others = _prefix(tensors)
+    averages = tuple(
+        {f"{prefix}{AVERAGED}", AVERAGED, *(p for p in others if _belongs(p, prefix))} - {prefix}
+    )
+    own = {
+        name.removeprefix(prefix): stored
+        for name, stored in tensors.items()
+        if name.startswith(prefix) and not name.startswith(averages)
+    }
+    twins = {name: full for name in own if (full := _twin(name, prefix, averages, tensors))}
+    ignored = _beside(place, twin)
+    if unused := [other for other in others if other not in averages]:
+        ignored.append(f"{some(unused)} (the same layout again)")
+    averaged = {name for name in tensors if name.startswith(averages)}
+    if bookkeeping := sorted(averaged - set(twins.values())):
+        ignored.append(some(bookkeeping))
+    if outside := len(tensors) - len(own) - len(averaged):
+        ignored.append(f"{outside:,} tensors outside {prefix}")
+    wrapper = place.path
+    if is_averaged(wrapper) or is_averaged(prefix):
+        return {"ema": Copy(wrapper, prefix, own, tuple(ignored))}
+    copies: dict[Weights, Copy] = {"raw": Copy(wrapper, prefix, own, tuple(ignored))}
+    if twins:
+        replaced = own | {name: tensors[full] for name, full in twins.items()}
+        copies["ema"] = Copy(wrapper, prefix, replaced, tuple(ignored), twins)
+    return copies
+
+
+def _beside(place: _Place, twin: _Place | None) -> list[str]:
+    """What lies beside each step of the way to a state dict and in it, but for its other copy."""
+    known = {place.path, twin and twin.path}
+    names = [name for name in _names(place.mapping) if not isinstance(place.mapping[name], Stored)]
+    names = [name for name in names if place.inside(name) not in known]
+    where = f" in {place.path}" if place.path else ""
+    said = [f"{some(names)}{where} (no tensors)"] if names else []
+    beside: list[str] = []
+    while place.outer:
+        place, inner = place.outer, place.path
+        beside = [
+            p for p in map(place.inside, _names(place.mapping)) if p not in {inner, *known}
+        ] + beside
+    return ([some(beside)] if beside else []) + said
+
+
+def _belongs(average: str, prefix: str) -> bool:
+    """Whether a prefix is named as the averaged twin of another: `ema.`, `vae_ema.` of `vae.`."""
+    words, own = (set(re.split(r"[._]", text)) - {"", "ema", "model"} for text in (average, prefix))
+    return is_averaged(average) and words in (set(), own)
+
+
+def _twin(name: str, prefix: str, averages: Iterable[str], tensors: Mapping[str, Stored]) -> str | None:
+    """The name of a tensor's averaged twin, if there is one."""
+    dotless = name.replace(".", "")
+    candidates = [f"{prefix}{AVERAGED}{dotless}", f"{AVERAGED}{prefix.replace('.', '')}{dotless}"]
+    candidates += [f"{average}{name}" for average in averages]
+    return next((candidate for candidate in candidates if candidate in tensors), None)
+
+
+def _prefix(tensors: Mapping[str, Stored]) -> tuple[str, list[str]]:
+    """What stands before all names of the tokenizer, and before those of others of its layout."""
+    prefixes = _prefixes(tensors)
+    if not prefixes:
+        prefix = ""
+        while more := next((p for p in PARALLEL if all(n.startswith(prefix + p) for n in tensors)), ""):
+            prefix += more
+        return prefix, []
+    strange = [p for p in sorted(prefixes) if p not in PREFIXES and not is_averaged(p)]
+    if len(strange) > 1 and not prefixes & set(PREFIXES):
+        raise UnusableError(
+            f"holds several tokenizers, under {some(strange)}: which one is meant? Save it by itself."
+        )
+    chosen = min(prefixes, key=lambda p: (is_averaged(p), p not in PREFIXES, len(p), p))
+    return chosen, sorted(prefixes - {chosen})
+
+
+def _prefixes(tensors: Mapping[str, Stored]) -> set[str]:
+    """Everything that stands before an anchor."""
+    found = set()
+    for name in tensors:
+        for anchor in ANCHORS:
+            prefix = name.removesuffix(anchor)
+            if prefix != name and (not prefix or prefix.endswith(".")):
+                found.add(prefix)
+    return found

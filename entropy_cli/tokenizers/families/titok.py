@@ -1,0 +1,162 @@
+"""Family: TiTok and TA-TiTok, which write a picture as a row of tokens without a grid.
+
+Source:
+    bytedance/1d-tokenizer modeling/titok.py, modeling/quantizer/quantizer.py, data/webdataset_reader.py.
+"""
+
+import copy
+
+import torch
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.entropy.codebook import Codebook
+from entropy_cli.entropy.vocabulary import Vocabulary
+from entropy_cli.tokenizers.base import Scale, TokenizerSpec
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.choices import absent, choose_rule, choose_temperature
+from entropy_cli.tokenizers.convolutional import finite, refuse_needless, scale_pixels
+from entropy_cli.tokenizers.layers.titok_encoder import (
+    FIRST_DECODER,
+    LATER_DECODER,
+    PREFIX,
+    TiTokEncoder,
+)
+from entropy_cli.tokenizers.names import CODEBOOK
+from entropy_cli.tokenizers.precision import Precision, cast_convolutions, products
+from entropy_cli.tokenizers.preprocess import resize_crop
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+EMA_BY_DEFAULT = False
+CLASSES: tuple[str, ...] = ("TiTok",)
+REQUIRED = (
+    "latent_tokens",
+    "encoder.latent_token_positional_embedding",
+    "encoder.patch_embed.weight",
+    CODEBOOK,
+)
+TELLING = {REQUIRED[0]: "the tokens that TiTok's transformer asks for", REQUIRED[1]: "their places"}
+COSINE_DIM = 12  # the first checkpoints compare directions, and they alone have codes of 12 numbers
+
+
+def lacks(checkpoint: Checkpoint) -> list[str]:
+    """The keys that a checkpoint lacks to be of this family."""
+    return absent(checkpoint.shapes, REQUIRED)
+
+
+def unlike(checkpoint: Checkpoint) -> list[str]:
+    """Nothing: its names are its own."""
+    return []
+
+
+def codebooks(checkpoint: Checkpoint) -> list[str]:
+    """One."""
+    return [CODEBOOK]
+
+
+def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
+    """What its shapes and the settings make of it.
+
+    Raises:
+        CheckpointError: another image size or grid was asked for; its places are learned.
+    """
+    encoder = _plan(checkpoint)
+    refuse_needless(checkpoint, [*_names(encoder).values(), CODEBOOK], {})
+    for asked, fixed, name in (
+        (settings.image_size, encoder.image_size, "--image-size"),
+        (settings.patch_nums, None, "--patch-nums"),
+    ):
+        if asked not in (None, fixed):
+            raise CheckpointError(
+                f"{checkpoint.path}: got {name} {asked}, but TiTok's pictures are of "
+                f"{encoder.image_size} pixels and its tokens have no grid. Leave it out."
+            )
+    vocab_size, latent_dim = checkpoint.shapes[CODEBOOK]
+    if not vocab_size:
+        raise CheckpointError(f"{checkpoint.path}: {CODEBOOK} holds no codes. Copy or train it again.")
+    rule = choose_rule(settings, "cosine" if latent_dim == COSINE_DIM else "l2")
+    temperature = choose_temperature(rule, {}, "TiTok")
+    tokens = checkpoint.shapes["latent_tokens"][0]
+    return TokenizerSpec(
+        family="titok",
+        latent_dim=latent_dim,
+        image_size=encoder.image_size,
+        scales=(Scale(f"{tokens} tokens", tokens, None, Vocabulary(vocab_size)),),
+        rule=rule,
+        crop=resize_crop(encoder.image_size, InterpolationMode.BICUBIC),
+        pixels="[0, 1]",
+        temperature=temperature.value,
+        temperature_source=temperature.source,
+    )
+
+
+def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenizer":
+    """Read the weights."""
+    spec, encoder = describe(checkpoint, settings), _plan(checkpoint)
+    weights = {ours: finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
+    encoder.load_state_dict(weights, assign=True)
+    codebook = Codebook(finite(checkpoint, CODEBOOK), spec.rule)
+    return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), codebook)
+
+
+class TiTokTokenizer:
+    """Encoder and codebook; see `tokenizers.base.Tokenizer`. Its latents are (B, C, 1, l)."""
+
+    def __init__(
+        self,
+        spec: TokenizerSpec,
+        encoder: TiTokEncoder,
+        codebook: Codebook,
+        precision: Precision = "fp32",
+    ) -> None:
+        self.spec, self.encoder, self.precision = spec, encoder, precision
+        self._codebook = codebook
+        cast_convolutions(encoder, precision)
+
+    def to(self, device: torch.device, precision: Precision) -> "TiTokTokenizer":
+        """Copy to a device, with the encoder in a precision."""
+        encoder = copy.deepcopy(self.encoder) if precision != self.precision else self.encoder
+        codebook = self._codebook.to(device)
+        return TiTokTokenizer(self.spec, encoder.to(device), codebook, precision)
+
+    def codebook(self, scale: int) -> Codebook:
+        """Its one codebook."""
+        return self._codebook
+
+    def encode(self, img_B3HW: Tensor) -> Tensor:
+        """The latents in the order of the tokens."""
+        half = self.precision in ("fp16", "bf16")
+        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        with (
+            products(tf32=self.precision == "tf32"),
+            torch.autocast(img_B3HW.device.type, dtype, enabled=half),
+        ):
+            z_BlC = self.encoder(scale_pixels(img_B3HW, self.spec.pixels))
+        return z_BlC.float().transpose(1, 2)[:, :, None]
+
+    def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
+        """All of them."""
+        return rest_BChw.flatten(2).transpose(1, 2)
+
+    def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
+        """Nothing comes after its one scale."""
+        return rest_BChw
+
+
+def _names(encoder: TiTokEncoder) -> dict[str, str]:
+    """The encoder's names of its weights, and those published."""
+    names = {ours: PREFIX + ours for ours in encoder.state_dict()}
+    return names | {"latent_tokens": "latent_tokens"}
+
+
+def _plan(checkpoint: Checkpoint) -> TiTokEncoder:
+    """The encoder without its weights, or CheckpointError."""
+    shapes = checkpoint.shapes
+    tells = FIRST_DECODER in shapes or LATER_DECODER in shapes
+    scrambled = None if tells else shapes[CODEBOOK][1:] == (COSINE_DIM,)
+    try:
+        with torch.device("meta"):
+            return TiTokEncoder(shapes, scrambled=scrambled)
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: not a usable TiTok: {error}.") from error

@@ -1,0 +1,204 @@
+"""Family: VAR's multi-scale residual VQ-VAE, and the tokenizers that kept its layout.
+
+Those are HART, Switti and VAR's forks, and vaex with a single scale.
+
+Source:
+    FoundationVision/VAR models/quant.py (VectorQuantizer2.f_to_idxBl_or_fhat), models/vqvae.py,
+    utils/arg_util.py (patch_nums by image size), utils/data.py (preprocessing);
+    FoundationVision/vaex models/quant.py.
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor
+
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.entropy.codebook import Codebook
+from entropy_cli.entropy.vocabulary import Vocabulary
+from entropy_cli.tokenizers.base import Scale, TokenizerSpec
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid, describe_scales
+from entropy_cli.tokenizers.convolutional import (
+    ConvTokenizer,
+    finite,
+    load_network,
+    plan_network,
+    vocab_size,
+)
+from entropy_cli.tokenizers.layers.autoencoder import count
+from entropy_cli.tokenizers.layers.residual import PHI_RATIO, latents_of, phi_of, upsampled
+from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.preprocess import var_crop
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+EMA_BY_DEFAULT = True  # only vaex keeps an averaged copy, and evaluates it
+CLASSES: tuple[str, ...] = (
+    *("hart_autoencoder", "HARTAutoEncoder", "hart_autoencoder_with_disc", "HARTAutoEncoderWithDisc"),
+    "VQVAE",
+)
+HITS = "quantize.ema_vocab_hit_SV"
+PATCH_NUMS = {
+    256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
+    512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
+    1024: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
+}
+REQUIRED = (
+    "encoder.conv_in.weight",
+    "encoder.down.0.block.0.conv1.weight",
+    "encoder.mid.block_1.conv1.weight",
+    "encoder.mid.block_2.conv1.weight",
+    "encoder.conv_out.weight",
+    "quant_conv.weight",
+    CODEBOOK,
+)
+# The convolutions after a scale's codes are decoded: one for all scales, a few shared, or one each; and
+# vaex's, of its single scale.
+PHI_SHARED = "quantize.quant_resi.qresi.weight"
+PHI_PARTLY_SHARED = "quantize.quant_resi.qresi_ls.0.weight"
+PHI_OWN = "quantize.quant_resi.{}.weight"
+PHI_SINGLE = "quantize.quant_resi.weight"
+TELLING = dict.fromkeys(
+    (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE),
+    "the convolutions after each scale's codes (phi)",
+)
+LAYOUT = Layout(
+    renames=(
+        (r"^quantize\.quant_resi\.qresi_ls\.", "phi."),
+        (r"^quantize\.quant_resi\.qresi\.", "phi.0."),
+        (r"^quantize\.quant_resi\.(?=\d)", "phi."),
+        (r"^quantize\.quant_resi\.(?=weight|bias)", "phi.0."),
+    ),
+    unused={
+        HITS: "how often each code was chosen in training",
+        "quantize.vocab_usage": "the same of vaex",
+    },
+)
+TRAITS = Traits(
+    family="var",
+    published_by="VAR",
+    rule="l2",
+    temperatures={
+        "l2": Temperature(
+            1.0, "softmax of minus the squared distance as it is; VAR publishes no temperature"
+        ),
+    },
+    crop=var_crop,
+)
+
+
+def lacks(checkpoint: Checkpoint) -> list[str]:
+    """The keys that a checkpoint lacks to be of this family, those that tell it from others first."""
+    shapes = checkpoint.shapes
+    phis = (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE)
+    return [*([] if any(p in shapes for p in phis) else [PHI_PARTLY_SHARED]), *absent(shapes, REQUIRED)]
+
+
+def unlike(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint has that this family has not; its phi convolutions are its own."""
+    return []
+
+
+def codebooks(checkpoint: Checkpoint) -> list[str]:
+    """One, for all scales."""
+    return [CODEBOOK]
+
+
+def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
+    """What its shapes and the settings make of it.
+
+    Raises:
+        CheckpointError: patch_nums and image size don't fit.
+    """
+    network = plan_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
+    vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
+    if PHI_SINGLE in checkpoint.shapes:
+        return describe_grid(TRAITS, network, settings, vocabulary)
+
+    def scales(image_size: int, side: int) -> tuple[Scale, ...]:
+        patch_nums = _patch_nums(settings, image_size, side)
+        _check_own_phi(checkpoint, len(patch_nums))
+        _check_hits(checkpoint, patch_nums, settings)
+        return tuple(Scale(f"{n} x {n}", n * n, n, vocabulary) for n in patch_nums)
+
+    spec = describe_scales(TRAITS, network, settings, scales)
+    return replace(spec, notes=_notes(checkpoint, len(spec.scales)))
+
+
+def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VARTokenizer":
+    """Read the weights.
+
+    Raises:
+        CheckpointError: they are not finite, or not the layout's.
+    """
+    spec = describe(checkpoint, settings)
+    network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
+    network.phi_ratio = abs(settings.quant_resi or PHI_RATIO)  # abs as in the published code
+    return VARTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])
+
+
+class VARTokenizer(ConvTokenizer):
+    """VAR's encoder and residual quantiser; see `tokenizers.base.Tokenizer`."""
+
+    def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
+        """Area-averaged to the scale's grid, but for the last scale."""
+        patch_num = self.spec.patch_nums[scale]
+        assert patch_num is not None
+        return latents_of(rest_BChw, patch_num)
+
+    def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
+        """The codes, upsampled bicubically and a share of them convolved, taken from the rest."""
+        network, side = self.network, rest_BChw.shape[-1]
+        phi = network.phi[phi_of(scale, len(self.spec.scales), len(network.phi))]
+        return rest_BChw - upsampled(self.decoded(idx_Bl, scale), side, phi, network.phi_ratio)
+
+
+def _patch_nums(settings: TokenizerSettings, image_size: int, side: int) -> Sequence[int]:
+    patch_nums = settings.patch_nums or PATCH_NUMS.get(image_size)
+    if patch_nums is None:
+        raise CheckpointError(
+            f"image size {image_size}: VAR publishes patch_nums for {', '.join(map(str, PATCH_NUMS))} "
+            f"only. Give --patch-nums, ending in {side}."
+        )
+    if patch_nums[-1] != side or list(patch_nums) != sorted(patch_nums):
+        raise CheckpointError(
+            f"patch_nums {','.join(map(str, patch_nums))} don't fit: at {image_size} px the latent is "
+            f"{side} x {side}, expected a list that grows up to {side}. Give other --patch-nums, or "
+            f"--image-size {image_size // side * max(patch_nums)} for these."
+        )
+    return patch_nums
+
+
+def _check_own_phi(checkpoint: Checkpoint, scales: int) -> None:
+    own = count(checkpoint.shapes, PHI_OWN)
+    if own and own != scales:
+        raise CheckpointError(
+            f"{checkpoint.path}: has one phi convolution for each of {own} scales, but patch_nums "
+            f"name {scales}. Give --patch-nums with {own} scales."
+        )
+
+
+def _counted_scales(checkpoint: Checkpoint) -> int | None:
+    """Number of scales at which a training counted the use of codes, if it did."""
+    hits = checkpoint.shapes.get(HITS)
+    return hits[0] if hits else None
+
+
+def _check_hits(checkpoint: Checkpoint, patch_nums: Sequence[int], settings: TokenizerSettings) -> None:
+    counted = _counted_scales(checkpoint)
+    if settings.patch_nums is None and counted not in (None, len(patch_nums)):
+        raise CheckpointError(
+            f"{checkpoint.path}: {HITS} has {counted} rows, one for each scale of the training, but VAR "
+            f"has {len(patch_nums)} scales at this image size. Give --patch-nums "
+            f"(VAR's are {','.join(map(str, patch_nums))})."
+        )
+
+
+def _notes(checkpoint: Checkpoint, scales: int) -> tuple[str, ...]:
+    counted = _counted_scales(checkpoint)
+    if counted in (None, scales):
+        return ()
+    return (
+        f"the checkpoint counted code usage at {counted} scales in training, this run has {scales}: "
+        "if that is not on purpose, check --patch-nums and --image-size",
+    )

@@ -1,0 +1,237 @@
+"""Family: VQGAN of taming-transformers and latent diffusion, with distances or Gumbel-softmax logits.
+
+Chameleon, Anole and Lumina keep the layout.
+
+Source:
+    CompVis/taming-transformers taming/modules/vqvae/quantize.py, taming/data/base.py;
+    CompVis/latent-diffusion ldm/models/autoencoder.py;
+    facebookresearch/chameleon chameleon/inference/image_tokenizer.py.
+"""
+
+import re
+from dataclasses import replace
+from functools import partial
+
+from torch import Tensor
+from torchvision.transforms import InterpolationMode
+
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.entropy.codebook import Codebook
+from entropy_cli.entropy.vocabulary import Vocabulary
+from entropy_cli.tokenizers.base import TokenizerSpec
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
+from entropy_cli.tokenizers.convolutional import (
+    ConvTokenizer,
+    Network,
+    finite,
+    load_network,
+    plan_network,
+    vocab_size,
+)
+from entropy_cli.tokenizers.layers.autoencoder import count
+from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop, resize_crop
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+EMA_BY_DEFAULT = False
+CLASSES: tuple[str, ...] = (
+    *("chameleon", "chameleon_vqgan", "ChameleonVQVAE", "ChameleonModel"),
+    *("ChameleonForConditionalGeneration", "ChameleonXLLMXForConditionalGeneration"),
+    "VQGANModel",
+)
+MUSE_CLASS = "VQGANModel"  # of open-muse
+MOVQ = re.compile(r"decoder\..*\.conv_y\.weight")  # MoVQ's norms, which only its decoder has
+CHAMELEON_CODES, JANUS_CODES = (8192, 256), (16384, 8)
+PROJECTION, PROJECTION_BIAS = "quantize.proj.weight", "quantize.proj.bias"
+USED = "quantize.used"
+FOURTH_BLOCK = "encoder.down.0.block.3.conv1.weight"
+ENCODER = (
+    "encoder.conv_in.weight",
+    "encoder.down.0.block.0.conv1.weight",
+    "encoder.mid.block_1.conv1.weight",
+    "encoder.mid.block_2.conv1.weight",
+    "encoder.conv_out.weight",
+    "quant_conv.weight",
+)
+REQUIRED = (*ENCODER, CODEBOOK)
+TELLING = {
+    PROJECTION: "the layer that gives each code's logit (Gumbel VQGAN)",
+    CODEBOOK: "one codebook",
+    ENCODER[2]: "the encoder of latent diffusion's autoencoders, as taming named it",
+}
+LAYOUT = Layout(
+    unused={
+        "quantize.embedding.cluster_size": "how often each code was chosen, averaged by training",
+        "quantize.embedding.embed_avg": "what the codes are averages of",
+    }
+)
+GUMBEL_LAYOUT = Layout(unused={"quantize.embed.": "what hard tokens are decoded with"})
+TRAITS = Traits(
+    family="vqgan",
+    published_by="VQGAN",
+    rule="l2",
+    temperatures={
+        "l2": Temperature(
+            1.0,
+            "softmax of minus the squared distance as it is; no temperature is published for VQGAN, 1 "
+            "is open-muse's get_soft_code",
+        ),
+        "logits": Temperature(1.0, "softmax of the logits, as in taming's KL term: a true posterior"),
+    },
+    crop=opencv_crop,
+)
+GUMBEL = replace(TRAITS, rule="logits")
+CHAMELEON = replace(TRAITS, image_size=512, crop=chameleon_crop)
+MUSE = replace(
+    TRAITS, pixels="[0, 1]", crop=partial(resize_crop, interpolation=InterpolationMode.BILINEAR)
+)
+
+
+def lacks(checkpoint: Checkpoint) -> list[str]:
+    """The keys that a checkpoint lacks to be of this family."""
+    codes = [] if PROJECTION in checkpoint.shapes else absent(checkpoint.shapes, [CODEBOOK])
+    return [*codes, *absent(checkpoint.shapes, ENCODER)]
+
+
+def unlike(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint has that this family has not."""
+    found = multi_scale(checkpoint)
+    if is_janus(checkpoint):
+        found.append(f"{CODEBOOK} of {checkpoint.shapes[CODEBOOK]} under {checkpoint.prefix}: Janus")
+    return [f"has {name}" for name in found]
+
+
+def codebooks(checkpoint: Checkpoint) -> list[str]:
+    """One: of codes, or the weights that make a latent's logits."""
+    return [PROJECTION if PROJECTION in checkpoint.shapes else CODEBOOK]
+
+
+def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
+    """What its shapes and the settings make of it."""
+    network = plan_network(checkpoint, _layout(checkpoint), _others(checkpoint), settings.norm_groups)
+    size = vocab_size(checkpoint, codebooks(checkpoint)[0], network)
+    traits = GUMBEL if PROJECTION in checkpoint.shapes else TRAITS
+    traits = CHAMELEON if _is_chameleon(checkpoint) else traits
+    if _is_muse(checkpoint):
+        _refuse_idle_attention(checkpoint, network)
+        traits = MUSE
+    vocabulary = Vocabulary(_number_used(checkpoint) or size)
+    return describe_grid(traits, network, settings, vocabulary, _notes(checkpoint))
+
+
+def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
+    """Read the weights."""
+    spec = describe(checkpoint, settings)
+    network = load_network(checkpoint, _layout(checkpoint), _others(checkpoint), settings.norm_groups)
+    if spec.rule == "logits":
+        codebook = _projection(checkpoint)
+    else:
+        codebook = Codebook(_used(checkpoint, finite(checkpoint, CODEBOOK)), spec.rule)
+    return ConvTokenizer(spec, network, [codebook])
+
+
+def is_janus(checkpoint: Checkpoint) -> bool:
+    """Whether it is Janus as transformers stores it: LlamaGen's tokenizer under this layout's names."""
+    return checkpoint.prefix.endswith("vqmodel.") and checkpoint.shapes.get(CODEBOOK) == JANUS_CODES
+
+
+def could_be_janus(checkpoint: Checkpoint) -> bool:
+    """Tell whether it may be Janus under this layout's names, saved without the rest of the model.
+
+    Latent diffusion's f16 has as many and as long codes; its own training leaves its loss in the file.
+    """
+    trained_here = any(name.startswith("loss.") for name in checkpoint.shapes)
+    return checkpoint.shapes.get(CODEBOOK) == JANUS_CODES and not trained_here
+
+
+def is_movq(checkpoint: Checkpoint) -> bool:
+    """Tell by its decoder whether it is a MoVQGAN."""
+    return any(MOVQ.fullmatch(name) for name in checkpoint.shapes)
+
+
+def multi_scale(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint has of VAR's convolutions between scales."""
+    return [name for name in checkpoint.shapes if name.startswith("quantize.quant_resi.")][:1]
+
+
+def _layout(checkpoint: Checkpoint) -> Layout:
+    return GUMBEL_LAYOUT if PROJECTION in checkpoint.shapes else LAYOUT
+
+
+def _others(checkpoint: Checkpoint) -> list[str]:
+    """What is read apart from the network."""
+    bias = [PROJECTION_BIAS] if PROJECTION in checkpoint.shapes else []
+    return [*codebooks(checkpoint), *bias, USED]
+
+
+def _is_muse(checkpoint: Checkpoint) -> bool:
+    return MUSE_CLASS in checkpoint.config.classes
+
+
+def _refuse_idle_attention(checkpoint: Checkpoint, network: Network) -> None:
+    """Refuse attention that open-muse's forward pass leaves out: after the only block of a level."""
+    for i, level in enumerate(network.encoder.down):
+        if len(level.attn) == 1:  # type: ignore[arg-type]
+            raise CheckpointError(
+                f"{checkpoint.path}: got attention after the only block of level {i}, which open-muse's "
+                "own code leaves out. Make latents with it and give --latents."
+            )
+
+
+def _is_chameleon(checkpoint: Checkpoint) -> bool:
+    """By the prefix of its Hugging Face files, or by its encoder, which attends in the middle only."""
+    shapes = checkpoint.shapes
+    if shapes.get(CODEBOOK) != CHAMELEON_CODES:
+        return False
+    attends = any(".attn." in name for name in shapes if name.startswith("encoder.down."))
+    in_middle = "encoder.mid.attn_1.q.weight" in shapes
+    levels = count(shapes, "encoder.down.{}.block.0.conv1.weight")
+    return checkpoint.prefix.endswith("vqmodel.") or (in_middle and not attends and levels == 5)
+
+
+def _notes(checkpoint: Checkpoint) -> list[str]:
+    notes = []
+    if _is_chameleon(checkpoint):
+        notes.append("Chameleon's image tokenizer, by its shapes: pictures of 512 pixels by default")
+    if _number_used(checkpoint):
+        notes.append(
+            f"only the {_number_used(checkpoint)} codes that the checkpoint lists as used are codes "
+            "here; the published code assigns to all, and renames the others to one of these at random"
+        )
+    return notes
+
+
+def _number_used(checkpoint: Checkpoint) -> int | None:
+    """How many codes the checkpoint lists as used, None if it lists none, or all of them."""
+    shape = checkpoint.shapes.get(USED)
+    if shape is None:
+        return None
+    if len(shape) != 1 or not shape[0]:
+        raise CheckpointError(f"{checkpoint.path}: {USED} has shape {shape}, expected a list of codes.")
+    all_codes = checkpoint.shapes[codebooks(checkpoint)[0]][0]
+    return None if shape[0] == all_codes else shape[0]
+
+
+def _projection(checkpoint: Checkpoint) -> Codebook:
+    """The linear layer that makes logits of a latent."""
+    weight_VC = finite(checkpoint, PROJECTION).flatten(1)
+    bias_V = finite(checkpoint, PROJECTION_BIAS)
+    if bias_V.shape != (len(weight_VC),):
+        raise CheckpointError(
+            f"{checkpoint.path}: {PROJECTION_BIAS} has shape {tuple(bias_V.shape)}, expected "
+            f"({len(weight_VC)},)."
+        )
+    return Codebook(_used(checkpoint, weight_VC), "logits", _used(checkpoint, bias_V))
+
+
+def _used(checkpoint: Checkpoint, of_V: Tensor) -> Tensor:
+    """What the checkpoint says is used of each code's numbers, in the codebook's order if it is all."""
+    if USED not in checkpoint.shapes:
+        return of_V
+    used_U = checkpoint.integers(USED)
+    if used_U.min() < 0 or used_U.max() >= len(of_V):
+        raise CheckpointError(f"{checkpoint.path}: {USED} names codes that don't exist.")
+    if len(set(used_U.tolist())) < len(used_U):
+        raise CheckpointError(f"{checkpoint.path}: {USED} names a code twice.")
+    return of_V if len(used_U) == len(of_V) else of_V[used_U]

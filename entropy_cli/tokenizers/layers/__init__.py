@@ -1,0 +1,1 @@
+"""Networks that the families' encoders are made of."""

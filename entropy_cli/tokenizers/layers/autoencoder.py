@@ -1,0 +1,209 @@
+"""The convolutional autoencoder of latent diffusion's VQ models and of all that came after them.
+
+Module names are those of VAR's checkpoints, to which other families' are renamed, and every size is read
+off the shapes of the weights, so that a state dict loads strictly or not at all. All families' encoders
+are made of it; the decoder is that of the tokenizers trained here.
+
+Source:
+    FoundationVision/VAR models/basic_vae.py, itself after CompVis/latent-diffusion.
+"""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils.checkpoint import checkpoint
+
+from entropy_cli.tokenizers.layers.norms import norm_like, uncounted
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """What is not visible in the weights.
+
+    Attributes:
+        norm_groups: of every group norm.
+        pads_both_sides: before a stride of 2; else right and below only.
+        unbiased: last names of the convolutions that have no bias.
+    """
+
+    norm_groups: int = 32
+    pads_both_sides: bool = False
+    unbiased: tuple[str, ...] = ()
+
+
+LDM = Conventions()
+
+
+def conv_like(shapes: Shapes, name: str, by: Conventions, *, stride: int = 1) -> nn.Conv2d:
+    """A convolution of the size of its weight; padding keeps the picture's size, if it is its own."""
+    out_channels, in_channels, kernel, _ = shapes[f"{name}.weight"]
+    return nn.Conv2d(
+        in_channels,
+        out_channels,
+        kernel,
+        stride=stride,
+        padding=kernel // 2 if stride == 1 or by.pads_both_sides else 0,
+        bias=name.rpartition(".")[2] not in by.unbiased,
+    )
+
+
+class ResnetBlock(nn.Module):
+    """norm, SiLU, convolution, twice, around a shortcut."""
+
+    recomputes = False  # its activations in the backward pass, to keep none of them
+
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
+        super().__init__()
+        self.norm1 = norm_like(shapes, f"{name}.norm1", f"{name}.conv1", by.norm_groups)
+        self.conv1 = conv_like(shapes, f"{name}.conv1", by)
+        self.norm2 = norm_like(shapes, f"{name}.norm2", f"{name}.conv2", by.norm_groups)
+        self.conv2 = conv_like(shapes, f"{name}.conv2", by)
+        shortcut = f"{name}.nin_shortcut"
+        there = f"{shortcut}.weight" in shapes
+        self.nin_shortcut = conv_like(shapes, shortcut, by) if there else nn.Identity()
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        if self.recomputes and torch.is_grad_enabled():
+            again = lambda: (nullcontext(), uncounted(self))  # noqa: E731
+            return checkpoint(self._run, x_BChw, use_reentrant=False, context_fn=again)
+        return self._run(x_BChw)
+
+    def _run(self, x_BChw: Tensor) -> Tensor:
+        h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
+        h_BChw = self.conv2(self.norm2.then_silu(h_BChw))
+        return h_BChw.add_(self.nin_shortcut(x_BChw))
+
+
+class AttnBlock(nn.Module):
+    """Self-attention of one head over the grid, around a shortcut."""
+
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
+        super().__init__()
+        self.norm = norm_like(shapes, f"{name}.norm", f"{name}.qkv", by.norm_groups)
+        self.qkv = conv_like(shapes, f"{name}.qkv", by)
+        self.proj_out = conv_like(shapes, f"{name}.proj_out", by)
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        qkv_BChw = self.qkv(self.norm(x_BChw))
+        qkv_BlC = qkv_BChw.flatten(2).transpose(1, 2)
+        q_BlC, k_BlC, v_BlC = qkv_BlC.chunk(3, dim=2)
+        h_BlC = functional.scaled_dot_product_attention(q_BlC, k_BlC, v_BlC)
+        return x_BChw + self.proj_out(h_BlC.transpose(1, 2).view_as(x_BChw))
+
+
+class Downsample(nn.Module):
+    """Half the size: a stride of 2."""
+
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
+        super().__init__()
+        self.pads_first = not by.pads_both_sides
+        self.conv = conv_like(shapes, f"{name}.conv", by, stride=2)
+
+    def forward(self, x_BChw: Tensor) -> Tensor:
+        return self.conv(functional.pad(x_BChw, (0, 1, 0, 1)) if self.pads_first else x_BChw)
+
+
+class Blocks(nn.Module):
+    """The blocks of one resolution, all or none of them with attention after."""
+
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
+        super().__init__()
+        blocks = range(count(shapes, f"{name}.block.{{}}.conv1.weight"))
+        self.block = nn.ModuleList(ResnetBlock(shapes, f"{name}.block.{j}", by) for j in blocks)
+        attended = [j for j in blocks if f"{name}.attn.{j}.qkv.weight" in shapes]
+        self.attn = nn.ModuleList(AttnBlock(shapes, f"{name}.attn.{j}", by) for j in attended)
+        if attended and len(attended) < len(blocks):
+            raise ValueError(f"{name} has attention after some of its blocks only")
+
+    def forward(self, h_BChw: Tensor) -> Tensor:
+        for j, block in enumerate(self.block):
+            h_BChw = block(h_BChw)
+            if len(self.attn):
+                h_BChw = self.attn[j](h_BChw)
+        return h_BChw
+
+
+class Level(Blocks):
+    """The blocks of one resolution, and the way down to the next."""
+
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
+        super().__init__(shapes, name, by)
+        self.channels = shapes[f"{name}.block.0.conv1.weight"][0]
+        there = f"{name}.downsample.conv.weight" in shapes
+        self.downsample = Downsample(shapes, f"{name}.downsample", by) if there else None
+
+    def forward(self, h_BChw: Tensor) -> Tensor:
+        h_BChw = super().forward(h_BChw)
+        return h_BChw if self.downsample is None else self.downsample(h_BChw)
+
+
+class Middle(nn.Module):
+    """The blocks at the lowest resolution, attention after the first if the checkpoint has it."""
+
+    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
+        super().__init__()
+        self.block_1 = ResnetBlock(shapes, f"{name}.block_1", by)
+        attended = f"{name}.attn_1.qkv.weight" in shapes
+        self.attn_1 = AttnBlock(shapes, f"{name}.attn_1", by) if attended else nn.Identity()
+        self.later = range(2, 2 + count(shapes, f"{name}.block_{{}}.conv1.weight", first=2))
+        for i in self.later:
+            setattr(self, f"block_{i}", ResnetBlock(shapes, f"{name}.block_{i}", by))
+
+    def forward(self, h_BChw: Tensor) -> Tensor:
+        h_BChw = self.attn_1(self.block_1(h_BChw))
+        for i in self.later:
+            h_BChw = getattr(self, f"block_{i}")(h_BChw)
+        return h_BChw
+
+
+class Encoder(nn.Module):
+    """From pictures in [-1, 1] to a grid `downsampling` times smaller, in its weights' precision."""
+
+    memory_format = torch.channels_last
+
+    def __init__(self, shapes: Shapes, by: Conventions, name: str = "encoder") -> None:
+        super().__init__()
+        self.conv_in = conv_like(shapes, f"{name}.conv_in", by)
+        levels = range(count(shapes, f"{name}.down.{{}}.block.0.conv1.weight"))
+        self.down = nn.ModuleList(Level(shapes, f"{name}.down.{i}", by) for i in levels)
+        self.mid = Middle(shapes, f"{name}.mid", by)
+        self.norm_out = norm_like(shapes, f"{name}.norm_out", f"{name}.conv_out", by.norm_groups)
+        self.conv_out = conv_like(shapes, f"{name}.conv_out", by)
+
+    @property
+    def halvings(self) -> int:
+        """How often the picture is halved."""
+        return sum(level.downsample is not None for level in self.down)
+
+    @property
+    def downsampling(self) -> int:
+        """Pixels on the side of one latent."""
+        return 2**self.halvings
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Channels of each level."""
+        return tuple(level.channels for level in self.down)  # type: ignore[misc]
+
+    def forward(self, x_B3HW: Tensor) -> Tensor:
+        weight = self.conv_in.weight
+        h_BChw = self.conv_in(x_B3HW.to(weight.dtype, memory_format=self.memory_format))
+        for level in self.down:
+            h_BChw = level(h_BChw)
+        h_BChw = self.mid(h_BChw)
+        out_BChw: Tensor = self.conv_out(self.norm_out.then_silu(h_BChw))
+        return out_BChw
+
+
+def count(shapes: Shapes, pattern: str, first: int = 0) -> int:
+    """How many of pattern.format(first), pattern.format(first + 1), ... are there, without a gap."""
+    i = first
+    while pattern.format(i) in shapes:
+        i += 1
+    return i - first

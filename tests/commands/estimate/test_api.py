@@ -1,0 +1,243 @@
+"""`entropy_cli.estimate` and its neighbours: as documented, the same numbers on every way to them."""
+
+import json
+import logging
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import entropy_cli
+from entropy_cli import estimate, load_tokenizer, read_result
+from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.results.tables import render
+from tests.e2e.test_estimate import assert_same
+from tests.reference import LEVELS, codes_of, reference
+
+GENERATOR = torch.Generator().manual_seed(1)
+Z = torch.randn(90, 5, 3, generator=GENERATOR)
+CODES = torch.randn(9, 3, generator=GENERATOR)
+
+
+def same(one, two, tolerance=1e-6):
+    assert_same(json.loads(one.to_json()), json.loads(two.to_json()), tolerance=tolerance)
+
+
+def itself(z):
+    return z
+
+
+def test_a_callable_is_its_definition():
+    result = estimate([Z[:50], Z[50:]], lambda z: 2 * z, codebook=CODES, temperature=[0.5, 2])
+    assert [at.temperature for at in result.temperatures] == [0.5, 2.0]
+    for at in result.temperatures:
+        wanted = reference(2 * Z.numpy(), CODES.numpy(), "l2", at.temperature)
+        got = at.average.token_weighted
+        assert got.assignment_entropy.plug_in == pytest.approx(wanted["assignment_entropy"], abs=1e-5)
+        assert got.marginal_entropy.plug_in == pytest.approx(wanted["marginal_entropy"], abs=1e-5)
+    assert result.scales[0].code_counts == wanted["counts"]
+    assert result.data.images_used == 90 and result.settings.temperature_source.startswith("given")
+    assert "given from Python" in render(result)
+
+
+@pytest.mark.parametrize("rule", ["sign", "bsq", "levels"])
+def test_rules_without_a_codebook(rule):
+    z = Z.clamp(-0.5, 0.5)
+    levels = LEVELS if rule == "levels" else None
+    result = estimate([z], itself, rule=rule, levels=levels, temperature=0.3)
+    wanted = reference(z.numpy(), codes_of(rule, dims=3), rule, 0.3)
+    value = result.average.token_weighted.assignment_entropy.value
+    assert value == pytest.approx(wanted["assignment_entropy"], abs=1e-6)
+    assert result.scales[0].code_counts == wanted["counts"]
+
+
+def test_all_ways_to_a_checkpoint(checkpoint, images, cli, tmp_path):
+    """A folder, batches of its pictures, and the command line."""
+    from entropy_cli.images.decode import read_picture
+    from entropy_cli.images.image_set import find_images
+
+    tokenizer = load_tokenizer(str(checkpoint))
+    found = find_images(images)
+    crop = tokenizer.spec.crop.apply
+    pictures = torch.stack([read_picture(found.picture(i), crop) for i in range(len(found))])
+    folder = estimate(images, tokenizer)
+    batches = estimate((pictures[i : i + 20] for i in range(0, 70, 20)), tokenizer)
+    for one, two in zip(folder.scales, batches.scales, strict=True):
+        assert one.code_counts == two.code_counts
+        assert one.assignment_entropy.value == pytest.approx(two.assignment_entropy.value, abs=1e-6)
+    run = ("estimate", "--data", images, "--ckpt", checkpoint, "--batch-size", 16, "--workers", 0)
+    assert cli(*run, "-o", tmp_path / "r.json")[0] == 0
+    same(folder, read_result(tmp_path / "r.json"))
+
+
+def test_files_left_aside_are_logged(checkpoint, images, caplog, tmp_path):
+    logger = logging.getLogger("entropy_cli.commands.estimate.api")
+    shutil.copytree(images, tmp_path / "data")
+    (tmp_path / "data" / "0.jpg_large").write_bytes(b"x")
+    logger.addHandler(caplog.handler)
+    try:
+        estimate(tmp_path / "data", load_tokenizer(str(checkpoint)))
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert any(message.endswith(".jpg_large: 1 file") for message in caplog.messages)
+
+
+@pytest.mark.parametrize("temperature", [0.7, "auto"])
+def test_the_size_of_the_batches_moves_nothing(temperature):
+    """The pilot of auto is 1024 images, however they come."""
+    z = torch.randn(1100, 2, 3, generator=torch.Generator().manual_seed(8))
+    z[1024:] *= 3
+    whole = estimate([z], itself, codebook=CODES, temperature=temperature)
+    for size in (1, 7, 64):
+        batches = (z[i : i + size] for i in range(0, 1100, size))  # read once
+        same(whole, estimate(batches, itself, codebook=CODES, temperature=temperature))
+    if temperature == "auto":
+        assert whole.provenance["temperature_fit"]["images"] == 1024
+
+
+def test_several_scales_with_one_and_with_several_codebooks(tmp_path):
+    scales = [Z[:, :1], Z[:, 1:].transpose(1, 2).unflatten(2, (2, 2)), Z[:, 0]]
+    codes = [CODES, CODES[:4] + 1, CODES[2:]]
+
+    def encode(i):
+        return [of_scale[i] for of_scale in scales]
+
+    each = [(CODES, [CODES] * 3), (CODES[None], [CODES] * 3), (codes, codes)]
+    stack_QVC = torch.stack([CODES, CODES / 2, CODES + 1])
+    for codebook, tables in [*each, (stack_QVC, list(stack_QVC))]:
+        result = estimate(torch.arange(90).split(32), encode, codebook=codebook, temperature=0.5)
+        assert [scale.tokens for scale in result.scales] == [1, 4, 1]
+        assert result.tokenizer.patch_nums == [None, 2, None]
+        for s, vectors in enumerate((Z[:, :1], Z[:, 1:], Z[:, :1])):
+            wanted = reference(vectors.numpy(), tables[s].numpy(), "l2", 0.5)
+            value = result.scales[s].assignment_entropy.value
+            assert value == pytest.approx(wanted["assignment_entropy"], abs=1e-6)
+            assert result.scales[s].code_counts == wanted["counts"]
+        save_file({f"s{i}": z.contiguous() for i, z in enumerate(scales)}, tmp_path / "z.safetensors")
+
+
+def test_a_result_is_written_and_read_back(tmp_path):
+    result = estimate([Z.half(), Z.bfloat16()], itself, codebook=CODES.double(), rule="cosine")
+    assert result.settings.temperature == "auto"
+    for path in (tmp_path / "r.json", str(tmp_path / "r2.json")):
+        result.write(path)
+        same(result, read_result(path), tolerance=0)
+
+
+def of(images=(Z,), encode=itself, **options):
+    return lambda: estimate(images, encode, **{"codebook": CODES, **options})
+
+
+@pytest.mark.parametrize(
+    "call, words",
+    [
+        (of([]), "there are no images"),
+        (of(iter(())), "there are no images"),
+        (of([Z[:0]]), "there are no images"),
+        (of(Z), "batches one after the other"),
+        (of(3), "batches one after the other"),
+        (of("folder"), "a folder needs a tokenizer from load_tokenizer"),
+        (of([1, 2]), "images: got a value of type int"),
+        (of([torch.tensor(1.0)]), "images: got shape () of float32"),
+        (of([(Z, Z)]), "images: got a value of type tuple"),
+        (of(encode=lambda z: None), "latents: got a value of type NoneType"),
+        (of(encode=lambda z: []), "latents: got a value of type list"),
+        (of(encode=lambda z: {"z": z}), "latents: got a value of type dict"),
+        (of(encode=lambda z: [z, z.numpy()]), "latents: got a value of type ndarray"),
+        (of(encode=lambda z: z.long()), "latents: got shape (90, 5, 3) of int64"),
+        (of(encode=lambda z: z[0, 0, 0]), "latents: got shape () of float32"),
+        (of(encode=lambda z: z[1:]), "(89, 5, 3) of float32 for a batch of 90 images"),
+        (of(encode=lambda z: z[..., :2]), "with C = 3, the numbers of a code"),
+        (of(encode=lambda z: z[:, :0]), "got shape (90, 0, 3)"),
+        (of([Z, Z[:, 1:]]), "got shapes (4, 3) an image, expected (5, 3) as before"),
+        (of(encode=lambda z: z * float("nan")), "0: its latents at scale 0 (5 tokens) are NaN"),
+        (of([Z, Z * 1e30]), "90: its latents at scale 0 (5 tokens) are NaN or infinite, or too large"),
+        (of(rule="nearest"), "rule nearest: expected l2"),
+        (of(rule="logits"), "rule logits: expected l2"),
+        (of(rule="sign"), "rule sign: has no use for codebook"),
+        (of(codebook=None), "rule l2: needs codebook"),
+        (of(levels=(3, 3, 3)), "rule l2: has no use for levels"),
+        (of(rule="levels", codebook=None), "rule levels: needs levels"),
+        (of(rule="levels", codebook=None, levels=()), "positive whole numbers"),
+        (of(rule="levels", codebook=None, levels=(3, 1, 3)), "at least 2"),
+        (of(rule="levels", codebook=None, levels=(3, 2.5, 3)), "positive whole numbers"),
+        (of(rule="levels", codebook=None, levels=3), "levels 3: expected"),
+        (of(temperature=True), "temperature True: expected"),
+        (of([Z * 9], rule="levels", codebook=None, levels=(3, 3, 3)), "beyond the outermost level"),
+        (of(codebook=CODES.numpy()), "codebook: got a value of type ndarray"),
+        (of(codebook=[CODES, CODES]), "codebook: got (9, 3), (9, 3) for 1 scale of latents, expected"),
+        (of(codebook=torch.stack([CODES] * 4)), "codebook: got (4, 9, 3) for 1 scale of latents"),
+        (of(codebook=[]), "codebook: got none for 1 scale"),
+        (of(codebook=CODES.long()), "expected floating-point codes (V, C)"),
+        (of(codebook=CODES[0]), "expected floating-point codes (V, C)"),
+        (of(codebook=CODES * float("inf")), "NaN, infinity"),
+        (of(temperature=0), "temperature 0: expected"),
+        (of(temperature=-1.0), "temperature -1.0: expected"),
+        (of(temperature=float("nan")), "temperature nan: expected"),
+        (of(temperature=float("inf")), "temperature inf: expected"),
+        (of(temperature=[]), "temperature []: expected"),
+        (of(temperature=[1, 1.0]), "temperature [1, 1.0]: expected"),
+        (of(temperature=[1, 0]), "temperature [1, 0]: expected"),
+        (of(temperature="hot"), "temperature 'hot': expected"),
+        (of(temperature="auto", rule="dot"), "squared distances"),
+        (of(device="tpu"), "device tpu: expected"),
+        (of(encode="vae.pth"), "tokenizer: expected one from load_tokenizer"),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(call, words):
+    with pytest.raises(EntropyCliError) as caught:
+        call()
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_what_is_wrong_with_a_loaded_tokenizer(checkpoint, images, tmp_path):
+    tokenizer = load_tokenizer(checkpoint)
+    size = tokenizer.spec.image_size
+    picture = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+    for batch in (
+        picture.float(),
+        picture[..., 1:],
+        picture[:, :1],
+        picture[0],
+        picture.permute(0, 2, 3, 1),
+    ):
+        with pytest.raises(EntropyCliError, match="expected uint8 pictures"):
+            estimate([batch], tokenizer)
+    for options in ({"codebook": CODES}, {"levels": (3, 3)}, {"rule": "cosine"}):
+        with pytest.raises(EntropyCliError, match="a loaded tokenizer has its own"):
+            estimate([picture], tokenizer, **options)
+    with pytest.raises(EntropyCliError, match="no such folder"):
+        estimate(tmp_path / "none", tokenizer)
+    for options, words in (
+        ({"family": "vae"}, "family vae: expected auto"),
+        ({"rule": "sign"}, "rule sign: expected l2, cosine, dot"),
+        ({"weights": "best"}, "weights best: expected raw, ema"),
+        ({"image_size": 0}, "expected positive whole numbers"),
+        ({"patch_nums": ()}, "expected positive whole numbers"),
+        ({"patch_nums": (1, -2)}, "expected positive whole numbers"),
+    ):
+        with pytest.raises(EntropyCliError, match=words):
+            load_tokenizer(checkpoint, **options)
+    with pytest.raises(EntropyCliError, match="none"):
+        load_tokenizer(tmp_path / "none.pth")
+    for call in (lambda: estimate("", tokenizer), lambda: load_tokenizer(" ")):
+        with pytest.raises(EntropyCliError, match="is empty, expected a path"):
+            call()
+
+
+def test_the_package_imports_no_torch_and_has_no_other_names():
+    code = "import sys, entropy_cli; dir(entropy_cli); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        entropy_cli.nothing  # noqa: B018
+    assert all(callable(getattr(entropy_cli, name)) for name in entropy_cli.__all__)
+
+
+def test_inputs_stay_as_they_are():
+    z, codes = Z.clone().requires_grad_(), torch.nn.Parameter(CODES.clone())
+    estimate([z], itself, codebook=codes)
+    assert np.array_equal(z.detach(), Z) and np.array_equal(codes.detach(), CODES)

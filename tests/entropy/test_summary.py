@@ -1,0 +1,215 @@
+"""Jackknife errors, averages and notes, against a recomputation that deletes the images for real."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from entropy_cli.entropy.assign import assign
+from entropy_cli.entropy.codebook import Codebook
+from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
+from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, perplexity
+from entropy_cli.entropy.stopping import look
+from entropy_cli.entropy.summary import AVERAGES, assignment_averages, spread_over_images, summarise
+from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.vocabulary import Vocabulary
+
+TOKENS, V, G, T = (1, 4, 9), 10, 5, 2
+VOCABULARIES = [Vocabulary(V)] * 3
+
+
+def random_sums(images, seed=0, vocab_size=V):
+    """ImageSums of three scales, with vectors clustered so that few codes are dominant."""
+    torch.manual_seed(seed)
+    codebook = Codebook(torch.randn(vocab_size, 3).double(), "l2")
+    shift_B1C = torch.randn(images, 1, 3).double()
+    return [
+        assign(torch.randn(images, n, 3).double() / 2 + shift_B1C, codebook, (1.0, 0.3)) for n in TOKENS
+    ]
+
+
+def tally_of(sums, group_B, keep=None):
+    tally = Tally.zeros(G, TOKENS, T, V)
+    keep = torch.arange(len(group_B)) if keep is None else keep
+    picked = [
+        type(s)(s.tokens, **{k: v[keep] for k, v in vars(s).items() if isinstance(v, torch.Tensor)})
+        for s in sums
+    ]
+    tally.add_images(group_B[keep], picked)
+    return tally
+
+
+def plug_in(tally, name, kind):
+    summary = summarise(tally, VOCABULARIES, 0)
+    of = summary.scales[kind] if isinstance(kind, int) else summary.averages[kind]
+    return of[name].plug_in
+
+
+@pytest.mark.parametrize(
+    "degrees, expected", [(1, 12.7062), (2, 4.3027), (5, 2.5706), (31, 2.0395), (120, 1.9799)]
+)
+def test_t_quantile_agrees_with_published_tables(degrees, expected):
+    assert t_quantile(degrees) == pytest.approx(expected, abs=5e-5)
+
+
+def test_jackknife_of_a_mean_of_equal_groups_is_the_textbook_error():
+    torch.manual_seed(0)
+    x_GI = torch.rand(8, 3).double()
+    deleted_G = (x_GI.sum() - x_GI.sum(1)) / 21
+    variance = jackknife_variance(x_GI.mean().numpy(), deleted_G.numpy(), np.full(8, 3))
+    assert variance.item() == pytest.approx(x_GI.mean(1).var().item() / 8, rel=1e-12)
+
+
+def test_empty_groups_are_left_out():
+    deleted_G = np.array([1.0, 2.0, math.nan, 4.0])
+    value = np.float64(2.4)
+    images_G = np.array([2, 2, 0, 1])
+    without = np.array([0, 1, 3])
+    assert jackknife_variance(value, deleted_G, images_G).item() == pytest.approx(
+        jackknife_variance(value, deleted_G[without], images_G[without]).item()
+    )
+
+
+@pytest.mark.parametrize("kind", [0, 1, 2, "token_weighted", "over_scales", "last_scale"])
+def test_errors_agree_with_deleting_the_images_for_real(kind):
+    images = 40
+    sums = random_sums(images)
+    group_B = torch.arange(images) % 4  # group 4 stays empty
+    group_B[:7] = 0  # unequal groups
+    full = tally_of(sums, group_B)
+    summary = summarise(full, VOCABULARIES, 0)
+    of = summary.scales[kind] if isinstance(kind, int) else summary.averages[kind]
+    for name in QUANTITIES:
+        value = plug_in(full, name, kind)
+        sizes = [int((group_B == g).sum()) for g in range(4)]
+        deleted = [
+            plug_in(tally_of(sums, group_B, (group_B != g).nonzero()[:, 0]), name, kind)
+            for g in range(4)
+        ]
+        n = sum(sizes)
+        jackknifed = 4 * value - sum((1 - m / n) * d for m, d in zip(sizes, deleted, strict=True))
+        variance = 0.0
+        for m, d in zip(sizes, deleted, strict=True):
+            h = n / m
+            variance += (h * value - (h - 1) * d - jackknifed) ** 2 / (h - 1) / 4
+        estimate = of[name]
+        assert estimate.plug_in == pytest.approx(value)
+        assert estimate.se == pytest.approx(math.sqrt(variance), rel=1e-6)
+        if estimate.note is None:
+            half = 3.182446 * estimate.se  # t with 3 degrees of freedom
+            assert estimate.ci95 == pytest.approx(
+                (estimate.value - half, estimate.value + half), rel=1e-6
+            )
+        if isinstance(kind, int):
+            assert summary.deleted[name][:4, kind].tolist() == pytest.approx(deleted)
+
+
+def test_the_jackknife_agrees_with_the_spread_over_images():
+    images = 3200
+    sums = random_sums(images)
+    tally = Tally.zeros(32, TOKENS, T, V)
+    tally.add_images(torch.arange(images) % 32, sums)
+    spread_S = spread_over_images(tally)
+    for s, scale in enumerate(summarise(tally, VOCABULARIES).scales):
+        means_B = sums[s].entropy_BT[:, 0] / TOKENS[s]
+        assert spread_S[s] == pytest.approx((means_B.std() / math.sqrt(images)).item(), rel=1e-9)
+        assert scale["assignment_entropy"].se == pytest.approx(spread_S[s], rel=0.35)
+
+
+def test_averages_weigh_as_they_say():
+    tally = tally_of(random_sums(30), torch.arange(30) % G)
+    summary = summarise(tally, VOCABULARIES, 1)
+    for name in QUANTITIES:
+        values = [scale[name].value for scale in summary.scales]
+        averages = {kind: of[name].value for kind, of in summary.averages.items()}
+        assert averages["over_scales"] == pytest.approx(sum(values) / 3)
+        assert averages["last_scale"] == values[-1]
+        weighted = sum(n * x for n, x in zip(TOKENS, values, strict=True)) / sum(TOKENS)
+        assert averages["token_weighted"] == pytest.approx(weighted)
+
+
+def test_bounds_hold_for_every_temperature():
+    tally = tally_of(random_sums(60), torch.arange(60) % G)
+    for t in range(T):
+        for scale in summarise(tally, VOCABULARIES, t).scales:
+            A, M = scale["assignment_entropy"].value, scale["marginal_entropy"]
+            assert 0 <= A <= M.plug_in <= math.log(V)
+            assert scale["mutual_information"].value == pytest.approx(M.value - A)
+            assert scale["varentropy"].value >= 0
+            assert 0 < scale["usage"].value <= 1
+    cold, warm = (
+        summarise(tally, VOCABULARIES, t).scales[0]["assignment_entropy"].value for t in (1, 0)
+    )
+    assert cold <= warm
+
+
+def test_one_group_gives_values_without_errors():
+    tally = tally_of(random_sums(5), torch.zeros(5, dtype=torch.int64))
+    summary = summarise(tally, VOCABULARIES)
+    assert summary.deleted == {}
+    estimates = summary.averages["token_weighted"]
+    assert estimates.pop("marginal_entropy_bound").value is None  # of bits and levels alone
+    for estimate in estimates.values():
+        assert estimate.se is None and estimate.ci95 is None and ONE_GROUP in estimate.note
+    assert assignment_averages(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S)[1] is None
+    point = look(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S)
+    assert point.half_width is None and point.widest is None and point.images == 5
+
+
+def test_an_average_over_an_undersampled_scale_is_a_bound():
+    tally = tally_of(random_sums(6), torch.arange(6) % G)
+    tally.counts_GSE[:, 0] = torch.eye(G, V)  # every image its own code
+    summary = summarise(tally, VOCABULARIES)
+    assert summary.scales[0]["unigram_entropy"].bound
+    average = summary.averages["over_scales"]["unigram_entropy"]
+    assert average.bound and average.ci95 is None and "0" in average.note
+
+
+def test_watching_the_entropy_agrees_with_the_summary():
+    tally = tally_of(random_sums(50), torch.arange(50) % G)
+    watched = tally.entropy_GST[..., 1], tally.images_G, tally.tokens_S
+    value_A, half_width_A = assignment_averages(*watched)
+    averages = summarise(tally, VOCABULARIES, 1).averages
+    for a, kind in enumerate(AVERAGES):
+        estimate = averages[kind]["assignment_entropy"]
+        assert value_A[a].item() == pytest.approx(estimate.value)
+        assert half_width_A[a].item() == pytest.approx((estimate.ci95[1] - estimate.ci95[0]) / 2)
+    point = look(*watched)
+    assert (point.images, point.value, point.half_width, point.widest) == (
+        50,
+        value_A[0].item(),
+        half_width_A[0].item(),
+        max(half_width_A.tolist()),
+    )
+
+
+def test_perplexity_carries_value_and_interval_over():
+    summary = summarise(tally_of(random_sums(400), torch.arange(400) % G), VOCABULARIES)
+    unigram = summary.scales[2]["unigram_entropy"]
+    got = perplexity(unigram)
+    assert got.value == math.exp(unigram.value) and got.ci95 == tuple(map(math.exp, unigram.ci95))
+    assert got.se == pytest.approx(got.value * unigram.se)
+
+
+def test_tallies_add_up_in_any_order_and_zero_is_neutral():
+    sums, group_B = random_sums(24), torch.arange(24) % G
+    parts = [tally_of(sums, group_B, torch.arange(i, i + 8)) for i in (0, 8, 16)]
+    a, b, c = parts
+    whole = tally_of(sums, group_B)
+    zero = Tally.zeros(G, TOKENS, T, V)
+    for name, tensor in whole.tensors().items():
+        exact = tensor.dtype == torch.int64
+        tolerance = 0 if exact else 1e-12
+        for total in ((a + b) + c, a + (b + c), (c + a) + b):
+            torch.testing.assert_close(total.tensors()[name], tensor, rtol=tolerance, atol=tolerance)
+        assert torch.equal((a + b).tensors()[name], (b + a).tensors()[name])
+        assert torch.equal((a + zero).tensors()[name], a.tensors()[name])
+    with pytest.raises(ValueError, match="other scales"):
+        a + Tally.zeros(G, (1, 4), T, V)
+
+
+def test_counts_pass_the_largest_float32_integer():
+    tally = tally_of(random_sums(2), torch.tensor([0, 1]))
+    tally.counts_GSE[0, 0, 0] = 2**24
+    assert int((tally + tally).counts_GSE[0, 0, 0] + 1) == 2**25 + 1

@@ -1,0 +1,310 @@
+"""What a pickle names stays inert: classes that are not there, code that would run, bombs."""
+
+import argparse
+import collections
+import io
+import os
+import pickle
+import struct
+import sys
+import tracemalloc
+import types
+import warnings
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.tokenizers.checkpoints.checkpoint import open_checkpoint
+from tests.checkpoint_files import ZIPPED, holds, layout, refused, saved
+
+
+@pytest.fixture
+def foreign():
+    """A module with classes that are not there any more when the file is read."""
+    module = types.ModuleType("lightning_like")
+
+    class ModelCheckpoint:
+        pass
+
+    class Config(dict):
+        pass
+
+    class Slots:
+        __slots__ = ("a",)
+
+    class Bag(list):
+        pass
+
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.encoder = torch.nn.Linear(2, 3)
+            self.scale = torch.nn.Parameter(torch.ones(2))
+
+    for kind in (ModelCheckpoint, Config, Slots, Bag, Model):
+        kind.__module__, kind.__qualname__ = module.__name__, kind.__name__
+        setattr(module, kind.__name__, kind)
+    sys.modules[module.__name__] = module
+    yield module
+    sys.modules.pop(module.__name__, None)
+
+
+@ZIPPED
+def test_a_training_checkpoint_of_classes_that_are_not_installed(tmp_path, zipped, foreign):
+    """As lightning writes them: callbacks, configurations and loops beside the weights."""
+    slots, callback = foreign.Slots(), foreign.ModelCheckpoint()
+    slots.a, callback.best, callback.path = 1, torch.ones(1), {"x": torch.zeros(2)}
+    content = {
+        "epoch": 3,
+        "callbacks": {foreign.ModelCheckpoint: {"best": callback}},
+        "loops": [slots, foreign.Bag([1, 2]), collections.Counter("aab"), {1, 2}, frozenset([3])],
+        "hyper_parameters": foreign.Config(lr=1e-4, device=torch.device("cpu"), raw=b"\xff\x00"),
+        "args": argparse.Namespace(depth=16),
+        "metric": np.float64(0.5),
+        "state_dict": layout(),
+        "optimizer_states": [{"state": {0: {"exp_avg": torch.ones(3)}}}],
+    }
+    path = saved(tmp_path, content, zipped=zipped)
+    del sys.modules[foreign.__name__]
+    checkpoint = open_checkpoint(path)
+    assert foreign.__name__ not in sys.modules
+    assert holds(checkpoint, layout())
+    assert (checkpoint.wrapper, checkpoint.prefix, checkpoint.weights) == ("state_dict", "", "raw")
+    ours = [name for name in checkpoint.classes if not name.startswith("numpy")]
+    kinds = ("Bag", "Config", "ModelCheckpoint", "Slots")
+    assert ours == [f"lightning_like.{kind}" for kind in kinds]
+    assert "epoch, callbacks, loops, hyper_parameters, args, metric and 1 more" in checkpoint.ignored
+
+
+@ZIPPED
+def test_a_state_dict_in_a_dict_of_its_own_class_is_found(tmp_path, zipped, foreign):
+    path = saved(tmp_path, foreign.Config(net=foreign.Config(layout())), zipped=zipped)
+    del sys.modules[foreign.__name__]
+    checkpoint = open_checkpoint(path)
+    assert holds(checkpoint, layout()) and checkpoint.wrapper == "net"
+
+
+@ZIPPED
+def test_a_pickled_model_is_told_from_a_state_dict(tmp_path, zipped, foreign):
+    warnings.simplefilter("ignore")  # the source of a class is not found when it is saved
+    inside = {"model": foreign.Model(), "epoch": 1}
+    paths = [saved(tmp_path, c, f"{i}.pt", zipped) for i, c in enumerate((foreign.Model(), inside))]
+    del sys.modules[foreign.__name__]
+    for path in paths:
+        refused(path, r"pickled model of class lightning_like\.Model, not a state dict")
+
+
+class Calls:
+    """A pickle of this would call a function when it is read."""
+
+    def __init__(self, function, *arguments):
+        self.called = function, arguments
+
+    def __reduce__(self):
+        return self.called
+
+
+class Remote:
+    """Stands in a pickle for something that needs attributes of attributes."""
+
+    def __init__(self, chain, *arguments):
+        self.chain, self.arguments = chain, arguments
+
+    def __reduce__(self):
+        function = Calls(getattr, Calls(__import__, self.chain[0]), self.chain[1])
+        return Calls, (function, *self.arguments)
+
+
+def traps(canary):
+    script = f"open({str(canary)!r}, 'w').close()"
+    yield Calls(open, str(canary), "w")
+    yield Calls(os.system, f"touch {canary}")
+    yield Calls(eval, script)
+    yield Calls(exec, script)
+    yield Remote(("os", "system"), f"touch {canary}")
+    yield Calls(torch.serialization._get_layout, Calls(eval, script))
+    yield Calls(torch._utils._rebuild_parameter, Calls(eval, script), True, {})  # noqa: FBT003
+    yield Calls(torch._tensor._rebuild_from_type_v2, eval, torch.Tensor, (script,), {})
+    yield Calls(collections.OrderedDict, [(Calls(eval, script), 1), ("a", Calls(exec, script))])
+    yield Calls(map, exec, [script])
+    yield Calls(np.fromfile, str(canary))
+    yield Calls(torch.hub.load, str(canary))
+
+
+@ZIPPED
+def test_nothing_that_a_pickle_calls_is_run(tmp_path, zipped):
+    canary = tmp_path / "sprung"
+    for i, trap in enumerate(traps(canary)):
+        path = saved(tmp_path, {"state_dict": layout(), "trap": trap}, f"{i}.pth", zipped)
+        canary.unlink(missing_ok=True)
+        checkpoint = open_checkpoint(path)
+        assert holds(checkpoint, layout()) and checkpoint.classes
+        assert not canary.exists()
+    pickle.loads(pickle.dumps(next(traps(canary)))).close()
+    assert canary.exists()  # or the rest would prove nothing
+
+
+@ZIPPED
+def test_a_pickle_that_would_run_code_does_not(tmp_path, zipped):
+    trap = tmp_path / "sprung"
+    path = saved(tmp_path, {"w": Calls(open, str(trap), "w")}, zipped=zipped)
+    refused(path, "no tensors by name")
+    assert not trap.exists()
+    path = saved(tmp_path, {"w": Calls(open, str(trap), "w"), **layout()}, zipped=zipped)
+    checkpoint = open_checkpoint(path)
+    assert checkpoint.classes == (f"{open.__module__}.open",) and not trap.exists()
+    assert checkpoint.ignored == ("w (no tensors)",)
+
+
+def by_hand(tmp_path, body, order="<"):
+    """A torch file with a pickle of these instructions in place of its own."""
+    path = tmp_path / "by_hand.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", body)
+        archive.writestr("archive/data/0", struct.pack(f"{order}6f", *range(6)))
+        archive.writestr("archive/byteorder", "little" if order == "<" else "big")
+        archive.writestr("archive/version", "3")
+    return path
+
+
+def tensor_code(size=b"K\x02K\x03\x86", stride=b"K\x03K\x01\x86", numel=b"K\x06", offset=b"K\x00"):
+    """Instructions that rebuild a tensor of the storage 0."""
+    storage = b"(X\x07\x00\x00\x00storagectorch\nFloatStorage\nX\x01\x00\x00\x000X\x03\x00\x00\x00cpu"
+    return (
+        b"ctorch._utils\n_rebuild_tensor_v2\n(" + storage + numel + b"tQ" + offset + size + stride
+    ) + b"\x89}tR"
+
+
+def with_tensor(code, tensor=None):
+    """A pickle of a tensor w and of whatever some instructions push."""
+    return (
+        b"\x80\x04}(X\x01\x00\x00\x00w"
+        + (tensor or tensor_code())
+        + b"X\x01\x00\x00\x00x"
+        + code
+        + b"u."
+    )
+
+
+def text(value):
+    return b"X" + struct.pack("<I", len(value)) + value.encode()
+
+
+def test_every_instruction_that_could_call_or_change_something_is_inert(tmp_path):
+    canary = tmp_path / "sprung"
+    command = text(f"touch {canary}")
+    original = torch._utils._rebuild_tensor_v2.__defaults__
+    instructions = {
+        "reduce": b"cos\nsystem\n" + command + b"\x85R",
+        "inst": b"(" + command + b"ios\nsystem\n",
+        "obj": b"(cos\nsystem\n" + command + b"o",
+        "newobj": b"cos\nsystem\n" + command + b"\x85\x81",
+        "newobj_ex": b"cos\nsystem\n" + command + b"\x85}\x92",
+        "stack_global": text("os") + text("path.join") + b"\x93" + command + b"\x85R",
+        "nested": text("entropy_cli.tokenizers")
+        + text("checkpoint.open_checkpoint")
+        + b"\x93"
+        + command
+        + b"\x85R",
+        "state": b"cos\nsystem\n)R}" + text("__setstate__") + b"cos\nsystem\nsb",
+        "slots": b"cos\nsystem\n)RN}" + text("a") + command + b"s\x86b",
+        "defaults": b"ctorch._utils\n_rebuild_tensor_v2\nN}" + text("__defaults__") + b"(K\x01ts\x86b",
+        "append": b"cos\nsystem\n)R" + command + b"a",
+        "appends": b"cos\nsystem\n)R(" + command + b"e",
+        "item": b"cos\nsystem\n" + command + command + b"s",
+        "items": b"cos\nsystem\n)R(" + command + command + b"u",
+        "add": b"\x8f(" + command + b"\x90",
+        "frozen": b"(" + command + b"\x91",
+        "called twice": b"cos\nsystem\n)R" + command + b"\x85R",
+        "copyreg": b"ccopy_reg\n_reconstructor\n(cos\nsystem\nc__builtin__\nobject\nNtR",
+        "old dict": b"(" + command + command + b"d",
+    }
+    for name, code in instructions.items():
+        checkpoint = open_checkpoint(by_hand(tmp_path, with_tensor(code)))
+        assert checkpoint.tensor("w").tolist() == [[0, 1, 2], [3, 4, 5]], name
+        assert not canary.exists(), name
+    assert torch._utils._rebuild_tensor_v2.__defaults__ == original
+    for code in (b"\x82\x01", b"Pother\n", text("module") + b"\x85Q", b"K\x01Q"):
+        refused(by_hand(tmp_path, with_tensor(code)), "not a checkpoint")
+
+
+def test_bombs_and_impossible_tensors_are_an_error(tmp_path):
+    deep = b")" + b"\x85" * 200_000
+    wide = b"K\x01\x8a\x08" + b"\xff" * 7 + b"\x7f\x86"
+    for code in (
+        b"}" + deep + b"K\x01s",  # a deep tuple as a key, which to hash overflows the stack
+        b"(" + deep + b"K\x01d",
+        b"\x8f(" + deep + b"\x90",
+        deep,
+        b"ccollections\nOrderedDict\n](" + deep + b"K\x01\x86e\x85R",
+    ):
+        assert open_checkpoint(by_hand(tmp_path, with_tensor(code))).shapes == {"w": (2, 3)}
+    for tensor in (
+        tensor_code(numel=b"K\x07"),  # a storage longer than its record
+        tensor_code(offset=b"K\x01"),
+        tensor_code(size=b"K\x03K\x03\x86"),
+        tensor_code(stride=b"K\x04K\x01\x86"),
+        tensor_code(size=b"K\x06\x85"),
+        tensor_code(size=b"J\xfe\xff\xff\xffK\x03\x86"),
+        tensor_code(size=wide, stride=b"K\x00K\x00\x86"),
+        tensor_code(size=deep),
+    ):
+        refused(by_hand(tmp_path, with_tensor(b"N", tensor)), "not a checkpoint")
+    many = tensor_code(size=b"J\xff\xff\xff\x7fK\x03\x86", stride=b"K\x00K\x01\x86")
+    with pytest.raises(
+        CheckpointError, match="can't read w: repeats 3 numbers until they are 6442450941"
+    ):
+        open_checkpoint(by_hand(tmp_path, with_tensor(b"N", many))).tensor("w")
+    for code in b"\x8d\x8e\x95\x96":  # text, bytes, a frame, a bytearray: of 8 GiB that are not there
+        length = struct.pack("<Q", 2**33)
+        tracemalloc.start()
+        refused(by_hand(tmp_path, with_tensor(bytes([code]) + length)), "not a checkpoint")
+        assert tracemalloc.get_traced_memory()[1] < 2**26
+        tracemalloc.stop()
+
+
+def test_the_other_byte_order(tmp_path):
+    for order in "<>":
+        checkpoint = open_checkpoint(by_hand(tmp_path, with_tensor(b"N"), order))
+        assert checkpoint.tensor("w").tolist() == [[0, 1, 2], [3, 4, 5]]
+
+
+def test_a_legacy_storage_of_another_length_than_its_pickle_says_is_refused(tmp_path):
+    path = saved(tmp_path, {"w": torch.ones(2)}, zipped=False)
+    whole = path.read_bytes()
+    assert whole[-16:-8] == struct.pack("<q", 2)
+    path.write_bytes(whole[:-16] + struct.pack("<q", 1) + whole[-8:])
+    refused(path, "not a checkpoint")
+
+
+def test_legacy_files_write_no_patches(tmp_path, monkeypatch):
+    """torch would compare the source of a class with what the file says, and write the difference."""
+    monkeypatch.chdir(tmp_path)
+    path = saved(tmp_path, layout(), zipped=False)
+    plain = path.read_bytes()
+    stream = io.BytesIO(plain)
+    for _ in range(3):
+        pickle.load(stream)
+    start = stream.tell()
+    module = b"\x80\x02(X\x06\x00\x00\x00modulecevil\nModel\nX\x01\x00\x00\x00fX\x03\x00\x00\x00srctQ0"
+    path.write_bytes(plain[:start] + module + plain[start + 2 :])
+    checkpoint = open_checkpoint(path)
+    assert holds(checkpoint, layout()) and checkpoint.classes == ("evil.Model",)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.pth"]
+
+
+def test_a_torchscript_program_is_not_run(tmp_path):
+    with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            archive.writestr(f"x/{name}", "x")
+    refused(tmp_path / "x.pt", r"TorchScript program.*state_dict\(\)")
+
+
+@pytest.mark.parametrize("name", ["TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"])
+def test_torchs_environment_changes_nothing(tmp_path, monkeypatch, name, foreign):
+    monkeypatch.setenv(name, "1")
+    path = saved(tmp_path, {"state_dict": layout(), "x": foreign.Config(a=1)})
+    assert holds(open_checkpoint(path), layout())

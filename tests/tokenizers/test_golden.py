@@ -1,0 +1,115 @@
+"""Every golden checkpoint against what the family's published code makes of it, in float64."""
+
+import json
+import re
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.entropy.assign import assign
+from entropy_cli.entropy.entropy import entropy
+from entropy_cli.tokenizers.registry import load_tokenizer
+from entropy_cli.tokenizers.settings import TokenizerSettings
+from tests.family_checkpoints import ASKED, GOLDEN, REFUSED, golden_checkpoint
+
+GAP = 1e-4  # of the best two logits, below which float32 may choose the other
+
+
+def test_every_folder_is_tested(shared):
+    folders = {folder.name for folder in (shared / "golden").iterdir() if folder.is_dir()}
+    assert folders == GOLDEN.keys() | REFUSED.keys()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_not_read_is_refused_by_name(shared, name):
+    folders = [shared / "golden" / name]
+    if name == "generators":  # the third is a training of VAR, which holds a part of its tokenizer
+        folders = [folders[0] / "llamagen_gpt", folders[0] / "var_d4"]
+    for folder in folders:
+        path = golden_checkpoint(folder) if name != "generators" else next(folder.glob("*.p*"))
+        with pytest.raises(CheckpointError, match=f"looks like .*{re.escape(REFUSED[name])}"):
+            load_tokenizer(path)
+
+
+def test_a_part_of_a_tokenizer_is_refused(shared):
+    with pytest.raises(CheckpointError, match="lacks"):
+        load_tokenizer(shared / "golden" / "generators" / "var_saln" / "ar-ckpt-last.pth")
+
+
+@pytest.mark.parametrize("name", ASKED)
+def test_what_fits_two_families_has_to_be_asked_for(shared, name):
+    with pytest.raises(CheckpointError, match=rf"fits .*{ASKED[name]}.*Choose with --family"):
+        load_tokenizer(golden_checkpoint(shared / "golden" / name))
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+@pytest.mark.usefixtures("threads")
+@torch.no_grad()
+def test_golden(shared, name):
+    folder = shared / "golden" / name
+    expected = json.loads((folder / "expected.json").read_text())
+    arrays = load_file(folder / "expected.safetensors")
+    patch_nums = expected.get("patch_nums") and tuple(expected["patch_nums"])
+    rule = "cosine" if expected.get("cosine") else None  # which a VAR checkpoint does not tell
+    settings = TokenizerSettings(expected["resolution"], patch_nums, rule)
+    path, family = golden_checkpoint(folder), ASKED.get(name, "auto")
+    tokenizer = load_tokenizer(path, family, settings).tokenizer
+    spec = tokenizer.spec
+    assert (spec.family, spec.rule) == GOLDEN[name]
+    assert spec.vocab_size == expected["vocab_size"]
+    assert spec.latent_dim == arrays["latent_f64"].shape[1]
+    assert len(spec.scales) == len(expected["scales"])
+
+    rest_BChw = tokenizer.encode(arrays["pixels_u8"])
+    torch.testing.assert_close(rest_BChw.double(), arrays["latent_f64"], atol=1e-4, rtol=0)
+    for s, of_scale in enumerate(expected["scales"].values()):
+        z_BlC, idx_Bl = tokenizer.vectors(rest_BChw, s), arrays[f"idx.s{s}"].flatten(1).long()
+        assert z_BlC.shape[:2].numel() == of_scale["tokens"]
+        sums = assign(z_BlC, tokenizer.codebook(s), [float(t) for t in of_scale["soft"]])
+        other_Bl = sums.idx_Bl != idx_Bl
+        if of_scale["argmax_gap_min"] > GAP:
+            assert not other_Bl.any()
+            assert (sums.counts_BE.sum(0) > 0).sum() == of_scale["codes_used"]
+        else:
+            assert not (other_Bl & (gaps(z_BlC, tokenizer.codebook(s)) > GAP)).any()
+        check_soft(sums, of_scale, arrays, s)
+        check_tokens(z_BlC, tokenizer.codebook(s), of_scale, arrays, s)
+        if s + 1 < len(spec.scales):
+            rest_BChw = tokenizer.subtract(rest_BChw, idx_Bl, s)
+
+
+def gaps(z_BlC, codebook):
+    """Of the best two logits, in float64."""
+    if codebook.rule == "sign":
+        return 4 * z_BlC.double().abs().amin(2)
+    z_BlC, codes_VC = z_BlC.double(), codebook.codes_VC.double()
+    if codebook.rule == "cosine":
+        z_BlC, codes_VC = (x / x.square().sum(-1, keepdim=True).sqrt() for x in (z_BlC, codes_VC))
+    logit_BlV = torch.einsum("blc,vc->blv", z_BlC, codes_VC)
+    if codebook.rule in ("l2", "cosine"):
+        logit_BlV = 2 * logit_BlV - codes_VC.square().sum(1)
+    if codebook.rule == "logits":
+        logit_BlV = logit_BlV + codebook.bias_V
+    best, second = logit_BlV.topk(2).values.unbind(2)
+    return best - second
+
+
+def check_soft(sums, of_scale, arrays, s):
+    for t, (temperature, soft) in enumerate(of_scale["soft"].items()):
+        conditional = sums.entropy_BT[:, t].sum().item() / of_scale["tokens"]
+        assert conditional == pytest.approx(soft["conditional_entropy"], abs=1e-5)
+        marginal_V = sums.soft_BTE[:, t].sum(0)
+        assert entropy(marginal_V).item() == pytest.approx(soft["marginal_entropy"], abs=1e-5)
+        marginal = arrays[f"marginal.s{s}.tau{temperature}"]
+        torch.testing.assert_close(marginal_V / of_scale["tokens"], marginal, atol=5e-6, rtol=0)
+
+
+def check_tokens(z_BlC, codebook, of_scale, arrays, s):
+    """Each token's own entropy."""
+    for temperature in of_scale["soft"]:
+        entropy_N1 = assign(z_BlC.flatten(0, 1)[:, None], codebook, [float(temperature)]).entropy_BT
+        expected_N = arrays[f"token_entropy.s{s}.tau{temperature}"].flatten().double()
+        atol = 1e-4 / float(temperature)  # what rounding moves latents is divided by it
+        torch.testing.assert_close(entropy_N1[:, 0], expected_N, atol=atol, rtol=0)
