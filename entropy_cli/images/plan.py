@@ -28,7 +28,7 @@ class BatchPlan:
 
 
 @dataclass(frozen=True)
-class Leg:
+class Segment:
     """The way to the next look at the estimate.
 
     Attributes:
@@ -78,7 +78,7 @@ def plan_legs(
     done: Sequence[bool],
     points: Sequence[int],
     share: tuple[int, int] = (0, 1),
-) -> list[Leg]:
+) -> list[Segment]:
     """Cut a run into legs, and each leg into the shares of the processes that work on it.
 
     Where legs end does not depend on the processes: every run looks at the same numbers of images.
@@ -97,7 +97,7 @@ def plan_legs(
         plans = plan_batches(images, batch_size, todo[rank::ranks])
         most = -(-len(todo) // ranks)
         look = bool(todo) or not any(done[block] for block in blocks[end:])
-        legs.append(Leg(plans, -(-most // _blocks_at_once(batch_size)), look))
+        legs.append(Segment(plans, -(-most // _blocks_at_once(batch_size)), look))
         start = end
     return legs
 

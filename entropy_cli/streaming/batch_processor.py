@@ -26,7 +26,7 @@ MOST_SUMS_BYTES = 2**27  # of per-image sums over the codes that are held at onc
 
 
 @dataclass
-class Unit:
+class EncodedBatch:
     """One or several whole blocks whose pictures went through the encoder.
 
     Attributes:
@@ -56,7 +56,7 @@ class _Flags:
 
 
 @dataclass
-class Worker:
+class BatchProcessor:
     """Runs pictures through a tokenizer, as many at once as memory allows.
 
     Attributes:
@@ -84,16 +84,16 @@ class Worker:
         blocks = self.batch_size // BLOCK
         self.fill = blocks * BLOCK if blocks > 1 else 0
 
-    def encode(self, batches: Iterable[Batch]) -> Iterator[Unit]:
+    def encode(self, batches: Iterable[Batch]) -> Iterator[EncodedBatch]:
         """Latents of whole blocks, of as many batches as they take."""
-        parts: list[Unit] = []
+        parts: list[EncodedBatch] = []
         for batch in batches:
             parts.append(self._encode(batch))
             if batch.completes:
                 yield _joined(parts)
                 parts = []
 
-    def _encode(self, batch: Batch) -> Unit:
+    def _encode(self, batch: Batch) -> EncodedBatch:
         images = len(batch.names)
         input_B = _filled(batch.input_B, self.fill if images else 0)
 
@@ -104,11 +104,11 @@ class Worker:
         self.fresh += images + len(batch.failed)
         self.advance(images + len(batch.failed))
         rest_BChw = torch.cat(rest_BChws) if rest_BChws else torch.empty(0)
-        return Unit(
+        return EncodedBatch(
             rest_BChw, batch.group_B, batch.names, batch.places, batch.failed, list(batch.completes)
         )
 
-    def add(self, unit: Unit, progress: Progress) -> None:
+    def add(self, unit: EncodedBatch, progress: Progress) -> None:
         """Assign a unit's latents to the codes and add what comes of it to the progress.
 
         On a GPU it does not wait for the unit: what is not finite there is found with the next one.
@@ -127,9 +127,9 @@ class Worker:
             names = unit.names[part]
             if not names:  # what it was filled up with
                 return
-            walk = self.walk(unit.rest_BChw[part], names, assign_scale)
+            walk = self.quantize_scales(unit.rest_BChw[part], names, assign_scale)
             sums = [of_scale.first(len(names)) for _, of_scale in walk]
-            self.settle(keep=self.device.type == "cuda")
+            self.check_finite(keep=self.device.type == "cuda")
             if self.keep_tokens is not None:
                 self.keep_tokens(unit.places[part], torch.cat([s.idx_Bl for s in sums], 1).cpu())
             progress.changing = True
@@ -151,7 +151,7 @@ class Worker:
         progress.blocks_done[unit.completes] = True
         progress.changing = False
 
-    def walk(
+    def quantize_scales(
         self,
         rest_BChw: Tensor,
         names: list[str],
@@ -178,7 +178,7 @@ class Worker:
             flags.arrived.record()
         self._flags.append(flags)
 
-    def settle(self, *, keep: bool = False) -> None:
+    def check_finite(self, *, keep: bool = False) -> None:
         """Look at the flags that have come, or all but the last.
 
         Raises:
@@ -238,11 +238,11 @@ def _filled(input_B: Tensor, images: int) -> Tensor:
     return torch.cat([input_B, *[input_B[:1]] * missing]) if missing else input_B
 
 
-def _joined(parts: list[Unit]) -> Unit:
+def _joined(parts: list[EncodedBatch]) -> EncodedBatch:
     if len(parts) == 1:
         return parts[0]
     rest_BChws = [part.rest_BChw for part in parts if part.names]
-    return Unit(
+    return EncodedBatch(
         torch.cat(rest_BChws) if rest_BChws else torch.empty(0),
         torch.cat([part.group_B for part in parts]),
         [name for part in parts for name in part.names],

@@ -94,7 +94,12 @@ def warn_if_training_is_emulated(
             recon_B3HW, _ = model(img_B3HW[:1])
         recon_B3HW.float().square().mean().backward()
 
-    _warn(precision, lacks, _seconds(lambda: step(enabled=True)), _seconds(lambda: step(enabled=False)))
+    _warn(
+        precision,
+        lacks,
+        _seconds(lambda: step(enabled=True)),
+        _seconds(lambda: step(enabled=False)),
+    )
 
 
 def _seconds(call: Callable[[], object]) -> float:

@@ -9,8 +9,8 @@ from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.entropy.stopping import look, reached
 from entropy_cli.images.loader import death_of_worker
-from entropy_cli.images.plan import Leg
-from entropy_cli.streaming.batch_processor import Unit, Worker
+from entropy_cli.images.plan import Segment
+from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
 
@@ -34,7 +34,7 @@ class Estimation:
         advance: is given the number of images that all processes together went on by.
     """
 
-    worker: Worker
+    worker: BatchProcessor
     progress: Progress
     ranks: Ranks
     signals: Signals
@@ -44,7 +44,7 @@ class Estimation:
     target: float | None = None
     advance: Callable[[int], object] = lambda _: None
 
-    def run(self, units: Iterator[Unit], legs: Sequence[Leg]) -> bool:
+    def run(self, units: Iterator[EncodedBatch], legs: Sequence[Segment]) -> bool:
         """Read every unit into the progress, or as many as the target needs.
 
         Args:
@@ -70,7 +70,7 @@ class Estimation:
                 if self._in_step:
                     self._save()
 
-    def _leg(self, units: Iterator[Unit], leg: Leg) -> bool:
+    def _leg(self, units: Iterator[EncodedBatch], leg: Segment) -> bool:
         """Go to the next look; whether to stop there."""
         mine = sum(bool(plan.completes) for plan in leg.plans)
         for turn in range(leg.rounds):
@@ -82,7 +82,7 @@ class Estimation:
                     with self.signals.held():
                         self.worker.add(unit, self.progress)
                 if turn + 1 == leg.rounds:
-                    self.worker.settle()
+                    self.worker.check_finite()
             except (EntropyCliError, Interrupted) as error:
                 failure = error
             except RuntimeError as error:
@@ -97,12 +97,14 @@ class Estimation:
     def _agree(self, failure: EntropyCliError | Interrupted | None) -> None:
         """Save if it is time, in step with the other processes; stop if any of them has to."""
         due = self.ranks.first and time.monotonic() - self._saved >= self.save_every_s
-        saves, failures, images = self.ranks.total([due, failure is not None, self.worker.fresh])
+        saves, failures, images = self.ranks.all_reduce_sum(
+            [due, failure is not None, self.worker.fresh]
+        )
         self.worker.fresh = 0
         self.advance(images)
         if failures:
             self._in_step = True
-            found = [error for error in self.ranks.gather(failure) if error is not None]
+            found = [error for error in self.ranks.all_gather(failure) if error is not None]
             raise next((error for error in found if isinstance(error, EntropyCliError)), found[0])
         if saves:
             self._save()
@@ -110,13 +112,13 @@ class Estimation:
     def _save(self) -> None:
         with self.signals.held():
             try:
-                self.worker.settle()
+                self.worker.check_finite()
             except EntropyCliError:
                 self.progress.changing = True
                 raise
             finally:
                 # If a block is half counted somewhere, what was saved before is whole.
-                if not self.ranks.total([self.progress.changing])[0]:
+                if not self.ranks.all_reduce_sum([self.progress.changing])[0]:
                     self.flush()
                     together = self.progress.of_all(self.ranks)
                     if self.ranks.first:
@@ -127,10 +129,10 @@ class Estimation:
         """Note the estimate as it is now; whether it is narrow enough."""
         progress, tally = self.progress, self.progress.tally
         assert tally is not None
-        entropy_GS = self.ranks.sum(tally.entropy_GST[..., 0]).cpu()
-        images_G = self.ranks.sum(tally.images_G).cpu()
+        entropy_GS = self.ranks.all_reduce(tally.entropy_GST[..., 0]).cpu()
+        images_G = self.ranks.all_reduce(tally.images_G).cpu()
         images = int(images_G.sum())
         if images > (progress.history[-1].images if progress.history else 0):
             progress.history.append(look(entropy_GS, images_G, tally.tokens_S.cpu()))
         narrow = self.target is not None and reached(self.target, progress.history, images_G)
-        return self.ranks.share(narrow)  # machines may differ in the last bit
+        return self.ranks.broadcast_from_first(narrow)  # machines may differ in the last bit

@@ -13,7 +13,7 @@ from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.entropy.temperature import TemperatureFit, fit_temperature
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.plan import BLOCK
-from entropy_cli.streaming.batch_processor import Unit, Worker
+from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
 from entropy_cli.streaming.ranks import Ranks
 
 PILOT_BLOCKS = 1024 // BLOCK  # of the global order, that `--temperature auto` is fitted to
@@ -21,8 +21,8 @@ PRECISION_BLOCKS = 64 // BLOCK  # of the global order, on which a precision is c
 
 
 def fit_temperatures(
-    worker: Worker, units: Iterable[Unit], ranks: Ranks, stage: Callable[[str], object]
-) -> tuple[list[list[float]], dict[str, object], list[Unit]]:
+    worker: BatchProcessor, units: Iterable[EncodedBatch], ranks: Ranks, stage: Callable[[str], object]
+) -> tuple[list[list[float]], dict[str, object], list[EncodedBatch]]:
     """Fit a temperature for each scale to all processes' images.
 
     Args:
@@ -43,14 +43,14 @@ def fit_temperatures(
         kept.append(unit)
         if unit.names:
             vectors.append(_vectors(worker, unit))
-    images = ranks.total([sum(len(unit.names) for unit in kept)])[0]
+    images = ranks.all_reduce_sum([sum(len(unit.names) for unit in kept)])[0]
     if not images:
         raise DatasetError("temperature auto: none of the first images could be read.")
     fits: list[TemperatureFit] = []
     for s in range(len(scales)):
         stage(f"fitting the temperature of scale {s + 1} of {len(scales)}")
         z_BlCs = [z_SBlC[s].to(worker.device) for z_SBlC in vectors]
-        fits.append(fit_temperature(z_BlCs, worker.tokenizer.codebook(s), ranks.sum))
+        fits.append(fit_temperature(z_BlCs, worker.tokenizer.codebook(s), ranks.all_reduce))
     stage("")
     record: dict[str, object] = {
         "images": images,
@@ -61,21 +61,21 @@ def fit_temperatures(
     return [[fit.value] for fit in fits], record, kept
 
 
-def _vectors(worker: Worker, unit: Unit) -> list[Tensor]:
+def _vectors(worker: BatchProcessor, unit: EncodedBatch) -> list[Tensor]:
     """The vectors of all scales, on the CPU."""
 
     def assign_hard(scale: int, z_BlC: Tensor) -> ImageSums:
         return assign(z_BlC, worker.tokenizer.codebook(scale), ())
 
-    walk = worker.walk(unit.rest_BChw, unit.names, assign_hard)
+    walk = worker.quantize_scales(unit.rest_BChw, unit.names, assign_hard)
     z_SBlC = [z_BlC[: len(unit.names)].cpu() for z_BlC, _ in walk]
-    worker.settle()
+    worker.check_finite()
     return z_SBlC
 
 
 def compare_precision(
-    worker: Worker,
-    reference: Worker,
+    worker: BatchProcessor,
+    reference: BatchProcessor,
     batches: Iterable[Batch],
     temperatures: Sequence[Sequence[float]],
     ranks: Ranks,
@@ -107,14 +107,14 @@ def compare_precision(
         for s, (a, b) in enumerate(zip(exact, rounded, strict=True)):
             sums_2S[0, s] += (a.idx_Bl != b.idx_Bl).sum().item()
             sums_2S[1, s] += (b.entropy_BT - a.entropy_BT).sum().item()
-    images, errors, squares_sum = ranks.sum(sums_3).tolist()
-    changed_S, difference_S = ranks.sum(sums_2S)
+    images, errors, squares_sum = ranks.all_reduce(sums_3).tolist()
+    changed_S, difference_S = ranks.all_reduce(sums_2S)
     tokens_S = max(1, images) * torch.tensor([scale.tokens for scale in scales]).double()
     return {
         "images": int(images),
         "reference": "fp32",
         "latent_relative_error": math.sqrt(errors / squares_sum) if squares_sum else 0.0,
-        "latent_largest_error": max(ranks.gather(largest)),
+        "latent_largest_error": max(ranks.all_gather(largest)),
         "tokens_changed": (changed_S / tokens_S).tolist(),
         "tokens_changed_overall": (changed_S.sum() / tokens_S.sum()).item(),
         "assignment_entropy_difference": (difference_S / tokens_S).tolist(),
@@ -123,7 +123,7 @@ def compare_precision(
 
 
 def _sums(
-    worker: Worker, batch: Batch, temperatures: Sequence[Sequence[float]]
+    worker: BatchProcessor, batch: Batch, temperatures: Sequence[Sequence[float]]
 ) -> tuple[Tensor, list[ImageSums]]:
     """Latents in float64, and the sums of all scales at the first temperature."""
 
@@ -132,9 +132,9 @@ def _sums(
 
     (unit,) = worker.encode([_alone(batch)])
     images = len(batch.names)
-    walk = worker.walk(unit.rest_BChw, batch.names, assign_scale)
+    walk = worker.quantize_scales(unit.rest_BChw, batch.names, assign_scale)
     sums = [of_scale.first(images) for _, of_scale in walk]
-    worker.settle()
+    worker.check_finite()
     return unit.rest_BChw[:images].double(), sums
 
 

@@ -16,7 +16,9 @@ Item = TypeVar("Item")
 Ready = TypeVar("Ready")
 
 
-def feed(batches: Generator[Batch, None, None], device: torch.device) -> Generator[Batch, None, None]:
+def prefetch(
+    batches: Generator[Batch, None, None], device: torch.device
+) -> Generator[Batch, None, None]:
     """Batches on their way to the device; copies to a GPU run beside its work."""
     if device.type != "cuda":
         with contextlib.closing(batches):
@@ -49,7 +51,7 @@ def ahead(
     def make() -> list[Ready]:
         return [prepare(item) for item in (next(items, None),) if item is not None]
 
-    with contextlib.closing(items), ThreadPoolExecutor(1, "feed") as thread:
+    with contextlib.closing(items), ThreadPoolExecutor(1, "prefetch") as thread:
         waiting = deque(thread.submit(make) for _ in range(SLOTS))
         try:
             while ready := waiting.popleft().result():

@@ -53,13 +53,13 @@ class Progress:
         """The progress of all processes together, which only the first may use."""
         if ranks.world == 1:
             return self
-        done = ranks.sum(self.blocks_done.long())
+        done = ranks.all_reduce(self.blocks_done.long())
         return Progress(
             blocks_done=done > 0,
-            images=ranks.total([self.images])[0],
+            images=ranks.all_reduce_sum([self.images])[0],
             temperatures=self.temperatures,
-            tally=None if self.tally is None else ranks.tally(self.tally),
-            failed=[entry for failed in ranks.gather(self.failed) for entry in failed],
+            tally=None if self.tally is None else ranks.reduce_tally(self.tally),
+            failed=[entry for failed in ranks.all_gather(self.failed) for entry in failed],
             history=self.history,
             pilot=self.pilot,
             precision_check=self.precision_check,

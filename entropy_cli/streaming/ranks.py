@@ -40,7 +40,7 @@ class Ranks:
         """Whether this process is the one that writes and reports."""
         return self.rank == 0
 
-    def total(self, numbers: Sequence[int]) -> list[int]:
+    def all_reduce_sum(self, numbers: Sequence[int]) -> list[int]:
         """Sums over the processes."""
         if self.world == 1:
             return list(numbers)
@@ -49,7 +49,7 @@ class Ranks:
             dist.all_reduce(sums)
         return sums.tolist()
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum over the processes, on the tensor's device."""
         if self.world == 1:
             return tensor
@@ -58,7 +58,7 @@ class Ranks:
             dist.all_reduce(total)
         return total.to(tensor.device)
 
-    def shared(self, tensor: Tensor) -> Tensor:
+    def broadcast(self, tensor: Tensor) -> Tensor:
         """The first process's tensor, on the tensor's device."""
         if self.world == 1:
             return tensor
@@ -67,7 +67,7 @@ class Ranks:
             dist.broadcast(copy, 0)
         return copy.to(tensor.device)
 
-    def tally(self, tally: Tally) -> Tally:
+    def reduce_tally(self, tally: Tally) -> Tally:
         """Tally of the images of all processes, on the CPU; only the first process may use it."""
         sums = tally.to("cpu").tensors()
         for name, tensor in sums.items():
@@ -80,7 +80,7 @@ class Ranks:
                 sums[name] = total
         return Tally(**sums)
 
-    def gather(self, value: Value) -> list[Value]:
+    def all_gather(self, value: Value) -> list[Value]:
         """The value of every process."""
         if self.world == 1:
             return [value]
@@ -89,7 +89,7 @@ class Ranks:
             dist.all_gather_object(values, value)
         return values
 
-    def share(self, value: Value) -> Value:
+    def broadcast_from_first(self, value: Value) -> Value:
         """The first process's value."""
         values: list[Any] = [value]
         if self.world > 1:
@@ -97,9 +97,9 @@ class Ranks:
                 dist.broadcast_object_list(values, 0)
         return values[0]
 
-    def agree(self, value: Value | EntropyCliError) -> Value:
+    def raise_or_broadcast(self, value: Value | EntropyCliError) -> Value:
         """The first process's value, or its error for all."""
-        value = self.share(value)
+        value = self.broadcast_from_first(value)
         if isinstance(value, EntropyCliError):
             raise value
         return value

@@ -8,7 +8,7 @@ from entropy_cli.tokenizers.base import Scale, Tokenizer
 
 
 @dataclass(frozen=True)
-class About:
+class RunMetadata:
     """A run's tokenizer and images.
 
     Attributes:
@@ -38,7 +38,7 @@ class About:
         found: int,
         asked: bool,
         provenance: dict[str, Any],
-    ) -> "About":
+    ) -> "RunMetadata":
         """Of a run that is about to start."""
         spec = tokenizer.spec
         codebooks = [tokenizer.codebook(s) for s in range(len(spec.scales))]
@@ -65,7 +65,7 @@ class About:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, content: dict[str, Any]) -> "About":
+    def from_json(cls, content: dict[str, Any]) -> "RunMetadata":
         """From what `to_json` gave."""
         return cls(**{**content, "scales": [_scale(**scale) for scale in content["scales"]]})
 

@@ -18,7 +18,7 @@ from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomica
 from entropy_cli.entropy.quantity import HistoryPoint
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.run_metadata import About
+from entropy_cli.streaming.run_metadata import RunMetadata
 
 SCHEMA = "entropy-cli/state"
 SCHEMA_VERSION = 3
@@ -50,7 +50,7 @@ class Saved:
 
     progress: Progress
     settings: dict[str, Any]
-    about: About
+    about: RunMetadata
     shard: tuple[int, int] | None
 
 
@@ -115,7 +115,7 @@ def load(path: Path) -> Saved:
             precision_check=meta["precision_check"],
         )
         shard = None if meta["shard"] is None else (int(meta["shard"][0]), int(meta["shard"][1]))
-        return Saved(progress, dict(meta["settings"]), About.from_json(meta["about"]), shard)
+        return Saved(progress, dict(meta["settings"]), RunMetadata.from_json(meta["about"]), shard)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise StateError(f"{path}: a damaged state. Remove it, or give another --state.") from error
 

@@ -33,13 +33,13 @@ class Family(Protocol):
 
     EMA_BY_DEFAULT: bool
     CLASSES: tuple[str, ...]
-    TELLING: dict[str, str]
+    IDENTIFYING_KEYS: dict[str, str]
 
-    def lacks(self, checkpoint: Checkpoint) -> list[str]:
+    def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
         """The keys a checkpoint lacks to be of this family, the most telling first."""
         ...
 
-    def unlike(self, checkpoint: Checkpoint) -> list[str]:
+    def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:
         """What a checkpoint has that speaks against this family, unless the user asks for it."""
         ...
 
@@ -151,7 +151,7 @@ def family_of(
         )
     name = family if asked else detect(checkpoint)
     against = {other: reasons for other, reasons in reasons_against(checkpoint).items() if other != name}
-    lacking = FAMILIES[name].lacks(checkpoint)
+    lacking = FAMILIES[name].missing_keys(checkpoint)
     if lacking:
         raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {_some(lacking)}.")
     settings = settings or TokenizerSettings()
@@ -183,8 +183,8 @@ def _confronted(found: Found, *, asked: bool) -> Found:
 def reasons_against(checkpoint: Checkpoint) -> dict[str, list[str]]:
     """Why a checkpoint is of none of the families; no reason for those that it fits."""
     return {
-        name: [f"lacks {key}" for key in family.lacks(checkpoint)]
-        + family.unlike(checkpoint)
+        name: [f"lacks {key}" for key in family.missing_keys(checkpoint)]
+        + family.conflicting_keys(checkpoint)
         + foreign_classes(checkpoint, family.CLASSES)
         for name, family in FAMILIES.items()
     }

@@ -176,8 +176,8 @@ class TestPictures:
         bound(content["scales"][1], ["unigram_entropy"])
         lines, (_, names) = drawn(ladder, content)
         assert value not in filled_at(lines, colour) and len(filled_at(lines, colour)) == 3
-        hollow = [line for line in lines if line.get_label() == "unigram entropy, at least"]
-        assert [line.get_ydata().tolist() for line in hollow] == [[value]]
+        to_meta = [line for line in lines if line.get_label() == "unigram entropy, at least"]
+        assert [line.get_ydata().tolist() for line in to_meta] == [[value]]
         assert "unigram entropy" in names and "mutual information" in names
 
     def test_the_legend_names_what_is_there(self, bounds, uncounted):

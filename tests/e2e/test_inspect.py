@@ -323,7 +323,7 @@ def test_what_is_no_checkpoint_or_no_family(inspect, tmp_path):
 
 def test_every_family_says_what_tells_it():
     for family in FAMILIES.values():
-        assert family.TELLING and all(family.TELLING.values())
+        assert family.IDENTIFYING_KEYS and all(family.IDENTIFYING_KEYS.values())
 
 
 def test_a_vqgan_that_lists_its_used_codes(inspect, shared, tmp_path):

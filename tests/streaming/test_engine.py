@@ -17,13 +17,13 @@ from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import check_points, plan_legs
 from entropy_cli.streaming import batch_processor as units
 from entropy_cli.streaming import state
-from entropy_cli.streaming.batch_processor import Worker
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import choose_batch_size, choose_device, choose_workers
 from entropy_cli.streaming.loop import Estimation
-from entropy_cli.streaming.prefetch import ahead, feed
+from entropy_cli.streaming.prefetch import ahead, prefetch
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_metadata import About
+from entropy_cli.streaming.run_metadata import RunMetadata
 from entropy_cli.streaming.state import Saved
 from entropy_cli.tokenizers.base import Scale
 from entropy_cli.tokenizers.families.var import VARTokenizer
@@ -31,7 +31,7 @@ from entropy_cli.tokenizers.registry import load_tokenizer
 
 CPU = torch.device("cpu")
 VOCABULARY = Vocabulary(48)
-ABOUT = About(
+ABOUT = RunMetadata(
     latent_dim=6,
     scales=[Scale("1 x 1", 1, 1, VOCABULARY), Scale("depth 1", 1, None, VOCABULARY)],
     degrees_of_freedom=[6, None],
@@ -49,7 +49,7 @@ def run(images, checkpoint):
     found, tokenizer = find_images(images), load_tokenizer(checkpoint).tokenizer
 
     def run(progress, blocks, batch_size, device=CPU, target=None, advance=lambda _: None, **hooks):
-        worker = Worker(tokenizer.to(device, "fp32"), device, batch_size, advance)
+        worker = BatchProcessor(tokenizer.to(device, "fp32"), device, batch_size, advance)
         done = progress.blocks_done.tolist()
         points = check_points(len(blocks), closely=target is not None)
         legs = plan_legs(70, batch_size, list(blocks), done, points)
@@ -59,7 +59,7 @@ def run(images, checkpoint):
             progress.temperatures = [[1.0] for _ in tokenizer.spec.scales]
             tokens_S = [scale.tokens for scale in tokenizer.spec.scales]
             progress.tally = Tally.zeros(GROUPS, tokens_S, 1, tokenizer.spec.entries, device)
-        with contextlib.closing(feed(read, device)) as batches:
+        with contextlib.closing(prefetch(read, device)) as batches:
             units = worker.encode(batches)
             Estimation(worker, progress, Ranks(), Signals(), target=target, **hooks).run(units, legs)
         return progress
@@ -222,7 +222,7 @@ def test_a_run_cut_right_before_a_look_takes_it_when_it_goes_on(run, monkeypatch
 @pytest.mark.parametrize("late", [False, True])
 def test_what_is_not_finite_is_never_saved(run, monkeypatch, late):
     """Also where it is found one unit late, as on a GPU that nobody waits for."""
-    saved, encode, settle, calls = [], VARTokenizer.encode, Worker.settle, []
+    saved, encode, settle, calls = [], VARTokenizer.encode, BatchProcessor.settle, []
 
     def breaks(self, img_B3HW):
         calls.append(len(img_B3HW))
@@ -230,7 +230,7 @@ def test_what_is_not_finite_is_never_saved(run, monkeypatch, late):
 
     monkeypatch.setattr(VARTokenizer, "encode", breaks)
     if late:
-        monkeypatch.setattr(Worker, "settle", lambda self, keep=True: settle(self, keep=keep))
+        monkeypatch.setattr(BatchProcessor, "settle", lambda self, keep=True: settle(self, keep=keep))
     with pytest.raises(EntropyCliError, match="NaN or infinite"):
         run(Progress.start(5), range(5), 4, save=saved.append, save_every_s=0)
     assert saved and all(progress.tally.entropy_GST.isfinite().all() for progress in saved)

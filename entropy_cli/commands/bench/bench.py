@@ -39,7 +39,7 @@ SEED = 0
 
 
 @dataclass(frozen=True)
-class Asked:
+class BenchConfig:
     """What to time; None where the program chooses.
 
     Attributes:
@@ -82,8 +82,8 @@ def bench(workload: Workload, number: int, bars: Bars, *, against: bool) -> Benc
         with bars("timing", total, "pass") as bar:
             seconds = rounds(contenders, STAGES, number, bar.update)
         with bars("counting and comparing", 2, "step") as bar:
-            memory = [contender.ask("peak_bytes") for contender in contenders]
-            counts = contenders[0].ask("counts")
+            memory = [contender.config("peak_bytes") for contender in contenders]
+            counts = contenders[0].config("counts")
             bar.update(1)
             errors = _errors(contenders) if against else None
     images = contenders[0].images
@@ -129,9 +129,9 @@ def _floor(stage: str, counts: dict[str, Any]) -> float | None:
 def _errors(contenders: Sequence[Contender]) -> Errors:
     """How far the program's numbers are from the plain loop's."""
     ours, plain = contenders
-    mine, theirs = ours.ask("latents"), plain.ask("latents")
-    reference = plain.ask("assigned", theirs)
-    alone, together = ours.ask("assigned", theirs), ours.ask("assigned", mine)
+    mine, theirs = ours.config("latents"), plain.config("latents")
+    reference = plain.config("assigned", theirs)
+    alone, together = ours.config("assigned", theirs), ours.config("assigned", mine)
     return Errors(
         latents=float(np.abs(mine - theirs).max()),
         quantiser_tokens_changed=int((alone.idx_BL != reference.idx_BL).sum()),
@@ -168,7 +168,7 @@ def _check_plain(workload: Workload) -> None:
 
 def prepared(
     stack: contextlib.ExitStack,
-    given: Asked,
+    given: BenchConfig,
     bars: Bars,
 ) -> Workload:
     """A workload of what was given, and of random weights and made-up pictures where nothing was.

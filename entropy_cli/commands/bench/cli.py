@@ -76,7 +76,7 @@ def bench(
     name = parse_device(device, "--device")
     sizes = parse_count(batch_size, 1, "--batch-size"), parse_count(workers, 0, "--workers")
 
-    from entropy_cli.commands.bench.bench import Asked, prepared
+    from entropy_cli.commands.bench.bench import BenchConfig, prepared
     from entropy_cli.commands.bench.bench import bench as run
     from entropy_cli.commands.bench.result import render
     from entropy_cli.core.files import check_writable, write_atomically
@@ -85,7 +85,7 @@ def bench(
 
     if output is not None:
         check_writable(output, "--output")
-    asked = Asked(
+    config = BenchConfig(
         checkpoint=ckpt,
         data=data,
         sizes=VARSizes(width=width, vocab_size=vocab_size),
@@ -99,7 +99,7 @@ def bench(
         temperatures=temperatures,
     )
     with contextlib.ExitStack() as stack:
-        workload = prepared(stack, asked, tqdm_bar)
+        workload = prepared(stack, config, tqdm_bar)
         found = run(workload, number=rounds, bars=tqdm_bar, against=against is not None)
     text = found.to_json()
     if output is not None:

@@ -20,9 +20,9 @@ from entropy_cli.images.decode import Pictures
 from entropy_cli.images.image_set import GROUPS, ImageSet, find_images
 from entropy_cli.images.loader import Loader, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
-from entropy_cli.streaming.batch_processor import Unit, Worker
+from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
 from entropy_cli.streaming.device import device_name, keep_freed_memory
-from entropy_cli.streaming.prefetch import feed
+from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.tokenizers.precision import DTYPES, Precision
 from entropy_cli.tokenizers.registry import load_tokenizer
@@ -46,11 +46,11 @@ class Workload:
     family: str = "auto"
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
 
-    def load(self, precision: Precision) -> tuple[Worker, ImageSet]:
+    def load(self, precision: Precision) -> tuple[BatchProcessor, ImageSet]:
         """The tokenizer on the device, and the images."""
         device = torch.device(self.device)
         loaded = load_tokenizer(self.checkpoint, self.family, self.tokenizer)
-        worker = Worker(loaded.tokenizer.to(device, precision), device, self.batch_size)
+        worker = BatchProcessor(loaded.tokenizer.to(device, precision), device, self.batch_size)
         return worker, find_images(self.data, limit=self.images)
 
 
@@ -128,16 +128,16 @@ class Ours(Arm):
         for rest_BChw in torch.split(torch.cat(self.rest_BChws), at_once):
             names = ["" for _ in rest_BChw]
             group_B = torch.arange(len(names)) % GROUPS
-            self.worker.add(Unit(rest_BChw, group_B, names, [], [], []), progress)
-        self.worker.settle()
+            self.worker.add(EncodedBatch(rest_BChw, group_B, names, [], [], []), progress)
+        self.worker.check_finite()
 
     def end_to_end(self) -> None:
         """From the files to a tally."""
         progress = self._progress()
-        with contextlib.closing(feed(read_batches(self.loader), self.device)) as batches:
+        with contextlib.closing(prefetch(read_batches(self.loader), self.device)) as batches:
             for unit in self.worker.encode(batches):
                 self.worker.add(unit, progress)
-        self.worker.settle()
+        self.worker.check_finite()
 
     def _progress(self) -> Progress:
         spec, temperatures = self.tokenizer.spec, list(self.workload.temperatures)
@@ -154,7 +154,7 @@ class Ours(Arm):
         codebook, temperatures = self.tokenizer.codebook, self.workload.temperatures
         sums = [
             of_scale
-            for _, of_scale in self.worker.walk(
+            for _, of_scale in self.worker.quantize_scales(
                 rest_BChw, names, lambda s, z_BlC: assign(z_BlC, codebook(s), temperatures)
             )
         ]

@@ -29,14 +29,14 @@ class Contender:
         theirs.close()
         self.images: int = self._answer()
 
-    def ask(self, what: str, *args: object) -> Any:  # noqa: ANN401 - as various as the questions
+    def config(self, what: str, *args: object) -> Any:  # noqa: ANN401 - as various as the questions
         """Call one of the arm's methods there."""
         self._ours.send((what, args))
         return self._answer()
 
     def seconds(self, stage: str) -> float:
         """How long a stage takes for all images."""
-        return float(self.ask("_seconds", stage.replace(" ", "_")))
+        return float(self.config("_seconds", stage.replace(" ", "_")))
 
     def _answer(self) -> Any:  # noqa: ANN401
         try:

@@ -27,8 +27,8 @@ def demo(
     Example: entropy-cli demo
     """
     from entropy_cli.commands.demo.reconstruct import reconstruct
+    from entropy_cli.commands.estimate.config import EstimateConfig
     from entropy_cli.commands.estimate.estimate import estimate
-    from entropy_cli.commands.estimate.request import Request
     from entropy_cli.core.errors import EntropyCliError
     from entropy_cli.core.files import cache_folder
     from entropy_cli.results.page.write import check_report, write
@@ -62,8 +62,8 @@ def demo(
             write(page, [result], [])
         print_result(f"\nThe same as a page with pictures: {no_page or page}")
 
-    request = Request(data=data, checkpoint=TOKENIZER, temperatures="auto", command=command)
-    estimate(request, tqdm_bar, deliver)
+    config = EstimateConfig(data=data, checkpoint=TOKENIZER, temperatures="auto", command=command)
+    estimate(config, tqdm_bar, deliver)
 
 
 def _make_pictures(data: Path, size: int) -> list[Path]:

@@ -20,7 +20,7 @@ from entropy_cli.commands.estimate.batches import (
     whole_numbers,
 )
 from entropy_cli.commands.estimate.build_result import build_result
-from entropy_cli.commands.estimate.callables import Encode, Given
+from entropy_cli.commands.estimate.callables import CallableTokenizer, Encode
 from entropy_cli.commands.estimate.inputs import identified
 from entropy_cli.commands.estimate.job import settings_of
 from entropy_cli.core.errors import DatasetError, EntropyCliError
@@ -32,12 +32,12 @@ from entropy_cli.images.image_set import GROUPS, ImageSet, find_images
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
-from entropy_cli.streaming.batch_processor import Worker
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import choose_device, device_name, versions
 from entropy_cli.streaming.pilot import PILOT_BLOCKS, fit_temperatures
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_metadata import About
+from entropy_cli.streaming.run_metadata import RunMetadata
 from entropy_cli.streaming.state import Saved
 from entropy_cli.tokenizers import registry as tokenizers
 from entropy_cli.tokenizers.base import Tokenizer
@@ -138,7 +138,7 @@ def estimate(
     if isinstance(images, Tensor) or not isinstance(images, (str, Path, Iterable)):
         raise EntropyCliError("images: expected batches one after the other, say a list of tensors.")
     if callable(tokenizer):
-        given = Given(tokenizer, codebook, rule or "l2", whole_numbers("levels", levels))
+        given = CallableTokenizer(tokenizer, codebook, rule or "l2", whole_numbers("levels", levels))
         return _of_callable(given, images, on, temperatures)
     if not hasattr(tokenizer, "spec"):
         raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
@@ -148,7 +148,10 @@ def estimate(
 
 
 def _of_callable(
-    given: Given, images: str | Path | Iterable[Tensor], on: torch.device, temperatures: Temperatures
+    given: CallableTokenizer,
+    images: str | Path | Iterable[Tensor],
+    on: torch.device,
+    temperatures: Temperatures,
 ) -> Result:
     """Estimate on batches of what a callable takes."""
     if isinstance(images, (str, Path)):
@@ -158,7 +161,7 @@ def _of_callable(
         )
     model, latents = given.opened(iter(images))
     notes = codebook_notes(model)
-    worker = Worker(model.to(on, "fp32"), on, BLOCK)
+    worker = BatchProcessor(model.to(on, "fp32"), on, BLOCK)
     return _estimate(worker, blocks_of(latents, SEED), temperatures, notes=notes)
 
 
@@ -170,7 +173,7 @@ def _of_loaded(
 ) -> Result:
     """Estimate on a folder, or on batches of pictures of the tokenizer's size."""
     origin = LOADED.get(tokenizer)
-    worker = Worker(tokenizer.to(on, "fp32"), on, BLOCK)
+    worker = BatchProcessor(tokenizer.to(on, "fp32"), on, BLOCK)
     if isinstance(images, (str, Path)):
         found = find_images(_path("images", images), seed=SEED)
         if found.note:
@@ -189,7 +192,7 @@ def _path(name: str, given: str | Path) -> Path:
 
 
 def _estimate(
-    worker: Worker,
+    worker: BatchProcessor,
     batches: Iterator[Batch],
     temperatures: Temperatures,
     origin: tuple[dict[str, Any], dict[str, Any]] | None = None,
@@ -210,7 +213,7 @@ def _estimate(
         "precision": "fp32",
         "block": BLOCK,
     }
-    about = About.of(
+    about = RunMetadata.of(
         tokenizer,
         split=found.split if found else "given",
         found=images,
@@ -232,7 +235,7 @@ def _estimate(
 
 
 def _accumulated(
-    worker: Worker, batches: Iterator[Batch], temperatures: Sequence[float] | Literal["auto"]
+    worker: BatchProcessor, batches: Iterator[Batch], temperatures: Sequence[float] | Literal["auto"]
 ) -> tuple[Progress, str]:
     """Sum over all batches; gives a digest of their latents beside it."""
     progress, units, digest = Progress.start(1), worker.encode(batches), hashlib.sha256()
@@ -248,7 +251,7 @@ def _accumulated(
     for unit in units:
         digest.update(unit.rest_BChw.cpu().contiguous().numpy().tobytes())
         worker.add(unit, progress)
-    worker.settle()
+    worker.check_finite()
     if not progress.images:
         raise DatasetError("there are no images that could be read.")
     progress.history.append(

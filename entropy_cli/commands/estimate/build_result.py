@@ -18,7 +18,7 @@ from entropy_cli.entropy.summary import Summary, spread_over_images, summarise
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.results import schema
 from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.run_metadata import About
+from entropy_cli.streaming.run_metadata import RunMetadata
 from entropy_cli.streaming.state import Saved, settings_fingerprint
 
 MOST_CODES_COUNTED = 65_536  # above, code_counts would make the file unwieldy
@@ -95,7 +95,7 @@ def _check_some_read(saved: Saved) -> None:
         )
 
 
-def _temperature_source(about: About, progress: Progress, settings: Mapping[str, Any]) -> str:
+def _temperature_source(about: RunMetadata, progress: Progress, settings: Mapping[str, Any]) -> str:
     if progress.pilot is None:
         return "given with --temperature" if about.temperature_asked else about.temperature_default
     fitted = f"maximum likelihood at each scale on the first {progress.pilot['images']} images"
@@ -104,7 +104,7 @@ def _temperature_source(about: About, progress: Progress, settings: Mapping[str,
     return fitted if about.temperature_asked else f"{fitted}; {about.temperature_default}"
 
 
-def _checks(about: About, progress: Progress, tally: Tally) -> dict[str, Any]:
+def _checks(about: RunMetadata, progress: Progress, tally: Tally) -> dict[str, Any]:
     """What the sums say beside the result: other errors, and temperatures for all images."""
     tokens_S = progress.images * tally.tokens_S
     fits = all(about.degrees_of_freedom)
@@ -120,7 +120,7 @@ def _checks(about: About, progress: Progress, tally: Tally) -> dict[str, Any]:
     }
 
 
-def _tokenizer(about: About, settings: Mapping[str, Any]) -> schema.TokenizerInfo:
+def _tokenizer(about: RunMetadata, settings: Mapping[str, Any]) -> schema.TokenizerInfo:
     return schema.TokenizerInfo(
         family=settings["family"],
         vocab_size=max(vocabulary.size for vocabulary in about.vocabularies),
@@ -131,7 +131,7 @@ def _tokenizer(about: About, settings: Mapping[str, Any]) -> schema.TokenizerInf
     )
 
 
-def _data(about: About, progress: Progress, settings: Mapping[str, Any]) -> schema.DataInfo:
+def _data(about: RunMetadata, progress: Progress, settings: Mapping[str, Any]) -> schema.DataInfo:
     return schema.DataInfo(
         split=about.split,
         images_found=about.images_found,
@@ -144,7 +144,7 @@ def _data(about: About, progress: Progress, settings: Mapping[str, Any]) -> sche
 
 
 def _scale(
-    about: About, s: int, temperature: float, summary: Summary, count_V: Tensor
+    about: RunMetadata, s: int, temperature: float, summary: Summary, count_V: Tensor
 ) -> schema.ScaleResult:
     scale = about.scales[s]
     vocabulary = scale.vocabulary

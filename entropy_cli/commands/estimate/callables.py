@@ -18,7 +18,7 @@ Encode: TypeAlias = Callable[[Tensor], Tensor | Sequence[Tensor]]
 
 
 @dataclass(frozen=True)
-class Given:
+class CallableTokenizer:
     """A callable and what its latents are assigned to."""
 
     encode: Encode

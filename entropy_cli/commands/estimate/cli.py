@@ -174,8 +174,8 @@ def estimate(
     tokens = parse_array_file(save_tokens, "--save-tokens")
     given = given_latents(context.params)
 
+    from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
     from entropy_cli.commands.estimate.estimate import estimate as run
-    from entropy_cli.commands.estimate.request import GivenLatents, Request
     from entropy_cli.core.files import check_files
     from entropy_cli.results.page.write import check_report, write
     from entropy_cli.results.tables import render
@@ -202,7 +202,7 @@ def estimate(
             write(report, [result], [])
 
     images = run(
-        Request(
+        EstimateConfig(
             data=data,
             checkpoint=ckpt,
             latents=None if given is None else GivenLatents(**given),

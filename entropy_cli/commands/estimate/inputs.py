@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from entropy_cli.commands.estimate.request import GivenLatents, Request
+from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.files import hash_files
 from entropy_cli.core.progress_bars import Bars
@@ -45,18 +45,18 @@ class Inputs:
     provenance: dict[str, Any]
 
 
-def open_inputs(request: Request, bars: Bars) -> Inputs:
+def open_inputs(config: EstimateConfig, bars: Bars) -> Inputs:
     """Open what the request names.
 
     Raises:
         EntropyCliError: any of it can't be used.
     """
-    return _latents(request, request.latents, bars) if request.latents else _pictures(request, bars)
+    return _latents(config, config.latents, bars) if config.latents else _pictures(config, bars)
 
 
-def _pictures(request: Request, bars: Bars) -> Inputs:
-    assert request.data is not None and request.checkpoint is not None
-    loaded = load_tokenizer(request.checkpoint, request.family, request.tokenizer)
+def _pictures(config: EstimateConfig, bars: Bars) -> Inputs:
+    assert config.data is not None and config.checkpoint is not None
+    loaded = load_tokenizer(config.checkpoint, config.family, config.tokenizer)
     tokenizer, checkpoint = loaded.tokenizer, loaded.checkpoint
     if checkpoint.classes:
         logger.info(
@@ -67,7 +67,7 @@ def _pictures(request: Request, bars: Bars) -> Inputs:
         )
     with bars("listing images", None, "img") as bar:
         images = find_images(
-            request.data, request.split, seed=request.seed, limit=request.limit, progress=bar.update
+            config.data, config.split, seed=config.seed, limit=config.limit, progress=bar.update
         )
     with bars("hashing checkpoint", checkpoint.size, "B") as bar:
         sha256 = checkpoint.sha256(bar.update)
@@ -99,7 +99,7 @@ def identified(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, A
     return identity, provenance
 
 
-def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
+def _latents(config: EstimateConfig, given: GivenLatents, bars: Bars) -> Inputs:
     found = open_arrays(given.latents)
     tables = None if given.codebook is None else open_arrays(given.codebook)
     codes = [None] * len(found.tensors) if tables is None else _codes(tables, found)
@@ -112,7 +112,7 @@ def _latents(request: Request, given: GivenLatents, bars: Bars) -> Inputs:
         read.append(ScaleLatents(name, latents_MX, first))
     with bars("listing latents", None, "img") as bar:
         images = find_latents(
-            str(found.path), read, seed=request.seed, limit=request.limit, progress=bar.update
+            str(found.path), read, seed=config.seed, limit=config.limit, progress=bar.update
         )
     sha256 = None
     if tables is not None:

@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import torch
 
+from entropy_cli.commands.estimate.config import EstimateConfig
 from entropy_cli.commands.estimate.inputs import Inputs, open_inputs
-from entropy_cli.commands.estimate.request import Request
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.images.image_set import GROUPS, ImageSet
@@ -17,7 +17,7 @@ from entropy_cli.images.plan import BLOCK, number_of_blocks, shard_blocks
 from entropy_cli.streaming.device import check_precision, choose_device, choose_precision
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_metadata import About
+from entropy_cli.streaming.run_metadata import RunMetadata
 from entropy_cli.streaming.state import Saved, settings_fingerprint
 from entropy_cli.tokenizers.base import Tokenizer
 
@@ -28,12 +28,12 @@ logger = logging.getLogger(__name__)
 class Job:
     """What is to be done, on what, with what; `settings` is what changes the number."""
 
-    request: Request
+    config: EstimateConfig
     ranks: Ranks
     device: torch.device
     inputs: Inputs
     settings: dict[str, Any]
-    about: About
+    about: RunMetadata
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -48,49 +48,49 @@ class Job:
     @property
     def blocks(self) -> range:
         """The blocks of this run, done or not."""
-        return shard_blocks(number_of_blocks(len(self.images)), self.request.shard)
+        return shard_blocks(number_of_blocks(len(self.images)), self.config.shard)
 
     def saved(self, progress: Progress) -> Saved:
         """The state of the run, when it has come so far."""
-        return Saved(progress, self.settings, self.about, self.request.shard)
+        return Saved(progress, self.settings, self.about, self.config.shard)
 
 
-def prepare(request: Request, bars: Bars, ranks: Ranks) -> Job:
+def prepare(config: EstimateConfig, bars: Bars, ranks: Ranks) -> Job:
     """Open the checkpoint, list the images, and settle everything that changes the number.
 
     Raises:
         EntropyCliError: any of it can't be done, or the processes of the run see different things.
     """
-    device = choose_device(request.device, ranks.local_rank if ranks.world > 1 else None)
+    device = choose_device(config.device, ranks.local_rank if ranks.world > 1 else None)
     # Of latents there is no encoder that could be less precise.
-    precision = request.precision or ("fp32" if request.latents else choose_precision(device))
+    precision = config.precision or ("fp32" if config.latents else choose_precision(device))
     check_precision(precision, device)
-    inputs = open_inputs(request, bars)
+    inputs = open_inputs(config, bars)
     images = inputs.images
     if ranks.first:
-        of = request.latents.codebook if request.latents else request.checkpoint
+        of = config.latents.codebook if config.latents else config.checkpoint
         for note in inputs.provenance["checkpoint_notes"]:
             logger.warning("%s: %s", of, note)
         if isinstance(images, ImageSet) and images.note:
             logger.warning("%s", images.note)
     settings = {
         **inputs.identity,
-        **settings_of(inputs.tokenizer, request.temperatures, images.seed),
+        **settings_of(inputs.tokenizer, config.temperatures, images.seed),
         "images_fingerprint": images.fingerprint(),
         "images": len(images),
         "precision": precision,
         "block": BLOCK,
     }
     _check_alike(settings, ranks)
-    asked = request.temperatures is not None
-    about = About.of(
+    asked = config.temperatures is not None
+    about = RunMetadata.of(
         inputs.tokenizer,
         split=images.split,
         found=images.found,
         asked=asked,
         provenance=inputs.provenance,
     )
-    return Job(request, ranks, device, inputs, settings, about)
+    return Job(config, ranks, device, inputs, settings, about)
 
 
 def settings_of(
@@ -127,7 +127,7 @@ def settings_of(
 
 
 def _check_alike(settings: dict[str, Any], ranks: Ranks) -> None:
-    fingerprints = ranks.gather(settings_fingerprint(settings))
+    fingerprints = ranks.all_gather(settings_fingerprint(settings))
     if len(set(fingerprints)) > 1:
         others = [i for i, fingerprint in enumerate(fingerprints) if fingerprint != fingerprints[0]]
         raise EntropyCliError(

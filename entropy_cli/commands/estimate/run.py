@@ -21,14 +21,14 @@ from entropy_cli.images.plan import (
     BLOCK,
     CHECK_BLOCKS,
     BatchPlan,
-    Leg,
+    Segment,
     check_points,
     number_of_blocks,
     plan_batches,
     plan_legs,
 )
 from entropy_cli.streaming import state
-from entropy_cli.streaming.batch_processor import Unit, Worker
+from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
 from entropy_cli.streaming.device import (
     choose_batch_size,
     choose_workers,
@@ -45,7 +45,7 @@ from entropy_cli.streaming.pilot import (
     compare_precision,
     fit_temperatures,
 )
-from entropy_cli.streaming.prefetch import feed
+from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.token_file import TokenStore
 from entropy_cli.tokenizers.precision import products
@@ -72,13 +72,13 @@ class Run:
         self.machine: dict[str, Any] = {}
         self.images = len(job.images)
         size = job.tokenizer.spec.image_size
-        batch_size = job.request.batch_size or (choose_batch_size(job.device, size) if size else BLOCK)
-        if job.request.batch_size is None and job.request.target is not None:
+        batch_size = job.config.batch_size or (choose_batch_size(job.device, size) if size else BLOCK)
+        if job.config.batch_size is None and job.config.target is not None:
             # Between two looks there is one batch for each process.
             batch_size = min(batch_size, BLOCK * max(1, CHECK_BLOCKS // job.ranks.world))
         self.batch_size = min(batch_size, BLOCK * number_of_blocks(self.images))
         _check_alike(job, self.batch_size)
-        workers = job.request.workers
+        workers = job.config.workers
         self.workers = choose_workers(job.device, job.ranks.local_world) if workers is None else workers
 
     def accumulate(self) -> None:
@@ -87,7 +87,7 @@ class Run:
         if self.job.blocks:
             with _in_one_line(self.job.device):
                 reached = self._read()
-            self.reached = None if self.job.request.target is None else reached
+            self.reached = None if self.job.config.target is None else reached
         elif self.job.ranks.first:
             self._save(self.progress)
         seconds = time.monotonic() - start
@@ -109,12 +109,12 @@ class Run:
         if job.device.type == "cpu":
             keep_freed_memory()
         tokenizer = job.tokenizer.to(job.device, job.settings["precision"])
-        worker = Worker(tokenizer, job.device, self.batch_size)
+        worker = BatchProcessor(tokenizer, job.device, self.batch_size)
         if self.tokens is not None:
             worker.keep_tokens = self.tokens.write
         legs = self._legs(job.blocks, progress.blocks_done.tolist())
         plans = [plan for leg in legs for plan in leg.plans]
-        every, target = job.request.save_every_s, job.request.target
+        every, target = job.config.save_every_s, job.config.target
         loop = Estimation(worker, progress, ranks, self.signals, self._save)
         loop.save_every_s, loop.target = every, target
         if self.tokens is not None:
@@ -137,26 +137,26 @@ class Run:
                 bar.set_description("")
             return loop.run(units, legs)
 
-    def _legs(self, blocks: Sequence[int], done: Sequence[bool]) -> list[Leg]:
+    def _legs(self, blocks: Sequence[int], done: Sequence[bool]) -> list[Segment]:
         share = self.job.ranks.rank, self.job.ranks.world
-        points = check_points(len(blocks), closely=self.job.request.target is not None)
+        points = check_points(len(blocks), closely=self.job.config.target is not None)
         return plan_legs(self.images, self.batch_size, blocks, done, points, share)
 
     def _expected(self, plans: Sequence[BatchPlan]) -> tuple[int, str, int]:
         """For the bar: images in all, their unit, and how many are done."""
-        todo = self.job.ranks.total([sum(map(len, plans))])[0]
+        todo = self.job.ranks.all_reduce_sum([sum(map(len, plans))])[0]
         blocks = plan_batches(self.images, BLOCK, self.job.blocks)
         total = sum(map(len, blocks))
         return total, "img", total - todo
 
     def _units(
-        self, worker: Worker, plans: Sequence[BatchPlan], stack: contextlib.ExitStack
-    ) -> Iterator[Unit]:
+        self, worker: BatchProcessor, plans: Sequence[BatchPlan], stack: contextlib.ExitStack
+    ) -> Iterator[EncodedBatch]:
         """The plans' pictures, read and encoded as they are asked for."""
         batches = stack.enter_context(contextlib.closing(self._reported(self._batches(plans))))
         return worker.encode(self._timed(batches, worker))
 
-    def _timed(self, batches: Iterator[Batch], worker: Worker) -> Iterator[Batch]:
+    def _timed(self, batches: Iterator[Batch], worker: BatchProcessor) -> Iterator[Batch]:
         """The same batches; on the first picture the encoder is timed if the CPU lacks its precision."""
         device, precision = self.job.device, self.job.settings["precision"]
         if not self.job.ranks.first or lacking(precision, device) is None:
@@ -174,7 +174,7 @@ class Run:
         with contextlib.closing(batches):
             for batch in batches:
                 for path, reason in batch.failed:
-                    if self.job.request.fail_at_first:
+                    if self.job.config.fail_at_first:
                         raise DatasetError(
                             f"{path}: can't be read: {reason}. Stopped by --on-error fail."
                         )
@@ -185,16 +185,16 @@ class Run:
         if not plans:
             return
         loader = open_loader(self.job.inputs.source, plans, workers=self.workers)
-        with contextlib.closing(feed(read_batches(loader), self.job.device)) as batches:
+        with contextlib.closing(prefetch(read_batches(loader), self.job.device)) as batches:
             yield from batches
 
     def _temperatures(
         self,
-        worker: Worker,
-        legs: Sequence[Leg],
-        units: Iterator[Unit],
+        worker: BatchProcessor,
+        legs: Sequence[Segment],
+        units: Iterator[EncodedBatch],
         stage: Callable[[str], object],
-    ) -> Iterator[Unit]:
+    ) -> Iterator[EncodedBatch]:
         """Set the temperatures; those fitted are on the first images, which need no encoding again."""
         given, progress = self.job.settings["temperature"], self.progress
         if given != "auto":
@@ -203,24 +203,24 @@ class Run:
         stage("pilot for the temperature")
         pilot = range(min(PILOT_BLOCKS, len(progress.blocks_done)))
         with contextlib.ExitStack() as stack:
-            if self.job.request.shard is None:  # the pilot's are the first of the legs
+            if self.job.config.shard is None:  # the pilot's are the first of the legs
                 plans = [p for leg in legs for p in leg.plans if p.completes and _within(p, pilot)]
-                first: Iterator[Unit] = islice(units, len(plans))
+                first: Iterator[EncodedBatch] = islice(units, len(plans))
             else:
                 plans = [p for leg in self._legs(pilot, [False] * len(pilot)) for p in leg.plans]
-                other = Worker(worker.tokenizer, worker.device, worker.batch_size)
+                other = BatchProcessor(worker.tokenizer, worker.device, worker.batch_size)
                 batches = stack.enter_context(contextlib.closing(self._batches(plans)))
                 first = other.encode(batches)
             fitted, progress.pilot, kept = fit_temperatures(worker, first, self.job.ranks, stage)
         progress.temperatures = fitted
-        return chain(kept, units) if self.job.request.shard is None else units
+        return chain(kept, units) if self.job.config.shard is None else units
 
-    def _precision_check(self, worker: Worker) -> dict[str, object]:
+    def _precision_check(self, worker: BatchProcessor) -> dict[str, object]:
         job, temperatures = self.job, self.progress.temperatures
         assert temperatures is not None
         tokenizers = worker.tokenizer, job.tokenizer.to(job.device, "fp32")
         size = min(BLOCK, self.batch_size)
-        rounded, exact = (Worker(tokenizer, job.device, size) for tokenizer in tokenizers)
+        rounded, exact = (BatchProcessor(tokenizer, job.device, size) for tokenizer in tokenizers)
         blocks = range(min(PRECISION_BLOCKS, len(self.progress.blocks_done)))
         plans = plan_batches(self.images, size, blocks[job.ranks.rank :: job.ranks.world])
         with contextlib.closing(self._batches(plans)) as batches:
@@ -239,13 +239,13 @@ class Run:
     def _save(self, together: Progress) -> None:
         """Save what is worth it: of images that could not be read, none is left out for good."""
         self.together = together
-        if together.images or together.pilot or self.job.request.shard is not None:
+        if together.images or together.pilot or self.job.config.shard is not None:
             state.save(self.path, self.job.saved(together))
 
 
 def _check_alike(job: Job, batch_size: int) -> None:
     """Batches decide how often processes meet, so they must be of one size."""
-    sizes = job.ranks.gather((job.device.type, batch_size))
+    sizes = job.ranks.all_gather((job.device.type, batch_size))
     if len(set(sizes)) > 1:
         found = ", ".join(f"{kind} in batches of {size}" for kind, size in sizes)
         raise EntropyCliError(

@@ -39,7 +39,7 @@ def inspect(
     """
     grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
 
-    from entropy_cli.commands.inspect.inspect import Ask
+    from entropy_cli.commands.inspect.inspect import InspectConfig
     from entropy_cli.commands.inspect.inspect import inspect as run
     from entropy_cli.commands.inspect.text import render
     from entropy_cli.core.errors import CheckpointError
@@ -47,7 +47,7 @@ def inspect(
 
     check_family(family, "--family")
     settings = TokenizerSettings(image_size, grids, rule, weights)
-    found = run(Ask(file, family, settings, full), tqdm_bar)
+    found = run(InspectConfig(file, family, settings, full), tqdm_bar)
     print_result(found.to_json() if as_json else render(found))
     if found.problem is not None:
         raise CheckpointError(found.problem)

@@ -21,7 +21,7 @@ NEAREST = 2  # families shown as candidates where none fits
 
 
 @dataclass(frozen=True)
-class Ask:
+class InspectConfig:
     """What to inspect: the file, the family or "auto", and what the user decides."""
 
     path: Path
@@ -43,53 +43,53 @@ class _Told:
     problem: str | None
 
 
-def inspect(ask: Ask, bars: Bars) -> Inspection:
+def inspect(config: InspectConfig, bars: Bars) -> Inspection:
     """Look into a checkpoint.
 
     Args:
-        ask: what to inspect.
+        config: what to inspect.
         bars: makes progress bars.
 
     Raises:
         CheckpointError: there is no such file or it can't be opened as a checkpoint. Whatever else is
             wrong is in the inspection.
     """
-    told = _tell(open_checkpoint(ask.path), ask)
+    told = _tell(open_checkpoint(config.path), config)
     checkpoint, name = told.checkpoint, told.name
     sha256, weights = None, parts(checkpoint)
-    if ask.full:
+    if config.full:
         with bars("hashing", checkpoint.size, "B") as bar:
             sha256 = checkpoint.sha256(bar.update)
         weights = scanned(checkpoint, weights, bars)
-    tokenizer, problem = (None, told.problem) if told.problem else _built(told, full=ask.full)
+    tokenizer, problem = (None, told.problem) if told.problem else _built(told, full=config.full)
     return Inspection(
         family=name,
-        why=_why(told, ask),
+        why=_why(told, config),
         doubts=told.reasons[name] if name else [],
         candidates=[] if name else _candidates(told),
         against={other: why for other, why in told.reasons.items() if other != name},
         problem=problem,
-        weights_checked=ask.full and problem is None,
-        file=_file(told, ask, sha256),
-        tokenizer=_tokenizer(told, ask, codebook_notes(tokenizer) if tokenizer else []),
+        weights_checked=config.full and problem is None,
+        file=_file(told, config, sha256),
+        tokenizer=_tokenizer(told, config, codebook_notes(tokenizer) if tokenizer else []),
         encoder=encoder_sizes(checkpoint, name),
         parts=weights,
         codebooks=codebooks(checkpoint, name, bars),
     )
 
 
-def _tell(checkpoint: Checkpoint, ask: Ask) -> _Told:
+def _tell(checkpoint: Checkpoint, config: InspectConfig) -> _Told:
     reasons = reasons_against(checkpoint)
     fitting = [name for name, against in reasons.items() if not against]
     found = spec = problem = None
     try:
-        found = family_of(checkpoint, ask.family, ask.settings)
+        found = family_of(checkpoint, config.family, config.settings)
         spec = found.describe()
     except CheckpointError as error:
         problem = str(error)
-    name = fitting[0] if ask.family == "auto" and len(fitting) == 1 else None
-    if ask.family != "auto" and not FAMILIES[ask.family].lacks(checkpoint):
-        name = ask.family
+    name = fitting[0] if config.family == "auto" and len(fitting) == 1 else None
+    if config.family != "auto" and not FAMILIES[config.family].missing_keys(checkpoint):
+        name = config.family
     used = found.checkpoint if found else checkpoint
     return _Told(used, name, fitting, reasons, found, spec, problem)
 
@@ -98,16 +98,18 @@ def _candidates(told: _Told) -> list[str]:
     return told.fitting or sorted(told.reasons, key=lambda name: len(told.reasons[name]))[:NEAREST]
 
 
-def _why(told: _Told, ask: Ask) -> list[str]:
+def _why(told: _Told, config: InspectConfig) -> list[str]:
     if told.name is None:
         return []
     family = FAMILIES[told.name]
-    asked = ["asked for by --family"] if ask.family != "auto" else []
-    told_by = [f"has {key}: {words}" for key, words in family.TELLING.items() if _has(told, key)]
+    given = ["asked for by --family"] if config.family != "auto" else []
+    told_by = [
+        f"has {key}: {words}" for key, words in family.IDENTIFYING_KEYS.items() if _has(told, key)
+    ]
     if not told_by:
-        required = family.lacks(Checkpoint.of_tensors(ask.path, {}))
+        required = family.missing_keys(Checkpoint.of_tensors(config.path, {}))
         told_by = [f"has {key}" for key in required if _has(told, key)]
-    return asked + told_by[:3]
+    return given + told_by[:3]
 
 
 def _has(told: _Told, key: str) -> bool:
@@ -122,14 +124,14 @@ def _built(told: _Told, *, full: bool) -> tuple[Tokenizer | None, str | None]:
         dtypes, codes = checkpoint.dtypes, found.family.codebooks(checkpoint)
         lists = [name for name in quantiser_names(checkpoint) if dtypes[name].startswith("int")]
         biases = [name.replace(".weight", ".bias") for name in codes]  # of a projection onto logits
-        checkpoint = checkpoint.hollow([*codes, *lists, *biases])
+        checkpoint = checkpoint.to_meta([*codes, *lists, *biases])
     try:
         return found.family.build(checkpoint, found.settings), None
     except CheckpointError as error:
         return None, str(error)
 
 
-def _file(told: _Told, ask: Ask, sha256: str | None) -> inspection.File:
+def _file(told: _Told, config: InspectConfig, sha256: str | None) -> inspection.File:
     checkpoint = told.checkpoint
     return inspection.File(
         path=str(checkpoint.path),
@@ -140,7 +142,7 @@ def _file(told: _Told, ask: Ask, sha256: str | None) -> inspection.File:
         prefix=checkpoint.prefix,
         copies=list(checkpoint.copies),
         weights=checkpoint.weights,
-        weights_why=_weights_why(told, ask),
+        weights_why=_weights_why(told, config),
         classes=list(checkpoint.classes),
         ignored=list(checkpoint.ignored),
         dtypes=dict(Counter(checkpoint.dtypes.values()).most_common()),
@@ -148,27 +150,27 @@ def _file(told: _Told, ask: Ask, sha256: str | None) -> inspection.File:
     )
 
 
-def _weights_why(told: _Told, ask: Ask) -> str:
+def _weights_why(told: _Told, config: InspectConfig) -> str:
     checkpoint = told.checkpoint
     if not (checkpoint.has_raw and checkpoint.has_ema):
         return "the only copy"
     if told.found is None:
         return "the default of a family that is not known"
-    if ask.settings.weights:
+    if config.settings.weights:
         return "asked for by --weights"
     averaged = FAMILIES[told.found.name].EMA_BY_DEFAULT
     kind = "averaged" if averaged else "last"
     return f"the {kind} weights are the default of family {told.found.name}; --weights chooses"
 
 
-def _tokenizer(told: _Told, ask: Ask, notes: list[str]) -> inspection.Tokenizer | None:
+def _tokenizer(told: _Told, config: InspectConfig, notes: list[str]) -> inspection.Tokenizer | None:
     spec = told.spec
     if spec is None:
         return None
     levels = spec.scales[0].vocabulary.levels
-    config = told.checkpoint.config.settings(ask.settings)
+    file = told.checkpoint.config.settings(config.settings)
     names = ("image_size", "patch_nums", "rule", "norm_groups", "quant_resi")
-    beside = {name: getattr(config, name) for name in names if getattr(ask.settings, name) is None}
+    beside = {name: getattr(file, name) for name in names if getattr(config.settings, name) is None}
     return inspection.Tokenizer(
         image_size=spec.image_size,
         scales=[

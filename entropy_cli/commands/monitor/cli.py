@@ -66,7 +66,7 @@ def monitor(
     """
     parse_output(output, WRITTEN, "--output")
     import entropy_cli.commands.monitor.logs.read as logs
-    from entropy_cli.commands.monitor.monitor import Asked, read
+    from entropy_cli.commands.monitor.monitor import MonitorConfig, read
     from entropy_cli.core.files import check_different, check_writable
 
     if format_name not in ("auto", *logs.NAMES):
@@ -81,10 +81,12 @@ def monitor(
         check_writable(output, "--output")
         check_different(("LOG", log), ("--floor", floor), ("--output", output))
     levels = parse_floor(floor, floor_mean, floor_last)
-    asked = Asked(log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0, follow)
+    config = MonitorConfig(
+        log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0, follow
+    )
     if not follow:
         with tqdm_bar("reading", None, "row") as bar:
-            seen = read(asked, bar.update)
+            seen = read(config, bar.update)
         _warn(seen)
         _show(seen, output, as_json=as_json)
         return
@@ -92,7 +94,7 @@ def monitor(
     while True:
         if size != (size := logs.size_of(log)):
             try:
-                _show(read(asked), output, as_json=as_json, again=True)
+                _show(read(config), output, as_json=as_json, again=True)
             except NoLossError as error:  # one that has yet to get a loss
                 logger.info("%s", error)
         time.sleep(every)

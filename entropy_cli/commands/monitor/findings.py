@@ -13,7 +13,7 @@ from entropy_cli.commands.monitor.floor_findings import floor_findings, rules_of
 from entropy_cli.commands.monitor.logs.names import subject
 from entropy_cli.commands.monitor.logs.series import Log, Series
 from entropy_cli.commands.monitor.result import RunFinding, place
-from entropy_cli.commands.monitor.series_with_floor import Watched
+from entropy_cli.commands.monitor.series_with_floor import SeriesWithFloor
 from entropy_cli.results.findings import Severity
 from entropy_cli.results.floors import Floor
 
@@ -24,7 +24,7 @@ COLLAPSED = 0.01  # of the start
 
 
 def findings_of(
-    log: Log, watched: Sequence[Watched], repeated: Mapping[str, float], floor: Floor | None
+    log: Log, watched: Sequence[SeriesWithFloor], repeated: Mapping[str, float], floor: Floor | None
 ) -> list[RunFinding]:
     """Everything there is to say of a log.
 
@@ -99,7 +99,7 @@ def _repeated(log: Log, repeated: Mapping[str, float]) -> Iterator[RunFinding]:
     )
 
 
-def _broken(one: Watched) -> Iterator[RunFinding]:
+def _broken(one: SeriesWithFloor) -> Iterator[RunFinding]:
     """NaN and infinity in a loss."""
     series = one.series
     if not series.broken or not one.metric.is_loss:
@@ -117,7 +117,7 @@ def _broken(one: Watched) -> Iterator[RunFinding]:
     )
 
 
-def _plateau(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
+def _plateau(one: SeriesWithFloor, _: Sequence[SeriesWithFloor]) -> Iterator[RunFinding]:
     """A loss that the rest of the run would not lower."""
     value_n = one.finite.value_n
     fall = float(value_n[0] - value_n.min())
@@ -150,7 +150,7 @@ def _plateau(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
     )
 
 
-def _rebound(one: Watched, watched: Sequence[Watched]) -> Iterator[RunFinding]:
+def _rebound(one: SeriesWithFloor, watched: Sequence[SeriesWithFloor]) -> Iterator[RunFinding]:
     """A loss that has risen since its lowest."""
     series = one.finite
     found = rebound(series.value_n)
@@ -182,14 +182,14 @@ def _rebound(one: Watched, watched: Sequence[Watched]) -> Iterator[RunFinding]:
     yield _finding("rebound", "info", series, f"{what}{still}. {advice}.", evidence, at)
 
 
-def _falls(part: Watched, share: float) -> bool:
+def _falls(part: SeriesWithFloor, share: float) -> bool:
     """Whether a regulariser falls over what comes after a share of the run."""
     value_n = part.finite.value_n
     found = regulariser_falls(value_n, int(share * len(value_n)))
     return part.metric.kind == "regulariser" and found is not None and found.falls
 
 
-def _sudden_drops(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
+def _sudden_drops(one: SeriesWithFloor, _: Sequence[SeriesWithFloor]) -> Iterator[RunFinding]:
     """A loss that falls at once after it rose."""
     found = sudden_drop(one.finite.value_n)
     if found is None or not found.fires or one.metric.kind == "cross_entropy":
@@ -209,7 +209,7 @@ def _sudden_drops(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
     )
 
 
-def _divergence(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
+def _divergence(one: SeriesWithFloor, _: Sequence[SeriesWithFloor]) -> Iterator[RunFinding]:
     """A loss that ends above its beginning."""
     found = divergence(one.finite.value_n)
     if found is None or not found.fires or one.metric.is_proxy:
@@ -229,7 +229,7 @@ def _divergence(one: Watched, _: Sequence[Watched]) -> Iterator[RunFinding]:
     )
 
 
-def _growing_gradients(one: Watched, watched: Sequence[Watched]) -> Iterator[RunFinding]:
+def _growing_gradients(one: SeriesWithFloor, watched: Sequence[SeriesWithFloor]) -> Iterator[RunFinding]:
     """A gradient norm without bound, beside a cross-entropy."""
     found = grows_without_bound(one.finite.value_n)
     beside = any(other.metric.kind == "cross_entropy" for other in watched)
@@ -246,7 +246,7 @@ def _growing_gradients(one: Watched, watched: Sequence[Watched]) -> Iterator[Run
     )
 
 
-def _overfitting(one: Watched, watched: Sequence[Watched]) -> Iterator[RunFinding]:
+def _overfitting(one: SeriesWithFloor, watched: Sequence[SeriesWithFloor]) -> Iterator[RunFinding]:
     """A validation loss that rises while training's falls."""
     train = _training_of(one, watched)
     if train is None or one.metric.kind not in ("cross_entropy", "loss") or not len(one.finite):
@@ -286,7 +286,7 @@ def _times(size: float, error: float) -> str:
     return f"{size / error:.0f} standard errors" if error else "without noise"
 
 
-def _training_of(one: Watched, watched: Sequence[Watched]) -> Watched | None:
+def _training_of(one: SeriesWithFloor, watched: Sequence[SeriesWithFloor]) -> SeriesWithFloor | None:
     """The training loss that a validation loss belongs to: of the same, else the only one there is."""
     losses = [other for other in watched if other.is_main and other.metric.kind == one.metric.kind]
     same = [other for other in losses if subject(other.metric) == subject(one.metric)]

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from entropy_cli.commands.monitor.detectors.limits import above, below
 from entropy_cli.commands.monitor.logs.series import Log
 from entropy_cli.commands.monitor.result import RunFinding
-from entropy_cli.commands.monitor.series_with_floor import Watched
+from entropy_cli.commands.monitor.series_with_floor import SeriesWithFloor
 from entropy_cli.results.floors import Floor
 from entropy_cli.results.published import VAR_CODES, VAR_PATCH_NUMS
 
@@ -16,7 +16,7 @@ NEAR = 0.02  # nats between a loss and ln V that are nothing
 NORMAL_95 = 1.96
 
 
-def floor_findings(watched: Sequence[Watched]) -> Iterator[RunFinding]:
+def floor_findings(watched: Sequence[SeriesWithFloor]) -> Iterator[RunFinding]:
     """Losses where they can't be, or should not be."""
     for one in watched:
         level, value_n = one.level, one.finite.value_n
@@ -41,7 +41,7 @@ def floor_findings(watched: Sequence[Watched]) -> Iterator[RunFinding]:
             )
 
 
-def _below(one: Watched, floor: float, error: float) -> Iterator[RunFinding]:
+def _below(one: SeriesWithFloor, floor: float, error: float) -> Iterator[RunFinding]:
     """A loss below its floor: by more than its noise, or, of a few points, by more than a little."""
     value_n = one.finite.value_n
     found = below(value_n, floor, error)
@@ -66,7 +66,9 @@ def _below(one: Watched, floor: float, error: float) -> Iterator[RunFinding]:
         )
 
 
-def rules_of_thumb(log: Log, watched: Sequence[Watched], floor: Floor | None) -> Iterator[RunFinding]:
+def rules_of_thumb(
+    log: Log, watched: Sequence[SeriesWithFloor], floor: Floor | None
+) -> Iterator[RunFinding]:
     """What people go by, with its source; nothing of it is an alarm."""
     codes = None if floor is None else floor.vocab_size
     is_vars = _is_vars(log, watched, floor)
@@ -80,7 +82,7 @@ def rules_of_thumb(log: Log, watched: Sequence[Watched], floor: Floor | None) ->
             yield from _of_var(one)
 
 
-def _is_vars(log: Log, watched: Sequence[Watched], floor: Floor | None) -> bool:
+def _is_vars(log: Log, watched: Sequence[SeriesWithFloor], floor: Floor | None) -> bool:
     """Whether VAR trained on tokens like those that its issues are about.
 
     If no floor tells, by the scales that the log may name and a start at ln 4096.
@@ -95,7 +97,7 @@ def _is_vars(log: Log, watched: Sequence[Watched], floor: Floor | None) -> bool:
     return sides in ((), VAR_PATCH_NUMS) and any(abs(one.initial - uniform) < NEAR for one in losses)
 
 
-def _start(one: Watched, codes: int | None) -> Iterator[RunFinding]:
+def _start(one: SeriesWithFloor, codes: int | None) -> Iterator[RunFinding]:
     """That an untrained model knows nothing: ln V."""
     before = one.finite.before
     if codes is None or before is None:
@@ -112,7 +114,7 @@ def _start(one: Watched, codes: int | None) -> Iterator[RunFinding]:
     )
 
 
-def _of_var(one: Watched) -> Iterator[RunFinding]:
+def _of_var(one: SeriesWithFloor) -> Iterator[RunFinding]:
     """Issues of FoundationVision/VAR: what its author and users call good or normal."""
     metric, value_n = one.metric, one.finite.value_n
     last = float(value_n[-1])

@@ -11,13 +11,18 @@ from entropy_cli.commands.monitor.logs.read import read_log
 from entropy_cli.commands.monitor.logs.series import Log
 from entropy_cli.commands.monitor.page import write_run_page
 from entropy_cli.commands.monitor.result import Monitor
-from entropy_cli.commands.monitor.series_with_floor import Watched, repeated_training, summary, watched
+from entropy_cli.commands.monitor.series_with_floor import (
+    SeriesWithFloor,
+    repeated_training,
+    summary,
+    watched,
+)
 from entropy_cli.core.files import write_atomically
 from entropy_cli.results.floors import Floor
 
 
 @dataclass(frozen=True)
-class Asked:
+class MonitorConfig:
     """What to look at.
 
     Attributes:
@@ -40,33 +45,33 @@ class Seen:
     """What was found, and the series that it was found in."""
 
     found: Monitor
-    watched: Sequence[Watched]
+    watched: Sequence[SeriesWithFloor]
 
 
-def read(asked: Asked, progress: Callable[[int], object] = lambda _: None) -> Seen:
+def read(config: MonitorConfig, progress: Callable[[int], object] = lambda _: None) -> Seen:
     """Read a log, set it against the floors, and look for what there is to say.
 
     Args:
-        asked: for what.
+        config: for what.
         progress: is told of each row that is read.
 
     Raises:
         EntropyCliError: it can't be read, or holds no loss.
     """
-    found = read_log(asked.path, asked.format, asked.loss, progress, growing=asked.growing)
-    log = in_nats(found, asked.nats)
+    found = read_log(config.path, config.format, config.loss, progress, growing=config.growing)
+    log = in_nats(found, config.nats)
     repeated = repeated_training(log)
     kept = [one for one in log.series if one.metric.split == "train" or not repeated]
-    series = watched(replace(log, series=kept), asked.floor, asked.loss)
+    series = watched(replace(log, series=kept), config.floor, config.loss)
     return Seen(
         Monitor(
-            log=str(asked.path),
+            log=str(config.path),
             format=log.format,
             segments=log.segments,
             unreadable=log.unreadable,
             series=[summary(one) for one in series if one.metric.kind != "gradient_norm"],
-            findings=findings_of(log, series, repeated, asked.floor),
-            floor_source=None if asked.floor is None else asked.floor.source,
+            findings=findings_of(log, series, repeated, config.floor),
+            floor_source=None if config.floor is None else config.floor.source,
             tool_version=__version__,
         ),
         series,

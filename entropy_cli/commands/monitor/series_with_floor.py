@@ -15,7 +15,7 @@ SAME = 6e-4  # nats or percent: VAR prints epochs with three decimals, evaluatio
 
 
 @dataclass(frozen=True)
-class Watched:
+class SeriesWithFloor:
     """A series of a log.
 
     Attributes:
@@ -46,7 +46,7 @@ class Watched:
         return kind and self.metric.split == "train" and not isinstance(self.metric.of, int)
 
 
-def watched(log: Log, floor: Floor | None, chosen: str | None = None) -> list[Watched]:
+def watched(log: Log, floor: Floor | None, chosen: str | None = None) -> list[SeriesWithFloor]:
     """Every series with its floor: the mean over tokens, the last scale, or the scale it is of.
 
     Where nobody knows what kind of loss it is, one has a floor that was chosen, is called just so, or is
@@ -61,7 +61,7 @@ def watched(log: Log, floor: Floor | None, chosen: str | None = None) -> list[Wa
         is_meant = metric.kind == "cross_entropy" or metric in (of_chosen or known)
         return level_of(metric, floor) if is_meant else None
 
-    return [Watched(one, one.finite, level(one.metric)) for one in log.series]
+    return [SeriesWithFloor(one, one.finite, level(one.metric)) for one in log.series]
 
 
 def level_of(metric: Metric, floor: Floor | None) -> Level | None:
@@ -75,7 +75,7 @@ def level_of(metric: Metric, floor: Floor | None) -> Level | None:
     return floor.last if metric.of == "last" else floor.mean
 
 
-def summary(one: Watched) -> SeriesSummary:
+def summary(one: SeriesWithFloor) -> SeriesSummary:
     """The numbers of a series, unsmoothed."""
     metric, finite, level = one.metric, one.finite, one.level
     nothing = SeriesSummary(

@@ -12,7 +12,7 @@ from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.psnr import psnr
-from entropy_cli.streaming.batch_processor import Worker
+from entropy_cli.streaming.batch_processor import BatchProcessor
 
 MOST_CODES = 3  # of a token, the most probable first
 MOST_PROBABILITIES = 2**23  # held at once
@@ -39,7 +39,7 @@ class ScaleLook:
     psnr_db: float | None
 
 
-def encoded(worker: Worker, names: Sequence[str], img_B3HW: Tensor) -> Tensor:
+def encoded(worker: BatchProcessor, names: Sequence[str], img_B3HW: Tensor) -> Tensor:
     """Latents of pictures, uint8 of the tokenizer's size, as `estimate` has them: (B, C, h, w).
 
     Raises:
@@ -52,7 +52,7 @@ def encoded(worker: Worker, names: Sequence[str], img_B3HW: Tensor) -> Tensor:
 
 
 def look(
-    worker: Worker,
+    worker: BatchProcessor,
     name: str,
     img_3HW: Tensor,
     latent_BChw: Tensor,
@@ -79,8 +79,11 @@ def look(
     def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
         return assign(z_BlC, tokenizer.codebook(scale), temperatures[scale : scale + 1])
 
-    walk = [(z_BlC[0], sums.idx_Bl) for z_BlC, sums in worker.walk(latent_BChw, [name], assign_scale)]
-    worker.settle()
+    walk = [
+        (z_BlC[0], sums.idx_Bl)
+        for z_BlC, sums in worker.quantize_scales(latent_BChw, [name], assign_scale)
+    ]
+    worker.check_finite()
     rest_BChw, looks = latent_BChw, []
     for s, (z_lC, idx_Bl) in enumerate(walk):
         tokens = _tokens(z_lC, tokenizer.codebook(s), temperatures[s])

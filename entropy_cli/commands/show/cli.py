@@ -82,7 +82,7 @@ def show(
     pictures, folder = _pictures(images, output)
 
     from entropy_cli.commands.show.result import render
-    from entropy_cli.commands.show.show import Asked
+    from entropy_cli.commands.show.show import ShowConfig
     from entropy_cli.commands.show.show import show as run
     from entropy_cli.core.errors import ResultError
     from entropy_cli.core.files import check_files
@@ -99,7 +99,7 @@ def show(
     read += [] if result is None else [("--result", result)]
     check_files(read, [("--output", picture) for picture in pictures])
     shown = run(
-        Asked(
+        ShowConfig(
             pictures=list(zip(images, pictures, strict=True)),
             checkpoint=ckpt,
             family=family,

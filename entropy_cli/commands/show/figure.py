@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from entropy_cli.commands.show.result import Shown, ShownImage, ShownScale
+from entropy_cli.commands.show.result import ShownImage, ShownScale, ShowResult
 from entropy_cli.commands.show.sheet import Sheet, colour_bar, colours, new_sheet, on_paper
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.figures import FAINT, INK, styled
@@ -43,7 +43,7 @@ class Panel:
     decoded_HW3: np.ndarray | None
 
 
-def draw(shown: Shown, index: int, crop_HW3: np.ndarray, panels: Sequence[Panel]) -> Any:  # noqa: ANN401
+def draw(shown: ShowResult, index: int, crop_HW3: np.ndarray, panels: Sequence[Panel]) -> Any:  # noqa: ANN401
     """One image: its crop and totals, and of each scale entropies, codes, and what is decoded so far.
 
     Args:
@@ -65,7 +65,7 @@ def draw(shown: Shown, index: int, crop_HW3: np.ndarray, panels: Sequence[Panel]
 
 
 def _draw_one(
-    shown: Shown,
+    shown: ShowResult,
     image: ShownImage,
     crop_HW3: np.ndarray,
     panel: Panel,
@@ -98,7 +98,7 @@ def _draw_one(
 
 
 def _draw_several(
-    shown: Shown,
+    shown: ShowResult,
     image: ShownImage,
     crop_HW3: np.ndarray,
     panels: Sequence[Panel],
@@ -134,7 +134,7 @@ def _draw_several(
     return sheet.figure
 
 
-def _head(sheet: Sheet, shown: Shown, image: ShownImage) -> None:
+def _head(sheet: Sheet, shown: ShowResult, image: ShownImage) -> None:
     sheet.text(
         MARGIN,
         0.22,
@@ -151,7 +151,7 @@ def _head(sheet: Sheet, shown: Shown, image: ShownImage) -> None:
     sheet.text(MARGIN, 0.52, "   ·   ".join(words), size=10)
 
 
-def _facts(sheet: Sheet, shown: Shown, image: ShownImage, y: float, characters: int) -> None:
+def _facts(sheet: Sheet, shown: ShowResult, image: ShownImage, y: float, characters: int) -> None:
     """The image's totals."""
     top = math.log(shown.tokenizer["vocab_size"])
     lines = [

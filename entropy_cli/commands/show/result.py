@@ -113,7 +113,7 @@ def shown_image(image: str, picture: str, side: int, scales: list[ShownScale]) -
 
 
 @dataclass(frozen=True)
-class Shown:
+class ShowResult:
     """All images of one call.
 
     Attributes:
@@ -131,7 +131,7 @@ class Shown:
         return json.dumps({**head, **asdict(self)}, allow_nan=False, indent=1)
 
 
-def render(shown: Shown) -> str:
+def render(shown: ShowResult) -> str:
     """A table for each image, and what it was made with."""
     tokenizer, settings = shown.tokenizer, shown.settings
     lines = [_table(image, tokenizer["vocab_size"]) for image in shown.images]

@@ -14,14 +14,14 @@ from entropy_cli.commands.show.check import ScaleLook, encoded, look
 from entropy_cli.commands.show.code_colours import colours_of
 from entropy_cli.commands.show.decoding import LatentDecoder, load_decoder
 from entropy_cli.commands.show.figure import Panel, draw
-from entropy_cli.commands.show.result import Shown, ShownImage, shown_image, shown_scale
+from entropy_cli.commands.show.result import ShownImage, ShowResult, shown_image, shown_scale
 from entropy_cli.core.errors import CheckpointError, DatasetError, EntropyCliError
 from entropy_cli.core.figures import styled, write_figure
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.images.decode import read_picture
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result, read_result
-from entropy_cli.streaming.batch_processor import Worker
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import (
     check_precision,
     choose_batch_size,
@@ -43,7 +43,7 @@ ADVICE = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class ShowConfig:
     """What to show and with what; None where the program chooses.
 
     Attributes:
@@ -67,7 +67,7 @@ class Asked:
 class _Opened:
     """The tokenizer, on the device, and what was decided about it."""
 
-    worker: Worker
+    worker: BatchProcessor
     decoder: LatentDecoder | None
     no_decoder: str
     temperatures: list[float]
@@ -82,11 +82,11 @@ class _Opened:
 
 @torch.inference_mode()
 @products(tf32=False)
-def show(asked: Asked, bars: Bars) -> Shown:
+def show(config: ShowConfig, bars: Bars) -> ShowResult:
     """Look at images, token by token, and draw a picture of each.
 
     Args:
-        asked: for what.
+        config: for what.
         bars: makes progress bars.
 
     Raises:
@@ -94,26 +94,26 @@ def show(asked: Asked, bars: Bars) -> Shown:
             or matplotlib is missing.
     """
     with styled():  # that it is there is known before the work
-        result = None if asked.result is None else read_result(asked.result)
-    for path, _ in asked.pictures:
+        result = None if config.result is None else read_result(config.result)
+    for path, _ in config.pictures:
         _check_image(path)
-    opened = _open(asked, result, bars)
-    crops = _crops(asked, opened.tokenizer, bars)
+    opened = _open(config, result, bars)
+    crops = _crops(config, opened.tokenizer, bars)
     warn_if_emulated(opened.tokenizer, opened.precision, opened.worker.device, crops[0][None])
-    looks = _looks(asked, opened, crops, bars)
+    looks = _looks(config, opened, crops, bars)
     images = [
         _described(path, picture, opened, of_image)
-        for (path, picture), of_image in zip(asked.pictures, looks, strict=True)
+        for (path, picture), of_image in zip(config.pictures, looks, strict=True)
     ]
     spec = opened.tokenizer.spec
-    shown = Shown(
+    shown = ShowResult(
         {
             "family": spec.family,
             "vocab_size": spec.vocab_size,
             "latent_dim": spec.latent_dim,
             "patch_nums": spec.patch_nums,
             "rule": spec.rule,
-            "checkpoint": str(asked.checkpoint),
+            "checkpoint": str(config.checkpoint),
         },
         {
             "temperature_source": opened.source,
@@ -125,7 +125,7 @@ def show(asked: Asked, bars: Bars) -> Shown:
         images,
     )
     with bars("drawing", len(crops), "picture") as bar:
-        for i, (_, picture) in enumerate(asked.pictures):
+        for i, (_, picture) in enumerate(config.pictures):
             panels = _panels(opened.tokenizer, looks[i])
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", "Glyph")  # of a name, drawn as a box
@@ -143,45 +143,47 @@ def _check_image(path: Path) -> None:
         raise DatasetError(f"{path}: no such image.")
 
 
-def _open(asked: Asked, result: Result | None, bars: Bars) -> _Opened:
-    device = choose_device(asked.device)
-    precision = asked.precision or choose_precision(device)
+def _open(config: ShowConfig, result: Result | None, bars: Bars) -> _Opened:
+    device = choose_device(config.device)
+    precision = config.precision or choose_precision(device)
     check_precision(precision, device)
-    found = find_family(asked.checkpoint, asked.family, asked.tokenizer)
+    found = find_family(config.checkpoint, config.family, config.tokenizer)
     tokenizer = found.build()
     for note in (*tokenizer.spec.notes, *codebook_notes(tokenizer)):
-        logger.warning("%s: %s", asked.checkpoint, note)
-    temperatures, source = _temperatures(asked, tokenizer)
+        logger.warning("%s: %s", config.checkpoint, note)
+    temperatures, source = _temperatures(config, tokenizer)
     if result is not None:
-        _check_same(result, asked, tokenizer, found, bars)
+        _check_same(result, config, tokenizer, found, bars)
         temperatures = [scale.temperature for scale in result.scales]
-        source = f"those of {asked.result}"
+        source = f"those of {config.result}"
     groups = found.settings.norm_groups
     decoder, why = load_decoder(found.checkpoint, found.name, tokenizer.spec.pixels, groups)
     found.checkpoint.close()
     assert tokenizer.spec.image_size is not None
     batch_size = min(BLOCK, choose_batch_size(device, tokenizer.spec.image_size))
-    worker = Worker(tokenizer.to(device, precision), device, batch_size)
+    worker = BatchProcessor(tokenizer.to(device, precision), device, batch_size)
     decoder = None if decoder is None else decoder.to(device)
     return _Opened(worker, decoder, why, temperatures, source, precision)
 
 
-def _temperatures(asked: Asked, tokenizer: Tokenizer) -> tuple[list[float], str]:
+def _temperatures(config: ShowConfig, tokenizer: Tokenizer) -> tuple[list[float], str]:
     """Of each scale, and where they are from; none yet if they come from a result."""
     spec = tokenizer.spec
-    if asked.result is not None:
+    if config.result is not None:
         return [], ""
-    if asked.temperature == "auto":
+    if config.temperature == "auto":
         raise EntropyCliError(f"temperature auto: {ADVICE}.")
-    if asked.temperature is None and spec.temperature == "auto":
-        raise EntropyCliError(f"{asked.checkpoint}: {spec.temperature_source}, and auto {ADVICE}.")
-    value = spec.temperature if asked.temperature is None else asked.temperature
+    if config.temperature is None and spec.temperature == "auto":
+        raise EntropyCliError(f"{config.checkpoint}: {spec.temperature_source}, and auto {ADVICE}.")
+    value = spec.temperature if config.temperature is None else config.temperature
     assert value != "auto"
-    source = spec.temperature_source if asked.temperature is None else "given"
+    source = spec.temperature_source if config.temperature is None else "given"
     return [value] * len(spec.scales), f"{value:g}: {source}"
 
 
-def _check_same(result: Result, asked: Asked, tokenizer: Tokenizer, found: Found, bars: Bars) -> None:
+def _check_same(
+    result: Result, config: ShowConfig, tokenizer: Tokenizer, found: Found, bars: Bars
+) -> None:
     """That a result is of this tokenizer, or CheckpointError."""
     spec, theirs = tokenizer.spec, result.tokenizer
     for name, was, now in (
@@ -193,24 +195,24 @@ def _check_same(result: Result, asked: Asked, tokenizer: Tokenizer, found: Found
     ):
         if was != now:
             raise CheckpointError(
-                f"{asked.result}: is of another tokenizer: its {name} is {was}, that of "
-                f"{asked.checkpoint} {now}. Give the result of an estimate with this checkpoint and the "
-                "same options."
+                f"{config.result}: is of another tokenizer: its {name} is {was}, that of "
+                f"{config.checkpoint} {now}. Give the result of an estimate with this checkpoint and "
+                "the same options."
             )
     with bars("hashing checkpoint", found.checkpoint.size, "B") as bar:
         sha256 = found.checkpoint.sha256(bar.update)
     if sha256 != theirs.checkpoint_sha256:
         raise CheckpointError(
-            f"{asked.result}: is of another checkpoint: its sha256 is not that of {asked.checkpoint}. "
+            f"{config.result}: is of another checkpoint: its sha256 is not that of {config.checkpoint}. "
             "Give the result of an estimate with this one."
         )
 
 
-def _crops(asked: Asked, tokenizer: Tokenizer, bars: Bars) -> list[Tensor]:
+def _crops(config: ShowConfig, tokenizer: Tokenizer, bars: Bars) -> list[Tensor]:
     """All images, before the work: one that can't be read is better known at once."""
     crops = []
-    with bars("decoding", len(asked.pictures), "picture") as bar:
-        for path, _ in asked.pictures:
+    with bars("decoding", len(config.pictures), "picture") as bar:
+        for path, _ in config.pictures:
             crop = read_picture(path, tokenizer.spec.crop.apply)
             if isinstance(crop, str):
                 raise DatasetError(f"{path}: can't be read: {crop}. Give an image file.")
@@ -219,10 +221,12 @@ def _crops(asked: Asked, tokenizer: Tokenizer, bars: Bars) -> list[Tensor]:
     return crops
 
 
-def _looks(asked: Asked, opened: _Opened, crops: Sequence[Tensor], bars: Bars) -> list[list[ScaleLook]]:
+def _looks(
+    config: ShowConfig, opened: _Opened, crops: Sequence[Tensor], bars: Bars
+) -> list[list[ScaleLook]]:
     """Of each image, its scales; through the encoder images go in batches like `estimate`'s."""
     worker, looks = opened.worker, []
-    names = [str(path) for path, _ in asked.pictures]
+    names = [str(path) for path, _ in config.pictures]
     with bars("looking", len(crops) * len(opened.temperatures), "scale") as bar:
         for start in range(0, len(crops), worker.batch_size):
             part = slice(start, start + worker.batch_size)

@@ -46,7 +46,7 @@ class Codes:
         self.sum_VC = self._sum_of(self.weight_VC)
 
     @torch.no_grad()
-    def begin(self, f_BChw: Tensor) -> None:
+    def init_kmeans(self, f_BChw: Tensor) -> None:
         """k-means of the residuals of these latents over all scales, the same in all processes.
 
         At first each scale's residual is what is left if the earlier scales' vectors were codes; then
@@ -60,7 +60,7 @@ class Codes:
             z_NC = self._drawn(z_BLC, min(VECTORS_PER_CODE * V, vectors), generator)
             first_VC = self._drawn(z_BLC, V, generator)
             codes_VC = kmeans(z_NC, self.weight_VC if begun else first_VC, generator)
-            self.weight_VC.copy_(self.ranks.shared(codes_VC))
+            self.weight_VC.copy_(self.ranks.broadcast(codes_VC))
         self.sum_VC = self._sum_of(self.weight_VC)
 
     def _lookup(self) -> Callable[[Tensor], Tensor]:
@@ -75,7 +75,7 @@ class Codes:
         return torch.cat([count_SV.double().flatten(), sum_VC.flatten()])
 
     @torch.no_grad()
-    def follow(self, step: int, sums: Tensor) -> None:
+    def ema_update(self, step: int, sums: Tensor) -> None:
         """Move averages, and codes if they follow them, by the sums over all processes of a step."""
         S, V = self.quantiser.ema_vocab_hit_SV.shape
         count_SV, sum_VC = sums[: S * V].view(S, V), sums[S * V :].view(V, -1)
@@ -90,7 +90,7 @@ class Codes:
             self.weight_VC.copy_(self.sum_VC / smooth_V[:, None])
 
     @torch.no_grad()
-    def revive(self, step: int, z_BLC: Tensor) -> Tensor:
+    def restart_dead_codes(self, step: int, z_BLC: Tensor) -> Tensor:
         """Put random vectors of this step in the place of dead codes; which those are, as bool (V,)."""
         every, steps = self.recipe.revive_every, self.recipe.steps
         mean = self.count_V.mean()
@@ -143,4 +143,4 @@ class Codes:
         here_n = share_n % self.ranks.world == self.ranks.rank
         found_nC = z_NC.new_zeros(wanted, C)
         found_nC[here_n] = z_NC[(share_n // self.ranks.world * mine + within_n)[here_n]]
-        return self.ranks.sum(found_nC)
+        return self.ranks.all_reduce(found_nC)

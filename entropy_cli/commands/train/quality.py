@@ -107,8 +107,8 @@ def measure(
         count_SV += model.quantize.counts(quantised.idx_BL).cpu()
         progress(len(x_B3HW))
     model.train()
-    summed, images = ranks.sum(total).tolist()
-    return Quality(summed / images, ranks.sum(count_SV), int(images))
+    summed, images = ranks.all_reduce(total).tolist()
+    return Quality(summed / images, ranks.all_reduce(count_SV), int(images))
 
 
 @torch.no_grad()

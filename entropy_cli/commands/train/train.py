@@ -103,7 +103,7 @@ def train(
             stack.enter_context(locked(request.out / files.TRAINER, "--out"))
             files.clear(request.out)
         state = files.load_trainer(request.out, resume=request.resume)
-        if len(set(ranks.gather(state and state["trainer"]["done"]))) > 1:
+        if len(set(ranks.all_gather(state and state["trainer"]["done"]))) > 1:
             raise StateError(f"--out {request.out}: not all processes see the same there. Share it.")
         with _in_one_line(request.device), named_if_lost(), products(tf32=False):
             run = _Run(request, bars if ranks.first else no_bars, signals, ranks)
@@ -142,7 +142,7 @@ class _Run:
 
     def images(self) -> dict[str, int]:
         """How many are trained on, held out and unreadable; asked for by all processes."""
-        failed = self.ranks.gather(sorted(self.data.failed))
+        failed = self.ranks.all_gather(sorted(self.data.failed))
         counts = {"train": len(self.data.train), "held_out": len(self.data.held_out_B3HW)}
         return counts | {"failed": len(set(itertools.chain.from_iterable(failed)))}
 

@@ -91,7 +91,7 @@ class Trainer:
             ):
                 latents.append(self.model.encode(scaled(part, self.device)))
                 progress(len(part))
-            self.codes.begin(torch.cat(latents))
+            self.codes.init_kmeans(torch.cat(latents))
 
     def step(self, parts: Sequence[Tensor], *, stop: bool = False) -> dict[str, float]:
         """Learn from a batch.
@@ -121,7 +121,7 @@ class Trainer:
             z.append(z_BLC)
         mine = torch.stack(losses).mean(0) / self.ranks.world
         flag = mine.new_tensor([float(stop)])
-        total = self.ranks.sum(torch.cat([mine, flag, torch.stack(sums).sum(0)]))
+        total = self.ranks.all_reduce(torch.cat([mine, flag, torch.stack(sums).sum(0)]))
         metrics = dict(zip((*LOSSES, "stop"), total[: len(LOSSES) + 1].tolist(), strict=True))
         try:
             metrics |= {"lr": self.recipe.lr * rate_now, "grad_norm": self._update(metrics["loss"])}
@@ -129,8 +129,8 @@ class Trainer:
             for buffer, before in zip(self.model.buffers(), buffers, strict=True):
                 buffer.copy_(before)  # batch norms have counted already
             raise
-        self.codes.follow(self.done, total[len(LOSSES) + 1 :])
-        revived_V = self.codes.revive(self.done, torch.cat(z))
+        self.codes.ema_update(self.done, total[len(LOSSES) + 1 :])
+        revived_V = self.codes.restart_dead_codes(self.done, torch.cat(z))
         self._forget(revived_V)
         self._follow()
         metrics |= {"usage": self.codes.usage(self.done), "revived": int(revived_V.sum())}
@@ -189,7 +189,7 @@ class Trainer:
     def check_codes(self) -> None:
         """Raise EntropyCliError if the processes' codes are not the same to the last bit."""
         codes = self.codes.weight_VC.detach().cpu().numpy().tobytes()
-        hashes = self.ranks.gather(hashlib.sha256(codes).hexdigest()[:12])
+        hashes = self.ranks.all_gather(hashlib.sha256(codes).hexdigest()[:12])
         if len(set(hashes)) > 1:
             raise EntropyCliError(
                 f"step {self.done}: the processes' codebooks differ, their sha256 are "

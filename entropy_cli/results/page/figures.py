@@ -224,9 +224,9 @@ def with_errors(
         axes.errorbar(at[known], value, yerr=error, **style)
     sides: dict[Bound, str] = {"lower": "least", "upper": "most"}
     for bound, side in sides.items():
-        hollow = [i for i in known if estimates[i].bound == bound]
-        if hollow:
-            x, y = at[hollow], np.array([estimates[i].known for i in hollow])
+        to_meta = [i for i in known if estimates[i].bound == bound]
+        if to_meta:
+            x, y = at[to_meta], np.array([estimates[i].known for i in to_meta])
             axes.plot(
                 *((y, x) if sideways else (x, y)),
                 marker=arrowed(style["marker"], bound, sideways=sideways),

@@ -66,7 +66,7 @@ class Checkpoint:
         self.has_raw, self.has_ema = "raw" in copies, "ema" in copies
         self.shapes: Mapping[str, tuple[int, ...]] = {k: t.shape for k, t in chosen.tensors.items()}
         self.dtypes: Mapping[str, str] = {k: t.dtype for k, t in chosen.tensors.items()}
-        self._located, self._copies, self._is_hollow = located, copies, False
+        self._located, self._copies, self._is_meta = located, copies, False
 
     @classmethod
     def of_tensors(cls, path: Path, tensors: Mapping[str, Tensor]) -> "Checkpoint":
@@ -74,14 +74,14 @@ class Checkpoint:
         stored = {name: Stored.in_memory(tensor) for name, tensor in tensors.items()}
         return cls(Located(path, (), path.parent), {"raw": Copy("", "", stored, ())}, "raw")
 
-    def hollow(self, keep: Collection[str]) -> "Checkpoint":
+    def to_meta(self, keep: Collection[str]) -> "Checkpoint":
         """The same, of which only the weights to keep are read; others are tensors without numbers."""
         chosen = self._copies[self.weights]
-        tensors = {n: t if n in keep else t.hollow() for n, t in chosen.tensors.items()}
+        tensors = {n: t if n in keep else t.to_meta() for n, t in chosen.tensors.items()}
         copies: dict[Weights, Copy] = {self.weights: replace(chosen, tensors=tensors)}
-        hollow = Checkpoint(self._located, copies, self.weights, self.forms, self.classes)
-        hollow._is_hollow = True
-        return hollow
+        to_meta = Checkpoint(self._located, copies, self.weights, self.forms, self.classes)
+        to_meta._is_meta = True
+        return to_meta
 
     @cached_property
     def config(self) -> Config:
@@ -183,7 +183,7 @@ class Checkpoint:
                 tensor = stored.read()
             except Exception as error:  # what readers raise on damaged files has no limit
                 raise CheckpointError(f"{self.path}: can't read {name}: {first_line(error)}") from error
-            there = self._is_hollow or not tensor.is_meta
+            there = self._is_meta or not tensor.is_meta
             if tensor.layout == torch.strided and there and fits(tensor.dtype):
                 return tensor
         raise CheckpointError(

@@ -41,7 +41,7 @@ class Stored:
         """A tensor that is already there."""
         return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), lambda: tensor)
 
-    def hollow(self) -> "Stored":
+    def to_meta(self) -> "Stored":
         """The same without its file: reading gives a tensor without numbers, on torch's device meta."""
         return replace(
             self,

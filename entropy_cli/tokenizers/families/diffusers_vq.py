@@ -37,7 +37,7 @@ REQUIRED = (
     "quant_conv.weight",
     CODEBOOK,
 )
-TELLING = {
+IDENTIFYING_KEYS = {
     REQUIRED[0]: "diffusers' name for the encoder's blocks",
     REQUIRED[1]: "its name for those in the middle",
 }
@@ -75,12 +75,12 @@ TRAITS = Traits(
 AMUSED_NOTE = "aMUSEd's, by its sizes: its pictures stay in [0, 1]"
 
 
-def lacks(checkpoint: Checkpoint) -> list[str]:
+def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
     return absent(checkpoint.shapes, REQUIRED)
 
 
-def unlike(checkpoint: Checkpoint) -> list[str]:
+def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
     """Nothing: its names are its own."""
     return []
 

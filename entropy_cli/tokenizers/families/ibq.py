@@ -25,7 +25,7 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 
 EMA_BY_DEFAULT = True
 CLASSES: tuple[str, ...] = ("IBQ",)
-TELLING = {vqgan.FOURTH_BLOCK: "a fourth block on a level, where a VQGAN has two or three"}
+IDENTIFYING_KEYS = {vqgan.FOURTH_BLOCK: "a fourth block on a level, where a VQGAN has two or three"}
 TRAITS = Traits(
     family="ibq",
     published_by="IBQ",
@@ -37,12 +37,12 @@ LAYOUT = Layout()
 MOVQ = "its decoder has the norms of a MoVQGAN (conv_y), which compares distances"
 
 
-def lacks(checkpoint: Checkpoint) -> list[str]:
+def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
     return absent(checkpoint.shapes, vqgan.REQUIRED)
 
 
-def unlike(checkpoint: Checkpoint) -> list[str]:
+def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
     """What tells it from a VQGAN; four blocks a level tell nothing, fewer are no IBQ."""
     found = [] if vqgan.FOURTH_BLOCK in checkpoint.shapes else [f"no {vqgan.FOURTH_BLOCK}"]
     found += [f"has {name}" for name in vqgan.multi_scale(checkpoint)]

@@ -39,7 +39,7 @@ REQUIRED = (
     "quant_conv.weight",
     CODEBOOK,
 )
-TELLING = {
+IDENTIFYING_KEYS = {
     REQUIRED[0]: "LlamaGen's name for the encoder's blocks",
     REQUIRED[1]: "its name for those in the middle",
 }
@@ -63,14 +63,14 @@ TRAITS = Traits(
 JANUS = replace(TRAITS, image_size=384)
 
 
-def lacks(checkpoint: Checkpoint) -> list[str]:
+def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
     if REQUIRED[0] not in checkpoint.shapes and checkpoint.shapes.get(CODEBOOK) == vqgan.JANUS_CODES:
         return absent(checkpoint.shapes, vqgan.REQUIRED)
     return absent(checkpoint.shapes, REQUIRED)
 
 
-def unlike(checkpoint: Checkpoint) -> list[str]:
+def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
     """A VQGAN's names, but for Janus as transformers renames it; or the codes of FlexVAR."""
     if checkpoint.shapes.get(CODEBOOK, ())[1:] == (FLEXVAR_DIM,):
         return [f"has codes of {FLEXVAR_DIM} numbers, as FlexVAR's ten scales have"]

@@ -29,7 +29,7 @@ REQUIRED = (
     "encoder.conv_in.weight",
     "encoder.conv_out.weight",
 )
-TELLING = {
+IDENTIFYING_KEYS = {
     REQUIRED[0]: "Open-MAGVIT2's name for the blocks in the middle",
     REQUIRED[2]: "its name for the convolution between levels",
 }
@@ -54,12 +54,12 @@ TRAITS = Traits(
 )
 
 
-def lacks(checkpoint: Checkpoint) -> list[str]:
+def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
     return absent(checkpoint.shapes, REQUIRED)
 
 
-def unlike(checkpoint: Checkpoint) -> list[str]:
+def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
     """What a checkpoint has that this family has not."""
     names = ("quant_conv.weight", "quantize.embedding.weight")
     return [f"has {name}" for name in names if name in checkpoint.shapes]

@@ -38,7 +38,7 @@ REQUIRED = (
     "encoder.mid.block_1.conv1.weight",
     "quant_conv.weight",
 )
-TELLING = {CODEBOOKS.format(0): "RQ-VAE's codebooks, one for each depth"}
+IDENTIFYING_KEYS = {CODEBOOKS.format(0): "RQ-VAE's codebooks, one for each depth"}
 LAYOUT = Layout()
 TRAITS = Traits(
     family="rq-vae",
@@ -50,12 +50,12 @@ TRAITS = Traits(
 )
 
 
-def lacks(checkpoint: Checkpoint) -> list[str]:
+def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
     return absent(checkpoint.shapes, REQUIRED)
 
 
-def unlike(checkpoint: Checkpoint) -> list[str]:
+def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
     """Nothing: its codebooks are its own."""
     return []
 

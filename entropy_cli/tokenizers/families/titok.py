@@ -36,16 +36,19 @@ REQUIRED = (
     "encoder.patch_embed.weight",
     CODEBOOK,
 )
-TELLING = {REQUIRED[0]: "the tokens that TiTok's transformer asks for", REQUIRED[1]: "their places"}
+IDENTIFYING_KEYS = {
+    REQUIRED[0]: "the tokens that TiTok's transformer asks for",
+    REQUIRED[1]: "their places",
+}
 COSINE_DIM = 12  # the first checkpoints compare directions, and they alone have codes of 12 numbers
 
 
-def lacks(checkpoint: Checkpoint) -> list[str]:
+def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
     return absent(checkpoint.shapes, REQUIRED)
 
 
-def unlike(checkpoint: Checkpoint) -> list[str]:
+def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
     """Nothing: its names are its own."""
     return []
 

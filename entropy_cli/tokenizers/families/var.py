@@ -58,7 +58,7 @@ PHI_SHARED = "quantize.quant_resi.qresi.weight"
 PHI_PARTLY_SHARED = "quantize.quant_resi.qresi_ls.0.weight"
 PHI_OWN = "quantize.quant_resi.{}.weight"
 PHI_SINGLE = "quantize.quant_resi.weight"
-TELLING = dict.fromkeys(
+IDENTIFYING_KEYS = dict.fromkeys(
     (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE),
     "the convolutions after each scale's codes (phi)",
 )
@@ -87,14 +87,14 @@ TRAITS = Traits(
 )
 
 
-def lacks(checkpoint: Checkpoint) -> list[str]:
+def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family, those that tell it from others first."""
     shapes = checkpoint.shapes
     phis = (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE)
     return [*([] if any(p in shapes for p in phis) else [PHI_PARTLY_SHARED]), *absent(shapes, REQUIRED)]
 
 
-def unlike(checkpoint: Checkpoint) -> list[str]:
+def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
     """What a checkpoint has that this family has not; its phi convolutions are its own."""
     return []
 

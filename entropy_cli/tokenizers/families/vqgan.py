@@ -55,7 +55,7 @@ ENCODER = (
     "quant_conv.weight",
 )
 REQUIRED = (*ENCODER, CODEBOOK)
-TELLING = {
+IDENTIFYING_KEYS = {
     PROJECTION: "the layer that gives each code's logit (Gumbel VQGAN)",
     CODEBOOK: "one codebook",
     ENCODER[2]: "the encoder of latent diffusion's autoencoders, as taming named it",
@@ -88,13 +88,13 @@ MUSE = replace(
 )
 
 
-def lacks(checkpoint: Checkpoint) -> list[str]:
+def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
     codes = [] if PROJECTION in checkpoint.shapes else absent(checkpoint.shapes, [CODEBOOK])
     return [*codes, *absent(checkpoint.shapes, ENCODER)]
 
 
-def unlike(checkpoint: Checkpoint) -> list[str]:
+def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
     """What a checkpoint has that this family has not."""
     found = multi_scale(checkpoint)
     if is_janus(checkpoint):

@@ -11,7 +11,7 @@ from entropy_cli.commands.show.check import encoded, look
 from entropy_cli.commands.show.code_colours import colours_of
 from entropy_cli.commands.show.decoding import load_decoder
 from entropy_cli.entropy.codebook import Codebook, Grid
-from entropy_cli.streaming.batch_processor import Worker
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.layers.var_layout import VARSizes, decoder_shapes
 from entropy_cli.tokenizers.registry import FAMILIES, load_tokenizer
@@ -23,7 +23,7 @@ TINY = VARSizes(width=32, width_mult=(1, 2), blocks=1, latent_dim=6)
 
 
 def seen_by(tokenizer, img_3HW, temperatures):
-    worker = Worker(tokenizer, CPU, 1)
+    worker = BatchProcessor(tokenizer, CPU, 1)
     return look(worker, "x", img_3HW, encoded(worker, ["x"], img_3HW[None]), temperatures)
 
 

@@ -58,7 +58,7 @@ def plain_averages(codes_VC, steps, decay):
 
 def follow(codes, steps):
     for number, step in enumerate(steps):
-        codes.follow(number, codes.sums(step))
+        codes.ema_update(number, codes.sums(step))
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.99])
@@ -139,7 +139,7 @@ def test_codes_begin_nearer_to_the_residuals_than_uniform_ones(vocab_size):
     trainer = trainer_of(vocab_size=vocab_size, batch_size=8)
     f_BChw = torch.randn(8, C, 4, 4, generator=torch.manual_seed(4))
     uniform = trainer.model.quantize(f_BChw).commitment_loss.item()
-    trainer.codes.begin(f_BChw)
+    trainer.codes.init_kmeans(f_BChw)
     assert trainer.codes.weight_VC.isfinite().all()
     assert trainer.model.quantize(f_BChw).commitment_loss.item() < 0.95 * uniform
     expected_VC = trainer.codes.weight_VC.double() * trainer.codes.count_V[:, None]
@@ -159,21 +159,21 @@ def test_dead_codes_become_vectors_of_the_step_and_stay_there():
     codes, z_BLC = trainer_of().codes, step_of(1).z_BLC
     dead_V = with_dead(codes, [2])
     mean, alive_VC = codes.count_V.mean().item(), codes.weight_VC[~dead_V].clone()
-    assert torch.equal(codes.revive(9, z_BLC), dead_V)
+    assert torch.equal(codes.restart_dead_codes(9, z_BLC), dead_V)
     revived_C = codes.weight_VC[2].detach().clone()
     assert (z_BLC == revived_C).all(2).any()
     assert torch.equal(codes.weight_VC[~dead_V], alive_VC)
     assert codes.count_V[2] == pytest.approx(mean)
     assert torch.equal(codes.sum_VC[2], revived_C.double() * codes.count_V[2])
-    assert not codes.revive(19, z_BLC).any()
-    codes.follow(10, codes.sums(step_of(2, vocab_size=2)))  # which does not use it
+    assert not codes.restart_dead_codes(19, z_BLC).any()
+    codes.ema_update(10, codes.sums(step_of(2, vocab_size=2)))  # which does not use it
     torch.testing.assert_close(codes.weight_VC[2], revived_C, atol=1e-5, rtol=1e-5)
 
 
 def test_a_code_used_a_little_is_not_dead():
     codes = trainer_of().codes
     with_dead(codes, [2], share=0.031)
-    assert not codes.revive(9, step_of(1).z_BLC).any()
+    assert not codes.restart_dead_codes(9, step_of(1).z_BLC).any()
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_codes_are_revived_every_few_steps_but_not_in_the_last_fifth(every, step
     codes = trainer_of(revive_every=every).codes
     dead_V = with_dead(codes, [1, 4])
     before_VC = codes.weight_VC.detach().clone()
-    revived_V = codes.revive(step, step_of(1).z_BLC)
+    revived_V = codes.restart_dead_codes(step, step_of(1).z_BLC)
     assert torch.equal(revived_V, dead_V & revives)
     assert torch.equal(codes.weight_VC[~revived_V], before_VC[~revived_V])
 
@@ -218,10 +218,10 @@ def test_the_optimizer_forgets_codes_that_are_others_now():
 def test_usage_is_of_the_last_hundred_steps():
     codes = trainer_of().codes
     assert codes.usage(0) == 0
-    codes.follow(0, codes.sums(step_of(0)))
+    codes.ema_update(0, codes.sums(step_of(0)))
     assert codes.usage(0) == codes.usage(99) == 1
     assert codes.usage(100) == 0
-    codes.follow(100, codes.sums(step_of(1, vocab_size=2)))
+    codes.ema_update(100, codes.sums(step_of(1, vocab_size=2)))
     assert codes.usage(100) == codes.usage(199) == pytest.approx(2 / V)
     assert codes.usage(200) == 0
 
@@ -231,7 +231,7 @@ def test_hits_of_each_scale_are_averaged_faster_at_first():
     expected_SV = torch.zeros(3, V, dtype=torch.float64)
     for step in range(103):
         made = step_of(step)
-        codes.follow(step, codes.sums(made))
+        codes.ema_update(step, codes.sums(made))
         hit_SV = torch.stack(
             [torch.bincount(idx.flatten(), minlength=V) for idx in made.idx_BL.split([1, 4, 16], 1)]
         )

@@ -27,7 +27,7 @@ class GivenLatents:
 
 
 @dataclass(frozen=True)
-class Request:
+class EstimateConfig:
     """What to estimate and how; None where the program chooses.
 
     Attributes:
