@@ -1,10 +1,50 @@
 """What the tokens of each image sum to at one scale: all that leaves the assignment."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
+
+from entropy_cli.entropy.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class SumsLayout:
+    """The sizes of sums over images.
+
+    Attributes:
+        groups: of the jackknife.
+        tokens_S: tokens that an image has at each scale.
+        vocabularies: codes of each scale.
+        temperatures: at each scale.
+    """
+
+    groups: int
+    tokens_S: tuple[int, ...]
+    vocabularies: tuple[Vocabulary, ...]
+    temperatures: int
+
+    @classmethod
+    def of_codes(
+        cls, groups: int, tokens_S: Sequence[int], temperatures: int, codes: int
+    ) -> "SumsLayout":
+        """Make the layout of scales that all have so many codes."""
+        return cls(groups, tuple(tokens_S), (Vocabulary(codes),) * len(tokens_S), temperatures)
+
+    @property
+    def entries(self) -> int:
+        """Return the codes, or levels of all dimensions, of the scale that has most."""
+        return max(vocabulary.entries for vocabulary in self.vocabularies)
+
+    @property
+    def counted_S(self) -> list[int]:
+        """Return how many entries an image counts at each scale: one a token, or one a dimension."""
+        return [
+            tokens * (1 if vocabulary.counted else len(vocabulary.levels or ()))
+            for tokens, vocabulary in zip(self.tokens_S, self.vocabularies, strict=True)
+        ]
 
 
 @dataclass

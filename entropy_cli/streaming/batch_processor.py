@@ -135,7 +135,8 @@ class BatchProcessor:
             progress.changing = True
             group_B = unit.group_B[part].to(self.device, non_blocking=True)
             try:
-                tally.add_images(group_B, sums)
+                for accumulator in progress.accumulators.values():
+                    accumulator.add(group_B, sums)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise

@@ -1,4 +1,4 @@
-"""How far a run has come: its tally, and what must not be done twice."""
+"""How far a run has come: its sums, and what must not be done twice."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -7,8 +7,13 @@ import torch
 from torch import Tensor
 
 from entropy_cli.entropy.quantity import HistoryPoint
+from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.tally import Tally
+from entropy_cli.streaming.accumulator import Accumulator
 from entropy_cli.streaming.ranks import Ranks
+
+# What a run sums up: one more statistic on the same pass is one more row.
+ACCUMULATORS: tuple[type[Accumulator], ...] = (Tally,)
 
 
 @dataclass
@@ -22,7 +27,8 @@ class Progress:
         blocks_done: bool, one for each block of the image set.
         images: number of images read, without the unreadable ones.
         temperatures: per scale, the T temperatures; None until `auto` is fitted.
-        tally: sums over the images of the blocks done; None until the temperatures are known.
+        accumulators: sums over the images of the blocks done, by name; none until the temperatures are
+            known.
         failed: relative path and reason of the images that could not be read.
         history: entries at growing numbers of images.
         pilot: how `auto` found the temperatures, for the record.
@@ -33,7 +39,7 @@ class Progress:
     blocks_done: Tensor
     images: int = 0
     temperatures: list[list[float]] | None = None
-    tally: Tally | None = None
+    accumulators: dict[str, Accumulator] = field(default_factory=dict)
     failed: list[tuple[str, str]] = field(default_factory=list)
     history: list[HistoryPoint] = field(default_factory=list)
     pilot: dict[str, object] | None = None
@@ -44,6 +50,19 @@ class Progress:
     def start(cls, blocks: int) -> "Progress":
         """Nothing done of so many blocks."""
         return cls(blocks_done=torch.zeros(blocks, dtype=torch.bool))
+
+    @property
+    def tally(self) -> Tally | None:
+        """Return the accumulator of the entropies, if there is one yet."""
+        tally = self.accumulators.get(Tally.NAME)
+        assert tally is None or isinstance(tally, Tally)
+        return tally
+
+    def place(self, layout: SumsLayout, device: torch.device) -> None:
+        """Put what was accumulated on a device, or zeros of a layout where there is nothing yet."""
+        for kind in ACCUMULATORS:
+            of = self.accumulators.get(kind.NAME)
+            self.accumulators[kind.NAME] = kind.zeros(layout, device) if of is None else of.to(device)
 
     def finished(self, blocks: Sequence[int]) -> bool:
         """Whether all of these blocks are done."""
@@ -58,7 +77,7 @@ class Progress:
             blocks_done=done > 0,
             images=ranks.all_reduce_sum([self.images])[0],
             temperatures=self.temperatures,
-            tally=None if self.tally is None else ranks.reduce_tally(self.tally),
+            accumulators={name: ranks.reduce(of) for name, of in self.accumulators.items()},
             failed=[entry for failed in ranks.all_gather(self.failed) for entry in failed],
             history=self.history,
             pilot=self.pilot,

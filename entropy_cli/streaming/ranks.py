@@ -12,10 +12,11 @@ import torch.distributed as dist
 from torch import Tensor
 
 from entropy_cli.core.errors import EntropyCliError
-from entropy_cli.entropy.tally import Tally
+from entropy_cli.streaming.accumulator import Accumulator
 
 TIMEOUT = timedelta(minutes=30)  # how long a process that is alive may keep the others waiting
 Value = TypeVar("Value")
+Sums = TypeVar("Sums", bound=Accumulator)
 
 
 class RankLost(EntropyCliError):  # noqa: N818 - an event; the base says that it is an error
@@ -67,18 +68,18 @@ class Ranks:
             dist.broadcast(copy, 0)
         return copy.to(tensor.device)
 
-    def reduce_tally(self, tally: Tally) -> Tally:
-        """Tally of the images of all processes, on the CPU; only the first process may use it."""
-        sums = tally.to("cpu").tensors()
-        for name, tensor in sums.items():
-            if self.world == 1 or name == "tokens_S":
+    def reduce(self, accumulator: Sums) -> Sums:
+        """Add up an accumulator over all processes, on the CPU; only the first may use the result."""
+        tensors = accumulator.to("cpu").state_dict()
+        for name, tensor in tensors.items():
+            if self.world == 1 or name in accumulator.CONSTANTS:
                 continue
             total = tensor.clone()
             with _others():
                 dist.reduce(total, 0)
             if self.first:
-                sums[name] = total
-        return Tally(**sums)
+                tensors[name] = total
+        return type(accumulator)(**tensors)
 
     def all_gather(self, value: Value) -> list[Value]:
         """The value of every process."""

@@ -6,22 +6,23 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
+from entropy_cli import __version__
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomically
-from entropy_cli.entropy.quantity import HistoryPoint
-from entropy_cli.entropy.tally import Tally
-from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.run_metadata import RunMetadata
+from entropy_cli.streaming.saved import Saved, saved_from
 
 SCHEMA = "entropy-cli/state"
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
+HASHED_BYTES = 2**24  # at once
 HASHES = {
     "checkpoint_sha256": "another checkpoint than {whose}'s",
     "images_fingerprint": "other images than {whose}'s: other paths or sizes",
@@ -39,30 +40,19 @@ def default_path(fingerprint: str, shard: tuple[int, int] | None) -> Path:
     return cache_folder() / f"{fingerprint[:32]}{part}.safetensors"
 
 
-@dataclass(frozen=True)
-class Saved:
-    """A state as it lies in its file.
-
-    Attributes:
-        settings: everything that must be the same for another run to go on from it.
-        shard: (I, N) if it is of a part of the images.
-    """
-
-    progress: Progress
-    settings: dict[str, Any]
-    about: RunMetadata
-    shard: tuple[int, int] | None
-
-
 def save(path: Path, saved: Saved) -> None:
     """Write the state, replacing what was there only when it is complete."""
     progress = saved.progress
-    tensors = {"blocks_done": progress.blocks_done}
-    if progress.tally is not None:
-        tensors |= {f"tally.{name}": t for name, t in progress.tally.to("cpu").tensors().items()}
+    tensors, sections = {"blocks_done": progress.blocks_done}, {}
+    for name, accumulator in progress.accumulators.items():
+        state = accumulator.to("cpu").state_dict()
+        shapes = {key: list(tensor.shape) for key, tensor in state.items()}
+        sections[name] = {"version": accumulator.VERSION, "shapes": shapes}
+        tensors |= {f"{name}.{key}": tensor.contiguous() for key, tensor in state.items()}
     meta = {
         "schema": SCHEMA,
         "schema_version": SCHEMA_VERSION,
+        "tool_version": __version__,
         "settings": saved.settings,
         "about": saved.about.to_json(),
         "shard": saved.shard,
@@ -71,25 +61,40 @@ def save(path: Path, saved: Saved) -> None:
         "history": [asdict(entry) for entry in progress.history],
         "pilot": progress.pilot,
         "precision_check": progress.precision_check,
+        "accumulators": sections,
     }
-    metadata = {"entropy-cli": json.dumps(meta, allow_nan=False)}
+    text = json.dumps(meta, allow_nan=False)
+    metadata = {"entropy-cli": text, "sha256": checksum(text, tensors)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def checksum(meta: str, tensors: Mapping[str, Tensor]) -> str:
+    """Hash the meta data and every tensor with its name, type and shape."""
+    digest = hashlib.sha256(meta.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        for piece_N in torch.split(tensor.flatten().view(torch.uint8), HASHED_BYTES):
+            digest.update(piece_N.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def load(path: Path) -> Saved:
     """Read a state.
 
     Raises:
-        StateError: the file is damaged, or of a newer version.
+        StateError: the file is no state, of another version, damaged, or not what its settings ask for.
     """
     if not path.is_file():
         what = "is no ordinary file" if path.exists() else "no such file"
         raise StateError(f"{path}: {what}. Give the --state file of a run.")
     try:
         with safe_open(path, framework="pt") as file:
-            meta = json.loads((file.metadata() or {}).get("entropy-cli", "{}"))
+            metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
+        text = metadata.get("entropy-cli", "{}")
+        meta = json.loads(text)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
         raise StateError(
             f"{path}: can't be read as a saved state ({error}). Give the --state file of a run, or "
             "remove this one if it is one that was damaged."
@@ -97,27 +102,20 @@ def load(path: Path) -> Saved:
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise StateError(f"{path}: is not a saved state. Give another --state.")
     if meta.get("schema_version") != SCHEMA_VERSION:
+        writer = meta.get("tool_version", "0.1.0 or before")
         raise StateError(
-            f"{path}: a state of version {meta.get('schema_version')}, this program reads "
-            f"{SCHEMA_VERSION}. Use the version that wrote it, or another --state."
+            f"{path}: a state of version {meta.get('schema_version')}, written by entropy-cli {writer}; "
+            f"this is {__version__} and reads version {SCHEMA_VERSION}. Finish it with that, or give "
+            "another --state."
         )
     try:
-        sums = {name[6:]: tensor for name, tensor in tensors.items() if name.startswith("tally.")}
-        tally = Tally(**sums) if sums else None
-        progress = Progress(
-            blocks_done=tensors["blocks_done"],
-            images=0 if tally is None else int(tally.images_G.sum()),
-            temperatures=meta["temperatures"],
-            tally=tally,
-            failed=[(name, reason) for name, reason in meta["failed"]],
-            history=[HistoryPoint(**entry) for entry in meta["history"]],
-            pilot=meta["pilot"],
-            precision_check=meta["precision_check"],
-        )
-        shard = None if meta["shard"] is None else (int(meta["shard"][0]), int(meta["shard"][1]))
-        return Saved(progress, dict(meta["settings"]), RunMetadata.from_json(meta["about"]), shard)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StateError(f"{path}: a damaged state. Remove it, or give another --state.") from error
+        if metadata.get("sha256") != checksum(text, tensors):
+            raise ValueError("its checksum is another")
+        return saved_from(meta, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise StateError(
+            f"{path}: a damaged state ({error}). Remove it, or give another --state."
+        ) from error
 
 
 def check_same(

@@ -1,6 +1,6 @@
 """The narrow waist: what every tokenizer family gives to the estimator."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
@@ -9,6 +9,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from entropy_cli.entropy.codebook import Codebook, Grid, Rule
+from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.precision import Precision
 
@@ -21,6 +22,12 @@ class Scale:
     tokens: int
     patch_num: int | None
     vocabulary: Vocabulary
+
+
+def sums_layout(scales: Sequence[Scale], groups: int, temperatures: int) -> SumsLayout:
+    """Return the sizes of sums over images at these scales."""
+    tokens_S = tuple(scale.tokens for scale in scales)
+    return SumsLayout(groups, tokens_S, tuple(scale.vocabulary for scale in scales), temperatures)
 
 
 @dataclass(frozen=True)

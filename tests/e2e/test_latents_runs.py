@@ -74,7 +74,7 @@ def test_shards_add_up(cli, estimate, inputs, tmp_path, temperature):
 def interrupt_at(monkeypatch, number):
     """SIGTERM at the number-th adding of images."""
     seen = []
-    add_images = Tally.add_images
+    add_images = Tally.add
 
     def add(self, *args):
         add_images(self, *args)
@@ -82,7 +82,7 @@ def interrupt_at(monkeypatch, number):
         if len(seen) == number:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Tally, "add_images", add)
+    monkeypatch.setattr(Tally, "add", add)
 
 
 @pytest.mark.parametrize("temperature", ["1", "auto"])

@@ -239,7 +239,7 @@ def test_unreadable_images_are_counted_once_by_a_run_that_goes_on(
     run = ("--data", tmp_path / "data", "--ckpt", checkpoint, "--batch-size", 4)
     whole = estimate(*run)
     seen = []
-    add_images = Tally.add_images
+    add_images = Tally.add
 
     def interrupt(self, *args):
         add_images(self, *args)
@@ -247,7 +247,7 @@ def test_unreadable_images_are_counted_once_by_a_run_that_goes_on(
         if len(seen) == 2:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Tally, "add_images", interrupt)
+    monkeypatch.setattr(Tally, "add", interrupt)
     state = ("--state", tmp_path / "run.state")
     code, err = estimate(*run, *state)
     assert code == 143 and "SIGTERM" in err.splitlines()[-1]

@@ -114,7 +114,7 @@ def test_numbers_of_bits(estimate, tmp_path, rule, bits):
 
 
 def test_too_many_codes_are_refused_before_the_work(estimate, tmp_path, monkeypatch):
-    monkeypatch.setattr(Tally, "add_images", None)
+    monkeypatch.setattr(Tally, "add", None)
     run = of_latents(tmp_path, np.ones((20, 3, 64)))
     code, err = estimate(*run, "--save-tokens", tmp_path / "t.npy")
     assert code == 3 and "codes can't be numbered" in err.splitlines()[-1]
@@ -163,7 +163,7 @@ def test_a_stop_at_the_target_keeps_the_rows_read(estimate, tmp_path):
 
 
 def interrupt_at(monkeypatch, number):
-    seen, add_images = [], Tally.add_images
+    seen, add_images = [], Tally.add
 
     def add(self, *args):
         add_images(self, *args)
@@ -171,7 +171,7 @@ def interrupt_at(monkeypatch, number):
         if len(seen) == number:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    monkeypatch.setattr(Tally, "add_images", add)
+    monkeypatch.setattr(Tally, "add", add)
 
 
 def resumable(monkeypatch, tmp_path):

@@ -5,7 +5,7 @@ import torch
 
 from entropy_cli.entropy.entropy import entropy
 from entropy_cli.entropy.summary import summarise
-from entropy_cli.entropy.sums import ImageSums
+from entropy_cli.entropy.sums import ImageSums, SumsLayout
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 
@@ -61,8 +61,8 @@ def covered(codes, tokens, images, seed):
             min_distance_B=zeros_B,
             soft_BTE=(counts_BE.double() @ soft_VV)[:, None],
         )
-        tally = Tally.zeros(32, [tokens], 1, codes)
-        tally.add_images(torch.randint(32, (images,)), [sums])  # groups of unequal size, some empty
+        tally = Tally.zeros(SumsLayout.of_codes(32, [tokens], 1, codes))
+        tally.add(torch.randint(32, (images,)), [sums])  # groups of unequal size, some empty
         scale = summarise(tally, [Vocabulary(codes)]).scales[0]
         for name, value in truth.items():
             ci95 = scale[name].ci95

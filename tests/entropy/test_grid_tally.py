@@ -12,6 +12,7 @@ from entropy_cli.entropy.entropy import entropy
 from entropy_cli.entropy.point_estimates import NO_PRODUCT
 from entropy_cli.entropy.quantity import TOO_MANY
 from entropy_cli.entropy.summary import summarise
+from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 from tests.entropy.test_grid import one_by_one, random_latents
@@ -19,8 +20,8 @@ from tests.entropy.test_grid import one_by_one, random_latents
 
 def tally_of(sums, group_B, entries):
     """Of one scale."""
-    tally = Tally.zeros(4, [sums.tokens], sums.soft_BTE.shape[1], entries)
-    tally.add_images(group_B, [sums])
+    tally = Tally.zeros(SumsLayout.of_codes(4, [sums.tokens], sums.soft_BTE.shape[1], entries))
+    tally.add(group_B, [sums])
     return tally
 
 
@@ -96,10 +97,12 @@ def test_scales_of_different_vocabularies_in_one_tally():
         for n, book in enumerate(books, start=3)
     ]
     known = [book.vocabulary for book in books]
-    together = Tally.zeros(4, [sums.tokens for sums in of_scales], 2, max(v.entries for v in known))
+    together = Tally.zeros(
+        SumsLayout.of_codes(4, [sums.tokens for sums in of_scales], 2, max(v.entries for v in known))
+    )
     for part in (slice(0, 2), slice(2, 6)):  # two batches
         kept = [assign_part(sums, part) for sums in of_scales]
-        together.add_images(group_B[part], kept)
+        together.add(group_B[part], kept)
     for t in (0, 1):
         summary = summarise(together, known, t)
         for s, (sums, vocabulary) in enumerate(zip(of_scales, known, strict=True)):
@@ -132,8 +135,8 @@ def test_the_average_of_bounds():
     grids = [Grid.of_bits(4, "sign"), Grid.of_levels((3, 5))]
     of_scales = [assign(random_latents(6, 3 + s, g.latent_dim), g, [1.0]) for s, g in enumerate(grids)]
     known = [grid.vocabulary for grid in grids]
-    tally = Tally.zeros(4, [3, 4], 1, 16)
-    tally.add_images(torch.tensor([0, 0, 1, 1, 2, 3]), of_scales)
+    tally = Tally.zeros(SumsLayout.of_codes(4, [3, 4], 1, 16))
+    tally.add(torch.tensor([0, 0, 1, 1, 2, 3]), of_scales)
     summary = summarise(tally, known)
     first, second = (of_scale["marginal_entropy_bound"].value for of_scale in summary.scales)
     averages = {kind: of["marginal_entropy_bound"] for kind, of in summary.averages.items()}

@@ -13,7 +13,7 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.entropy import entropy
 from entropy_cli.entropy.jackknife import jackknife_variance
 from entropy_cli.entropy.summary import summarise
-from entropy_cli.entropy.sums import ImageSums
+from entropy_cli.entropy.sums import ImageSums, SumsLayout
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.temperature import fit_temperature
 from entropy_cli.entropy.vocabulary import Vocabulary
@@ -97,7 +97,7 @@ def test_histogram(vector):
 
 def tally_with_entropies(tokens_S, entropy_S):
     """One image of which every token has the entropy of its scale."""
-    tally = Tally.zeros(2, tokens_S, 1, 2)
+    tally = Tally.zeros(SumsLayout.of_codes(2, tokens_S, 1, 2))
     one = torch.ones(1, dtype=torch.float64)
     sums = [
         ImageSums(
@@ -111,7 +111,7 @@ def tally_with_entropies(tokens_S, entropy_S):
         )
         for n, H in zip(tokens_S, entropy_S, strict=True)
     ]
-    tally.add_images(torch.tensor([0]), sums)
+    tally.add(torch.tensor([0]), sums)
     return tally
 
 
@@ -212,7 +212,10 @@ def test_jackknife_of_unequal_groups(vector):
 
 def test_counts_beyond_float32(vector):
     given, expected, _ = vector("fp32_counter_trap")
-    tally, one = Tally.zeros(1, [1], 1, 1), Tally.zeros(1, [1], 1, 1)
+    tally, one = (
+        Tally.zeros(SumsLayout.of_codes(1, [1], 1, 1)),
+        Tally.zeros(SumsLayout.of_codes(1, [1], 1, 1)),
+    )
     tally.counts_GSE += given["start"]
     one.counts_GSE += given["add"]
     assert (tally + one).counts_GSE.item() == expected["result"]

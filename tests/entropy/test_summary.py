@@ -12,6 +12,7 @@ from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
 from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, perplexity
 from entropy_cli.entropy.stopping import look
 from entropy_cli.entropy.summary import AVERAGES, assignment_averages, spread_over_images, summarise
+from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 
@@ -30,13 +31,13 @@ def random_sums(images, seed=0, vocab_size=V):
 
 
 def tally_of(sums, group_B, keep=None):
-    tally = Tally.zeros(G, TOKENS, T, V)
+    tally = Tally.zeros(SumsLayout.of_codes(G, TOKENS, T, V))
     keep = torch.arange(len(group_B)) if keep is None else keep
     picked = [
         type(s)(s.tokens, **{k: v[keep] for k, v in vars(s).items() if isinstance(v, torch.Tensor)})
         for s in sums
     ]
-    tally.add_images(group_B[keep], picked)
+    tally.add(group_B[keep], picked)
     return tally
 
 
@@ -108,8 +109,8 @@ def test_errors_agree_with_deleting_the_images_for_real(kind):
 def test_the_jackknife_agrees_with_the_spread_over_images():
     images = 3200
     sums = random_sums(images)
-    tally = Tally.zeros(32, TOKENS, T, V)
-    tally.add_images(torch.arange(images) % 32, sums)
+    tally = Tally.zeros(SumsLayout.of_codes(32, TOKENS, T, V))
+    tally.add(torch.arange(images) % 32, sums)
     spread_S = spread_over_images(tally)
     for s, scale in enumerate(summarise(tally, VOCABULARIES).scales):
         means_B = sums[s].entropy_BT[:, 0] / TOKENS[s]
@@ -197,16 +198,16 @@ def test_tallies_add_up_in_any_order_and_zero_is_neutral():
     parts = [tally_of(sums, group_B, torch.arange(i, i + 8)) for i in (0, 8, 16)]
     a, b, c = parts
     whole = tally_of(sums, group_B)
-    zero = Tally.zeros(G, TOKENS, T, V)
-    for name, tensor in whole.tensors().items():
+    zero = Tally.zeros(SumsLayout.of_codes(G, TOKENS, T, V))
+    for name, tensor in whole.state_dict().items():
         exact = tensor.dtype == torch.int64
         tolerance = 0 if exact else 1e-12
         for total in ((a + b) + c, a + (b + c), (c + a) + b):
-            torch.testing.assert_close(total.tensors()[name], tensor, rtol=tolerance, atol=tolerance)
-        assert torch.equal((a + b).tensors()[name], (b + a).tensors()[name])
-        assert torch.equal((a + zero).tensors()[name], a.tensors()[name])
+            torch.testing.assert_close(total.state_dict()[name], tensor, rtol=tolerance, atol=tolerance)
+        assert torch.equal((a + b).state_dict()[name], (b + a).state_dict()[name])
+        assert torch.equal((a + zero).state_dict()[name], a.state_dict()[name])
     with pytest.raises(ValueError, match="other scales"):
-        a + Tally.zeros(G, (1, 4), T, V)
+        a + Tally.zeros(SumsLayout.of_codes(G, (1, 4), T, V))
 
 
 def test_counts_pass_the_largest_float32_integer():

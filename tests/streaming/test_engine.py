@@ -24,8 +24,8 @@ from entropy_cli.streaming.prefetch import ahead, prefetch
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.run_metadata import RunMetadata
-from entropy_cli.streaming.state import Saved
-from entropy_cli.tokenizers.base import Scale
+from entropy_cli.streaming.saved import Saved
+from entropy_cli.tokenizers.base import Scale, sums_layout
 from entropy_cli.tokenizers.families.var import VARTokenizer
 from entropy_cli.tokenizers.registry import load_tokenizer
 
@@ -55,10 +55,9 @@ def run(images, checkpoint):
         legs = plan_legs(70, batch_size, list(blocks), done, points)
         plans = [plan for leg in legs for plan in leg.plans]
         read = read_batches(open_loader(Pictures(found, tokenizer.spec.crop.apply), plans, workers=0))
-        if progress.tally is None:
+        if not progress.accumulators:
             progress.temperatures = [[1.0] for _ in tokenizer.spec.scales]
-            tokens_S = [scale.tokens for scale in tokenizer.spec.scales]
-            progress.tally = Tally.zeros(GROUPS, tokens_S, 1, tokenizer.spec.entries, device)
+            progress.place(sums_layout(tokenizer.spec.scales, GROUPS, 1), device)
         with contextlib.closing(prefetch(read, device)) as batches:
             units = worker.encode(batches)
             Estimation(worker, progress, Ranks(), Signals(), target=target, **hooks).run(units, legs)
@@ -76,8 +75,8 @@ def test_how_a_run_is_cut_moves_nothing(run, batch_size, cuts):
         run(pieces, blocks, batch_size)
         assert pieces.finished(range(5)) == (blocks is cuts[-1])
     assert pieces.images == whole.images == 70
-    for name, tensor in whole.tally.tensors().items():
-        other = pieces.tally.tensors()[name]
+    for name, tensor in whole.tally.state_dict().items():
+        other = pieces.tally.state_dict()[name]
         if tensor.dtype == torch.int64:
             assert torch.equal(tensor, other), name
         else:
@@ -108,14 +107,14 @@ def test_an_error_in_the_middle_saves_whole_blocks(run):
 
 
 def test_a_block_that_was_half_counted_is_not_saved(run, monkeypatch):
-    saved, add_images = [], Tally.add_images
+    saved, add_images = [], Tally.add
 
     def breaks(self, group_B, sums):
         add_images(self, group_B, sums)
         if int(self.images_G.sum()) > 40:
             raise RuntimeError("a bug, say")
 
-    monkeypatch.setattr(Tally, "add_images", breaks)
+    monkeypatch.setattr(Tally, "add", breaks)
     progress = Progress.start(5)
     with pytest.raises(RuntimeError):
         run(progress, range(5), 4, save=lambda p: saved.append(p.images), save_every_s=0)
@@ -127,8 +126,8 @@ def test_what_memory_holds_at_once_moves_nothing(run, monkeypatch):
     whole = run(Progress.start(5), range(5), 16)
     monkeypatch.setattr(units, "MOST_SUMS_BYTES", 1)
     single = run(Progress.start(5), range(5), 16)
-    for name, tensor in whole.tally.tensors().items():
-        torch.testing.assert_close(tensor, single.tally.tensors()[name], atol=1e-4, rtol=1e-6)
+    for name, tensor in whole.tally.state_dict().items():
+        torch.testing.assert_close(tensor, single.tally.state_dict()[name], atol=1e-4, rtol=1e-6)
     assert torch.equal(whole.tally.counts_GSE, single.tally.counts_GSE)
 
 
@@ -187,8 +186,8 @@ def test_a_state_comes_back_as_it_was(run, tmp_path):
     assert again.temperatures == progress.temperatures and again.pilot == progress.pilot
     assert again.failed == progress.failed and again.history == progress.history
     assert torch.equal(again.blocks_done, progress.blocks_done)
-    for name, tensor in progress.tally.tensors().items():
-        assert torch.equal(tensor, again.tally.tensors()[name])
+    for name, tensor in progress.tally.state_dict().items():
+        assert torch.equal(tensor, again.tally.state_dict()[name])
     with pytest.raises(StateError, match="seed 1, but this run has 2"):
         state.check_same(tmp_path / "s", settings, {**settings, "seed": 2})
 

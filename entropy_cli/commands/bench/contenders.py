@@ -15,7 +15,6 @@ from entropy_cli.commands.bench.baseline import Plain
 from entropy_cli.commands.bench.counts import Work, count, measure_peak
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.entropy.assign import assign
-from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.decode import Pictures
 from entropy_cli.images.image_set import GROUPS, ImageSet, find_images
 from entropy_cli.images.loader import Loader, open_loader, read_batches
@@ -24,6 +23,7 @@ from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
 from entropy_cli.streaming.device import device_name, keep_freed_memory
 from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.streaming.progress import Progress
+from entropy_cli.tokenizers.base import sums_layout
 from entropy_cli.tokenizers.precision import DTYPES, Precision
 from entropy_cli.tokenizers.registry import load_tokenizer
 from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -143,8 +143,7 @@ class Ours(Arm):
         spec, temperatures = self.tokenizer.spec, list(self.workload.temperatures)
         progress = Progress.start(number_of_blocks(len(self.images.files)))
         progress.temperatures = [temperatures for _ in spec.scales]
-        tokens_S = [scale.tokens for scale in spec.scales]
-        progress.tally = Tally.zeros(GROUPS, tokens_S, len(temperatures), spec.entries, self.device)
+        progress.place(sums_layout(spec.scales, GROUPS, len(temperatures)), self.device)
         return progress
 
     def assigned(self, latent_BChw: np.ndarray) -> Assigned:

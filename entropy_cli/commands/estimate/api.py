@@ -26,7 +26,6 @@ from entropy_cli.commands.estimate.job import settings_of
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.stopping import look
-from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
 from entropy_cli.images.image_set import GROUPS, ImageSet, find_images
 from entropy_cli.images.loader import Batch
@@ -38,9 +37,9 @@ from entropy_cli.streaming.pilot import PILOT_BLOCKS, fit_temperatures
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.run_metadata import RunMetadata
-from entropy_cli.streaming.state import Saved
+from entropy_cli.streaming.saved import Saved
 from entropy_cli.tokenizers import registry as tokenizers
-from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.base import Tokenizer, sums_layout
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
 from entropy_cli.tokenizers.precision import products
 from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
@@ -239,21 +238,23 @@ def _accumulated(
 ) -> tuple[Progress, str]:
     """Sum over all batches; gives a digest of their latents beside it."""
     progress, units, digest = Progress.start(1), worker.encode(batches), hashlib.sha256()
-    scales, entries = worker.tokenizer.spec.scales, worker.tokenizer.spec.entries
+    spec = worker.tokenizer.spec
     if temperatures == "auto":
         first = list(islice(units, PILOT_BLOCKS))
         fitted, progress.pilot, kept = fit_temperatures(worker, first, Ranks(), lambda _: None)
         progress.temperatures, units = fitted, chain(kept, units)
     else:
-        progress.temperatures = [list(temperatures) for _ in scales]
-    tokens_S, number = [scale.tokens for scale in scales], len(progress.temperatures[0])
-    progress.tally = tally = Tally.zeros(GROUPS, tokens_S, number, entries, worker.device)
+        progress.temperatures = [list(temperatures) for _ in spec.scales]
+    layout = sums_layout(spec.scales, GROUPS, len(progress.temperatures[0]))
+    progress.place(layout, worker.device)
     for unit in units:
         digest.update(unit.rest_BChw.cpu().contiguous().numpy().tobytes())
         worker.add(unit, progress)
     worker.check_finite()
     if not progress.images:
         raise DatasetError("there are no images that could be read.")
+    tally = progress.tally
+    assert tally is not None
     progress.history.append(
         look(tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
     )

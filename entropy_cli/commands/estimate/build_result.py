@@ -19,7 +19,8 @@ from entropy_cli.entropy.tally import Tally
 from entropy_cli.results import schema
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.run_metadata import RunMetadata
-from entropy_cli.streaming.state import Saved, settings_fingerprint
+from entropy_cli.streaming.saved import Saved
+from entropy_cli.streaming.state import settings_fingerprint
 
 MOST_CODES_COUNTED = 65_536  # above, code_counts would make the file unwieldy
 

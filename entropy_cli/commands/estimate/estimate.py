@@ -73,7 +73,7 @@ def _resume(path: Path, job: Job, stack: contextlib.ExitStack) -> Progress:
             progress = _load(path, job)
         except EntropyCliError as error:
             progress = error
-    shared = replace(progress, tally=None) if isinstance(progress, Progress) else progress
+    shared = replace(progress, accumulators={}) if isinstance(progress, Progress) else progress
     without_sums = job.ranks.raise_or_broadcast(shared)
     if isinstance(progress, Progress):
         return progress

@@ -18,7 +18,8 @@ from entropy_cli.streaming.device import check_precision, choose_device, choose_
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.run_metadata import RunMetadata
-from entropy_cli.streaming.state import Saved, settings_fingerprint
+from entropy_cli.streaming.saved import Saved
+from entropy_cli.streaming.state import settings_fingerprint
 from entropy_cli.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)

@@ -15,7 +15,8 @@ from entropy_cli.entropy.stopping import look
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
 from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.state import Saved, check_same, load
+from entropy_cli.streaming.saved import Saved
+from entropy_cli.streaming.state import check_same, load
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,9 @@ def _add(path: Path, part: Progress, total: Progress) -> None:
         )
     if part.tally is None:
         return
-    total.tally = part.tally if total.tally is None else total.tally + part.tally
+    for name, sums in part.accumulators.items():
+        before = total.accumulators.get(name)
+        total.accumulators[name] = sums if before is None else before + sums
     if part.images:
         total.history.append(_look(total))
 

@@ -14,7 +14,6 @@ from entropy_cli.commands.estimate.job import Job
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.signals import Signals
-from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.image_set import GROUPS
 from entropy_cli.images.loader import Batch, death_of_worker, open_loader, read_batches
 from entropy_cli.images.plan import (
@@ -48,6 +47,7 @@ from entropy_cli.streaming.pilot import (
 from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.token_file import TokenStore
+from entropy_cli.tokenizers.base import sums_layout
 from entropy_cli.tokenizers.precision import products
 
 logger = logging.getLogger(__name__)
@@ -128,9 +128,9 @@ class Run:
             units = self._units(worker, plans, stack)
             if progress.temperatures is None:
                 units = self._temperatures(worker, legs, units, bar.set_description)
-            if progress.tally is None:
-                progress.tally = self._zeros()
-            progress.tally = progress.tally.to(job.device)
+            assert progress.temperatures is not None
+            layout = sums_layout(job.about.scales, GROUPS, len(progress.temperatures[0]))
+            progress.place(layout, job.device)
             if job.settings["precision"] != "fp32" and progress.precision_check is None:
                 bar.set_description("measuring what the precision costs")
                 progress.precision_check = self._precision_check(worker)
@@ -225,16 +225,6 @@ class Run:
         plans = plan_batches(self.images, size, blocks[job.ranks.rank :: job.ranks.world])
         with contextlib.closing(self._batches(plans)) as batches:
             return compare_precision(rounded, exact, batches, temperatures, job.ranks)
-
-    def _zeros(self) -> Tally:
-        about = self.job.about
-        assert self.progress.temperatures is not None
-        return Tally.zeros(
-            GROUPS,
-            [scale.tokens for scale in about.scales],
-            len(self.progress.temperatures[0]),
-            self.job.tokenizer.spec.entries,
-        )
 
     def _save(self, together: Progress) -> None:
         """Save what is worth it: of images that could not be read, none is left out for good."""
