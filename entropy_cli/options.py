@@ -68,7 +68,7 @@ def parse_patch_nums(text: str, option: str) -> tuple[int, ...]:
         values = ()
     if not values or min(values) < 1:
         raise typer.BadParameter(
-            f"{text or 'nothing'}: expected positive integers with commas between.", param_hint=option
+            f"{text}: expected positive integers with commas between.", param_hint=option
         )
     return values
 
@@ -108,7 +108,7 @@ def parse_count(text: str, least: int, option: str) -> int | None:
     value = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1
     if value < least:
         raise typer.BadParameter(
-            f"{text or 'nothing'}: expected auto or a whole number, at least {least}.", param_hint=option
+            f"{text}: expected auto or a whole number, at least {least}.", param_hint=option
         )
     return value
 
@@ -121,7 +121,7 @@ def parse_shard(text: str, option: str) -> tuple[int, int]:
     shard = (int(match[1]), int(match[2])) if match else (0, 0)
     if not shard[0] < shard[1]:
         raise typer.BadParameter(
-            f"{text or 'nothing'}: expected I/N with 0 <= I < N, such as 0/8, or slurm.",
+            f"{text}: expected I/N with 0 <= I < N, such as 0/8, or slurm.",
             param_hint=option,
         )
     return shard
@@ -152,7 +152,7 @@ def parse_device(text: str, option: str) -> str:
     if re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", text):
         return text
     raise typer.BadParameter(
-        f"{text or 'nothing'}: expected auto, cpu, cuda or cuda:0, cuda:1, ...", param_hint=option
+        f"{text}: expected auto, cpu, cuda or cuda:0, cuda:1, ...", param_hint=option
     )
 
 

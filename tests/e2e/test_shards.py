@@ -204,7 +204,7 @@ def test_a_shard_of_nothing_but_broken_images_can_be_merged(cli, checkpoint, tmp
     assert result["data"]["images_used"] == 70 and result["data"]["images_failed"] == 40
 
 
-@pytest.mark.parametrize("text", ["3/3", "-1/3", "1", "a/b", "1/0", "", "1/2/3", "²/3"])
+@pytest.mark.parametrize("text", ["3/3", "-1/3", "1", "a/b", "1/0", "1/2/3", "²/3"])
 def test_what_is_no_shard_is_wrong_usage(cli, images, checkpoint, text):
     code, _, err = cli("estimate", "--data", images, "--ckpt", checkpoint, f"--shard={text}")
     assert code == 2 and "expected I/N" in err

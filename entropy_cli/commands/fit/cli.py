@@ -132,6 +132,6 @@ def _floor(text: str | None) -> tuple[float | None, Path | None]:
         return value, None
     if not (Path(text).is_file() or Path(text).is_fifo()):
         raise typer.BadParameter(
-            f"{text or 'nothing'}: expected {NUMBER}; there is no such file.", param_hint="--floor"
+            f"{text}: expected {NUMBER}; there is no such file.", param_hint="--floor"
         )
     return None, Path(text)
