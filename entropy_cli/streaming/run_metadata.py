@@ -67,7 +67,13 @@ class RunMetadata:
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "RunMetadata":
         """From what `to_json` gave."""
-        return cls(**{**content, "scales": [_scale(**scale) for scale in content["scales"]]})
+        checked = {
+            "scales": [_scale(**scale) for scale in content["scales"]],
+            "provenance": dict(content["provenance"]),
+            "latent_dim": int(content["latent_dim"]),
+            "images_found": int(content["images_found"]),
+        }
+        return cls(**{**content, **checked})
 
 
 def _scale(vocabulary: dict[str, Any], **others: Any) -> Scale:  # noqa: ANN401 - JSON

@@ -7,6 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from entropy_cli.streaming.state import checksum
 from tests.e2e.test_estimate import assert_same
 
 
@@ -154,7 +155,9 @@ def test_other_temperatures_are_named(shards, merge, tmp_path):
     with safe_open(second, framework="pt") as file:
         meta = json.loads(file.metadata()["entropy-cli"])
     meta["temperatures"][2] = [0.5]
-    save_file(load_file(second), tmp_path / "x", {"entropy-cli": json.dumps(meta)})
+    text, tensors = json.dumps(meta), load_file(second)
+    metadata = {"entropy-cli": text, "sha256": checksum(text, tensors)}
+    save_file(tensors, tmp_path / "x", metadata)
     code, err = merge(first, tmp_path / "x")
     assert code == 3 and "temperature [0.5] at scale 2" in err
 

@@ -1,11 +1,14 @@
 """The loop: how a run is cut moves nothing, and the state comes back as it was saved."""
 
 import contextlib
+import json
 import time
 from dataclasses import astuple
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 
 from entropy_cli.core.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.core.signals import Signals
@@ -28,19 +31,28 @@ from entropy_cli.streaming.saved import Saved
 from entropy_cli.tokenizers.base import Scale, sums_layout
 from entropy_cli.tokenizers.families.var import VARTokenizer
 from entropy_cli.tokenizers.registry import load_tokenizer
+from tests.conftest import PATCH_NUMS, SIZES
 
 CPU = torch.device("cpu")
-VOCABULARY = Vocabulary(48)
+VOCABULARIES = [Vocabulary(SIZES.vocab_size)] * len(PATCH_NUMS)
 ABOUT = RunMetadata(
     latent_dim=6,
-    scales=[Scale("1 x 1", 1, 1, VOCABULARY), Scale("depth 1", 1, None, VOCABULARY)],
-    degrees_of_freedom=[6, None],
+    scales=[Scale(f"{n} x {n}", n * n, n, of) for n, of in zip(PATCH_NUMS, VOCABULARIES, strict=True)],
+    degrees_of_freedom=[6, None, 6, 6],
     temperature_asked=True,
     temperature_default="none",
     split="folder",
     images_found=70,
     provenance={"data": "ü"},
 )
+SETTINGS = {
+    "temperature": [1.0],
+    "patch_nums": list(PATCH_NUMS),
+    "images": 70,
+    "groups": GROUPS,
+    "seed": 1,
+}
+UNREADABLE = [("a/ü\n.jpg", "why"), *((f"b{i}\udcff.jpg", "not UTF-8") for i in range(5))]
 
 
 @pytest.fixture
@@ -174,9 +186,10 @@ def _stop_after(images):
 
 def test_a_state_comes_back_as_it_was(run, tmp_path):
     progress = run(Progress.start(5), [0, 2], 4)
-    progress.pilot, progress.precision_check = {"images": 3}, {"images": 4}
-    progress.failed = [("a/ü\n.jpg", "why"), ("b\udcff.jpg", "not UTF-8")]
-    settings = {"temperature": "auto", "patch_nums": [1, None], "seed": 1}
+    progress.blocks_done[4], progress.failed = True, UNREADABLE  # all of whose images are unreadable
+    progress.pilot = {"images": 3, "hard": [1.0], "steps": [2], "ended": ["steps"]}
+    progress.precision_check = {"images": 4}
+    settings = {**SETTINGS, "temperature": "auto"}
     saved = Saved(progress, settings, ABOUT, (1, 3))
     state.save(tmp_path / "s", saved)
     loaded = state.load(tmp_path / "s")
@@ -192,9 +205,77 @@ def test_a_state_comes_back_as_it_was(run, tmp_path):
         state.check_same(tmp_path / "s", settings, {**settings, "seed": 2})
 
 
+DAMAGES = {
+    "no images": lambda tensors, meta: tensors["tally.images_G"].zero_(),
+    "shape": lambda tensors, meta: tensors.update(half=tensors.pop("tally.entropy_GST")[:1]),
+    "fewer groups": lambda tensors, meta: tensors.update(
+        {"tally.entropy_GST": tensors["tally.entropy_GST"][:1]}
+    ),
+    "type": lambda tensors, meta: tensors.update(
+        {"tally.entropy_GST": tensors["tally.entropy_GST"].half()}
+    ),
+    "NaN": lambda tensors, meta: tensors["tally.entropy_GST"].fill_(torch.nan),
+    "negative": lambda tensors, meta: tensors["tally.soft_GSTE"].neg_(),
+    "above ln V": lambda tensors, meta: tensors["tally.entropy_GST"].mul_(100),
+    "counts": lambda tensors, meta: tensors["tally.counts_GSE"].add_(1),
+    "probabilities": lambda tensors, meta: tensors["tally.soft_GSTE"].mul_(1.001),
+    "tokens": lambda tensors, meta: tensors["tally.tokens_S"].add_(1),
+    "blocks": lambda tensors, meta: tensors.update(blocks_done=tensors["blocks_done"][:0]),
+    "another block": lambda tensors, meta: tensors["blocks_done"].logical_not_(),
+    "pilot": lambda tensors, meta: meta.update(pilot={"a": 1}),
+    "no scales": lambda tensors, meta: meta["about"].update(scales=[]),
+    "provenance": lambda tensors, meta: meta["about"].update(provenance="x"),
+    "temperatures": lambda tensors, meta: meta.update(temperatures=[[1.0]]),
+    "other temperatures": lambda tensors, meta: meta.update(temperatures=[[2.0]] * 4),
+    "no temperatures": lambda tensors, meta: meta.update(temperatures=None),
+    "no sums": lambda tensors, meta: meta.update(accumulators={}),
+    "a section's version": lambda tensors, meta: meta["accumulators"]["tally"].update(version=9),
+    "another section": lambda tensors, meta: meta["accumulators"].update(ladder={"version": 1}),
+    "failed": lambda tensors, meta: meta["failed"].append(["a.jpg", "why"]),
+    "images in the settings": lambda tensors, meta: meta["settings"].update(images=10**30),
+    "groups": lambda tensors, meta: meta["settings"].update(groups="x"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("checked", [False, True], ids=["with the old checksum", "with its own"])
+def test_a_damaged_state_is_refused(run, tmp_path, damage, checked):
+    """Also one whose checksum was made to fit: its parts contradict each other."""
+    path = tmp_path / "s"
+    state.save(path, Saved(run(Progress.start(5), [0, 2], 4), SETTINGS, ABOUT, None))
+    assert state.load(path).progress.images == 32
+    with safe_open(path, framework="pt") as file:
+        metadata, tensors = file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    meta = json.loads(metadata["entropy-cli"])
+    DAMAGES[damage](tensors, meta)
+    text = json.dumps(meta)
+    sha256 = state.checksum(text, tensors) if checked else metadata["sha256"]
+    tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
+    save_file(tensors, path, {"entropy-cli": text, "sha256": sha256})
+    with pytest.raises(StateError, match=r"s: a damaged state \(.+\)"):
+        state.load(path)
+
+
+def test_one_flipped_bit_is_found(run, tmp_path):
+    path = tmp_path / "s"
+    state.save(path, Saved(run(Progress.start(5), [0, 2], 4), SETTINGS, ABOUT, None))
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 16
+    path.write_bytes(content)
+    with pytest.raises(StateError, match="a damaged state"):
+        state.load(path)
+
+
+def test_a_state_of_an_older_version_names_the_version_that_wrote_it(tmp_path):
+    meta = json.dumps({"schema": state.SCHEMA, "schema_version": 3})
+    save_file({"blocks_done": torch.zeros(1)}, tmp_path / "s", {"entropy-cli": meta})
+    with pytest.raises(StateError, match=r"version 3, written by entropy-cli 0\.1\.0 or before"):
+        state.load(tmp_path / "s")
+
+
 def test_a_state_of_a_newer_version_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.setattr(state, "SCHEMA_VERSION", 99)
-    state.save(tmp_path / "s", Saved(Progress.start(2), {}, ABOUT, None))
+    state.save(tmp_path / "s", Saved(Progress.start(5), SETTINGS, ABOUT, None))
     monkeypatch.undo()
     with pytest.raises(StateError, match="version 99"):
         state.load(tmp_path / "s")
@@ -221,7 +302,7 @@ def test_a_run_cut_right_before_a_look_takes_it_when_it_goes_on(run, monkeypatch
 @pytest.mark.parametrize("late", [False, True])
 def test_what_is_not_finite_is_never_saved(run, monkeypatch, late):
     """Also where it is found one unit late, as on a GPU that nobody waits for."""
-    saved, encode, settle, calls = [], VARTokenizer.encode, BatchProcessor.settle, []
+    saved, encode, settle, calls = [], VARTokenizer.encode, BatchProcessor.check_finite, []
 
     def breaks(self, img_B3HW):
         calls.append(len(img_B3HW))
@@ -229,7 +310,9 @@ def test_what_is_not_finite_is_never_saved(run, monkeypatch, late):
 
     monkeypatch.setattr(VARTokenizer, "encode", breaks)
     if late:
-        monkeypatch.setattr(BatchProcessor, "settle", lambda self, keep=True: settle(self, keep=keep))
+        monkeypatch.setattr(
+            BatchProcessor, "check_finite", lambda self, keep=True: settle(self, keep=keep)
+        )
     with pytest.raises(EntropyCliError, match="NaN or infinite"):
         run(Progress.start(5), range(5), 4, save=saved.append, save_every_s=0)
     assert saved and all(progress.tally.entropy_GST.isfinite().all() for progress in saved)
