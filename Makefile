@@ -38,19 +38,19 @@ test-cluster: $(READY) ## the tests on a real Slurm, installed for it when root 
 pictures: $(READY) ## the pictures of the README
 	rm -rf build/demo
 	mkdir -p build .pictures
-	$(BIN)/entropy-cli demo --out build/demo >/dev/null
+	$(BIN)/entropy-cli demo --output build/demo >/dev/null
 	$(BIN)/entropy-cli report build/demo/result.json -o .pictures/report.png
 	$(BIN)/entropy-cli show build/demo/images/shapes/shapes_00000.jpg -o .pictures/show.png \
 	  --ckpt entropy_cli/assets/model.safetensors --result build/demo/result.json
 
 tiny: $(READY) ## train the demo's tokenizer again: two minutes on two cores
 	rm -rf build/tiny
-	$(BIN)/entropy-cli train --data synthetic --preset tiny --seed 0 --half --out build/tiny
+	$(BIN)/entropy-cli train --data synthetic --preset tiny --seed 0 --save-fp16 --output build/tiny
 	mkdir -p entropy_cli/assets
 	cp build/tiny/model.safetensors build/tiny/config.json entropy_cli/assets/
 
 bench: $(READY) ## speed on this machine, beside a plain loop
-	$(BIN)/entropy-cli bench --against plain
+	$(BIN)/entropy-cli bench --baseline
 
 lint: $(READY) ## ruff, mypy
 	$(BIN)/ruff check .

@@ -11,7 +11,7 @@ True
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = ["estimate", "load_tokenizer", "read_result"]
 
 if TYPE_CHECKING:

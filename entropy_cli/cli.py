@@ -47,6 +47,25 @@ app.command("bench", cls=Command)(bench.bench)
 app.command("demo", cls=Command)(demo.demo)
 app.command("slurm", cls=Command)(slurm.slurm)
 
+# Options of earlier versions: command, old name, new name.
+RENAMED_OPTIONS = {
+    "train": {
+        "--accumulate": "--grad-accum-steps",
+        "--average": "--ema-decay",
+        "--clip": "--grad-clip",
+        "--decay": "--codebook-decay",
+        "--every": "--eval-every",
+        "--half": "--save-fp16",
+        "--out": "--output",
+        "--recompute": "--grad-checkpointing",
+    },
+    "monitor": {"--every": "--interval"},
+    "fit": {"--which": "--floor-average"},
+    "bench": {"--against": "--baseline, which takes no value"},
+    "demo": {"--out": "--output"},
+    "slurm": {"--out": "--output"},
+}
+
 # The base of every error that typer itself raises for wrong usage.
 UsageError: type[Exception] = next(
     kind
@@ -105,11 +124,19 @@ def _run(argv: list[str]) -> int:
 
 
 def _usage_error(error: Exception) -> int:
-    message = str(getattr(error, "format_message")())  # noqa: B009 - typer's base class has no name
+    message = _renamed(error) or str(getattr(error, "format_message")())  # noqa: B009 - typer's own
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(message, err=True)
         return 2
     return _fail(message, 2)
+
+
+def _renamed(error: Exception) -> str | None:
+    """Return the message for an unknown option that is the old name of one."""
+    command = getattr(getattr(error, "ctx", None), "info_name", None)
+    old = getattr(error, "option_name", None)
+    new = RENAMED_OPTIONS.get(str(command), {}).get(str(old))
+    return new and f"{old} is now called {new}."
 
 
 def _fail(message: str, code: int) -> int:

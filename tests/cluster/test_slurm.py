@@ -42,7 +42,7 @@ def submit(cluster, cli, options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def submit(*how):
-        code, _, err = cli("slurm", *how, "--out", "my job", "--", *options)
+        code, _, err = cli("slurm", *how, "--output", "my job", "--", *options)
         assert code == 0, err
         # Jobs inherit this: the code under test, wherever they run, and one thread for each.
         environment = {**cluster.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}

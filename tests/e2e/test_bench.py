@@ -31,7 +31,7 @@ def bench(cli):
 
 @pytest.mark.slow
 def test_program_and_plain_loop_are_timed_side_by_side_and_agree(bench, tmp_path):
-    found = bench(*SMALL, "--against", "plain", "--temperature", "1,0.5", "-o", tmp_path / "b.json")
+    found = bench(*SMALL, "--baseline", "--temperature", "1,0.5", "-o", tmp_path / "b.json")
     assert found == json.loads((tmp_path / "b.json").read_text())
     assert found["schema"] == "entropy-cli/bench" and found["schema_version"] == 1
     assert [stage["name"] for stage in found["stages"]] == [

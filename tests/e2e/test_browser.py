@@ -19,7 +19,7 @@ def run(tmp_path_factory, shared):
 
     folder = tmp_path_factory.mktemp("run")
     data = str(shared / "imagenet-sample")
-    argv = ["train", "--data", f"{data}/train", "--out", str(folder), "--image-size", "32"]
+    argv = ["train", "--data", f"{data}/train", "--output", str(folder), "--image-size", "32"]
     assert main([*argv, "--steps", "8", "--batch-size", "8"]) == 0
     argv = ["estimate", "--data", data, "--split", "val", "--ckpt", str(folder / "model.safetensors")]
     argv += ["--temperature", "1,0.5,0.25,2", "--workers", "0"]

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_demo_estimates_with_the_tokenizer_that_comes_along(cli, tmp_path):
-    code, out, err = cli("demo", "--out", tmp_path)
+    code, out, err = cli("demo", "--output", tmp_path)
     assert code == 0, err
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["tokenizer"]["patch_nums"] == [1, 2, 3, 5, 8]

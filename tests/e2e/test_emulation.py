@@ -84,9 +84,9 @@ def test_show_and_train_tell_it_too(cli, images, checkpoint, tmp_path, old_cpu):
     assert code == 0 and len(WORDS.findall(err)) == 1, err
     for kind in ("bf16", "fp16"):
         folder = tmp_path / kind
-        code, _, err = cli("train", "--data", images, "--out", folder, "--precision", kind, *TRAIN)
+        code, _, err = cli("train", "--data", images, "--output", folder, "--precision", kind, *TRAIN)
         assert code == 0 and [found[0] for found in WORDS.findall(err)] == [kind], err
-    code, _, err = cli("train", "--data", images, "--out", tmp_path / "plain", *TRAIN)
+    code, _, err = cli("train", "--data", images, "--output", tmp_path / "plain", *TRAIN)
     assert code == 0 and "emulated" not in err
 
 
@@ -97,7 +97,7 @@ def test_timing_a_training_leaves_it_as_it_is(cli, images, tmp_path, monkeypatch
         monkeypatch.setattr(emulation, "capabilities", lambda able=able: able)
         folder = tmp_path / str(len(able))
         argv = ("--precision", "bf16", "--norm", "batch", "--seed", 3)
-        code, _, err = cli("train", "--data", images, "--out", folder, *argv, *TRAIN)
+        code, _, err = cli("train", "--data", images, "--output", folder, *argv, *TRAIN)
         assert code == 0 and bool(WORDS.search(err)) == (not able), err
         found.append((folder / "model.safetensors").read_bytes())
     assert found[0] == found[1]

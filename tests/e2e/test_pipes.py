@@ -174,5 +174,5 @@ def test_special_files_are_refused_at_once(cli, special, monkeypatch, argv, word
 
 def test_a_training_state_that_is_a_pipe(cli, tmp_path):
     os.mkfifo(tmp_path / "trainer.pt")
-    code, _, err = cli("train", "--data", "synthetic", "--out", tmp_path, "--resume")
+    code, _, err = cli("train", "--data", "synthetic", "--output", tmp_path, "--resume")
     assert code == 3 and "not an ordinary file" in err

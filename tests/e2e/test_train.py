@@ -26,7 +26,18 @@ def train(cli, tmp_path):
 
     def run(data, *options, steps=4, name="out"):
         out = tmp_path / name
-        argv = ("--data", data, "--out", out, *SMALL, "--steps", steps, "--every", steps, "--json")
+        argv = (
+            "--data",
+            data,
+            "--output",
+            out,
+            *SMALL,
+            "--steps",
+            steps,
+            "--eval-every",
+            steps,
+            "--json",
+        )
         code, text, err = cli("train", *argv, *options)
         assert code == 0, err
         return json.loads(text), out
@@ -76,7 +87,18 @@ def test_the_result_is_what_the_interface_says(train, folder):
 
 def test_the_table(cli, folder, tmp_path):
     code, text, _ = cli(
-        *("train", "--data", folder, "--out", tmp_path / "out", *SMALL, "--steps", 2, "--norm", "batch")
+        *(
+            "train",
+            "--data",
+            folder,
+            "--output",
+            tmp_path / "out",
+            *SMALL,
+            "--steps",
+            2,
+            "--norm",
+            "batch",
+        )
     )
     assert code == 0
     assert "PSNR" in text and "on 12 held-out pictures" in text
@@ -91,7 +113,7 @@ def test_synthetic_pictures(train):
 
 @pytest.mark.parametrize(
     "options",
-    [(), ("--norm", "batch"), ("--average", 0.9), ("--codebook", "gradient"), ("--patch-nums", "1,4")],
+    [(), ("--norm", "batch"), ("--ema-decay", 0.9), ("--codebook", "gradient"), ("--patch-nums", "1,4")],
 )
 def test_estimate_finds_the_same_codes_on_the_held_out_pictures(train, estimate, folder, options):
     """val/ is what both look at; config.json beside the checkpoint says how."""
@@ -108,7 +130,7 @@ def test_estimate_finds_the_same_codes_on_the_held_out_pictures(train, estimate,
         assert plug_in == pytest.approx(of_train["perplexity"], rel=1e-9)
 
 
-@pytest.mark.parametrize("options", [(), ("--half",), ("--norm", "batch")])
+@pytest.mark.parametrize("options", [(), ("--save-fp16",), ("--norm", "batch")])
 def test_inspect_reads_the_checkpoint(train, cli, folder, options):
     _, out = train(folder, *options)
     code, text, err = cli("inspect", out / "model.safetensors", "--json")
@@ -118,7 +140,7 @@ def test_inspect_reads_the_checkpoint(train, cli, folder, options):
 
 
 def test_half_is_what_was_evaluated_and_what_estimate_reads(train, estimate, folder):
-    result, out = train(folder, "--half", steps=8)
+    result, out = train(folder, "--save-fp16", steps=8)
     found = estimate("--data", folder, "--ckpt", out / "model.safetensors")
     for of_estimate, of_train in zip(found["scales"], result["scales"], strict=True):
         assert of_estimate["codes_used"] == of_train["codes_used"]

@@ -13,7 +13,9 @@ def train(cli, folder, tmp_path):
     """A training of four steps; gives its exit code, stdout and stderr."""
 
     def run(*options, data=folder, out=tmp_path / "out"):
-        return cli("train", "--data", data, "--out", out, *SMALL, "--steps", 4, "--every", 4, *options)
+        return cli(
+            "train", "--data", data, "--output", out, *SMALL, "--steps", 4, "--eval-every", 4, *options
+        )
 
     return run
 
@@ -23,8 +25,8 @@ def train(cli, folder, tmp_path):
     [
         (["--batch-size", 28], 3, "27 pictures to train on are fewer than a batch of 28"),
         (["--batch-size", 28], 3, "Give --batch-size 27"),
-        (["--batch-size", 28, "--accumulate", 4], 3, "Give --batch-size 24"),
-        (["--batch-size", 9, "--accumulate", 4], 3, "Give a multiple of 4, such as 8."),
+        (["--batch-size", 28, "--grad-accum-steps", 4], 3, "Give --batch-size 24"),
+        (["--batch-size", 9, "--grad-accum-steps", 4], 3, "Give a multiple of 4, such as 8."),
         (["--patch-nums", "1,2,3"], 3, "such as 1,2,3,4. Or give --image-size 12."),
         (["--patch-nums", "2,1,4"], 3, "a list that grows up to 4, such as 1,2,3,4"),
         (["--patch-nums", "1,1,4"], 3, "a list that grows up to 4"),
@@ -38,7 +40,7 @@ def train(cli, folder, tmp_path):
         (["--norm", "layer"], 2, "--norm"),
         (["--device", "tpu"], 2, "expected auto, cpu"),
         (["--workers", "-1"], 2, "expected auto or a whole number"),
-        (["--average", 2], 2, "--average"),
+        (["--ema-decay", 2], 2, "--ema-decay"),
         (["--vocab-size", 1], 2, "--vocab-size"),
     ],
 )
@@ -53,7 +55,17 @@ def test_wrong_usage_is_one_line_that_says_what_fits(train, tmp_path, options, c
 @pytest.mark.parametrize("number", ["nan", "inf"])
 @pytest.mark.parametrize(
     "option",
-    ["--lr", "--beta", "--l1", "--l2", "--clip", "--weight-decay", "--decay", "--average", "--final-lr"],
+    [
+        "--lr",
+        "--beta",
+        "--l1",
+        "--l2",
+        "--grad-clip",
+        "--weight-decay",
+        "--codebook-decay",
+        "--ema-decay",
+        "--final-lr",
+    ],
 )
 def test_numbers_that_are_none_are_refused(train, option, number):
     code, out, err = train(option, number)

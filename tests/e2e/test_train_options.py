@@ -22,9 +22,9 @@ LEARNING = {
     "--blocks": ([], 1, 2),
     "--norm": ([], "group", "batch"),
     "--codebook": ([], "ema", "gradient"),
-    "--decay": ([], 0.97, 0.5),
+    "--codebook-decay": ([], 0.97, 0.5),
     "--init": ([], "kmeans", "uniform"),
-    "--revive-every": (["--decay", 0, "--vocab-size", 500], 0, 1),
+    "--revive-every": (["--codebook-decay", 0, "--vocab-size", 500], 0, 1),
     "--beta": ([], 0.25, 1),
     "--l1": ([], 0.2, 0),
     "--l2": ([], 1, 2),
@@ -33,15 +33,22 @@ LEARNING = {
     "--schedule": ([], "cosine", "staged"),
     "--final-lr": ([], 0.05, 0.9),
     "--weight-decay": ([], 0.005, 1),
-    "--clip": ([], 1, 0.01),
-    "--average": ([], 0, 0.9),
+    "--grad-clip": ([], 1, 0.01),
+    "--ema-decay": ([], 0, 0.9),
     "--precision": ([], "fp32", "bf16"),
     "--seed": ([], 0, 1),
     "--steps": ([], 4, 5),
 }
-FILES_AND_MACHINES = {"--preset", "--accumulate", "--recompute", "--every", "--log-every", "--half"}
+FILES_AND_MACHINES = {
+    "--preset",
+    "--grad-accum-steps",
+    "--grad-checkpointing",
+    "--eval-every",
+    "--log-every",
+    "--save-fp16",
+}
 FILES_AND_MACHINES |= {"--tensorboard", "--device"}
-ELSEWHERE = {"--data", "--out", "--resume", "--workers", "--max-failed", "--as-json"}
+ELSEWHERE = {"--data", "--output", "--resume", "--workers", "--max-failed", "--as-json"}
 
 
 @pytest.fixture
@@ -50,7 +57,7 @@ def train(cli, folder, tmp_path):
 
     def run(*options, name="out"):
         out = tmp_path / name
-        argv = ("--data", folder, "--out", out, *SMALL, "--steps", 4, "--every", 4, "--json")
+        argv = ("--data", folder, "--output", out, *SMALL, "--steps", 4, "--eval-every", 4, "--json")
         code, text, err = cli("train", *argv, *options)
         assert code == 0, err
         return out, json.loads(text)
@@ -78,7 +85,7 @@ def test_the_same_options_learn_the_same(train):
 
 
 def test_revival_brings_codes_to_life(train):
-    options = ("--decay", 0, "--vocab-size", 500, "--steps", 10)
+    options = ("--codebook-decay", 0, "--vocab-size", 500, "--steps", 10)
     without, _ = train(*options, "--revive-every", 0, name="without")
     with_it, _ = train(*options, "--revive-every", 2, name="with")
     assert {entry["revived"] for entry in steps(without)} == {0}
@@ -103,7 +110,7 @@ def test_accumulate_computes_fewer_pictures_at_once(train, monkeypatch):
             return forward(self, img_B3HW)
 
         monkeypatch.setattr(VQVAE, "forward", noted)
-        trained[parts], _ = train("--accumulate", parts, name=str(parts))
+        trained[parts], _ = train("--grad-accum-steps", parts, name=str(parts))
     assert (max(seen[1]), max(seen[2])) == (8, 4)
     for a, b in zip(steps(trained[1]), steps(trained[2]), strict=True):
         assert a == pytest.approx(b, rel=1e-3)
@@ -119,19 +126,19 @@ def test_recompute_runs_blocks_again_and_learns_the_same(train, monkeypatch):
     monkeypatch.setattr(ResnetBlock, "_run", counted)
     plain, _ = train(name="plain")
     without = len(calls)
-    recomputed, _ = train("--recompute", name="recomputed")
+    recomputed, _ = train("--grad-checkpointing", name="recomputed")
     assert len(calls) - without > 1.3 * without
     assert entries(plain) == entries(recomputed)
 
 
 def test_log_every_and_every(train):
-    out, _ = train("--log-every", 3, "--every", 2, "--steps", 5)
+    out, _ = train("--log-every", 3, "--eval-every", 2, "--steps", 5)
     found = [(entry["step"], "loss" in entry) for entry in entries(out)]
     assert found == [(2, False), (3, True), (4, False), (5, True), (5, False)]
 
 
 def test_half_halves_the_file(train):
-    (whole, _), (half, _) = train(name="whole"), train("--half", name="half")
+    (whole, _), (half, _) = train(name="whole"), train("--save-fp16", name="half")
     sizes = [(out / "model.safetensors").stat().st_size for out in (whole, half)]
     assert sizes[1] < 0.55 * sizes[0]
     for name, weight in weights(whole).items():
@@ -142,7 +149,7 @@ def test_half_halves_the_file(train):
 def test_device(train, cli, folder, tmp_path, monkeypatch):
     assert "cpu" in train("--device", "cpu")[1]["provenance"]["device"]
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    argv = ("--data", folder, "--out", tmp_path / "other", *SMALL, "--device", "cuda")
+    argv = ("--data", folder, "--output", tmp_path / "other", *SMALL, "--device", "cuda")
     code, _, err = cli("train", *argv)
     assert code == 3 and "cuda" in last_line(err).lower()
 
@@ -157,6 +164,6 @@ def test_tensorboard_writes_events(train):
 
 def test_tensorboard_that_is_missing_says_how_to_install_it(cli, folder, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "torch.utils.tensorboard", None)
-    argv = ("--data", folder, "--out", tmp_path / "out", *SMALL, "--steps", 2, "--tensorboard")
+    argv = ("--data", folder, "--output", tmp_path / "out", *SMALL, "--steps", 2, "--tensorboard")
     code, _, err = cli("train", *argv)
     assert code == 3 and "pip install" in last_line(err)

@@ -37,7 +37,7 @@ def start(folder, tmp_path):
         launcher = ["torch.distributed.run", "--nproc-per-node", processes]
         launcher += ["--master-addr", "127.0.0.1", "--master-port", port, "-m"]
         argv = [sys.executable, "-m", *(launcher if processes > 1 else []), "entropy_cli", "train"]
-        argv += ["--json", "--data", folder, "--out", out, *SMALL, *options]
+        argv += ["--json", "--data", folder, "--output", out, *SMALL, *options]
         process = subprocess.Popen(
             [str(part) for part in argv],
             stdout=subprocess.PIPE,
@@ -76,14 +76,14 @@ def assert_same_training(one, other, tolerance=1e-4):
 @pytest.mark.parametrize(
     "options",
     [
-        ("--codebook", "ema", "--vocab-size", 200, "--decay", 0.5, "--revive-every", 4),
-        ("--codebook", "gradient", "--vocab-size", 200, "--decay", 0.5, "--revive-every", 4),
-        ("--norm", "batch", "--accumulate", 2, "--average", 0.9),
+        ("--codebook", "ema", "--vocab-size", 200, "--codebook-decay", 0.5, "--revive-every", 4),
+        ("--codebook", "gradient", "--vocab-size", 200, "--codebook-decay", 0.5, "--revive-every", 4),
+        ("--norm", "batch", "--grad-accum-steps", 2, "--ema-decay", 0.9),
     ],
     ids=str,
 )
 def test_two_processes_learn_what_one_learns(start, tmp_path, options):
-    options = (*options, "--steps", STEPS, "--every", 10)
+    options = (*options, "--steps", STEPS, "--eval-every", 10)
     alone, both = tmp_path / "alone", tmp_path / "both"
     expected, _ = finish(start(1, *options, out=alone))
     result, _ = finish(start(2, *options, out=both))
@@ -103,7 +103,7 @@ def test_two_processes_learn_what_one_learns(start, tmp_path, options):
 @pytest.mark.slow
 def test_a_training_goes_on_with_another_number_of_processes(start, tmp_path):
     """Stopped by a signal to all of them, as a scheduler sends it."""
-    options = ("--steps", STEPS, "--every", STEPS)
+    options = ("--steps", STEPS, "--eval-every", STEPS)
     before, after = 2, 1
     out = tmp_path / "out"
     first = start(before, *options)
@@ -122,7 +122,7 @@ def test_a_training_goes_on_with_another_number_of_processes(start, tmp_path):
 @pytest.mark.slow
 def test_a_process_that_dies_stops_all_and_spoils_nothing(start, tmp_path):
     out = tmp_path / "out"
-    run = start(2, "--steps", 5000, "--every", 5)
+    run = start(2, "--steps", 5000, "--eval-every", 5)
     wait_for_step(out, 7, run)
     os.kill(workers_of(run)[1], signal.SIGKILL)
     begin = time.monotonic()
@@ -130,7 +130,7 @@ def test_a_process_that_dies_stops_all_and_spoils_nothing(start, tmp_path):
     assert run.returncode != 0 and time.monotonic() - begin < 50
     assert "another process of this run has ended" in err or "interrupted by SIGTERM" in err
     done = len(steps(out))
-    result, err = finish(start(1, "--steps", 5 * (done // 5 + 1), "--every", 5, "--resume"))
+    result, err = finish(start(1, "--steps", 5 * (done // 5 + 1), "--eval-every", 5, "--resume"))
     assert "going on from step" in err and result["steps"] == 5 * (done // 5 + 1)
 
 

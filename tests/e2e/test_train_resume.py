@@ -23,7 +23,7 @@ def train(cli, folder, tmp_path):
     """A training in this process; gives its exit code, stdout and stderr."""
 
     def run(*options, out=tmp_path / "out", data=folder):
-        return cli("train", "--data", data, "--out", out, *SMALL, *options)
+        return cli("train", "--data", data, "--output", out, *SMALL, *options)
 
     return run
 
@@ -34,7 +34,7 @@ def start(folder, tmp_path):
     started = []
 
     def run(*options, out=tmp_path / "out"):
-        argv = [sys.executable, "-m", "entropy_cli", "train", "--data", folder, "--out", out, *SMALL]
+        argv = [sys.executable, "-m", "entropy_cli", "train", "--data", folder, "--output", out, *SMALL]
         process = subprocess.Popen(
             [str(part) for part in (*argv, *options)],
             stdout=subprocess.PIPE,
@@ -72,14 +72,14 @@ def finish(process):
 @pytest.mark.parametrize(
     "options",
     [
-        ("--average", 0.99),
-        ("--norm", "batch", "--accumulate", 2),
-        ("--codebook", "gradient", "--revive-every", 3, "--decay", 0.5, "--vocab-size", 100),
+        ("--ema-decay", 0.99),
+        ("--norm", "batch", "--grad-accum-steps", 2),
+        ("--codebook", "gradient", "--revive-every", 3, "--codebook-decay", 0.5, "--vocab-size", 100),
     ],
     ids=str,
 )
 def test_killed_and_resumed_equals_unbroken(start, tmp_path, options):
-    options = (*options, "--steps", STEPS, "--every", 7, "--log-every", 2)
+    options = (*options, "--steps", STEPS, "--eval-every", 7, "--log-every", 2)
     whole, out = tmp_path / "whole", tmp_path / "out"
     finish(start(*options, out=whole))
     process = start(*options)
@@ -96,7 +96,7 @@ def test_killed_and_resumed_equals_unbroken(start, tmp_path, options):
 @pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_saves_at_once(start, tmp_path, number, code):
-    options = ("--steps", STEPS, "--every", STEPS)
+    options = ("--steps", STEPS, "--eval-every", STEPS)
     out = tmp_path / "out"
     process = start(*options)
     wait_for_step(out, 3, process)
@@ -134,7 +134,7 @@ def signal_after(monkeypatch):
 @pytest.mark.parametrize("number", [2, 4])
 def test_a_signal_in_the_last_steps_says_that_all_is_saved(train, signal_after, tmp_path, number):
     signal_after(number)
-    code, _, err = train("--steps", 4, "--every", 1)
+    code, _, err = train("--steps", 4, "--eval-every", 1)
     assert code == 143
     assert "the same command with --resume goes on from what is saved" in last_line(err)
     assert torch.isfinite(weights(tmp_path / "out")["quantize.embedding.weight"]).all()
@@ -240,7 +240,9 @@ def test_what_a_killed_save_left_is_cleared(train, tmp_path, monkeypatch):
 
 
 def test_divergence_is_one_line_and_leaves_a_finite_tokenizer(train, tmp_path):
-    code, out, err = train("--steps", 60, "--every", 1, "--lr", 1e9, "--clip", 1e12, "--norm", "batch")
+    code, out, err = train(
+        "--steps", 60, "--eval-every", 1, "--lr", 1e9, "--grad-clip", 1e12, "--norm", "batch"
+    )
     assert code == 3 and out == "" and "Traceback" not in err
     assert "Try a lower --lr" in last_line(err)
     assert all(weight.isfinite().all() for weight in weights(tmp_path / "out").values())
@@ -257,11 +259,11 @@ def test_divergence_before_the_first_save_leaves_one(train, tmp_path, monkeypatc
         return (losses * (float("nan") if self.done == 2 else 1), *rest)
 
     monkeypatch.setattr(Trainer, "_backward", broken)
-    code, _, err = train("--steps", 9, "--every", 9, "--codebook", codebook)
+    code, _, err = train("--steps", 9, "--eval-every", 9, "--codebook", codebook)
     assert code == 3 and last_line(err).startswith("error: step 3: the loss, its gradient")
     assert all(weight.isfinite().all() for weight in weights(tmp_path / "out").values())
     monkeypatch.undo()
-    assert train("--steps", 9, "--every", 9, "--codebook", codebook, "--resume")[0] == 0
+    assert train("--steps", 9, "--eval-every", 9, "--codebook", codebook, "--resume")[0] == 0
 
 
 def test_collapse_is_named(train, tmp_path):

@@ -60,18 +60,18 @@ class BenchConfig:
     temperatures: tuple[float, ...]
 
 
-def bench(workload: Workload, number: int, bars: Bars, *, against: bool) -> Bench:
+def bench(workload: Workload, number: int, bars: Bars, *, baseline: bool) -> Bench:
     """Time every stage in turn, count the work, and compare what comes out.
 
     Args:
         workload: what to time.
         number: of rounds.
         bars: makes progress bars.
-        against: whether to time the plain loop beside the program.
+        baseline: whether to time the plain loop beside the program.
     """
-    if against:
+    if baseline:
         _check_plain(workload)
-    names: list[ArmName] = ["entropy-cli", "plain"] if against else ["entropy-cli"]
+    names: list[ArmName] = ["entropy-cli", "plain"] if baseline else ["entropy-cli"]
     with contextlib.ExitStack() as stack:
         contenders = []
         with bars("starting", len(names), "process") as bar:
@@ -85,7 +85,7 @@ def bench(workload: Workload, number: int, bars: Bars, *, against: bool) -> Benc
             memory = [contender.config("peak_bytes") for contender in contenders]
             counts = contenders[0].config("counts")
             bar.update(1)
-            errors = _errors(contenders) if against else None
+            errors = _errors(contenders) if baseline else None
     images = contenders[0].images
     return Bench(
         device=counts["device"],
@@ -161,7 +161,7 @@ def _check_plain(workload: Workload) -> None:
     rule = find_family(workload.checkpoint, workload.family, workload.tokenizer).describe().rule
     if rule not in ("l2", "cosine"):
         raise EntropyCliError(
-            f"--against plain: the plain loop knows distances to codes only, not the rule {rule}. Leave "
+            f"--baseline: the plain loop knows distances to codes only, not the rule {rule}. Leave "
             "it out."
         )
 

@@ -29,10 +29,12 @@ def bench(
         Path | None,
         typer.Option("--data", metavar="DIR", help="Images; default: made for the purpose."),
     ] = None,
-    against: Annotated[
-        Literal["plain"] | None,
-        typer.Option(help="Time the loop a researcher would write first beside it."),
-    ] = None,
+    baseline: Annotated[
+        bool,
+        typer.Option(
+            "--baseline", help="Also time a plain PyTorch loop, written as a researcher would first."
+        ),
+    ] = False,
     images: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="How many; default two batches.")
     ] = None,
@@ -65,7 +67,7 @@ def bench(
 ) -> None:
     """Time decoding, encoder, quantiser and all of it, and set them against what the device can do.
 
-    Example: entropy-cli bench --against plain
+    Example: entropy-cli bench --baseline
     """
     temperatures = parse_temperatures(temperature, "--temperature")
     if temperatures == "auto":
@@ -100,7 +102,7 @@ def bench(
     )
     with contextlib.ExitStack() as stack:
         workload = prepared(stack, config, tqdm_bar)
-        found = run(workload, number=rounds, bars=tqdm_bar, against=against is not None)
+        found = run(workload, number=rounds, bars=tqdm_bar, baseline=baseline)
     text = found.to_json()
     if output is not None:
         write_atomically(output, lambda path: path.write_text(text + "\n", encoding="utf-8"))

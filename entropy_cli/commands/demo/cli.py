@@ -17,9 +17,11 @@ IMAGES, SHOWN, SEED = 1200, 8, 1  # of pictures; the tokenizer was trained on th
 
 
 def demo(
-    out: Annotated[
+    output: Annotated[
         Path | None,
-        typer.Option("--out", metavar="DIR", help="Where its files go; default: the cache folder."),
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Where its files go; default: the cache folder."
+        ),
     ] = None,
 ) -> None:
     """Run `estimate` on pictures made on the spot, with a small tokenizer that comes along.
@@ -34,8 +36,12 @@ def demo(
     from entropy_cli.results.page.write import check_report, write
     from entropy_cli.results.tables import render
 
-    folder = out or cache_folder() / "demo"
-    data, output, picture = folder / "images", folder / "result.json", folder / "reconstructions.png"
+    folder = output or cache_folder() / "demo"
+    data, result_file, picture = (
+        folder / "images",
+        folder / "result.json",
+        folder / "reconstructions.png",
+    )
     page = folder / "report.html"
     try:
         check_report(page)
@@ -46,7 +52,7 @@ def demo(
     pictures = _make_pictures(data, config["image_size"])
     psnr = reconstruct(TOKENIZER, pictures[:SHOWN], picture)
     argv = ["entropy-cli", "estimate", "--data", str(data), "--ckpt", str(TOKENIZER)]
-    files = ["-o", str(output), *(() if no_page else ("--report", str(page)))]
+    files = ["-o", str(result_file), *(() if no_page else ("--report", str(page)))]
     command = shlex.join([*argv, "--temperature", "auto", *files])
     typer.echo(
         f"Made {IMAGES} procedural pictures. The tokenizer was trained on others of their kind, by\n"
@@ -56,7 +62,7 @@ def demo(
     )
 
     def deliver(result: "Result") -> None:
-        result.write(output)
+        result.write(result_file)
         print_result(render(result))
         if not no_page:
             write(page, [result], [])
@@ -75,4 +81,4 @@ def _make_pictures(data: Path, size: int) -> list[Path]:
         with tqdm_bar("making pictures", IMAGES, "img") as bar:
             return write_image_folder(data, IMAGES, resized_side(size), SEED, bar.update)
     except OSError as error:
-        raise DatasetError(f"{data}: can't be written: {error.strerror}. Use --out.") from error
+        raise DatasetError(f"{data}: can't be written: {error.strerror}. Use --output.") from error

@@ -18,8 +18,8 @@ from entropy_cli.options import print_result
 # Why some options of `estimate` can't be given; by their parameter's name.
 OURS = {
     "shard": "the script says which part is whose",
-    "state": "the script keeps the state in --out",
-    "output": "the result goes into --out",
+    "state": "the script keeps the state in the folder of slurm's own --output",
+    "output": "the result goes into the folder of slurm's own --output",
 }
 ARRAY_ONLY = {
     "save_tokens": "every shard would write the same file; give it to each by hand",
@@ -56,9 +56,11 @@ def slurm(
     nodes: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="One job on K nodes at once, by torchrun.")
     ] = None,
-    out: Annotated[
+    output: Annotated[
         Path | None,
         typer.Option(
+            "--output",
+            "-o",
             metavar="DIR",
             help="For scripts, states, logs and the result; default slurm-... by the options.",
         ),
@@ -97,8 +99,8 @@ def slurm(
         )
     given = _parsed(context, options, OURS | ARRAY_ONLY if nodes is None else OURS)
     of = Path(given["ckpt"] or given["latents"].partition(":")[0])
-    folder = out or Path(_name(of, options, array, nodes))
-    texts = {"--partition": partition, "--mem": mem, "--out": str(folder.absolute())}
+    folder = output or Path(_name(of, options, array, nodes))
+    texts = {"--partition": partition, "--mem": mem, "--output": str(folder.absolute())}
     for option, text in texts.items():
         if text is not None and not text.isprintable():
             raise typer.BadParameter(f"{text!r}: expected one line of text.", param_hint=option)
@@ -106,7 +108,7 @@ def slurm(
         python=sys.executable,
         options=tuple(options),
         workdir=Path.cwd(),
-        out=folder.absolute(),
+        folder=folder.absolute(),
         parts=array or nodes or 1,
         resources=Resources(
             partition, _checked_time(time), cpus_per_task, mem, gpus, _checked_sbatch(sbatch or [])
@@ -180,7 +182,7 @@ def _write(folder: Path, scripts: dict[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultError(
-            f"--out {folder}: can't be made: {error.strerror}. Choose another place."
+            f"--output {folder}: can't be made: {error.strerror}. Choose another place."
         ) from error
     for name, text in scripts.items():
         write_atomically(folder / name, methodcaller("write_bytes", os.fsencode(text)))

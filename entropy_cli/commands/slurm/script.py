@@ -46,14 +46,14 @@ class Job:
         python: the interpreter.
         options: of `estimate`, without those that the scripts give.
         workdir: absolute; relative paths among the options are meant from here.
-        out: absolute; where scripts, states, logs and the result are.
+        folder: absolute; where scripts, states, logs and the result are.
         parts: how many tasks, or nodes.
     """
 
     python: str
     options: tuple[str, ...]
     workdir: Path
-    out: Path
+    folder: Path
     parts: int
     resources: Resources
 
@@ -63,13 +63,13 @@ def array_scripts(job: Job) -> dict[str, str]:
     return {
         "estimate.sbatch": _array(job),
         "merge.sbatch": _merge(job),
-        "submit.sh": _fill(_SUBMIT_ARRAY, out=_quote(job.out)),
+        "submit.sh": _fill(_SUBMIT_ARRAY, folder=_quote(job.folder)),
     }
 
 
 def node_scripts(job: Job) -> dict[str, str]:
     """One job on several nodes, and what submits it; by file name."""
-    return {"estimate.sbatch": _nodes(job), "submit.sh": _fill(_SUBMIT_NODES, out=_quote(job.out))}
+    return {"estimate.sbatch": _nodes(job), "submit.sh": _fill(_SUBMIT_NODES, folder=_quote(job.folder))}
 
 
 def minutes(text: str) -> float:
@@ -134,7 +134,7 @@ def _places(job: Job) -> dict[str, str]:
         "workdir": _quote(job.workdir),
         "python": shlex.quote(job.python),
         "options": shlex.join(job.options),
-        "out": _quote(job.out),
+        "folder": _quote(job.folder),
     }
 
 
@@ -154,7 +154,7 @@ def _head(job: Job, name: str, log: str, *options: str) -> str:
     """The lines that sbatch reads; what the user gave comes last, and so counts."""
     resources = job.resources
     # In the name of a log % begins a placeholder.
-    lines = [f"--job-name={name}", f"--output={str(job.out).replace('%', '%%')}/{log}", *options]
+    lines = [f"--job-name={name}", f"--output={str(job.folder).replace('%', '%%')}/{log}", *options]
     if resources.partition is not None:
         lines.append(f"--partition={resources.partition}")
     if resources.time is not None:
@@ -191,7 +191,7 @@ trap 'pass_on TERM' TERM
 
 @python@ -m entropy_cli estimate @options@ \\
   --shard "$SLURM_ARRAY_TASK_ID/@parts@" \\
-  --state @out@/shard-"$SLURM_ARRAY_TASK_ID"-of-@parts@.safetensors &
+  --state @folder@/shard-"$SLURM_ARRAY_TASK_ID"-of-@parts@.safetensors &
 """
 
 _NODES = """\
@@ -215,7 +215,7 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
   --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \\
   --rdzv-endpoint="$head:$((20000 + SLURM_JOB_ID % 20000))" \\
   -m entropy_cli estimate @options@ \\
-  --state @out@/run.safetensors --output @out@/result.json &
+  --state @folder@/run.safetensors --output @folder@/result.json &
 """
 
 _END = """\
@@ -245,7 +245,7 @@ _MERGE = """\
 @head@
 
 cd @workdir@ || exit
-exec @python@ -m entropy_cli merge @out@/shard-*-of-@parts@.safetensors --output @out@/result.json
+exec @python@ -m entropy_cli merge @folder@/shard-*-of-@parts@.safetensors --output @folder@/result.json
 """
 
 # afterany, not afterok: a task that ends with 4, some images being unreadable, is done; and the merge
@@ -254,16 +254,16 @@ _SUBMIT_ARRAY = """\
 #!/bin/bash
 # Submits the array, and the merge for when all of its tasks have ended; it tells if a shard is missing.
 set -eu
-array=$(sbatch --parsable @out@/estimate.sbatch)
+array=$(sbatch --parsable @folder@/estimate.sbatch)
 array=${array%%;*}
 echo "array of shards: job $array"
-merge=$(sbatch --parsable --dependency=afterany:"$array" @out@/merge.sbatch)
+merge=$(sbatch --parsable --dependency=afterany:"$array" @folder@/merge.sbatch)
 echo "their merge: job ${merge%%;*}"
 """
 
 _SUBMIT_NODES = """\
 #!/bin/bash
 set -eu
-job=$(sbatch --parsable @out@/estimate.sbatch)
+job=$(sbatch --parsable @folder@/estimate.sbatch)
 echo "job ${job%%;*}"
 """

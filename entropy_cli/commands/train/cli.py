@@ -34,7 +34,9 @@ def train(
             help="Images, or procedural pictures. val/ is held out if it is there, else a tenth.",
         ),
     ],
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where everything goes.")],
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for everything that it writes.")
+    ],
     preset: Annotated[
         Literal["tiny", "var"], typer.Option(help="The default of every option below.")
     ] = "tiny",
@@ -73,7 +75,7 @@ def train(
         Literal["ema", "gradient"] | None,
         typer.Option(help="Codes as moving averages of the vectors nearest to them, or trained."),
     ] = None,
-    decay: Annotated[
+    codebook_decay: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="F", help="Of the moving averages.")
     ] = None,
     init: Annotated[
@@ -113,17 +115,17 @@ def train(
     weight_decay: Annotated[
         float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Of convolutions, by AdamW.")
     ] = None,
-    clip: Annotated[
+    grad_clip: Annotated[
         float | None,
         typer.Option(min=0, max=HIGHEST, metavar="F", help="Largest norm of the gradient; 0 for any."),
     ] = None,
-    average: Annotated[
+    ema_decay: Annotated[
         float | None,
         typer.Option(
             min=0, max=1, metavar="F", help="Decay of the average of weights that is saved; 0 for none."
         ),
     ] = None,
-    accumulate: Annotated[
+    grad_accum_steps: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Parts that a batch is computed in.")
     ] = None,
     precision: Annotated[
@@ -134,18 +136,19 @@ def train(
         int | None,
         typer.Option(min=0, max=2**31 - 1, metavar="N", help="Of weights, codes, crops and order."),
     ] = None,
-    recompute: Annotated[
-        bool, typer.Option("--recompute", help="Keep no activations of blocks: slower, less memory.")
+    grad_checkpointing: Annotated[
+        bool,
+        typer.Option("--grad-checkpointing", help="Keep no activations of blocks: slower, less memory."),
     ] = False,
-    every: Annotated[
+    eval_every: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Steps between evaluations and saves; default a quarter."),
     ] = None,
     log_every: Annotated[
         int, typer.Option(min=1, metavar="N", help="Steps between lines of metrics.jsonl.")
     ] = 1,
-    half: Annotated[
-        bool, typer.Option("--half", help="Save the tokenizer in float16, half the size.")
+    save_fp16: Annotated[
+        bool, typer.Option("--save-fp16", help="Save the tokenizer in float16, half the size.")
     ] = False,
     tensorboard: Annotated[
         bool, typer.Option("--tensorboard", help="Write DIR/tensorboard too; an extra.")
@@ -159,7 +162,7 @@ def train(
 ) -> int:
     """Train a multi-scale VQ-VAE of VAR's layout on your own images.
 
-    Example: entropy-cli train --data photos/ --out tokenizer/ --image-size 64 --steps 5000
+    Example: entropy-cli train --data photos/ --output tokenizer/ --image-size 64 --steps 5000
     """
     parse_device(device, "--device")
     decoders = parse_count(workers, 0, "--workers")
@@ -169,7 +172,7 @@ def train(
     }
     from entropy_cli.commands.train.result import render
     from entropy_cli.commands.train.sizes import recipe_of
-    from entropy_cli.commands.train.train import TrainRequest
+    from entropy_cli.commands.train.train import TrainConfig
     from entropy_cli.commands.train.train import train as run
 
     given = {
@@ -183,7 +186,7 @@ def train(
         "blocks": blocks,
         "norm": norm,
         "codebook": codebook,
-        "decay": decay,
+        "codebook_decay": codebook_decay,
         "init": init,
         "revive_every": revive_every,
         "beta": beta,
@@ -194,29 +197,29 @@ def train(
         "schedule": schedule,
         "final_lr": final_lr,
         "weight_decay": weight_decay,
-        "clip": clip,
-        "average": average,
-        "accumulate": accumulate,
+        "grad_clip": grad_clip,
+        "ema_decay": ema_decay,
+        "grad_accum_steps": grad_accum_steps,
         "seed": seed,
     }
-    request = TrainRequest(
+    config = TrainConfig(
         data=data,
-        out=out,
+        output=output,
         recipe=recipe_of(preset, given),
         precision=None if precision == "auto" else precision,
         command=shlex.join(["entropy-cli", *context.obj]),
         resume=resume,
         device=device,
         workers=decoders,
-        every=every,
+        eval_every=eval_every,
         log_every=log_every,
-        recompute=recompute,
-        half=half,
+        grad_checkpointing=grad_checkpointing,
+        save_fp16=save_fp16,
         tensorboard=tensorboard,
     )
 
     def deliver(result: "TrainResult") -> None:
         print_result(result.to_json() if as_json else render(result))
 
-    images = run(request, tqdm_bar, deliver)
+    images = run(config, tqdm_bar, deliver)
     return exit_code(images["train"] + images["held_out"], images["failed"], max_failed)

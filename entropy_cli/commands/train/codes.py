@@ -82,8 +82,8 @@ class Codes:
         count_V = count_SV.sum(0)
         self.last_V[count_V > 0] = step
         self._record_hits(step, count_SV)
-        self.count_V.lerp_(count_V, 1 - self.recipe.decay)
-        self.sum_VC.lerp_(sum_VC, 1 - self.recipe.decay)
+        self.count_V.lerp_(count_V, 1 - self.recipe.codebook_decay)
+        self.sum_VC.lerp_(sum_VC, 1 - self.recipe.codebook_decay)
         if self.recipe.codebook == "ema":
             total, V = self.count_V.sum(), len(self.count_V)
             smooth_V = (self.count_V + LAPLACE) / (total + V * LAPLACE) * total
@@ -138,7 +138,7 @@ class Codes:
         orders = [torch.randperm(total, generator=generator) for _ in range(0, wanted, total)]
         place_n = torch.cat([*orders, torch.empty(0, dtype=torch.int64)])[:wanted].to(z_NC.device)
         # In the order of the pictures, of which each process has a share of each part of a batch.
-        mine = self.recipe.batch_size // self.recipe.accumulate // self.ranks.world * L
+        mine = self.recipe.batch_size // self.recipe.grad_accum_steps // self.ranks.world * L
         share_n, within_n = place_n // mine, place_n % mine
         here_n = share_n % self.ranks.world == self.ranks.rank
         found_nC = z_NC.new_zeros(wanted, C)

@@ -66,12 +66,12 @@ class TrainingData:
         wanted = -(-VECTORS_PER_CODE * recipe.vocab_size // tokens)
         # Whole batches: as many whatever the number of processes.
         batches = min(-(-wanted // recipe.batch_size), len(self.train) // recipe.batch_size)
-        counts = len(self.train), recipe.batch_size, recipe.accumulate
+        counts = len(self.train), recipe.batch_size, recipe.grad_accum_steps
         return torch.cat(list(self._crops(recipe, Order(*counts, 0, batches, recipe.seed, share))))
 
     def parts(self, recipe: Recipe, done: int, share: tuple[int, int]) -> Iterator[Tensor]:
         """A process's share of the batches that are left, in the parts that it computes."""
-        counts = len(self.train), recipe.batch_size, recipe.accumulate
+        counts = len(self.train), recipe.batch_size, recipe.grad_accum_steps
         return self._crops(recipe, Order(*counts, done, recipe.steps, recipe.seed, share))
 
     def _crops(self, recipe: Recipe, order: Order) -> Iterator[Tensor]:

@@ -6,6 +6,13 @@ from typing import Any, Literal
 from entropy_cli.tokenizers.layers.var_layout import VARSizes
 
 UNTIL_REVIVAL_ENDS = 0.8  # of the steps; then the codes settle
+# Where the key in files is not the field's name: files of version 0.1 have these keys.
+JSON_KEYS = {
+    "codebook_decay": "decay",
+    "ema_decay": "average",
+    "grad_accum_steps": "accumulate",
+    "grad_clip": "clip",
+}
 
 
 @dataclass(frozen=True)
@@ -21,15 +28,15 @@ class Recipe:
         final_lr: at the end, as a share of that.
         warmup: steps of linear growth.
         schedule: after it: cosine, or a tenth from 2/3 of the steps on and again from 8/9.
-        clip: largest norm of the gradient; 0 for any.
+        grad_clip: largest norm of the gradient; 0 for any.
         l1, l2: weights of the reconstruction losses, of pixels in [-1, 1].
         beta: weight of the commitment loss.
         codebook: whether codes are moving averages of what they are nearest to, or trained.
-        decay: of those averages, and of the counts of both.
+        codebook_decay: of those averages, and of the counts of both.
         init: of the codes: k-means of the first residuals, or uniform in +-1/V.
         revive_every: steps between replacements of dead codes by vectors; 0 for never.
-        accumulate: parts that a batch is computed in, one after the other.
-        average: decay of the average of the weights that is saved and evaluated; 0 for the last weights.
+        grad_accum_steps: parts that a batch is computed in, one after the other.
+        ema_decay: decay of the average of the weights that is saved and evaluated; 0 for none.
         precision: of convolutions and attention.
         seed: of weights, crops, order of images, and codes.
     """
@@ -46,20 +53,20 @@ class Recipe:
     patch_nums: tuple[int, ...]
     lr: float
     warmup: int
-    decay: float
-    average: float
+    codebook_decay: float
+    ema_decay: float
     final_lr: float = 0.05
     norm: Literal["group", "batch"] = "group"
     schedule: Literal["cosine", "staged"] = "cosine"
     weight_decay: float = 0.005
-    clip: float = 1.0
+    grad_clip: float = 1.0
     l1: float = 0.2
     l2: float = 1.0
     beta: float = 0.25
     codebook: Literal["ema", "gradient"] = "ema"
     init: Literal["kmeans", "uniform"] = "kmeans"
     revive_every: int = 10
-    accumulate: int = 1
+    grad_accum_steps: int = 1
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     seed: int = 0
 
@@ -79,8 +86,8 @@ class Recipe:
         return replace(self, **{name: value for name, value in given.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        """Return plain values by the keys that they have in files."""
+        values = {JSON_KEYS.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
 
@@ -100,8 +107,8 @@ PRESETS = {
         patch_nums=(1, 2, 3, 5, 8),
         lr=1.5e-3,
         warmup=100,
-        decay=0.97,
-        average=0.0,
+        codebook_decay=0.97,
+        ema_decay=0.0,
         final_lr=0.01,
     ),
     "var": Recipe(
@@ -117,8 +124,8 @@ PRESETS = {
         patch_nums=(1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
         lr=3e-4,
         warmup=2000,
-        decay=0.99,
-        average=0.9999,
+        codebook_decay=0.99,
+        ema_decay=0.9999,
         final_lr=0.3,
     ),
 }

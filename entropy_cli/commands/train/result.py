@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from entropy_cli.commands.train.quality import ScaleQuality
+from entropy_cli.commands.train.recipe import JSON_KEYS, Recipe
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.files import remove_leftovers, write_atomically
 from entropy_cli.core.text import columns, definitions
@@ -21,7 +22,7 @@ from entropy_cli.tokenizers.layers.vqvae import HITS
 SCHEMA = "entropy-cli/train"
 SCHEMA_VERSION = 1
 MODEL, CONFIG, METRICS, TRAINER = "model.safetensors", "config.json", "metrics.jsonl", "trainer.pt"
-CHANGEABLE = ("preset", "steps", "warmup", "accumulate")  # by a training that is gone on with
+CHANGEABLE = ("preset", "steps", "warmup", "grad_accum_steps")  # by a training that is gone on with
 PICTURE, TENSORBOARD = "reconstructions.png", "tensorboard"
 
 
@@ -95,11 +96,11 @@ def save_tokenizer(
     weights: Mapping[str, Tensor],
     config: Mapping[str, Any],
     *,
-    half: bool,
+    as_fp16: bool,
 ) -> None:
     """Write the tokenizer, if wanted in float16, and its config.json, each whole or not at all."""
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-    if half:  # counts and moments may be too large for it
+    if as_fp16:  # counts and moments may be too large for it
         wide = (HITS, ".running_mean", ".running_var")
         tensors = {name: w if name.endswith(wide) else w.half() for name, w in tensors.items()}
     write_atomically(folder / MODEL, lambda path: save_file(tensors, path))
@@ -134,39 +135,44 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
     path = folder / TRAINER
     if path.exists() and not resume:
         raise StateError(
-            f"--out {folder}: holds {path.name} of an earlier training. Give --resume to go on from it, "
-            "or another --out."
+            f"--output {folder}: {path.name} is there already, from an earlier training. Give --resume to "
+            "resume it, or another --output."
         )
     if not path.exists():
         if (folder / MODEL).exists():
             raise StateError(
-                f"--out {folder}: holds {MODEL}, but no {TRAINER} to go on from. Give another --out."
+                f"--output {folder}: holds {MODEL}, but no {TRAINER} to resume from. Give another --output."
             )
         return None
     try:
         value = _read(read_torch(path).value)
     except Exception as error:
-        raise StateError(f"{path}: can't be read: {error}. Train again with another --out.") from error
+        raise StateError(
+            f"{path}: can't be read: {error}. Train again with another --output."
+        ) from error
     if not isinstance(value, dict) or "recipe" not in value:
-        raise StateError(f"{path}: is no state of a training. Give the --out of one.")
+        raise StateError(f"{path}: is no state of a training. Give the --output of one.")
     return value
 
 
-def check_same(state: Mapping[str, Any], recipe: Mapping[str, Any], data: str) -> None:
+def check_same(state: Mapping[str, Any], recipe: Recipe, data: str) -> None:
     """That a training is gone on with as it began; only what is CHANGEABLE may be other.
 
     Raises:
         StateError: it is another, which the message names.
     """
-    for name, now in recipe.items():
-        if name not in CHANGEABLE and (was := state["recipe"].get(name)) != now:
+    values = recipe.to_json()
+    for field in fields(recipe):
+        key = JSON_KEYS.get(field.name, field.name)
+        if field.name not in CHANGEABLE and (was := state["recipe"].get(key)) != values[key]:
+            option = f"--{field.name.replace('_', '-')}"
             raise StateError(
-                f"--resume: {TRAINER} was trained with {name} {was}, this command has {now}. "
-                "Give the same options, or another --out."
+                f"--resume: {TRAINER} was trained with {option} {was}, this command has {values[key]}. "
+                "Give the same options, or another --output."
             )
     if state["data"] != data:
         raise StateError(
-            f"--resume: {TRAINER} was trained on other pictures. Give the same --data, or another --out."
+            f"--resume: {TRAINER} was trained on other images. Give the same --data, or another --output."
         )
 
 

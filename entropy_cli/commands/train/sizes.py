@@ -88,12 +88,12 @@ def warnings_of(recipe: Recipe) -> list[str]:
 
 def check_batches(recipe: Recipe, pictures: int, processes: int) -> None:
     """Raise EntropyCliError if there are too few pictures, or a batch can't be shared evenly."""
-    parts = processes * recipe.accumulate
+    parts = processes * recipe.grad_accum_steps
     if recipe.batch_size % parts:
         fits = max(1, round(recipe.batch_size / parts)) * parts
         raise EntropyCliError(
             f"--batch-size {recipe.batch_size}: is computed by {processes} processes in "
-            f"{recipe.accumulate} parts each. Give a multiple of {parts}, such as {fits}."
+            f"{recipe.grad_accum_steps} parts each. Give a multiple of {parts}, such as {fits}."
         )
     if pictures < recipe.batch_size:
         fits = pictures // parts * parts

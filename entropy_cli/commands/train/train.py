@@ -46,42 +46,42 @@ PIXELS_AT_ONCE = 32 * 64**2  # of held-out pictures
 
 
 @dataclass(frozen=True)
-class TrainRequest:
+class TrainConfig:
     """What to train on and how.
 
     Attributes:
         data: a folder of images, tars of one, or "synthetic".
-        out: folder for everything that comes out.
-        every: steps between evaluations, each of which also saves; None for a quarter of all.
+        output: folder for everything that comes out.
+        eval_every: steps between evaluations, each of which also saves; None for a quarter of all.
         log_every: steps between entries of metrics.jsonl.
-        recompute: keep no activations of blocks for the backward pass.
-        half: save the tokenizer in float16.
+        grad_checkpointing: keep no activations of blocks for the backward pass.
+        save_fp16: save the tokenizer in float16.
         command: for the record.
         precision: of all but the quantiser; None for the device's.
     """
 
     data: str
-    out: Path
+    output: Path
     recipe: Recipe
     command: str
     resume: bool = False
     precision: Literal["fp32", "fp16", "bf16"] | None = None
     device: str = "auto"
     workers: int | None = None
-    every: int | None = None
+    eval_every: int | None = None
     log_every: int = 1
-    recompute: bool = False
-    half: bool = False
+    grad_checkpointing: bool = False
+    save_fp16: bool = False
     tensorboard: bool = False
 
 
 def train(
-    request: TrainRequest, bars: Bars, deliver: Callable[[files.TrainResult], object]
+    config: TrainConfig, bars: Bars, deliver: Callable[[files.TrainResult], object]
 ) -> dict[str, int]:
     """Train until the recipe's last step.
 
     Args:
-        request: what and how.
+        config: what and how.
         bars: makes progress bars.
         deliver: is given the result, in the first process only.
 
@@ -92,21 +92,23 @@ def train(
         EntropyCliError: anything the user can mend; what was saved last is there to go on from.
     """
     with (
-        _resumable(request.out),
+        _resumable(config.output),
         Signals() as signals,
         join(on_gpus=True) as ranks,
         contextlib.ExitStack() as stack,
     ):
-        check_fit(request.recipe)
+        check_fit(config.recipe)
         if ranks.first:
-            request.out.mkdir(parents=True, exist_ok=True)
-            stack.enter_context(locked(request.out / files.TRAINER, "--out"))
-            files.clear(request.out)
-        state = files.load_trainer(request.out, resume=request.resume)
+            config.output.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(config.output / files.TRAINER, "--output"))
+            files.clear(config.output)
+        state = files.load_trainer(config.output, resume=config.resume)
         if len(set(ranks.all_gather(state and state["trainer"]["done"]))) > 1:
-            raise StateError(f"--out {request.out}: not all processes see the same there. Share it.")
-        with _in_one_line(request.device), named_if_lost(), products(tf32=False):
-            run = _Run(request, bars if ranks.first else no_bars, signals, ranks)
+            raise StateError(
+                f"--output {config.output}: not all processes see the same there. Share it."
+            )
+        with _in_one_line(config.device), named_if_lost(), products(tf32=False):
+            run = _Run(config, bars if ranks.first else no_bars, signals, ranks)
             run.start(state)
             run.work(stack)
         images = run.images()
@@ -118,15 +120,15 @@ def train(
 class _Run:
     """One process's part of a training."""
 
-    def __init__(self, request: TrainRequest, bars: Bars, signals: Signals, ranks: Ranks) -> None:
-        self.request, self.bars, self.signals, self.ranks = request, bars, signals, ranks
+    def __init__(self, config: TrainConfig, bars: Bars, signals: Signals, ranks: Ranks) -> None:
+        self.config, self.bars, self.signals, self.ranks = config, bars, signals, ranks
         self.seconds = 0.0
-        self.device = choose_device(request.device, ranks.local_rank)
-        precision = request.precision or choose_training_precision(self.device)
-        self.recipe = request.recipe.changed(precision=precision)
-        asked = request.workers
+        self.device = choose_device(config.device, ranks.local_rank)
+        precision = config.precision or choose_training_precision(self.device)
+        self.recipe = config.recipe.changed(precision=precision)
+        asked = config.workers
         workers = choose_workers(self.device, ranks.local_world) if asked is None else asked
-        self.data: TrainingData = open_data(request.data, self.recipe, workers, bars)
+        self.data: TrainingData = open_data(config.data, self.recipe, workers, bars)
         check_batches(self.recipe, len(self.data.train), ranks.world)
         if ranks.first:
             for words in (*self.data.notes, *warnings_of(self.recipe)):
@@ -134,9 +136,11 @@ class _Run:
         self.mean_psnr = quality.score(self.data.mean_3HW, self.data.held_out_B3HW)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.trainer = Trainer(self.recipe, self.device, ranks, recompute=request.recompute)
+        self.trainer = Trainer(
+            self.recipe, self.device, ranks, grad_checkpointing=config.grad_checkpointing
+        )
         self.trainer.warn_if_emulated(self.data.held_out_B3HW)
-        self.every = request.every or max(1, self.recipe.steps // EVALUATIONS)
+        self.eval_every = config.eval_every or max(1, self.recipe.steps // EVALUATIONS)
         self.quality: quality.Quality | None = None
         self.saved_at = time.monotonic()
 
@@ -153,7 +157,7 @@ class _Run:
             with self.bars("first codes", len(first_B3HW), "pictures") as bar:
                 self.trainer.begin(first_B3HW, bar.update)
             return
-        files.check_same(state, self.recipe.to_json(), self.data.fingerprint)
+        files.check_same(state, self.recipe, self.data.fingerprint)
         self.trainer.load_state(state["trainer"])
         self.seconds = state["seconds"]
         logger.info("going on from step %d of %d", self.trainer.done, self.recipe.steps)
@@ -167,14 +171,14 @@ class _Run:
             parts = self.data.parts(self.recipe, done, self._share)
             for _ in range(done, steps):
                 start = time.monotonic()
-                metrics = self._step([next(parts) for _ in range(self.recipe.accumulate)], log)
+                metrics = self._step([next(parts) for _ in range(self.recipe.grad_accum_steps)], log)
                 stop = metrics.pop("stop")
                 self.seconds += time.monotonic() - start
                 images_per_s = self.recipe.batch_size / (time.monotonic() - start)
                 log.step(trainer.done, metrics | {"images_per_s": round(images_per_s, 2)})
                 bar.set_description(log.words, False)  # noqa: FBT003 - not at every step
                 bar.update(1)
-                if trainer.done % self.every == 0 or trainer.done == steps:
+                if trainer.done % self.eval_every == 0 or trainer.done == steps:
                     self._evaluate(log)
                 elif stop or time.monotonic() - self.saved_at > SAVE_EVERY_S:
                     self._save()
@@ -193,16 +197,16 @@ class _Run:
     def _diverged(self, log: TrainingLog, step: int) -> None:
         """Leave a checkpoint, if there is none yet and this one is of numbers."""
         log.diverged(step)
-        weights = self.trainer.average.state_dict().values()
-        saved = (self.request.out / files.TRAINER).exists()
+        weights = self.trainer.ema_model.state_dict().values()
+        saved = (self.config.output / files.TRAINER).exists()
         if self.ranks.first and not saved and all(bool(weight.isfinite().all()) for weight in weights):
             self._save()
 
     def _evaluate(self, log: TrainingLog) -> None:
         start = time.monotonic()
         self.trainer.check_codes()
-        model, request = self.trainer.average, self.request
-        if request.half and self.trainer.done == self.recipe.steps:
+        model, config = self.trainer.ema_model, self.config
+        if config.save_fp16 and self.trainer.done == self.recipe.steps:
             model = quality.rounded(model, torch.float16)
         held = self.data.held_out_B3HW
         mine = held[self.ranks.rank :: self.ranks.world]
@@ -223,18 +227,18 @@ class _Run:
         self.saved_at = time.monotonic()
         if not self.ranks.first:
             return
-        request, recipe = self.request, self.recipe.to_json()
+        config, recipe = self.config, self.recipe.to_json()
         state = {
             "recipe": recipe,
             "data": self.data.fingerprint,
             "seconds": self.seconds,
             "trainer": self.trainer.state(),
         }
-        files.save_trainer(request.out, state)
-        weights = self.trainer.average.state_dict()
-        about = {"steps_done": self.trainer.done, "data": self.data.words, "command": request.command}
-        config = recipe | {"rule": "l2"} | about
-        files.save_tokenizer(request.out, weights, config, half=request.half)
+        files.save_trainer(config.output, state)
+        weights = self.trainer.ema_model.state_dict()
+        about = {"steps_done": self.trainer.done, "data": self.data.words, "command": config.command}
+        described = recipe | {"rule": "l2"} | about
+        files.save_tokenizer(config.output, weights, described, as_fp16=config.save_fp16)
 
     def result(self, images: dict[str, int]) -> files.TrainResult:
         """What came out."""
@@ -250,12 +254,12 @@ class _Run:
             usage=self.quality.usage(count_SV.sum(0)),
             perplexity=self.quality.perplexity(count_SV.sum(0)),
             scales=self.quality.scales(self.recipe.patch_nums),
-            checkpoint=str(self.request.out / files.MODEL),
+            checkpoint=str(self.config.output / files.MODEL),
             seconds=round(self.seconds, 3),
             images=images,
             settings=self.recipe.to_json(),
             provenance={
-                "command": self.request.command,
+                "command": self.config.command,
                 "data": self.data.words,
                 **machine,
                 **versions(),
@@ -267,10 +271,10 @@ class _Run:
         return self.ranks.rank, self.ranks.world
 
     def _log(self) -> contextlib.AbstractContextManager[TrainingLog]:
-        request = self.request
-        log = TrainingLog(self.recipe, request.log_every)
+        config = self.config
+        log = TrainingLog(self.recipe, config.log_every)
         if self.ranks.first:
-            log.open(request.out, self.trainer.done, tensorboard=request.tensorboard)
+            log.open(config.output, self.trainer.done, tensorboard=config.tensorboard)
         return contextlib.closing(log)
 
 
@@ -294,6 +298,6 @@ def _in_one_line(device: str) -> Iterator[None]:
             advice = "Go on with --resume and fewer --workers."
             raise DatasetError(f"a process that decodes images died. {advice}") from error
         if is_out_of_memory(error):
-            advice = "Go on with --resume and more --accumulate, or with --recompute."
+            advice = "Go on with --resume and more --grad-accum-steps, or with --grad-checkpointing."
             raise EntropyCliError(f"--device {device}: not enough memory. {advice}") from error
         raise

@@ -41,8 +41,8 @@ class DivergedError(EntropyCliError):
     def __init__(self, step: int) -> None:
         super().__init__(
             f"step {step}: the loss, its gradient or a reconstruction is NaN or infinite. Try a lower "
-            "--lr, more --warmup, a smaller --clip, or --precision fp32, with another --out; what was "
-            "saved last is intact."
+            "--lr, more --warmup, a smaller --grad-clip, or --precision fp32, with another --output; "
+            "what was saved last is intact."
         )
 
 
@@ -55,15 +55,15 @@ class Trainer:
     """
 
     def __init__(
-        self, recipe: Recipe, device: torch.device, ranks: Ranks, *, recompute: bool = False
+        self, recipe: Recipe, device: torch.device, ranks: Ranks, *, grad_checkpointing: bool = False
     ) -> None:
         self.recipe, self.device, self.ranks, self.done = recipe, device, ranks, 0
         self.model = model = _model(recipe, device)
-        if recompute:
+        if grad_checkpointing:
             model.recompute_activations()
         self.codes = Codes(model.quantize, recipe, ranks)
-        self.average = (
-            copy.deepcopy(model).requires_grad_(requires_grad=False) if recipe.average else model
+        self.ema_model = (
+            copy.deepcopy(model).requires_grad_(requires_grad=False) if recipe.ema_decay else model
         )
         self.network: nn.Module = model
         if ranks.world > 1:
@@ -87,7 +87,7 @@ class Trainer:
         latents = []
         with torch.no_grad():
             for part in torch.split(
-                img_B3HW, self.recipe.batch_size // self.recipe.accumulate // self.ranks.world
+                img_B3HW, self.recipe.batch_size // self.recipe.grad_accum_steps // self.ranks.world
             ):
                 latents.append(self.model.encode(scaled(part, self.device)))
                 progress(len(part))
@@ -131,8 +131,8 @@ class Trainer:
             raise
         self.codes.ema_update(self.done, total[len(LOSSES) + 1 :])
         revived_V = self.codes.restart_dead_codes(self.done, torch.cat(z))
-        self._forget(revived_V)
-        self._follow()
+        self._reset_moments(revived_V)
+        self._update_ema()
         metrics |= {"usage": self.codes.usage(self.done), "revived": int(revived_V.sum())}
         self.done += 1
         return metrics
@@ -158,7 +158,7 @@ class Trainer:
     def _update(self, loss: float) -> float:
         """Step of the optimizer; the norm of the gradient before it was clipped."""
         self.scaler.unscale_(self.optimizer)
-        largest = self.recipe.clip or math.inf
+        largest = self.recipe.grad_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), largest)
         exact = self.recipe.precision != "fp16"  # else the scaler leaves such a step out
         if not (torch.tensor(loss).isfinite() and (norm.isfinite() or not exact)):
@@ -167,7 +167,7 @@ class Trainer:
         self.scaler.update()
         return float(norm) if norm.isfinite() else 0.0
 
-    def _forget(self, revived_V: Tensor) -> None:
+    def _reset_moments(self, revived_V: Tensor) -> None:
         """Moments of codes that are others now, if the optimizer has any."""
         state = self.optimizer.state.get(self.codes.weight_VC, {})
         for name in ("exp_avg", "exp_avg_sq"):
@@ -175,15 +175,15 @@ class Trainer:
                 state[name][revived_V] = 0
 
     @torch.no_grad()
-    def _follow(self) -> None:
+    def _update_ema(self) -> None:
         """Move the average of the weights; codes and what norms counted are not averaged twice."""
-        if self.average is self.model:
+        if self.ema_model is self.model:
             return
-        decay = min(self.recipe.average, (self.done // 2 + 1) / (self.done // 2 + 10))
-        followed = dict(self.average.named_parameters())
+        decay = min(self.recipe.ema_decay, (self.done // 2 + 1) / (self.done // 2 + 10))
+        ema = dict(self.ema_model.named_parameters())
         for name, weight in self.model.named_parameters():
-            followed[name].lerp_(weight, 1.0 if weight is self.codes.weight_VC else 1 - decay)
-        for kept, buffer in zip(self.average.buffers(), self.model.buffers(), strict=True):
+            ema[name].lerp_(weight, 1.0 if weight is self.codes.weight_VC else 1 - decay)
+        for kept, buffer in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
             kept.copy_(buffer)
 
     def check_codes(self) -> None:
@@ -205,7 +205,7 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """To go on from."""
-        average = None if self.average is self.model else self.average.state_dict()
+        average = None if self.ema_model is self.model else self.ema_model.state_dict()
         return {
             "done": self.done,
             "model": self.model.state_dict(),
@@ -219,8 +219,8 @@ class Trainer:
         """Go on from it."""
         self.done = state["done"]
         self.model.load_state_dict(state["model"])
-        if self.average is not self.model:
-            self.average.load_state_dict(state["average"])
+        if self.ema_model is not self.model:
+            self.ema_model.load_state_dict(state["average"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])

@@ -52,9 +52,9 @@ def folder(tmp_path):
 def job(folder):
     return Job(
         python=str(folder / "bin" / "program"),
-        options=("--data", "a b", "--ckpt", "$HOME/@out@.pth"),
+        options=("--data", "a b", "--ckpt", "$HOME/@folder@.pth"),
         workdir=folder,
-        out=folder / "out %a",
+        folder=folder / "out %a",
         parts=4,
         resources=Resources(),
     )
@@ -133,7 +133,7 @@ def test_a_task_runs_its_shard_where_the_command_was_given(job, run, folder):
     assert (folder / "place").read_text() == f"{folder} 6\n"
     state = folder / "out %a" / "shard-2-of-4.safetensors"
     assert (folder / "arguments").read_text() == (
-        f"-m entropy_cli estimate --data a b --ckpt $HOME/@out@.pth --shard 2/4 --state {state}\n"
+        f"-m entropy_cli estimate --data a b --ckpt $HOME/@folder@.pth --shard 2/4 --state {state}\n"
     )
 
 
@@ -155,8 +155,8 @@ def test_submit_makes_the_merge_wait_for_the_array(job, run, folder):
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0 and out == "array of shards: job 5\ntheir merge: job 5\n"
     assert calls(folder) == [
-        f"sbatch --parsable {job.out}/estimate.sbatch",
-        f"sbatch --parsable --dependency=afterany:5 {job.out}/merge.sbatch",
+        f"sbatch --parsable {job.folder}/estimate.sbatch",
+        f"sbatch --parsable --dependency=afterany:5 {job.folder}/merge.sbatch",
     ]
 
 
@@ -167,7 +167,7 @@ def test_nodes_are_one_job_by_torchrun(job, run, folder):
     given = (folder / "arguments").read_text()
     assert given.startswith("-m torch.distributed.run --nnodes=4 --nproc-per-node=1 ")
     assert "--rdzv-endpoint=node1:20007 -m entropy_cli estimate --data a b" in given
-    assert "--shard" not in given and given.endswith(f"--output {job.out}/result.json\n")
+    assert "--shard" not in given and given.endswith(f"--output {job.folder}/result.json\n")
     assert (folder / "place").read_text() == f"{folder} 3\n"
 
 
@@ -187,7 +187,7 @@ def test_a_warned_job_on_nodes_has_its_step_signalled_past_srun(job, run, folder
 
 def test_what_is_asked_of_slurm(job):
     resources = Resources("low", "1-0", 4, "8G", 1, ("--qos=long", "--comment=it is"))
-    job = Job(job.python, job.options, job.workdir, job.out, 4, resources)
+    job = Job(job.python, job.options, job.workdir, job.folder, 4, resources)
     scripts = array_scripts(job)
     for name in ("estimate.sbatch", "merge.sbatch"):
         lines = scripts[name].splitlines()
@@ -199,7 +199,7 @@ def test_what_is_asked_of_slurm(job):
         assert f"#SBATCH {option}" in lines
     assert "%%a/shard-%a.log" in scripts["estimate.sbatch"]  # a % of the folder's is no placeholder
     assert "gpu" not in scripts["merge.sbatch"]
-    nodes = Job(job.python, job.options, job.workdir, job.out, 2, Resources(gpus=8, cpus_per_task=32))
+    nodes = Job(job.python, job.options, job.workdir, job.folder, 2, Resources(gpus=8, cpus_per_task=32))
     text = node_scripts(nodes)["estimate.sbatch"]
     assert "srun --cpus-per-task=32" in text and "--nnodes=2 --nproc-per-node=8" in text
 
@@ -236,7 +236,7 @@ def test_it_needs_no_torch(tmp_path):
         "import sys; from entropy_cli.cli import main; code = main(sys.argv[1:]);"
         "sys.exit(code or 'torch' in sys.modules)"
     )
-    argv = [sys.executable, "-c", code, "slurm", "--nodes", "2", "--out", tmp_path / "out"]
+    argv = [sys.executable, "-c", code, "slurm", "--nodes", "2", "--output", tmp_path / "out"]
     argv += ["--", "--data", "x", "--ckpt", "y"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -277,5 +277,5 @@ def test_wrong_usage_writes_nothing(cli, tmp_path, monkeypatch, options, words):
 def test_a_folder_that_cannot_be_made(cli, tmp_path):
     (tmp_path / "file").touch()
     given = ("--", "--data", "x", "--ckpt", "y")
-    code, _, err = cli("slurm", "--array", 2, "--out", tmp_path / "file", *given)
-    assert code == 3 and "--out" in err
+    code, _, err = cli("slurm", "--array", 2, "--output", tmp_path / "file", *given)
+    assert code == 3 and "--output" in err

@@ -19,7 +19,7 @@ RECIPE = PRESETS["tiny"].changed(
     vocab_size=V,
     batch_size=IMAGES,
     steps=100,
-    decay=0.9,
+    codebook_decay=0.9,
     init="uniform",
 )
 
@@ -63,7 +63,7 @@ def follow(codes, steps):
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.99])
 def test_codes_are_moving_averages_of_what_they_are_nearest_to(decay):
-    codes = trainer_of(decay=decay).codes
+    codes = trainer_of(codebook_decay=decay).codes
     before_VC = codes.weight_VC.tolist()
     steps = [step_of(seed) for seed in range(5)]
     follow(codes, steps)

@@ -24,7 +24,14 @@ def pictures(n=4, seed=0, size=16):
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 def test_a_step_is_that_of_adam_on_the_weighted_losses(codebook):
-    given = {"codebook": codebook, "l1": 0.7, "l2": 0.4, "beta": 0.6, "clip": 1e9, "init": "uniform"}
+    given = {
+        "codebook": codebook,
+        "l1": 0.7,
+        "l2": 0.4,
+        "beta": 0.6,
+        "grad_clip": 1e9,
+        "init": "uniform",
+    }
     trainer = trainer_of(**given)
     reference = trainer_of(**given)
     x_B3HW = pictures().float() / 127.5 - 1

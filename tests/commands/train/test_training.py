@@ -111,7 +111,7 @@ def test_a_crop_is_the_square_at_its_corner():
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 def test_the_average_of_the_weights_rises_to_its_decay(codebook):
-    trainer = Trainer(RECIPE.changed(average=0.3, norm="batch", codebook=codebook), CPU, Ranks())
+    trainer = Trainer(RECIPE.changed(ema_decay=0.3, norm="batch", codebook=codebook), CPU, Ranks())
     expected = {name: weight.detach().double() for name, weight in trainer.model.named_parameters()}
     decays = []
     for step in range(8):
@@ -122,20 +122,22 @@ def test_the_average_of_the_weights_rises_to_its_decay(codebook):
     assert decays[:2] == [0.1, 0.1]
     assert decays[-1] == 0.3
     expected["quantize.embedding.weight"] = trainer.model.quantize.embedding.weight.detach().double()
-    for name, weight in trainer.average.named_parameters():
+    for name, weight in trainer.ema_model.named_parameters():
         torch.testing.assert_close(weight.double(), expected[name], atol=1e-7, rtol=1e-5)
     for name, buffer in trainer.model.named_buffers():
-        assert torch.equal(trainer.average.get_buffer(name), buffer)
-    assert not torch.equal(trainer.average.encoder.conv_in.weight, trainer.model.encoder.conv_in.weight)
+        assert torch.equal(trainer.ema_model.get_buffer(name), buffer)
+    assert not torch.equal(
+        trainer.ema_model.encoder.conv_in.weight, trainer.model.encoder.conv_in.weight
+    )
 
 
 def test_without_an_average_the_last_weights_count():
-    trainer = Trainer(RECIPE.changed(average=0.0), CPU, Ranks())
-    assert trainer.average is trainer.model
+    trainer = Trainer(RECIPE.changed(ema_decay=0.0), CPU, Ranks())
+    assert trainer.ema_model is trainer.model
 
 
 def test_a_batch_in_parts_makes_the_same_step():
-    whole, halves = (Trainer(RECIPE.changed(accumulate=n), CPU, Ranks()) for n in (1, 2))
+    whole, halves = (Trainer(RECIPE.changed(grad_accum_steps=n), CPU, Ranks()) for n in (1, 2))
     for step in range(3):
         img_B3HW = batch(step)
         expected = whole.step([img_B3HW])
@@ -149,7 +151,7 @@ def test_a_batch_in_parts_makes_the_same_step():
 
 
 @pytest.mark.parametrize(
-    "given", [{}, {"norm": "batch", "average": 0.9, "codebook": "gradient"}], ids=str
+    "given", [{}, {"norm": "batch", "ema_decay": 0.9, "codebook": "gradient"}], ids=str
 )
 def test_a_training_gone_on_with_ends_as_if_it_had_not_stopped(given):
     recipe = RECIPE.changed(revive_every=1, **given)
@@ -161,12 +163,12 @@ def test_a_training_gone_on_with_ends_as_if_it_had_not_stopped(given):
     resumed.load_state(copy.deepcopy(begun.state()))
     for step in range(2, 4):
         assert straight.step([batch(step)]) == resumed.step([batch(step)])
-    for name, weight in straight.average.state_dict().items():
-        assert torch.equal(resumed.average.state_dict()[name], weight)
+    for name, weight in straight.ema_model.state_dict().items():
+        assert torch.equal(resumed.ema_model.state_dict()[name], weight)
 
 
 def test_a_step_that_diverges_changes_nothing():
-    trainer = Trainer(RECIPE.changed(average=0.9, norm="batch"), CPU, Ranks())
+    trainer = Trainer(RECIPE.changed(ema_decay=0.9, norm="batch"), CPU, Ranks())
     trainer.step([batch(0)])
     with torch.no_grad():
         trainer.model.encoder.conv_in.weight[0, 0, 0, 0] = float("inf")
@@ -279,10 +281,10 @@ def test_grids_fit_the_size_of_pictures(preset, size):
     ],
 )
 def test_batches_that_cannot_be_shared_say_what_could(size, parts, processes, pictures, words):
-    recipe = replace(TINY, batch_size=size, accumulate=parts)
+    recipe = replace(TINY, batch_size=size, grad_accum_steps=parts)
     with pytest.raises(EntropyCliError, match=words):
         check_batches(recipe, pictures, processes)
 
 
 def test_as_many_pictures_as_a_batch_are_enough():
-    check_batches(replace(TINY, batch_size=8, accumulate=2), 8, 4)
+    check_batches(replace(TINY, batch_size=8, grad_accum_steps=2), 8, 4)
