@@ -42,7 +42,7 @@ from entropy_cli.streaming.state import Saved
 from entropy_cli.tokenizers import registry as tokenizers
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
-from entropy_cli.tokenizers.precision import products
+from entropy_cli.tokenizers.precision import matmul_precision
 from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
 
 logger = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ def load_tokenizer(
 
 
 @torch.inference_mode()
-@products(tf32=False)
+@matmul_precision(tf32=False)
 def estimate(
     images: str | Path | Iterable[Tensor],
     tokenizer: Tokenizer | Encode,

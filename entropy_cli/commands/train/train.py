@@ -36,7 +36,7 @@ from entropy_cli.streaming.device import (
 )
 from entropy_cli.streaming.ranks import Ranks, join, named_if_lost
 from entropy_cli.streaming.state import locked
-from entropy_cli.tokenizers.precision import products
+from entropy_cli.tokenizers.precision import matmul_precision
 
 logger = logging.getLogger(__name__)
 
@@ -105,7 +105,7 @@ def train(
         state = files.load_trainer(request.out, resume=request.resume)
         if len(set(ranks.all_gather(state and state["trainer"]["done"]))) > 1:
             raise StateError(f"--out {request.out}: not all processes see the same there. Share it.")
-        with _in_one_line(request.device), named_if_lost(), products(tf32=False):
+        with _in_one_line(request.device), named_if_lost(), matmul_precision(tf32=False):
             run = _Run(request, bars if ranks.first else no_bars, signals, ranks)
             run.start(state)
             run.work(stack)
