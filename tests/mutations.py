@@ -8,7 +8,7 @@ import torch
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.assign import assign
 from entropy_cli.tokenizers.checkpoints.checkpoint import open_checkpoint
-from entropy_cli.tokenizers.registry import family_of
+from entropy_cli.tokenizers.registry import match_family
 
 # What tokens don't depend on: a mutation there must change nothing, and is left to other tests.
 ASIDE = ("decoder", "post_quant_conv", "loss.", "optimizer")
@@ -53,7 +53,7 @@ def _renamed_within(name, rng):
 @torch.no_grad()
 def tokens_of(path: Path, family, settings, pixels):
     """Indices at every scale, as the estimator makes them."""
-    found = family_of(open_checkpoint(path), family, settings)
+    found = match_family(open_checkpoint(path), family, settings)
     tokenizer = found.build()
     rest_BChw, idx = tokenizer.encode(pixels), []
     for s in range(len(tokenizer.spec.scales)):

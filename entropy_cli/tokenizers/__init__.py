@@ -1,1 +1,1 @@
-"""Tokenizers: opening checkpoints, and one file for each published family."""
+"""Tokenizers: opening checkpoints, and one module for each published family."""

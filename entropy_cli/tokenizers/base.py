@@ -1,4 +1,4 @@
-"""The narrow waist: what every tokenizer family gives to the estimator."""
+"""The interface between a tokenizer and the estimator, which every tokenizer family implements."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,14 @@ from entropy_cli.tokenizers.precision import Precision
 
 @dataclass(frozen=True)
 class Scale:
-    """One scale: its name for people, its tokens and codes; `patch_num` is the side of a square grid."""
+    """One scale of a tokenizer: its display name, its tokens, and its codes.
+
+    Attributes:
+        name: for display.
+        tokens: number of tokens of an image.
+        patch_num: side of the grid of tokens, None if they are not on a square grid.
+        vocabulary: the codes.
+    """
 
     name: str
     tokens: int
@@ -32,11 +39,11 @@ def sums_layout(scales: Sequence[Scale], groups: int, temperatures: int) -> Sums
 
 @dataclass(frozen=True)
 class Crop:
-    """The picture-level half of preprocessing: picklable, for the workers that decode.
+    """The part of preprocessing that works on PIL images: picklable, for the workers that decode.
 
     Attributes:
-        apply: from a picture as it was opened to an RGB one of image_size x image_size.
-        words: what it does, for people.
+        apply: maps an image as PIL opened it to an RGB image of image_size x image_size.
+        words: what it does, for display.
     """
 
     apply: Callable[[Image], Image]
@@ -48,15 +55,19 @@ PixelRange = Literal["[-1, 1]", "[0, 1]"]
 
 @dataclass(frozen=True)
 class TokenizerSpec:
-    """What is known of a tokenizer without running it.
+    """What is known about a tokenizer without running it.
 
     Attributes:
-        latent_dim: numbers in a latent.
-        image_size: pixels on a side, None if it is not given pictures.
-        pixels: what the encoder takes.
-        temperature: the default, "auto" if one has to be fitted.
-        temperature_source: where that is from, for people.
-        notes: what the user should know of this checkpoint.
+        family: name of the family.
+        latent_dim: dimensions of a latent.
+        image_size: side of the images in pixels, None if the tokenizer does not take images.
+        scales: from the first to the final one.
+        rule: how codes are compared with latents.
+        crop: how an image is prepared.
+        pixels: range of the pixel values that the encoder takes.
+        temperature: the default, "auto" if it has to be fitted.
+        temperature_source: where the default is from, for display.
+        notes: what the user should know about this checkpoint.
     """
 
     family: str
@@ -72,50 +83,50 @@ class TokenizerSpec:
 
     @property
     def patch_nums(self) -> list[int | None]:
-        """Side of each scale's grid."""
+        """Return the side of each scale's grid, None where the grid is not square."""
         return [scale.patch_num for scale in self.scales]
 
     @property
     def vocab_size(self) -> int:
-        """Codes, of the scale that has most."""
+        """Return the number of codes of the scale that has the most."""
         return max(scale.vocabulary.size for scale in self.scales)
 
     @property
     def entries(self) -> int:
-        """Of a tally, for the scale that needs most."""
+        """Return the number of tally entries of the scale that needs the most."""
         return max(scale.vocabulary.entries for scale in self.scales)
 
     @property
     def preprocess(self) -> str:
-        """What is done to a picture, for people."""
+        """Describe the preprocessing of an image, in words."""
         return f"{self.crop.words}, pixels to {self.pixels}" if self.image_size else self.crop.words
 
 
 class Tokenizer(Protocol):
     """A frozen encoder and its quantiser.
 
-    The estimator drives it: encode, then for each scale take the vectors, assign them, and subtract what
-    the hard assignment explains. Vectors are float32 whatever the encoder's precision.
+    The estimator calls `encode` once, then for each scale `vectors`, assigns those to the codebook, and
+    calls `subtract` with the hard assignment. Vectors are float32 whatever the encoder's precision.
     """
 
     spec: TokenizerSpec
 
     def to(self, device: torch.device, precision: Precision) -> "Tokenizer":
-        """The same on a device, with its encoder in a precision; this one may be unusable after."""
+        """Move to a device, with the encoder in a precision; use only the tokenizer that is returned."""
         ...
 
     def codebook(self, scale: int) -> Codebook | Grid:
-        """The codes of a scale, prepared for distances, on the tokenizer's device."""
+        """Return the codes of a scale, prepared for distances, on the tokenizer's device."""
         ...
 
     def encode(self, img_B3HW: Tensor) -> Tensor:
-        """From uint8 RGB pictures to the latent f_BChw that is left to be assigned."""
+        """Encode uint8 RGB images to the latent f_BChw, all of which is still to be assigned."""
         ...
 
     def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
-        """The latents z_BlC to be assigned at a scale, in raster order."""
+        """Return the latents z_BlC to assign at a scale, in raster order."""
         ...
 
     def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
-        """What is left of the latent without the codes chosen at a scale; not asked after the last."""
+        """Return the residual minus what a scale's codes explain; not called after the final scale."""
         ...

@@ -1,4 +1,4 @@
-"""What is left open by the weights, decided: image size, grid, rule and temperature."""
+"""Choosing what the weights leave open: image size, grid, rule and temperature."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 
 @dataclass(frozen=True)
 class Temperature:
-    """A default and where it is from, for people."""
+    """A default temperature and where it is from, for display."""
 
     value: float | Literal["auto"]
     source: str
@@ -23,17 +23,17 @@ class Temperature:
 
 @dataclass(frozen=True)
 class Traits:
-    """What is the same for every checkpoint of a family, unless it is another in a variant.
+    """What all checkpoints of a family have in common; variants replace single fields.
 
     Attributes:
         family: its name.
-        published_by: for people.
-        rule: how its codes are chosen.
-        temperatures: those published, by rule.
-        crop: from an image size, how its authors prepare pictures for evaluation.
-        image_size: pixels on a side.
-        pixels: what the encoder takes.
-        possible: rules that make sense of its codes.
+        published_by: its authors' name for it, for display.
+        rule: how its codes are compared with latents.
+        temperatures: published temperatures, by rule.
+        crop: returns, for an image size, how its authors prepare images for evaluation.
+        image_size: the default, in pixels.
+        pixels: range of the pixel values that the encoder takes.
+        possible: rules that the user may choose.
     """
 
     family: str
@@ -46,24 +46,24 @@ class Traits:
     possible: Sequence[str] = VECTOR_RULES
 
 
-# What is divided by 1 where nobody published another temperature.
-AS_IT_IS: dict[Rule, str] = {
+# What a temperature of 1 means where none is published.
+AT_TEMPERATURE_1: dict[Rule, str] = {
     "l2": "softmax of minus the squared distance as it is",
     "dot": "softmax of the dot product as it is",
 }
 UNPUBLISHED = "no temperature is published for {}"
 
 
-def absent(shapes: Shapes, names: Sequence[str]) -> list[str]:
-    """Those of the names that a checkpoint lacks."""
+def absent_keys(shapes: Shapes, names: Sequence[str]) -> list[str]:
+    """List those of the names that a checkpoint lacks."""
     return [name for name in names if name not in shapes]
 
 
 def choose_image_size(settings: TokenizerSettings, default: int, downsampling: int) -> tuple[int, int]:
-    """Pixels on a side of a picture, and latents on a side of the grid.
+    """Return the side of an image in pixels, and the side of its grid in latents.
 
     Raises:
-        CheckpointError: the latents don't fill it.
+        CheckpointError: the image size is not a multiple of a latent's pixels.
     """
     image_size = settings.image_size or default
     if image_size % downsampling:
@@ -77,10 +77,10 @@ def choose_image_size(settings: TokenizerSettings, default: int, downsampling: i
 
 
 def grid_scale(side: int, vocabulary: Vocabulary, settings: TokenizerSettings) -> tuple[Scale]:
-    """The one scale of a tokenizer without others.
+    """Return the single scale of a tokenizer that has no others.
 
     Raises:
-        CheckpointError: other patch_nums were asked for.
+        CheckpointError: the settings have other patch_nums.
     """
     if settings.patch_nums not in (None, (side,)):
         got = ",".join(map(str, settings.patch_nums or ()))
@@ -94,10 +94,10 @@ def grid_scale(side: int, vocabulary: Vocabulary, settings: TokenizerSettings) -
 def choose_rule(
     settings: TokenizerSettings, default: Rule, possible: Sequence[str] = VECTOR_RULES
 ) -> Rule:
-    """The rule asked for, else the family's.
+    """Return the rule that the user chose, else the family's.
 
     Raises:
-        CheckpointError: the family's codes can't be compared by that rule.
+        CheckpointError: that rule does not apply to the family's codes.
     """
     if settings.rule is None or settings.rule == default:
         return default
@@ -111,13 +111,13 @@ def choose_rule(
 
 
 def choose_temperature(rule: Rule, published: Mapping[Rule, Temperature], family: str) -> Temperature:
-    """The family's own for a rule, else 1, else one that is fitted."""
+    """Return the temperature that is published for a rule, else 1, else "auto"."""
     if rule in published:
         return published[rule]
     reason = UNPUBLISHED.format(f"{family} with the rule {rule}")
     if rule == "cosine":
         return Temperature("auto", reason)
-    return Temperature(1.0, f"{AS_IT_IS[rule]}; {reason}")
+    return Temperature(1.0, f"{AT_TEMPERATURE_1[rule]}; {reason}")
 
 
 def describe_grid(
@@ -127,7 +127,7 @@ def describe_grid(
     vocabulary: Vocabulary,
     notes: Sequence[str] = (),
 ) -> TokenizerSpec:
-    """A tokenizer whose only scale is the encoder's grid; for the errors see `describe_scales`."""
+    """Describe a tokenizer with a single scale, the encoder's grid; raises as `describe_scales` does."""
     return describe_scales(
         traits, network, settings, lambda _, side: grid_scale(side, vocabulary, settings), notes
     )
@@ -140,17 +140,17 @@ def describe_scales(
     scales: Callable[[int, int], tuple[Scale, ...]],
     notes: Sequence[str] = (),
 ) -> TokenizerSpec:
-    """A tokenizer with the shared encoder, all that is open decided.
+    """Describe a tokenizer with the shared encoder; choose what its weights leave open.
 
     Args:
-        traits: of its family.
-        network: its encoder, without weights.
-        settings: what the user decides.
-        scales: from the size of an image in pixels and in latents.
-        notes: for the user.
+        traits: the family's.
+        network: the encoder, without weights.
+        settings: the user's choices.
+        scales: returns the scales for an image's side in pixels and in latents.
+        notes: what the user should know.
 
     Raises:
-        CheckpointError: the settings fit neither each other nor the encoder.
+        CheckpointError: the settings don't fit each other or the encoder.
     """
     image_size, side = choose_image_size(settings, traits.image_size, network.encoder.downsampling)
     rule = choose_rule(settings, traits.rule, traits.possible)

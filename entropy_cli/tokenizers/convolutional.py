@@ -1,4 +1,4 @@
-"""Tokenizers whose encoder is the shared convolutional one: loading, and running."""
+"""Tokenizers whose encoder is the shared convolutional one: loading and running them."""
 
 import copy
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -13,15 +13,15 @@ from entropy_cli.tokenizers.base import PixelRange, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.layers.autoencoder import Encoder, Shapes, conv_like, count
 from entropy_cli.tokenizers.layers.residual import PHI_RATIO
-from entropy_cli.tokenizers.names import Layout, joined_shapes, needless
-from entropy_cli.tokenizers.precision import Precision, cast_convolutions, products
+from entropy_cli.tokenizers.names import Layout, joined_shapes, unread_weights
+from entropy_cli.tokenizers.precision import Precision, cast_convolutions, matmul_precision
 
-# How the names begin that the encoder and what follows it are made of.
+# Prefixes of the weights of the encoder and of what follows it.
 NEEDED = ("encoder.", "quant_conv.", "quantize.", "quantizer.")
 
 
 class Network(nn.Module):
-    """The encoder, the convolution after it, and those between scales, of the sizes that shapes tell."""
+    """The encoder, the convolution after it and those between scales, of sizes read off the shapes."""
 
     def __init__(self, shapes: Shapes, layout: Layout) -> None:
         super().__init__()
@@ -36,28 +36,28 @@ class Network(nn.Module):
         self.phi_ratio = PHI_RATIO
 
         if self.encoder.conv_in.in_channels != 3:
-            raise ValueError(f"takes pictures of {self.encoder.conv_in.in_channels} channels, not 3")
+            raise ValueError(f"takes images of {self.encoder.conv_in.in_channels} channels, not 3")
         made = self.encoder.conv_out.out_channels
         if there and made != shapes[name][1]:
             raise ValueError(f"the encoder gives {made} channels, quant_conv takes {shapes[name][1]}")
         for conv in self.phi:
             if not conv.in_channels == conv.out_channels == self.latent_dim:
-                raise ValueError(f"a latent has {self.latent_dim} numbers, but got {conv}")
+                raise ValueError(f"a latent has {self.latent_dim} dimensions, but got {conv}")
 
 
 def plan_network(
     checkpoint: Checkpoint, layout: Layout, others: Sequence[str], groups: int | None = None
 ) -> Network:
-    """The network without its weights.
+    """Return the network without its weights, on the meta device, after checking the shapes.
 
     Args:
-        checkpoint: of a family that has this layout.
-        layout: of its names.
-        others: published names that the caller reads itself.
-        groups: of the norms, if they are others than the layout says.
+        checkpoint: a checkpoint of a family with this layout.
+        layout: how the family names its weights.
+        others: published names of weights that the caller reads itself.
+        groups: number of groups of the norms, None for the layout's.
 
     Raises:
-        CheckpointError: the shapes contradict each other, or don't make an encoder; weights of the
+        CheckpointError: the shapes contradict each other or don't make an encoder, or weights of the
             encoder or quantiser are missing or left over.
     """
     try:
@@ -67,7 +67,7 @@ def plan_network(
             network = Network(shapes, layout.with_groups(groups))
     except (ValueError, KeyError, IndexError) as error:
         missing = isinstance(error, KeyError)
-        reason = f"lacks {error.args[0]}, or what its family calls it" if missing else str(error)
+        reason = f"lacks {error.args[0]}, under its family's name" if missing else str(error)
         raise CheckpointError(
             f"{checkpoint.path}: not a usable encoder: {reason}. Expected the layout of the family's "
             "published checkpoints."
@@ -78,13 +78,14 @@ def plan_network(
         if shapes[ours] != shape:
             raise CheckpointError(
                 f"{checkpoint.path}: sizes contradict each other: {', '.join(sources[ours])} has shape "
-                f"{shapes[ours]}, but other weights ask for {shape}."
+                f"{shapes[ours]}, but other weights imply {shape}."
             )
     levels, halvings = len(network.encoder.down), network.encoder.halvings
     if halvings != levels - 1:
         raise CheckpointError(
-            f"{checkpoint.path}: got {halvings} convolutions that halve the picture between {levels} "
-            f"levels, expected {levels - 1}. Where pooling halves it make latents with its own code and "
+            f"{checkpoint.path}: got {halvings} downsampling convolutions between {levels} levels, "
+            "expected "
+            f"{levels - 1}. If the encoder downsamples by pooling, make latents with its own code and "
             "give --latents."
         )
     side = 2 * network.encoder.downsampling
@@ -107,60 +108,64 @@ def _check_names(
     expected: Iterable[str],
     others: Sequence[str],
 ) -> None:
-    """That the network's weights are there, and no others."""
+    """Check that all of the network's weights are there, and no others."""
     for ours in expected:
         if ours not in sources:
-            raise CheckpointError(f"{checkpoint.path}: lacks {ours}, or what its family calls it.")
+            raise CheckpointError(f"{checkpoint.path}: lacks {ours}, under its family's name.")
     read = {name for ours in expected for name in sources[ours]} | set(others)
-    refuse_needless(checkpoint, read, layout.unused)
+    refuse_unread(checkpoint, read, layout.unused)
 
 
-def refuse_needless(checkpoint: Checkpoint, read: Collection[str], unused: Mapping[str, str]) -> None:
-    """Check that a checkpoint has nothing that could change the tokens and that nothing reads.
+def refuse_unread(checkpoint: Checkpoint, read: Collection[str], unused: Mapping[str, str]) -> None:
+    """Check that every weight that could change the tokens is read.
 
     Raises:
-        CheckpointError: it has.
+        CheckpointError: one is not.
     """
-    for name in needless(checkpoint.shapes, read, unused):
+    for name in unread_weights(checkpoint.shapes, read, unused):
         raise CheckpointError(
-            f"{checkpoint.path}: got {name}, which the layout of this family doesn't have and which "
-            "could change the tokens. Choose another --family, or give --latents made elsewhere."
+            f"{checkpoint.path}: got {name}, which is not in the layout of this family and could change "
+            "the tokens. Choose another --family, or give --latents made with the tokenizer's own code."
         )
 
 
 def load_network(
     checkpoint: Checkpoint, layout: Layout, others: Sequence[str], groups: int | None = None
 ) -> Network:
-    """The network with its weights; for the arguments see `plan_network`.
+    """Return the network with its weights, for inference; for the arguments see `plan_network`.
 
     Raises:
-        CheckpointError: as there, or weights that aren't finite.
+        CheckpointError: as for `plan_network`, or a weight is not finite.
     """
     network = plan_network(checkpoint, layout, others, groups)
     sources, weights = _sources(checkpoint, layout), {}
     for ours, like in network.state_dict().items():
-        parts = [finite(checkpoint, name) for name in sources[ours]]
+        parts = [read_finite(checkpoint, name) for name in sources[ours]]
         weights[ours] = (torch.cat(parts) if len(parts) > 1 else parts[0]).view(like.shape)
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
 
 
-def finite(checkpoint: Checkpoint, name: str) -> Tensor:
-    """A weight, or CheckpointError if it has NaN or infinity; one without numbers passes."""
+def read_finite(checkpoint: Checkpoint, name: str) -> Tensor:
+    """Read a weight and check that it is finite; one on the meta device has no values to check.
+
+    Raises:
+        CheckpointError: it can't be read, or has NaN or infinity.
+    """
     weight = checkpoint.tensor(name)
     if not weight.is_meta and not weight.isfinite().all():
         raise CheckpointError(
-            f"{checkpoint.path}: {name} holds NaN or infinity; nothing computed with it would be a "
-            "number. Copy or train it again."
+            f"{checkpoint.path}: {name} holds NaN or infinity, so every result would be NaN. Copy the "
+            "checkpoint again, or train it again."
         )
     return weight
 
 
 def vocab_size(checkpoint: Checkpoint, name: str, network: Network, padding: int = 0) -> int:
-    """Count the codes of a table beside its padding, or the logits that a layer makes of a latent.
+    """Return the number of codes of a table, less its padding, or of logits of a linear layer.
 
     Raises:
-        CheckpointError: there are none, or they are not as long as the latents.
+        CheckpointError: there are no codes, or their dimensions are not the latents'.
     """
     shape, dim = checkpoint.shapes[name], network.latent_dim
     if len(shape) != 2 and not (name.endswith(".proj.weight") and shape[2:] == (1, 1)):
@@ -168,14 +173,17 @@ def vocab_size(checkpoint: Checkpoint, name: str, network: Network, padding: int
     elif shape[0] <= padding:
         reason = "holds no codes"
     elif shape[1] != dim:
-        reason = f"holds codes of {shape[1]} numbers, but the encoder gives latents of {dim}"
+        reason = f"holds codes of {shape[1]} dimensions, but the encoder gives latents of {dim}"
     else:
         return shape[0] - padding
     raise CheckpointError(f"{checkpoint.path}: {name} {reason}. Copy or train it again.")
 
 
 class ConvTokenizer:
-    """Encoder and codebooks, of one scale or of residual depths; see `tokenizers.base.Tokenizer`."""
+    """A convolutional encoder and its codebooks, of one scale or of several residual depths.
+
+    For the methods see `tokenizers.base.Tokenizer`.
+    """
 
     def __init__(
         self,
@@ -189,38 +197,38 @@ class ConvTokenizer:
         cast_convolutions(network.encoder, precision)
 
     def to(self, device: torch.device, precision: Precision) -> "ConvTokenizer":
-        """Copy to a device, with the encoder in a precision."""
+        """Return a copy on a device, with the encoder in a precision."""
         network = copy.deepcopy(self.network) if precision != self.precision else self.network
         codebooks = [codebook.to(device) for codebook in self.codebooks]
         return type(self)(self.spec, network.to(device), codebooks, precision)
 
     def codebook(self, scale: int) -> Codebook | Grid:
-        """Its own, or the one that all scales share."""
+        """Return the scale's own codebook, or the one that all scales share."""
         return self.codebooks[min(scale, len(self.codebooks) - 1)]
 
     def encode(self, img_B3HW: Tensor) -> Tensor:
-        """Latent after quant_conv, which is float32 like all that follows."""
-        with products(tf32=self.precision == "tf32"):
+        """Return the latent after quant_conv, in float32 like all that follows."""
+        with matmul_precision(tf32=self.precision == "tf32"):
             latent_BChw = self.network.encoder(scale_pixels(img_B3HW, self.spec.pixels))
         latent_BChw = latent_BChw.to(torch.float32, memory_format=torch.contiguous_format)
         return self.network.quant_conv(latent_BChw)
 
     def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
-        """The whole grid."""
+        """Return the latents of the whole grid."""
         return rest_BChw.flatten(2).transpose(1, 2)
 
     def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
-        """The codes themselves taken from the rest."""
+        """Return the residual minus the chosen codes."""
         return rest_BChw - self.decoded(idx_Bl, scale).transpose(1, 2).view_as(rest_BChw)
 
     def decoded(self, idx_Bl: Tensor, scale: int) -> Tensor:
-        """The codes, also under the cosine rule not their directions, (B, l, C)."""
+        """Return the chosen codes (B, l, C): the codes themselves, also under the rule "cosine"."""
         codebook = self.codebook(scale)
         assert isinstance(codebook, Codebook)
         return functional.embedding(idx_Bl, codebook.codes_VC)
 
 
 def scale_pixels(img_B3HW: Tensor, to: PixelRange) -> Tensor:
-    """From uint8 to float32: x / 255, or 2 (x / 255) - 1."""
+    """Convert uint8 to float32 in a pixel range: x / 255, or 2 (x / 255) - 1."""
     x_B3HW = img_B3HW.float().div_(255)
     return x_B3HW.mul_(2).sub_(1) if to == "[-1, 1]" else x_B3HW

@@ -1,4 +1,4 @@
-"""What speaks for a family and against it: names and shapes of weights, and config.json beside them."""
+"""What config.json beside a checkpoint says against a family."""
 
 import math
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ ACTIVATIONS = ("act_fn", "hidden_act")
 
 
 def foreign_classes(checkpoint: Checkpoint, own: tuple[str, ...]) -> list[str]:
-    """Say that config.json names other classes than a family's own; nothing if it names one of them."""
+    """List the classes that config.json names, unless one of them is a family's own."""
     classes = checkpoint.config.classes
     if not classes or any(name in own for name in classes):
         return []
@@ -22,11 +22,11 @@ def foreign_classes(checkpoint: Checkpoint, own: tuple[str, ...]) -> list[str]:
 
 
 def contradictions(checkpoint: Checkpoint, spec: TokenizerSpec, tables: list[str]) -> Iterator[str]:
-    """List what config.json says otherwise than the weights, or than the encoder is computed.
+    """List what config.json says that differs from the weights, or from how the encoder is computed.
 
     Args:
-        checkpoint: with its config.json.
-        spec: what the family makes of it.
+        checkpoint: the checkpoint, whose config.json is read.
+        spec: the family's description of it.
         tables: names of the weights that hold the codes.
     """
     find = checkpoint.config.find
@@ -38,17 +38,17 @@ def contradictions(checkpoint: Checkpoint, spec: TokenizerSpec, tables: list[str
     key, value = find(*LEVELS)
     halvings = _halvings(spec)
     if isinstance(value, list) and halvings is not None and len(value) != halvings + 1:
-        yield f"{key} has {len(value)} levels, but the weights halve a picture {halvings} times"
+        yield f"{key} has {len(value)} levels, but the weights halve an image {halvings} times"
     key, value = find(*POOLING)
     if value is False:
-        yield f"{key} is false, but the weights halve a picture by convolutions"
+        yield f"{key} is false, but the weights downsample by convolutions"
     key, value = find(*ACTIVATIONS)
     if isinstance(value, str) and value not in ("silu", "swish"):
-        yield f"{key} is {value}, but only silu is computed"
+        yield f"{key} is {value}, but only silu is supported"
 
 
 def _halvings(spec: TokenizerSpec) -> int | None:
-    """How often a picture is halved on the way to the grid of its latents, None if there is no grid."""
+    """Return how often an image is halved down to the grid of its latents, None if there is no grid."""
     side = math.isqrt(spec.scales[-1].tokens)
     if not spec.image_size or side**2 != spec.scales[-1].tokens or spec.image_size % side:
         return None

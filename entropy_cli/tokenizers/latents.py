@@ -1,7 +1,7 @@
-"""A tokenizer without an encoder: latents come in, and codes, bits or levels are what they are told.
+"""A tokenizer without an encoder, for latents that were made elsewhere and their codes, bits or levels.
 
 Source:
-    Temperatures: definition of each quantiser's own entropy term, see DEFAULTS.
+    Temperatures: each quantiser's own entropy term, see DEFAULTS.
 """
 
 from collections.abc import Sequence
@@ -26,17 +26,17 @@ DEFAULTS: dict[Rule, Temperature] = {
     "bsq": Temperature(0.01, "the entropy term of Infinity's binary spherical quantisation"),
     "levels": Temperature(1 / 6, "twice the variance of rounding to whole numbers, 2 / 12"),
 }
-OUTSIDE = 0.51  # how far beyond its outermost level a latent may be: rounding reaches half a level
+BEYOND_LEVELS = 0.51  # how far outside the levels a latent may lie: rounding reaches half a level
 
 
 @dataclass(frozen=True)
-class GivenScale:
-    """One scale of given latents.
+class LatentScale:
+    """One scale of latents that were made elsewhere.
 
     Attributes:
-        name: for people.
-        shape: of an image's latents, without the channels: (), (l,) or (h, w).
-        codebook: of the scale.
+        name: for display.
+        shape: shape of an image's latents without the channels: (), (l,) or (h, w).
+        codebook: the scale's codes.
     """
 
     name: str
@@ -45,32 +45,29 @@ class GivenScale:
 
     @property
     def tokens(self) -> int:
-        """Latents of an image."""
+        """Return the number of an image's latents."""
         return torch.Size(self.shape).numel()
 
     @property
     def grid(self) -> str:
-        """Their shape, for people."""
+        """Return the shape of an image's latents, for display."""
         if len(self.shape) == 2:
             return " x ".join(map(str, self.shape))
         return f"{self.tokens} token{'s' if self.tokens > 1 else ''}"
 
-    def described(self) -> Scale:
-        """As a scale of a tokenizer."""
+    def to_scale(self) -> Scale:
+        """Return the scale as a tokenizer's spec lists it."""
         is_square = len(self.shape) == 2 and self.shape[0] == self.shape[1]
         patch_num = isqrt(self.tokens) if is_square else None
         return Scale(self.name, self.tokens, patch_num, self.codebook.vocabulary)
 
 
 def codes_of_scales(codebooks: Sequence[Tensor], scales: int) -> list[Tensor] | None:
-    """Give each scale its codes (V, C).
+    """Return the codes (V, C) of each scale, None if codebooks and scales differ in number.
 
     Args:
-        codebooks: of all scales or of each, (V, C) or (1, V, C); or one (Q, V, C) for Q scales.
-        scales: how many there are.
-
-    Returns:
-        None if they are not as many as the scales.
+        codebooks: one for all scales or one for each, (V, C) or (1, V, C), or (Q, V, C) for Q scales.
+        scales: number of scales.
 
     Source:
         vector-quantize-pytorch keeps codes as (1, V, C), those of heads or of a stack of residual
@@ -91,57 +88,58 @@ def describe_latents(
     rule: Rule,
     codebook_VC: Tensor | None,
     levels: tuple[int, ...] | None,
-) -> tuple[bool, GivenScale]:
-    """Tell the channels of latents, and make the codebook that they are assigned to.
+) -> tuple[bool, LatentScale]:
+    """Find the channels of latents, and make the codebook that they are assigned to.
 
     Args:
-        name: for people.
+        name: of the latents, for display.
         shape: (images, C, h, w), (images, l, C), (images, C), or with the channels at the other end if
             that is where the codebook's dimensions fit.
-        rule: how.
+        rule: how codes are compared with latents.
         codebook_VC: the codes; None for bits and levels.
-        levels: of each dimension, under the rule "levels".
+        levels: number of levels of each dimension, under the rule "levels".
 
     Returns:
         Whether channels come first; the scale.
 
     Raises:
-        CheckpointError: the codes are none.
-        ShapeError: the latents don't fit them.
+        CheckpointError: the codes are not a finite table (V, C).
+        ShapeError: the latents' shape does not fit the codes.
     """
     codes_VC = None if codebook_VC is None else _checked_codes(name, codebook_VC)
     dims = len(levels) if levels else None if codes_VC is None else codes_VC.shape[1]
     inner, usual_first = shape[1:], len(shape) == 4
     fits = len(shape) in (2, 3, 4) and 0 not in inner
     for first in (usual_first, not usual_first) if fits else ():
-        channels, others = (inner[0], inner[1:]) if first else (inner[-1], inner[:-1])
+        channels, grid = (inner[0], inner[1:]) if first else (inner[-1], inner[:-1])
         if channels == dims or (dims is None and first == usual_first):
             codebook = _codebook(rule, codes_VC, levels, channels)
-            return first and bool(others), GivenScale(name, others, codebook)
+            return first and bool(grid), LatentScale(name, grid, codebook)
     raise ShapeError(
         f"latents {name}: got shape {shape}, expected (images, C, h, w), (images, l, C) or (images, C)"
-        f"{f' with C = {dims}, the numbers of a code' if dims else ''}."
+        f"{f' with C = {dims}, the dimensions of a code' if dims else ''}."
     )
 
 
 def _checked_codes(name: str, codebook_VC: Tensor) -> Tensor:
-    """Codes in float32: a copy, for which the file is not needed any more."""
+    """Return a float32 copy of the codes, for which the file is not needed any more."""
     shape = tuple(codebook_VC.shape)
     if len(shape) != 2 or 0 in shape or not codebook_VC.is_floating_point():
         raise CheckpointError(
-            f"codebook of {name}: got {name_of(codebook_VC)}, expected floating-point codes (V, C)."
+            f"codebook of {name}: got {describe_tensor(codebook_VC)}, expected floating-point codes "
+            "(V, C)."
         )
     codes_VC = codebook_VC.to(torch.float32, copy=True)
     if not codes_VC.isfinite().all():
         raise CheckpointError(
-            f"codebook of {name}: has NaN, infinity, or numbers too large for float32. Expected finite "
+            f"codebook of {name}: has NaN, infinity, or values too large for float32. Expected finite "
             "codes (V, C)."
         )
     return codes_VC
 
 
-def name_of(tensor: Tensor) -> str:
-    """A tensor's shape and type, for people."""
+def describe_tensor(tensor: Tensor) -> str:
+    """Return a tensor's shape and type, for display."""
     return f"shape {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
 
 
@@ -157,15 +155,18 @@ def _codebook(
 
 
 class LatentsTokenizer:
-    """Takes latents (B, X), those of all scales one after the other; see `tokenizers.base.Tokenizer`."""
+    """Takes latents (B, X), those of all scales one after the other, in place of images.
 
-    def __init__(self, scales: Sequence[GivenScale], rule: Rule, words: str) -> None:
-        """Describe it.
+    For the methods see `tokenizers.base.Tokenizer`.
+    """
+
+    def __init__(self, scales: Sequence[LatentScale], rule: Rule, words: str) -> None:
+        """Describe the tokenizer.
 
         Args:
             scales: in order.
-            rule: of all of them.
-            words: where the latents are from.
+            rule: the rule of all scales.
+            words: where the latents are from, for display.
         """
         temperature = choose_temperature(rule, DEFAULTS, "given latents")
         self.scales = list(scales)
@@ -173,9 +174,9 @@ class LatentsTokenizer:
             family=FAMILY,
             latent_dim=max(scale.codebook.latent_dim for scale in scales),
             image_size=None,
-            scales=tuple(scale.described() for scale in scales),
+            scales=tuple(scale.to_scale() for scale in scales),
             rule=rule,
-            crop=Crop(_no_pictures, words),
+            crop=Crop(_no_images, words),
             pixels="[-1, 1]",
             temperature=temperature.value,
             temperature_source=temperature.source,
@@ -184,45 +185,45 @@ class LatentsTokenizer:
         self.starts = [sum(lengths[:s]) for s in range(len(lengths) + 1)]
 
     def to(self, device: torch.device, precision: Precision) -> "LatentsTokenizer":
-        """With the codes on a device; there is no encoder that could have a precision."""
-        moved = [GivenScale(s.name, s.shape, s.codebook.to(device)) for s in self.scales]
+        """Return the tokenizer with its codes on a device; there is no encoder to have a precision."""
+        moved = [LatentScale(s.name, s.shape, s.codebook.to(device)) for s in self.scales]
         return LatentsTokenizer(moved, self.spec.rule, self.spec.crop.words)
 
     def codebook(self, scale: int) -> Codebook | Grid:
-        """Of a scale."""
+        """Return the codes of a scale."""
         return self.scales[scale].codebook
 
     def encode(self, latent_BX: Tensor) -> Tensor:
-        """Latents as they are.
+        """Return the latents unchanged.
 
         Raises:
-            EntropyCliError: of levels, if they were not bounded to them.
+            EntropyCliError: latents of a grid of levels lie outside it.
         """
-        for scale, given in enumerate(self.scales):
-            if given.codebook.rule == "levels":
-                _check_bounded(self.vectors(latent_BX, scale), given)
+        for s, scale in enumerate(self.scales):
+            if scale.codebook.rule == "levels":
+                _check_bounded(self.vectors(latent_BX, s), scale)
         return latent_BX
 
     def vectors(self, rest_BX: Tensor, scale: int) -> Tensor:
-        """The latents of a scale."""
+        """Return the latents of a scale."""
         z_BX = rest_BX[:, self.starts[scale] : self.starts[scale + 1]]
         return z_BX.reshape(len(z_BX), self.scales[scale].tokens, -1)
 
     def subtract(self, rest_BX: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
-        """Nothing: what is given for a scale is what is left there."""
+        """Return the latents unchanged: each scale has its own."""
         return rest_BX
 
 
-def _check_bounded(z_BlC: Tensor, given: GivenScale) -> None:
-    assert isinstance(given.codebook, Grid)
-    ends_2C = torch.tensor([(c[0], c[-1]) for c in given.codebook.coordinates]).T.to(z_BlC)
+def _check_bounded(z_BlC: Tensor, scale: LatentScale) -> None:
+    assert isinstance(scale.codebook, Grid)
+    ends_2C = torch.tensor([(c[0], c[-1]) for c in scale.codebook.coordinates]).T.to(z_BlC)
     beyond = torch.maximum(ends_2C[0] - z_BlC, z_BlC - ends_2C[1]).max().item()
-    if beyond > OUTSIDE:
+    if beyond > BEYOND_LEVELS:
         raise EntropyCliError(
-            f"{given.name}: latents lie up to {beyond:.3g} beyond the outermost level. Expected them "
+            f"{scale.name}: latents lie up to {beyond:.3g} beyond the outermost level. Expected them "
             "bounded and in units of levels, as they are just before rounding (FSQ's bound(z))."
         )
 
 
-def _no_pictures(_: Image) -> NoReturn:
-    raise CheckpointError("a tokenizer of given latents takes no pictures")
+def _no_images(_: Image) -> NoReturn:
+    raise CheckpointError("a tokenizer of latents takes no images")

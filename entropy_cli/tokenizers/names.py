@@ -1,4 +1,4 @@
-"""Published names of weights, and the names that the shared encoder has for them."""
+"""Published names of weights, and the shared encoder's names for them."""
 
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -8,7 +8,7 @@ from entropy_cli.tokenizers.layers.autoencoder import LDM, Conventions, Shapes
 
 CODEBOOK = "quantize.embedding.weight"  # where most families keep their codes
 
-# The shared encoder makes queries, keys and values with one convolution, in this order.
+# The shared encoder computes queries, keys and values with one convolution, in this order.
 SPLIT = {"q": 0, "k": 1, "v": 2}
 # Parts of a checkpoint: how the names of its weights begin, and whether tokens depend on it.
 PARTS = {
@@ -20,19 +20,21 @@ PARTS = {
     "loss": (r"(\w*loss|\w*discriminator|perceptual\w*)\.", False),
     "other": ("", False),
 }
-# What trainings leave among the weights: counters, and the colours that taming paints segmentations in.
+# What training code stores among the weights: counters, and taming's colours of segmentation maps.
 BOOKKEEPING = re.compile(r"global_step|step|epoch|iteration|num_updates|n_averaged|colorize")
-CONVOLUTION = re.compile(r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight")  # a name of ours
+CONVOLUTION = re.compile(
+    r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight"
+)  # of the shared encoder
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How a family names its weights, and what of its encoder the weights don't show.
+    """How a family names its weights, and the conventions of its encoder that weights don't show.
 
     Attributes:
-        renames: regular expressions and what takes their place, one after the other.
-        conventions: of its encoder.
-        unused: beginnings of published names that tokens don't need, each with the reason.
+        renames: regular expressions and their replacements, applied one after the other.
+        conventions: the encoder's.
+        unused: prefixes of published names that tokens don't depend on, each with what it is.
     """
 
     renames: tuple[tuple[str, str | Callable[[re.Match[str]], str]], ...] = ()
@@ -40,17 +42,17 @@ class Layout:
     unused: Mapping[str, str] = field(default_factory=dict)
 
     def with_groups(self, groups: int | None) -> "Layout":
-        """The same for an encoder with another number of groups in its norms, if there is one."""
+        """Return the layout with another number of groups in its norms; None changes nothing."""
         return (
             replace(self, conventions=replace(self.conventions, norm_groups=groups)) if groups else self
         )
 
     def sources(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-        """The shared encoder's names, with those published: several where weights are to be joined.
+        """Map the shared encoder's names to published ones, several where weights have to be joined.
 
         Raises:
-            KeyError: one of those is missing.
-            ValueError: two of them stand for the same weight.
+            KeyError: a published name is missing.
+            ValueError: two published names are of the same weight.
         """
         found: dict[str, dict[int, str]] = {}
         splits: set[str] = set()
@@ -74,17 +76,17 @@ class Layout:
 
 
 def part_of(name: str) -> str:
-    """Name the part of a checkpoint that a weight belongs to."""
+    """Return the part of a checkpoint that a weight belongs to."""
     return next(part for part, (begins, _) in PARTS.items() if re.match(begins, name))
 
 
-def needless(names: Iterable[str], read: Collection[str], unused: Mapping[str, str]) -> list[str]:
-    """List weights that could change the tokens and that nothing reads.
+def unread_weights(names: Iterable[str], read: Collection[str], unused: Mapping[str, str]) -> list[str]:
+    """List the weights that could change the tokens and that nothing reads.
 
     Args:
-        names: of all weights.
-        read: those that the tokenizer is made of.
-        unused: beginnings of those that a family knowingly leaves aside.
+        names: all weights.
+        read: names of the weights that the tokenizer reads.
+        unused: prefixes of the weights that a family knowingly ignores.
     """
     return [
         name
@@ -97,10 +99,10 @@ def needless(names: Iterable[str], read: Collection[str], unused: Mapping[str, s
 
 
 def joined_shapes(shapes: Shapes, sources: Mapping[str, Sequence[str]]) -> dict[str, tuple[int, ...]]:
-    """Shapes by the shared encoder's names; linear layers are convolutions of one pixel there.
+    """Return shapes by the shared encoder's names, with linear layers as 1 x 1 convolutions.
 
     Raises:
-        ValueError: weights that are to be joined don't fit together, or are of no convolution.
+        ValueError: weights to be joined don't fit together, or a convolution's don't have 4 axes.
     """
     found = {}
     for ours, theirs in sources.items():

@@ -1,4 +1,4 @@
-"""OpenCV's bilinear resizing of 8-bit pictures, bit by bit, without OpenCV."""
+"""OpenCV's bilinear resizing of 8-bit images, bit by bit, without OpenCV."""
 
 import numpy as np
 
@@ -8,15 +8,15 @@ WEIGHT_ONE = 2048  # fixed point of 11 bits
 def resize_window(
     img_HWC: np.ndarray, size: tuple[int, int], corner: tuple[int, int], window: int
 ) -> np.ndarray:
-    """A square window of what cv2.resize(img_HWC, size) with INTER_LINEAR would give.
+    """Return a square window of what cv2.resize(img_HWC, size) with INTER_LINEAR gives.
 
-    No antialiasing: however much smaller, each pixel is a mean of the four around its centre. OpenCV
-    takes another path where both sides are halved, but its mean of 2 x 2 is the same number. Beyond the
-    border the two axes differ: a column gets all the weight at once, a row gets it in two rounded parts.
+    There is no antialiasing: at any size each pixel is a mean of the four around its centre. OpenCV has
+    a special case where both sides are halved, but its mean of 2 x 2 is the same number. At the border the
+    two axes differ: a column gets all the weight at once, a row gets it in two rounded parts.
 
     Args:
         img_HWC: uint8.
-        size: width and height of the whole resized picture.
+        size: width and height of the whole resized image.
         corner: left and top of the window in it.
         window: side of the window.
 
@@ -45,7 +45,7 @@ def resize_window(
 
 
 def _positions(old: int, new: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Of some new pixels of an axis: the old pixel before each one's centre, and how far beyond it."""
+    """Return the old pixel before the centre of each new one, and the distance to it."""
     step = 1 / (new / old)
     at = ((np.arange(start, start + count) + 0.5) * step - 0.5).astype(np.float32)
     first = np.floor(at)
@@ -53,6 +53,6 @@ def _positions(old: int, new: int, start: int, count: int) -> tuple[np.ndarray, 
 
 
 def _taps(first: np.ndarray, fraction: np.ndarray, old: int) -> tuple[np.ndarray, np.ndarray]:
-    """The two old pixels of each new one, within the picture, and their weights, (2, N) both."""
+    """Return the two old pixels of each new one, within the image, and their weights, (2, N) both."""
     weights = np.rint(np.stack([1 - fraction, fraction]) * WEIGHT_ONE).astype(np.int32)
     return np.clip(np.stack([first, first + 1]), 0, old - 1), weights

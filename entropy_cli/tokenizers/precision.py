@@ -1,4 +1,4 @@
-"""In which arithmetic an encoder runs; everything after it is IEEE float32."""
+"""The arithmetic that an encoder runs in; everything after it is IEEE float32."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 def cast_convolutions(network: Network, precision: Precision) -> Network:
-    """Convolution weights in the precision's type, in channels_last; norms stay float32. In place."""
+    """Cast convolution weights to the precision's type and channels_last, in place, but not norms."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(DTYPES[precision]).to(memory_format=torch.channels_last)
@@ -26,10 +26,10 @@ def cast_convolutions(network: Network, precision: Precision) -> Network:
 
 
 @contextmanager
-def products(*, tf32: bool) -> Iterator[None]:
-    """Whether a GPU may round the factors of float32 products and convolutions to TF32's 10 bits.
+def matmul_precision(*, tf32: bool) -> Iterator[None]:
+    """Set whether a GPU rounds the factors of float32 products and convolutions to TF32's 10 bits.
 
-    IEEE everywhere but in an encoder that was asked for in TF32: it flips near ties and moves entropies.
+    TF32 flips near ties and shifts entropies, so only an encoder in precision "tf32" runs with it.
     """
     matmul, cudnn = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32

@@ -1,15 +1,13 @@
-"""Resizing and cropping of pictures to the pixel as the published data loaders do it.
+"""Resizing and cropping of images, equal to the pixel to the published data loaders.
 
-Each crop takes a picture of any mode of 8 bits as PIL opened it, is picklable, and needs no other
-library than the tool itself does.
+Each crop takes an 8-bit image of any mode as PIL opened it, is picklable, and needs no extra library.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
-from torchvision.transforms import InterpolationMode
-from torchvision.transforms import functional as pictures
+from torchvision.transforms import InterpolationMode, functional
 
 from entropy_cli.tokenizers.base import Crop
 from entropy_cli.tokenizers.opencv import resize_window
@@ -17,39 +15,39 @@ from entropy_cli.tokenizers.opencv import resize_window
 
 @dataclass(frozen=True)
 class ResizeCenterCrop:
-    """Resize the shorter side, longer side truncated to an int, then crop the centre: torchvision's."""
+    """Resize the shorter side as torchvision does, the longer truncated, then crop the centre."""
 
     shorter_side: int
     image_size: int
     filter: InterpolationMode
 
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        """Crop of image_size x image_size."""
-        longer_side = self.shorter_side * max(picture.size) // min(picture.size)
-        _refuse_gigantic(picture, (self.shorter_side, longer_side))
-        resized = pictures.resize(picture.convert("RGB"), self.shorter_side, self.filter)
-        return pictures.center_crop(resized, self.image_size)
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return a crop of image_size x image_size."""
+        longer_side = self.shorter_side * max(image.size) // min(image.size)
+        _refuse_gigantic(image, (self.shorter_side, longer_side))
+        resized = functional.resize(image.convert("RGB"), self.shorter_side, self.filter)
+        return functional.center_crop(resized, self.image_size)
 
 
 @dataclass(frozen=True)
 class AdmCrop:
-    """Halve by BOX while it stays large enough, the rest by BICUBIC, then crop the centre."""
+    """Halve by BOX while the image stays large enough, resize by BICUBIC, then crop the centre."""
 
     image_size: int
 
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        """Crop of image_size x image_size."""
-        width, height = picture.size
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return a crop of image_size x image_size."""
+        width, height = image.size
         halved = []
         while min(width, height) >= 2 * self.image_size:
             width, height = width // 2, height // 2
             halved.append((width, height))
         size = _scaled((width, height), self.image_size)
-        _refuse_gigantic(picture, size)
-        picture = picture.convert("RGB")
+        _refuse_gigantic(image, size)
+        image = image.convert("RGB")
         for half in halved:
-            picture = picture.resize(half, Image.Resampling.BOX)
-        return _centre(picture.resize(size, Image.Resampling.BICUBIC), self.image_size)
+            image = image.resize(half, Image.Resampling.BOX)
+        return _centre(image.resize(size, Image.Resampling.BICUBIC), self.image_size)
 
 
 @dataclass(frozen=True)
@@ -58,11 +56,11 @@ class OpencvCrop:
 
     image_size: int
 
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        """Crop of image_size x image_size."""
-        size = _scaled(picture.size, self.image_size)
-        _refuse_gigantic(picture, size)
-        img_HWC = np.asarray(picture.convert("RGB"))
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return a crop of image_size x image_size."""
+        size = _scaled(image.size, self.image_size)
+        _refuse_gigantic(image, size)
+        img_HWC = np.asarray(image.convert("RGB"))
         corner = _corner(size, self.image_size)
         return Image.fromarray(resize_window(img_HWC, size, corner, self.image_size))
 
@@ -73,15 +71,15 @@ class ChameleonCrop:
 
     image_size: int
 
-    def __call__(self, picture: Image.Image) -> Image.Image:
-        """Crop of image_size x image_size."""
-        size = _scaled(picture.size, self.image_size)
-        _refuse_gigantic(picture, size)
-        return _centre(_on_white(picture).resize(size, Image.Resampling.LANCZOS), self.image_size)
+    def __call__(self, image: Image.Image) -> Image.Image:
+        """Return a crop of image_size x image_size."""
+        size = _scaled(image.size, self.image_size)
+        _refuse_gigantic(image, size)
+        return _centre(_on_white(image).resize(size, Image.Resampling.LANCZOS), self.image_size)
 
 
 def var_crop(image_size: int) -> Crop:
-    """VAR's preprocessing for evaluation; vaex and Switti have the same.
+    """Return VAR's preprocessing for evaluation, which vaex and Switti share.
 
     Source:
         FoundationVision/VAR utils/data.py: mid_reso = 1.125.
@@ -90,7 +88,7 @@ def var_crop(image_size: int) -> Crop:
 
 
 def resized_side(image_size: int) -> int:
-    """Shorter side before VAR's crop.
+    """Return the shorter side before VAR's crop.
 
     Source:
         FoundationVision/VAR utils/data.py: mid_reso = 1.125.
@@ -99,12 +97,12 @@ def resized_side(image_size: int) -> int:
 
 
 def square_crop(side: int) -> Crop:
-    """The whole of a picture's square, by the same filter: what a training takes its crops from."""
+    """Return the preprocessing that keeps the whole centre square: training takes its crops from it."""
     return _torchvision_crop(side, side, InterpolationMode.LANCZOS)
 
 
 def resize_crop(image_size: int, interpolation: InterpolationMode) -> Crop:
-    """Resize and CenterCrop of torchvision, on a PIL picture, which is always antialiased.
+    """Return torchvision's Resize and CenterCrop of a PIL image, which is always antialiased.
 
     Source:
         kakaobrain/rq-vae-transformer rqvae/img_datasets/transforms.py: BILINEAR.
@@ -116,7 +114,7 @@ def resize_crop(image_size: int, interpolation: InterpolationMode) -> Crop:
 
 
 def adm_crop(image_size: int) -> Crop:
-    """The crop of ADM, that LlamaGen uses.
+    """Return ADM's preprocessing, which LlamaGen uses.
 
     Source:
         FoundationVision/LlamaGen dataset/augmentation.py: center_crop_arr.
@@ -127,7 +125,7 @@ def adm_crop(image_size: int) -> Crop:
 
 
 def opencv_crop(image_size: int) -> Crop:
-    """SmallestMaxSize and CenterCrop of albumentations, that taming-transformers and IBQ use.
+    """Return albumentations' SmallestMaxSize and CenterCrop, which taming-transformers and IBQ use.
 
     Source:
         CompVis/taming-transformers taming/data/base.py: ImagePaths.
@@ -137,7 +135,7 @@ def opencv_crop(image_size: int) -> Crop:
 
 
 def chameleon_crop(image_size: int) -> Crop:
-    """The preprocessing of Chameleon.
+    """Return Chameleon's preprocessing.
 
     Source:
         facebookresearch/chameleon chameleon/inference/image_tokenizer.py.
@@ -156,41 +154,41 @@ def _centre_words(image_size: int) -> str:
 
 
 def _scaled(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
-    """Width and height at another length of the shorter side, rounded, half to even."""
+    """Return width and height for another shorter side, rounded half to even."""
     scale = shorter_side / min(size)
     return round(size[0] * scale), round(size[1] * scale)
 
 
 def _corner(size: tuple[int, int], image_size: int) -> tuple[int, int]:
-    """Left and top of the centre, rounded down."""
+    """Return the left and top of the centre crop, rounded down."""
     return (size[0] - image_size) // 2, (size[1] - image_size) // 2
 
 
-def _centre(picture: Image.Image, image_size: int) -> Image.Image:
-    left, top = _corner(picture.size, image_size)
-    return picture.crop((left, top, left + image_size, top + image_size))
+def _centre(image: Image.Image, image_size: int) -> Image.Image:
+    left, top = _corner(image.size, image_size)
+    return image.crop((left, top, left + image_size, top + image_size))
 
 
-def _refuse_gigantic(picture: Image.Image, size: tuple[int, int]) -> None:
-    """A long and narrow picture may be small as a file and enormous once it is resized.
+def _refuse_gigantic(image: Image.Image, size: tuple[int, int]) -> None:
+    """Refuse a long and narrow image that is small as a file and enormous once resized.
 
     Raises:
-        Image.DecompressionBombError: the size is one at which PIL refuses to open a picture.
+        Image.DecompressionBombError: the size is one at which PIL refuses to open an image.
     """
     if Image.MAX_IMAGE_PIXELS and size[0] * size[1] > 2 * Image.MAX_IMAGE_PIXELS:
-        old = f"{picture.width} x {picture.height} pixels"
+        old = f"{image.width} x {image.height} pixels"
         raise Image.DecompressionBombError(f"{old} would be resized to {max(size)} on the longer side")
 
 
-def _on_white(picture: Image.Image) -> Image.Image:
-    """The picture in RGB, what is transparent blended with white and truncated to an int."""
-    if picture.mode == "RGB":
-        return picture
-    rgba_HWC = np.array(picture.convert("RGBA"))
+def _on_white(image: Image.Image) -> Image.Image:
+    """Return the image in RGB, with transparency blended with white and truncated to an int."""
+    if image.mode == "RGB":
+        return image
+    rgba_HWC = np.array(image.convert("RGBA"))
     if (rgba_HWC[:, :, 3] == 255).all():
-        return picture.convert("RGB")
+        return image.convert("RGB")
     opacity = np.arange(256)[:, None] / 255
-    blended = ((1 - opacity) * 255 + opacity * np.arange(256)).astype(np.uint8)  # of alpha and value
+    blended = ((1 - opacity) * 255 + opacity * np.arange(256)).astype(np.uint8)  # by alpha and value
     for row_WC in rgba_HWC:  # row by row, for fancy indices take eight times the memory
         row_WC[:, :3] = blended[row_WC[:, 3:], row_WC[:, :3]]
     return Image.fromarray(rgba_HWC[:, :, :3])

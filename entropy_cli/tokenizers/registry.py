@@ -1,4 +1,10 @@
-"""Tokenizer families: one file and one row each."""
+"""Tokenizer families, and finding the one that a checkpoint belongs to.
+
+A family is a kind of tokenizer, published with one layout of weights and one way of choosing codes.
+To add one, write a module in `families/` that provides what `Family` lists, and add its row to FAMILIES.
+Detection, the commands and the tests work from FAMILIES; the tests also need a tiny checkpoint of the
+layout, one row in tests/family_checkpoints.py.
+"""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,12 +29,20 @@ from entropy_cli.tokenizers.unsupported import recognise
 
 
 class Family(Protocol):
-    """What a family's file provides.
+    """The constants and functions of a family's module.
+
+    A checkpoint is detected as the one family for which `missing_keys` and `conflicting_keys` are both
+    empty and whose CLASSES don't contradict its config.json. None or several such families are an
+    error, which the user settles with --family. The functions get a checkpoint whose wrapper and prefix
+    are already removed from its names; only `build` reads weights.
 
     Attributes:
-        EMA_BY_DEFAULT: whether its authors evaluate with the averaged weights, where there are any.
-        CLASSES: what config.json calls it, by `_class_name`, `model_type` or `architectures`.
-        TELLING: weights that it is told by, the most telling first, and what they are.
+        EMA_BY_DEFAULT: whether the family's authors evaluate the averaged (EMA) weights. They are then
+            used where the checkpoint has them, unless the user chooses with --weights.
+        CLASSES: names of the family in config.json: `_class_name`, `model_type`, `architectures`.
+            A config.json that names only other classes speaks against the family.
+        IDENTIFYING_KEYS: weights that show a user why a checkpoint is of this family, the most specific
+            first, each with a few words on what it is. `inspect` prints those that a checkpoint has.
     """
 
     EMA_BY_DEFAULT: bool
@@ -36,23 +50,38 @@ class Family(Protocol):
     IDENTIFYING_KEYS: dict[str, str]
 
     def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
-        """The keys a checkpoint lacks to be of this family, the most telling first."""
+        """List the required weights that a checkpoint lacks, the most specific to the family first.
+
+        With any of them missing the family can't be built, not even if the user chooses it.
+        """
         ...
 
     def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:
-        """What a checkpoint has that speaks against this family, unless the user asks for it."""
+        """List reasons against the family that detection heeds and --family overrides.
+
+        Each is a phrase for an error message: "has quant_conv.weight", "no encoder.down.0.block.3". Use
+        them where another family shares the required weights and only details differ.
+        """
         ...
 
     def codebooks(self, checkpoint: Checkpoint) -> list[str]:
-        """Names of the weights that hold the codes."""
+        """List the names of the weights that hold the codes; none if the codes are bits or levels."""
         ...
 
     def describe(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-        """What is known without reading weights."""
+        """Describe the tokenizer from names and shapes, with defaults for what is None in settings.
+
+        Raises:
+            CheckpointError: the shapes are not the layout's, or the settings don't fit them.
+        """
         ...
 
     def build(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> Tokenizer:
-        """Read the weights."""
+        """Read the weights that tokens depend on and return the tokenizer, on the CPU and in float32.
+
+        Raises:
+            CheckpointError: as for `describe`, or a weight can't be read or is not finite.
+        """
         ...
 
 
@@ -70,13 +99,14 @@ FAMILIES: dict[str, Family] = {
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint and the family it is of.
+    """A checkpoint and the family that it was detected as, or that the user chose.
 
     Attributes:
-        checkpoint: the copy of its weights that counts.
-        settings: the caller's, then those of config.json beside it.
-        against: why it is of none of the other families.
-        notes: what config.json says against the family that the user asked for.
+        checkpoint: the checkpoint, with the copy of its weights that is used.
+        name: the family's name in FAMILIES.
+        settings: the caller's settings, filled up from config.json beside the checkpoint.
+        against: the reasons against each of the other families.
+        notes: what config.json says against the family that the user chose.
     """
 
     checkpoint: Checkpoint
@@ -87,26 +117,26 @@ class Found:
 
     @property
     def family(self) -> Family:
-        """The family's file."""
+        """Return the family's module."""
         return FAMILIES[self.name]
 
     def describe(self) -> TokenizerSpec:
-        """Tell what is known without reading weights."""
-        return self._noted(self.family.describe(self.checkpoint, self.settings))
+        """Describe the tokenizer without reading weights."""
+        return self._with_notes(self.family.describe(self.checkpoint, self.settings))
 
     def build(self) -> Tokenizer:
-        """Read the weights."""
+        """Read the weights and return the tokenizer."""
         tokenizer = self.family.build(self.checkpoint, self.settings)
-        tokenizer.spec = self._noted(tokenizer.spec)
+        tokenizer.spec = self._with_notes(tokenizer.spec)
         return tokenizer
 
-    def _noted(self, spec: TokenizerSpec) -> TokenizerSpec:
+    def _with_notes(self, spec: TokenizerSpec) -> TokenizerSpec:
         return replace(spec, notes=(*spec.notes, *self.notes))
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A tokenizer, the file it came from, and what was decided about it."""
+    """A tokenizer, the checkpoint it was built from, and the settings it was built with."""
 
     tokenizer: Tokenizer
     checkpoint: Checkpoint
@@ -124,64 +154,66 @@ def load_tokenizer(
 
 
 def find_family(path: Path, family: str = "auto", settings: TokenizerSettings | None = None) -> Found:
-    """Open a checkpoint and tell its family.
+    """Open a checkpoint and find its family.
 
     Args:
         path: the checkpoint.
-        family: a name in FAMILIES, or "auto" to go by the weights and config.json.
-        settings: what the caller decides; the rest comes from config.json beside the checkpoint, then
-            from the family.
+        family: a name in FAMILIES, or "auto" to detect it from the weights and config.json.
+        settings: the caller's choices; the rest comes from config.json beside the checkpoint, then from
+            the family's defaults.
 
     Raises:
-        CheckpointError: no family, or several, fit the checkpoint; config.json contradicts the only one
-            that does; or it is unusable.
+        CheckpointError: no family or several families fit the checkpoint, config.json contradicts the
+            only one that does, or the checkpoint is unusable.
     """
-    return family_of(open_checkpoint(path), family, settings)
+    return match_family(open_checkpoint(path), family, settings)
 
 
-def family_of(
+def match_family(
     checkpoint: Checkpoint, family: str = "auto", settings: TokenizerSettings | None = None
 ) -> Found:
-    """Tell the family of an open checkpoint; for the arguments and errors see `find_family`."""
-    config, asked = checkpoint.config, family != "auto"
-    if config.broken and not asked:
+    """Find the family of an open checkpoint; for the arguments and errors see `find_family`."""
+    config, is_chosen = checkpoint.config, family != "auto"
+    if config.broken and not is_chosen:
         raise CheckpointError(
             f"{config.path}: {config.broken}. It may say what the checkpoint is: mend or remove it, or "
-            "give --family, and --image-size and --patch-nums where the family's own don't fit."
+            "give --family, and --image-size and --patch-nums where the family's defaults don't fit."
         )
-    name = family if asked else detect(checkpoint)
+    name = family if is_chosen else detect(checkpoint)
     against = {other: reasons for other, reasons in reasons_against(checkpoint).items() if other != name}
-    lacking = FAMILIES[name].missing_keys(checkpoint)
-    if lacking:
-        raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {_some(lacking)}.")
+    missing = FAMILIES[name].missing_keys(checkpoint)
+    if missing:
+        raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {_first(missing)}.")
     settings = settings or TokenizerSettings()
-    settings = settings.else_from(config.settings(settings))
+    settings = settings.filled_from(config.settings(settings))
     if settings.weights:
         checkpoint = checkpoint.with_weights(settings.weights)
     elif FAMILIES[name].EMA_BY_DEFAULT and checkpoint.has_ema:
         checkpoint = checkpoint.with_weights("ema")
     found = Found(checkpoint, name, settings, against)
-    return _confronted(found, asked=asked) if config.content or config.broken else found
+    return _check_config(found, is_chosen=is_chosen) if config.content or config.broken else found
 
 
-def _confronted(found: Found, *, asked: bool) -> Found:
-    """The same with what config.json says against it, which is an error unless the user chose."""
+def _check_config(found: Found, *, is_chosen: bool) -> Found:
+    """Add what config.json says against the family as notes; raise if the user did not choose it."""
     config, family = found.checkpoint.config, found.family
-    said = [config.broken] if config.broken else foreign_classes(found.checkpoint, family.CLASSES)
+    reasons = [config.broken] if config.broken else foreign_classes(found.checkpoint, family.CLASSES)
     tables = family.codebooks(found.checkpoint)
-    said += contradictions(found.checkpoint, found.describe(), tables)
-    if said and not asked:
+    reasons += contradictions(found.checkpoint, found.describe(), tables)
+    if reasons and not is_chosen:
         raise CheckpointError(
-            f"{config.path}: {said[0]}: it is of another file, or the checkpoint is no {found.name}. "
-            f"Give the config.json that belongs to it, or --family {found.name} to go on all the same."
+            f"{config.path}: {reasons[0]}: it belongs to another checkpoint, or this one is not of "
+            "family "
+            f"{found.name}. Give the config.json that belongs to it, or --family {found.name} to "
+            "ignore it."
         )
-    said = [f"config.json {words}" if not words.startswith("config") else words for words in said]
-    notes = (f"{words}; --family {found.name} decides, options decide the rest" for words in said)
+    reasons = [words if words.startswith("config") else f"config.json {words}" for words in reasons]
+    notes = (f"{words}; --family {found.name} decides, options decide the rest" for words in reasons)
     return replace(found, notes=tuple(notes))
 
 
 def reasons_against(checkpoint: Checkpoint) -> dict[str, list[str]]:
-    """Why a checkpoint is of none of the families; no reason for those that it fits."""
+    """List the reasons against each family; an empty list for each that fits."""
     return {
         name: [f"lacks {key}" for key in family.missing_keys(checkpoint)]
         + family.conflicting_keys(checkpoint)
@@ -191,10 +223,10 @@ def reasons_against(checkpoint: Checkpoint) -> dict[str, list[str]]:
 
 
 def detect(checkpoint: Checkpoint) -> str:
-    """The one family that a checkpoint's weights, and config.json beside them, fit.
+    """Return the one family that fits a checkpoint's weights and the config.json beside them.
 
     Raises:
-        CheckpointError: none or several do.
+        CheckpointError: no family fits, or several do.
     """
     reasons = reasons_against(checkpoint)
     fitting = [name for name, against in reasons.items() if not against]
@@ -203,21 +235,24 @@ def detect(checkpoint: Checkpoint) -> str:
     if fitting:
         raise CheckpointError(
             f"{checkpoint.path}: fits {' and '.join(fitting)}, which assign codes by different rules, "
-            "and nothing in it tells which. Choose with --family."
+            "and nothing in it shows which it is. Choose with --family."
         )
     nearest = sorted(reasons, key=lambda name: len(reasons[name]))[:2]
     if known := recognise(checkpoint.shapes, checkpoint.config.classes):
         likely = [f"if it is {name} give --family {name}" for name in nearest if len(reasons[name]) == 1]
-        ways = ", or ".join([*likely[:1], known.advice])
-        raise CheckpointError(f"{checkpoint.path}: looks like {known.words}, which is not read: {ways}.")
-    candidates = "; ".join(f"{name} ({_some(reasons[name])})" for name in nearest)
+        advice = ", or ".join([*likely[:1], known.advice])
+        raise CheckpointError(
+            f"{checkpoint.path}: looks like {known.words}, which is not supported: {advice}."
+        )
+    candidates = "; ".join(f"{name} ({_first(reasons[name])})" for name in nearest)
     raise CheckpointError(
         f"{checkpoint.path}: unknown layout. The nearest families: {candidates}. It has "
-        f"{_some(list(checkpoint.shapes))}. If it is one of them choose with --family, or make latents "
+        f"{_first(list(checkpoint.shapes))}. If it is one of them choose with --family, or make latents "
         "with its own code and give --latents."
     )
 
 
-def _some(names: list[str]) -> str:
+def _first(names: list[str]) -> str:
+    """List the first three names, and say how many more there are."""
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
     return ", ".join(names[:3]) + more

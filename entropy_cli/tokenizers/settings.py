@@ -1,24 +1,24 @@
-"""What the weights don't tell about a tokenizer: from the command line, else from config.json beside."""
+"""Tokenizer settings that the weights don't show: from the command line, else from config.json."""
 
 from dataclasses import dataclass, fields
 from typing import Literal
 
 from entropy_cli.entropy.codebook import Rule
 
-Weights = Literal["raw", "ema"]  # the weights as trained last, or averaged over the training
+Weights = Literal["raw", "ema"]  # raw as the last step left them, or an exponential moving average
 
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """None means: let the family decide.
+    """Settings of a tokenizer; None leaves one to the family.
 
     Attributes:
-        image_size: pixels on a side.
-        patch_nums: sides of the scales' grids.
-        rule: by which codes are chosen.
-        weights: which copy of them.
-        norm_groups: of every group norm.
-        quant_resi: share of phi in what a scale's codes explain, of VAR's residual quantiser.
+        image_size: side of the images in pixels.
+        patch_nums: side of each scale's grid.
+        rule: how codes are compared with latents.
+        weights: which copy of the weights is used.
+        norm_groups: number of groups of every group norm.
+        quant_resi: share of phi in what a scale's codes explain, in VAR's residual quantiser.
     """
 
     image_size: int | None = None
@@ -28,8 +28,8 @@ class TokenizerSettings:
     norm_groups: int | None = None
     quant_resi: float | None = None
 
-    def else_from(self, other: "TokenizerSettings") -> "TokenizerSettings":
-        """Fill what is None from another."""
+    def filled_from(self, other: "TokenizerSettings") -> "TokenizerSettings":
+        """Return these settings, with those that are None taken from others."""
         names = [field.name for field in fields(self)]
         own = {name: getattr(self, name) for name in names}
         return TokenizerSettings(

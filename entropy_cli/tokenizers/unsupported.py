@@ -1,4 +1,4 @@
-"""Layouts that are known and not read, so that an error can call them by their names."""
+"""Layouts that are recognised but not supported, so that an error can name them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +10,14 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Unsupported:
-    """A kind of checkpoint that is not read.
+    """A kind of checkpoint that is not supported.
 
     Attributes:
-        words: its name for people.
-        keys: weights that it has, all of them.
-        dimensions: of its codes, None for any.
-        classes: names that config.json has for it.
-        advice: what to do.
+        words: its name, for display.
+        keys: weights that identify it, all of which it has.
+        dimensions: dimensions of its codes, None for any.
+        classes: its names in config.json.
+        advice: what the user can do instead.
     """
 
     words: str
@@ -27,7 +27,7 @@ class Unsupported:
     advice: str = "make latents with its own code and give --latents"
 
     def fits(self, shapes: Shapes) -> bool:
-        """Tell whether a checkpoint has its weights."""
+        """Return whether a checkpoint has this kind's weights."""
         codes = shapes.get(CODEBOOK, ())
         return (
             bool(self.keys)
@@ -86,7 +86,7 @@ UNSUPPORTED = (
 
 
 def recognise(shapes: Shapes, classes: Mapping[str, str]) -> Unsupported | None:
-    """Find the layout that a checkpoint has or its config.json names, if it is one of these."""
+    """Return the unsupported kind that a checkpoint's weights or config.json show, if any."""
     for kind in UNSUPPORTED:
         if kind.fits(shapes) or any(name in classes for name in kind.classes):
             return kind

@@ -101,12 +101,12 @@ def test_large_codebooks_take_little_time():
 def test_what_coincides_goes_by_the_rule():
     code_VC = torch.randn(50, 4, generator=generator()).repeat(2, 1)
     code_VC[50:] *= 3
-    assert coinciding(Codebook(code_VC, "l2").places()).number == 0
-    assert coinciding(Codebook(code_VC, "cosine").places()).number == 100
-    assert coinciding(Codebook(code_VC, "dot").places()).number == 0
+    assert coinciding(Codebook(code_VC, "l2").compared_codes()).number == 0
+    assert coinciding(Codebook(code_VC, "cosine").compared_codes()).number == 100
+    assert coinciding(Codebook(code_VC, "dot").compared_codes()).number == 0
     code_VC[50:] /= 3
-    assert coinciding(Codebook(code_VC, "logits", torch.arange(100.0)).places()).number == 0
-    assert coinciding(Codebook(code_VC, "logits", torch.ones(100)).places()).number == 100
+    assert coinciding(Codebook(code_VC, "logits", torch.arange(100.0)).compared_codes()).number == 0
+    assert coinciding(Codebook(code_VC, "logits", torch.ones(100)).compared_codes()).number == 100
 
 
 CODES = "quantize.embedding.weight"

@@ -16,9 +16,9 @@ from entropy_cli.entropy.assign import assign
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.registry import (
     FAMILIES,
-    family_of,
     find_family,
     load_tokenizer,
+    match_family,
     reasons_against,
 )
 from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -201,7 +201,7 @@ def test_a_missing_weight_is_named(weights, name):
         words += ["sizes contradict"] if "nin_shortcut" in missing else []
         checkpoint = Checkpoint.of_tensors(Path("x"), state)
         with pytest.raises(CheckpointError, match="|".join(words)):
-            family_of(checkpoint, EXAMPLES[name].family, EXAMPLES[name].settings).describe()
+            match_family(checkpoint, EXAMPLES[name].family, EXAMPLES[name].settings).describe()
 
 
 @by_family

@@ -11,7 +11,7 @@ import torch
 from entropy_cli.commands.bench.contenders import Arm, Ours, PlainLoop, Workload
 from entropy_cli.commands.bench.counts import wait
 from entropy_cli.core.errors import EntropyCliError
-from entropy_cli.tokenizers.precision import products
+from entropy_cli.tokenizers.precision import matmul_precision
 
 STAGES = ("decode", "encoder", "quantiser", "end to end")
 ArmName = Literal["entropy-cli", "plain"]
@@ -59,7 +59,7 @@ class Contender:
 
 
 @torch.inference_mode()
-@products(tf32=False)
+@matmul_precision(tf32=False)
 def _serve(connection: Connection, name: ArmName, workload: Workload) -> None:
     """Answer calls until the other end is closed."""
     try:

@@ -41,7 +41,7 @@ from entropy_cli.streaming.saved import Saved
 from entropy_cli.tokenizers import registry as tokenizers
 from entropy_cli.tokenizers.base import Tokenizer, sums_layout
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
-from entropy_cli.tokenizers.precision import products
+from entropy_cli.tokenizers.precision import matmul_precision
 from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
 
 logger = logging.getLogger(__name__)
@@ -94,7 +94,7 @@ def load_tokenizer(
 
 
 @torch.inference_mode()
-@products(tf32=False)
+@matmul_precision(tf32=False)
 def estimate(
     images: str | Path | Iterable[Tensor],
     tokenizer: Tokenizer | Encode,

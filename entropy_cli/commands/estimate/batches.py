@@ -16,7 +16,7 @@ from entropy_cli.images.image_set import GROUPS, ImageSet, keys_of
 from entropy_cli.images.loader import Batch, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
 from entropy_cli.tokenizers.base import Tokenizer
-from entropy_cli.tokenizers.latents import name_of
+from entropy_cli.tokenizers.latents import describe_tensor
 
 
 def checked_temperatures(
@@ -66,7 +66,8 @@ def checked_pictures(batch: Tensor, size: int | None) -> Tensor:
     check_batch(batch)
     if batch.dtype != torch.uint8 or tuple(batch.shape[1:]) != (3, size, size):
         raise ShapeError(
-            f"images: got {name_of(batch)}, expected uint8 pictures (B, 3, {size}, {size}) of the "
+            f"images: got {describe_tensor(batch)}, expected uint8 pictures (B, 3, {size}, {size}) "
+            "of the "
             "tokenizer's size."
         )
     return batch

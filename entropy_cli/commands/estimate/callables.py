@@ -12,7 +12,12 @@ from entropy_cli.core.errors import DatasetError, EntropyCliError, ShapeError
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
 from entropy_cli.tokenizers.base import Tokenizer
-from entropy_cli.tokenizers.latents import LatentsTokenizer, codes_of_scales, describe_latents, name_of
+from entropy_cli.tokenizers.latents import (
+    LatentsTokenizer,
+    codes_of_scales,
+    describe_latents,
+    describe_tensor,
+)
 
 Encode: TypeAlias = Callable[[Tensor], Tensor | Sequence[Tensor]]
 
@@ -88,11 +93,12 @@ class CallableTokenizer:
             )
         for of_scale in found:
             if not isinstance(of_scale, Tensor) or not of_scale.is_floating_point():
-                what = name_of(of_scale) if isinstance(of_scale, Tensor) else _kind(of_scale)
+                what = describe_tensor(of_scale) if isinstance(of_scale, Tensor) else _kind(of_scale)
                 raise ShapeError(f"latents: got {what}, expected tensors of floating-point numbers.")
             if of_scale.ndim < 2 or len(of_scale) != len(batch):
                 raise ShapeError(
-                    f"latents: got {name_of(of_scale)} for a batch of {len(batch)} images, expected "
+                    f"latents: got {describe_tensor(of_scale)} for a batch of {len(batch)} images, "
+                    "expected "
                     f"({len(batch)}, C, h, w), ({len(batch)}, l, C) or ({len(batch)}, C)."
                 )
         return list(found)
@@ -114,7 +120,7 @@ class CallableTokenizer:
 def check_batch(batch: object) -> None:
     """Raise ShapeError if a batch is no tensor with a row for each image."""
     if not isinstance(batch, Tensor) or not batch.ndim:
-        got = name_of(batch) if isinstance(batch, Tensor) else _kind(batch)
+        got = describe_tensor(batch) if isinstance(batch, Tensor) else _kind(batch)
         raise ShapeError(f"images: got {got}, expected batches, tensors with a row for each image.")
 
 

@@ -48,7 +48,7 @@ from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.token_file import TokenStore
 from entropy_cli.tokenizers.base import sums_layout
-from entropy_cli.tokenizers.precision import products
+from entropy_cli.tokenizers.precision import matmul_precision
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Run:
         }
 
     @torch.inference_mode()
-    @products(tf32=False)
+    @matmul_precision(tf32=False)
     def _read(self) -> bool:
         job, progress, ranks = self.job, self.progress, self.job.ranks
         if job.device.type == "cpu":

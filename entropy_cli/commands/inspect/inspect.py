@@ -13,7 +13,7 @@ from entropy_cli.core.progress_bars import Bars
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
-from entropy_cli.tokenizers.registry import FAMILIES, Found, family_of, reasons_against
+from entropy_cli.tokenizers.registry import FAMILIES, Found, match_family, reasons_against
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 KEYS = {"norm_groups": "norm_num_groups"}  # of config.json, where they have another name
@@ -83,7 +83,7 @@ def _tell(checkpoint: Checkpoint, config: InspectConfig) -> _Told:
     fitting = [name for name, against in reasons.items() if not against]
     found = spec = problem = None
     try:
-        found = family_of(checkpoint, config.family, config.settings)
+        found = match_family(checkpoint, config.family, config.settings)
         spec = found.describe()
     except CheckpointError as error:
         problem = str(error)

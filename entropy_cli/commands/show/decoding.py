@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from entropy_cli.tokenizers.base import PixelRange
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import finite
+from entropy_cli.tokenizers.convolutional import read_finite
 from entropy_cli.tokenizers.families import llamagen, rq_vae, var, vqgan
 from entropy_cli.tokenizers.layers.autoencoder import Conventions, conv_like, count
 from entropy_cli.tokenizers.layers.decoder import Decoder
@@ -92,7 +92,7 @@ def load_decoder(
     if expected != joined:
         return None, "its decoder is not of the family's published layout"
     weights = {
-        ours: torch.cat([finite(checkpoint, name) for name in theirs]).view(expected[ours])
+        ours: torch.cat([read_finite(checkpoint, name) for name in theirs]).view(expected[ours])
         for ours, theirs in sources.items()
     }
     model.load_state_dict(weights, assign=True)

@@ -31,7 +31,7 @@ from entropy_cli.streaming.device import (
 from entropy_cli.streaming.emulation import warn_if_emulated
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
-from entropy_cli.tokenizers.precision import Precision, products
+from entropy_cli.tokenizers.precision import Precision, matmul_precision
 from entropy_cli.tokenizers.registry import Found, find_family
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -81,7 +81,7 @@ class _Opened:
 
 
 @torch.inference_mode()
-@products(tf32=False)
+@matmul_precision(tf32=False)
 def show(config: ShowConfig, bars: Bars) -> ShowResult:
     """Look at images, token by token, and draw a picture of each.
 

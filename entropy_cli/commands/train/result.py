@@ -135,13 +135,15 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
     path = folder / TRAINER
     if path.exists() and not resume:
         raise StateError(
-            f"--output {folder}: {path.name} is there already, from an earlier training. Give --resume to "
+            f"--output {folder}: {path.name} is there already, from an earlier training. Give "
+            "--resume to "
             "resume it, or another --output."
         )
     if not path.exists():
         if (folder / MODEL).exists():
             raise StateError(
-                f"--output {folder}: holds {MODEL}, but no {TRAINER} to resume from. Give another --output."
+                f"--output {folder}: holds {MODEL}, but no {TRAINER} to resume from. Give another "
+                "--output."
             )
         return None
     try:
@@ -172,7 +174,8 @@ def check_same(state: Mapping[str, Any], recipe: Recipe, data: str) -> None:
             )
     if state["data"] != data:
         raise StateError(
-            f"--resume: {TRAINER} was trained on other images. Give the same --data, or another --output."
+            f"--resume: {TRAINER} was trained on other images. Give the same --data, or another "
+            "--output."
         )
 
 

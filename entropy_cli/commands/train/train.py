@@ -36,7 +36,7 @@ from entropy_cli.streaming.device import (
 )
 from entropy_cli.streaming.ranks import Ranks, join, named_if_lost
 from entropy_cli.streaming.state import locked
-from entropy_cli.tokenizers.precision import products
+from entropy_cli.tokenizers.precision import matmul_precision
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def train(
             raise StateError(
                 f"--output {config.output}: not all processes see the same there. Share it."
             )
-        with _in_one_line(config.device), named_if_lost(), products(tf32=False):
+        with _in_one_line(config.device), named_if_lost(), matmul_precision(tf32=False):
             run = _Run(config, bars if ranks.first else no_bars, signals, ranks)
             run.start(state)
             run.work(stack)

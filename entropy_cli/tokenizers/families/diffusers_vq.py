@@ -2,7 +2,7 @@
 
 Source:
     huggingface/diffusers models/autoencoders/vq_model.py, vae.py (Encoder, VectorQuantizer);
-    pipelines of aMUSEd, whose pictures stay in [0, 1].
+    pipelines of aMUSEd, whose images stay in [0, 1].
 """
 
 from dataclasses import replace
@@ -14,12 +14,12 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent_keys, describe_grid
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
-    finite,
     load_network,
     plan_network,
+    read_finite,
     vocab_size,
 )
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
@@ -72,12 +72,12 @@ TRAITS = Traits(
     },
     crop=partial(resize_crop, interpolation=InterpolationMode.BILINEAR),
 )
-AMUSED_NOTE = "aMUSEd's, by its sizes: its pictures stay in [0, 1]"
+AMUSED_NOTE = "aMUSEd's, by its sizes: its images stay in [0, 1]"
 
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
-    return absent(checkpoint.shapes, REQUIRED)
+    return absent_keys(checkpoint.shapes, REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
@@ -104,4 +104,4 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
-    return ConvTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])
+    return ConvTokenizer(spec, network, [Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)])

@@ -10,12 +10,12 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent_keys, describe_grid
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
-    finite,
     load_network,
     plan_network,
+    read_finite,
     vocab_size,
 )
 from entropy_cli.tokenizers.families import vqgan
@@ -39,7 +39,7 @@ MOVQ = "its decoder has the norms of a MoVQGAN (conv_y), which compares distance
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
-    return absent(checkpoint.shapes, vqgan.REQUIRED)
+    return absent_keys(checkpoint.shapes, vqgan.REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
@@ -71,5 +71,5 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
-    codebook = Codebook(finite(checkpoint, CODEBOOK), spec.rule)
+    codebook = Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)
     return ConvTokenizer(spec, network, [codebook])

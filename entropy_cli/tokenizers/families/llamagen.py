@@ -11,12 +11,12 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent_keys, describe_grid
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
-    finite,
     load_network,
     plan_network,
+    read_finite,
     vocab_size,
 )
 from entropy_cli.tokenizers.families import vqgan
@@ -66,8 +66,8 @@ JANUS = replace(TRAITS, image_size=384)
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
     if REQUIRED[0] not in checkpoint.shapes and checkpoint.shapes.get(CODEBOOK) == vqgan.JANUS_CODES:
-        return absent(checkpoint.shapes, vqgan.REQUIRED)
-    return absent(checkpoint.shapes, REQUIRED)
+        return absent_keys(checkpoint.shapes, vqgan.REQUIRED)
+    return absent_keys(checkpoint.shapes, REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
@@ -95,7 +95,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 
 def _notes(checkpoint: Checkpoint) -> list[str]:
     notes = [
-        "Janus's tokenizer; how its pictures are cropped is not published, LlamaGen's way is taken, "
+        "Janus's tokenizer; how its images are cropped is not published, LlamaGen's way is taken, "
         f"at {JANUS.image_size} pixels by default"
     ]
     if REQUIRED[0] not in checkpoint.shapes:
@@ -110,4 +110,4 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
-    return ConvTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])
+    return ConvTokenizer(spec, network, [Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)])

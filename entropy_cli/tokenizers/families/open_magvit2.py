@@ -13,7 +13,7 @@ from entropy_cli.entropy.codebook import Grid
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent_keys, describe_grid
 from entropy_cli.tokenizers.convolutional import ConvTokenizer, load_network, plan_network
 from entropy_cli.tokenizers.layers.autoencoder import Conventions
 from entropy_cli.tokenizers.names import Layout
@@ -56,7 +56,7 @@ TRAITS = Traits(
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
-    return absent(checkpoint.shapes, REQUIRED)
+    return absent_keys(checkpoint.shapes, REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:

@@ -13,12 +13,12 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_scales, grid_scale
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent_keys, describe_scales, grid_scale
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
-    finite,
     load_network,
     plan_network,
+    read_finite,
     vocab_size,
 )
 from entropy_cli.tokenizers.layers.autoencoder import count
@@ -52,7 +52,7 @@ TRAITS = Traits(
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
-    return absent(checkpoint.shapes, REQUIRED)
+    return absent_keys(checkpoint.shapes, REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
@@ -83,7 +83,7 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     """Read the weights."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, _others(checkpoint), settings.norm_groups)
-    tables = [finite(checkpoint, name)[:-1] for name in codebooks(checkpoint)]
+    tables = [read_finite(checkpoint, name)[:-1] for name in codebooks(checkpoint)]
     return ConvTokenizer(spec, network, [Codebook(table_VC, spec.rule) for table_VC in tables])
 
 

@@ -1,4 +1,4 @@
-"""Family: TiTok and TA-TiTok, which write a picture as a row of tokens without a grid.
+"""Family: TiTok and TA-TiTok, which write an image as a row of tokens without a grid.
 
 Source:
     bytedance/1d-tokenizer modeling/titok.py, modeling/quantizer/quantizer.py, data/webdataset_reader.py.
@@ -15,8 +15,8 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import absent, choose_rule, choose_temperature
-from entropy_cli.tokenizers.convolutional import finite, refuse_needless, scale_pixels
+from entropy_cli.tokenizers.choices import absent_keys, choose_rule, choose_temperature
+from entropy_cli.tokenizers.convolutional import read_finite, refuse_unread, scale_pixels
 from entropy_cli.tokenizers.layers.titok_encoder import (
     FIRST_DECODER,
     LATER_DECODER,
@@ -24,7 +24,7 @@ from entropy_cli.tokenizers.layers.titok_encoder import (
     TiTokEncoder,
 )
 from entropy_cli.tokenizers.names import CODEBOOK
-from entropy_cli.tokenizers.precision import Precision, cast_convolutions, products
+from entropy_cli.tokenizers.precision import Precision, cast_convolutions, matmul_precision
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -45,7 +45,7 @@ COSINE_DIM = 12  # the first checkpoints compare directions, and they alone have
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
-    return absent(checkpoint.shapes, REQUIRED)
+    return absent_keys(checkpoint.shapes, REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
@@ -65,14 +65,14 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
         CheckpointError: another image size or grid was asked for; its places are learned.
     """
     encoder = _plan(checkpoint)
-    refuse_needless(checkpoint, [*_names(encoder).values(), CODEBOOK], {})
+    refuse_unread(checkpoint, [*_names(encoder).values(), CODEBOOK], {})
     for asked, fixed, name in (
         (settings.image_size, encoder.image_size, "--image-size"),
         (settings.patch_nums, None, "--patch-nums"),
     ):
         if asked not in (None, fixed):
             raise CheckpointError(
-                f"{checkpoint.path}: got {name} {asked}, but TiTok's pictures are of "
+                f"{checkpoint.path}: got {name} {asked}, but TiTok's images are of "
                 f"{encoder.image_size} pixels and its tokens have no grid. Leave it out."
             )
     vocab_size, latent_dim = checkpoint.shapes[CODEBOOK]
@@ -97,9 +97,9 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenizer":
     """Read the weights."""
     spec, encoder = describe(checkpoint, settings), _plan(checkpoint)
-    weights = {ours: finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
+    weights = {ours: read_finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
     encoder.load_state_dict(weights, assign=True)
-    codebook = Codebook(finite(checkpoint, CODEBOOK), spec.rule)
+    codebook = Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)
     return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), codebook)
 
 
@@ -132,7 +132,7 @@ class TiTokTokenizer:
         half = self.precision in ("fp16", "bf16")
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with (
-            products(tf32=self.precision == "tf32"),
+            matmul_precision(tf32=self.precision == "tf32"),
             torch.autocast(img_B3HW.device.type, dtype, enabled=half),
         ):
             z_BlC = self.encoder(scale_pixels(img_B3HW, self.spec.pixels))

@@ -18,12 +18,18 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid, describe_scales
+from entropy_cli.tokenizers.choices import (
+    Temperature,
+    Traits,
+    absent_keys,
+    describe_grid,
+    describe_scales,
+)
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
-    finite,
     load_network,
     plan_network,
+    read_finite,
     vocab_size,
 )
 from entropy_cli.tokenizers.layers.autoencoder import count
@@ -91,7 +97,10 @@ def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family, those that tell it from others first."""
     shapes = checkpoint.shapes
     phis = (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE)
-    return [*([] if any(p in shapes for p in phis) else [PHI_PARTLY_SHARED]), *absent(shapes, REQUIRED)]
+    return [
+        *([] if any(p in shapes for p in phis) else [PHI_PARTLY_SHARED]),
+        *absent_keys(shapes, REQUIRED),
+    ]
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
@@ -134,7 +143,7 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VARTokenizer"
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     network.phi_ratio = abs(settings.quant_resi or PHI_RATIO)  # abs as in the published code
-    return VARTokenizer(spec, network, [Codebook(finite(checkpoint, CODEBOOK), spec.rule)])
+    return VARTokenizer(spec, network, [Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)])
 
 
 class VARTokenizer(ConvTokenizer):

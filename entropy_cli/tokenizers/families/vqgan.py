@@ -20,13 +20,13 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, Traits, absent, describe_grid
+from entropy_cli.tokenizers.choices import Temperature, Traits, absent_keys, describe_grid
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
     Network,
-    finite,
     load_network,
     plan_network,
+    read_finite,
     vocab_size,
 )
 from entropy_cli.tokenizers.layers.autoencoder import count
@@ -90,8 +90,8 @@ MUSE = replace(
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
     """The keys that a checkpoint lacks to be of this family."""
-    codes = [] if PROJECTION in checkpoint.shapes else absent(checkpoint.shapes, [CODEBOOK])
-    return [*codes, *absent(checkpoint.shapes, ENCODER)]
+    codes = [] if PROJECTION in checkpoint.shapes else absent_keys(checkpoint.shapes, [CODEBOOK])
+    return [*codes, *absent_keys(checkpoint.shapes, ENCODER)]
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
@@ -127,7 +127,7 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
     if spec.rule == "logits":
         codebook = _projection(checkpoint)
     else:
-        codebook = Codebook(_used(checkpoint, finite(checkpoint, CODEBOOK)), spec.rule)
+        codebook = Codebook(_used(checkpoint, read_finite(checkpoint, CODEBOOK)), spec.rule)
     return ConvTokenizer(spec, network, [codebook])
 
 
@@ -193,7 +193,7 @@ def _is_chameleon(checkpoint: Checkpoint) -> bool:
 def _notes(checkpoint: Checkpoint) -> list[str]:
     notes = []
     if _is_chameleon(checkpoint):
-        notes.append("Chameleon's image tokenizer, by its shapes: pictures of 512 pixels by default")
+        notes.append("Chameleon's image tokenizer, by its shapes: images of 512 pixels by default")
     if _number_used(checkpoint):
         notes.append(
             f"only the {_number_used(checkpoint)} codes that the checkpoint lists as used are codes "
@@ -215,8 +215,8 @@ def _number_used(checkpoint: Checkpoint) -> int | None:
 
 def _projection(checkpoint: Checkpoint) -> Codebook:
     """The linear layer that makes logits of a latent."""
-    weight_VC = finite(checkpoint, PROJECTION).flatten(1)
-    bias_V = finite(checkpoint, PROJECTION_BIAS)
+    weight_VC = read_finite(checkpoint, PROJECTION).flatten(1)
+    bias_V = read_finite(checkpoint, PROJECTION_BIAS)
     if bias_V.shape != (len(weight_VC),):
         raise CheckpointError(
             f"{checkpoint.path}: {PROJECTION_BIAS} has shape {tuple(bias_V.shape)}, expected "

@@ -41,7 +41,7 @@ LDM = Conventions()
 
 
 def conv_like(shapes: Shapes, name: str, by: Conventions, *, stride: int = 1) -> nn.Conv2d:
-    """A convolution of the size of its weight; padding keeps the picture's size, if it is its own."""
+    """A convolution of the size of its weight; padding keeps the image's size, if it is its own."""
     out_channels, in_channels, kernel, _ = shapes[f"{name}.weight"]
     return nn.Conv2d(
         in_channels,
@@ -163,7 +163,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """From pictures in [-1, 1] to a grid `downsampling` times smaller, in its weights' precision."""
+    """From images in [-1, 1] to a grid `downsampling` times smaller, in its weights' precision."""
 
     memory_format = torch.channels_last
 
@@ -178,7 +178,7 @@ class Encoder(nn.Module):
 
     @property
     def halvings(self) -> int:
-        """How often the picture is halved."""
+        """How often the image is halved."""
         return sum(level.downsample is not None for level in self.down)
 
     @property

@@ -39,7 +39,7 @@ class UpLevel(Blocks):
 
 
 class Decoder(nn.Module):
-    """From a grid of latents, after post_quant_conv, to pictures around [-1, 1]."""
+    """From a grid of latents, after post_quant_conv, to images around [-1, 1]."""
 
     def __init__(self, shapes: Shapes, by: Conventions, name: str = "decoder") -> None:
         super().__init__()

@@ -18,8 +18,8 @@ SUMMANDS = 128  # in one sum of float32
 class GroupNorm(nn.GroupNorm):
     """Group norm of the layout's epsilon; for inference on a CPU in float32 whatever the input's type.
 
-    On a CPU torch's own loses digits in channels_last, more of them the larger the picture. There the
-    moments are those of small parts of the picture, put together in float64. Where gradients are wanted
+    On a CPU torch's own loses digits in channels_last, more of them the larger the image. There the
+    moments are those of small parts of the image, put together in float64. Where gradients are wanted
     it is torch's own, on the layout that the input has.
     """
 

@@ -1,4 +1,4 @@
-"""The ViT encoder of TiTok: from pictures to a row of latents that have no place on a grid.
+"""The ViT encoder of TiTok: from images to a row of latents that have no place on a grid.
 
 Module names are those of the published checkpoints without their "encoder.", and every size is read off
 the shapes of the weights, so that a state dict loads strictly or not at all. Inference only.
@@ -65,7 +65,7 @@ class Block(nn.Module):
 
 
 class TiTokEncoder(nn.Module):
-    """From pictures in [0, 1] to the latents of the tokens, before any normalisation.
+    """From images in [0, 1] to the latents of the tokens, before any normalisation.
 
     The first checkpoints were trained with the numbers of an image, place after place, read as if they
     lay channel after channel: number j became channel j // l of token j % l. Such latents are scrambled.

@@ -32,7 +32,7 @@ def var_shapes(sizes: VARSizes) -> dict[str, tuple[int, ...]]:
 
 
 def decoder_shapes(sizes: VARSizes) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every weight that pictures need beside."""
+    """Name and shape of every weight that images need beside."""
     return _weights(_decoder(sizes))
 
 

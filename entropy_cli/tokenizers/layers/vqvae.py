@@ -146,7 +146,7 @@ class VQVAE(nn.Module):
         self.decoder = Decoder(shapes, LDM)
 
     def forward(self, img_B3HW: Tensor) -> tuple[Tensor, Quantised]:
-        """Reconstructions of pictures, both in [-1, 1], and what the quantiser did."""
+        """Reconstructions of images, both in [-1, 1], and what the quantiser did."""
         quantised = self.quantize(self.encode(img_B3HW))
         return self.decode(quantised.f_hat_BChw), quantised
 
@@ -155,7 +155,7 @@ class VQVAE(nn.Module):
         return self.quant_conv(self.encoder(img_B3HW))
 
     def decode(self, f_hat_BChw: Tensor) -> Tensor:
-        """Pictures, around [-1, 1]."""
+        """Images, around [-1, 1]."""
         return self.decoder(self.post_quant_conv(f_hat_BChw))
 
     def recompute_activations(self) -> None:
