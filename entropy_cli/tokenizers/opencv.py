@@ -11,8 +11,8 @@ def resize_window(
     """Return a square window of what cv2.resize(img_HWC, size) with INTER_LINEAR gives.
 
     There is no antialiasing: at any size each pixel is a mean of the four around its centre. OpenCV has
-    a special case where both sides are halved, but its mean of 2 x 2 is the same number. At the border the
-    two axes differ: a column gets all the weight at once, a row gets it in two rounded parts.
+    a special case where both sides are halved, but its mean of 2 x 2 is the same number. At the border
+    the two axes differ: a column gets all the weight at once, a row gets it in two rounded parts.
 
     Args:
         img_HWC: uint8.

@@ -173,7 +173,7 @@ def test_an_estimate_is_compared_and_not_fixed(cli, fit, models, floor):
     assert beside["parameters"] == alone["parameters"]
     assert beside["floor"]["value"] == pytest.approx(mean)
     assert beside["floor"]["position"] == "below"
-    of_last = fit(models, "--bootstrap", 0, "--floor", path, "--which", "last")
+    of_last = fit(models, "--bootstrap", 0, "--floor", path, "--floor-average", "last")
     assert of_last["floor"]["value"] == pytest.approx(last)
     _, out, _ = cli("fit", models, "--bootstrap", 0, "--floor", path)
     assert f"the assignment entropy, {mean:.4f}" in out
@@ -225,8 +225,8 @@ def test_the_table(cli, models):
         (["--floor", "-1"], 2, "expected a number from 0"),
         (["--floor", "nan"], 2, "expected a number from 0"),
         (["--floor", "gone.json"], 2, "there is no such file"),
-        (["--which", "last"], 2, "only with --floor RESULT.json"),
-        (["--which", "last", "--floor", "1"], 2, "only with --floor RESULT.json"),
+        (["--floor-average", "last"], 2, "only with --floor RESULT.json"),
+        (["--floor-average", "last", "--floor", "1"], 2, "only with --floor RESULT.json"),
         (["--drop-largest", "12"], 3, "leaves nothing of 12 points"),
         (["--form", "power", "--flop", "x"], 2, "power has no data size"),
         (["--flop", "x", "--data-size", "y"], 2, "not with --flop"),

@@ -376,7 +376,7 @@ def test_follow_shows_what_comes_and_ends_by_a_signal(tmp_path):
         "monitor",
         log,
         "--follow",
-        "--every",
+        "--interval",
         "0.1",
         "--json",
     ]

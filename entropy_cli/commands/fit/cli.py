@@ -46,10 +46,10 @@ def fit(
             help="A number fixes E and the rest is fitted; a result of estimate is compared with E.",
         ),
     ] = None,
-    which: Annotated[
+    floor_average: Annotated[
         Literal["mean", "last"] | None,
         typer.Option(
-            help="Of the estimate: the average over all tokens (default), or over the last scale's."
+            help="Average of the result that is compared: over all tokens (default), or the final scale."
         ),
     ] = None,
     drop_largest: Annotated[
@@ -82,8 +82,8 @@ def fit(
     if resamples == 1:
         raise typer.BadParameter("1: expected 0 or at least 2.", param_hint="--bootstrap")
     fixed, result_of_estimate = _floor(floor)
-    if which is not None and result_of_estimate is None:
-        raise typer.BadParameter("only with --floor RESULT.json.", param_hint="--which")
+    if floor_average is not None and result_of_estimate is None:
+        raise typer.BadParameter("only with --floor RESULT.json.", param_hint="--floor-average")
     parse_output(output, (".json", *PICTURES), "--output")
 
     from entropy_cli.commands.fit.fit import FitRequest
@@ -107,7 +107,7 @@ def fit(
         drop_largest=drop_largest,
         fixed_E=fixed,
         floor=result_of_estimate,
-        average=which or "mean",
+        average=floor_average or "mean",
         resamples=resamples,
         seed=seed,
         command=shlex.join(["entropy-cli", *context.obj]),

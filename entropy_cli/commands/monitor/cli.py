@@ -54,9 +54,9 @@ def monitor(
             help="Draw it: .png, .svg, .pdf or .html; .json: the result.",
         ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Go on while the log grows.")] = False,
-    every: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="How often --follow looks.")
+    follow: Annotated[bool, typer.Option("--follow", help="Read it again while it grows.")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two reads with --follow.")
     ] = 10,
     as_json: AsJson = False,
 ) -> None:
@@ -97,7 +97,7 @@ def monitor(
                 _show(read(config), output, as_json=as_json, again=True)
             except NoLossError as error:  # one that has yet to get a loss
                 logger.info("%s", error)
-        time.sleep(every)
+        time.sleep(interval)
 
 
 def _warn(seen: "Seen") -> None:
