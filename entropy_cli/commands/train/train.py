@@ -104,9 +104,7 @@ def train(
             files.clear(config.output)
         state = files.load_trainer(config.output, resume=config.resume)
         if len(set(ranks.all_gather(state and state["trainer"]["done"]))) > 1:
-            raise StateError(
-                f"--output {config.output}: not all processes see the same there. Share it."
-            )
+            raise StateError(f"--output {config.output}: not all processes see the same there.")
         with _in_one_line(config.device), named_if_lost(), matmul_precision(tf32=False):
             run = _Run(config, bars if ranks.first else no_bars, signals, ranks)
             run.start(state)
