@@ -226,13 +226,8 @@ class _Run:
         if not self.ranks.first:
             return
         config, recipe = self.config, self.recipe.to_json()
-        state = {
-            "recipe": recipe,
-            "data": self.data.fingerprint,
-            "seconds": self.seconds,
-            "trainer": self.trainer.state(),
-        }
-        files.save_trainer(config.output, state)
+        done = {"seconds": self.seconds, "trainer": self.trainer.state()}
+        files.save_trainer(config.output, {"recipe": recipe, "data": self.data.fingerprint, **done})
         weights = self.trainer.ema_model.state_dict()
         about = {"steps_done": self.trainer.done, "data": self.data.words, "command": config.command}
         described = recipe | {"rule": "l2"} | about
