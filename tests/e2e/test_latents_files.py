@@ -170,7 +170,7 @@ def test_wrong_files(run, codes, tmp_path):
     torch.save({"a": 1}, tmp_path / "empty.pt")
     for text, words in (
         (tmp_path / "none.npy", "no such file"),
-        (tmp_path, "is no file"),
+        (tmp_path, "is no ordinary file"),
         (f"{good}:b", "has no tensor b; it has a, other, words"),
         (f"{good}:other", "does not hold floating-point numbers"),
         (f"{good}:words", "does not hold floating-point numbers"),

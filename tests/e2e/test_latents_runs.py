@@ -198,7 +198,7 @@ LATENTS, CODEBOOK = ("--latents", "z.npy"), ("--codebook", "c.npy")
         ((*LATENTS, "--rule", "sign", "--levels", "2,2"), "--levels: has no use under the rule sign"),
         ((*LATENTS, "--levels", "3,1"), "expected at least 2 levels each"),
         ((*LATENTS, "--levels", "3,x"), "expected positive integers"),
-        ((*LATENTS, "--levels", ""), "expected positive integers"),
+        ((*LATENTS, "--levels", ""), "is empty; is a variable unset?"),
         ((*LATENTS, "--rule", "logits"), "--rule"),
         ((*LATENTS, *CODEBOOK, "--temperature", "0"), "expected auto, or numbers"),
         ((*LATENTS, *CODEBOOK, "--save-tokens", "t.txt"), "--save-tokens: t.txt: expected FILE.npy"),
@@ -217,7 +217,7 @@ def test_a_codebook_without_a_name_is_no_codebook(estimate, inputs):
     """As an unset variable of a shell gives."""
     for rule in ((), ("--rule", "l2")):
         code, err = estimate(*inputs[:2], "--codebook", "", *rule)
-        assert code == 3 and "is no file" in err.splitlines()[-1]
+        assert code == 2 and "'--codebook': is empty" in err.splitlines()[-1]
 
 
 def test_nothing_that_is_read_is_overwritten(estimate, inputs, tmp_path):

@@ -183,7 +183,7 @@ def test_other_families(cli, tmp_path, family):
     codes = len(weights[name])
     weights[name][: codes // 2] = weights[name][0]
     save_file(weights, path)
-    _, out, _ = cli("inspect", path, "--json")
+    _, out, _ = cli("inspect", path, "--json", "--family", EXAMPLES[family].family)
     (note,) = [note for note in json.loads(out)["tokenizer"]["notes"] if "coincide" in note]
     assert note.startswith(f"{codes // 2} of the")
     assert ("codes of depth 1" in note) == (family == "rq-vae")
