@@ -67,7 +67,7 @@ def plan_network(
             network = Network(shapes, layout.with_groups(groups))
     except (ValueError, KeyError, IndexError) as error:
         missing = isinstance(error, KeyError)
-        reason = f"lacks {error.args[0]}, under its family's name" if missing else str(error)
+        reason = f"lacks {error.args[0]}, or its name in this family" if missing else str(error)
         raise CheckpointError(
             f"{checkpoint.path}: not a usable encoder: {reason}. Expected the layout of the family's "
             "published checkpoints."
@@ -111,7 +111,7 @@ def _check_names(
     """Check that all of the network's weights are there, and no others."""
     for ours in expected:
         if ours not in sources:
-            raise CheckpointError(f"{checkpoint.path}: lacks {ours}, under its family's name.")
+            raise CheckpointError(f"{checkpoint.path}: lacks {ours}, or its name in this family.")
     read = {name for ours in expected for name in sources[ours]} | set(others)
     refuse_unread(checkpoint, read, layout.unused)
 

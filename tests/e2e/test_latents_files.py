@@ -197,7 +197,7 @@ def test_wrong_files(run, codes, tmp_path):
     "z, codebook, words",
     [
         (torch.ones(4, 2), CODES, "got shape (4, 2), expected (images, C, h, w)"),
-        (torch.ones(4, 2, 5, 6), CODES, "with C = 3, the numbers of a code"),
+        (torch.ones(4, 2, 5, 6), CODES, "with C = 3, the dimensions of a code"),
         (torch.ones(4), CODES, "got shape (4,)"),
         (torch.ones(4, 3, 1, 1, 1), CODES, "got shape (4, 3, 1, 1, 1)"),
         (torch.ones(4, 3, 0, 5), CODES, "got shape (4, 3, 0, 5)"),

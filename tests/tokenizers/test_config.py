@@ -77,7 +77,7 @@ def test_pooling_in_place_of_a_convolution_is_refused(found, name, family):
     """It has no weights, and would be left out."""
     shapes = {key: shape for key, shape in EXAMPLES[name].shapes.items() if "downsample" not in key}
     family = name if family == "asked" else "auto"
-    words = "0 convolutions that halve the picture between 2 levels|lacks .*downsample"
+    words = "0 downsampling convolutions between 2 levels|lacks .*downsample"
     with pytest.raises(CheckpointError, match=words):
         found(shapes, {}, family, EXAMPLES[name].settings).describe()
 
@@ -139,7 +139,7 @@ CONTRADICTIONS = {
     "unknown class": ({"model_type": "llava"}, "model_type llava"),
     "codes": ({"n_embed": 41}, "n_embed is 41, but the weights have 40"),
     "dimensions": ({"embed_dim": 7}, "embed_dim is 7, but the weights have 6"),
-    "levels": ({"ch_mult": [1, 2, 4]}, "ch_mult has 3 levels, .* halve a picture 1 times"),
+    "levels": ({"ch_mult": [1, 2, 4]}, "ch_mult has 3 levels, .* halve an image 1 times"),
     "pooling": ({"resample_with_conv": False}, "resample_with_conv is false"),
     "activation": ({"act_fn": "gelu"}, "act_fn is gelu"),
 }

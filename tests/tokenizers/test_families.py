@@ -196,7 +196,7 @@ def test_a_missing_weight_is_named(weights, name):
         block = re.match(r"(.*\.\d+)?", missing)[0] or layer
         state = {key: weight for key, weight in weights[name].items() if key != missing}
         words = [rf"got ({re.escape(layer)}|{re.escape(block)})\.", rf"lacks .*{re.escape(missing)}"]
-        words += [r"lacks \S+(weight|bias), or what its family calls it"]
+        words += [r"lacks \S+(weight|bias), or its name in this family"]
         words += [f"{re.escape(missing)} is missing"]
         words += ["sizes contradict"] if "nin_shortcut" in missing else []
         checkpoint = Checkpoint.of_tensors(Path("x"), state)
@@ -243,7 +243,7 @@ def test_another_family_by_force(load, weights, name, forced):
 
 @by_family
 def test_image_sizes_that_do_not_fit(load, weights, name):
-    words = "TiTok's pictures are of 16 pixels" if name == "titok" else "Give --image-size 16 or 18"
+    words = "TiTok's images are of 16 pixels" if name == "titok" else "Give --image-size 16 or 18"
     with pytest.raises(CheckpointError, match=words):
         load(name, weights[name], image_size=17)
 

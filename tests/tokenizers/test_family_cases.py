@@ -343,7 +343,7 @@ def test_rules_that_codes_do_not_leave_open(found, name):
 def test_codes_that_do_not_fit(load):
     weights, name = random_weights(tiny.vq_shapes()), "quantize.embedding.weight"
     for codes, words in (
-        (torch.zeros(40, 5), "holds codes of 5 numbers, but the encoder gives latents of 6"),
+        (torch.zeros(40, 5), "holds codes of 5 dimensions, but the encoder gives latents of 6"),
         (torch.zeros(0, 6), "holds no codes"),
         (torch.zeros(6), r"has shape \(6,\)"),
         (torch.tensor(1.0), r"has shape \(\)"),

@@ -172,8 +172,8 @@ def test_a_checkpoint_gives_the_latents_and_tokens_of_the_model(tmp_path, norm):
     trainer.begin(pictures)
     for _ in range(3):
         trainer.step([pictures])
-    model = trainer.average.eval()
-    save_tokenizer(tmp_path, model.state_dict(), recipe.to_json(), half=False)
+    model = trainer.ema_model.eval()
+    save_tokenizer(tmp_path, model.state_dict(), recipe.to_json(), as_fp16=False)
     tokenizer = load_tokenizer(tmp_path / MODEL).tokenizer
     with torch.no_grad():
         f_BChw = model.encode(scaled(pictures, torch.device("cpu")))

@@ -240,7 +240,7 @@ def damaged(weights, **changes):
         ({"encoder__norm_out__bias": None}, "lacks encoder.norm_out.bias"),
         ({"encoder__norm_out__bias": torch.zeros(3)}, "sizes contradict"),
         ({"encoder__extra__weight": torch.zeros(3)}, "got encoder.extra.weight"),
-        ({"quantize__embedding__weight": torch.zeros(48, 5)}, "codes of 5 numbers"),
+        ({"quantize__embedding__weight": torch.zeros(48, 5)}, "codes of 5 dimensions"),
         ({"encoder__conv_in__weight": torch.zeros(3)}, r"conv_in.weight has shape \(3,\)"),
         ({"encoder__conv_in__weight": torch.zeros(32, 1, 3, 3)}, "1 channels, not 3"),
         ({"quantize__embedding__weight": torch.zeros(0, 6)}, "no codes"),

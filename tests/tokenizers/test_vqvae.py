@@ -38,7 +38,7 @@ def x_B3HW():
 
 def test_preset_var_of_width_32_has_exactly_the_published_keys_and_shapes():
     recipe = recipe_of("var", {"width": 32})
-    state = Trainer(recipe, CPU, Ranks()).average.state_dict()
+    state = Trainer(recipe, CPU, Ranks()).ema_model.state_dict()
     expected = published_shapes(32, (1, 1, 2, 2, 4), 2, z=32, V=4096, scales=10)
     assert len(expected) == 324
     assert {name: tuple(weight.shape) for name, weight in state.items()} == expected

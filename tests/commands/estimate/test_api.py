@@ -151,7 +151,7 @@ def of(images=(Z,), encode=itself, **options):
         (of(encode=lambda z: z.long()), "latents: got shape (90, 5, 3) of int64"),
         (of(encode=lambda z: z[0, 0, 0]), "latents: got shape () of float32"),
         (of(encode=lambda z: z[1:]), "(89, 5, 3) of float32 for a batch of 90 images"),
-        (of(encode=lambda z: z[..., :2]), "with C = 3, the numbers of a code"),
+        (of(encode=lambda z: z[..., :2]), "with C = 3, the dimensions of a code"),
         (of(encode=lambda z: z[:, :0]), "got shape (90, 0, 3)"),
         (of([Z, Z[:, 1:]]), "got shapes (4, 3) an image, expected (5, 3) as before"),
         (of(encode=lambda z: z * float("nan")), "0: its latents at scale 0 (5 tokens) are NaN"),
