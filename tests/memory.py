@@ -7,17 +7,17 @@ from tests.conftest import subprocess_environment
 
 CODE = """
 import resource, sys; from entropy_cli.cli import main; import torch
-import entropy_cli.pipeline.{pipeline}
+import entropy_cli.commands.{command}.{command}
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 assert main(sys.argv[1:]) == 0
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
 """
 
 
-def added_memory_kb(tmp_path, pipeline, *argv):
-    """Peak of a command line beyond what importing its pipeline takes."""
+def added_memory_kb(tmp_path, command, *argv):
+    """Peak of a command line beyond what importing its command takes."""
     done = subprocess.run(
-        [sys.executable, "-c", CODE.format(pipeline=pipeline), *map(str, argv)],
+        [sys.executable, "-c", CODE.format(command=command), *map(str, argv)],
         capture_output=True,
         text=True,
         env=subprocess_environment(tmp_path),

@@ -159,7 +159,7 @@ def test_codebooks_that_differ_are_an_error_that_names_their_hashes(monkeypatch)
     trainer = Trainer(recipe, torch.device("cpu"), Ranks())
     trainer.check_codes()
     mine = []
-    monkeypatch.setattr(Ranks, "gather", lambda _, value: mine.append(value) or [value, "0" * 12])
+    monkeypatch.setattr(Ranks, "all_gather", lambda _, value: mine.append(value) or [value, "0" * 12])
     with pytest.raises(EntropyCliError, match=r"codebooks differ, their sha256 are \w{12}, 0{12}"):
         trainer.check_codes()
     with torch.no_grad():

@@ -150,10 +150,10 @@ def test_a_signal_before_the_first_step_saves_nothing(train, monkeypatch):
     "options, words",
     [
         (["--lr", 1e-3], "lr 0.0015, this command has 0.001"),
-        (["--vocab-size", 25], "vocab_size 24, this command has 25"),
+        (["--vocab-size", 25], "--vocab-size 24, this command has 25"),
         (["--seed", 3], "seed 0, this command has 3"),
         (["--norm", "batch"], "norm group, this command has batch"),
-        (["--width-mult", "2,1,1"], "width_mult [1, 1, 1], this command has [2, 1, 1]"),
+        (["--width-mult", "2,1,1"], "--width-mult [1, 1, 1], this command has [2, 1, 1]"),
         (["--precision", "bf16"], "precision fp32, this command has bf16"),
     ],
 )
@@ -167,7 +167,7 @@ def test_resumed_on_other_pictures_is_an_error(train, tmp_path):
     write_image_folder(tmp_path / "data", images=31, size=22, seed=1)
     assert train("--steps", 2)[0] == 0
     code, _, err = train("--steps", 4, "--resume", data=tmp_path / "data")
-    assert code == 3 and "other pictures" in last_line(err)
+    assert code == 3 and "other images" in last_line(err)
 
 
 def test_more_steps_go_on(train, tmp_path):
