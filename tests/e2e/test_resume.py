@@ -21,24 +21,33 @@ from tests.e2e.test_estimate import assert_same
 SLOW = ("--image-size", "128", "--patch-nums", "1,2,4,32", "--batch-size", "2")
 
 
+# A run that is killed as soon as two blocks are saved, however fast the machine.
+KILLED = """
+import os, signal, sys
+from entropy_cli.cli import main
+from entropy_cli.streaming import state
+
+save = state.save
+
+
+def save_and_die(path, saved):
+    save(path, saved)
+    if saved.progress.blocks_done.sum() >= 2:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+state.save = save_and_die
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.fixture
 def command(images, checkpoint, tmp_path):
     """A run of a few seconds in its own process, that saves after every block."""
 
-    def start(*options):
-        argv = [
-            sys.executable,
-            "-m",
-            "entropy_cli",
-            "estimate",
-            "--json",
-            *SLOW,
-            "--save-every",
-            "0",
-            "--workers",
-            "0",
-        ]
-        argv += ["--data", images, "--ckpt", checkpoint, *options]
+    def start(*options, program=("-m", "entropy_cli")):
+        argv = [sys.executable, *program, "estimate", "--json", *SLOW, "--save-every", "0"]
+        argv += ["--workers", "0", "--data", images, "--ckpt", checkpoint, *options]
         return subprocess.Popen(
             [str(part) for part in argv],
             stdout=subprocess.PIPE,
@@ -90,10 +99,9 @@ def unbroken(images, checkpoint, tmp_path_factory):
 def test_killed_in_the_middle(command, unbroken, tmp_path, temperature):
     state = tmp_path / "run.state"
     options = ("--state", state, "--temperature", temperature)
-    process = command(*options)
-    wait_for_blocks(state, 2, process)
-    process.kill()
-    process.communicate()
+    process = command(*options, program=("-c", KILLED))
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
     done = blocks_done(state)
     assert 2 <= done < 5
     result = finish(command(*options))
