@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import multiprocessing
+import os
 import re
 import signal
 import sys
@@ -177,3 +178,5 @@ def _leave_signals_to_parent(_worker: int) -> None:
     for number in (signal.SIGINT, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PARENT_GRACE_S))
+    # A worker that an alarm kills would raise in a parent that is about to end.
+    signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
