@@ -29,17 +29,18 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Segment:
-    """The way to the next look at the estimate.
+    """A part of a run, after which the estimate is recorded.
 
     Attributes:
         plans: this process's batches.
-        rounds: most units that any process has in it; a unit is one or several whole blocks.
-        look: whether to look at its end: not if that was done already, or blocks after it were.
+        rounds: the most encoded batches that any process has in it, each of one or several whole blocks.
+        records: whether to record the estimate at its end: not if that was done already, or if later
+            blocks were read before.
     """
 
     plans: list[BatchPlan]
     rounds: int
-    look: bool
+    records: bool
 
 
 def number_of_blocks(images: int) -> int:
@@ -71,7 +72,7 @@ def plan_batches(images: int, batch_size: int, blocks: Sequence[int]) -> list[Ba
     return plans
 
 
-def plan_legs(
+def plan_segments(
     images: int,
     batch_size: int,
     blocks: Sequence[int],
@@ -79,27 +80,27 @@ def plan_legs(
     points: Sequence[int],
     share: tuple[int, int] = (0, 1),
 ) -> list[Segment]:
-    """Cut a run into legs, and each leg into the shares of the processes that work on it.
+    """Cut a run into segments, and each of them into the shares of the processes that work on it.
 
-    Where legs end does not depend on the processes: every run looks at the same numbers of images.
+    Where segments end does not depend on the processes: every run records the same numbers of images.
 
     Args:
         images: how many there are.
         batch_size: the most images in a batch.
         blocks: the run's, in order, done or not.
         done: for every block of the images, whether it is done already.
-        points: numbers of blocks after which legs end, see `check_points`.
+        points: numbers of blocks after which segments end, see `check_points`.
         share: (I, N): this process is the I-th of N.
     """
-    legs, start, (rank, ranks) = [], 0, share
+    segments, start, (rank, ranks) = [], 0, share
     for end in points:
         todo = [block for block in blocks[start:end] if not done[block]]
         plans = plan_batches(images, batch_size, todo[rank::ranks])
         most = -(-len(todo) // ranks)
-        look = bool(todo) or not any(done[block] for block in blocks[end:])
-        legs.append(Segment(plans, -(-most // _blocks_at_once(batch_size)), look))
+        records = bool(todo) or not any(done[block] for block in blocks[end:])
+        segments.append(Segment(plans, -(-most // _blocks_at_once(batch_size)), records))
         start = end
-    return legs
+    return segments
 
 
 def check_points(blocks: int, *, closely: bool) -> list[int]:

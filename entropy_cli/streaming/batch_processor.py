@@ -1,4 +1,4 @@
-"""One process's work: pictures through the tokenizer, in pieces that fit in memory, into the tally."""
+"""The work of one process on a batch: encode it, assign it to the codes, add it to the sums."""
 
 import logging
 import sys
@@ -27,7 +27,7 @@ MOST_SUMS_BYTES = 2**27  # of per-image sums over the codes that are held at onc
 
 @dataclass
 class EncodedBatch:
-    """One or several whole blocks whose pictures went through the encoder.
+    """One or several whole blocks of images that went through the encoder.
 
     Attributes:
         rest_BChw: their latents, filled up at the end if the batch was.
@@ -47,8 +47,8 @@ class EncodedBatch:
 
 
 @dataclass
-class _Flags:
-    """Which images of a unit turned out finite, on their way from the device."""
+class _FiniteFlags:
+    """Which images of a batch turned out finite, on their way from the device."""
 
     finite_SB: Tensor
     names: list[str]
@@ -57,83 +57,83 @@ class _Flags:
 
 @dataclass
 class BatchProcessor:
-    """Runs pictures through a tokenizer, as many at once as memory allows.
+    """Runs images through a tokenizer, as many at once as memory allows.
 
     Attributes:
         tokenizer: on the device.
         device: where it runs.
-        batch_size: the most pictures in the encoder at once.
-        advance: is given the number of images that went through the encoder.
-        keep_tokens: is given the places of images and their hard tokens idx_BL, scale after scale.
-        fresh: how many did since the processes of the run last met.
+        batch_size: the most images in the encoder at once.
+        advance: called with the number of images that went through the encoder.
+        write_tokens: called with the places of images and their hard tokens idx_BL, scale after scale.
+        unreported_images: number of images encoded since the processes of the run last met.
     """
 
     tokenizer: Tokenizer
     device: torch.device
     batch_size: int
     advance: Callable[[int], object] = lambda _: None
-    keep_tokens: Callable[[list[int], Tensor], object] | None = None
-    fresh: int = 0
-    _flags: deque[_Flags] = field(default_factory=deque)
+    write_tokens: Callable[[list[int], Tensor], object] | None = None
+    unreported_images: int = 0
+    _flags: deque[_FiniteFlags] = field(default_factory=deque)
 
     def __post_init__(self) -> None:
-        """Start without knowing how much memory there is."""
-        self.limit = sys.maxsize  # of images at once, from the day that memory runs out
+        """Start without a limit from memory."""
+        self.max_images = sys.maxsize  # at once; lowered when memory runs out
         # Batches of several blocks are filled up to one shape: kernels round by shape, and how many
         # blocks are left for the last batch depends on where a run was cut.
         blocks = self.batch_size // BLOCK
-        self.fill = blocks * BLOCK if blocks > 1 else 0
+        self.padded_size = blocks * BLOCK if blocks > 1 else 0
 
     def encode(self, batches: Iterable[Batch]) -> Iterator[EncodedBatch]:
-        """Latents of whole blocks, of as many batches as they take."""
+        """Encode batches, and join those that hold parts of one block."""
         parts: list[EncodedBatch] = []
         for batch in batches:
             parts.append(self._encode(batch))
             if batch.completes:
-                yield _joined(parts)
+                yield _concatenated(parts)
                 parts = []
 
     def _encode(self, batch: Batch) -> EncodedBatch:
         images = len(batch.names)
-        input_B = _filled(batch.input_B, self.fill if images else 0)
+        input_B = _padded(batch.input_B, self.padded_size if images else 0)
 
         def encode(part: slice) -> Tensor:
             return self.tokenizer.encode(input_B[part].to(self.device, non_blocking=True))
 
-        rest_BChws = self._in_pieces(len(input_B), self.batch_size, encode)
-        self.fresh += images + len(batch.failed)
+        rest_BChws = self._in_slices(len(input_B), self.batch_size, encode)
+        self.unreported_images += images + len(batch.failed)
         self.advance(images + len(batch.failed))
         rest_BChw = torch.cat(rest_BChws) if rest_BChws else torch.empty(0)
         return EncodedBatch(
             rest_BChw, batch.group_B, batch.names, batch.places, batch.failed, list(batch.completes)
         )
 
-    def add(self, unit: EncodedBatch, progress: Progress) -> None:
-        """Assign a unit's latents to the codes and add what comes of it to the progress.
+    def add(self, batch: EncodedBatch, progress: Progress) -> None:
+        """Assign a batch's latents to the codes and add its sums to the progress.
 
-        On a GPU it does not wait for the unit: what is not finite there is found with the next one.
+        On a GPU this does not wait for the batch: latents that are not finite are found with the next.
 
         Raises:
             EntropyCliError: latents that are not finite.
         """
         tally, temperatures = progress.tally, progress.temperatures
         assert tally is not None and temperatures is not None
-        images, sums_bytes = len(unit.names), 8 * tally.soft_GSTE[0].numel()
+        images, sums_bytes = len(batch.names), 8 * tally.soft_GSTE[0].numel()
 
         def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
             return assign(z_BlC, self.tokenizer.codebook(scale), temperatures[scale])
 
         def add(part: slice) -> None:
-            names = unit.names[part]
-            if not names:  # what it was filled up with
+            names = batch.names[part]
+            if not names:  # padding
                 return
-            walk = self.quantize_scales(unit.rest_BChw[part], names, assign_scale)
-            sums = [of_scale.first(len(names)) for _, of_scale in walk]
+            quantized = self.quantize_scales(batch.rest_BChw[part], names, assign_scale)
+            sums = [scale_sums.first(len(names)) for _, scale_sums in quantized]
             self.check_finite(keep=self.device.type == "cuda")
-            if self.keep_tokens is not None:
-                self.keep_tokens(unit.places[part], torch.cat([s.idx_Bl for s in sums], 1).cpu())
-            progress.changing = True
-            group_B = unit.group_B[part].to(self.device, non_blocking=True)
+            if self.write_tokens is not None:
+                self.write_tokens(batch.places[part], torch.cat([s.idx_Bl for s in sums], 1).cpu())
+            progress.half_added = True
+            group_B = batch.group_B[part].to(self.device, non_blocking=True)
             try:
                 for accumulator in progress.accumulators.values():
                     accumulator.add(group_B, sums)
@@ -142,15 +142,15 @@ class BatchProcessor:
                     raise
                 raise EntropyCliError(  # not to be tried again: some of it may have been added
                     f"{self.device}: not enough memory to add up the codes' sums. Run the same command "
-                    "again with a smaller --batch-size: it goes on from what was saved."
+                    "again with a smaller --batch-size: it resumes from what was saved."
                 ) from error
 
         most = max(1, MOST_SUMS_BYTES // sums_bytes)
-        self._in_pieces(len(unit.rest_BChw), most, add)
+        self._in_slices(len(batch.rest_BChw), most, add)
         progress.images += images
-        progress.failed += unit.failed
-        progress.blocks_done[unit.completes] = True
-        progress.changing = False
+        progress.failed += batch.failed
+        progress.blocks_done[batch.completes] = True
+        progress.half_added = False
 
     def quantize_scales(
         self,
@@ -158,9 +158,9 @@ class BatchProcessor:
         names: list[str],
         assign_scale: Callable[[int, Tensor], ImageSums],
     ) -> Iterator[tuple[Tensor, ImageSums]]:
-        """At each scale the vectors and their sums, going down the residual by the hard tokens.
+        """Yield the vectors of each scale and their sums, subtracting hard tokens on the way down.
 
-        Whether they are finite is known after the next `settle`.
+        Whether they are finite is known after the next `check_finite`.
         """
         last = len(self.tokenizer.spec.scales) - 1
         finite_SB = []
@@ -173,14 +173,14 @@ class BatchProcessor:
             yield z_BlC, sums
             if scale < last:
                 rest_BChw = self.tokenizer.subtract(rest_BChw, sums.idx_Bl, scale)
-        flags = _Flags(torch.stack(finite_SB).to("cpu", non_blocking=True), names)
+        flags = _FiniteFlags(torch.stack(finite_SB).to("cpu", non_blocking=True), names)
         if self.device.type == "cuda":
             flags.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
             flags.arrived.record()
         self._flags.append(flags)
 
     def check_finite(self, *, keep: bool = False) -> None:
-        """Look at the flags that have come, or all but the last.
+        """Check the images quantized so far, with `keep` all but the last batch.
 
         Raises:
             EntropyCliError: naming the first image whose latents are not finite.
@@ -204,12 +204,12 @@ class BatchProcessor:
                 )
             self._flags.popleft()
 
-    def _in_pieces(self, images: int, most: int, work: Callable[[slice], Outcome]) -> list[Outcome]:
-        """Do work on slices of a batch, in smaller ones from the day that memory runs out."""
+    def _in_slices(self, images: int, most: int, work: Callable[[slice], Outcome]) -> list[Outcome]:
+        """Apply a function to slices of a batch, to smaller ones once memory runs out."""
         outcomes: list[Outcome] = []
         start = 0
         while start < images:
-            at_once = min(most, images - start, self.limit)
+            at_once = min(most, images - start, self.max_images)
             part = slice(start, start + at_once)
             try:
                 outcomes.append(work(part))
@@ -227,19 +227,21 @@ class BatchProcessor:
                 f"{self.device}: not enough memory for a single image. "
                 "Use a smaller --image-size or another --device."
             )
-        self.limit = at_once // 2
+        self.max_images = at_once // 2
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-        logger.warning("%s is out of memory: going on with %d images at once", self.device, self.limit)
+        logger.warning(
+            "%s is out of memory: from now on %d images at once", self.device, self.max_images
+        )
 
 
-def _filled(input_B: Tensor, images: int) -> Tensor:
-    """A batch filled up to so many images with its first."""
+def _padded(input_B: Tensor, images: int) -> Tensor:
+    """Pad a batch to so many images with copies of its first."""
     missing = max(0, images - len(input_B))
     return torch.cat([input_B, *[input_B[:1]] * missing]) if missing else input_B
 
 
-def _joined(parts: list[EncodedBatch]) -> EncodedBatch:
+def _concatenated(parts: list[EncodedBatch]) -> EncodedBatch:
     if len(parts) == 1:
         return parts[0]
     rest_BChws = [part.rest_BChw for part in parts if part.names]

@@ -1,4 +1,4 @@
-"""The loop: whole blocks into the tally, looked at and saved on the way."""
+"""The loop of a run: add whole blocks to the sums, and record and save the estimate on the way."""
 
 import contextlib
 import time
@@ -18,23 +18,24 @@ SAVE_EVERY_S = 60.0
 
 
 @dataclass
-class Estimation:
-    """A run of the loop.
+class Loop:
+    """One process's loop over its encoded batches.
 
     Attributes:
-        worker: of this process.
-        progress: where to go on from; changed in place.
+        processor: adds batches to the progress.
+        progress: where to start from; changed in place.
         ranks: the processes of the run.
-        signals: held while the progress changes.
-        save: is given the progress of all processes, in the first of them, every `save_every_s`
-            seconds, when interrupted and at the end.
-        flush: makes sure, in every process, that what else it writes is there before a save says so.
+        signals: held back while the progress changes.
+        save: called in the first process with the progress of all, every `save_every_s` seconds, when
+            interrupted and at the end.
+        flush: called in every process before a save, to bring everything else it writes to the disk.
         save_every_s: seconds between saves.
-        target: half-width at which to stop early, in nats; None reads all images.
-        advance: is given the number of images that all processes together went on by.
+        target: half-width in nats at which to stop early; None reads all images.
+        advance: called with the number of images that all processes together have read since the last
+            call.
     """
 
-    worker: BatchProcessor
+    processor: BatchProcessor
     progress: Progress
     ranks: Ranks
     signals: Signals
@@ -44,45 +45,46 @@ class Estimation:
     target: float | None = None
     advance: Callable[[int], object] = lambda _: None
 
-    def run(self, units: Iterator[EncodedBatch], legs: Sequence[Segment]) -> bool:
-        """Read every unit into the progress, or as many as the target needs.
+    def run(self, batches: Iterator[EncodedBatch], segments: Sequence[Segment]) -> bool:
+        """Add batches to the progress until they end or the target is reached.
 
         Args:
-            units: this process's, in the order of the legs.
-            legs: the run in parts; the estimate is looked at after each.
+            batches: this process's, in the order of the segments.
+            segments: the run in parts; the estimate is recorded after each.
 
         Returns:
             Whether the target was reached.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the progress was saved.
-            EntropyCliError: what made it stop; the progress was saved, unless another process is gone.
+            EntropyCliError: what made the loop stop; the progress was saved, unless another process is
+                gone.
         """
-        self._saved, self._in_step = time.monotonic(), self.ranks.world == 1
+        self._saved_at, self._in_step = time.monotonic(), self.ranks.world == 1
         # Several processes act on a signal where they have agreed to, and break off only what concerns
         # nobody else.
         with self.signals.held() if self.ranks.world > 1 else contextlib.nullcontext():
             try:
-                stop = any(self._leg(units, leg) for leg in legs)
+                stop = any(self._run_segment(batches, segment) for segment in segments)
                 self._in_step = True
                 return stop
             finally:
                 if self._in_step:
                     self._save()
 
-    def _leg(self, units: Iterator[EncodedBatch], leg: Segment) -> bool:
-        """Go to the next look; whether to stop there."""
-        mine = sum(bool(plan.completes) for plan in leg.plans)
-        for turn in range(leg.rounds):
+    def _run_segment(self, batches: Iterator[EncodedBatch], segment: Segment) -> bool:
+        """Add a segment's batches; return whether to stop after it."""
+        mine = sum(bool(plan.completes) for plan in segment.plans)
+        for turn in range(segment.rounds):
             failure: EntropyCliError | Interrupted | None = None
             try:
                 if turn < mine:
                     with self.signals.let_through():
-                        unit = next(units)
+                        batch = next(batches)
                     with self.signals.held():
-                        self.worker.add(unit, self.progress)
-                if turn + 1 == leg.rounds:
-                    self.worker.check_finite()
+                        self.processor.add(batch, self.progress)
+                if turn + 1 == segment.rounds:
+                    self.processor.check_finite()
             except (EntropyCliError, Interrupted) as error:
                 failure = error
             except RuntimeError as error:
@@ -91,16 +93,16 @@ class Estimation:
                     raise
             if failure is not None and self.ranks.world == 1:
                 raise failure
-            self._agree(failure or self.signals.arrived)
-        return leg.look and self._look()
+            self._synchronize(failure or self.signals.arrived)
+        return segment.records and self._record_estimate()
 
-    def _agree(self, failure: EntropyCliError | Interrupted | None) -> None:
+    def _synchronize(self, failure: EntropyCliError | Interrupted | None) -> None:
         """Save if it is time, in step with the other processes; stop if any of them has to."""
-        due = self.ranks.first and time.monotonic() - self._saved >= self.save_every_s
+        due = self.ranks.first and time.monotonic() - self._saved_at >= self.save_every_s
         saves, failures, images = self.ranks.all_reduce_sum(
-            [due, failure is not None, self.worker.fresh]
+            [due, failure is not None, self.processor.unreported_images]
         )
-        self.worker.fresh = 0
+        self.processor.unreported_images = 0
         self.advance(images)
         if failures:
             self._in_step = True
@@ -112,21 +114,21 @@ class Estimation:
     def _save(self) -> None:
         with self.signals.held():
             try:
-                self.worker.check_finite()
+                self.processor.check_finite()
             except EntropyCliError:
-                self.progress.changing = True
+                self.progress.half_added = True
                 raise
             finally:
-                # If a block is half counted somewhere, what was saved before is whole.
-                if not self.ranks.all_reduce_sum([self.progress.changing])[0]:
+                # If a block is half added somewhere, what was saved before is whole.
+                if not self.ranks.all_reduce_sum([self.progress.half_added])[0]:
                     self.flush()
-                    together = self.progress.of_all(self.ranks)
+                    total = self.progress.reduce(self.ranks)
                     if self.ranks.first:
-                        self.save(together)
-                    self._saved = time.monotonic()
+                        self.save(total)
+                    self._saved_at = time.monotonic()
 
-    def _look(self) -> bool:
-        """Note the estimate as it is now; whether it is narrow enough."""
+    def _record_estimate(self) -> bool:
+        """Append the present estimate to the history; return whether it is narrow enough to stop."""
         progress, tally = self.progress, self.progress.tally
         assert tally is not None
         entropy_GS = self.ranks.all_reduce(tally.entropy_GST[..., 0]).cpu()

@@ -1,4 +1,4 @@
-"""What is found out on the first images: the temperatures of `auto`, and what a precision costs."""
+"""Measurements on the first images: the temperatures of `auto`, and what a precision costs."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -21,85 +21,88 @@ PRECISION_BLOCKS = 64 // BLOCK  # of the global order, on which a precision is c
 
 
 def fit_temperatures(
-    worker: BatchProcessor, units: Iterable[EncodedBatch], ranks: Ranks, stage: Callable[[str], object]
+    processor: BatchProcessor,
+    batches: Iterable[EncodedBatch],
+    ranks: Ranks,
+    describe: Callable[[str], object],
 ) -> tuple[list[list[float]], dict[str, object], list[EncodedBatch]]:
     """Fit a temperature for each scale to all processes' images.
 
     Args:
-        worker: of this process.
-        units: its share of the first images.
+        processor: of this process.
+        batches: its share of the first images.
         ranks: the processes that share them.
-        stage: is given words for what is going on.
+        describe: called with a description of each step, for a progress bar.
 
     Returns:
-        Temperatures per scale, how they were found, and the units, for the loop to go on with.
+        Temperatures per scale, the record of how they were found, and the batches, for the loop.
 
     Raises:
         DatasetError: none of the images could be read.
     """
-    scales = worker.tokenizer.spec.scales
-    kept, vectors = [], []
-    for unit in units:
-        kept.append(unit)
-        if unit.names:
-            vectors.append(_vectors(worker, unit))
-    images = ranks.all_reduce_sum([sum(len(unit.names) for unit in kept)])[0]
+    scales = processor.tokenizer.spec.scales
+    encoded, vectors = [], []
+    for batch in batches:
+        encoded.append(batch)
+        if batch.names:
+            vectors.append(_vectors(processor, batch))
+    images = ranks.all_reduce_sum([sum(len(batch.names) for batch in encoded)])[0]
     if not images:
         raise DatasetError("temperature auto: none of the first images could be read.")
     fits: list[TemperatureFit] = []
     for s in range(len(scales)):
-        stage(f"fitting the temperature of scale {s + 1} of {len(scales)}")
-        z_BlCs = [z_SBlC[s].to(worker.device) for z_SBlC in vectors]
-        fits.append(fit_temperature(z_BlCs, worker.tokenizer.codebook(s), ranks.all_reduce))
-    stage("")
+        describe(f"fitting the temperature of scale {s + 1} of {len(scales)}")
+        z_BlCs = [z_SBlC[s].to(processor.device) for z_SBlC in vectors]
+        fits.append(fit_temperature(z_BlCs, processor.tokenizer.codebook(s), ranks.all_reduce))
+    describe("")
     record: dict[str, object] = {
         "images": images,
         "hard": [fit.hard for fit in fits],
         "steps": [fit.steps for fit in fits],
         "ended": [fit.ended for fit in fits],
     }
-    return [[fit.value] for fit in fits], record, kept
+    return [[fit.value] for fit in fits], record, encoded
 
 
-def _vectors(worker: BatchProcessor, unit: EncodedBatch) -> list[Tensor]:
-    """The vectors of all scales, on the CPU."""
+def _vectors(processor: BatchProcessor, batch: EncodedBatch) -> list[Tensor]:
+    """Return the vectors of each scale, on the CPU."""
 
     def assign_hard(scale: int, z_BlC: Tensor) -> ImageSums:
-        return assign(z_BlC, worker.tokenizer.codebook(scale), ())
+        return assign(z_BlC, processor.tokenizer.codebook(scale), ())
 
-    walk = worker.quantize_scales(unit.rest_BChw, unit.names, assign_hard)
-    z_SBlC = [z_BlC[: len(unit.names)].cpu() for z_BlC, _ in walk]
-    worker.check_finite()
+    quantized = processor.quantize_scales(batch.rest_BChw, batch.names, assign_hard)
+    z_SBlC = [z_BlC[: len(batch.names)].cpu() for z_BlC, _ in quantized]
+    processor.check_finite()
     return z_SBlC
 
 
 def compare_precision(
-    worker: BatchProcessor,
+    processor: BatchProcessor,
     reference: BatchProcessor,
     batches: Iterable[Batch],
     temperatures: Sequence[Sequence[float]],
     ranks: Ranks,
 ) -> dict[str, object]:
-    """What an encoder's precision changes against float32 on the same device.
+    """Measure what an encoder's precision changes against float32 on the same device.
 
     Args:
-        worker: with the tokenizer in its precision.
+        processor: with the tokenizer in its precision.
         reference: with the same tokenizer in float32.
         batches: this process's share of the first images.
         temperatures: per scale, the headline first.
         ranks: the processes that share them.
 
     Returns:
-        For the result: errors of the latents; share of hard tokens that are others, and difference of
-        the assignment entropy in nats, per scale and over all tokens.
+        For the result: errors of the latents; share of hard tokens that differ, and difference of the
+        assignment entropy in nats, per scale and over all tokens.
     """
-    scales = worker.tokenizer.spec.scales
+    scales = processor.tokenizer.spec.scales
     largest = 0.0
     sums_3 = torch.zeros(3, dtype=torch.float64)  # images, squares of errors, squares
     sums_2S = torch.zeros(2, len(scales), dtype=torch.float64)  # tokens changed, entropy
     for batch in filter(lambda batch: batch.names, batches):
         exact_BChw, exact = _sums(reference, batch, temperatures)
-        rounded_BChw, rounded = _sums(worker, batch, temperatures)
+        rounded_BChw, rounded = _sums(processor, batch, temperatures)
         error_BChw = rounded_BChw - exact_BChw
         squares = (error_BChw.square().sum().item(), exact_BChw.square().sum().item())
         sums_3 += torch.tensor([len(batch.names), *squares], dtype=torch.float64)
@@ -123,21 +126,16 @@ def compare_precision(
 
 
 def _sums(
-    worker: BatchProcessor, batch: Batch, temperatures: Sequence[Sequence[float]]
+    processor: BatchProcessor, batch: Batch, temperatures: Sequence[Sequence[float]]
 ) -> tuple[Tensor, list[ImageSums]]:
-    """Latents in float64, and the sums of all scales at the first temperature."""
+    """Return latents in float64, and the sums of all scales at the first temperature."""
 
     def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
-        return assign(z_BlC, worker.tokenizer.codebook(scale), temperatures[scale][:1])
+        return assign(z_BlC, processor.tokenizer.codebook(scale), temperatures[scale][:1])
 
-    (unit,) = worker.encode([_alone(batch)])
     images = len(batch.names)
-    walk = worker.quantize_scales(unit.rest_BChw, batch.names, assign_scale)
-    sums = [of_scale.first(images) for _, of_scale in walk]
-    worker.check_finite()
-    return unit.rest_BChw[:images].double(), sums
-
-
-def _alone(batch: Batch) -> Batch:
-    """A batch as a unit of its own, whatever blocks it is of."""
-    return replace(batch, completes=(-1,))
+    (encoded,) = processor.encode([replace(batch, completes=(-1,))])  # not to be joined with others
+    quantized = processor.quantize_scales(encoded.rest_BChw, batch.names, assign_scale)
+    sums = [scale_sums.first(images) for _, scale_sums in quantized]
+    processor.check_finite()
+    return encoded.rest_BChw[:images].double(), sums

@@ -1,6 +1,5 @@
 """How far a run has come: its sums, and what must not be done twice."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -12,28 +11,28 @@ from entropy_cli.entropy.tally import Tally
 from entropy_cli.streaming.accumulator import Accumulator
 from entropy_cli.streaming.ranks import Ranks
 
-# What a run sums up: one more statistic on the same pass is one more row.
+# The statistics of a run: another one on the same pass is one more row.
 ACCUMULATORS: tuple[type[Accumulator], ...] = (Tally,)
 
 
 @dataclass
 class Progress:
-    """Everything a run accumulates; what is saved and resumed from.
+    """Everything that a run accumulates, saves and resumes from.
 
-    Of a run of several processes, each has a progress with its own part, and the first also what had
-    been saved before.
+    Each of several processes has a progress of its own part; the first also holds what had been saved
+    before.
 
     Attributes:
         blocks_done: bool, one for each block of the image set.
-        images: number of images read, without the unreadable ones.
-        temperatures: per scale, the T temperatures; None until `auto` is fitted.
-        accumulators: sums over the images of the blocks done, by name; none until the temperatures are
-            known.
-        failed: relative path and reason of the images that could not be read.
+        images: number of images that were read, without the unreadable ones.
+        temperatures: T temperatures for each scale; None until `auto` is fitted.
+        accumulators: sums over the images of the finished blocks, by name; empty until the temperatures
+            are known.
+        failed: relative path and reason of each unreadable image.
         history: entries at growing numbers of images.
-        pilot: how `auto` found the temperatures, for the record.
+        pilot: the record of how `auto` found the temperatures.
         precision_check: what the encoder's precision changes, measured on the first images.
-        changing: a block is half counted; if it stays so, this must not be saved.
+        half_added: whether a block is partly in the sums; such a progress must not be saved.
     """
 
     blocks_done: Tensor
@@ -44,32 +43,30 @@ class Progress:
     history: list[HistoryPoint] = field(default_factory=list)
     pilot: dict[str, object] | None = None
     precision_check: dict[str, object] | None = None
-    changing: bool = False
+    half_added: bool = False
 
     @classmethod
     def start(cls, blocks: int) -> "Progress":
-        """Nothing done of so many blocks."""
+        """Return a progress in which none of so many blocks is done."""
         return cls(blocks_done=torch.zeros(blocks, dtype=torch.bool))
 
     @property
     def tally(self) -> Tally | None:
-        """Return the accumulator of the entropies, if there is one yet."""
+        """Return the accumulator of the entropies, None until the temperatures are known."""
         tally = self.accumulators.get(Tally.NAME)
         assert tally is None or isinstance(tally, Tally)
         return tally
 
-    def place(self, layout: SumsLayout, device: torch.device) -> None:
-        """Put what was accumulated on a device, or zeros of a layout where there is nothing yet."""
+    def allocate(self, layout: SumsLayout, device: torch.device) -> None:
+        """Move the accumulators to a device; those that are not there yet start as zeros of a layout."""
         for kind in ACCUMULATORS:
-            of = self.accumulators.get(kind.NAME)
-            self.accumulators[kind.NAME] = kind.zeros(layout, device) if of is None else of.to(device)
+            sums = self.accumulators.get(kind.NAME)
+            self.accumulators[kind.NAME] = (
+                kind.zeros(layout, device) if sums is None else sums.to(device)
+            )
 
-    def finished(self, blocks: Sequence[int]) -> bool:
-        """Whether all of these blocks are done."""
-        return bool(self.blocks_done[list(blocks)].all())
-
-    def of_all(self, ranks: Ranks) -> "Progress":
-        """The progress of all processes together, which only the first may use."""
+    def reduce(self, ranks: Ranks) -> "Progress":
+        """Add up the progress of all processes; only the first may use the result."""
         if ranks.world == 1:
             return self
         done = ranks.all_reduce(self.blocks_done.long())
@@ -77,7 +74,7 @@ class Progress:
             blocks_done=done > 0,
             images=ranks.all_reduce_sum([self.images])[0],
             temperatures=self.temperatures,
-            accumulators={name: ranks.reduce(of) for name, of in self.accumulators.items()},
+            accumulators={name: ranks.reduce(sums) for name, sums in self.accumulators.items()},
             failed=[entry for failed in ranks.all_gather(self.failed) for entry in failed],
             history=self.history,
             pilot=self.pilot,

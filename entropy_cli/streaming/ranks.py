@@ -156,5 +156,5 @@ def _lost(error: Exception) -> NoReturn:
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     raise RankLost(
         "another process of this run has ended or does not answer; its own last line says why "
-        f"({reason[:120]}). What was saved last is intact: go on from there."
+        f"({reason[:120]}). What was saved last is intact: resume from there."
     ) from error

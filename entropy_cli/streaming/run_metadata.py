@@ -1,4 +1,4 @@
-"""What a result tells of a run beside its numbers, kept in the state: merging needs no checkpoint."""
+"""What a result says of a run beside its numbers; kept in the state, for merging."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,12 +12,12 @@ class RunMetadata:
     """A run's tokenizer and images.
 
     Attributes:
-        degrees_of_freedom: of the codebook of each scale; None where no temperature could be fitted.
-        temperature_asked: whether the temperature was given, not the family's default.
+        degrees_of_freedom: of each scale's codebook; None where no temperature can be fitted.
+        temperature_asked: whether the user gave the temperature.
         temperature_default: where the family's default is from.
         split: of the images.
-        images_found: how many there are, of which a limit may have left some out.
-        provenance: where checkpoint and images are, and what there is to note.
+        images_found: number of images before any limit.
+        provenance: where checkpoint and images are, and notes on them.
     """
 
     latent_dim: int
@@ -35,11 +35,11 @@ class RunMetadata:
         tokenizer: Tokenizer,
         *,
         split: str,
-        found: int,
-        asked: bool,
+        images_found: int,
+        temperature_given: bool,
         provenance: dict[str, Any],
     ) -> "RunMetadata":
-        """Of a run that is about to start."""
+        """Describe a run that is about to start."""
         spec = tokenizer.spec
         codebooks = [tokenizer.codebook(s) for s in range(len(spec.scales))]
         return cls(
@@ -48,25 +48,25 @@ class RunMetadata:
             degrees_of_freedom=[
                 codebook.degrees_of_freedom if codebook.has_distances else None for codebook in codebooks
             ],
-            temperature_asked=asked,
+            temperature_asked=temperature_given,
             temperature_default=spec.temperature_source,
             split=split,
-            images_found=found,
+            images_found=images_found,
             provenance=provenance,
         )
 
     @property
     def vocabularies(self) -> list[Vocabulary]:
-        """Of each scale."""
+        """Return the vocabulary of each scale."""
         return [scale.vocabulary for scale in self.scales]
 
     def to_json(self) -> dict[str, Any]:
-        """As JSON values."""
+        """Return JSON values."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> "RunMetadata":
-        """From what `to_json` gave."""
+        """Rebuild the metadata from what `to_json` gave."""
         checked = {
             "scales": [_scale(**scale) for scale in content["scales"]],
             "provenance": dict(content["provenance"]),

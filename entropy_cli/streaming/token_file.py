@@ -1,26 +1,27 @@
-"""The hard tokens of a run as a file, for whoever trains a model on them."""
+"""The hard tokens of a run as a file, to train a model on."""
 
 import errno
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
-from entropy_cli.core.errors import ResultError, StateError
+from entropy_cli.core.errors import EntropyCliError, ResultError, StateError
 from entropy_cli.core.files import write_atomically
 from entropy_cli.entropy.assign import MOST_NUMBERED
+from entropy_cli.streaming.ranks import Ranks
 
-# How a path is written in a line of its own.
+# Escapes for a path on a line of its own.
 IN_ONE_LINE = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
 def smallest_type(vocab_size: int) -> np.dtype:
-    """The smallest unsigned integers that number so many codes.
+    """Return the smallest unsigned integer type that can number so many codes.
 
     Raises:
-        ResultError: there is none.
+        ResultError: no type can.
     """
     if vocab_size > MOST_NUMBERED:
         raise ResultError(
@@ -30,14 +31,14 @@ def smallest_type(vocab_size: int) -> np.dtype:
 
 
 def paths_file(path: Path) -> Path:
-    """Where the images' paths are written, in the order of the tokens' rows."""
+    """Return where the images' paths are written, in the order of the tokens' rows."""
     return path.with_suffix(".paths.txt")
 
 
 class TokenStore:
-    """Tokens while they are made: a file beside the state, with a row for each place of the order.
+    """The tokens of a run under way: a file beside the state with a row for each image, in order.
 
-    Rows of a shard's other images are holes, which take no space.
+    Rows of other shards' images are holes, which take no space.
     """
 
     def __init__(self, state: Path, images: int, tokens: int, vocab_size: int) -> None:
@@ -46,20 +47,19 @@ class TokenStore:
         self.row_bytes = tokens * self.dtype.itemsize
         self._file = -1
 
-    def create(self, *, begun: bool) -> None:
-        """Make the file, or check that it is that of a run which has begun.
+    def create(self, *, resumed: bool) -> None:
+        """Make the file, or check that of a run that is resumed.
 
         Raises:
-            StateError: it is not, so that tokens of images that were read are missing; or it can't be
-                written.
+            StateError: tokens of images that were read are missing, or the file can't be written.
         """
         size = self.path.stat().st_size if self.path.exists() else -1
-        if begun and size != self.images * self.row_bytes:
+        if resumed and size != self.images * self.row_bytes:
             raise StateError(
                 f"{self.path}: the run that is saved did not keep its tokens. Run without "
                 "--save-tokens, or remove the saved state and start again."
             )
-        if not begun:
+        if not resumed:
             try:
                 with self.path.open("wb") as file:
                     file.truncate(self.images * self.row_bytes)
@@ -95,7 +95,7 @@ class TokenStore:
             raise StateError(f"{self.path}: can't be written: {error.strerror}.") from error
 
     def sync(self) -> None:
-        """Make sure that what was written survives."""
+        """Bring what was written to the disk."""
         os.fsync(self._file)
 
     def deliver(self, path: Path, places: Sequence[int], names: Iterable[str]) -> None:
@@ -126,5 +126,25 @@ class TokenStore:
 
 
 def store_path(state: Path) -> Path:
-    """Where the tokens of a state's images are."""
+    """Return where the tokens of a state's images are."""
     return state.with_name(f".{state.name}.entropy-cli-tokens")  # a name that nobody gives a file
+
+
+def open_token_store(store: TokenStore, ranks: Ranks, *, resumed: bool) -> None:
+    """Open a store in all processes; the first makes its file, or checks that of a resumed run.
+
+    Raises:
+        StateError: in all processes, if any of them can't.
+    """
+    created = _error_of(lambda: store.create(resumed=resumed)) if ranks.first else None
+    ranks.raise_or_broadcast(created)
+    for error in filter(None, ranks.all_gather(_error_of(store.open))):
+        raise error
+
+
+def _error_of(step: Callable[[], None]) -> EntropyCliError | None:
+    try:
+        step()
+    except EntropyCliError as error:
+        return error
+    return None

@@ -107,7 +107,7 @@ def test_an_array_is_preempted_goes_on_and_is_merged(cluster, submit, unbroken, 
     wait_for_the_end(cluster, array, folder)
     log = (folder / "shard-1.log").read_text()
     assert "PREEMPTION" in log and "interrupted by SIGTERM" in log
-    assert f"going on from {16 * done} of" in log
+    assert f"resuming from {16 * done} of" in log
     assert_same(unbroken, json.loads((folder / "result.json").read_text()))
 
 
@@ -122,7 +122,7 @@ def test_a_warned_job_on_nodes_is_requeued_and_goes_on(cluster, submit, unbroken
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: cluster.show(job)[0]["Restarts"] == "1", 60, what="requeued")
     wait_for_the_end(cluster, job, folder)
-    assert "going on from" in (folder / "estimate.log").read_text()
+    assert "resuming from" in (folder / "estimate.log").read_text()
     assert_same(unbroken, json.loads((folder / "result.json").read_text()))
 
 

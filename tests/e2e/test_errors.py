@@ -90,7 +90,7 @@ def test_running_out_of_memory_halves_the_batch(estimate, baseline, images, chec
     monkeypatch.setattr(VARTokenizer, "encode", lambda *_: short_of_memory(None, [0] * 9))
     code, err = estimate("--data", images, "--ckpt", checkpoint, "--batch-size", 32, "--seed", 5)
     assert code == 3 and "single image" in err.splitlines()[-1]
-    assert "going on with 16 images at once" in err and "with 1 images at once" in err
+    assert "from now on 16 images at once" in err and "now on 1 images at once" in err
 
 
 def test_latents_that_are_not_numbers_name_scale_and_image(estimate, images, checkpoint, monkeypatch):

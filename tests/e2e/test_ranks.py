@@ -107,11 +107,11 @@ def test_a_run_goes_on_with_another_number_of_processes(torchrun, alone, tmp_pat
     first.send_signal(signal.SIGTERM)  # torchrun passes it on
     _, err = first.communicate(timeout=60)
     assert (first.returncode != 0 and "Traceback (most recent call last):\n  File" in err) or err
-    assert "interrupted by SIGTERM; the same command goes on" in err
+    assert "interrupted by SIGTERM; the same command resumes" in err
     done = blocks_done(state)
     assert 1 <= done < 5
     result, err = finish(torchrun(3, *options))
-    assert "going on from" in err
+    assert "resuming from" in err
     assert result["provenance"]["images_resumed"] >= 16 * (done - 1)
     assert_same(expected, result)
 

@@ -25,9 +25,9 @@ SLOW = ("--image-size", "128", "--patch-nums", "1,2,4,32", "--batch-size", "2")
 KILLED = """
 import os, signal, sys
 from entropy_cli.cli import main
-from entropy_cli.streaming import state
+from entropy_cli.streaming import state_file
 
-save = state.save
+save = state_file.save
 
 
 def save_and_die(path, saved):
@@ -36,7 +36,7 @@ def save_and_die(path, saved):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-state.save = save_and_die
+state_file.save = save_and_die
 sys.exit(main(sys.argv[1:]))
 """
 
@@ -303,12 +303,12 @@ def test_killed_with_workers_it_goes_on_at_once(images, checkpoint, tmp_path):
 
 
 def test_a_full_disk_under_the_state_is_one_line(estimate, images, checkpoint, tmp_path, monkeypatch):
-    from entropy_cli.streaming import state
+    from entropy_cli.streaming import state_file
 
     def full(*_):
         raise SafetensorError("I/O error: No space left on device (os error 28)")
 
-    monkeypatch.setattr(state, "save_file", full)
+    monkeypatch.setattr(state_file, "save_file", full)
     code, err = estimate("--data", images, "--ckpt", checkpoint, "--state", tmp_path / "run.state")
     assert code == 3 and "No space left" in err.splitlines()[-1]
     assert list(tmp_path.glob(".entropy*")) == []

@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from entropy_cli.streaming.state import checksum
+from entropy_cli.streaming.state_file import checksum
 from tests.e2e.test_estimate import assert_same
 
 

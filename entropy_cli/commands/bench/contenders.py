@@ -143,7 +143,7 @@ class Ours(Arm):
         spec, temperatures = self.tokenizer.spec, list(self.workload.temperatures)
         progress = Progress.start(number_of_blocks(len(self.images.files)))
         progress.temperatures = [temperatures for _ in spec.scales]
-        progress.place(sums_layout(spec.scales, GROUPS, len(temperatures)), self.device)
+        progress.allocate(sums_layout(spec.scales, GROUPS, len(temperatures)), self.device)
         return progress
 
     def assigned(self, latent_BChw: np.ndarray) -> Assigned:

@@ -4,6 +4,7 @@ import hashlib
 import logging
 import time
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Literal
@@ -13,16 +14,15 @@ import torch
 from torch import Tensor
 
 from entropy_cli.commands.estimate.batches import (
-    blocks_of,
-    checked_pictures,
+    checked_images,
     checked_temperatures,
-    pictures_of,
+    read_folder,
+    to_blocks,
     whole_numbers,
 )
 from entropy_cli.commands.estimate.build_result import build_result
 from entropy_cli.commands.estimate.callables import CallableTokenizer, Encode
-from entropy_cli.commands.estimate.inputs import identified
-from entropy_cli.commands.estimate.job import settings_of
+from entropy_cli.commands.estimate.inputs import identify
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.stopping import look
@@ -37,7 +37,8 @@ from entropy_cli.streaming.pilot import PILOT_BLOCKS, fit_temperatures
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.run_metadata import RunMetadata
-from entropy_cli.streaming.saved import Saved
+from entropy_cli.streaming.run_settings import RunSettings
+from entropy_cli.streaming.state import RunState
 from entropy_cli.tokenizers import registry as tokenizers
 from entropy_cli.tokenizers.base import Tokenizer, sums_layout
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
@@ -48,7 +49,7 @@ logger = logging.getLogger(__name__)
 
 Temperatures = Sequence[float] | Literal["auto"] | None
 
-# What the tokenizers that were loaded are, for the results that they make.
+# Identity and provenance of the tokenizers that were loaded, for their results.
 LOADED: WeakKeyDictionary[Tokenizer, tuple[dict[str, Any], dict[str, Any]]] = WeakKeyDictionary()
 
 SEED = 0  # of the order of a folder's images, and of the groups
@@ -63,18 +64,19 @@ def load_tokenizer(
     rule: Rule | None = None,
     weights: Weights | None = None,
 ) -> Tokenizer:
-    """The tokenizer of a published checkpoint; what is None the checkpoint or its family decides.
+    """Load the tokenizer of a published checkpoint; None lets the checkpoint or its family decide.
 
     Args:
         path: file or folder.
-        family: a name as of `--family`.
-        image_size: pixels on a side.
+        family: as `--family`.
+        image_size: side of the images in pixels.
         patch_nums: side of each scale's grid.
         rule: "l2", "cosine" or "dot".
         weights: "raw" or "ema".
 
     Raises:
-        CheckpointError: it can't be used.
+        CheckpointError: the checkpoint can't be used.
+        EntropyCliError: an argument is not one of those listed.
     """
     scales = whole_numbers("patch_nums", patch_nums)
     settings = TokenizerSettings(image_size, scales, rule, weights)
@@ -89,7 +91,7 @@ def load_tokenizer(
     if image_size is not None:
         whole_numbers("image_size", [image_size])
     loaded = tokenizers.load_tokenizer(_path("path", path), family, settings)
-    LOADED[loaded.tokenizer] = identified(loaded, loaded.checkpoint.sha256())
+    LOADED[loaded.tokenizer] = identify(loaded, loaded.checkpoint.sha256())
     return loaded.tokenizer
 
 
@@ -108,15 +110,16 @@ def estimate(
     """Estimate a tokenizer's entropies on images, in one pass and in memory.
 
     Args:
-        images: batches, of what the tokenizer takes, each image once; of a tokenizer from
-            `load_tokenizer` uint8 (B, 3, H, W) of its size, or a folder, whose pictures it crops itself.
-        tokenizer: from `load_tokenizer`; or a callable that gives the latents of a batch, (B, C, h, w),
-            (B, l, C) or (B, C), or a sequence of such, one for each scale, as what is left to be
-            assigned there. The rest is for callables.
-        codebook: codes (V, C), or a sequence of such, one for each scale, or (Q, V, C) of Q scales.
+        images: batches of what the tokenizer takes, each image once; for a tokenizer from
+            `load_tokenizer` uint8 (B, 3, H, W) of its size, or a folder, whose images it crops itself.
+        tokenizer: from `load_tokenizer`; or a callable that returns the latents of a batch,
+            (B, C, h, w), (B, l, C) or (B, C), or a sequence of such: what is left to be assigned at
+            each scale. `codebook`, `rule` and `levels` are for callables.
+        codebook: codes (V, C), a sequence of such, one for each scale, or (Q, V, C) for Q scales.
             None for bits and levels.
         rule: "l2" by default, "cosine", "dot"; "sign" or "bsq" for bits, "levels" for FSQ.
-        levels: of each dimension, under "levels"; latents are to be bounded to them, but not rounded.
+        levels: number of levels of each dimension, for "levels"; latents are bounded to them, but not
+            rounded.
         temperature: one or several, the first is the headline; "auto" fits one to each scale, on the
             first 1024 images; None takes the family's or the rule's.
         device: "auto", "cpu", "cuda" or "cuda:0" ...
@@ -126,8 +129,8 @@ def estimate(
         se and ci95 in nats per token; `result.write(path)` saves it.
 
     Raises:
-        EntropyCliError: batches, latents and codes don't fit each other, an argument is none that this
-            takes, or there are no images.
+        EntropyCliError: batches, latents and codes don't fit each other, an argument is invalid, or
+            there are no images.
 
     >>> estimate([], len, codebook=torch.eye(2))
     Traceback (most recent call last):
@@ -137,17 +140,17 @@ def estimate(
     if isinstance(images, Tensor) or not isinstance(images, (str, Path, Iterable)):
         raise EntropyCliError("images: expected batches one after the other, say a list of tensors.")
     if callable(tokenizer):
-        given = CallableTokenizer(tokenizer, codebook, rule or "l2", whole_numbers("levels", levels))
-        return _of_callable(given, images, on, temperatures)
+        wrapped = CallableTokenizer(tokenizer, codebook, rule or "l2", whole_numbers("levels", levels))
+        return _estimate_callable(wrapped, images, on, temperatures)
     if not hasattr(tokenizer, "spec"):
         raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
     if codebook is not None or levels is not None or rule is not None:
         raise EntropyCliError("codebook, rule and levels: a loaded tokenizer has its own.")
-    return _of_loaded(tokenizer, images, on, temperatures)
+    return _estimate_loaded(tokenizer, images, on, temperatures)
 
 
-def _of_callable(
-    given: CallableTokenizer,
+def _estimate_callable(
+    tokenizer: CallableTokenizer,
     images: str | Path | Iterable[Tensor],
     on: torch.device,
     temperatures: Temperatures,
@@ -156,101 +159,105 @@ def _of_callable(
     if isinstance(images, (str, Path)):
         raise EntropyCliError(
             "images: a folder needs a tokenizer from load_tokenizer, which knows how to crop its "
-            "pictures. Give batches of them."
+            "images. Give batches of them."
         )
-    model, latents = given.opened(iter(images))
+    model, latents = tokenizer.open(iter(images))
     notes = codebook_notes(model)
-    worker = BatchProcessor(model.to(on, "fp32"), on, BLOCK)
-    return _estimate(worker, blocks_of(latents, SEED), temperatures, notes=notes)
+    processor = BatchProcessor(model.to(on, "fp32"), on, BLOCK)
+    return _estimate(processor, to_blocks(latents, SEED), temperatures, notes=notes)
 
 
-def _of_loaded(
+def _estimate_loaded(
     tokenizer: Tokenizer,
     images: str | Path | Iterable[Tensor],
     on: torch.device,
     temperatures: Temperatures,
 ) -> Result:
-    """Estimate on a folder, or on batches of pictures of the tokenizer's size."""
+    """Estimate on a folder, or on batches of images of the tokenizer's size."""
     origin = LOADED.get(tokenizer)
-    worker = BatchProcessor(tokenizer.to(on, "fp32"), on, BLOCK)
+    processor = BatchProcessor(tokenizer.to(on, "fp32"), on, BLOCK)
     if isinstance(images, (str, Path)):
         found = find_images(_path("images", images), seed=SEED)
         if found.note:
             logger.warning("%s", found.note)
-        return _estimate(worker, pictures_of(found, tokenizer), temperatures, origin, found)
+        return _estimate(processor, read_folder(found, tokenizer), temperatures, origin, found)
     size = tokenizer.spec.image_size
-    pictures = blocks_of((checked_pictures(batch, size) for batch in images), SEED)
-    return _estimate(worker, pictures, temperatures, origin)
+    blocks = to_blocks((checked_images(batch, size) for batch in images), SEED)
+    return _estimate(processor, blocks, temperatures, origin)
 
 
-def _path(name: str, given: str | Path) -> Path:
-    """A path that says something: empty text would be the working folder."""
-    if not str(given).strip():
-        raise EntropyCliError(f"{name} {given!r}: is empty, expected a path.")
-    return Path(given)
+def _path(name: str, path: str | Path) -> Path:
+    """Return a path; refuse empty text, which would be the working folder."""
+    if not str(path).strip():
+        raise EntropyCliError(f"{name} {path!r}: is empty, expected a path.")
+    return Path(path)
 
 
 def _estimate(
-    worker: BatchProcessor,
+    processor: BatchProcessor,
     batches: Iterator[Batch],
     temperatures: Temperatures,
     origin: tuple[dict[str, Any], dict[str, Any]] | None = None,
     found: ImageSet | None = None,
     notes: Sequence[str] = (),
 ) -> Result:
-    tokenizer, start = worker.tokenizer, time.monotonic()
-    settings = settings_of(tokenizer, temperatures, SEED)
-    progress, digest = _accumulated(worker, batches, settings["temperature"])
-    images = progress.images + len(progress.failed)
+    tokenizer, start = processor.tokenizer, time.monotonic()
     identity, checkpoint = origin or (
         {"checkpoint_sha256": None},
         {"checkpoint": None, "checkpoint_notes": list(notes)},
     )
-    settings |= identity | {
-        "images_fingerprint": found.fingerprint() if found else digest,
-        "images": images,
-        "precision": "fp32",
-        "block": BLOCK,
-    }
-    about = RunMetadata.of(
+    settings = RunSettings.of(
+        tokenizer,
+        temperatures,
+        identity,
+        seed=SEED,
+        images_fingerprint="",
+        images=0,
+        precision="fp32",
+    )
+    progress, digest = _accumulate(processor, batches, settings.temperature)
+    images = progress.images + len(progress.failed)
+    fingerprint = found.fingerprint() if found else digest
+    settings = replace(settings, images_fingerprint=fingerprint, images=images)
+    metadata = RunMetadata.of(
         tokenizer,
         split=found.split if found else "given",
-        found=images,
-        asked=temperatures is not None,
+        images_found=images,
+        temperature_given=temperatures is not None,
         provenance={"data": found.location if found else "given from Python", **checkpoint},
     )
     seconds = time.monotonic() - start
     provenance = {
         "command": "entropy_cli.estimate",
-        "device": device_name(worker.device),
+        "device": device_name(processor.device),
         "processes": 1,
         "seconds": round(seconds, 3),
         "images_per_s": round(progress.images / seconds, 3),
         "images_resumed": 0,
         **versions(),
     }
-    saved = Saved(progress, settings, about, None)
-    return build_result(saved, target_reached=None, provenance=provenance)
+    state = RunState(progress, settings, metadata, None)
+    return build_result(state, target_reached=None, provenance=provenance)
 
 
-def _accumulated(
-    worker: BatchProcessor, batches: Iterator[Batch], temperatures: Sequence[float] | Literal["auto"]
+def _accumulate(
+    processor: BatchProcessor, batches: Iterator[Batch], temperatures: Sequence[float] | Literal["auto"]
 ) -> tuple[Progress, str]:
-    """Sum over all batches; gives a digest of their latents beside it."""
-    progress, units, digest = Progress.start(1), worker.encode(batches), hashlib.sha256()
-    spec = worker.tokenizer.spec
+    """Sum over all batches; return a digest of their latents beside the sums."""
+    progress, encoded, digest = Progress.start(1), processor.encode(batches), hashlib.sha256()
+    spec = processor.tokenizer.spec
     if temperatures == "auto":
-        first = list(islice(units, PILOT_BLOCKS))
-        fitted, progress.pilot, kept = fit_temperatures(worker, first, Ranks(), lambda _: None)
-        progress.temperatures, units = fitted, chain(kept, units)
+        pilot = list(islice(encoded, PILOT_BLOCKS))
+        fitted, progress.pilot, _ = fit_temperatures(processor, pilot, Ranks(), lambda _: None)
+        progress.temperatures, encoded = fitted, chain(pilot, encoded)
     else:
         progress.temperatures = [list(temperatures) for _ in spec.scales]
     layout = sums_layout(spec.scales, GROUPS, len(progress.temperatures[0]))
-    progress.place(layout, worker.device)
-    for unit in units:
-        digest.update(unit.rest_BChw.cpu().contiguous().numpy().tobytes())
-        worker.add(unit, progress)
-    worker.check_finite()
+    progress.allocate(layout, processor.device)
+    for batch in encoded:
+        digest.update(batch.rest_BChw.cpu().contiguous().numpy().tobytes())
+        processor.add(batch, progress)
+    processor.check_finite()
     if not progress.images:
         raise DatasetError("there are no images that could be read.")
     tally = progress.tally

@@ -1,4 +1,4 @@
-"""What a Python program gives to be estimated, checked and cut into blocks."""
+"""Inputs from a Python program: check them and cut them into blocks."""
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,10 +22,10 @@ from entropy_cli.tokenizers.latents import describe_tensor
 def checked_temperatures(
     given: float | Sequence[float] | Literal["auto"] | None,
 ) -> tuple[float, ...] | Literal["auto"] | None:
-    """Several, or none to take the default.
+    """Return temperatures as a tuple, or None for the default.
 
     Raises:
-        EntropyCliError: they are no distinct positive numbers that float32 has room for.
+        EntropyCliError: they are not distinct positive numbers that float32 can hold.
     """
     if given is None or given == "auto":
         return given
@@ -43,10 +43,10 @@ def checked_temperatures(
 
 
 def whole_numbers(name: str, given: Sequence[int] | None) -> tuple[int, ...] | None:
-    """Positive whole numbers, or none.
+    """Return positive whole numbers as a tuple, or None.
 
     Raises:
-        EntropyCliError: they are not.
+        EntropyCliError: something else was given.
     """
     if given is None:
         return None
@@ -57,8 +57,8 @@ def whole_numbers(name: str, given: Sequence[int] | None) -> tuple[int, ...] | N
     raise EntropyCliError(f"{name} {given!r}: expected positive whole numbers.")
 
 
-def checked_pictures(batch: Tensor, size: int | None) -> Tensor:
-    """A batch of pictures.
+def checked_images(batch: Tensor, size: int | None) -> Tensor:
+    """Return a batch of images unchanged.
 
     Raises:
         ShapeError: they are not what a loaded tokenizer takes.
@@ -66,15 +66,14 @@ def checked_pictures(batch: Tensor, size: int | None) -> Tensor:
     check_batch(batch)
     if batch.dtype != torch.uint8 or tuple(batch.shape[1:]) != (3, size, size):
         raise ShapeError(
-            f"images: got {describe_tensor(batch)}, expected uint8 pictures (B, 3, {size}, {size}) "
-            "of the "
-            "tokenizer's size."
+            f"images: got {describe_tensor(batch)}, expected uint8 images (B, 3, {size}, {size}) "
+            "of the tokenizer's size."
         )
     return batch
 
 
-def blocks_of(inputs: Iterable[Tensor], seed: int) -> Iterator[Batch]:
-    """Blocks of images, however they were given, named by their numbers."""
+def to_blocks(inputs: Iterable[Tensor], seed: int) -> Iterator[Batch]:
+    """Cut batches of any size into blocks of images, named by their numbers."""
     images = 0
     for input_B in _blocks(inputs):
         names = [str(i) for i in range(images, images + len(input_B))]
@@ -96,8 +95,8 @@ def _blocks(inputs: Iterable[Tensor]) -> Iterator[Tensor]:
         yield torch.cat(held)
 
 
-def pictures_of(images: ImageSet, tokenizer: Tokenizer) -> Iterator[Batch]:
-    """Pictures of a folder, cropped for a loaded tokenizer, in the seeded order."""
+def read_folder(images: ImageSet, tokenizer: Tokenizer) -> Iterator[Batch]:
+    """Read the images of a folder, cropped for a loaded tokenizer, in the seeded order."""
     plans = plan_batches(len(images), BLOCK, range(number_of_blocks(len(images))))
     loader = open_loader(Pictures(images, tokenizer.spec.crop.apply), plans, workers=0)
     return (replace(batch, completes=(0,)) for batch in read_batches(loader))

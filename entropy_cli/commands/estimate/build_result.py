@@ -1,4 +1,4 @@
-"""From a finished tally to a Result."""
+"""Build the result of a run from its sums."""
 
 import math
 from collections.abc import Mapping
@@ -19,33 +19,33 @@ from entropy_cli.entropy.tally import Tally
 from entropy_cli.results import schema
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.run_metadata import RunMetadata
-from entropy_cli.streaming.saved import Saved
-from entropy_cli.streaming.state import settings_fingerprint
+from entropy_cli.streaming.run_settings import RunSettings
+from entropy_cli.streaming.state import RunState
 
 MOST_CODES_COUNTED = 65_536  # above, code_counts would make the file unwieldy
 
 
 def build_result(
-    saved: Saved, *, target_reached: bool | None, provenance: dict[str, Any]
+    state: RunState, *, target_reached: bool | None, provenance: dict[str, Any]
 ) -> schema.Result:
     """Estimate everything from what a run accumulated.
 
     Args:
-        saved: the run as in its state, with at least one image.
-        target_reached: whether an early stop found the estimate narrow enough, if one was asked for.
-        provenance: who, when and how fast.
+        state: of a run that has read at least one image.
+        target_reached: whether the estimate became as narrow as its target; None without one.
+        provenance: the command, the machine and its speed.
 
     Raises:
         DatasetError: not one image could be read.
     """
-    progress, settings, about = saved.progress, saved.settings, saved.about
-    _check_some_read(saved)
-    progress = replace(progress, failed=sorted(progress.failed))  # whoever found them
+    progress, settings, metadata = state.progress, state.settings, state.metadata
+    _check_some_read(state)
+    progress = replace(progress, failed=sorted(progress.failed))  # in whatever order they were found
     assert progress.tally is not None and progress.temperatures is not None
     tally = progress.tally.to("cpu")
-    given = settings["temperature"]
+    given = settings.temperature
     temperatures: list[Any] = ["auto"] if given == "auto" else given
-    summaries = [summarise(tally, about.vocabularies, t) for t in range(len(temperatures))]
+    summaries = [summarise(tally, metadata.vocabularies, t) for t in range(len(temperatures))]
     headline = summaries[0]
     return schema.Result(
         schema=schema.SCHEMA,
@@ -53,26 +53,26 @@ def build_result(
         tool_version=__version__,
         created_utc=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         units="nats per token",
-        tokenizer=_tokenizer(about, settings),
-        data=_data(about, progress, settings),
+        tokenizer=_tokenizer(metadata, settings),
+        data=_data(metadata, progress, settings),
         settings=schema.SettingsInfo(
             temperature=temperatures[0],
-            temperature_source=_temperature_source(about, progress, settings),
-            image_size=settings["image_size"],
-            preprocess=settings["preprocess"],
-            precision=settings["precision"],
-            seed=settings["seed"],
-            groups=settings["groups"],
+            temperature_source=_temperature_source(metadata, progress, settings),
+            image_size=settings.image_size,
+            preprocess=settings.preprocess,
+            precision=settings.precision,
+            seed=settings.seed,
+            groups=settings.groups,
         ),
         scales=[
-            _scale(about, s, progress.temperatures[s][0], headline, tally.counts_GSE[:, s].sum(0))
-            for s in range(len(about.scales))
+            _scale(metadata, s, progress.temperatures[s][0], headline, tally.counts_GSE[:, s].sum(0))
+            for s in range(len(metadata.scales))
         ],
         average=schema.Averages(
-            **{kind: schema.Estimates(**_all(of)) for kind, of in headline.averages.items()}
+            **{kind: schema.Estimates(**_all(found)) for kind, found in headline.averages.items()}
         ),
         temperatures=[
-            _temperature(temperatures[t], summary, [of_scale[t] for of_scale in progress.temperatures])
+            _temperature(temperatures[t], summary, [values[t] for values in progress.temperatures])
             for t, summary in enumerate(summaries)
         ],
         history=progress.history,
@@ -82,34 +82,34 @@ def build_result(
         },
         precision_check=progress.precision_check,
         target_reached=target_reached,
-        provenance={**about.provenance, **_checks(about, progress, tally), **provenance},
+        provenance={**metadata.provenance, **_checks(metadata, progress, tally), **provenance},
     )
 
 
-def _check_some_read(saved: Saved) -> None:
-    if not saved.progress.images:
-        path, reason = saved.progress.failed[0]
-        option = "--data" if saved.settings["image_size"] else "--latents"
+def _check_some_read(state: RunState) -> None:
+    if not state.progress.images:
+        path, reason = state.progress.failed[0]
+        option = "--data" if state.settings.image_size else "--latents"
         raise DatasetError(
-            f"{saved.about.provenance['data']}: none of the {len(saved.progress.failed)} images could "
-            f"be read; the first, {path}: {reason}. Check {option}."
+            f"{state.metadata.provenance['data']}: none of the {len(state.progress.failed)} images "
+            f"could be read; the first, {path}: {reason}. Check {option}."
         )
 
 
-def _temperature_source(about: RunMetadata, progress: Progress, settings: Mapping[str, Any]) -> str:
+def _temperature_source(metadata: RunMetadata, progress: Progress, settings: RunSettings) -> str:
     if progress.pilot is None:
-        return "given with --temperature" if about.temperature_asked else about.temperature_default
+        return "given with --temperature" if metadata.temperature_asked else metadata.temperature_default
     fitted = f"maximum likelihood at each scale on the first {progress.pilot['images']} images"
-    if settings["rule"] == "cosine":
+    if settings.rule == "cosine":
         fitted += ", unit vectors having a dimension less"
-    return fitted if about.temperature_asked else f"{fitted}; {about.temperature_default}"
+    return fitted if metadata.temperature_asked else f"{fitted}; {metadata.temperature_default}"
 
 
-def _checks(about: RunMetadata, progress: Progress, tally: Tally) -> dict[str, Any]:
-    """What the sums say beside the result: other errors, and temperatures for all images."""
+def _checks(metadata: RunMetadata, progress: Progress, tally: Tally) -> dict[str, Any]:
+    """Return what else the sums say: failures, and temperatures over all images."""
     tokens_S = progress.images * tally.tokens_S
-    fits = all(about.degrees_of_freedom)
-    per_distance_S = 2 / torch.tensor([freedom or 1 for freedom in about.degrees_of_freedom]).double()
+    fits = all(metadata.degrees_of_freedom)
+    per_distance_S = 2 / torch.tensor([freedom or 1 for freedom in metadata.degrees_of_freedom]).double()
     nearest_S = per_distance_S * tally.min_distance_GS.sum(0) / tokens_S
     implied_S = per_distance_S * tally.distance_GST[..., 0].sum(0) / tokens_S
     return {
@@ -121,33 +121,33 @@ def _checks(about: RunMetadata, progress: Progress, tally: Tally) -> dict[str, A
     }
 
 
-def _tokenizer(about: RunMetadata, settings: Mapping[str, Any]) -> schema.TokenizerInfo:
+def _tokenizer(metadata: RunMetadata, settings: RunSettings) -> schema.TokenizerInfo:
     return schema.TokenizerInfo(
-        family=settings["family"],
-        vocab_size=max(vocabulary.size for vocabulary in about.vocabularies),
-        latent_dim=about.latent_dim,
-        patch_nums=[scale.patch_num for scale in about.scales],
-        rule=settings["rule"],
-        checkpoint_sha256=settings["checkpoint_sha256"],
+        family=settings.family,
+        vocab_size=max(vocabulary.size for vocabulary in metadata.vocabularies),
+        latent_dim=metadata.latent_dim,
+        patch_nums=[scale.patch_num for scale in metadata.scales],
+        rule=settings.rule,
+        checkpoint_sha256=settings.checkpoint_sha256,
     )
 
 
-def _data(about: RunMetadata, progress: Progress, settings: Mapping[str, Any]) -> schema.DataInfo:
+def _data(metadata: RunMetadata, progress: Progress, settings: RunSettings) -> schema.DataInfo:
     return schema.DataInfo(
-        split=about.split,
-        images_found=about.images_found,
+        split=metadata.split,
+        images_found=metadata.images_found,
         images_used=progress.images,
         images_failed=len(progress.failed),
         failed=[path for path, _ in progress.failed],
-        fingerprint=settings_fingerprint(settings),
-        images_fingerprint=settings["images_fingerprint"],
+        fingerprint=settings.fingerprint(),
+        images_fingerprint=settings.images_fingerprint,
     )
 
 
 def _scale(
-    about: RunMetadata, s: int, temperature: float, summary: Summary, count_V: Tensor
+    metadata: RunMetadata, s: int, temperature: float, summary: Summary, count_V: Tensor
 ) -> schema.ScaleResult:
-    scale = about.scales[s]
+    scale = metadata.scales[s]
     vocabulary = scale.vocabulary
     counted, count_V = vocabulary.counted, count_V[: vocabulary.entries]
     return schema.ScaleResult(
@@ -175,7 +175,10 @@ def _temperature(
             for s, estimates in enumerate(summary.scales)
         ],
         average=schema.SoftAverages(
-            **{kind: schema.SoftEstimates(**_soft(of)) for kind, of in summary.averages.items()}
+            **{
+                kind: schema.SoftEstimates(**_soft(estimates))
+                for kind, estimates in summary.averages.items()
+            }
         ),
     )
 

@@ -31,8 +31,8 @@ class CallableTokenizer:
     rule: Rule
     levels: tuple[int, ...] | None
 
-    def opened(self, images: Iterator[Tensor]) -> tuple[Tokenizer, Iterator[Tensor]]:
-        """A tokenizer that fits the first batch's latents, and all latents, a row for each image."""
+    def open(self, images: Iterator[Tensor]) -> tuple[Tokenizer, Iterator[Tensor]]:
+        """Return a tokenizer that fits the first batch's latents, and all latents, a row an image."""
         self._check()
         first = next(images, None)
         if first is None:
@@ -41,22 +41,22 @@ class CallableTokenizer:
         tables = self._tables(len(latents))
         names = [f"scale {s}" for s in range(len(latents))]
         described = [
-            describe_latents(name, tuple(of_scale.shape), self.rule, table, self.levels)
-            for name, of_scale, table in zip(names, latents, tables, strict=True)
+            describe_latents(name, tuple(latent.shape), self.rule, table, self.levels)
+            for name, latent, table in zip(names, latents, tables, strict=True)
         ]
         scales = [
             scale if len(latents) > 1 else replace(scale, name=scale.grid) for _, scale in described
         ]
-        shapes = [of_scale.shape[1:] for of_scale in latents]
+        shapes = [latent.shape[1:] for latent in latents]
 
         def packed(latents: Sequence[Tensor]) -> Tensor:
-            got = [of_scale.shape[1:] for of_scale in latents]
+            got = [latent.shape[1:] for latent in latents]
             if got != shapes:
                 was, now = (", ".join(str(tuple(shape)) for shape in each) for each in (shapes, got))
                 raise ShapeError(f"latents: got shapes {now} an image, expected {was} as before.")
             rows = [
-                (of_scale.flatten(2).transpose(1, 2) if first else of_scale).flatten(1)
-                for of_scale, (first, _) in zip(latents, described, strict=True)
+                (latent.flatten(2).transpose(1, 2) if first else latent).flatten(1)
+                for latent, (first, _) in zip(latents, described, strict=True)
             ]
             return torch.cat([row_BX.to("cpu", torch.float32) for row_BX in rows], 1)
 
@@ -64,7 +64,7 @@ class CallableTokenizer:
         return model, chain([packed(latents)], (packed(self._latents(batch)) for batch in images))
 
     def _check(self) -> None:
-        """That the rule has what it needs, and nothing else."""
+        """Raise EntropyCliError unless the rule has what it needs, and nothing else."""
         if self.rule not in (*VECTOR_RULES, "sign", "bsq", "levels"):
             raise EntropyCliError(f"rule {self.rule}: expected l2, cosine, dot, sign, bsq or levels.")
         for name, value, wanted in (
@@ -83,7 +83,7 @@ class CallableTokenizer:
                 raise EntropyCliError(f"levels {self.levels}: expected at least 2 of each dimension.")
 
     def _latents(self, batch: Tensor) -> list[Tensor]:
-        """Latents of each scale."""
+        """Return the latents of each scale."""
         check_batch(batch)
         latents = self.encode(batch)
         found = [latents] if isinstance(latents, Tensor) else latents
@@ -91,15 +91,14 @@ class CallableTokenizer:
             raise ShapeError(
                 f"latents: got {_kind(latents)}, expected a tensor, or a sequence of one for each scale."
             )
-        for of_scale in found:
-            if not isinstance(of_scale, Tensor) or not of_scale.is_floating_point():
-                what = describe_tensor(of_scale) if isinstance(of_scale, Tensor) else _kind(of_scale)
+        for latent in found:
+            if not isinstance(latent, Tensor) or not latent.is_floating_point():
+                what = describe_tensor(latent) if isinstance(latent, Tensor) else _kind(latent)
                 raise ShapeError(f"latents: got {what}, expected tensors of floating-point numbers.")
-            if of_scale.ndim < 2 or len(of_scale) != len(batch):
+            if latent.ndim < 2 or len(latent) != len(batch):
                 raise ShapeError(
-                    f"latents: got {describe_tensor(of_scale)} for a batch of {len(batch)} images, "
-                    "expected "
-                    f"({len(batch)}, C, h, w), ({len(batch)}, l, C) or ({len(batch)}, C)."
+                    f"latents: got {describe_tensor(latent)} for a batch of {len(batch)} images, "
+                    f"expected ({len(batch)}, C, h, w), ({len(batch)}, l, C) or ({len(batch)}, C)."
                 )
         return list(found)
 

@@ -148,7 +148,7 @@ def estimate(
 ) -> int:
     """Estimate a tokenizer's irreducible loss on images.
 
-    Interrupted, it saves what it has; the same command goes on from there.
+    Interrupted, it saves what it has; the same command resumes from there.
 
     Example: entropy-cli estimate --data imagenet/ --ckpt vae_ch160v4096z32.pth -o result.json
     """

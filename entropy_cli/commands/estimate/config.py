@@ -1,4 +1,4 @@
-"""What can be asked for."""
+"""The options of `estimate` as a value."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,12 +12,12 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 
 @dataclass(frozen=True)
 class GivenLatents:
-    """Latents made elsewhere, in place of images and a checkpoint.
+    """Latents that were made elsewhere, in place of images and a checkpoint.
 
     Attributes:
         latents: FILE or FILE:KEY[,KEY...], a tensor for each scale.
-        codebook: the same, one for all scales or one for each; None for bits and levels.
-        levels: of each dimension, of the rule "levels".
+        codebook: as latents, one codebook for all scales or one for each; None for bits and levels.
+        levels: number of levels of each dimension, for the rule "levels".
     """
 
     latents: str
@@ -28,17 +28,17 @@ class GivenLatents:
 
 @dataclass(frozen=True)
 class EstimateConfig:
-    """What to estimate and how; None where the program chooses.
+    """What to estimate, and how; None where the program chooses.
 
     Attributes:
-        data: folder of images, or tars of one; None with latents, as is the checkpoint.
-        checkpoint: file or folder of the tokenizer.
+        data: folder of images or of tars; None with latents.
+        checkpoint: file or folder of the tokenizer; None with latents.
         temperatures: "auto", or divisors of the squared distance, the headline first.
         precision: of the encoder.
         target: half-width in nats at which to stop before all images are read.
-        shard: (I, N): only the I-th of N parts of the images.
+        shard: (I, N) reads only the I-th of N parts of the images.
         state: where the state is kept; None keeps it in the cache folder until the run ends well.
-        tokens: where the hard tokens are to be written.
+        tokens: where hard tokens are written; None writes none.
     """
 
     data: Path | None = None

@@ -1,4 +1,4 @@
-"""What a run reads and what it reads it with: images and a checkpoint, or latents and a codebook."""
+"""Open what a run reads: images and a checkpoint, or latents and a codebook."""
 
 import logging
 from collections.abc import Sequence
@@ -24,18 +24,18 @@ from entropy_cli.tokenizers.registry import Loaded, load_tokenizer
 
 logger = logging.getLogger(__name__)
 
-SUMS = "embed_avg"  # of vectors, which quantisers trained by moving averages keep beside their codes
+SUMS = "embed_avg"  # sums of vectors that quantisers trained by moving averages keep beside their codes
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything opened and listed.
+    """A tokenizer and the images, or latents of images, that it is applied to.
 
     Attributes:
-        images: which images, or latents of images.
-        source: where they are read from.
+        images: in their seeded order.
+        source: reads them.
         identity: what of the tokenizer changes the number and is not in its spec.
-        provenance: where things are, for the record.
+        provenance: where checkpoint and images are, for the record.
     """
 
     tokenizer: Tokenizer
@@ -46,15 +46,15 @@ class Inputs:
 
 
 def open_inputs(config: EstimateConfig, bars: Bars) -> Inputs:
-    """Open what the request names.
+    """Open what the config names.
 
     Raises:
         EntropyCliError: any of it can't be used.
     """
-    return _latents(config, config.latents, bars) if config.latents else _pictures(config, bars)
+    return _latents(config, config.latents, bars) if config.latents else _images(config, bars)
 
 
-def _pictures(config: EstimateConfig, bars: Bars) -> Inputs:
+def _images(config: EstimateConfig, bars: Bars) -> Inputs:
     assert config.data is not None and config.checkpoint is not None
     loaded = load_tokenizer(config.checkpoint, config.family, config.tokenizer)
     tokenizer, checkpoint = loaded.tokenizer, loaded.checkpoint
@@ -71,21 +71,21 @@ def _pictures(config: EstimateConfig, bars: Bars) -> Inputs:
         )
     with bars("hashing checkpoint", checkpoint.size, "B") as bar:
         sha256 = checkpoint.sha256(bar.update)
-    identity, provenance = identified(loaded, sha256)
+    identity, provenance = identify(loaded, sha256)
     provenance = {"data": images.location, **provenance}
     source = Pictures(images, tokenizer.spec.crop.apply)
     return Inputs(tokenizer, images, source, identity, provenance)
 
 
-def identified(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What of a checkpoint changes the number, beside the tokenizer's spec; and where it is from."""
+def identify(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what of a checkpoint, beside the spec, changes the number; and its provenance."""
     checkpoint = loaded.checkpoint
     identity: dict[str, Any] = {
         "checkpoint_sha256": sha256,
         "checkpoint_weights": checkpoint.weights,
         "norm_groups": loaded.settings.norm_groups,
     }
-    if loaded.settings.quant_resi is not None:  # left out else, as in states of earlier versions
+    if loaded.settings.quant_resi is not None:  # or left out, as in states of earlier versions
         identity["quant_resi"] = loaded.settings.quant_resi
     provenance = {
         "checkpoint": str(checkpoint.path.resolve()),
@@ -100,33 +100,33 @@ def identified(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, A
 
 
 def _latents(config: EstimateConfig, given: GivenLatents, bars: Bars) -> Inputs:
-    found = open_arrays(given.latents)
+    arrays = open_arrays(given.latents)
     tables = None if given.codebook is None else open_arrays(given.codebook)
-    codes = [None] * len(found.tensors) if tables is None else _codes(tables, found)
+    codes = [None] * len(arrays.tensors) if tables is None else _codes(tables, arrays)
     read, described = [], []
-    for (name, latents_MX), table_VC in zip(found.tensors.items(), codes, strict=True):
+    for (name, latents_MX), table_VC in zip(arrays.tensors.items(), codes, strict=True):
         first, scale = describe_latents(
             name, tuple(latents_MX.shape), given.rule, table_VC, given.levels
         )
-        described.append(scale if len(found.tensors) > 1 else replace(scale, name=scale.grid))
+        described.append(scale if len(arrays.tensors) > 1 else replace(scale, name=scale.grid))
         read.append(ScaleLatents(name, latents_MX, first))
     with bars("listing latents", None, "img") as bar:
         images = find_latents(
-            str(found.path), read, seed=config.seed, limit=config.limit, progress=bar.update
+            str(arrays.path), read, seed=config.seed, limit=config.limit, progress=bar.update
         )
     sha256 = None
     if tables is not None:
         with bars("hashing codebook", tables.path.stat().st_size, "B") as bar:
             sha256 = hash_files([tables.path], bar.update)
-    words = "none: given latents" + (f" {', '.join(found.tensors)}" if len(found.tensors) > 1 else "")
-    tokenizer = LatentsTokenizer(described, given.rule, words)
+    crop = "none: given latents" + (f" {', '.join(arrays.tensors)}" if len(arrays.tensors) > 1 else "")
+    tokenizer = LatentsTokenizer(described, given.rule, crop)
     return Inputs(
         tokenizer,
         images,
         images,
         {"checkpoint_sha256": sha256, "codebooks": list(tables.tensors) if tables else given.levels},
         {
-            "data": str(found.path.resolve()),
+            "data": str(arrays.path.resolve()),
             "checkpoint": str(tables.path.resolve()) if tables else None,
             "checkpoint_notes": codebook_notes(tokenizer),
         },
@@ -134,7 +134,7 @@ def _latents(config: EstimateConfig, given: GivenLatents, bars: Bars) -> Inputs:
 
 
 def _codes(tables: Arrays, latents: Arrays) -> Sequence[Tensor]:
-    """The codes of each scale."""
+    """Return the codes of each scale."""
     codes = codes_of_scales(list(tables.tensors.values()), len(latents.tensors))
     if codes is not None:
         return codes

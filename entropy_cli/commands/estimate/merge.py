@@ -1,4 +1,4 @@
-"""States of shards added up to the state and result of the whole run."""
+"""Add the states of shards up to the state and result of the whole run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from entropy_cli.entropy.stopping import look
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
 from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.saved import Saved
-from entropy_cli.streaming.state import check_same, load
+from entropy_cli.streaming.state import RunState
+from entropy_cli.streaming.state_file import check_same, load
 
 
 @dataclass(frozen=True)
 class Merged:
     """The sum of several states."""
 
-    saved: Saved
+    state: RunState
     result: Result
 
 
@@ -40,25 +40,24 @@ def merge(paths: Sequence[Path], *, partial: bool, command: str, bars: Bars) -> 
         StateError: a state can't be read, is of other settings or temperatures, overlaps another, or
             blocks are missing.
     """
-    total: Saved | None = None
+    total: RunState | None = None
     owner_N: list[Path | None] = []
     shards: list[tuple[int, int] | None] = []
     with bars("adding states", len(paths), "state") as bar:
         for path in paths:
-            saved = load(path)
+            state = load(path)
             if total is None:
-                total = Saved(
-                    Progress.start(len(saved.progress.blocks_done)), saved.settings, saved.about, None
-                )
-                owner_N = [None] * len(saved.progress.blocks_done)
-            check_same(path, saved.settings, total.settings, whose=str(paths[0]))
-            _claim(path, saved.progress.blocks_done, owner_N)
-            _add(path, saved.progress, total.progress)
-            shards.append(saved.shard)
+                blocks = len(state.progress.blocks_done)
+                total = RunState(Progress.start(blocks), state.settings, state.metadata, None)
+                owner_N = [None] * blocks
+            check_same(path, state.settings, total.settings, whose=str(paths[0]))
+            _claim(path, state.progress.blocks_done, owner_N)
+            _add(path, state.progress, total.progress)
+            shards.append(state.shard)
             bar.update(1)
     assert total is not None
     if not partial:
-        _check_whole(total.progress.blocks_done, total.settings["images"], shards)
+        _check_whole(total.progress.blocks_done, total.settings.images, shards)
     if not total.progress.images:
         raise StateError(
             "none of the states has an image that could be read: there is nothing to estimate."
@@ -69,7 +68,7 @@ def merge(paths: Sequence[Path], *, partial: bool, command: str, bars: Bars) -> 
 
 
 def _claim(path: Path, done_N: Tensor, owner_N: list[Path | None]) -> None:
-    """Note whose each block is, or raise StateError if it is another's already."""
+    """Note which state each block is from; raise StateError if another state has it too."""
     for block in done_N.nonzero().flatten().tolist():
         if owner_N[block] == path:
             raise StateError(f"{path}: is given twice. Give each state once.")
@@ -92,7 +91,7 @@ def _add(path: Path, part: Progress, total: Progress) -> None:
     if total.temperatures is None:
         total.temperatures, total.pilot = part.temperatures, part.pilot
     if part.temperatures != total.temperatures:
-        s = next(s for s, of in enumerate(part.temperatures) if of != total.temperatures[s])
+        s = next(s for s, t in enumerate(part.temperatures) if t != total.temperatures[s])
         raise StateError(
             f"{path}: has temperature {part.temperatures[s]} at scale {s}, the others "
             f"{total.temperatures[s]}: they were fitted on machines that round differently. "
@@ -104,10 +103,10 @@ def _add(path: Path, part: Progress, total: Progress) -> None:
         before = total.accumulators.get(name)
         total.accumulators[name] = sums if before is None else before + sums
     if part.images:
-        total.history.append(_look(total))
+        total.history.append(_history_point(total))
 
 
-def _look(total: Progress) -> HistoryPoint:
+def _history_point(total: Progress) -> HistoryPoint:
     assert total.tally is not None
     return look(total.tally.entropy_GST[..., 0], total.tally.images_G, total.tally.tokens_S)
 
@@ -125,7 +124,7 @@ def _check_whole(done_N: Tensor, images: int, shards: Sequence[tuple[int, int] |
 
 
 def _missing(shards: Sequence[tuple[int, int] | None]) -> str:
-    """Which shards there is no state of, or that those that are there are not finished."""
+    """Name the shards whose state is missing, or say that some are not finished."""
     numbers = {shard[1] for shard in shards if shard is not None}
     if len(numbers) != 1 or None in shards:
         return "the states are not of all shards, or not finished"

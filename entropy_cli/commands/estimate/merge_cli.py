@@ -27,7 +27,7 @@ def merge(
     output: Output = None,
     state: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the sum as a state, to go on from or to merge again."),
+        typer.Option(metavar="FILE", help="Write the sum as a state, to resume from or to merge again."),
     ] = None,
     max_failed: MaxFailed = MAX_FAILED,
     as_json: AsJson = False,
@@ -40,7 +40,7 @@ def merge(
     from entropy_cli.commands.estimate.merge import merge as run
     from entropy_cli.core.files import check_different, check_writable
     from entropy_cli.results.tables import render
-    from entropy_cli.streaming.state import locked, save
+    from entropy_cli.streaming.state_file import locked, save
 
     for option, path in (("--output", output), ("--state", state)):
         if path is not None:
@@ -51,7 +51,7 @@ def merge(
     merged = run(states, partial=partial, command=command, bars=tqdm_bar)
     if state is not None:
         with locked(state):
-            save(state, merged.saved)
+            save(state, merged.state)
     if output is not None:
         merged.result.write(output)
     print_result(merged.result.to_json() if as_json else render(merged.result, units))

@@ -35,7 +35,7 @@ from entropy_cli.streaming.device import (
     versions,
 )
 from entropy_cli.streaming.ranks import Ranks, join, named_if_lost
-from entropy_cli.streaming.state import locked
+from entropy_cli.streaming.state_file import locked
 from entropy_cli.tokenizers.precision import matmul_precision
 
 logger = logging.getLogger(__name__)

@@ -205,7 +205,7 @@ def test_what_is_wrong_with_a_loaded_tokenizer(checkpoint, images, tmp_path):
         picture[0],
         picture.permute(0, 2, 3, 1),
     ):
-        with pytest.raises(EntropyCliError, match="expected uint8 pictures"):
+        with pytest.raises(EntropyCliError, match="expected uint8 images"):
             estimate([batch], tokenizer)
     for options in ({"codebook": CODES}, {"levels": (3, 3)}, {"rule": "cosine"}):
         with pytest.raises(EntropyCliError, match="a loaded tokenizer has its own"):

@@ -1,0 +1,224 @@
+"""Read a run's images into its sums: temperatures first, then the loop."""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, islice
+from typing import Any
+
+import torch
+
+from entropy_cli.commands.estimate.run import Run
+from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.core.progress_bars import Bars
+from entropy_cli.core.signals import Signals
+from entropy_cli.images.loader import death_of_worker
+from entropy_cli.images.plan import BLOCK, BatchPlan, Segment, check_points, plan_batches, plan_segments
+from entropy_cli.streaming import state_file
+from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
+from entropy_cli.streaming.device import device_name, is_out_of_memory, keep_freed_memory, versions
+from entropy_cli.streaming.loop import Loop
+from entropy_cli.streaming.pilot import (
+    PILOT_BLOCKS,
+    PRECISION_BLOCKS,
+    compare_precision,
+    fit_temperatures,
+)
+from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.reader import Reader
+from entropy_cli.streaming.token_file import TokenStore
+from entropy_cli.tokenizers.base import sums_layout
+from entropy_cli.tokenizers.precision import matmul_precision
+
+
+@dataclass
+class Accumulated:
+    """The outcome of reading.
+
+    Attributes:
+        total: the progress of all processes; only the first may use it.
+        target_reached: None without a target.
+        provenance: device, sizes and speed, for the result.
+    """
+
+    total: Progress
+    target_reached: bool | None
+    provenance: dict[str, Any]
+
+
+def accumulate(
+    run: Run, progress: Progress, tokens: TokenStore | None, signals: Signals, bars: Bars
+) -> Accumulated:
+    """Read what is still to be read into the progress, saving it on the way.
+
+    Args:
+        run: what is read, and how.
+        progress: where to start from; changed in place.
+        tokens: where hard tokens are written.
+        signals: held back while the progress changes.
+        bars: makes progress bars.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the progress was saved.
+        EntropyCliError: an input can't be read, or memory does not suffice; the progress was saved.
+    """
+    resumed, start = progress.images, time.monotonic()
+    saved, reached = progress, False
+
+    def save(total: Progress) -> None:
+        """Save what is worth it: an image that could not be read may be readable the next time."""
+        nonlocal saved
+        saved = total
+        if total.images or total.pilot or run.config.shard is not None:
+            state_file.save(run.path, run.state(total))
+
+    if run.blocks:
+        with _torch_errors_in_one_line(run.device):
+            reached = _read(run, progress, tokens, signals, bars, save)
+    elif run.ranks.first:
+        save(progress)
+    seconds = time.monotonic() - start
+    provenance = {
+        "device": device_name(run.device),
+        "processes": run.ranks.world,
+        "batch_size": run.batch_size,
+        "workers": run.workers,
+        "seconds": round(seconds, 3),
+        "images_per_s": round((saved.images - resumed) / seconds, 3),
+        "images_resumed": resumed,
+        **versions(),
+    }
+    has_target = run.config.target is not None and run.blocks
+    return Accumulated(saved, reached if has_target else None, provenance)
+
+
+@torch.inference_mode()
+@matmul_precision(tf32=False)
+def _read(
+    run: Run,
+    progress: Progress,
+    tokens: TokenStore | None,
+    signals: Signals,
+    bars: Bars,
+    save: Callable[[Progress], None],
+) -> bool:
+    """Run the loop; return whether the target was reached."""
+    if run.device.type == "cpu":
+        keep_freed_memory()
+    tokenizer = run.inputs.tokenizer.to(run.device, run.settings.precision)
+    processor = BatchProcessor(tokenizer, run.device, run.batch_size)
+    reader = Reader(
+        run.inputs.source,
+        processor,
+        run.settings.precision,
+        run.workers,
+        fail_at_first=run.config.fail_at_first,
+        warns=run.ranks.first,
+    )
+    segments = _segments(run, run.blocks, progress.blocks_done.tolist())
+    plans = [plan for segment in segments for plan in segment.plans]
+    loop = Loop(processor, progress, run.ranks, signals, save)
+    loop.save_every_s, loop.target = run.config.save_every_s, run.config.target
+    if tokens is not None:
+        processor.write_tokens, loop.flush = tokens.write, tokens.sync
+    with contextlib.ExitStack() as stack:
+        bar = stack.enter_context(bars("", *_expected(run, plans)))
+        if run.ranks.world == 1:
+            processor.advance = bar.update
+        else:
+            loop.advance = bar.update
+        batches = reader.encode(plans, stack)
+        if progress.temperatures is None:
+            batches = _set_temperatures(run, progress, reader, segments, batches, bar.set_description)
+        assert progress.temperatures is not None
+        layout = sums_layout(run.metadata.scales, run.settings.groups, len(progress.temperatures[0]))
+        progress.allocate(layout, run.device)
+        if run.settings.precision != "fp32" and progress.precision_check is None:
+            bar.set_description("measuring what the precision costs")
+            progress.precision_check = _check_precision(run, reader, progress)
+            bar.set_description("")
+        return loop.run(batches, segments)
+
+
+def _segments(run: Run, blocks: Sequence[int], done: Sequence[bool]) -> list[Segment]:
+    """Plan blocks, and this process's share of them."""
+    points = check_points(len(blocks), closely=run.config.target is not None)
+    share = run.ranks.rank, run.ranks.world
+    return plan_segments(run.settings.images, run.batch_size, blocks, done, points, share)
+
+
+def _expected(run: Run, plans: Sequence[BatchPlan]) -> tuple[int, str, int]:
+    """Return for the bar: number of images in all, their unit, and how many are done."""
+    todo = run.ranks.all_reduce_sum([sum(map(len, plans))])[0]
+    total = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
+    return total, "img", total - todo
+
+
+def _set_temperatures(
+    run: Run,
+    progress: Progress,
+    reader: Reader,
+    segments: Sequence[Segment],
+    batches: Iterator[EncodedBatch],
+    describe: Callable[[str], object],
+) -> Iterator[EncodedBatch]:
+    """Set the temperatures, and return the batches that the loop has still to add.
+
+    Those fitted are fitted to the first images, which need not be encoded again.
+    """
+    given = run.settings.temperature
+    if given != "auto":
+        progress.temperatures = [given for _ in run.metadata.scales]
+        return batches
+    describe("pilot for the temperature")
+    pilot = range(min(PILOT_BLOCKS, len(progress.blocks_done)))
+    if run.config.shard is None:  # the first images of the run itself
+        plans = [plan for segment in segments for plan in segment.plans]
+        mine = sum(bool(plan.completes) and _within(plan, pilot) for plan in plans)
+        first: Iterator[EncodedBatch] = islice(batches, mine)
+        fitted, progress.pilot, encoded = fit_temperatures(reader.processor, first, run.ranks, describe)
+        batches = chain(encoded, batches)
+    else:
+        plans = [p for s in _segments(run, pilot, [False] * len(pilot)) for p in s.plans]
+        uncounted = BatchProcessor(reader.processor.tokenizer, run.device, run.batch_size)
+        with contextlib.closing(reader.read(plans)) as read:
+            first = uncounted.encode(read)
+            fitted, progress.pilot, _ = fit_temperatures(reader.processor, first, run.ranks, describe)
+    progress.temperatures = fitted
+    return batches
+
+
+def _check_precision(run: Run, reader: Reader, progress: Progress) -> dict[str, object]:
+    """Compare the encoder's precision with float32 on the first images."""
+    assert progress.temperatures is not None
+    exact_tokenizer = run.inputs.tokenizer.to(run.device, "fp32")
+    size = min(BLOCK, run.batch_size)
+    rounded, exact = (
+        BatchProcessor(tokenizer, run.device, size)
+        for tokenizer in (reader.processor.tokenizer, exact_tokenizer)
+    )
+    blocks = range(min(PRECISION_BLOCKS, len(progress.blocks_done)))
+    plans = plan_batches(run.settings.images, size, blocks[run.ranks.rank :: run.ranks.world])
+    with contextlib.closing(reader.read(plans)) as batches:
+        return compare_precision(rounded, exact, batches, progress.temperatures, run.ranks)
+
+
+def _within(plan: BatchPlan, blocks: range) -> bool:
+    return all(span.start < blocks.stop * BLOCK for span in plan.spans)
+
+
+@contextlib.contextmanager
+def _torch_errors_in_one_line(device: torch.device) -> Iterator[None]:
+    """Raise what torch raises for want of memory, or of a worker, as an EntropyCliError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if (death := death_of_worker(error)) is not None:
+            raise death from error
+        if is_out_of_memory(error):
+            raise EntropyCliError(
+                f"{device}: not enough memory. Run the same command again with a smaller --batch-size: "
+                "it resumes from what was saved."
+            ) from error
+        raise

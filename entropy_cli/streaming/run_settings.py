@@ -1,0 +1,114 @@
+"""Everything that changes the number, in one value: runs that agree in it can be resumed and merged."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal
+
+from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.images.image_set import GROUPS
+from entropy_cli.images.plan import BLOCK
+from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.precision import Precision
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """The settings that the number depends on; device, batch size, workers and ranks are not among them.
+
+    Attributes:
+        temperature: the headline first, or "auto".
+        seed: of the order of the images and of the jackknife groups.
+        groups: number of jackknife groups.
+        images_fingerprint: hash of the paths and sizes of the images.
+        images: number of images that were listed.
+        block: images in a block.
+        checkpoint_sha256: None without a checkpoint or a codebook file.
+        identity: what else of the tokenizer changes the number; in files beside the other keys.
+    """
+
+    family: str
+    patch_nums: list[int | None]
+    image_size: int | None
+    rule: str
+    preprocess: str
+    temperature: list[float] | Literal["auto"]
+    seed: int
+    images_fingerprint: str
+    images: int
+    precision: Precision
+    checkpoint_sha256: str | None
+    groups: int = GROUPS
+    block: int = BLOCK
+    identity: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        temperatures: Sequence[float] | Literal["auto"] | None,
+        identity: Mapping[str, Any],
+        *,
+        seed: int,
+        images_fingerprint: str,
+        images: int,
+        precision: Precision,
+    ) -> "RunSettings":
+        """Describe a run of a tokenizer.
+
+        Args:
+            tokenizer: described by its spec.
+            temperatures: None for the tokenizer's default.
+            identity: `checkpoint_sha256`, and what else of the tokenizer changes the number.
+            seed: see the class, as for what follows.
+            images_fingerprint: as above.
+            images: as above.
+            precision: of the encoder.
+
+        Raises:
+            EntropyCliError: temperatures are to be fitted to what has no distances.
+        """
+        spec = tokenizer.spec
+        chosen = temperatures or spec.temperature
+        if isinstance(chosen, float):
+            chosen = [chosen]
+        if chosen == "auto" and not tokenizer.codebook(0).has_distances:
+            raise EntropyCliError(
+                "temperature auto: is defined for squared distances to codes, not for the rule "
+                f"{spec.rule}. Give a number."
+            )
+        return cls(
+            family=spec.family,
+            patch_nums=list(spec.patch_nums),
+            image_size=spec.image_size,
+            rule=spec.rule,
+            preprocess=spec.preprocess,
+            temperature="auto" if chosen == "auto" else list(chosen),
+            seed=seed,
+            images_fingerprint=images_fingerprint,
+            images=images,
+            precision=precision,
+            checkpoint_sha256=identity["checkpoint_sha256"],
+            identity={key: value for key, value in identity.items() if key != "checkpoint_sha256"},
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Return one flat dictionary of JSON values."""
+        values = asdict(self)
+        return {**values.pop("identity"), **values}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "RunSettings":
+        """Rebuild the settings from what `to_json` gave.
+
+        Raises:
+            KeyError: a setting is missing.
+        """
+        own = [of.name for of in fields(cls) if of.name != "identity"]
+        others = {key: value for key, value in content.items() if key not in own}
+        return cls(**{name: content[name] for name in own}, identity=others)
+
+    def fingerprint(self) -> str:
+        """Return a hash of all settings, 64 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,178 @@
+"""The file that holds the state of a run: save, load, compare and lock it."""
+
+import fcntl
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from entropy_cli import __version__
+from entropy_cli.core.errors import StateError
+from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomically
+from entropy_cli.streaming.run_settings import RunSettings
+from entropy_cli.streaming.state import RunState, state_from_file
+
+SCHEMA = "entropy-cli/state"
+SCHEMA_VERSION = 4
+HASHED_BYTES = 2**24  # at once
+HASHES = {
+    "checkpoint_sha256": "another checkpoint than {whose}'s",
+    "images_fingerprint": "other images than {whose}'s: other paths or sizes",
+}
+
+
+def default_path(fingerprint: str, shard: tuple[int, int] | None) -> Path:
+    """Return where the state of a run is kept when the user names no file."""
+    part = f"-{shard[0]}-of-{shard[1]}" if shard else ""
+    return cache_folder() / f"{fingerprint[:32]}{part}.safetensors"
+
+
+def save(path: Path, state: RunState) -> None:
+    """Write the state, replacing what was there only when it is complete."""
+    progress = state.progress
+    tensors, sections = {"blocks_done": progress.blocks_done}, {}
+    for name, accumulator in progress.accumulators.items():
+        sums = accumulator.to("cpu").state_dict()
+        shapes = {key: list(tensor.shape) for key, tensor in sums.items()}
+        sections[name] = {"version": accumulator.VERSION, "shapes": shapes}
+        tensors |= {f"{name}.{key}": tensor.contiguous() for key, tensor in sums.items()}
+    meta = {
+        "schema": SCHEMA,
+        "schema_version": SCHEMA_VERSION,
+        "tool_version": __version__,
+        "settings": state.settings.to_json(),
+        "about": state.metadata.to_json(),
+        "shard": state.shard,
+        "temperatures": progress.temperatures,
+        "failed": progress.failed,
+        "history": [asdict(entry) for entry in progress.history],
+        "pilot": progress.pilot,
+        "precision_check": progress.precision_check,
+        "accumulators": sections,
+    }
+    text = json.dumps(meta, allow_nan=False)
+    metadata = {"entropy-cli": text, "sha256": checksum(text, tensors)}
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+
+
+def checksum(meta: str, tensors: Mapping[str, Tensor]) -> str:
+    """Hash the meta data and every tensor with its name, type and shape."""
+    digest = hashlib.sha256(meta.encode())
+    for name in sorted(tensors):
+        tensor = tensors[name].contiguous()
+        digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
+        for piece_N in torch.split(tensor.flatten().view(torch.uint8), HASHED_BYTES):
+            digest.update(piece_N.numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load(path: Path) -> RunState:
+    """Read a state.
+
+    Raises:
+        StateError: the file is no state, of another version, damaged, or not what its settings ask for.
+    """
+    if not path.is_file():
+        what = "is no ordinary file" if path.exists() else "no such file"
+        raise StateError(f"{path}: {what}. Give the --state file of a run.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        text = metadata.get("entropy-cli", "{}")
+        meta = json.loads(text)
+    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        raise StateError(
+            f"{path}: can't be read as a saved state ({error}). Give the --state file of a run, or "
+            "remove this one if it is one that was damaged."
+        ) from error
+    if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
+        raise StateError(f"{path}: is not a saved state. Give another --state.")
+    if meta.get("schema_version") != SCHEMA_VERSION:
+        writer = meta.get("tool_version", "0.1.0 or before")
+        raise StateError(
+            f"{path}: a state of version {meta.get('schema_version')}, written by entropy-cli {writer}; "
+            f"this is {__version__} and reads version {SCHEMA_VERSION}. Finish it with that, or give "
+            "another --state."
+        )
+    try:
+        if metadata.get("sha256") != checksum(text, tensors):
+            raise ValueError("its checksum is another")
+        return state_from_file(meta, tensors)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, OverflowError) as error:
+        raise StateError(
+            f"{path}: a damaged state ({error}). Remove it, or give another --state."
+        ) from error
+
+
+def check_same(path: Path, got: RunSettings, expected: RunSettings, whose: str = "this run") -> None:
+    """Raise StateError naming the first setting of a saved state that differs."""
+    saved, wanted = (json.loads(json.dumps(settings.to_json())) for settings in (got, expected))
+    # Hashes last: they differ with anything else, and say less.
+    for name in sorted({*saved, *wanted}, key=lambda name: (name in HASHES, name)):
+        if saved.get(name) != wanted.get(name):
+            what = f"{name} {_short(saved.get(name))}, but {whose} has {_short(wanted.get(name))}"
+            if name in HASHES:
+                what = HASHES[name].format(whose=whose)
+            raise StateError(
+                f"{path}: was saved with {what}. Use the same settings, or another --state."
+            )
+
+
+@contextmanager
+def locked(path: Path, option: str = "--state") -> Iterator[None]:
+    """Keep other runs off a state while this one uses it.
+
+    Args:
+        path: of the state.
+        option: with which the user may choose another place.
+
+    Raises:
+        StateError: another run is using it, or the folder can't be written to.
+    """
+    lock = path.with_name(path.name + ".lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = _lock(lock)
+    except BlockingIOError as error:
+        raise StateError(
+            f"{path}: another run is using this state. Wait for it, or give another {option}."
+        ) from error
+    except OSError as error:
+        raise StateError(
+            f"{lock}: can't lock the state: {error.strerror}. Give an {option} where you may write."
+        ) from error
+    try:
+        remove_leftovers(path)
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _lock(lock: Path) -> int:
+    """Open and lock a file, again if it was removed in between."""
+    while True:
+        file = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            # A record lock, because a decoding worker that outlives a killed run must not inherit it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if lock.exists() and lock.stat().st_ino == os.fstat(file).st_ino:
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= 60 else text[:57] + "..."
