@@ -146,12 +146,12 @@ def _fail(message: str, code: int) -> int:
 
 
 def _printable(text: str) -> str:
-    """One line, whatever a file's name has in it."""
+    """Escape control characters, so that a message stays on one line."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class _StderrHandler(logging.Handler):
-    """Messages above a progress bar, not through it."""
+    """Prints messages above a progress bar, not through it."""
 
     def emit(self, record: logging.LogRecord) -> None:
         from tqdm import tqdm

@@ -1,4 +1,4 @@
-"""What `estimate` is given: images and a checkpoint, or latents made elsewhere."""
+"""Check the input options of `estimate`: images and a checkpoint, or latents made elsewhere."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,13 +14,13 @@ ENCODER = ("split", "family", "patch_nums", "image_size", "weights", "precision"
 
 
 def given_latents(params: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Arguments of GivenLatents, or None if images and a checkpoint are given.
+    """Return the arguments of GivenLatents, or None if images and a checkpoint are given.
 
     Args:
         params: values of estimate's options by name.
 
     Raises:
-        BadParameter: there are both, or neither, or options that don't go together.
+        BadParameter: both or neither are given, or options that don't go together.
     """
     given = {name for name, value in params.items() if value is not None and (name, value) not in AUTO}
     if "latents" in given:
@@ -62,7 +62,7 @@ def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Options that name inputs, with every file that they mean: shards, their index, config.json."""
+    """Yield the options that name inputs, with every file they mean: shards, their index, config.json."""
     from entropy_cli.tokenizers.checkpoints.shards import locate
 
     for name in ("latents", "codebook"):

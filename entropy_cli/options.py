@@ -19,7 +19,7 @@ OTHER_COMMANDS = "options"  # slurm's argument: a command line whose own command
 
 
 class Command(TyperCommand):
-    """A command that takes no empty text: as a path, it would be the working folder."""
+    """A command that refuses empty text: as a path, it would be the working folder."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer vendors its type
         """Parse as typer does.
@@ -39,7 +39,7 @@ class Command(TyperCommand):
 
 
 def parse_temperatures(text: str, option: str) -> tuple[float, ...] | Literal["auto"]:
-    """`auto`, or distinct positive numbers with commas between."""
+    """Parse `auto`, or distinct positive numbers separated by commas."""
     if text == "auto":
         return "auto"
     values = tuple(_number(part, option) for part in text.split(","))
@@ -55,33 +55,33 @@ def _number(text: str, option: str) -> float:
             return value
     raise typer.BadParameter(
         f"{text.strip() or 'nothing'}: expected auto, or numbers between {LOWEST_TEMPERATURE:g} and "
-        f"{HIGHEST_TEMPERATURE:g} with commas between, such as 1 or 1,0.5.",
+        f"{HIGHEST_TEMPERATURE:g} separated by commas, such as 1 or 1,0.5.",
         param_hint=option,
     )
 
 
 def parse_patch_nums(text: str, option: str) -> tuple[int, ...]:
-    """Positive integers with commas between."""
+    """Parse positive integers separated by commas."""
     try:
         values = tuple(int(part) for part in text.split(","))
     except ValueError:
         values = ()
     if not values or min(values) < 1:
         raise typer.BadParameter(
-            f"{text}: expected positive integers with commas between.", param_hint=option
+            f"{text}: expected positive integers separated by commas.", param_hint=option
         )
     return values
 
 
 def parse_array_file(path: Path | None, option: str) -> Path | None:
-    """A .npy file, or none."""
+    """Check that a file, if there is one, is named .npy."""
     if path is not None and path.suffix != ".npy":
         raise typer.BadParameter(f"{path}: expected FILE.npy.", param_hint=option)
     return path
 
 
 def parse_file(text: str, option: str) -> Path:
-    """The file of `FILE[:KEY,...]`, of which no part is empty."""
+    """Return the file of `FILE[:KEY,...]`, of which no part may be empty."""
     from entropy_cli.tokenizers.checkpoints.arrays import split_keys
 
     path, keys = split_keys(text)
@@ -93,7 +93,7 @@ def parse_file(text: str, option: str) -> Path:
 
 
 def parse_output(path: Path | None, kinds: Sequence[str], option: str) -> Path | None:
-    """A file whose name says what it will be, or none."""
+    """Check that a file, if there is one, has a suffix of one of these kinds."""
     if path is not None and path.suffix.lower() not in kinds:
         raise typer.BadParameter(
             f"{path}: expected a name that ends in {', '.join(kinds)}.", param_hint=option
@@ -102,7 +102,7 @@ def parse_output(path: Path | None, kinds: Sequence[str], option: str) -> Path |
 
 
 def parse_count(text: str, least: int, option: str) -> int | None:
-    """A whole number, or None for `auto`."""
+    """Parse a whole number, or return None for `auto`."""
     if text == "auto":
         return None
     value = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1
@@ -114,7 +114,7 @@ def parse_count(text: str, least: int, option: str) -> int | None:
 
 
 def parse_shard(text: str, option: str) -> tuple[int, int]:
-    """(I, N), or the place of this task in a Slurm job array."""
+    """Parse I/N, or return the place of this task in a Slurm job array."""
     if text == "slurm":
         return _slurm_shard(option)
     match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text, re.ASCII)
@@ -148,7 +148,7 @@ def _slurm_shard(option: str) -> tuple[int, int]:
 
 
 def parse_device(text: str, option: str) -> str:
-    """auto, cpu, cuda or cuda:i."""
+    """Check that a device is auto, cpu, cuda or cuda:i."""
     if re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", text):
         return text
     raise typer.BadParameter(
@@ -157,7 +157,7 @@ def parse_device(text: str, option: str) -> str:
 
 
 def check_family(name: str, option: str) -> str:
-    """auto, or a family that there is."""
+    """Check that a family is auto or a known one."""
     from entropy_cli.tokenizers.registry import FAMILIES
 
     if name in ("auto", *FAMILIES):
@@ -166,12 +166,12 @@ def check_family(name: str, option: str) -> str:
 
 
 def exit_code(used: int, failed: int, max_failed: float) -> int:
-    """Of a command that is done."""
+    """Return the exit code of a command that has finished."""
     return INCOMPLETE if failed > max_failed * (used + failed) else 0
 
 
-def let_go(stream: Any) -> None:  # noqa: ANN401 - a text stream, or None where the caller closed it
-    """Send what a stream still holds nowhere, or Python's own flush at the exit would fail again."""
+def discard(stream: Any) -> None:  # noqa: ANN401 - a text stream, or None where the caller closed it
+    """Discard what a stream still holds, or Python's own flush at the exit would fail again."""
     with contextlib.suppress(OSError, AttributeError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
@@ -188,33 +188,33 @@ def print_result(text: str) -> None:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        let_go(sys.stdout)
+        discard(sys.stdout)
     except (OSError, AttributeError, ValueError) as error:
-        let_go(sys.stdout)
+        discard(sys.stdout)
         raise ResultError(
             f"stdout can't be written to ({error}). The same command shows the result again."
         ) from error
 
 
 class _StderrIfThere:
-    """stderr: that nobody reads it any more is no reason to stop the work."""
+    """A stderr whose reader may leave: that is no reason to stop the work."""
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever stderr has
         return getattr(sys.stderr, name)
 
     def write(self, text: str) -> None:
-        """Write if it can be."""
+        """Write, if stderr can still be written to."""
         try:
             sys.stderr.write(text)
         except OSError:
-            let_go(sys.stderr)
+            discard(sys.stderr)
 
     def flush(self) -> None:
-        """Flush if it can be."""
+        """Flush, if stderr can still be written to."""
         try:
             sys.stderr.flush()
         except OSError:
-            let_go(sys.stderr)
+            discard(sys.stderr)
 
 
 STDERR: Any = _StderrIfThere()
@@ -222,7 +222,7 @@ STDERR: Any = _StderrIfThere()
 
 @contextlib.contextmanager
 def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Any]:
-    """A progress bar on stderr that appears when there is something to wait for."""
+    """Show a progress bar on stderr, once there is something to wait for."""
     from tqdm import tqdm
 
     lasts = unit in ("img", "step") and total is not None

@@ -1,4 +1,4 @@
-"""The protocol of what a run sums up: a statistic whose only operation is `+`.
+"""The protocol of the statistics that a run accumulates; their only operation is `+`.
 
 Resume, shards, processes and merging need nothing else of it, so that another statistic on the same pass
 is one more class of this shape. `entropy.tally.Tally` is the first.

@@ -24,7 +24,7 @@ KEEP_FREED_MEMORY = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device of a name; "auto" is the GPU where there is one.
+    """Return the device of a name; "auto" is the GPU where there is one.
 
     Args:
         name: auto, cpu, cuda or cuda:i.
@@ -51,7 +51,7 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
 
 
 def choose_precision(device: torch.device) -> Precision:
-    """The encoder's arithmetic by default: the most exact of a GPU's fast ones, float32 on a CPU.
+    """Return the default precision of an encoder: the most exact fast one of a GPU, float32 on a CPU.
 
     float16 has eight times less rounding error than bfloat16 at the same speed; a latent that leaves its
     range is an error that says so.
@@ -62,7 +62,7 @@ def choose_precision(device: torch.device) -> Precision:
 
 
 def choose_training_precision(device: torch.device) -> Literal["fp32", "fp16", "bf16"]:
-    """The arithmetic of convolutions in training by default: bfloat16 for its range, if a GPU has it."""
+    """Return the default precision of training: bfloat16 for its range, if a GPU has it."""
     if device.type == "cpu":
         return "fp32"
     return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
@@ -80,27 +80,27 @@ def check_precision(precision: Precision, device: torch.device) -> None:
 
 
 def device_name(device: torch.device) -> str:
-    """The device for people: its model if it has one, its threads if it is the CPU."""
+    """Describe a device: the model of a GPU, the number of threads of the CPU."""
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     return f"{device} ({torch.get_num_threads()} threads)"
 
 
 def choose_batch_size(device: torch.device, image_size: int) -> int:
-    """Images at once: as many pixels as keep the device busy, at least one image, or whole blocks."""
+    """Return a batch size that keeps the device busy: at least one image, or whole blocks."""
     images = min(MOST_IMAGES_PER_BATCH[device.type], PIXELS_PER_BATCH[device.type] // image_size**2)
     return images // BLOCK * BLOCK if images >= BLOCK else max(1, images)
 
 
 def choose_workers(device: torch.device, processes: int = 1) -> int:
-    """Decoding processes of each process: a few beside a CPU that computes, most cores beside a GPU."""
+    """Return how many workers decode: a few beside a CPU that computes, most cores beside a GPU."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     wanted = cores // 4 if device.type == "cpu" else cores - processes
     return max(1, min(MOST_WORKERS, wanted // processes))
 
 
 def versions() -> dict[str, str]:
-    """Of what the number may depend on in the last digits, for the record."""
+    """Return the versions of everything that may change the last digits of the number."""
     packages = ("torch", "torchvision", "pillow")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
 
@@ -118,7 +118,7 @@ def keep_freed_memory() -> None:
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
-    """Whether a smaller batch may help."""
+    """Return whether an error means that memory ran out, so that a smaller batch may help."""
     text = str(error)
     return isinstance(error, torch.OutOfMemoryError) or any(
         words in text

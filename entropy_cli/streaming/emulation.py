@@ -1,4 +1,4 @@
-"""Arithmetic in 16 bits on a CPU without instructions for it: how long an image takes, before all do."""
+"""Warn of 16-bit precision on a CPU that emulates it, with the time an image takes."""
 
 import copy
 import logging
@@ -26,13 +26,13 @@ LONG_S = 10.0  # what takes longer is not done again to see how long it takes wi
 
 
 def capabilities() -> Mapping[str, Any]:
-    """What the CPU can do, by torch's names."""
+    """Return what the CPU can do, by torch's names."""
     newest: Callable[[], Mapping[str, Any]] = getattr(torch.cpu, "get_capabilities", older_capabilities)
     return newest()
 
 
 def older_capabilities() -> Mapping[str, Any]:
-    """The same, as far as it matters here, where torch.cpu has no get_capabilities."""
+    """Return the capabilities that matter here, where torch.cpu has no get_capabilities."""
     cpu: Any = torch.cpu
     return {
         "avx512_bf16": cpu._is_avx512_bf16_supported(),
@@ -46,8 +46,8 @@ def _on_arm() -> bool:
     return platform.machine().lower() in ("aarch64", "arm64")
 
 
-def lacking(precision: Precision, device: torch.device) -> str | None:
-    """What a device would need to compute in a precision, for people; None if it can, or is no CPU."""
+def missing_instructions(precision: Precision, device: torch.device) -> str | None:
+    """Name the instructions that a CPU lacks for a precision; None if it has them, or is no CPU."""
     if device.type != "cpu" or precision not in INSTRUCTIONS:
         return None
     able = capabilities()
@@ -65,13 +65,13 @@ def warn_if_emulated(
         tokenizer: on the device, in the precision.
         precision: of its encoder.
         device: where it is.
-        img_B3HW: pictures as the tokenizer takes them, the first of which is encoded.
+        img_B3HW: images as the tokenizer takes them, the first of which is encoded.
     """
-    if (lacks := lacking(precision, device)) is None:
+    if (missing := missing_instructions(precision, device)) is None:
         return
     one_B3HW, exact = img_B3HW[:1], tokenizer.to(device, "fp32")
     slow, fast = _seconds(lambda: tokenizer.encode(one_B3HW)), _seconds(lambda: exact.encode(one_B3HW))
-    _warn(precision, lacks, slow, fast)
+    _warn(precision, missing, slow, fast)
 
 
 def warn_if_training_is_emulated(
@@ -80,12 +80,12 @@ def warn_if_training_is_emulated(
     """Say the same of a model's forward and backward pass, which leaves the model as it is.
 
     Args:
-        model: gives pictures and something else for pictures; in float32.
+        model: maps images to reconstructions and another output; in float32.
         precision: that it is to be trained in.
         device: where it is.
-        img_B3HW: pictures as it takes them, the first of which is used.
+        img_B3HW: images as it takes them, the first of which is used.
     """
-    if (lacks := lacking(precision, device)) is None:
+    if (missing := missing_instructions(precision, device)) is None:
         return
     model = copy.deepcopy(model).eval()  # norms count nothing, nor wait for other processes
 
@@ -96,14 +96,14 @@ def warn_if_training_is_emulated(
 
     _warn(
         precision,
-        lacks,
+        missing,
         _seconds(lambda: step(enabled=True)),
         _seconds(lambda: step(enabled=False)),
     )
 
 
 def _seconds(call: Callable[[], object]) -> float:
-    """How long a call takes: of two the faster, if the first does not take long."""
+    """Time a call in seconds: the faster of two, unless the first takes long."""
     taken: list[float] = []
     while not taken or (len(taken) < 2 and taken[0] < LONG_S):
         start = time.perf_counter()
@@ -112,11 +112,11 @@ def _seconds(call: Callable[[], object]) -> float:
     return min(taken)
 
 
-def _warn(precision: Precision, lacks: str, slow: float, fast: float) -> None:
+def _warn(precision: Precision, missing: str, slow: float, fast: float) -> None:
     logger.warning(
         "--precision %s is emulated on this CPU (no %s): %.3g s an image, fp32 %.3g s.%s",
         precision,
-        lacks,
+        missing,
         slow,
         fast,
         " Leave out --precision." if slow > fast else "",

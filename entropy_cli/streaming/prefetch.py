@@ -1,4 +1,4 @@
-"""Batches made ready ahead of their use, by a thread of their own."""
+"""Prepare batches ahead of their use, in a thread."""
 
 import contextlib
 from collections import deque
@@ -19,7 +19,7 @@ Ready = TypeVar("Ready")
 def prefetch(
     batches: Generator[Batch, None, None], device: torch.device
 ) -> Generator[Batch, None, None]:
-    """Batches on their way to the device; copies to a GPU run beside its work."""
+    """Yield batches on the device; copies to a GPU run beside its work."""
     if device.type != "cuda":
         with contextlib.closing(batches):
             yield from batches
@@ -46,7 +46,7 @@ def prefetch(
 def ahead(
     items: Generator[Item, None, None], prepare: Callable[[Item], Ready]
 ) -> Generator[Ready, None, None]:
-    """Prepare items in a thread, a few ahead; what goes wrong there is raised here."""
+    """Prepare items in a thread, a few ahead; raise here what is raised there."""
 
     def make() -> list[Ready]:
         return [prepare(item) for item in (next(items, None),) if item is not None]

@@ -1,4 +1,4 @@
-"""The processes of one run, when torchrun started several: what they tell each other."""
+"""The processes of one run that torchrun started, and the collective operations between them."""
 
 import os
 from collections.abc import Iterator, Sequence
@@ -20,7 +20,7 @@ Sums = TypeVar("Sums", bound=Accumulator)
 
 
 class RankLost(EntropyCliError):  # noqa: N818 - an event; the base says that it is an error
-    """Another process of the run is gone: nothing can be agreed on any more."""
+    """Another process of the run is gone, so that no collective operation can end."""
 
 
 @dataclass(frozen=True)
@@ -38,11 +38,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes and reports."""
+        """Return whether this is the process that writes and reports."""
         return self.rank == 0
 
     def all_reduce_sum(self, numbers: Sequence[int]) -> list[int]:
-        """Sums over the processes."""
+        """Sum each number over the processes."""
         if self.world == 1:
             return list(numbers)
         sums = torch.tensor(list(numbers), dtype=torch.int64)
@@ -51,7 +51,7 @@ class Ranks:
         return sums.tolist()
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
-        """Sum over the processes, on the tensor's device."""
+        """Sum a tensor over the processes; the result is on its device."""
         if self.world == 1:
             return tensor
         total = tensor.cpu().clone()
@@ -60,7 +60,7 @@ class Ranks:
         return total.to(tensor.device)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
-        """The first process's tensor, on the tensor's device."""
+        """Return the first process's tensor, on this tensor's device."""
         if self.world == 1:
             return tensor
         copy = tensor.detach().cpu().clone()
@@ -82,7 +82,7 @@ class Ranks:
         return type(accumulator)(**tensors)
 
     def all_gather(self, value: Value) -> list[Value]:
-        """The value of every process."""
+        """Return the value of every process."""
         if self.world == 1:
             return [value]
         values: list[Any] = [None] * self.world
@@ -91,7 +91,7 @@ class Ranks:
         return values
 
     def broadcast_from_first(self, value: Value) -> Value:
-        """The first process's value."""
+        """Return the first process's value."""
         values: list[Any] = [value]
         if self.world > 1:
             with _others():
@@ -99,7 +99,7 @@ class Ranks:
         return values[0]
 
     def raise_or_broadcast(self, value: Value | EntropyCliError) -> Value:
-        """The first process's value, or its error for all."""
+        """Return the first process's value, or raise its error in all processes."""
         value = self.broadcast_from_first(value)
         if isinstance(value, EntropyCliError):
             raise value
@@ -108,7 +108,7 @@ class Ranks:
 
 @contextmanager
 def join(*, on_gpus: bool = False) -> Iterator[Ranks]:
-    """Meet the other processes, if torchrun started this one.
+    """Join the other processes, if torchrun started this one.
 
     Args:
         on_gpus: GPUs will talk to each other beside the processes, where there are any.
@@ -139,7 +139,7 @@ def _others() -> Iterator[None]:
 
 @contextmanager
 def named_if_lost() -> Iterator[None]:
-    """Where processes meet inside torch, as they do in a backward pass: only the others' loss is named.
+    """Raise RankLost for errors of a collective operation inside torch, such as a backward pass.
 
     Raises:
         RankLost: another process is gone.

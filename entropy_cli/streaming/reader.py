@@ -10,7 +10,7 @@ from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.loader import Batch, Source, open_loader, read_batches
 from entropy_cli.images.plan import BatchPlan
 from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
-from entropy_cli.streaming.emulation import lacking, warn_if_emulated
+from entropy_cli.streaming.emulation import missing_instructions, warn_if_emulated
 from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.tokenizers.precision import Precision
 
@@ -72,7 +72,7 @@ class Reader:
     def _warn_if_emulated(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Time the encoder on the first image, where the CPU lacks its precision."""
         device = self.processor.device
-        if not self.warns or lacking(self.precision, device) is None:
+        if not self.warns or missing_instructions(self.precision, device) is None:
             return batches
         seen = []
         for batch in batches:

@@ -134,7 +134,7 @@ def test_what_the_cpu_can_do_is_what_the_system_says(monkeypatch, ask):
     else:
         can = {"bf16": {"bf16", "svebf16"} & flags, "fp16": set()}
     for precision, names in can.items():
-        assert (emulation.lacking(precision, CPU) is None) == bool(names)
+        assert (emulation.missing_instructions(precision, CPU) is None) == bool(names)
     for precision in ("fp32", "tf32"):
-        assert emulation.lacking(precision, CPU) is None
-    assert emulation.lacking("bf16", torch.device("cuda")) is None
+        assert emulation.missing_instructions(precision, CPU) is None
+    assert emulation.missing_instructions("bf16", torch.device("cuda")) is None

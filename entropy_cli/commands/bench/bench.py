@@ -29,7 +29,7 @@ from entropy_cli.streaming.device import (
     choose_precision,
     choose_workers,
 )
-from entropy_cli.streaming.emulation import lacking, warn_if_emulated
+from entropy_cli.streaming.emulation import missing_instructions, warn_if_emulated
 from entropy_cli.tokenizers.layers.var_layout import VARSizes
 from entropy_cli.tokenizers.precision import Precision
 from entropy_cli.tokenizers.registry import find_family
@@ -208,7 +208,7 @@ def prepared(
         family=given.family,
         tokenizer=given.tokenizer,
     )
-    if lacking(precision, device):
+    if missing_instructions(precision, device):
         _warn_if_emulated(workload, device)
     return workload
 
