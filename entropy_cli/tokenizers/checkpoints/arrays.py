@@ -1,30 +1,90 @@
-"""Tensors in files of any common format, memory-mapped: latents and codebooks made elsewhere."""
+"""Tensors in files of any common format: latents, codebooks, logits and labels made elsewhere."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.tokenizers.checkpoints.checkpoint import first_line, read_contents
-from entropy_cli.tokenizers.checkpoints.mapped import is_npz, map_npy, map_npz, map_safetensors
+from entropy_cli.core.reading import OpenFile
+from entropy_cli.tokenizers.checkpoints.checkpoint import (
+    first_line,
+    is_zip,
+    open_file,
+    read_contents,
+)
+from entropy_cli.tokenizers.checkpoints.numpyfile import is_npz, read_npy, read_npz
 from entropy_cli.tokenizers.checkpoints.stored import Stored
+from entropy_cli.tokenizers.checkpoints.zips import ZipRecords
 
 FORMATS = ".safetensors, .npy, .npz or .pt"
-NPY, ZIP = b"\x93NUMPY", b"PK"
+NPY = b"\x93NUMPY"
 Kind = Literal["floating-point numbers", "integers"]
 
 
 @dataclass(frozen=True)
-class Arrays:
-    """Some tensors of a file, in the order that was asked for, else in natural order of their names."""
+class Array:
+    """One tensor of a file, which is read in parts.
+
+    Attributes:
+        path: of the file.
+        name: file and key, for messages.
+        shape: known before anything is read.
+    """
 
     path: Path
-    tensors: Mapping[str, Tensor]
+    name: str
+    shape: tuple[int, ...]
+    _stored: Stored
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of its numbers."""
+        return self._stored.torch_dtype
+
+    def read(self, *index: slice) -> Tensor:
+        """Read a part of the tensor, or all of it.
+
+        Args:
+            index: slices of the first axes, of step 1.
+
+        Raises:
+            CheckpointError: it can't be read.
+        """
+        try:
+            return self._stored.read(*index)
+        except Exception as error:  # what readers raise on damaged files has no limit
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise CheckpointError(f"{self.name}: can't be read: {reason}.") from error
+
+    def verify(self) -> None:
+        """Compare the tensor with its checksum, where the file has one.
+
+        Raises:
+            CheckpointError: it is damaged.
+        """
+        try:
+            self._stored.verify()
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CheckpointError(f"{self.path}: {reason}. Make or copy it again.") from error
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Some tensors of a file, in the order that was given, else in natural order of their names."""
+
+    file: OpenFile
+    tensors: Mapping[str, Array]
+
+    @property
+    def path(self) -> Path:
+        """The file's path."""
+        return self.file.path
 
 
 def open_arrays(text: str) -> Arrays:
@@ -40,42 +100,20 @@ def open_arrays(text: str) -> Arrays:
     path, keys = split_keys(text)
     if len(set(keys)) < len(keys):
         raise CheckpointError(f"{text}: a tensor is named twice. Give each FILE:KEY[,KEY...] once.")
-    found = _read(path)
+    file, found = _open(path)
     if not keys:
         floats = {name: t for name, t in found.items() if _is_float(t)}
         if not floats:
             raise CheckpointError(f"{path}: holds no tensors of floating-point numbers.")
-        return Arrays(path, {name: _mapped(path, name, floats[name]) for name in _natural(floats)})
+        keys = _natural(floats)
     for key in keys:
         _check_there(path, key, found)
         if not _is_float(found[key]):
             raise CheckpointError(f"{path}: {key} does not hold floating-point numbers.")
-    return Arrays(path, {key: _mapped(path, key, found[key]) for key in keys})
-
-
-@dataclass(frozen=True)
-class Array:
-    """One tensor of a file.
-
-    Attributes:
-        name: file and key, for people.
-        shape: known before anything is read.
-        forget: lets go of what was read so far, or a large file would fill the memory.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    forget: Callable[[], object]
-    _read: Callable[[], Tensor]
-
-    @cached_property
-    def tensor(self) -> Tensor:
-        """The tensor, mapped.
-
-        Raises:
-            CheckpointError: it can't be read.
-        """
-        return self._read()
+    arrays = {key: Array(path, f"{path}:{key}", found[key].shape, found[key]) for key in keys}
+    for array in arrays.values():
+        array.verify()
+    return Arrays(file, arrays)
 
 
 def open_array(text: str, kind: Kind) -> Array:
@@ -89,7 +127,7 @@ def open_array(text: str, kind: Kind) -> Array:
         CheckpointError: there is no such file or key, or more than one tensor, or it is of another kind.
     """
     path, keys = split_keys(text)
-    found = _read(path)
+    _, found = _open(path)
     if not keys:
         keys = [name for name in _natural(found) if _is_of(kind, found[name])]
         if not keys:
@@ -105,12 +143,13 @@ def open_array(text: str, kind: Kind) -> Array:
     if not _is_of(kind, found[key]):
         raise CheckpointError(f"{path}: {key} is of type {found[key].dtype}, expected {kind}.")
     name = str(path) if len(found) == 1 else f"{path}:{key}"
-    read = partial(_mapped, path, key, found[key])
-    return Array(name, found[key].shape, found[key].forget, read)
+    array = Array(path, name, found[key].shape, found[key])
+    array.verify()
+    return array
 
 
 def split_keys(text: str) -> tuple[Path, list[str]]:
-    """File and keys of `FILE[:KEY,...]`; a file that is there may have colons in its name."""
+    """Split `FILE[:KEY,...]` into file and keys; an existing file may have colons in its name."""
     if Path(text).exists() or ":" not in text:
         return Path(text), []
     path, _, keys = text.rpartition(":")
@@ -118,7 +157,7 @@ def split_keys(text: str) -> tuple[Path, list[str]]:
 
 
 def _natural(names: Mapping[str, Any]) -> list[str]:
-    """Names sorted with the numbers in them as numbers, of any length."""
+    """Sort names with the numbers in them as numbers, of any length."""
 
     def key(part: str) -> tuple[bool, int, str]:
         digits = part.lstrip("0") if part.isdecimal() else part
@@ -127,30 +166,24 @@ def _natural(names: Mapping[str, Any]) -> list[str]:
     return sorted(names, key=lambda name: [*map(key, re.split(r"(\d+)", name)), key(name)])
 
 
-def _read(path: Path) -> dict[str, Stored]:
+def _open(path: Path) -> tuple[OpenFile, dict[str, Stored]]:
     if not path.is_file():
         what = "is no ordinary file" if path.exists() else "no such file"
         raise CheckpointError(f"{path}: {what}. Give a {FORMATS} file.")
+    file = open_file(path)
     try:
-        with path.open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read: {error.strerror}.") from error
-    try:
-        if head.startswith(NPY):
-            return {path.stem: map_npy(path)}
-        if head.startswith(ZIP) and is_npz(path):
-            return map_npz(path)
-        if head[8:9] == b"{":
-            return map_safetensors(path)
+        if file.read(0, min(6, file.size)) == NPY:
+            return file, {path.stem: read_npy(file)}
+        if is_zip(file) and is_npz(records := ZipRecords(file)):
+            return file, read_npz(records)
     except Exception as error:  # what readers raise on damaged files has no limit
         raise CheckpointError(f"{path}: a damaged file: {first_line(error)}.") from error
-    value = read_contents(path).value
-    return {path.stem: value} if isinstance(value, Stored) else dict(_flat(value))
+    value = read_contents(file).value
+    return file, {path.stem: value} if isinstance(value, Stored) else dict(_flat(value))
 
 
 def _flat(value: Any, name: str = "", depth: int = 3) -> list[tuple[str, Stored]]:  # noqa: ANN401
-    """Tensors in nested mappings and lists, with dots between the keys."""
+    """List the tensors in nested mappings and lists, with dots between the keys."""
     if isinstance(value, Stored):
         return [(name, value)]
     if not depth or not isinstance(value, (Mapping, list, tuple)):
@@ -177,10 +210,3 @@ def _is_of(kind: Kind, tensor: Stored) -> bool:
 
 def _is_float(tensor: Stored) -> bool:
     return tensor.kind == "plain" and tensor.dtype.startswith(("float", "bfloat"))
-
-
-def _mapped(path: Path, name: str, tensor: Stored) -> Tensor:
-    try:
-        return tensor.read()
-    except Exception as error:
-        raise CheckpointError(f"{path}: can't read {name}: {first_line(error)}.") from error

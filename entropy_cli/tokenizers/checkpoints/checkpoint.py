@@ -1,8 +1,9 @@
-"""Opening checkpoints: the only place that does, and it never runs what a file contains.
+"""Open checkpoints: the only place that does, and it never runs what a file contains.
 
-Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is not loaded.
+A tensor is read when it is needed, so a decoder is not loaded.
 """
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
@@ -13,18 +14,14 @@ import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.core.files import hash_files, ordinary
+from entropy_cli.core.reading import OpenFile
 from entropy_cli.tokenizers.checkpoints.config import Config, read_config
+from entropy_cli.tokenizers.checkpoints.safetensorsfile import read_safetensors
 from entropy_cli.tokenizers.checkpoints.shards import Located, locate
 from entropy_cli.tokenizers.checkpoints.states import Copy, choose
-from entropy_cli.tokenizers.checkpoints.stored import (
-    Contents,
-    Form,
-    Stored,
-    UnusableError,
-    read_safetensors,
-)
+from entropy_cli.tokenizers.checkpoints.stored import Contents, FileFormat, Stored, UnusableError
 from entropy_cli.tokenizers.checkpoints.torchfile import read_torch
+from entropy_cli.tokenizers.checkpoints.zips import RunningCrcs, ZipRecords
 from entropy_cli.tokenizers.settings import Weights
 
 # Weights that are trained, and so averaged; but codes that training averages itself.
@@ -56,8 +53,9 @@ class Checkpoint:
         located: Located,
         copies: dict[Weights, Copy],
         weights: Weights,
-        forms: tuple[Form, ...] = (),
+        forms: tuple[FileFormat, ...] = (),
         classes: tuple[str, ...] = (),
+        opened: tuple[OpenFile, ...] = (),
     ) -> None:
         chosen = copies[weights]
         self.path, self.files, self.folder = located.path, located.files, located.folder
@@ -66,20 +64,20 @@ class Checkpoint:
         self.has_raw, self.has_ema = "raw" in copies, "ema" in copies
         self.shapes: Mapping[str, tuple[int, ...]] = {k: t.shape for k, t in chosen.tensors.items()}
         self.dtypes: Mapping[str, str] = {k: t.dtype for k, t in chosen.tensors.items()}
-        self._located, self._copies, self._is_meta = located, copies, False
+        self._located, self._copies, self._opened, self._is_meta = located, copies, opened, False
 
     @classmethod
     def of_tensors(cls, path: Path, tensors: Mapping[str, Tensor]) -> "Checkpoint":
-        """What is in memory, as if it came from a file of that name."""
+        """Wrap tensors in memory, as if they came from a file of that name."""
         stored = {name: Stored.in_memory(tensor) for name, tensor in tensors.items()}
         return cls(Located(path, (), path.parent), {"raw": Copy("", "", stored, ())}, "raw")
 
     def to_meta(self, keep: Collection[str]) -> "Checkpoint":
-        """The same, of which only the weights to keep are read; others are tensors without numbers."""
+        """Return a checkpoint of which only the weights to keep are read; others have no numbers."""
         chosen = self._copies[self.weights]
         tensors = {n: t if n in keep else t.to_meta() for n, t in chosen.tensors.items()}
         copies: dict[Weights, Copy] = {self.weights: replace(chosen, tensors=tensors)}
-        to_meta = Checkpoint(self._located, copies, self.weights, self.forms, self.classes)
+        to_meta = Checkpoint(self._located, copies, self.weights, self.forms, self.classes, self._opened)
         to_meta._is_meta = True
         return to_meta
 
@@ -97,10 +95,10 @@ class Checkpoint:
     @property
     def size(self) -> int:
         """Bytes of all files."""
-        return sum(file.stat().st_size for file in self.files)
+        return sum(file.size for file in self._opened)
 
     def with_weights(self, weights: Weights) -> "Checkpoint":
-        """The other copy of the weights, of the same files.
+        """Return the other copy of the weights, of the same files.
 
         Raises:
             CheckpointError: there is none, or its shapes are not those of the raw copy.
@@ -123,10 +121,10 @@ class Checkpoint:
                     f"{chosen.prefix}{name} has. Use --weights raw."
                 )
         self._check_averages(chosen)
-        return Checkpoint(self._located, self._copies, weights, self.forms, self.classes)
+        return Checkpoint(self._located, self._copies, weights, self.forms, self.classes, self._opened)
 
     def _check_averages(self, chosen: Copy) -> None:
-        """That an averaged copy beside the raw one is whole: mixed, it would be of no training step."""
+        """Check that an averaged copy beside the raw one is whole, not a mixture of both."""
         without = [
             name
             for name in chosen.tensors
@@ -142,23 +140,22 @@ class Checkpoint:
             )
 
     def tensor(self, name: str) -> Tensor:
-        """One weight, as float32.
+        """Read one weight, as float32.
 
         Raises:
             CheckpointError: it can't be read, or is no plain tensor of floats.
         """
         tensor = self._read(name, "floating-point numbers", lambda dtype: dtype.is_floating_point)
-        # A copy even of float32: the file must not be needed, or be able to change, while a run uses it.
-        return tensor.to(torch.float32, copy=True)
+        return tensor.to(torch.float32).contiguous()
 
     def integers(self, name: str) -> Tensor:
-        """One tensor of integers, as int64.
+        """Read one tensor of integers, as int64.
 
         Raises:
             CheckpointError: it can't be read, or is no plain tensor of integers that int64 holds.
         """
         tensor = self._read(name, "integers", _is_integer)
-        integers = tensor.to(torch.int64, copy=True)
+        integers = tensor.to(torch.int64)
         if tensor.dtype == torch.uint64 and (integers < 0).any():  # of the numbers beyond int64's
             raise CheckpointError(
                 f"{self.path}: {name} holds {integers.min().item() % 2**64}, which int64 does not."
@@ -166,7 +163,7 @@ class Checkpoint:
         return integers
 
     def numbers(self, name: str) -> Tensor:
-        """One tensor of any type as it is, which may lie in the file still: not to be changed or kept.
+        """Read one tensor of any type as it is; it may be shared and must not be changed.
 
         Raises:
             CheckpointError: it can't be read, or is no plain tensor.
@@ -192,21 +189,41 @@ class Checkpoint:
         )
 
     def close(self) -> None:
-        """Let go of the files and of what was read from them; names, shapes and hash remain."""
-        self._copies.clear()  # of the views on it too
+        """Forget the tensors; names and shapes remain, and the files are still open to be hashed."""
+        self._copies.clear()  # shared with the views of other copies
 
     def sha256(self, progress: Callable[[int], object] = lambda _: None) -> str:
-        """Hash of the whole file, or of several one after the other in order of name.
+        """Hash the bytes of the file, or of several one after the other in order of name.
 
-        `progress` is given the bytes read each time.
+        They are the files that the weights were read from, whatever is at their paths now.
+
+        Args:
+            progress: called with the number of bytes that were read since the last call.
+
+        Raises:
+            CheckpointError: a file was changed since it was opened, or its own checksums don't fit.
         """
-        return hash_files(self.files, progress)
+        digest = hashlib.sha256()
+        for file in self._opened:
+            try:
+                crcs = RunningCrcs(file) if is_zip(file) else None
+                for piece in file.pieces():
+                    digest.update(piece)
+                    if crcs is not None:
+                        crcs.update(piece)
+                    progress(len(piece))
+            except (OSError, ValueError) as error:
+                reason = getattr(error, "strerror", None) or error
+                raise CheckpointError(
+                    f"{file.path}: can't be used: {reason}. Copy or download it again."
+                ) from error
+        return digest.hexdigest()
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open safetensors, what torch.save wrote, or such in several files; which one is told by content.
+    """Open one or several files of safetensors or torch.save; the content decides which.
 
-    Gives the raw copy of the weights if there is one, else the averaged one.
+    The result gives the raw copy of the weights if there is one, else the averaged one.
 
     Args:
         path: a file, one of several shards, their index, or a folder with one of those.
@@ -215,27 +232,43 @@ def open_checkpoint(path: Path) -> Checkpoint:
         CheckpointError: there is no such file, or it is not a checkpoint, or one that is damaged.
     """
     located = locate(path)
-    contents = {file: read_contents(file) for file in located.files}
+    opened = {path: open_file(path) for path in located.files}
+    contents = {path: read_contents(file) for path, file in opened.items()}
     try:
         copies = choose(located.merged({file: held.value for file, held in contents.items()}))
     except UnusableError as error:
         raise CheckpointError(f"{path}: {error}") from error
     classes = tuple(sorted({name for held in contents.values() for name in held.classes}))
-    forms = tuple(sorted({held.form for held in contents.values()}))
-    return Checkpoint(located, copies, "raw" if "raw" in copies else "ema", forms, classes)
+    forms = tuple(sorted({held.file_format for held in contents.values()}))
+    weights: Weights = "raw" if "raw" in copies else "ema"
+    return Checkpoint(located, copies, weights, forms, classes, tuple(opened.values()))
 
 
-def read_contents(path: Path) -> Contents:
-    """What a file of torch or safetensors holds.
+def open_file(path: Path) -> OpenFile:
+    """Open a file.
+
+    Raises:
+        CheckpointError: it can't be opened, or is not an ordinary file.
+    """
+    try:
+        return OpenFile(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def is_zip(file: OpenFile) -> bool:
+    """Return whether a file begins as a zip does."""
+    return file.read(0, min(4, file.size)) == b"PK\x03\x04"
+
+
+def read_contents(file: OpenFile) -> Contents:
+    """Describe the tensors of a file of torch or safetensors.
 
     Raises:
         CheckpointError: it can't be read.
     """
-    try:
-        with ordinary(path).open("rb") as file:
-            head = file.read(16)
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
+    path = file.path
+    head = bytes(file.read(0, min(16, file.size)))
     if head.startswith(b"version https:/"):
         raise CheckpointError(
             f"{path}: is a git-lfs pointer, not the checkpoint it points to. Run git lfs pull."
@@ -243,7 +276,9 @@ def read_contents(path: Path) -> Contents:
     # safetensors: the length of a JSON header, then the header.
     is_safetensors = head[8:9] == b"{"
     try:
-        return read_safetensors(path) if is_safetensors else read_torch(path)
+        if is_safetensors:
+            return read_safetensors(file)
+        return read_torch(file, ZipRecords(file) if is_zip(file) else None)
     except UnusableError as error:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # what readers raise on damaged files has no limit
@@ -259,6 +294,6 @@ def _is_integer(dtype: torch.dtype) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, short enough for one of ours."""
+    """Return an error's first line, short enough for one of ours."""
     text = str(error).strip().splitlines() or [type(error).__name__]
     return text[0][:160]

@@ -1,6 +1,5 @@
 """The config.json beside a checkpoint: settings that the weights don't show, and whose they are."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -8,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.core.files import ordinary
+from entropy_cli.core.reading import CONFIG_BYTES, parse_json, read_bytes
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -117,10 +116,10 @@ def read_config(folder: Path) -> Config:
     """Read config.json in a checkpoint's folder; empty if there is none."""
     path = folder / FILE
     try:
-        content = json.loads(ordinary(path).read_text(encoding="utf-8"))
+        content = parse_json(read_bytes(path, CONFIG_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return Config(path)
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         return Config(path, broken=f"can't be read as JSON: {error}")
     if not isinstance(content, dict):
         return Config(path, broken=f"got {type(content).__name__}, expected a JSON object")

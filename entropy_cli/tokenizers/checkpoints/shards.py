@@ -1,6 +1,5 @@
 """Which files a path means: a file, shards with an index, or a folder of a model."""
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +7,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.core.files import ordinary
+from entropy_cli.core.reading import CONFIG_BYTES, JSON_BYTES, parse_json, read_bytes
 from entropy_cli.tokenizers.checkpoints.states import some
 from entropy_cli.tokenizers.checkpoints.stored import Stored
 
@@ -107,16 +106,15 @@ def _in_folder(folder: Path) -> Located:
 
 def _is_tokenizer(part: Path) -> bool:
     try:
-        config = ordinary(part / "config.json").read_text(encoding="utf-8", errors="replace")
-        return "VQModel" in config
+        return b"VQModel" in read_bytes(part / "config.json", CONFIG_BYTES)
     except OSError:
         return False
 
 
 def _indexed(path: Path, index: Path) -> Located:
     try:
-        content = json.loads(ordinary(index).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+        content = parse_json(read_bytes(index, JSON_BYTES))
+    except (OSError, ValueError) as error:
         raise CheckpointError(f"{index}: can't be read as JSON: {error}. Download it again.") from error
     names = content.get("weight_map") if isinstance(content, dict) else None
     if not isinstance(names, dict) or not names or not all(isinstance(n, str) for n in names.values()):

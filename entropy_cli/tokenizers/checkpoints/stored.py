@@ -1,21 +1,19 @@
-"""A tensor that is still in its file, and reading safetensors as such."""
+"""Tensors that are still in their file, and are read whole or in part."""
 
-import mmap
-import warnings
-import zipfile
+import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
-from entropy_cli.core.files import ordinary
+FileFormat = Literal["safetensors", "torch-zip", "torch-legacy"]
+BytesReader = Callable[[int, int], bytearray]  # from byte, to byte
 
-Form = Literal["safetensors", "torch-zip", "torch-legacy"]
+MAX_REPEATED = 2**26  # numbers of a tensor that repeats those in its file
+MAX_WASTE = 4  # a part is read in one piece if this piece is at most so many times as large
+MAX_READS = 2**16  # of a part that is not
 
 
 @dataclass(frozen=True)
@@ -25,28 +23,86 @@ class Stored:
     Attributes:
         shape: its shape.
         dtype: its type, as torch names it without "torch.".
-        read: gives it; may raise.
+        read_bytes: reads bytes of the storage it lies in.
+        begin: byte of the storage at which its first number lies.
+        strides: numbers between neighbours along each axis; None if it is contiguous.
         kind: "plain" numbers, or why they can't be read: "sparse", "quantised" ...
-        forget: lets go of what was read of its file; reading on is then reading again.
+        is_swapped: whether its bytes are in the order that is not this machine's.
+        verify: compares its bytes with their checksum, where the file has one; raises ValueError.
     """
 
     shape: tuple[int, ...]
     dtype: str
-    read: Callable[[], Tensor]
+    read_bytes: BytesReader
+    begin: int = 0
+    strides: tuple[int, ...] | None = None
     kind: str = "plain"
-    forget: Callable[[], object] = lambda: None
+    is_swapped: bool = False
+    verify: Callable[[], object] = lambda: None
 
     @classmethod
     def in_memory(cls, tensor: Tensor) -> "Stored":
-        """A tensor that is already there."""
-        return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), lambda: tensor)
+        """Wrap a tensor that is already in memory."""
+        return _InMemory(tuple(tensor.shape), dtype_name(tensor.dtype), _no_bytes, tensor=tensor)
 
     def to_meta(self) -> "Stored":
-        """The same without its file: reading gives a tensor without numbers, on torch's device meta."""
-        return replace(
-            self,
-            read=lambda: torch.empty(self.shape, dtype=getattr(torch, self.dtype), device="meta"),
-        )
+        """Return the same tensor without its numbers, on torch's device meta."""
+        return Stored.in_memory(torch.empty(self.shape, dtype=self.torch_dtype, device="meta"))
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The type of its numbers."""
+        return getattr(torch, self.dtype)
+
+    def read(self, *index: slice) -> Tensor:
+        """Read the tensor, or a part of it, into memory.
+
+        Args:
+            index: a slice of step 1 for each of the first axes; all of the axes without one.
+
+        Raises:
+            ValueError: it repeats the numbers in its file too often, or has no plain numbers.
+            OSError: the file was cut off or can't be read.
+        """
+        if self.kind != "plain":
+            raise ValueError("not plain numbers")
+        parts = (*index, *[slice(None)] * (len(self.shape) - len(index)))
+        bounds = [part.indices(n)[:2] for n, part in zip(self.shape, parts, strict=True)]
+        strides = self.strides if self.strides is not None else contiguous_strides(self.shape)
+        offset = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
+        shape = tuple(max(0, stop - start) for start, stop in bounds)
+        if math.prod(shape) > max(_span(shape, strides), MAX_REPEATED):
+            raise ValueError(
+                f"repeats {_span(shape, strides)} numbers until they are {math.prod(shape)}"
+            )
+        return self._gather(offset, shape, strides)
+
+    def _gather(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
+        """Read numbers in one piece, or in several where much between them would be read in vain."""
+        number, span = math.prod(shape), _span(shape, strides)
+        if not number:
+            return torch.empty(shape, dtype=self.torch_dtype)
+        if span > MAX_WASTE * number and number // max(shape) <= MAX_READS:
+            axis = max(range(len(shape)), key=lambda a: strides[a] if shape[a] > 1 else -1)
+            inner = (*shape[:axis], 1, *shape[axis + 1 :])
+            steps = range(offset, offset + shape[axis] * strides[axis], strides[axis])
+            return torch.cat([self._gather(step, inner, strides) for step in steps], axis)
+        size = self.torch_dtype.itemsize
+        begin = self.begin + offset * size
+        byte_N = torch.frombuffer(self.read_bytes(begin, begin + span * size), dtype=torch.uint8)
+        if self.is_swapped:
+            byte_N = byte_N.view(-1, size).flip(1).flatten()
+        return byte_N.view(self.torch_dtype).as_strided(shape, strides)
+
+
+@dataclass(frozen=True)
+class _InMemory(Stored):
+    """A tensor that was read already, or is on the device meta."""
+
+    tensor: Tensor = field(default_factory=Tensor)
+
+    def read(self, *index: slice) -> Tensor:
+        return self.tensor[index] if index else self.tensor
 
 
 @dataclass(frozen=True)
@@ -55,73 +111,41 @@ class Contents:
 
     Attributes:
         value: mappings and lists, with `Stored` for tensors and placeholders for unknown classes.
-        form: of the file.
+        file_format: of the file.
         classes: names of those classes.
     """
 
     value: Any
-    form: Form
+    file_format: FileFormat
     classes: frozenset[str] = frozenset()
 
 
 class UnusableError(Exception):
-    """A file that is not damaged, and still nothing for us; the text says why and what to do."""
+    """A file that is not damaged, and still can't be used; the text says why and what to do."""
 
 
-LOCAL_HEADER = 30  # bytes before the name, and whatever else stands before a record
-
-# What safetensors calls the types that torch spells otherwise; the others are like F32, I64.
-SAFETENSORS = {
-    "BOOL": "bool",
-    "BF16": "bfloat16",
-    "F8_E4M3": "float8_e4m3fn",
-    "F8_E5M2": "float8_e5m2",
-    "F8_E8M0": "float8_e8m0fnu",
-}
-LETTERS = {"F": "float", "I": "int", "U": "uint", "C": "complex"}
+def contiguous_strides(shape: tuple[int, ...], *, fortran: bool = False) -> tuple[int, ...]:
+    """Return the strides of an array without gaps, in the order of C or of Fortran."""
+    axes = range(len(shape))
+    return tuple(math.prod(shape[:a] if fortran else shape[a + 1 :]) for a in axes)
 
 
-def read_safetensors(path: Path) -> Contents:
-    """Names and shapes of a safetensors file, which stays memory-mapped.
-
-    Raises:
-        Exception: of any kind, if it is damaged.
-    """
-    file: Any = safe_open(path, framework="pt")
-    tensors = {}
-    for name in file.keys():  # noqa: SIM118 - no mapping
-        part = file.get_slice(name)
-        dtype = name_of_type(part.get_dtype())
-        tensors[name] = Stored(tuple(part.get_shape()), dtype, partial(file.get_tensor, name))
-    return Contents(tensors, "safetensors")
+def dtype_name(dtype: torch.dtype) -> str:
+    """Name a type as torch does, without "torch."."""
+    return str(dtype).removeprefix("torch.")
 
 
-def map_file(path: Path) -> mmap.mmap:
-    """A file mapped to be read only: mapped to be written, one larger than the memory is refused."""
-    with ordinary(path).open("rb") as file:
-        return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+def unreadable(shape: tuple[int, ...], dtype: str, kind: str) -> Stored:
+    """Describe a tensor that has no plain numbers to read."""
+    return Stored(shape, dtype, _no_bytes, kind=kind)
 
 
-def forget(memory: mmap.mmap) -> None:
-    """Let go of the pages that were read, which the system counts as the program's memory."""
-    if hasattr(mmap, "MADV_DONTNEED"):  # Windows does so by itself
-        memory.madvise(mmap.MADV_DONTNEED)
+def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Count the numbers from the first to the last, with all that lie between."""
+    if not all(shape):
+        return 0
+    return 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
 
 
-def name_of_type(theirs: str) -> str:
-    """What torch calls a type of safetensors."""
-    return SAFETENSORS.get(theirs) or LETTERS.get(theirs[0], "") + theirs[1:]
-
-
-def of_buffer(buffer: bytes | bytearray | memoryview, dtype: torch.dtype) -> Tensor:
-    """Numbers where they lie, to be read only."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # they can't be written to, and nobody does
-        return torch.frombuffer(buffer, dtype=torch.uint8).view(dtype)
-
-
-def record_start(memory: mmap.mmap, record: zipfile.ZipInfo) -> int:
-    """Where a zip record's bytes begin: after its local header, which is not like the central one."""
-    head = record.header_offset
-    lengths = [int.from_bytes(memory[head + at : head + at + 2], "little") for at in (26, 28)]
-    return head + LOCAL_HEADER + sum(lengths)
+def _no_bytes(_begin: int, _end: int) -> bytearray:
+    raise ValueError("not plain numbers")

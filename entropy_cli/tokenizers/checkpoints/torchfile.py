@@ -1,4 +1,4 @@
-"""torch's files: the pickle in them is read inertly, and tensors stay on disk until one is asked for.
+"""Read what torch.save wrote: the pickle inertly, and each tensor when it is asked for.
 
 Not by torch.load: that imports what a pickle names unless every class is known beforehand, hands
 TorchScript to a loader of its own, and goes by environment variables and the file's name.
@@ -9,111 +9,95 @@ Source:
 
 import io
 import math
-import mmap
 import pickle
-import zipfile
-import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
-from torch import Tensor
 
+from entropy_cli.core.reading import OpenFile
 from entropy_cli.tokenizers.checkpoints.pickles import InertUnpickler, Known, make
 from entropy_cli.tokenizers.checkpoints.stored import (
+    BytesReader,
     Contents,
     Stored,
     UnusableError,
-    forget,
-    map_file,
-    of_buffer,
-    record_start,
+    dtype_name,
+    unreadable,
 )
+from entropy_cli.tokenizers.checkpoints.zips import ZipRecords
 
 ZIP_HEAD = b"PK\x03\x04"
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MOST_NUMBERS = 2**48  # in a tensor
-MOST_REPEATED = 2**26  # that an expanded tensor may have
 MOST_METADATA = 2**30  # bytes that a compressed pickle may expand to
 
 
 @dataclass(frozen=True)
 class Storage:
-    """Bytes of a file that tensors lie in."""
+    """The bytes of a file that tensors lie in."""
 
     dtype: torch.dtype
     nbytes: int
-    read: Callable[[int, int], bytes | memoryview]  # from byte, to byte
-    forget: Callable[[], object]
-    swapped: bool = False  # the other byte order
+    read: BytesReader
+    is_swapped: bool = False
+    verify: Callable[[], object] = lambda: None
 
 
-def read_torch(path: Path) -> Contents:
-    """Names, shapes and places of what torch.save wrote.
+def read_torch(file: OpenFile, records: ZipRecords | None) -> Contents:
+    """Describe the tensors that torch.save wrote, with the names they have.
+
+    Args:
+        file: the file.
+        records: those of the file, if it is a zip.
 
     Raises:
         UnusableError: another kind of file that torch writes.
         Exception: of any kind, if it is damaged or not torch's.
     """
-    memory = map_file(path)
-    if memory[:4] == ZIP_HEAD:
-        return _read_zip(path, memory)
-    if memory[257:262] == b"ustar":
+    if records is not None:
+        return _read_zip(records)
+    if file.size > 262 and file.read(257, 262) == b"ustar":
         raise UnusableError(
             "is a tar archive, as torch wrote until 2017. Load it with an old torch and save it again."
         )
-    return _read_legacy(memory)
+    return _read_legacy(file)
 
 
-def _read_zip(path: Path, memory: mmap.mmap) -> Contents:
-    with zipfile.ZipFile(path) as archive:
-        records = {info.filename.partition("/")[2]: info for info in archive.infolist()}
-    if "constants.pkl" in records:
+def _read_zip(records: ZipRecords) -> Contents:
+    names = {name.partition("/")[2]: name for name in records.infos}
+    if "constants.pkl" in names:
         raise UnusableError(
             "is a TorchScript program, which is never run. Save its state dict alone: "
             "torch.save(torch.jit.load(file).state_dict(), other_file)."
         )
-    swapped = "byteorder" in records and bytes(_record(memory, records["byteorder"], 0, 3)) == b"big"
+    is_swapped = "byteorder" in names and records.read(names["byteorder"]) == b"big"
 
     def refer(reference: Any) -> Storage:  # noqa: ANN401 - a pickle may hold anything
         what, dtype, key, _location, numel = reference
         if what != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError(f"refers to a {what}")
-        record, nbytes = records[f"data/{key}"], _natural(numel) * dtype.itemsize
-        if nbytes > record.file_size or record_start(memory, record) + record.compress_size > len(
-            memory
-        ):
+        name, nbytes = names[f"data/{key}"], _natural(numel) * dtype.itemsize
+        if nbytes > records.infos[name].file_size:
             raise pickle.UnpicklingError(f"record {key} is too short")
-        return Storage(dtype, nbytes, partial(_record, memory, record), partial(forget, memory), swapped)
+        records.start(name)  # that it lies within the file
+        read, verify = partial(records.read, name), partial(records.verify, name)
+        return Storage(dtype, nbytes, read, is_swapped, verify)
 
-    size = records["data.pkl"].file_size
-    if size > MOST_METADATA:
+    if records.infos[names["data.pkl"]].file_size > MOST_METADATA:
         raise pickle.UnpicklingError("more than names and shapes")
-    source = io.BytesIO(_record(memory, records["data.pkl"], 0, size))
+    source = io.BytesIO(records.read(names["data.pkl"]))
     unpickler = InertUnpickler(source, KNOWN, refer)
     return Contents(unpickler.load(), "torch-zip", frozenset(unpickler.classes))
 
 
-def _record(memory: mmap.mmap, record: zipfile.ZipInfo, begin: int, end: int) -> bytes | memoryview:
-    start = record_start(memory, record)
-    if record.compress_type == zipfile.ZIP_STORED:
-        return memoryview(memory)[start + begin : start + end]
-    if record.compress_type != zipfile.ZIP_DEFLATED:
-        raise ValueError(f"compressed by method {record.compress_type}")
-    packed = memory[start : start + record.compress_size]
-    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, max(end, 1))[begin:]
-
-
-def _read_legacy(memory: mmap.mmap) -> Contents:
-    """Four pickles, one after the other, the keys of the storages, and the storages in that order."""
+def _read_legacy(file: OpenFile) -> Contents:
+    """Read four pickles, the keys of the storages, and where the storages lie, in that order."""
+    stream = file.reader()
     declared: dict[str, tuple[torch.dtype, int]] = {}
     starts: dict[str, int] = {}
-
-    def read(key: str, begin: int, end: int) -> memoryview:
-        return memoryview(memory)[starts[key] + begin : starts[key] + end]
 
     def refer(reference: Any) -> object:  # noqa: ANN401 - a pickle may hold anything
         what, *rest = reference
@@ -126,34 +110,34 @@ def _read_legacy(memory: mmap.mmap) -> Contents:
         offset, length = (0, numel) if view is None else view[1:]
         if _natural(offset) + _natural(length) > declared[key][1]:
             raise pickle.UnpicklingError("a view beyond its storage")
-        begin = offset * dtype.itemsize
-        return Storage(
-            dtype,
-            length * dtype.itemsize,
-            lambda a, b: read(key, begin + a, begin + b),
-            partial(forget, memory),
-        )
+        shift = offset * dtype.itemsize
 
-    if _legacy_part(memory) != LEGACY_MAGIC or _legacy_part(memory) != LEGACY_PROTOCOL:
+        def read(begin: int, end: int) -> bytearray:  # once it is known where the storage starts
+            start = starts[key] + shift
+            return file.read(start + begin, start + end)
+
+        return Storage(dtype, length * dtype.itemsize, read)
+
+    if _legacy_part(stream) != LEGACY_MAGIC or _legacy_part(stream) != LEGACY_PROTOCOL:
         raise pickle.UnpicklingError("not of torch")
-    _legacy_part(memory)  # about the machine; all that follows is little-endian on any
-    unpickler = InertUnpickler(memory, KNOWN, refer)
+    _legacy_part(stream)  # about the machine; all that follows is little-endian on any
+    unpickler = InertUnpickler(stream, KNOWN, refer)
     value = unpickler.load()
-    for key in map(str, _legacy_part(memory)):
+    for key in map(str, _legacy_part(stream)):
         dtype, numel = declared[key]
-        held = int.from_bytes(memory.read(8), "little")
-        starts[key] = memory.tell()
+        held = int.from_bytes(stream.read(8), "little")
+        starts[key] = stream.tell()
         end = starts[key] + numel * dtype.itemsize
-        if held != numel or end > len(memory):
+        if held != numel or end > file.size:
             raise pickle.UnpicklingError(f"storage {key} is too short")
-        memory.seek(end)
+        stream.seek(end)
     if declared.keys() - starts.keys():
         raise pickle.UnpicklingError("lacks storages")
     return Contents(value, "torch-legacy", frozenset(unpickler.classes))
 
 
-def _legacy_part(memory: mmap.mmap) -> Any:  # noqa: ANN401
-    return InertUnpickler(memory, {}).load()
+def _legacy_part(stream: io.BufferedReader) -> Any:  # noqa: ANN401
+    return InertUnpickler(stream, {}).load()
 
 
 def _natural(value: object) -> int:
@@ -170,7 +154,7 @@ def _shape(size: Iterable[object]) -> tuple[int, ...]:
 
 
 def _tensor(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Stored:  # noqa: ANN401
-    """Stands for _rebuild_tensor_v2: requires_grad, backward hooks and metadata follow the stride."""
+    """Replace _rebuild_tensor_v2: requires_grad, backward hooks and metadata follow the stride."""
     metadata = rest[2] if len(rest) > 2 else None
     return _typed_tensor(storage, offset, size, stride, None, None, storage.dtype, metadata)
 
@@ -185,7 +169,7 @@ def _typed_tensor(
     dtype: torch.dtype,
     metadata: object = None,
 ) -> Stored:
-    """Stands for _rebuild_tensor_v3."""
+    """Replace _rebuild_tensor_v3."""
     shape, steps = _shape(size), tuple(map(_natural, stride))
     if len(shape) != len(steps):
         raise pickle.UnpicklingError("a shape without strides")
@@ -195,28 +179,17 @@ def _typed_tensor(
     if end > storage.nbytes and span:
         raise pickle.UnpicklingError("a tensor beyond its storage")
 
-    def read() -> Tensor:
-        if not span:
-            return torch.empty(shape, dtype=dtype)
-        if math.prod(shape) > max(span, MOST_REPEATED):
-            raise ValueError(f"repeats {span} numbers until they are {math.prod(shape)}")
-        if storage.swapped:
-            raw = of_buffer(storage.read(begin, end), torch.uint8)
-            return raw.view(-1, dtype.itemsize).flip(1).flatten().view(dtype).as_strided(shape, steps)
-        return of_buffer(storage.read(begin, end), dtype).as_strided(shape, steps)
-
     kind = "conjugated or negated" if metadata else "plain"
     kind = "quantised" if dtype in QUANTISED else kind
-    return Stored(shape, _dtype_name(dtype), read, kind, storage.forget)
+    return Stored(
+        shape, dtype_name(dtype), storage.read, begin, steps, kind, storage.is_swapped, storage.verify
+    )
 
 
 def _unreadable(kind: str, shape: Any, dtype: object) -> Stored:  # noqa: ANN401
-    name = _dtype_name(dtype) if isinstance(dtype, torch.dtype) else "unknown"
-    return Stored(_shape(shape), name, _unread, kind)
-
-
-def _unread() -> NoReturn:
-    raise ValueError("not plain numbers")
+    return unreadable(
+        _shape(shape), dtype_name(dtype) if isinstance(dtype, torch.dtype) else "unknown", kind
+    )
 
 
 def _sparse(_layout: object, data: Any) -> Stored:  # noqa: ANN401 - indices (one or two), values, size
@@ -225,12 +198,8 @@ def _sparse(_layout: object, data: Any) -> Stored:  # noqa: ANN401 - indices (on
     return _unreadable("sparse", size[0], getattr(torch, parts[-1].dtype, None))
 
 
-def _dtype_name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
-
-
 def _ours() -> dict[str, object]:
-    """What may be found by name: types, storages, and functions of ours in place of torch's."""
+    """Return what a pickle finds by name: types, storages, and our functions in place of torch's."""
     known: dict[str, object] = {
         f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)
     }

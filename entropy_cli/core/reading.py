@@ -1,0 +1,234 @@
+"""Open files for reading: the only place that does.
+
+A file is opened once, must be an ordinary one, and is read with pread: what shrinks or fails under the
+reading is an OSError, where a mapped file would kill the process.
+"""
+
+import contextlib
+import errno
+import io
+import json
+import os
+import select
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+# The most bytes of a file that is read as a whole, and the deepest nesting of a JSON document.
+JSON_BYTES = 64 * 2**20
+CONFIG_BYTES = 2**20
+IMAGE_BYTES = 256 * 2**20
+LOG_BYTES = 2**30
+JSON_DEPTH = 64
+
+PIECE_BYTES = 2**24  # read at once where a file is read from its beginning to its end
+WRITER_S = 3  # how long a pipe may take to be opened for writing
+NOT_ORDINARY = "not an ordinary file"
+CHANGED = "changed or cut off while it was read"
+
+
+class Stamp(NamedTuple):
+    """What changes when a file is written to or replaced."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+
+
+class OpenFile:
+    """An ordinary file that is open for reading; it is closed when nobody holds it.
+
+    Attributes:
+        path: as it was given, for messages.
+        stamp: inode, size and time of the file when it was opened.
+    """
+
+    def __init__(self, path: str | Path, max_bytes: int | None = None) -> None:
+        """Open a file.
+
+        Args:
+            path: of the file, or of a link to it.
+            max_bytes: the largest file to open; None for any.
+
+        Raises:
+            OSError: it can't be opened, is not an ordinary file, or is too large.
+        """
+        self.path = Path(path)
+        self._file = io.FileIO(path, opener=_open_without_waiting)
+        status = os.fstat(self._file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, NOT_ORDINARY, str(path))
+        self.stamp = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+        if max_bytes is not None and self.size > max_bytes:
+            raise _too_large(self.size, max_bytes, path)
+
+    @property
+    def size(self) -> int:
+        """The number of bytes when it was opened."""
+        return self.stamp.size
+
+    def read(self, begin: int = 0, end: int | None = None) -> bytearray:
+        """Read the bytes from begin to end.
+
+        Raises:
+            OSError: the file has become shorter, or can't be read.
+        """
+        end = self.size if end is None else end
+        if not 0 <= begin <= end <= self.size:
+            raise OSError(errno.EINVAL, f"has no bytes {begin} to {end}", str(self.path))
+        content = bytearray(end - begin)
+        view, done = memoryview(content), 0
+        while done < len(view):
+            got = os.preadv(self._file.fileno(), [view[done : done + 2**30]], begin + done)
+            if not got:
+                raise OSError(errno.EIO, CHANGED, str(self.path))
+            done += got
+        return content
+
+    def pieces(self) -> Iterator[bytearray]:
+        """Read the file from its beginning to its end, and check that it did not change meanwhile.
+
+        Raises:
+            OSError: it did, or can't be read.
+        """
+        for begin in range(0, self.size, PIECE_BYTES):
+            yield self.read(begin, min(begin + PIECE_BYTES, self.size))
+        self.check_unchanged()
+
+    def check_unchanged(self) -> None:
+        """Raise OSError if the file was written to since it was opened."""
+        status = os.fstat(self._file.fileno())
+        if self.stamp != (status.st_ino, status.st_size, status.st_mtime_ns):
+            raise OSError(errno.EIO, CHANGED, str(self.path))
+
+    def reader(self, begin: int = 0, size: int | None = None) -> io.BufferedReader:
+        """Return a binary file of its own position over some of the bytes, by default over all.
+
+        It has no `fileno`: decoders in C would read from the start of the whole file.
+        """
+        return io.BufferedReader(_Part(self, begin, self.size - begin if size is None else size))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path: another process opens the file again, if it is still the same."""
+        return _reopen, (self.path, self.stamp)
+
+
+class _Part(io.RawIOBase):
+    """Some bytes of an open file, as a file that is read piece by piece."""
+
+    def __init__(self, file: OpenFile, begin: int, size: int) -> None:
+        self._open, self._begin, self._size, self._at = file, begin, size, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._size)[whence]
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - whatever has a buffer
+        number = max(0, min(len(buffer), self._size - self._at))
+        start = self._begin + self._at
+        buffer[:number] = self._open.read(start, start + number)
+        self._at += number
+        return number
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    """Open a file, or a pipe that has no writer yet."""
+    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+
+
+def _reopen(path: Path, stamp: Stamp) -> OpenFile:
+    file = OpenFile(path)
+    if file.stamp != stamp:
+        raise OSError(errno.EIO, CHANGED, str(path))
+    return file
+
+
+def _too_large(size: int, max_bytes: int, path: str | Path) -> OSError:
+    reason = f"{size / 2**20:.1f} MiB, expected at most {max_bytes / 2**20:g} MiB"
+    return OSError(errno.EFBIG, reason, str(path))
+
+
+def read_bytes(path: str | Path, max_bytes: int) -> bytes:
+    """Read a whole ordinary file.
+
+    Raises:
+        OSError: it can't be read, is not an ordinary file, or is larger than max_bytes.
+    """
+    file = OpenFile(path, max_bytes)
+    content = bytes(file.read())
+    file.check_unchanged()
+    return content
+
+
+def read_stream(path: str | Path, max_bytes: int) -> bytes:
+    """Read a whole file, or a pipe until its writer closes it; "-" is standard input.
+
+    Raises:
+        OSError: it can't be read, is neither, is larger than max_bytes, or is a pipe that nobody writes
+            to.
+    """
+    if str(path) == "-":
+        if sys.stdin is None:
+            raise OSError(errno.EBADF, "standard input is closed")
+        return _at_most(sys.stdin.buffer, max_bytes, path)
+    with io.FileIO(path, opener=_open_without_waiting) as file:
+        mode = os.fstat(file.fileno()).st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
+            raise OSError(errno.EINVAL, NOT_ORDINARY, str(path))
+        head = _await_writer(file.fileno(), path) if stat.S_ISFIFO(mode) else b""
+        os.set_blocking(file.fileno(), True)
+        return head + _at_most(io.BufferedReader(file), max_bytes, path)
+
+
+def _at_most(stream: Any, max_bytes: int, path: str | Path) -> bytes:  # noqa: ANN401 - a binary stream
+    content: bytes = stream.read(max_bytes + 1)
+    if len(content) > max_bytes:
+        raise _too_large(len(content), max_bytes, path)
+    return content
+
+
+def _await_writer(number: int, path: str | Path) -> bytes:
+    """Wait until a pipe has a writer; return what had to be read of it to find out."""
+    poll = select.poll()
+    poll.register(number, select.POLLIN)
+    if poll.poll(1000 * WRITER_S):
+        return b""
+    with contextlib.suppress(BlockingIOError):  # there is one, which is slow
+        head = os.read(number, 1)
+        if not head:
+            raise OSError(errno.EPIPE, f"a pipe that nobody wrote to for {WRITER_S} s", str(path))
+        return head
+    return b""
+
+
+def parse_json(content: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse a JSON document.
+
+    Raises:
+        ValueError: it is not JSON in UTF-8, or is nested deeper than JSON_DEPTH.
+    """
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError(f"nested more than {JSON_DEPTH} deep") from None
+    level: Sequence[Any] = [value]
+    for _ in range(JSON_DEPTH):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return value
+    raise ValueError(f"nested more than {JSON_DEPTH} deep")
