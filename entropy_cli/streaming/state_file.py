@@ -10,15 +10,16 @@ from dataclasses import asdict
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from entropy_cli import __version__
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomically
+from entropy_cli.core.reading import OpenFile, parse_json
 from entropy_cli.streaming.run_settings import RunSettings
 from entropy_cli.streaming.state import RunState, state_from_file
+from entropy_cli.tokenizers.checkpoints.safetensorsfile import read_header, read_safetensors
 
 SCHEMA = "entropy-cli/state"
 SCHEMA_VERSION = 4
@@ -84,12 +85,12 @@ def load(path: Path) -> RunState:
         what = "is no ordinary file" if path.exists() else "no such file"
         raise StateError(f"{path}: {what}. Give the --state file of a run.")
     try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        text = metadata.get("entropy-cli", "{}")
-        meta = json.loads(text)
-    except (SafetensorError, OSError, ValueError, RecursionError) as error:
+        file = OpenFile(path)
+        metadata, _ = read_header(file, metadata=True)
+        tensors = {name: stored.read() for name, stored in read_safetensors(file).value.items()}
+        text = str(metadata.get("entropy-cli", "{}"))
+        meta = parse_json(text.encode())
+    except (OSError, ValueError) as error:
         raise StateError(
             f"{path}: can't be read as a saved state ({error}). Give the --state file of a run, or "
             "remove this one if it is one that was damaged."

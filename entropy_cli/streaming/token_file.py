@@ -1,5 +1,6 @@
 """The hard tokens of a run as a file, to train a model on."""
 
+import contextlib
 import errno
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -10,9 +11,11 @@ from torch import Tensor
 
 from entropy_cli.core.errors import EntropyCliError, ResultError, StateError
 from entropy_cli.core.files import write_atomically
+from entropy_cli.core.reading import OpenFile
 from entropy_cli.entropy.assign import MOST_NUMBERED
 from entropy_cli.streaming.ranks import Ranks
 
+WRITTEN = b"\1"  # ends a row; a file that was cut off and grew again has a zero there
 # Escapes for a path on a line of its own.
 IN_ONE_LINE = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
@@ -44,7 +47,7 @@ class TokenStore:
     def __init__(self, state: Path, images: int, tokens: int, vocab_size: int) -> None:
         self.path = store_path(state)
         self.images, self.tokens, self.dtype = images, tokens, smallest_type(vocab_size)
-        self.row_bytes = tokens * self.dtype.itemsize
+        self.row_bytes = tokens * self.dtype.itemsize + len(WRITTEN)
         self._file = -1
 
     def create(self, *, resumed: bool) -> None:
@@ -89,7 +92,8 @@ class TokenStore:
         rows_BL = idx_BL.numpy().astype(self.dtype)
         try:
             for place, row_L in zip(places, rows_BL, strict=True):
-                if os.pwrite(self._file, row_L.tobytes(), place * self.row_bytes) < self.row_bytes:
+                row = row_L.tobytes() + WRITTEN
+                if os.pwrite(self._file, row, place * self.row_bytes) < self.row_bytes:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError as error:
             raise StateError(f"{self.path}: can't be written: {error.strerror}.") from error
@@ -99,8 +103,22 @@ class TokenStore:
         os.fsync(self._file)
 
     def deliver(self, path: Path, places: Sequence[int], names: Iterable[str]) -> None:
-        """Write the rows of these places as an array, and the images' paths beside it, each whole."""
-        stored = np.memmap(self.path, self.dtype, "r", shape=(self.images, self.tokens))
+        """Write the rows of these places as an array, and the images' paths beside it, each whole.
+
+        Raises:
+            StateError: a row is missing, because the store was cut off during the run.
+        """
+        stored = OpenFile(self.path)
+
+        def row(place: int) -> bytearray:
+            with contextlib.suppress(OSError):
+                content = stored.read(place * self.row_bytes, (place + 1) * self.row_bytes)
+                if content[-len(WRITTEN) :] == WRITTEN:
+                    return content[: -len(WRITTEN)]
+            raise StateError(
+                f"{self.path}: lacks tokens that were written to it. Was it cut off? Remove it and the "
+                "saved state, and start again."
+            )
 
         def write(temporary: Path) -> None:
             shape = (len(places), self.tokens)
@@ -108,7 +126,7 @@ class TokenStore:
                 header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
                 for place in places:
-                    file.write(stored[place].tobytes())
+                    file.write(row(place))
 
         def list_paths(temporary: Path) -> None:
             with temporary.open("wb") as file:

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.core.files import hash_files
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.images.decode import Pictures
 from entropy_cli.images.image_set import ImageSet, find_images
@@ -17,6 +16,7 @@ from entropy_cli.images.latents import LatentSet, ScaleLatents, find_latents
 from entropy_cli.images.loader import Source
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.checkpoints.arrays import Arrays, open_arrays
+from entropy_cli.tokenizers.checkpoints.checkpoint import hash_files
 from entropy_cli.tokenizers.checkpoints.states import some
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
 from entropy_cli.tokenizers.latents import LatentsTokenizer, codes_of_scales, describe_latents
@@ -104,20 +104,20 @@ def _latents(config: EstimateConfig, given: GivenLatents, bars: Bars) -> Inputs:
     tables = None if given.codebook is None else open_arrays(given.codebook)
     codes = [None] * len(arrays.tensors) if tables is None else _codes(tables, arrays)
     read, described = [], []
-    for (name, latents_MX), table_VC in zip(arrays.tensors.items(), codes, strict=True):
+    for (name, array), table_VC in zip(arrays.tensors.items(), codes, strict=True):
         first, scale = describe_latents(
-            name, tuple(latents_MX.shape), given.rule, table_VC, given.levels
+            name, array.shape, given.rule, table_VC, given.levels
         )
         described.append(scale if len(arrays.tensors) > 1 else replace(scale, name=scale.grid))
-        read.append(ScaleLatents(name, latents_MX, first))
+        read.append(ScaleLatents(name, array, first))
     with bars("listing latents", None, "img") as bar:
         images = find_latents(
             str(arrays.path), read, seed=config.seed, limit=config.limit, progress=bar.update
         )
     sha256 = None
     if tables is not None:
-        with bars("hashing codebook", tables.path.stat().st_size, "B") as bar:
-            sha256 = hash_files([tables.path], bar.update)
+        with bars("hashing codebook", tables.file.size, "B") as bar:
+            sha256 = hash_files([tables.file], bar.update)
     crop = "none: given latents" + (f" {', '.join(arrays.tensors)}" if len(arrays.tensors) > 1 else "")
     tokenizer = LatentsTokenizer(described, given.rule, crop)
     return Inputs(
@@ -135,19 +135,21 @@ def _latents(config: EstimateConfig, given: GivenLatents, bars: Bars) -> Inputs:
 
 def _codes(tables: Arrays, latents: Arrays) -> Sequence[Tensor]:
     """Return the codes of each scale."""
-    codes = codes_of_scales(list(tables.tensors.values()), len(latents.tensors))
-    if codes is not None:
-        return codes
+    scales, arrays = len(latents.tensors), list(tables.tensors.values())
+    tables_of = [array.shape[0] if len(array.shape) == 3 else 1 for array in arrays]
+    if tables_of in ([1], [scales], [1] * scales):  # or nothing is read
+        codes = codes_of_scales([array.read() for array in arrays], scales)
+        if codes is not None:
+            return codes
     channels = {
-        n for tensor in latents.tensors.values() for n in (tensor.shape[1:2] + tensor.shape[-1:])
+        n for array in latents.tensors.values() for n in (*array.shape[1:2], *array.shape[-1:])
     }
     likely = [
-        f"{tables.path}:{name} {tuple(codes.shape)}"
+        f"{tables.path}:{name} {codes.shape}"
         for name, codes in tables.tensors.items()
-        if codes.ndim in (2, 3) and codes.shape[-1] in channels and not name.endswith(SUMS)
+        if len(codes.shape) in (2, 3) and codes.shape[-1] in channels and not name.endswith(SUMS)
     ]
-    shapes = some([f"{name} {tuple(codes.shape)}" for name, codes in tables.tensors.items()])
-    scales = len(latents.tensors)
+    shapes = some([f"{name} {codes.shape}" for name, codes in tables.tensors.items()])
     meant = f" These could be meant: {some(likely)}." if likely and len(tables.tensors) > 1 else ""
     raise CheckpointError(
         f"{tables.path}: got {shapes} for {scales} scale{'s' * (scales > 1)} of latents, expected one "

@@ -5,7 +5,7 @@ A tensor is read when it is needed, so a decoder is not loaded.
 
 import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -203,21 +203,36 @@ class Checkpoint:
         Raises:
             CheckpointError: a file was changed since it was opened, or its own checksums don't fit.
         """
-        digest = hashlib.sha256()
-        for file in self._opened:
-            try:
-                crcs = RunningCrcs(file) if is_zip(file) else None
-                for piece in file.pieces():
-                    digest.update(piece)
-                    if crcs is not None:
-                        crcs.update(piece)
-                    progress(len(piece))
-            except (OSError, ValueError) as error:
-                reason = getattr(error, "strerror", None) or error
-                raise CheckpointError(
-                    f"{file.path}: can't be used: {reason}. Copy or download it again."
-                ) from error
-        return digest.hexdigest()
+        return hash_files(self._opened, progress)
+
+
+def hash_files(
+    files: Sequence[OpenFile], progress: Callable[[int], object] = lambda _: None
+) -> str:
+    """Return the sha256 of the bytes of open files, one after the other.
+
+    Args:
+        files: in order; the records of a zip are compared with their CRCs on the way.
+        progress: called with the number of bytes that were read since the last call.
+
+    Raises:
+        CheckpointError: a file was changed since it was opened, or its own checksums don't fit.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            crcs = RunningCrcs(file) if is_zip(file) else None
+            for piece in file.pieces():
+                digest.update(piece)
+                if crcs is not None:
+                    crcs.update(piece)
+                progress(len(piece))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CheckpointError(
+                f"{file.path}: can't be used: {reason}. Copy or download it again."
+            ) from error
+    return digest.hexdigest()
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
