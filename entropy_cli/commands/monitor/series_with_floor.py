@@ -41,7 +41,7 @@ class SeriesWithFloor:
 
     @property
     def is_main(self) -> bool:
-        """Whether it is a main training loss: not that of a single scale, and no regulariser."""
+        """True for a main training loss: neither of a single scale nor a regulariser."""
         is_loss = self.metric.kind in ("cross_entropy", "loss")
         return is_loss and self.metric.split == "train" and not isinstance(self.metric.scope, int)
 

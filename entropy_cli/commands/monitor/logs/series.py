@@ -45,7 +45,7 @@ class Metric:
 
     @property
     def is_loss(self) -> bool:
-        """Whether training minimizes it."""
+        """True if training minimizes it."""
         return self.kind in ("cross_entropy", "loss", "regulariser")
 
 
