@@ -424,8 +424,8 @@ def test_places_in_flat_and_shifted_files(loss, files, tensors):
         (["--patch-nums", "1,2"], 3, "--patch-nums 1,2 means 5"),
         (["--patch-nums", "1,x"], 2, "positive integers"),
         (["--floor-last", 1], 2, "needs --patch-nums"),
-        (["--floor-mean", "nan"], 2, "expected nats, from 0"),
-        (["--floor", "r.json", "--floor-mean", 1], 2, "give one of them"),
+        (["--floor-mean", "nan"], 2, "expected nats from 0"),
+        (["--floor", "r.json", "--floor-mean", 1], 2, "Give one of them"),
         (["--floor", "none.json"], 3, "none.json"),
         (["--label-smoothing", 1.5], 2, "label-smoothing"),
         (["--ignore-index", 2**63], 2, "--ignore-index"),
@@ -475,7 +475,7 @@ def test_a_floor_is_set_against_its_own_mean(loss, files):
     assert last["reducible"] == pytest.approx(last["cross_entropy"] - 0.25)
     assert [finding["id"] for finding in found["findings"]] == ["hard_labels"]
     for options, severity, words in (
-        ({}, "warning", "With hard labels that is legal"),
+        ({}, "warning", "With hard labels that is possible"),
         ({"targets": files / "targets.npy"}, "warning", "it can't be"),
     ):
         found = loss("--floor-mean", 50, **options)

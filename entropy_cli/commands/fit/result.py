@@ -183,7 +183,7 @@ def _details(result: FitResult) -> dict[str, str]:
         details["E"] = f"95 % interval {_format_interval(result.E_range95)}" + _interval90_text(result)
     if result.objective is not None:
         details["objective"] = _objective(
-            result.objective, result.optima, given=result.fixed_E is not None
+            result.objective, result.optima, E_is_fixed=result.fixed_E is not None
         )
     if result.intervals:
         details["intervals"] = _intervals(result)
@@ -203,12 +203,12 @@ def _interval90_text(result: FitResult) -> str:
     return "" if known is None else f", 90 % interval {_format_interval(known)}"
 
 
-def _objective(objective: float, optima: Optima | None, *, given: bool) -> str:
+def _objective(objective: float, optima: Optima | None, *, E_is_fixed: bool) -> str:
     text = f"{objective:.6e}, the sum of the Huber loss (1e-3) of the log residuals"
     if optima is None:
         return text
     text += f"; best of {optima.starts} starts, {optima.within_1_percent} of them within 1 % of it"
-    return text if given else f"{text}, with E from {_format_interval(optima.E)}"
+    return text if E_is_fixed else f"{text}, with E from {_format_interval(optima.E)}"
 
 
 def _intervals(result: FitResult) -> str:

@@ -201,10 +201,10 @@ def _check_labels(dump: Dump) -> None:
             advice = ""
             if unsigned and label < 0:
                 label, advice = label + 2**64, " Save labels below 0 as int64."
+            location = dump.location("labels", rows.start + row, position)
             raise EntropyCliError(
-                f"{dump.location('labels', rows.start + row, position)}: label {label}, but the logits "
-                f"are of {dump.vocab_size} codes. Expected 0 to {dump.vocab_size - 1}, or --ignore-index "
-                f"{dump.ignore_index}.{advice}"
+                f"{location}: label {label}, but the logits are of {dump.vocab_size} codes. Expected "
+                f"0 to {dump.vocab_size - 1}, or --ignore-index {dump.ignore_index}.{advice}"
             )
         counted += int(counted_bL.sum())
     if not counted:

@@ -61,8 +61,8 @@ def _too_high(result: LossResult, floor: Floor | None) -> Iterator[Finding]:
         yield Finding(
             "unigram_bound",
             "info",
-            f"The floor gives only a lower bound of the unigram entropy at {', '.join(unknown)}, because "
-            "it has too few images: a loss above it can't be detected. Estimate on more images.",
+            f"The floor has only a lower bound of the unigram entropy at {', '.join(unknown)}, for lack "
+            "of images: a loss above it can't be detected. Estimate on more images.",
         )
 
 

@@ -22,8 +22,8 @@ class Losses:
         cross_entropy_bits: the same, in bits per token.
         standard_error: of the cross-entropy, over rows; None with fewer than two.
         ci95: its 95 % interval, by Student's t.
-        accuracy_top1: share of the tokens whose label is the likeliest code.
-        accuracy_top5: likewise, one of the five likeliest.
+        accuracy_top1: share of the tokens whose label is the most likely code.
+        accuracy_top5: likewise, among the five most likely.
         predictive_entropy: of the model's own predictions.
         perplexity: exp of the cross-entropy; None if it overflows.
         target_entropy: of the soft labels.
