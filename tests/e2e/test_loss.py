@@ -476,7 +476,7 @@ def test_a_floor_is_set_against_its_own_mean(loss, files):
     assert [finding["id"] for finding in found["findings"]] == ["hard_labels"]
     for options, severity, words in (
         ({}, "warning", "With hard labels that is possible"),
-        ({"targets": files / "targets.npy"}, "warning", "it can't be"),
+        ({"targets": files / "targets.npy"}, "warning", "which is impossible"),
     ):
         found = loss("--floor-mean", 50, **options)
         (below,) = [f for f in found["findings"] if f["id"] == "below_floor"]

@@ -12,7 +12,7 @@ from typing import Any
 from entropy_cli.commands.monitor.logs.series import RESTART, Metric, Row
 from entropy_cli.commands.monitor.logs.text import NUMBER
 
-BEST = "best epoch so far: the log gives no accuracy of the current epoch"
+BEST = "running maximum: the log has no accuracy of the current epoch"
 LM = Metric("Lm", kind="cross_entropy", scope="mean", description="mean over all tokens")
 LT = Metric("Lt", kind="cross_entropy", scope="last", description="mean over the final scale")
 ACCM = Metric("Accm", kind="accuracy", scope="mean", description=BEST)
