@@ -11,27 +11,31 @@ if TYPE_CHECKING:
 
 FloorFile = Annotated[
     Path | None,
-    typer.Option("--floor", metavar="RESULT.json", help="The floors: a result of estimate."),
+    typer.Option("--floor", metavar="RESULT.json", help="Floors from a result of estimate."),
 ]
 FloorMean = Annotated[
     float | None,
-    typer.Option("--floor-mean", metavar="X", help="The floor of the mean over all tokens, in nats."),
+    typer.Option("--floor-mean", metavar="X", help="Floor of the mean over all tokens, in nats."),
 ]
 FloorLast = Annotated[
     float | None,
-    typer.Option("--floor-last", metavar="X", help="The floor of the last scale's mean, in nats."),
+    typer.Option("--floor-last", metavar="X", help="Floor of the mean over the final scale, in nats."),
 ]
 
 
 def parse_floor(path: Path | None, mean: float | None, last: float | None) -> "Floor | None":
-    """The floors of a result, or those given as numbers; None if neither is."""
+    """Return the floors of a result or those given as numbers; None without either.
+
+    Raises:
+        BadParameter: a number is out of range, or given together with a result.
+    """
     from entropy_cli.results.floors import given_floor, read_floor
 
     for option, value in (("--floor-mean", mean), ("--floor-last", last)):
         if value is not None and not 0 <= value < math.inf:
-            raise typer.BadParameter(f"{value}: expected nats, from 0.", param_hint=option)
+            raise typer.BadParameter(f"{value}: expected nats from 0.", param_hint=option)
         if value is not None and path is not None:
-            raise typer.BadParameter("--floor gives it already: give one of them.", param_hint=option)
+            raise typer.BadParameter("--floor has it already. Give one of them.", param_hint=option)
     if path is not None:
         return read_floor(path)
     return None if mean is None and last is None else given_floor(mean, last)

@@ -113,7 +113,7 @@ def test_wide_intervals_are_refused_too(fit, tmp_path):
     ("sizes", "losses", "verdict", "words"),
     [
         ([1e6, 1e7, 1e8, 1e9], [5, 5, 5, 5], "refused", "does not fall"),
-        ([1e6], [5], "refused", "different sizes: 1"),
+        ([1e6], [5], "refused", "distinct sizes: 1"),
         ([1e6, 1e7, 1e8, 1e9, 1e10], [8, 5, 1, 1, 1], "refused", "half of the smallest loss"),
         ([1e6, 1e7, 1e8, 1e9, 1e10], [5, 4, 3.2, 2.56, 2.048], "weak", "less than half"),
         ([1e-12, 1, 1e12, 1e24, 1e36], [8, 5, 4, 3.9, 4.5], "refused", "interval of E"),
@@ -221,13 +221,13 @@ def test_the_table(cli, models):
 @pytest.mark.parametrize(
     ("argv", "code", "words"),
     [
-        (["--floor", "7"], 3, "no loss can be at its floor or below"),
+        (["--floor", "7"], 3, "expected an E below every loss"),
         (["--floor", "-1"], 2, "expected a number from 0"),
         (["--floor", "nan"], 2, "expected a number from 0"),
         (["--floor", "gone.json"], 2, "there is no such file"),
         (["--floor-average", "last"], 2, "only with --floor RESULT.json"),
         (["--floor-average", "last", "--floor", "1"], 2, "only with --floor RESULT.json"),
-        (["--drop-largest", "12"], 3, "leaves nothing of 12 points"),
+        (["--drop-largest", "12"], 3, "leaves none of 12 points"),
         (["--form", "power", "--flop", "x"], 2, "power has no data size"),
         (["--flop", "x", "--data-size", "y"], 2, "not with --flop"),
         (["--form", "chinchilla"], 3, "Give --data-size or --flop"),
@@ -255,7 +255,7 @@ def test_the_table_is_not_overwritten(cli, models, tmp_path):
 
 def test_sizes_in_billions_are_told_or_refused(cli, fit, tmp_path):
     table = write(tmp_path / "b.csv", TWELVE / 1e9, 5 + (4e8 / TWELVE) ** 0.2)
-    assert "in their unit" in " ".join(fit(table, "--bootstrap", 0)["notes"])
+    assert "in that unit" in " ".join(fit(table, "--bootstrap", 0)["notes"])
     table.write_text("N,FLOP,loss\n0.31,1e20,6\n2.0,1e21,5\n")
     code, _, err = cli("fit", table, "--form", "chinchilla")
     assert code == 3
@@ -279,7 +279,7 @@ def test_a_given_floor_that_the_points_speak_against(fit, tmp_path):
     table = write(tmp_path / "models.csv", sizes, losses)
     found = fit(table, "--floor", 5.2, "--bootstrap", 0)
     assert found["verdict"] == "weak"
-    assert "the points speak against it" in found["reason"]
+    assert "the points contradict it" in found["reason"]
     assert fit(table, "--floor", 5.0, "--bootstrap", 0)["verdict"] == "ok"
 
 

@@ -278,10 +278,10 @@ def test_transposed_arrays_are_read_as_they_are_meant(loss, files, tensors):
 def test_the_size_of_the_pieces_changes_nothing(loss, files, monkeypatch, logits, tokens, nbytes):
     options = ("--patch-nums", PATCH_NUMS)
     whole = loss(*options, targets=files / "targets.npy")
-    monkeypatch.setattr("entropy_cli.commands.loss.dump.LOGITS_AT_ONCE", logits)
-    monkeypatch.setattr("entropy_cli.commands.loss.dump.LABELS_AT_ONCE", tokens)
-    monkeypatch.setattr("entropy_cli.commands.loss.loss.TOKENS_AT_ONCE", tokens)
-    monkeypatch.setattr("entropy_cli.commands.loss.loss.BYTES_AT_ONCE", nbytes)
+    monkeypatch.setattr("entropy_cli.commands.loss.dump.LOGITS_PER_CHUNK", logits)
+    monkeypatch.setattr("entropy_cli.commands.loss.dump.LABELS_PER_CHUNK", tokens)
+    monkeypatch.setattr("entropy_cli.commands.loss.loss.TOKENS_PER_BLOCK", tokens)
+    monkeypatch.setattr("entropy_cli.commands.loss.loss.MAX_HELD_BYTES", nbytes)
     parts = loss(*options, targets=files / "targets.npy")
     for one, other in zip([whole, *whole["scales"]], [parts, *parts["scales"]], strict=True):
         for name in (*EXACT, "target_entropy", "kl", "label_cross_entropy"):
@@ -424,8 +424,8 @@ def test_places_in_flat_and_shifted_files(loss, files, tensors):
         (["--patch-nums", "1,2"], 3, "--patch-nums 1,2 means 5"),
         (["--patch-nums", "1,x"], 2, "positive integers"),
         (["--floor-last", 1], 2, "needs --patch-nums"),
-        (["--floor-mean", "nan"], 2, "expected nats, from 0"),
-        (["--floor", "r.json", "--floor-mean", 1], 2, "give one of them"),
+        (["--floor-mean", "nan"], 2, "expected nats from 0"),
+        (["--floor", "r.json", "--floor-mean", 1], 2, "Give one of them"),
         (["--floor", "none.json"], 3, "none.json"),
         (["--label-smoothing", 1.5], 2, "label-smoothing"),
         (["--ignore-index", 2**63], 2, "--ignore-index"),
@@ -475,8 +475,8 @@ def test_a_floor_is_set_against_its_own_mean(loss, files):
     assert last["reducible"] == pytest.approx(last["cross_entropy"] - 0.25)
     assert [finding["id"] for finding in found["findings"]] == ["hard_labels"]
     for options, severity, words in (
-        ({}, "warning", "With hard labels that is legal"),
-        ({"targets": files / "targets.npy"}, "warning", "it can't be"),
+        ({}, "warning", "With hard labels that is possible"),
+        ({"targets": files / "targets.npy"}, "warning", "which is impossible"),
     ):
         found = loss("--floor-mean", 50, **options)
         (below,) = [f for f in found["findings"] if f["id"] == "below_floor"]

@@ -281,7 +281,7 @@ def test_the_table(cli, tmp_path):
     log.write_text(logs.var_stdout())
     code, out, err = cli("monitor", log, "--floor-mean", 5.1, "--floor-last", 4.5)
     assert (code, err) == (0, "")
-    for words in ("Reducible loss", "left of the start", "Findings", "warning val_is_train", "8.3180"):
+    for words in ("Reducible loss", "share left", "Findings", "warning val_is_train", "8.3180"):
         assert words in out
     assert max(map(len, out.splitlines())) <= 120
 

@@ -96,7 +96,7 @@ def test_pipes_of_a_shell(expected, tmp_path, log):
 def test_what_can_not_come_through_a_pipe_is_told(cli, piped, tmp_path, monkeypatch):
     events = b"\x18" + bytes(11) + b"brain.Event:2" + bytes(99)
     code, _, err = cli("monitor", piped(events))
-    assert code == 3 and "events are read from files only" in err
+    assert code == 3 and "TensorBoard events from a pipe" in err
     monkeypatch.setattr(sys, "stdin", None)
     code, _, err = cli("monitor", "-")
     assert code == 3 and "standard input is closed" in err
@@ -152,7 +152,7 @@ def special(tmp_path, checkpoint):
         (["inspect", "pipeline"], "is a whole pipeline"),
         (["monitor", "fifo"], "a pipe that nobody wrote to"),
         (["monitor", "/dev/zero"], "not an ordinary file"),
-        (["monitor", "events"], "is no ordinary file"),
+        (["monitor", "events"], "not a regular file"),
         (["fit", "fifo"], "a pipe that nobody wrote to"),
         (["fit", "/dev/zero"], "not an ordinary file"),
         (["report", "fifo", "-o", "r.md"], "a pipe that nobody wrote to"),

@@ -1,4 +1,4 @@
-"""From a table of trained models to a scaling law, its intervals and a verdict."""
+"""Fit a scaling law to a table of trained models, with intervals and a verdict."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -15,44 +15,45 @@ from entropy_cli.commands.fit.intervals import (
 from entropy_cli.commands.fit.points import Columns, Point, PointTable, read_points
 from entropy_cli.commands.fit.result import ComparedFloor, FitResult, Intervals, Optima
 from entropy_cli.commands.fit.scaling_law import (
-    LEAST_SHARE,
+    MIN_E_SHARE,
     PARAMETERS,
     Data,
     Fit,
     Form,
-    data_of,
+    make_data,
     parameters,
 )
 from entropy_cli.commands.fit.scaling_law import fit as fit_data
-from entropy_cli.commands.fit.verdict import Judgement, judge_fit, judge_points, speaks_against
+from entropy_cli.commands.fit.verdict import Judgement, contradicts_fixed_E, judge_fit, judge_points
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.results.floors import Floor, read_floor
 
-if TYPE_CHECKING:  # it imports torch, which a fit has no use for
+if TYPE_CHECKING:  # it imports torch
     from entropy_cli.core.progress_bars import Bars
 
 STARTS = 72  # of the search
-RESAMPLES, RESAMPLES_BESIDE = 500, 100  # of a bootstrap, and of one beside better intervals
-LEAST_PARAMETERS = 1e6  # of the largest model; below, sizes may be meant in millions or billions
-FAR_TOO_FEW = 1e5  # with FLOP, from which the data size would be wrong
-FEW = 8  # points up to which resamples are too alike, and too often of too few sizes
-MOST_FOR_PROFILE = 30  # points up to which the profile's intervals are the better ones
+RESAMPLES, RESAMPLES_TO_COMPARE = 500, 100  # of the bootstrap; fewer if the profile is used
+MIN_PARAMETERS = 1e6  # of the largest model; smaller sizes may be in millions or billions
+MIN_PARAMETERS_WITH_FLOP = 1e5  # below, the data size from FLOP would be wrong
+MAX_WITHOUT_BOOTSTRAP = 8  # points: resamples of so few are too similar
+MAX_FOR_PROFILE = 30  # points up to which the intervals of the profile are better
 ONE_CURVE = (
-    "the sizes are steps of a training by their column's name ({}): one training curve is shaped by "
-    "its learning rates, and what it tends to is no irreducible loss. Give a point for each model"
+    "the size column ({}) holds training steps: one training curve depends on its learning-rate "
+    "schedule, and its limit is not the irreducible loss. Give a point for each model"
 )
 
 
 @dataclass(frozen=True)
-class FitRequest:
-    """What to fit and how.
+class FitConfig:
+    """Options of `fit`.
 
     Attributes:
-        drop_largest: how many of the largest losses to leave out.
-        fixed_E: E in nats per token, if given.
+        table: path of the points.
+        drop_largest: number of largest losses to leave out.
+        fixed_E: a given E in nats per token.
         floor: a result of `estimate` to compare E with.
-        average: which of its averages.
-        resamples: of the bootstrap; 0 for none, None as many as its use asks for.
+        average: average of that result: all tokens, or the final scale.
+        resamples: of the bootstrap; 0 for none, None for the default.
     """
 
     table: Path
@@ -68,14 +69,14 @@ class FitRequest:
 
 
 @dataclass(frozen=True)
-class Fitted:
-    """A result and the points that it is of."""
+class FitOutput:
+    """The result, and the points to draw it from."""
 
     result: FitResult
     points: list[Point]
 
 
-def fit(request: FitRequest, bars: "Bars") -> Fitted:
+def fit(config: FitConfig, bars: "Bars") -> FitOutput:
     """Fit a scaling law to the points of a table.
 
     Raises:
@@ -83,12 +84,12 @@ def fit(request: FitRequest, bars: "Bars") -> Fitted:
         ResultError: the floor's file can't be used.
         EntropyCliError: scipy is not installed.
     """
-    table = read_points(request.table, request.columns, with_data_size=request.form == "chinchilla")
-    floor = None if request.floor is None else read_floor(request.floor)
-    kept, notes = _kept(table, request)
-    log_floor = _log_floor(kept, request.fixed_E, request.table)
-    data = _data(kept)
-    judgement = judge_points(data, given=log_floor is not None)
+    table = read_points(config.table, config.columns, with_data_size=config.form == "chinchilla")
+    floor = None if config.floor is None else read_floor(config.floor)
+    kept, notes = _select_points(table, config)
+    log_floor = _log_floor(kept, config.fixed_E, config.table)
+    data = _make_data(kept)
+    judgement = judge_points(data, E_is_fixed=log_floor is not None)
     if table.steps:
         curve = ONE_CURVE.format(table.columns.size)
         if log_floor is None:
@@ -96,72 +97,73 @@ def fit(request: FitRequest, bars: "Bars") -> Fitted:
         if log_floor is not None:
             notes.append(f"Beware: {curve}.")
     result = FitResult(
-        form=request.form,
+        form=config.form,
         points=len(kept),
-        dropped=request.drop_largest,
-        columns=_named(table.columns),
+        dropped=config.drop_largest,
+        columns=_column_names(table.columns),
         sizes=(min(point.size for point in kept), max(point.size for point in kept)),
         parameters=None,
         ci95=None,
         objective=None,
         verdict="refused",
         reason="" if judgement is None else judgement.reason,
-        fixed_E=request.fixed_E,
+        fixed_E=config.fixed_E,
         notes=tuple(notes),
-        provenance={"table": str(request.table), "command": request.command},
+        provenance={"table": str(config.table), "command": config.command},
     )
-    free = len(PARAMETERS[request.form]) - (log_floor is not None)
+    free = len(PARAMETERS[config.form]) - (log_floor is not None)
     if judgement is None or (judgement.bounded and log_floor is None and len(kept) > free):
         with bars("starts", STARTS, "start") as bar:
             fitted = fit_data(data, log_floor, bar.update)
-        result = _fitted(result, fitted, request, bars, refused=judgement is not None)
+        result = _fit_result(result, fitted, config, bars, refused=judgement is not None)
     if floor is not None:
-        result = replace(result, floor=_compared(floor, request.average, result))
-    return Fitted(result, kept)
+        result = replace(result, floor=_compare_floor(floor, config.average, result))
+    return FitOutput(result, kept)
 
 
-def _kept(table: PointTable, request: FitRequest) -> tuple[list[Point], list[str]]:
-    """The points to fit, and what to say about the choice."""
-    points, drop, notes = table.points, request.drop_largest, list[str]()
+def _select_points(table: PointTable, config: FitConfig) -> tuple[list[Point], list[str]]:
+    """Return the points to fit, and notes about them."""
+    points, drop, notes = table.points, config.drop_largest, list[str]()
     if drop >= len(points):
         raise DatasetError(
-            f"{request.table}: --drop-largest {drop} leaves nothing of {len(points)} points. Drop fewer."
+            f"{config.table}: --drop-largest {drop} leaves none of {len(points)} points. Drop fewer."
         )
     order = sorted(points, key=lambda point: -point.loss)  # of equal losses the first of the table
     if drop and order[drop - 1].loss == order[drop].loss:
         notes.append(
-            f"Of the points with loss {order[drop].loss:g} some are dropped and some are not; those "
-            "earlier in the table went first."
+            f"Of the points with loss {order[drop].loss:g} some are dropped: those earlier in the table."
         )
     left_out = {point.line for point in order[:drop]}
     kept = [point for point in points if point.line not in left_out]
     repeated = len(kept) - len({(point.size, point.data_size) for point in kept})
     if repeated:
-        notes.append(f"{repeated} points repeat the size of another; they count as runs of their own.")
+        notes.append(f"{repeated} points repeat the size of another; each counts as a run.")
     largest = max(point.size for point in kept)
-    if largest < LEAST_PARAMETERS and not table.steps:
-        small = f"The largest model has {largest:g} parameters: sizes are no multiples of a million"
-        if table.columns.flop is not None and largest < FAR_TOO_FEW:
-            raise DatasetError(f"{request.table}: {small[0].lower()}{small[1:]}. Write 310M or 3.1e8.")
-        notes.append(f"{small} here, or N0 is in their unit.")
+    if largest < MIN_PARAMETERS and not table.steps:
+        small = f"the largest model has {largest:g} parameters"
+        if table.columns.flop is not None and largest < MIN_PARAMETERS_WITH_FLOP:
+            raise DatasetError(
+                f"{config.table}: {small}, expected numbers of parameters. Write 310M or 3.1e8."
+            )
+        notes.append(f"Note that {small}: if sizes are in another unit, N0 is in that unit.")
     return kept, notes
 
 
-def _named(columns: Columns) -> dict[str, str]:
-    given = {
+def _column_names(columns: Columns) -> dict[str, str]:
+    names = {
         "size": columns.size,
         "data size": columns.data_size,
         "FLOP": columns.flop,
         "loss": columns.loss,
     }
-    return {what: name for what, name in given.items() if name is not None}
+    return {kind: name for kind, name in names.items() if name is not None}
 
 
-def _data(points: list[Point]) -> Data:
+def _make_data(points: list[Point]) -> Data:
     sizes = [[point.size for point in points]]
     if points[0].data_size is not None:
         sizes.append([point.data_size for point in points if point.data_size is not None])
-    return data_of(sizes, [point.loss for point in points])
+    return make_data(sizes, [point.loss for point in points])
 
 
 def _log_floor(points: list[Point], fixed: float | None, table: Path) -> float | None:
@@ -170,32 +172,32 @@ def _log_floor(points: list[Point], fixed: float | None, table: Path) -> float |
     least = min(points, key=lambda point: point.loss)
     if fixed >= least.loss:
         raise DatasetError(
-            f"--floor {fixed:g}: no loss can be at its floor or below, but {table}, line {least.line}, "
-            f"has {least.loss:g}. Give an E below it, or leave E to the fit."
+            f"--floor {fixed:g}: expected an E below every loss, but {table}, line {least.line}, has "
+            f"{least.loss:g}. Give a lower E, or leave --floor out to fit E."
         )
-    return math.log(max(fixed, LEAST_SHARE * least.loss))
+    return math.log(max(fixed, MIN_E_SHARE * least.loss))
 
 
-def _fitted(
-    result: FitResult, fitted: Fit, request: FitRequest, bars: "Bars", *, refused: bool
+def _fit_result(
+    result: FitResult, fitted: Fit, config: FitConfig, bars: "Bars", *, refused: bool
 ) -> FitResult:
-    """The result with what the fit found, as far as it can be said."""
+    """Add the intervals, the verdict and, unless refused, the parameters to a result."""
     estimates = parameters(fitted.theta, fitted.data)
-    if request.fixed_E is not None:
-        estimates["E"] = request.fixed_E
+    if config.fixed_E is not None:
+        estimates["E"] = config.fixed_E
     found = {}
-    working = likelihood(fitted)
-    if working is not None:
-        found["profile"] = _profiled(fitted, working, bars, only_E=refused)
-    if request.resamples and result.points <= FEW:
-        few = f"No bootstrap: it takes more than {FEW} points, of fewer the resamples are too alike."
-        result = replace(result, notes=(*result.notes, few))
-    many = result.points > MOST_FOR_PROFILE
-    resamples = request.resamples
+    fit_likelihood = likelihood(fitted)
+    if fit_likelihood is not None:
+        found["profile"] = _profile_intervals(fitted, fit_likelihood, bars, only_E=refused)
+    if config.resamples and result.points <= MAX_WITHOUT_BOOTSTRAP:
+        note = f"No bootstrap: it needs more than {MAX_WITHOUT_BOOTSTRAP} points."
+        result = replace(result, notes=(*result.notes, note))
+    many = result.points > MAX_FOR_PROFILE
+    resamples = config.resamples
     if resamples is None:
-        resamples = RESAMPLES if many else RESAMPLES_BESIDE
-    if not refused and result.points > FEW and resamples:
-        found["bootstrap"] = _bootstrapped(fitted, resamples, request.seed, bars)
+        resamples = RESAMPLES if many else RESAMPLES_TO_COMPARE
+    if not refused and result.points > MAX_WITHOUT_BOOTSTRAP and resamples:
+        found["bootstrap"] = _bootstrap_intervals(fitted, resamples, config.seed, bars)
     kind = "bootstrap" if "bootstrap" in found and many else "profile"
     chosen = found[kind]
     result = replace(
@@ -208,9 +210,9 @@ def _fitted(
     if refused:
         return result
     judgement = judge_fit(fitted, estimates, chosen.ci90)
-    if request.fixed_E and judgement.verdict == "ok":
-        against = speaks_against(fit_data(fitted.data, None), request.fixed_E)
-        judgement = judgement if against is None else Judgement("weak", f"E is given; {against}")
+    if config.fixed_E and judgement.verdict == "ok":
+        reason = contradicts_fixed_E(fit_data(fitted.data, None), config.fixed_E)
+        judgement = judgement if reason is None else Judgement("weak", f"E is given; {reason}")
     result = replace(result, verdict=judgement.verdict, reason=judgement.reason)
     if judgement.verdict == "refused":
         return result
@@ -218,29 +220,31 @@ def _fitted(
     return replace(result, parameters=estimates, ci95=chosen.ci95, optima=optima)
 
 
-def _names(fitted: Fit) -> tuple[list[str], list[str]]:
-    """Names of the parameters that are fitted, and of those that the verdict goes by."""
+def _parameter_names(fitted: Fit) -> tuple[list[str], list[str]]:
+    """Return the names of the fitted parameters, and of those that decide the verdict."""
     names = list(PARAMETERS[fitted.data.form])
     if fitted.log_floor is None:
         return names, ["E"]
     return names[1:], [name for name in names if name in ("alpha", "beta")]
 
 
-def _profiled(fitted: Fit, working: Likelihood, bars: "Bars", *, only_E: bool) -> Intervals:
-    names, judged = _names(fitted)
+def _profile_intervals(
+    fitted: Fit, fit_likelihood: Likelihood, bars: "Bars", *, only_E: bool
+) -> Intervals:
+    names, judged = _parameter_names(fitted)
     if only_E:
         names = judged = ["E"] if fitted.log_floor is None else []
-    at: dict[float, dict[str, Interval]] = {0.95: {}, 0.9: {}}
+    found: dict[float, dict[str, Interval]] = {0.95: {}, 0.9: {}}
     with bars("profile likelihood", len(names) + len(judged), "interval") as bar:
-        for central, of in ((0.95, names), (0.9, judged)):
-            for name in of:
-                at[central][name] = profile_interval(fitted, working, name, central)
+        for central, group in ((0.95, names), (0.9, judged)):
+            for name in group:
+                found[central][name] = profile_interval(fitted, fit_likelihood, name, central)
                 bar.update(1)
-    return Intervals(ci95=at[0.95], ci90=at[0.9], noise=working.noise)
+    return Intervals(ci95=found[0.95], ci90=found[0.9], noise=fit_likelihood.noise)
 
 
-def _bootstrapped(fitted: Fit, resamples: int, seed: int, bars: "Bars") -> Intervals:
-    names, judged = _names(fitted)
+def _bootstrap_intervals(fitted: Fit, resamples: int, seed: int, bars: "Bars") -> Intervals:
+    names, judged = _parameter_names(fitted)
     with bars("bootstrap", resamples, "resample") as bar:
         drawn = bootstrap(fitted, resamples, seed, bar.update)
     return Intervals(
@@ -252,7 +256,7 @@ def _bootstrapped(fitted: Fit, resamples: int, seed: int, bars: "Bars") -> Inter
     )
 
 
-def _compared(floor: Floor, average: Literal["mean", "last"], result: FitResult) -> ComparedFloor:
+def _compare_floor(floor: Floor, average: Literal["mean", "last"], result: FitResult) -> ComparedFloor:
     level = floor.mean if average == "mean" else floor.last
     assert level is not None  # an estimate has both
     position = None

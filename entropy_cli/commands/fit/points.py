@@ -1,4 +1,4 @@
-"""Points of a scaling law from a table: which column is what, and cells as numbers. Imports no torch."""
+"""Read the points of a scaling law from a table. Imports no torch."""
 
 import csv
 import math
@@ -15,21 +15,21 @@ MULTIPLES = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "mio": 1e6, "b
 MULTIPLES |= {"bn": 1e9, "billion": 1e9, "t": 1e12, "trillion": 1e12}
 NUMBER = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE | re.ASCII)
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3}){2,}", re.ASCII)
-# Names without case, spaces and signs; a unit in brackets is no part of them.
-KNOWN = {
+# Names in lower case without spaces, signs and units in brackets.
+KNOWN_NAMES = {
     "size": ("n", "size", "modelsize", "params", "parameters", "nparams", "nparameters", "numparams"),
     "data size": ("d", "datasize", "tokens", "traintokens", "trainingtokens", "ntokens", "datasetsize"),
     "flop": ("c", "flop", "flops", "trainingflop", "trainingflops", "trainflops", "compute"),
     "loss": ("l", "loss", "valloss", "validationloss", "testloss", "finalloss", "crossentropy", "ce"),
 }
-LEAST, MOST = 1e-12, 1e36  # of any number: beyond it is a slip, and powers leave the range of floats
-STEPS = re.compile(r"(global|train|training|num|n)?(steps?|iters?|iterations?|epochs?|updates?)")
-SNIFFED = ",;\t"
+MIN_VALUE, MAX_VALUE = 1e-12, 1e36  # beyond is a typo, and powers overflow
+STEP_NAMES = re.compile(r"(global|train|training|num|n)?(steps?|iters?|iterations?|epochs?|updates?)")
+DELIMITERS = ",;\t"
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns, None for those to be found by name or not to be read."""
+    """Names of columns; None if detected by name, or not used."""
 
     size: str | None = None
     data_size: str | None = None
@@ -39,13 +39,13 @@ class Columns:
 
 @dataclass(frozen=True)
 class Point:
-    """A model that was trained.
+    """A trained model.
 
     Attributes:
-        size: its parameters.
-        data_size: tokens that it saw; None where the form does not ask.
+        size: number of parameters.
+        data_size: training tokens; None if the form does not use them.
         loss: in nats per token.
-        line: of the table, from 1.
+        line: line in the table, from 1.
     """
 
     size: float
@@ -56,10 +56,10 @@ class Point:
 
 @dataclass(frozen=True)
 class PointTable:
-    """What a table holds, and from which columns.
+    """The points of a table, and the columns they are from.
 
     Attributes:
-        steps: whether the sizes are steps of a training by their column's name.
+        steps: whether the sizes are training steps by the name of their column.
     """
 
     points: list[Point]
@@ -68,49 +68,50 @@ class PointTable:
 
 
 def read_points(path: Path, columns: Columns, *, with_data_size: bool) -> PointTable:
-    """Read a table with a head; commas, semicolons or tabs between, lines with # are comments.
+    """Read a table with a header, delimited by commas, semicolons or tabs; # starts a comment line.
 
     Args:
         path: of the table.
-        columns: which to read; the others are found by name.
-        with_data_size: whether the data sizes are wanted, from their column or as FLOP / (6 size).
+        columns: columns to read; the others are detected by name.
+        with_data_size: whether to read data sizes, from their column or as FLOP / (6 size).
 
     Raises:
-        DatasetError: it can't be read, a column is missing or ambiguous, or a cell is no such number.
+        DatasetError: it can't be read, a column is missing or ambiguous, or a cell is not a positive
+            number.
     """
     rows = _rows(path)
     if not rows:
-        raise DatasetError(f"{path}: is empty. Expected a head and a line for each model.")
-    (_, head), *body = rows
-    found = _columns(path, head, columns, with_data_size=with_data_size)
-    place = {name: head.index(name) for name in head}
+        raise DatasetError(f"{path}: empty. Expected a header and a line for each model.")
+    (_, header), *body = rows
+    found = _columns(path, header, columns, with_data_size=with_data_size)
+    place = {name: header.index(name) for name in header}
     points = []
     for line, row in body:
-        if len(row) != len(head):
+        if len(row) != len(header):
             raise DatasetError(
-                f"{path}, line {line}: {len(row)} cells, but the head has {len(head)}. "
-                "Mend the line, or quote cells with commas."
+                f"{path}, line {line}: {len(row)} cells, but the header has {len(header)}. "
+                "Fix the line, or quote cells with commas."
             )
         cells = {name: (row[at], f"{path}, line {line}, column {name!r}") for name, at in place.items()}
         points.append(_point(cells, found, line))
     if not points:
-        raise DatasetError(f"{path}: has a head but no points. Expected a line for each model.")
-    return PointTable(points, found, _names_steps(found.size))
+        raise DatasetError(f"{path}: a header but no points. Expected a line for each model.")
+    return PointTable(points, found, _is_step_column(found.size))
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Cells without spaces around, with the line that each row ends in."""
+    """Return the stripped cells of each row, with the line number it ends in."""
     try:
         text = read_once(path).decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: is no text in UTF-8. Save the table as CSV in UTF-8.") from error
+        raise DatasetError(f"{path}: not UTF-8 text. Save the table as CSV in UTF-8.") from error
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror}.") from error
     lines = text.splitlines()
-    # Comments and blank lines become empty, so that the numbers of lines stay.
+    # Comments and blank lines become empty, which keeps the line numbers.
     kept = ["" if not line.strip() or line.lstrip().startswith("#") else line for line in lines]
-    head = next((line for line in kept if line), "")
-    delimiter = max(SNIFFED, key=head.count)
+    header = next((line for line in kept if line), "")
+    delimiter = max(DELIMITERS, key=header.count)
     reader = csv.reader(kept, delimiter=delimiter, skipinitialspace=True)
     rows = []
     try:
@@ -119,116 +120,126 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
             if any(cells):
                 rows.append((reader.line_num, cells))
     except csv.Error as error:
-        raise DatasetError(f"{path}, line {reader.line_num}: is no CSV: {error}.") from error
+        raise DatasetError(f"{path}, line {reader.line_num}: not CSV: {error}. Fix the line.") from error
     return rows
 
 
-def _columns(path: Path, head: Sequence[str], given: Columns, *, with_data_size: bool) -> Columns:
-    twice = sorted({name for name in head if head.count(name) > 1})
-    if twice:
-        raise DatasetError(f"{path}: the column {twice[0]!r} is there twice. Rename one.")
-    size = _column(path, head, "size", given.size, "--size")
-    loss = _column(path, head, "loss", given.loss, "--loss")
-    data_size, flop = given.data_size, given.flop
+def _columns(path: Path, header: Sequence[str], requested: Columns, *, with_data_size: bool) -> Columns:
+    duplicates = sorted({name for name in header if header.count(name) > 1})
+    if duplicates:
+        raise DatasetError(f"{path}: the column {duplicates[0]!r} exists twice. Rename one.")
+    size = _column(path, header, "size", requested.size, "--size")
+    loss = _column(path, header, "loss", requested.loss, "--loss")
+    data_size, flop = requested.data_size, requested.flop
     if with_data_size:
         if data_size is not None or flop is None:
-            data_size = _column(path, head, "data size", data_size, "--data-size", needed=False)
+            data_size = _column(path, header, "data size", data_size, "--data-size", needed=False)
         if data_size is None:
-            flop = _column(path, head, "flop", flop, "--flop", needed=False)
+            flop = _column(path, header, "flop", flop, "--flop", needed=False)
         if data_size is None and flop is None:
             raise DatasetError(
-                f"{path}: no column is a data size or training FLOP by its name; there are "
-                f"{_listed(head)}. Give --data-size or --flop."
+                f"{path}: no column is named as a data size or training FLOP; it has "
+                f"{_quote_names(header)}. Give --data-size or --flop."
             )
     else:
         data_size = flop = None
     found = Columns(size, data_size, flop, loss)
     named = [name for name in (size, data_size, flop, loss) if name is not None]
     if len(set(named)) < len(named):
-        raise DatasetError(f"{path}: one column can't be two of size, data, FLOP and loss: {named}.")
+        raise DatasetError(
+            f"{path}: one column can't be two of size, data, FLOP and loss: {named}. Give another."
+        )
     return found
 
 
 def _column(
-    path: Path, head: Sequence[str], what: str, given: str | None, option: str, *, needed: bool = True
+    path: Path,
+    header: Sequence[str],
+    kind: str,
+    requested: str | None,
+    option: str,
+    *,
+    needed: bool = True,
 ) -> str | None:
-    if given is not None:
-        exact = [name for name in head if name == given]
-        alike = exact or [name for name in head if _bare(name) == _bare(given)]
-        if len(alike) != 1:
-            raise DatasetError(f"{path}: has no column {given!r} for {option}, but {_listed(head)}.")
-        return alike[0]
-    matching = [name for name in head if _bare(name) in KNOWN[what]]
-    if not matching and what == "size":
-        matching = [name for name in head if _names_steps(name)]
-    if len(matching) > 1:
+    if requested is not None:
+        exact = [name for name in header if name == requested]
+        similar = exact or [name for name in header if _normalize(name) == _normalize(requested)]
+        if len(similar) != 1:
+            raise DatasetError(
+                f"{path}: no column {requested!r} for {option}; it has {_quote_names(header)}."
+            )
+        return similar[0]
+    matches = [name for name in header if _normalize(name) in KNOWN_NAMES[kind]]
+    if not matches and kind == "size":
+        matches = [name for name in header if _is_step_column(name)]
+    if len(matches) > 1:
         raise DatasetError(
-            f"{path}: {_listed(matching)} could all be the {what}. Give {option} with one of them."
+            f"{path}: {_quote_names(matches)} could all be the {kind}. Give one of them with {option}."
         )
-    if not matching and needed:
+    if not matches and needed:
         raise DatasetError(
-            f"{path}: no column is a {what} by its name; there are {_listed(head)}. Give {option}."
+            f"{path}: no column is named as a {kind}; it has {_quote_names(header)}. Give {option}."
         )
-    return matching[0] if matching else None
+    return matches[0] if matches else None
 
 
-def _bare(name: str) -> str:
+def _normalize(name: str) -> str:
     return re.sub(r"[^a-z0-9]", "", re.sub(r"[(\[].*?[)\]]", "", name.lower()))
 
 
-def _names_steps(name: str | None) -> bool:
-    return name is not None and STEPS.fullmatch(_bare(name)) is not None
+def _is_step_column(name: str | None) -> bool:
+    return name is not None and STEP_NAMES.fullmatch(_normalize(name)) is not None
 
 
-def _listed(names: Iterable[str]) -> str:
+def _quote_names(names: Iterable[str]) -> str:
     return ", ".join(repr(name) for name in names)
 
 
 def _point(cells: dict[str, tuple[str, str]], columns: Columns, line: int) -> Point:
     assert columns.size is not None and columns.loss is not None
-    size = _number(*cells[columns.size]) * _multiple(columns.size)
-    loss = _number(*cells[columns.loss], suffixed=False) * _nats(columns.loss)
+    size = _number(*cells[columns.size]) * _unit_factor(columns.size)
+    loss = _number(*cells[columns.loss], suffixed=False) * _nats_per_unit(columns.loss)
     data_size = None
     if columns.data_size is not None:
-        data_size = _number(*cells[columns.data_size]) * _multiple(columns.data_size)
+        data_size = _number(*cells[columns.data_size]) * _unit_factor(columns.data_size)
     elif columns.flop is not None:
-        data_size = _number(*cells[columns.flop]) * _multiple(columns.flop) / (6 * size)
+        data_size = _number(*cells[columns.flop]) * _unit_factor(columns.flop) / (6 * size)
     return Point(size, data_size, loss, line)
 
 
 def _unit(name: str) -> str:
-    """What a column's name has in brackets."""
+    """Return the unit in brackets in a column's name, or an empty string."""
     found = re.search(r"[(\[](.*?)[)\]]", name.lower())
     return "" if found is None else found[1].strip()
 
 
-def _multiple(name: str) -> float:
-    """How many a one in this column is: `params (M)`, `tokens [billions]`."""
+def _unit_factor(name: str) -> float:
+    """Return the factor of a column's unit, as in `params (M)` or `tokens [billions]`."""
     word = _unit(name).split(" ")[0].removesuffix("s")
     return MULTIPLES.get(word, 1.0)
 
 
-def _nats(name: str) -> float:
-    """How many nats a unit of a loss is.
+def _nats_per_unit(name: str) -> float:
+    """Return the nats per unit of a loss column.
 
     Raises:
-        DatasetError: it is of bits, but not of bits per token.
+        DatasetError: the unit is bits, but not bits per token.
     """
     unit = _unit(name)
     if "bit" not in unit:
         return 1.0
     if "per" in unit and "token" not in unit:
-        raise DatasetError(f"column {name!r}: {unit} are no nats per token. Convert them.")
+        raise DatasetError(f"column {name!r}: got {unit}, expected nats or bits per token. Convert it.")
     return math.log(2)
 
 
 def _number(text: str, where: str, *, suffixed: bool = True) -> float:
-    """A cell's value; commas only in whole numbers such as 310,000,000: 0,5 or 5,123 are decimals."""
+    """Parse a cell; commas only in integers such as 310,000,000, because 0,5 and 5,123 are decimals."""
     plain = text.replace(",", "") if suffixed and THOUSANDS.fullmatch(text) else text
     match = NUMBER.fullmatch(plain)
     if match and (suffixed or not match[2]):
         value = float(match[1]) * SUFFIXES[match[2].upper()]
-        if LEAST <= value <= MOST:
+        if MIN_VALUE <= value <= MAX_VALUE:
             return value
     also = " with a point, or such as 310M or 2.0B" if suffixed else " with a point, such as 5.05"
     raise DatasetError(f"{where}: got {text or 'nothing'!r}, expected a positive number{also}.")

@@ -1,4 +1,4 @@
-"""What a scaling fit found, as JSON and as a table. Imports no torch."""
+"""The result of `fit` as JSON and as a table. Imports no torch."""
 
 import json
 from collections.abc import Mapping
@@ -20,10 +20,10 @@ UNITS = {
     "beta": "",
 }
 MEANING = (
-    "E is what the form says that an endless model, trained on endless data, would reach: it is "
-    "model-based, and another form or range of sizes gives another E"
+    "E is a model-based extrapolation to an infinite model and infinite data: another form or range of "
+    "sizes gives another E"
 )
-MEANING_GIVEN = "E is as given, not found: the exponents and sizes hold above this E only"
+MEANING_GIVEN = "E is given and not fitted: the other parameters hold for this E only"
 KINDS = {"profile": "profile likelihood", "bootstrap": "bootstrap of the points"}
 
 
@@ -33,10 +33,10 @@ class Intervals:
 
     Attributes:
         ci95: low and high of each, None for an open end.
-        ci90: of E, or of the exponents where E is given: the verdict goes by them.
+        ci90: of E, or of the exponents if E is given; they decide the verdict.
         se: standard deviations over the resamples of a bootstrap.
         resamples: of a bootstrap, drawn with `seed`.
-        noise: scale of the log losses about a profile's curve.
+        noise: scale of the log losses about the curve of a profile.
     """
 
     ci95: dict[str, tuple[float | None, float | None]]
@@ -49,7 +49,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Optima:
-    """Of a search from many starts: how many ended within 1 % of the best objective, and their E."""
+    """Starts of a search, how many ended within 1 % of the best objective, and the range of their E."""
 
     starts: int
     within_1_percent: int
@@ -58,11 +58,12 @@ class Optima:
 
 @dataclass(frozen=True)
 class ComparedFloor:
-    """An estimate's assignment entropy beside the fitted E.
+    """The assignment entropy of an estimate, compared with the fitted E.
 
     Attributes:
-        average: "mean" (all tokens) or "last" (scale).
-        position: of the value against the interval of E: "inside", "below" or "above"; None without.
+        average: "mean" (all tokens) or "last" (final scale).
+        position: of the value relative to the interval of E: "inside", "below" or "above"; None without
+            an interval.
     """
 
     source: str
@@ -77,14 +78,14 @@ class FitResult:
     """A scaling law of the loss in nats per token.
 
     Attributes:
-        dropped: how many of the largest losses were left out.
-        columns: of the table, by what they are.
-        parameters: None where the fit is refused.
-        ci95: those of `intervals[interval_kind]`; None where refused or not to be had.
-        objective: sum of the Huber loss of the log residuals; None where nothing was fitted.
-        E_range95: 95 % interval of E, also where no point estimate is given.
-        fixed_E: E where it was given.
-        notes: sentences on what was read and done.
+        dropped: number of largest losses left out.
+        columns: names in the table by their meaning.
+        parameters: None if the fit is refused.
+        ci95: of `intervals[interval_kind]`; None if refused or unknown.
+        objective: sum of the Huber loss of the log residuals; None without a fit.
+        E_range95: 95 % interval of E, also without a point estimate.
+        fixed_E: the given E, if any.
+        notes: sentences about the data and the fit.
     """
 
     form: Form
@@ -107,7 +108,7 @@ class FitResult:
     provenance: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> str:
-        """As JSON text."""
+        """Return the result as JSON text."""
         content = {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,
@@ -119,23 +120,23 @@ class FitResult:
 
 
 def render(result: FitResult) -> str:
-    """The headline, a row for each parameter, and how they were found."""
+    """Render the headline, a row for each parameter, and the details of the fit."""
     parts = [_headline(result)]
     if result.parameters is not None:
         parts.append(_parameters(result))
-    parts.append(definitions(_about(result)))
+    parts.append(definitions(_details(result)))
     return "\n\n".join(parts)
 
 
 def _headline(result: FitResult) -> str:
     if result.parameters is None:
         return "No extrapolated irreducible loss: the fit is refused."
-    value = f"{_number(result.parameters['E'])} nats per token"
+    value = f"{_format_number(result.parameters['E'])} nats per token"
     if result.fixed_E is not None:
         return f"Scaling law above a given E of {value}"
     between = ""
     if result.ci95 is not None:
-        between = f", 95 % interval {_between(result.ci95['E'])}"
+        between = f", 95 % interval {_format_interval(result.ci95['E'])}"
     return f"Extrapolated irreducible loss E: {value}{between}"
 
 
@@ -146,94 +147,93 @@ def _parameters(result: FitResult) -> str:
     rows = [["parameter", "value", "standard error", "95 % interval", "unit"]]
     for name in PARAMETERS[result.form]:
         places = name in ("E", "alpha", "beta")
-        se = "" if errors is None or name not in errors else _number(errors[name], places=places)
+        se = "" if errors is None or name not in errors else _format_number(errors[name], places=places)
         between = "given"
         if name != "E" or result.fixed_E is None:
             known = None if result.ci95 is None else result.ci95.get(name)
-            between = "unknown" if known is None else _between(known, places=places)
-        rows.append([name, _number(result.parameters[name], places=places), se, between, UNITS[name]])
+            between = "unknown" if known is None else _format_interval(known, places=places)
+        rows.append(
+            [name, _format_number(result.parameters[name], places=places), se, between, UNITS[name]]
+        )
     if errors is None:
         rows = [[row[0], row[1], *row[3:]] for row in rows]
     return columns(rows, left=len(rows[0]))
 
 
-def _between(ends: tuple[float | None, float | None], *, places: bool = True) -> str:
-    low, high = ("open" if end is None else _number(end, places=places) for end in ends)
+def _format_interval(ends: tuple[float | None, float | None], *, places: bool = True) -> str:
+    low, high = ("open" if end is None else _format_number(end, places=places) for end in ends)
     return f"{low} to {high}"
 
 
-def _number(value: float, *, places: bool = True) -> str:
-    """With four places, or with four digits where these would say little."""
+def _format_number(value: float, *, places: bool = True) -> str:
+    """Format with four decimals, or with four significant digits if they are small."""
     return f"{value:.4f}" if places and (value == 0 or value >= 0.01) else f"{value:.4g}"
 
 
-def _about(result: FitResult) -> dict[str, str]:
+def _details(result: FitResult) -> dict[str, str]:
     dropped = f", the {result.dropped} of largest loss left out" if result.dropped else ""
     read = ", ".join(f"{what} from {name!r}" for what, name in result.columns.items())
     low, high = result.sizes
-    about = {
+    details = {
         "verdict": f"{result.verdict}: {result.reason}",
         "form": f"{FORMULAS[result.form]}, L in nats per token",
         "points": f"{result.points}, models of {low:.3g} to {high:.3g} parameters{dropped}; {read}",
     }
     if result.parameters is None and result.E_range95 is not None:
-        about["E"] = f"all that can be said: 95 % interval {_between(result.E_range95)}" + _narrower(
-            result
-        )
+        details["E"] = f"95 % interval {_format_interval(result.E_range95)}" + _interval90_text(result)
     if result.objective is not None:
-        about["objective"] = _objective(
-            result.objective, result.optima, given=result.fixed_E is not None
+        details["objective"] = _objective(
+            result.objective, result.optima, E_is_fixed=result.fixed_E is not None
         )
     if result.intervals:
-        about["intervals"] = _intervals(result)
+        details["intervals"] = _intervals(result)
     if result.floor is not None:
-        about["floor"] = compared(result.floor)
+        details["floor"] = _describe_floor(result.floor)
     if result.parameters is not None:
-        about["meaning"] = MEANING if result.fixed_E is None else MEANING_GIVEN
+        details["meaning"] = MEANING if result.fixed_E is None else MEANING_GIVEN
     if result.notes:
-        about["notes"] = " ".join(result.notes)
-    return about
+        details["notes"] = " ".join(result.notes)
+    return details
 
 
-def _narrower(result: FitResult) -> str:
-    """The 90 % interval beside that of 95 %, which few points may leave without a lower end."""
+def _interval90_text(result: FitResult) -> str:
+    """Return the 90 % interval of E as text; with few points that of 95 % may have no lower end."""
     chosen = result.intervals.get(result.interval_kind or "")
     known = None if chosen is None else chosen.ci90.get("E")
-    return "" if known is None else f", 90 % interval {_between(known)}"
+    return "" if known is None else f", 90 % interval {_format_interval(known)}"
 
 
-def _objective(objective: float, optima: Optima | None, *, given: bool) -> str:
-    said = f"{objective:.6e}, the sum of the Huber loss (1e-3) of the log residuals"
+def _objective(objective: float, optima: Optima | None, *, E_is_fixed: bool) -> str:
+    text = f"{objective:.6e}, the sum of the Huber loss (1e-3) of the log residuals"
     if optima is None:
-        return said
-    said += f"; best of {optima.starts} starts, {optima.within_1_percent} of them within 1 % of it"
-    return said if given else f"{said}, with E from {_between(optima.E)}"
+        return text
+    text += f"; best of {optima.starts} starts, {optima.within_1_percent} of them within 1 % of it"
+    return text if E_is_fixed else f"{text}, with E from {_format_interval(optima.E)}"
 
 
 def _intervals(result: FitResult) -> str:
-    said = []
+    methods = []
     for kind, found in result.intervals.items():
-        how = KINDS[kind]
+        method = KINDS[kind]
         if found.resamples is not None:
-            how += f", {found.resamples} resamples with seed {found.seed}"
+            method += f", {found.resamples} resamples with seed {found.seed}"
         if found.noise is not None:
-            how += f", noise {found.noise:.2g} of the loss"
+            method += f", noise {found.noise:.2g} of the loss"
         if kind == result.interval_kind:
-            how += " (above)" if result.parameters is not None else ""
+            method += " (above)" if result.parameters is not None else ""
         elif "E" in found.ci95:
-            how += f": E {_between(found.ci95['E'])}"
-        said.append(how)
-    return "; ".join(said)
+            method += f": E {_format_interval(found.ci95['E'])}"
+        methods.append(method)
+    return "; ".join(methods)
 
 
-def compared(floor: ComparedFloor) -> str:
-    """The floor beside E's interval, in words."""
-    names = {"mean": "token-weighted average", "last": "last scale"}
-    near = "" if floor.half_width is None else f" ± {floor.half_width:.4f}"
-    value = f"the assignment entropy, {floor.value:.4f}{near} ({names[floor.average]})"
+def _describe_floor(floor: ComparedFloor) -> str:
+    """Describe the floor relative to the interval of E."""
+    names = {"mean": "token-weighted average", "last": "final scale"}
+    error = "" if floor.half_width is None else f" ± {floor.half_width:.4f}"
+    value = f"the assignment entropy, {floor.value:.4f}{error} ({names[floor.average]})"
     if floor.position is None:
-        where = "stands beside no interval of E"
+        position = "is compared with no interval of E"
     else:
-        where = {"inside": "lies inside", "below": "lies below", "above": "lies above"}[floor.position]
-        where += " the 95 % interval of E"
-    return f"{value}, {where}; {floor.source}"
+        position = f"lies {floor.position} the 95 % interval of E"
+    return f"{value}, {position}; {floor.source}"

@@ -27,26 +27,26 @@ FORMULAS: Mapping[Form, str] = {
     "chinchilla": "L = E + A/N^alpha + B/D^beta",
 }
 THRESHOLD = 1e-3  # of the Huber loss, in log loss
-SCALE = 1e6  # of the objective while it is minimised: sums near 1e-3 would meet any tolerance at once
+SCALE = 1e6  # of the objective during minimisation: sums near 1e-3 would meet any tolerance at once
 EXPONENTS = (5e-3, 4.0)
-MOST_LOG = 700.0  # of a size, up or down: more is no float
-LEAST_SHARE = 1e-9  # of the smallest loss: an E this small is none
-# e-folds that a term at the centre may be below the smallest loss. Much fainter ones have no gradient:
-# the nearly linear objective makes the optimiser leap there, and it would not find its way back.
-FAINTEST = 20.0
-NEAR = 1.01  # optima up to 1 % above the best count as found
-NOTHING = 1e-15  # an objective of rounding alone
+MAX_LOG = 700.0  # of a size in either direction, or exp overflows
+MIN_E_SHARE = 1e-9  # of the smallest loss: a smaller E counts as 0
+# e-folds between a term at the centre and the smallest loss. Much smaller terms have no gradient: the
+# nearly linear objective makes the optimiser jump there and never return.
+OFFSET_RANGE = 20.0
+NEAR_BEST = 1.01  # objectives up to 1 % above the best count as the best
+ROUNDING = 1e-15  # objective of an exact fit
 
 
 @dataclass(frozen=True)
 class Data:
-    """Points in logarithms.
+    """Logarithms of the points.
 
     Attributes:
-        log_size_TP: ln of the size of each term and point, less the term's centre, (T, P).
+        log_size_TP: ln of the size of each term and point, minus the term's centre, (T, P).
         log_loss_P: ln of the losses, (P,).
-        centre_T: what was taken off: fits are better conditioned, and the same in any unit.
-        weight_P: how often each point counts: a resample's multiplicities.
+        centre_T: subtracted, (T,): fits are better conditioned, and the same in any unit.
+        weight_P: multiplicity of each point in a resample, (P,).
     """
 
     log_size_TP: Array
@@ -56,31 +56,31 @@ class Data:
 
     @property
     def form(self) -> Form:
-        """Of so many terms."""
+        """The form with this number of terms."""
         return "power" if len(self.log_size_TP) == 1 else "chinchilla"
 
     @property
     def least_loss(self) -> float:
-        """The smallest loss, above every E."""
+        """The smallest loss, an upper bound of E."""
         return math.exp(self.log_loss_P[self.weight_P > 0].min())
 
     def centred(self, centre_T: Array) -> "Data":
-        """The same with other centres."""
+        """Return the same points with other centres, (T,)."""
         moved_TP = self.log_size_TP + (self.centre_T - centre_T)[:, None]
         return replace(self, log_size_TP=moved_TP, centre_T=centre_T)
 
 
-def data_of(sizes: Sequence[Sequence[float]], losses: Sequence[float]) -> Data:
-    """Points from sizes of each term and losses, all positive; centred on the mean log sizes."""
+def make_data(sizes: Sequence[Sequence[float]], losses: Sequence[float]) -> Data:
+    """Build points from positive sizes of each term and losses, centred on the mean log sizes."""
     log_size_TP = np.log(np.asarray(sizes, dtype=np.float64))
     log_loss_P = np.log(np.asarray(losses, dtype=np.float64))
-    none_T = np.zeros(len(log_size_TP))
-    data = Data(log_size_TP, log_loss_P, none_T, np.ones_like(log_loss_P))
+    zero_T = np.zeros(len(log_size_TP))
+    data = Data(log_size_TP, log_loss_P, zero_T, np.ones_like(log_loss_P))
     return data.centred(log_size_TP.mean(1))
 
 
 def log_prediction(theta: Array, data: Data) -> tuple[Array, Array]:
-    """Logarithms of the predicted losses, (P,), and each part's share in them, (1 + T, P): E first."""
+    """Return the log of the predicted losses, (P,), and the share of E and each term, (1 + T, P)."""
     part_KP = np.empty((1 + len(data.log_size_TP), len(data.log_loss_P)))
     part_KP[0] = theta[0]
     part_KP[1:] = theta[1::2, None] - theta[2::2, None] * data.log_size_TP
@@ -91,12 +91,12 @@ def log_prediction(theta: Array, data: Data) -> tuple[Array, Array]:
 
 
 def objective(theta: Array, data: Data, threshold: float = THRESHOLD) -> tuple[float, Array]:
-    """Sum over the points of the Huber loss of predicted less measured log loss, and its gradient.
+    """Sum the Huber loss of predicted minus measured log losses over the points, with its gradient.
 
     Args:
         theta: [ln E, offset, exponent, ...], see the module.
-        data: points.
-        threshold: where the loss goes from quadratic to linear; infinity is least squares.
+        data: the points.
+        threshold: where the loss turns from quadratic to linear; infinity is least squares.
 
     Source:
         Hoffmann et al., Training Compute-Optimal Large Language Models, 2022, eq. 3; the sum, not the
@@ -118,17 +118,17 @@ def objective(theta: Array, data: Data, threshold: float = THRESHOLD) -> tuple[f
 Bounds = list[tuple[float, float]]
 
 
-def bounds_of(data: Data, log_floor: float | None = None) -> Bounds:
-    """Where each parameter may be: E between nothing and the smallest loss, or fixed."""
+def parameter_bounds(data: Data, log_floor: float | None = None) -> Bounds:
+    """Return the search bounds of each parameter: E from 0 to the smallest loss, or fixed."""
     top = math.log(data.least_loss)
-    first = (top + math.log(LEAST_SHARE), top) if log_floor is None else (log_floor, log_floor)
-    return [first, *[(top - FAINTEST, top + FAINTEST), EXPONENTS] * len(data.log_size_TP)]
+    first = (top + math.log(MIN_E_SHARE), top) if log_floor is None else (log_floor, log_floor)
+    return [first, *[(top - OFFSET_RANGE, top + OFFSET_RANGE), EXPONENTS] * len(data.log_size_TP)]
 
 
 def minimise(
     start: Array, data: Data, bounds: Bounds, threshold: float = THRESHOLD
 ) -> tuple[Array, float]:
-    """The nearest minimum: its parameters and the objective there.
+    """Minimise the objective from a start; return the parameters and the objective there.
 
     Raises:
         EntropyCliError: scipy is not installed.
@@ -151,8 +151,8 @@ def minimise(
     return found.x, found.fun / scale
 
 
-def grid_of(data: Data, log_floor: float | None = None) -> list[Array]:
-    """A grid of parameters to start from: for each E and exponents the offsets that suit the data."""
+def start_grid(data: Data, log_floor: float | None = None) -> list[Array]:
+    """Return a grid of start parameters: for each E and exponents, the offsets that match the data."""
     shares: tuple[float, ...]
     slopes: tuple[float, ...]
     splits: tuple[float, ...]
@@ -168,24 +168,24 @@ def grid_of(data: Data, log_floor: float | None = None) -> list[Array]:
     floors = [math.log(data.least_loss * share) for share in shares]
     starts = []
     for floor, split in itertools.product(floors if log_floor is None else [log_floor], splits):
-        rest = float(np.log(np.exp(np.median(data.log_loss_P)) - math.exp(floor)))
-        offsets = [rest + math.log(part) for part in (split, 1 - split) if part]
+        reducible = float(np.log(np.exp(np.median(data.log_loss_P)) - math.exp(floor)))
+        offsets = [reducible + math.log(part) for part in (split, 1 - split) if part]
         for exponents in itertools.product(slopes, repeat=len(offsets)):
-            terms = [one for pair in zip(offsets, exponents, strict=True) for one in pair]
+            terms = [value for pair in zip(offsets, exponents, strict=True) for value in pair]
             starts.append(np.array([floor, *terms]))
     return starts
 
 
 @dataclass(frozen=True)
 class Fit:
-    """The best minimum found.
+    """The best minimum of a search.
 
     Attributes:
         theta: its parameters, see the module.
-        log_floor: ln of E where it was given, else None.
-        objective: there.
-        starts: from how many it was searched.
-        near: how many of them ended within 1 % of it.
+        log_floor: ln of a given E, else None.
+        objective: its value at theta.
+        starts: number of starts of the search.
+        near: number of starts that ended within 1 % of the objective.
         near_E: smallest and largest E of these, nats per token.
     """
 
@@ -199,17 +199,17 @@ class Fit:
 
     @property
     def free(self) -> int:
-        """Number of parameters that are fitted."""
+        """The number of fitted parameters."""
         return len(self.theta) - (self.log_floor is not None)
 
     @property
     def residual_P(self) -> Array:
-        """Predicted less measured log loss."""
+        """Predicted minus measured log loss, (P,)."""
         return log_prediction(self.theta, self.data)[0] - self.data.log_loss_P
 
     @property
     def at_bound(self) -> str | None:
-        """Name of an exponent as small or as large as is searched."""
+        """The name of an exponent at a bound of the search, or None."""
         names = [name for name in PARAMETERS[self.data.form] if name in ("alpha", "beta")]
         for name, exponent in zip(names, self.theta[2::2], strict=True):
             if not 1.01 * EXPONENTS[0] < exponent < 0.99 * EXPONENTS[1]:
@@ -218,39 +218,39 @@ class Fit:
 
 
 def fit(
-    data: Data, log_floor: float | None = None, tick: Callable[[int], object] = lambda _: None
+    data: Data, log_floor: float | None = None, progress: Callable[[int], object] = lambda _: None
 ) -> Fit:
     """Minimise the objective from a grid of starts.
 
     Args:
-        data: points, at least one.
-        log_floor: ln of a given E, below every loss; None fits it.
-        tick: is told of each start that is done.
+        data: at least one point.
+        log_floor: ln of a given E, below every loss; None fits E.
+        progress: called with 1 after each start.
 
     Raises:
         EntropyCliError: scipy is not installed.
     """
-    bounds = bounds_of(data, log_floor)
+    bounds = parameter_bounds(data, log_floor)
     found = []
-    for start in grid_of(data, log_floor):
+    for start in start_grid(data, log_floor):
         found.append(minimise(start, data, bounds))
-        tick(1)
-    theta, best = min(found, key=lambda one: one[1])
-    near = [math.exp(at[0]) for at, value in found if value <= NEAR * best + NOTHING]
+        progress(1)
+    theta, best = min(found, key=lambda pair: pair[1])
+    near = [math.exp(at[0]) for at, value in found if value <= NEAR_BEST * best + ROUNDING]
     return Fit(data, theta, log_floor, best, len(found), len(near), (min(near), max(near)))
 
 
 def parameters(theta: Array, data: Data) -> dict[str, float]:
-    """The parameters by name, in nats per token and in the units of the sizes.
+    """Return the parameters by name, in nats per token and in the units of the sizes.
 
     Returns:
         E; N0 and alpha, or A, B, alpha and beta. A and B are nats times size to the exponent.
     """
     floor = math.exp(theta[0])
-    if floor < 2 * LEAST_SHARE * data.least_loss:
+    if floor < 2 * MIN_E_SHARE * data.least_loss:
         floor = 0.0
     exponents = [float(exponent) for exponent in theta[2::2]]
     logs = [float(log) for log in theta[1::2] + theta[2::2] * data.centre_T]
     sizes = [logs[0] / exponents[0]] if data.form == "power" else logs
-    values = (floor, *(math.exp(max(-MOST_LOG, min(log, MOST_LOG))) for log in sizes), *exponents)
+    values = (floor, *(math.exp(max(-MAX_LOG, min(log, MAX_LOG))) for log in sizes), *exponents)
     return dict(zip(PARAMETERS[data.form], values, strict=True))

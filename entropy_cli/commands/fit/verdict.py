@@ -1,9 +1,9 @@
-"""What points can tell about a scaling law: when a fit is refused, and when it is weak.
+"""Judge a scaling fit: ok, weak, or refused.
 
-Refused without a fit: too few different sizes, or too narrow a range of them. Refused after it: the 90 %
-interval of E is wider than `TOO_WIDE` nats or than half of the smallest loss. Weak: wider than `WIDE`
-nats, E below half of the smallest loss, or an exponent at the bounds of the search. A given E leaves
-less to be found, so fewer points and a narrower range are enough; then the exponents are judged.
+Refused before fitting: too few distinct sizes, or too narrow a range of them. Refused after fitting: the
+90 % interval of E is wider than `TOO_WIDE` nats or than half of the smallest loss. Weak: wider than
+`WIDE` nats, E below half of the smallest loss, or an exponent at a bound of the search. With a given E
+fewer points and a narrower range are enough, and the exponents are judged.
 """
 
 import math
@@ -18,12 +18,12 @@ from entropy_cli.commands.fit.scaling_law import EXPONENTS, PARAMETERS, Data, Fi
 from entropy_cli.entropy.jackknife import t_quantile
 
 Verdict = Literal["ok", "weak", "refused"]
-LEAST_SIZES, LEAST_RANGE = 4, 10.0
-LEAST_SIZES_GIVEN, LEAST_RANGE_GIVEN = 3, 3.0  # where E is given
-# of the 90 % interval of E: in nats, and over the smallest loss
+MIN_SIZES, MIN_RANGE = 4, 10.0
+MIN_SIZES_GIVEN, MIN_RANGE_GIVEN = 3, 3.0  # with a given E
+# Widths of the 90 % interval of E: in nats, and relative to the smallest loss.
 WIDE, TOO_WIDE, TOO_WIDE_SHARE = 0.3, 1.0, 0.5
-LOW_SHARE = 0.5  # of the smallest loss: an E below it is far from anything that was measured
-WIDE_EXPONENT = 1.0  # width of an exponent's 90 % interval over the exponent
+LOW_SHARE = 0.5  # of the smallest loss: an E below it is far from any measured loss
+WIDE_EXPONENT = 1.0  # width of an exponent's 90 % interval relative to the exponent
 COLLINEAR = 0.999  # correlation of the logarithms of model and data size
 
 
@@ -32,7 +32,7 @@ class Judgement:
     """A verdict and its reason, a sentence without a full stop.
 
     Attributes:
-        bounded: whether an interval of E still says something where there is no estimate.
+        bounded: whether an interval of E is meaningful although there is no estimate.
     """
 
     verdict: Verdict
@@ -40,37 +40,37 @@ class Judgement:
     bounded: bool = True
 
 
-def judge_points(data: Data, *, given: bool) -> Judgement | None:
-    """Refuse points that no fit should be made of; None where nothing speaks against one.
+def judge_points(data: Data, *, E_is_fixed: bool) -> Judgement | None:
+    """Refuse points that are unfit for a scaling law; None if they are fit.
 
     Args:
         data: the points.
-        given: whether E is given.
+        E_is_fixed: whether E is given.
     """
     names = ("model sizes", "data sizes")
-    least_range = LEAST_RANGE_GIVEN if given else LEAST_RANGE
+    least_range = MIN_RANGE_GIVEN if E_is_fixed else MIN_RANGE
     form, points = data.form, np.unique(np.round(data.log_size_TP, 9), axis=1).shape[1]
-    least = LEAST_SIZES_GIVEN if given else LEAST_SIZES
+    least = MIN_SIZES_GIVEN if E_is_fixed else MIN_SIZES
     if form == "chinchilla":
-        least = len(PARAMETERS[form]) + (0 if given else 1)
+        least = len(PARAMETERS[form]) + (0 if E_is_fixed else 1)
     if points < least:
-        kind = "different sizes" if form == "power" else "different pairs of model and data size"
-        free = len(PARAMETERS[form]) - given
+        kind = "distinct sizes" if form == "power" else "distinct pairs of model and data size"
+        free = len(PARAMETERS[form]) - E_is_fixed
         return Judgement(
-            "refused", f"{kind}: {points}, where at least {least} are needed for {free} parameters"
+            "refused", f"{kind}: {points}, at least {least} are needed for {free} parameters"
         )
     for log_size_P, name in zip(data.log_size_TP, names, strict=False):
         spanned = math.exp(float(np.ptp(log_size_P)))
         if spanned < least_range * (1 - 1e-9):
-            decade = "" if given else " (a decade)"
+            decade = "" if E_is_fixed else " (a decade)"
             return Judgement(
                 "refused",
-                f"the {name} span a factor of {spanned:.3g}, {math.log10(spanned):.2f} decades, where "
-                f"at least {least_range:g}{decade} is needed",
+                f"the {name} span a factor of {spanned:.3g}, {math.log10(spanned):.2f} decades; at "
+                f"least {least_range:g}{decade} is needed",
             )
     if form == "chinchilla" and abs(float(np.asarray(np.corrcoef(data.log_size_TP))[0, 1])) > COLLINEAR:
         return Judgement(
-            "refused", "model and data size grow together, so that their parts can't be told apart"
+            "refused", "model and data size grow together, so their terms can't be separated"
         )
     if form == "power" and float(data.log_size_TP[0] @ (data.log_loss_P - data.log_loss_P.mean())) >= 0:
         return Judgement("refused", "the loss does not fall with the size", bounded=False)
@@ -80,20 +80,24 @@ def judge_points(data: Data, *, given: bool) -> Judgement | None:
 def judge_fit(
     fit: Fit, estimates: Mapping[str, float], interval90: Mapping[str, tuple[float | None, float | None]]
 ) -> Judgement:
-    """Judge a fit by its 90 % intervals of E, or of the exponents where E is given; nats per token."""
+    """Judge a fit by its 90 % intervals of E, or of the exponents if E is given; nats per token."""
     if fit.log_floor is not None:
         return _judge_exponents(fit, estimates, interval90)
     low, high = interval90["E"]
     assert low is not None and high is not None
     width, least_loss, floor = high - low, fit.data.least_loss, estimates["E"]
-    said = f"the 90 % interval of E is {width:.2g} nats wide ({low:.4g} to {high:.4g})"
+    width_text = f"the 90 % interval of E is {width:.2g} nats wide ({low:.4g} to {high:.4g})"
     if width > TOO_WIDE:
-        return Judgement("refused", f"{said}, more than {TOO_WIDE:g}: too wide for any one value")
+        return Judgement(
+            "refused", f"{width_text}, more than {TOO_WIDE:g}: too wide for a point estimate"
+        )
     if width > TOO_WIDE_SHARE * least_loss:
-        return Judgement("refused", f"{said}, more than half of the smallest loss, {least_loss:.4g}")
+        return Judgement(
+            "refused", f"{width_text}, more than half of the smallest loss, {least_loss:.4g}"
+        )
     reasons = []
     if width > WIDE:
-        reasons.append(f"{said}, more than {WIDE:g}")
+        reasons.append(f"{width_text}, more than {WIDE:g}")
     if floor < LOW_SHARE * least_loss:
         reasons.append(f"E = {floor:.4g} is less than half of the smallest loss, {least_loss:.4g}")
     if fit.at_bound is not None:
@@ -125,19 +129,17 @@ def _bounded(name: str) -> str:
     return f"{name} is at a bound of the search, {low:g} to {high:g}"
 
 
-def speaks_against(free: Fit, given: float) -> str | None:
-    """Why points speak against a given E, if a fit that is free to choose another is so much better.
+def contradicts_fixed_E(free: Fit, fixed_E: float) -> str | None:
+    """Return why the points contradict a given E, if a fit with E free is much better; else None.
 
     Args:
         free: the fit with E free.
-        given: E, in nats per token.
+        fixed_E: the given E, in nats per token.
     """
-    working = likelihood(free)
-    if working is None:
+    fit_likelihood = likelihood(free)
+    if fit_likelihood is None:
         return None
-    critical = t_quantile(working.degrees, 0.99) ** 2
-    if profile_statistic(free, working, "E", given) <= critical:
+    critical = t_quantile(fit_likelihood.degrees, 0.99) ** 2
+    if profile_statistic(free, fit_likelihood, "E", fixed_E) <= critical:
         return None
-    return (
-        f"the points speak against it: with E free they are fitted best by {math.exp(free.theta[0]):.4g}"
-    )
+    return f"the points contradict it: with E free the best fit is {math.exp(free.theta[0]):.4g}"

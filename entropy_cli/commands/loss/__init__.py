@@ -1,1 +1,1 @@
-"""Split a model's cross-entropy."""
+"""Split a model's cross-entropy into its parts."""

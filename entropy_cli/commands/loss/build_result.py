@@ -1,4 +1,4 @@
-"""From sums over tokens to the losses, their errors and what they are compared with."""
+"""Build the result of `loss` from sums over tokens: losses, errors and floors."""
 
 import math
 from dataclasses import dataclass
@@ -21,10 +21,11 @@ from entropy_cli.results.floors import Floor, Level
 
 
 @dataclass(frozen=True)
-class Run:
-    """What was read and how.
+class RunInfo:
+    """The input of a run and its options.
 
     Attributes:
+        vocab_size: V.
         row: see LossResult.
         patch_nums: sides of the scales' grids, or None.
         label_smoothing: share of a label that is spread over all codes, or None.
@@ -40,16 +41,16 @@ class Run:
     provenance: dict[str, Any]
 
 
-def build(sums: LossSums, run: Run, floor: Floor | None) -> LossResult:
-    """The result.
+def build(sums: LossSums, run: RunInfo, floor: Floor | None) -> LossResult:
+    """Build the result.
 
     Args:
         sums: of each scale, if there are any, and of all tokens.
-        run: what was read.
+        run: the input and its options.
         floor: to compare the loss with.
 
     Raises:
-        ResultError: the floor is of other scales.
+        ResultError: the floor has other scales.
     """
     sides = run.patch_nums or ()
     if floor is not None:
@@ -76,55 +77,57 @@ def build(sums: LossSums, run: Run, floor: Floor | None) -> LossResult:
 
 
 def check_scales(floor: Floor, sides: tuple[int, ...]) -> None:
-    """Raise ResultError if a floor is of other scales than the tokens are."""
+    """Raise ResultError if the floor has other scales than the tokens."""
     if sides and floor.scales and set(sides) != set(floor.scales):
-        theirs, ours = (",".join(map(str, sorted(nums))) for nums in (floor.scales, sides))
+        got, expected = (",".join(map(str, sorted(nums))) for nums in (floor.scales, sides))
         raise ResultError(
-            f"{floor.source}: floors of scales {theirs}, but --patch-nums has {ours}. Estimate the "
+            f"{floor.source}: floors of scales {got}, but --patch-nums has {expected}. Estimate the "
             "floor with the same scales."
         )
 
 
-def _losses(sums: LossSums, group: int, run: Run, level: Level | None) -> Losses:
+def _losses(sums: LossSums, group: int, run: RunInfo, level: Level | None) -> Losses:
     def mean(name: str) -> float | None:
         return sums.mean(name, group)
 
-    cross, half = mean(sums.headline), sums.half_width(group)
+    cross_entropy, half_width = mean(sums.headline), sums.half_width(group)
     target_entropy, labels, uniform = mean(TARGET_ENTROPY), mean(LABEL), mean(UNIFORM)
-    epsilon, smoothed, lowest = run.label_smoothing, None, None
+    epsilon, smoothed, smoothed_minimum = run.label_smoothing, None, None
     if epsilon is not None and labels is not None and uniform is not None:
         smoothed = (1 - epsilon) * labels + epsilon * uniform
-        lowest = smoothed_floor(epsilon, run.vocab_size)
+        smoothed_minimum = smoothed_floor(epsilon, run.vocab_size)
     floor = None if level is None else level.floor
-    errors = (half, None if level is None else level.half_width)
+    errors = (half_width, None if level is None else level.half_width)
     return Losses(
         tokens=int(sums.tokens_G[group]),
         ignored=int(sums.ignored_G[group]),
-        cross_entropy=cross,
-        cross_entropy_bits=None if cross is None else cross / math.log(2),
+        cross_entropy=cross_entropy,
+        cross_entropy_bits=None if cross_entropy is None else cross_entropy / math.log(2),
         standard_error=sums.standard_error(group),
-        ci95=None if cross is None or half is None else (cross - half, cross + half),
+        ci95=None
+        if cross_entropy is None or half_width is None
+        else (cross_entropy - half_width, cross_entropy + half_width),
         accuracy_top1=mean(TOP1),
         accuracy_top5=mean(TOP5),
         predictive_entropy=mean(PREDICTIVE),
-        perplexity=_exp(cross),
+        perplexity=_exp(cross_entropy),
         target_entropy=target_entropy,
-        kl=_minus(cross, target_entropy),
+        kl=_difference(cross_entropy, target_entropy),
         label_cross_entropy=labels,
         smoothed_cross_entropy=smoothed,
-        smoothed_floor=lowest,
-        smoothed_excess=_minus(smoothed, lowest),
+        smoothed_floor=smoothed_minimum,
+        smoothed_excess=_difference(smoothed, smoothed_minimum),
         floor=floor,
-        reducible=_minus(cross, floor),
+        reducible=_difference(cross_entropy, floor),
         reducible_half_width=None
-        if floor is None or half is None
+        if floor is None or half_width is None
         else math.hypot(*(error or 0 for error in errors)),
         unigram_entropy=None if level is None else level.unigram_value,
     )
 
 
-def _minus(one: float | None, other: float | None) -> float | None:
-    return None if one is None or other is None else one - other
+def _difference(left: float | None, right: float | None) -> float | None:
+    return None if left is None or right is None else left - right
 
 
 def _exp(value: float | None) -> float | None:

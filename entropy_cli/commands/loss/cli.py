@@ -26,26 +26,28 @@ def loss(
         str,
         typer.Option(
             metavar="FILE[:KEY]",
-            help="(B, L, V) or (N, V): .safetensors, .npy, .npz or .pt, with KEY if there are several.",
+            help="Logits, (B, L, V) or (N, V), as .safetensors, .npy, .npz or .pt; KEY names a tensor.",
         ),
     ],
     labels: Annotated[
         str | None,
-        typer.Option(metavar="FILE[:KEY]", help="(B, L) or (N,), integers; not needed with --targets."),
+        typer.Option(
+            metavar="FILE[:KEY]", help="Labels, (B, L) or (N,), integers; optional with --targets."
+        ),
     ] = None,
     targets: Annotated[
         str | None,
         typer.Option(
             metavar="FILE[:KEY]",
-            help="Soft labels q, probabilities in the logits' shape: cross_entropy is then "
-            "-sum q ln p = H(q) + KL(q||p), and that with the labels is label_cross_entropy.",
+            help="Soft labels q, probabilities in the shape of the logits: cross_entropy is then "
+            "-sum q ln p = H(q) + KL(q||p); with --labels also label_cross_entropy.",
         ),
     ] = None,
     shift: Annotated[
         bool,
         typer.Option(
             "--shift",
-            help="Logits of position t predict label (and target) t+1, as language models do.",
+            help="Logits of position t predict label (and target) t+1, as in language models.",
         ),
     ] = False,
     ignore_index: Annotated[
@@ -54,15 +56,14 @@ def loss(
             min=-(2**63),
             max=2**63 - 1,
             metavar="N",
-            help="Tokens with this label are left out, logits and all.",
+            help="Ignore tokens with this label.",
         ),
     ] = -100,
     patch_nums: Annotated[
         str | None,
         typer.Option(
             metavar="1,2,3,...",
-            help="Also the loss of each scale: sides of the grids that a row of tokens is, one after "
-            "the other.",
+            help="Also the loss of each scale: sides of the grids that make up a row of tokens.",
         ),
     ] = None,
     label_smoothing: Annotated[
@@ -78,43 +79,41 @@ def loss(
     as_json: AsJson = False,
     units: Units = "nats",
 ) -> None:
-    """Split a model's loss, from its logits and the labels: entropies, divergence, accuracy, scales.
+    """Split a model's loss into entropies, divergence, accuracy and scales, from logits and labels.
 
     Example: entropy-cli loss --logits logits.npy --labels labels.npy --patch-nums 1,2,3,4
     """
     if labels is None and targets is None:
-        raise typer.BadParameter(
-            "is missing: give --labels, or --targets, or both.", param_hint="--labels"
-        )
+        raise typer.BadParameter("is missing. Give --labels, --targets or both.", param_hint="--labels")
     if label_smoothing is not None and (labels is None or targets is not None):
         raise typer.BadParameter(
-            "is for --labels alone. Smooth --targets before.", param_hint="--label-smoothing"
+            "only with --labels alone. Smooth --targets before.", param_hint="--label-smoothing"
         )
     if shift and patch_nums is not None:
         raise typer.BadParameter(
-            "a scale predicts its own tokens, not the next: leave --patch-nums or --shift out.",
+            "a scale predicts its own tokens, not the next. Leave --patch-nums or --shift out.",
             param_hint="--shift",
         )
     sides = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
     if floor_last is not None and sides is None:
         raise typer.BadParameter(
-            "needs --patch-nums, which says which tokens are of the last scale.",
+            "needs --patch-nums to locate the tokens of the final scale.",
             param_hint="--floor-last",
         )
     floors = parse_floor(floor, floor_mean, floor_last)
 
     from entropy_cli import __version__
-    from entropy_cli.commands.loss.dump import Files
+    from entropy_cli.commands.loss.dump import InputFiles
     from entropy_cli.commands.loss.loss import loss as run
     from entropy_cli.commands.loss.table import render
     from entropy_cli.core.files import check_files, write_atomically
 
-    given = {"--logits": logits, "--labels": labels, "--targets": targets}
-    read = [(option, parse_file(text, option)) for option, text in given.items() if text is not None]
+    options = {"--logits": logits, "--labels": labels, "--targets": targets}
+    read = [(option, parse_file(text, option)) for option, text in options.items() if text is not None]
     check_files([*read, ("--floor", floor)], [("--output", output)])
     command = shlex.join(["entropy-cli", *context.obj])
     result = run(
-        Files(logits, labels, targets, shift, ignore_index, sides),
+        InputFiles(logits, labels, targets, shift, ignore_index, sides),
         label_smoothing=label_smoothing,
         floor=floors,
         provenance={"command": command, "tool_version": __version__},

@@ -1,4 +1,4 @@
-"""What `loss` reads: a model's logits and labels, mapped, checked and laid out as rows of tokens."""
+"""Open a model's logits and labels, memory-mapped, checked and laid out as rows of tokens."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -9,24 +9,25 @@ from torch import Tensor
 from entropy_cli.core.errors import EntropyCliError, ShapeError
 from entropy_cli.tokenizers.checkpoints.arrays import Array, open_array
 
-# So many logits are worked on at a time by a thread: what is made of them fits into its cache.
-LOGITS_AT_ONCE = 2**17
-LABELS_AT_ONCE = 2**22
+# Logits and labels per chunk of a thread: intermediate results fit into its cache.
+LOGITS_PER_CHUNK = 2**17
+LABELS_PER_CHUNK = 2**22
 
-# How far the sums of soft labels may be from 1: rounding, and no more.
+# How far the sums of soft labels may be from 1 by rounding.
 SUM_TOLERANCE, SUM_TOLERANCE_16_BIT = 1e-4, 1e-2
 
 
 @dataclass(frozen=True)
-class Files:
-    """Which tensors, each FILE or FILE:KEY, and how they are to be read.
+class InputFiles:
+    """The input tensors, each FILE or FILE:KEY, and how to read them.
 
     Attributes:
-        labels: hard labels; may be None if there are targets.
+        logits: (B, L, V) or (N, V).
+        labels: hard labels; None only with targets.
         targets: soft labels.
         shift: whether logits predict the label of the next position.
-        ignore_index: the label of tokens that don't count.
-        patch_nums: sides of the grids that a row's tokens are of, scale after scale.
+        ignore_index: label of tokens to ignore.
+        patch_nums: sides of the grids that make up a row of tokens, scale after scale.
     """
 
     logits: str
@@ -39,13 +40,13 @@ class Files:
 
 @dataclass(frozen=True)
 class Dump:
-    """B rows of L tokens each, and V logits for each token.
+    """Logits of B rows of L tokens, V for each token, with their labels.
 
     Attributes:
-        row: what a row is: "sequence", "image", or "token" of which nobody knows the sequence.
-        is_flat: whether tokens are numbered through in the files.
-        arrays: where the logits, and what else, are from.
-        label_offset: where in the files a token's label is, seen from its logits.
+        row: "sequence", "image", or "token" if sequences are unknown.
+        is_flat: whether the files have a single token axis.
+        arrays: the input files by "logits", "labels" and "targets".
+        label_offset: position of a token's label in the file relative to its logits.
     """
 
     logits_BLV: Tensor
@@ -59,57 +60,57 @@ class Dump:
 
     @property
     def vocab_size(self) -> int:
-        """V."""
+        """The number of codes V."""
         return self.logits_BLV.shape[2]
 
     @property
     def tolerance(self) -> float:
-        """How far the sums of soft labels may be from 1."""
+        """The tolerance for the sum of soft labels."""
         dtype = torch.float64 if self.target_BLV is None else self.target_BLV.dtype
         return SUM_TOLERANCE_16_BIT if dtype.itemsize == 2 else SUM_TOLERANCE
 
     @property
     def token_bytes(self) -> int:
-        """That are read of the files for a token."""
+        """The number of bytes to read per token."""
         wide = [t for t in (self.logits_BLV, self.target_BLV) if t is not None]
         return sum(self.vocab_size * t.element_size() for t in wide)
 
     @property
     def nbytes(self) -> int:
-        """That are read of the files."""
+        """The number of bytes to read in total."""
         return self.logits_BLV.shape[:2].numel() * self.token_bytes
 
-    def forget(self) -> None:
-        """Let go of what was read."""
+    def release(self) -> None:
+        """Release the memory of mapped pages."""
         for array in self.arrays.values():
             array.forget()
 
-    def pieces(self, block: slice) -> Iterator[tuple[slice, slice]]:
-        """Rows and positions of parts of some rows that are small enough to work on at once."""
+    def chunks(self, block: slice) -> Iterator[tuple[slice, slice]]:
+        """Yield rows and positions of chunks of a block of rows."""
         _, L, V = self.logits_BLV.shape
-        for rows in slices(block.stop, LOGITS_AT_ONCE // (L * V), block.start):
-            for positions in slices(L, LOGITS_AT_ONCE // V):
+        for rows in slices(block.stop, LOGITS_PER_CHUNK // (L * V), block.start):
+            for positions in slices(L, LOGITS_PER_CHUNK // V):
                 yield rows, positions
 
-    def where(self, what: str, row: int, position: int) -> str:
-        """A token's place in one of the files, for people."""
-        position += 0 if what == "logits" else self.label_offset
+    def location(self, name: str, row: int, position: int) -> str:
+        """Return the location of a token in one of the files, for messages."""
+        position += 0 if name == "logits" else self.label_offset
         place = str(row * self.logits_BLV.shape[1] + position) if self.is_flat else f"{row}, {position}"
-        return f"{self.arrays[what].name}[{place}]"
+        return f"{self.arrays[name].name}[{place}]"
 
 
 def slices(stop: int, step: int, start: int = 0) -> Iterator[slice]:
-    """Consecutive parts of at most `step`, and at least 1."""
+    """Return consecutive slices of at most `step` and at least 1."""
     step = max(1, step)
     return (slice(first, min(first + step, stop)) for first in range(start, stop, step))
 
 
-def open_dump(files: Files) -> Dump:
-    """Open the files; only labels are looked at.
+def open_dump(files: InputFiles) -> Dump:
+    """Open the files and check the shapes and labels.
 
     Raises:
-        EntropyCliError: a file or a shape is not what is expected, or all labels are ignored, or one is
-            no number of a code.
+        EntropyCliError: a file or a shape is not as expected, a label is out of range, or all labels are
+            ignored.
     """
     arrays = {"logits": open_array(files.logits, "floating-point numbers")}
     if files.labels is not None:
@@ -120,11 +121,11 @@ def open_dump(files: Files) -> Dump:
     is_flat = len(arrays["logits"].shape) == 2
     length = _length(arrays["logits"], files.patch_nums)
     views = {
-        what: array.tensor.view(-1, length, *array.shape[1:]) if is_flat else array.tensor
-        for what, array in arrays.items()
+        name: array.tensor.view(-1, length, *array.shape[1:]) if is_flat else array.tensor
+        for name, array in arrays.items()
     }
     if files.shift:
-        views = {what: v[:, :-1] if what == "logits" else v[:, 1:] for what, v in views.items()}
+        views = {name: v[:, :-1] if name == "logits" else v[:, 1:] for name, v in views.items()}
     dump = Dump(
         logits_BLV=views["logits"],
         label_BL=views.get("labels"),
@@ -144,51 +145,53 @@ def _check_shapes(arrays: dict[str, Array], *, shift: bool) -> None:
     shape = logits.shape
     if len(shape) not in (2, 3):
         raise ShapeError(f"{logits.name}: logits of shape {shape}; expected (B, L, V) or (N, V).")
-    for what, expected in (("labels", shape[:-1]), ("targets", shape)):
-        if what in arrays and (got := arrays[what].shape) != expected:
+    for name, expected in (("labels", shape[:-1]), ("targets", shape)):
+        if name in arrays and (got := arrays[name].shape) != expected:
             raise ShapeError(
-                f"{arrays[what].name}: {what} of shape {got}; expected {expected} for logits of shape "
+                f"{arrays[name].name}: {name} of shape {got}; expected {expected} for logits of shape "
                 f"{shape}."
             )
     if 0 in shape:
         raise ShapeError(f"{logits.name}: logits of shape {shape} are empty.")
     if shift and len(shape) == 2:
         raise ShapeError(
-            f"{logits.name}: --shift with logits of shape {shape}: where one sequence ends and the next "
-            "begins can't be seen in (N, V). Give (B, L, V), or shifted labels without --shift."
+            f"{logits.name}: --shift with logits of shape {shape}: (N, V) does not show where one "
+            "sequence ends. Give (B, L, V), or shifted labels without --shift."
         )
     if shift and shape[1] < 2:
-        raise ShapeError(f"{logits.name}: --shift with logits of shape {shape}: no token has a next.")
+        raise ShapeError(
+            f"{logits.name}: --shift with logits of shape {shape}: no next token. Leave --shift out."
+        )
 
 
 def _length(logits: Array, patch_nums: Sequence[int] | None) -> int:
-    """Tokens of a row."""
+    """Return the number of tokens of a row."""
     shape = logits.shape
     if patch_nums is None:
         return shape[1] if len(shape) == 3 else 1
     tokens = sum(side * side for side in patch_nums)
-    given = ",".join(map(str, patch_nums))
+    sides = ",".join(map(str, patch_nums))
     if len(shape) == 3 and shape[1] != tokens:
         raise ShapeError(
-            f"{logits.name}: logits of shape {shape} have {shape[1]} tokens a row; --patch-nums {given} "
-            f"means {tokens}."
+            f"{logits.name}: logits of shape {shape} have {shape[1]} tokens per row; "
+            f"--patch-nums {sides} means {tokens}."
         )
     if shape[0] % tokens and len(shape) == 2:
         raise ShapeError(
-            f"{logits.name}: logits of shape {shape} have {shape[0]} tokens; --patch-nums {given} means "
+            f"{logits.name}: logits of shape {shape} have {shape[0]} tokens; --patch-nums {sides} means "
             f"a multiple of {tokens}."
         )
     return tokens
 
 
 def _check_labels(dump: Dump) -> None:
-    """That each is the number of a code or ignored, and that not all are."""
+    """Raise EntropyCliError if a label is neither a code nor ignored, or if all are ignored."""
     if dump.label_BL is None:
         return
     B, L = dump.label_BL.shape
-    unsigned = dump.label_BL.dtype == torch.uint64  # what is beyond int64 becomes negative there
+    unsigned = dump.label_BL.dtype == torch.uint64  # values beyond int64 become negative
     counted = 0
-    for rows in slices(B, LABELS_AT_ONCE // L):
+    for rows in slices(B, LABELS_PER_CHUNK // L):
         label_bL = dump.label_BL[rows].long()
         counted_bL = (label_bL != dump.ignore_index) | (unsigned & (label_bL < 0))
         bad = (counted_bL & ((label_bL < 0) | (label_bL >= dump.vocab_size))).nonzero()
@@ -198,15 +201,15 @@ def _check_labels(dump: Dump) -> None:
             advice = ""
             if unsigned and label < 0:
                 label, advice = label + 2**64, " Save labels below 0 as int64."
+            location = dump.location("labels", rows.start + row, position)
             raise EntropyCliError(
-                f"{dump.where('labels', rows.start + row, position)}: label {label}, but the logits are "
-                f"of {dump.vocab_size} codes. Expected 0 to {dump.vocab_size - 1}, or --ignore-index "
-                f"{dump.ignore_index}.{advice}"
+                f"{location}: label {label}, but the logits are of {dump.vocab_size} codes. Expected "
+                f"0 to {dump.vocab_size - 1}, or --ignore-index {dump.ignore_index}.{advice}"
             )
         counted += int(counted_bL.sum())
     if not counted:
-        shifted = " after the shift" if dump.label_offset else ""
+        when = " after the shift" if dump.label_offset else ""
         raise EntropyCliError(
-            f"{dump.arrays['labels'].name}: all labels{shifted} are {dump.ignore_index}, which is "
-            "ignored: there is no loss to report."
+            f"{dump.arrays['labels'].name}: all labels{when} are {dump.ignore_index}, which is "
+            "ignored. Give other labels or --ignore-index."
         )

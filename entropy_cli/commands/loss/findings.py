@@ -1,4 +1,4 @@
-"""What is to be known of a loss beside its numbers: each a sentence that says why and what to do."""
+"""Findings about a loss, each with its reason and what to do."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -8,23 +8,23 @@ from entropy_cli.results.ceiling import Ceiling
 from entropy_cli.results.findings import Finding
 from entropy_cli.results.floors import Floor
 
-ROUNDING = 1e-6  # nats: differences that mean nothing
+ROUNDING = 1e-6  # nats: smaller differences don't count
 
 
 def findings(result: LossResult, floor: Floor | None, *, like_probabilities: bool) -> Iterator[Finding]:
-    """Those that apply, warnings first.
+    """Yield the findings that apply, warnings first.
 
     Args:
-        result: whose own findings are not looked at.
-        floor: what the loss was compared with.
+        result: its own findings are not used.
+        floor: floor of the loss.
         like_probabilities: whether the logits look like probabilities.
     """
     if like_probabilities:
         yield Finding(
             "like_probabilities",
             "warning",
-            "The logits look like probabilities: all are nonnegative and each token's sum to 1. Their "
-            "softmax was taken all the same. Give logits, or the logarithm of the probabilities.",
+            "The logits look like probabilities: all are nonnegative and those of each token sum to 1. "
+            "Their softmax was taken all the same. Give logits, or the logarithm of the probabilities.",
         )
     yield from _too_high(result, floor)
     if floor is not None:
@@ -33,24 +33,24 @@ def findings(result: LossResult, floor: Floor | None, *, like_probabilities: boo
 
 
 def _too_high(result: LossResult, floor: Floor | None) -> Iterator[Finding]:
-    even = math.log(result.vocab_size)
-    if places := _where(result, [Ceiling(even, 0.0)] * (len(result.scales) + 1)):
+    uniform = math.log(result.vocab_size)
+    if locations := _locations(result, [Ceiling(uniform, 0.0)] * (len(result.scales) + 1)):
         yield Finding(
             "above_uniform",
             "warning",
-            f"The cross-entropy is above ln V = {even:.4f} nats at {places}: guessing evenly does "
-            f"better. Usually the labels are not of these logits{_shifted(result)}.",
+            f"The cross-entropy is above ln V = {uniform:.4f} nats at {locations}: a uniform guess is "
+            f"better. Usually the labels don't belong to these logits{_shift_hint(result)}.",
         )
     if floor is None:
         return
     levels = [*floor.of_scales([scale.patch_num for scale in result.scales]), floor.mean]
-    if places := _where(result, [None if level is None else level.ceiling for level in levels]):
+    if locations := _locations(result, [None if level is None else level.ceiling for level in levels]):
         yield Finding(
             "above_unigram",
             "warning",
-            f"The cross-entropy is above the unigram entropy at {places}: knowing only how frequent "
-            "each code is does better. After the first steps of a training this means that the model is "
-            "broken, or that labels and vocabulary do not match.",
+            f"The cross-entropy is above the unigram entropy at {locations}: the code frequencies "
+            "alone predict better. After the first training steps this means that the model is broken, "
+            "or that labels and vocabulary do not match.",
         )
     unknown = [
         name
@@ -61,73 +61,73 @@ def _too_high(result: LossResult, floor: Floor | None) -> Iterator[Finding]:
         yield Finding(
             "unigram_bound",
             "info",
-            f"What the unigram entropy at {', '.join(unknown)} is at most the floor does not tell, for "
-            "want of images: whether a loss is above it can't be said. Estimate on more images.",
+            f"The floor has only a lower bound of the unigram entropy at {', '.join(unknown)}, for lack "
+            "of images: a loss above it can't be detected. Estimate on more images.",
         )
 
 
-def _shifted(result: LossResult) -> str:
+def _shift_hint(result: LossResult) -> str:
     if result.settings["shift"]:
-        return ", or were shifted before --shift did"
-    return ", or those of a language model want --shift" if result.row == "sequence" else ""
+        return ", or were shifted already without --shift"
+    return ", or those of a language model need --shift" if result.row == "sequence" else ""
 
 
-def _where(result: LossResult, ceilings: Sequence[Ceiling | None]) -> str:
-    """Where the cross-entropy is above a ceiling by more than the errors of both."""
+def _locations(result: LossResult, ceilings: Sequence[Ceiling | None]) -> str:
+    """Return where the cross-entropy exceeds its ceiling by more than both errors, as text."""
     found = []
-    for (name, of), ceiling in zip(result.named(), ceilings, strict=True):
-        if ceiling is None or of.cross_entropy is None:
+    for (name, losses), ceiling in zip(result.named(), ceilings, strict=True):
+        if ceiling is None or losses.cross_entropy is None:
             continue
-        most, error = ceiling.value, math.hypot(of.half_width or 0, ceiling.half_width)
-        if of.cross_entropy - max(error, ROUNDING) > most:
-            found.append(f"{name} ({of.cross_entropy:.4f} > {most:.4f} nats)")
+        most, error = ceiling.value, math.hypot(losses.half_width or 0, ceiling.half_width)
+        if losses.cross_entropy - max(error, ROUNDING) > most:
+            found.append(f"{name} ({losses.cross_entropy:.4f} > {most:.4f} nats)")
     return ", ".join(found)
 
 
 def _compared(result: LossResult, floor: Floor) -> Iterator[Finding]:
     below = [
-        f"{name} ({of.cross_entropy:.4f} < {of.floor:.4f} nats"
-        + (", within the errors)" if -of.reducible <= (of.reducible_half_width or 0) else ")")
-        for name, of in result.named()
-        if of.reducible is not None and of.reducible < 0
+        f"{name} ({losses.cross_entropy:.4f} < {losses.floor:.4f} nats"
+        + (", within the errors)" if -losses.reducible <= (losses.reducible_half_width or 0) else ")")
+        for name, losses in result.named()
+        if losses.reducible is not None and losses.reducible < 0
     ]
     if below and result.has_targets:
         yield Finding(
             "below_floor",
             "warning",
-            f"The cross-entropy is below the floor at {', '.join(below)}, where it can't be if both are "
-            "of the same soft labels. Usually the floor is of another temperature, tokenizer, scale or "
-            "set of images, or in other units: give it in nats per token.",
+            f"The cross-entropy is below the floor at {', '.join(below)}, which is impossible if both "
+            "have the same soft labels. Usually the floor has another temperature, tokenizer, scale or "
+            "image set, or other units: give it in nats per token.",
         )
     elif below:
         yield Finding(
             "below_floor",
             "warning",
             f"The cross-entropy is below the floor at {', '.join(below)}. With hard labels that is "
-            "legal: the assignment entropy is a floor only for soft labels, or labels drawn from them. "
-            "Other causes: a floor of another temperature or scale, units other than nats per token, or "
-            "images that the model has learnt by heart.",
+            "possible: the assignment entropy is a floor only for soft labels, or labels drawn from "
+            "them. Other causes: a floor of another temperature or scale, units other than nats per "
+            "token, or images that the model has memorised.",
         )
     elif not result.has_targets and result.all.floor is not None:
         yield Finding(
             "hard_labels",
             "info",
             "An assignment entropy is a floor of this cross-entropy only if the labels were drawn from "
-            "the soft assignments. For the nearest codes as labels the reducible loss is a comparison, "
-            "no bound: a model may legally go below.",
+            "the soft assignments. With the nearest codes as labels the reducible loss is a comparison, "
+            "not a bound: the loss may be below the floor.",
         )
     if floor.vocab_size not in (None, result.vocab_size):
         yield Finding(
             "vocabulary",
             "warning",
-            f"The logits are of {result.vocab_size} codes, the floor of {floor.vocab_size}: unless the "
+            f"The logits have {result.vocab_size} codes, the floor {floor.vocab_size}: unless the "
             "others are special tokens, the floor is of another tokenizer.",
         )
     if floor.scales and len(floor.scales) > 1 and not result.scales:
         yield Finding(
             "no_scales",
             "info",
-            "The floor is known for each scale: --patch-nums compares each with its own.",
+            "The floor is known for each scale. Give --patch-nums to compare each scale with its own.",
         )
 
 
@@ -136,10 +136,10 @@ def _errors(result: LossResult) -> Iterator[Finding]:
         yield Finding(
             "independent_tokens",
             "info",
-            "The standard error takes all tokens as independent. Those of one sequence are not: then it "
-            "is too small. Logits as (B, L, V) give the error over sequences.",
+            "The standard error assumes independent tokens and is too small for tokens of one sequence. "
+            "Give logits as (B, L, V) for the error over sequences.",
         )
     if result.rows < 2:
         yield Finding(
-            "no_error", "info", f"There is no standard error: it takes two {result.row}s with labels."
+            "no_error", "info", f"There is no standard error: it needs two {result.row}s with labels."
         )

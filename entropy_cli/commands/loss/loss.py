@@ -1,4 +1,4 @@
-"""From dumped logits and labels to the losses: one pass over the files, in pieces."""
+"""Compute the losses of dumped logits and labels in one pass over the files, in chunks."""
 
 import threading
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entropy_cli.commands.loss.build_result import Run, build
-from entropy_cli.commands.loss.dump import Dump, Files, open_dump, slices
+from entropy_cli.commands.loss.build_result import RunInfo, build
+from entropy_cli.commands.loss.dump import Dump, InputFiles, open_dump, slices
 from entropy_cli.commands.loss.result import LossResult
 from entropy_cli.commands.loss.token_losses import (
     LossSums,
@@ -22,13 +22,13 @@ from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bar, Bars
 from entropy_cli.results.floors import Floor
 
-TOKENS_AT_ONCE = 2**16  # whose losses are added up together; a longer row is one
-BYTES_AT_ONCE = 2**26  # of mapped files, until they are let go of
-SUM_OF_PROBABILITIES = 1e-2  # that far from 1 it may be, rounded to 16 bits
+TOKENS_PER_BLOCK = 2**16  # whose losses are summed together; a longer row is a block
+MAX_HELD_BYTES = 2**26  # of mapped files before they are released
+PROBABILITY_SUM_TOLERANCE = 1e-2  # deviation from 1 by rounding to 16 bits
 
 
 def loss(
-    files: Files,
+    files: InputFiles,
     *,
     label_smoothing: float | None,
     floor: Floor | None,
@@ -41,22 +41,22 @@ def loss(
         files: its logits and the labels.
         label_smoothing: share of a label that is spread over all codes, or None.
         floor: to compare the loss with.
-        provenance: what else the result is to tell of the run.
-        bars: makes the progress bar.
+        provenance: command and version, for the result.
+        bars: creates the progress bar.
 
     Raises:
-        EntropyCliError: a file, a shape or a number is not what is expected.
+        EntropyCliError: a file, a shape or a value is not as expected.
     """
     dump = open_dump(files)
     with bars("", dump.nbytes, "B") as bar:
-        done = Pass(dump, files.patch_nums, bar, smoothing=label_smoothing is not None)
-        sums = done.sums()
-    run = Run(
+        loss_pass = LossPass(dump, files.patch_nums, bar, smoothing=label_smoothing is not None)
+        sums = loss_pass.sums()
+    run = RunInfo(
         vocab_size=dump.vocab_size,
         row=dump.row,
         patch_nums=files.patch_nums,
         label_smoothing=label_smoothing,
-        like_probabilities=done.like_probabilities,
+        like_probabilities=loss_pass.like_probabilities,
         settings={
             "logits": files.logits,
             "labels": files.labels,
@@ -71,11 +71,11 @@ def loss(
     return build(sums, run, floor)
 
 
-class Pass:
+class LossPass:
     """One pass over a dump.
 
     Attributes:
-        like_probabilities: whether all counted logits so far were, row by row, probabilities.
+        like_probabilities: whether all counted logits so far look like probabilities.
     """
 
     def __init__(
@@ -86,20 +86,20 @@ class Pass:
             labels=dump.label_BL is not None, targets=dump.target_BLV is not None, smoothing=smoothing
         )
         self._groups_LG = position_groups(patch_nums, dump.logits_BLV.shape[1])
-        self._held, self._own = 0, threading.local()
+        self._held_bytes, self._local = 0, threading.local()
         self.like_probabilities = True
 
     def sums(self) -> LossSums:
-        """Of all rows.
+        """Return the sums over all rows.
 
-        Each thread works on pieces of its own: torch's threads, which share every operation, would
-        spend their time waiting for each other on a busy machine.
+        Each thread works on chunks of its own: torch's threads, which share every operation, would wait
+        for each other on a busy machine.
         """
         B, L, _ = self._dump.logits_BLV.shape
         threads = torch.get_num_threads()
         pool = ThreadPoolExecutor(threads, initializer=self._start_thread)
         try:
-            blocks = (self._of_rows(rows, pool) for rows in slices(B, TOKENS_AT_ONCE // L))
+            blocks = (self._sum_rows(rows, pool) for rows in slices(B, TOKENS_PER_BLOCK // L))
             total = next(blocks)
             for block in blocks:
                 total = total + block
@@ -110,29 +110,29 @@ class Pass:
 
     def _start_thread(self) -> None:
         torch.set_num_threads(1)
-        self._own.scratch = Scratch()
+        self._local.scratch = Scratch()
 
-    def _of_rows(self, block: slice, pool: ThreadPoolExecutor) -> LossSums:
+    def _sum_rows(self, block: slice, pool: ThreadPoolExecutor) -> LossSums:
         B, L = block.stop - block.start, self._dump.logits_BLV.shape[1]
         loss_BLQ = torch.zeros(B, L, len(self._names), dtype=torch.float64)
         counted_BL = torch.zeros(B, L, dtype=torch.bool)
 
-        def work(rows: slice, positions: slice) -> int:
+        def process_chunk(rows: slice, positions: slice) -> int:
             here = slice(rows.start - block.start, rows.stop - block.start), positions
             counted_bl = counted_BL[here]
-            counted_bl[:] = self._counted(rows, positions)
-            loss_BLQ[here][counted_bl] = self._of_piece(rows, positions, counted_bl)
+            counted_bl[:] = self._counted_mask(rows, positions)
+            loss_BLQ[here][counted_bl] = self._chunk_losses(rows, positions, counted_bl)
             return counted_bl.numel()
 
-        for tokens in pool.map(work, *zip(*self._dump.pieces(block), strict=True)):
-            self._let_go(tokens)
-        return LossSums.of(self._names, loss_BLQ, counted_BL, self._groups_LG)
+        for tokens in pool.map(process_chunk, *zip(*self._dump.chunks(block), strict=True)):
+            self._release(tokens)
+        return LossSums.from_rows(self._names, loss_BLQ, counted_BL, self._groups_LG)
 
-    def _counted(self, rows: slice, positions: slice) -> Tensor | bool:
+    def _counted_mask(self, rows: slice, positions: slice) -> Tensor | bool:
         label_BL = self._dump.label_BL
         return True if label_BL is None else label_BL[rows, positions].long() != self._dump.ignore_index
 
-    def _of_piece(self, rows: slice, positions: slice, counted_bl: Tensor) -> Tensor:
+    def _chunk_losses(self, rows: slice, positions: slice, counted_bl: Tensor) -> Tensor:
         dump = self._dump
 
         def tokens(tensor_BLX: Tensor | None) -> Tensor | None:
@@ -147,51 +147,51 @@ class Pass:
             return logits_NV.new_zeros(0, len(self._names), dtype=torch.float64)
         label_N = None if label_N is None else label_N.long()
 
-        def where(what: str, n: int) -> str:
+        def location(name: str, n: int) -> str:
             row, position = counted_bl.nonzero()[n].tolist()
-            return dump.where(what, rows.start + row, positions.start + position)
+            return dump.location(name, rows.start + row, positions.start + position)
 
         if q_NV is not None:
-            self._check_targets(q_NV, where)
+            self._check_targets(q_NV, location)
         loss_NQ = token_losses(
-            logits_NV, label_N, q_NV, smoothing=self._smoothing, scratch=self._own.scratch
+            logits_NV, label_N, q_NV, smoothing=self._smoothing, scratch=self._local.scratch
         )
         if not loss_NQ.isfinite().all():
             n = int((~loss_NQ.isfinite()).any(1).nonzero()[0])
             q_V = None if q_NV is None else q_NV[n]
-            words = _infinite(logits_NV[n], None if label_N is None else int(label_N[n]), q_V)
-            raise EntropyCliError(f"{where('logits', n)}: {words}")
+            reason = _explain_nonfinite(logits_NV[n], None if label_N is None else int(label_N[n]), q_V)
+            raise EntropyCliError(f"{location('logits', n)}: {reason}")
         if self.like_probabilities:
             sum_N = logits_NV.sum(1, dtype=torch.float64)
-            off_N = (sum_N - 1).abs() > SUM_OF_PROBABILITIES
+            off_N = (sum_N - 1).abs() > PROBABILITY_SUM_TOLERANCE
             if off_N.any() or (logits_NV < 0).any():
                 self.like_probabilities = False
         return loss_NQ
 
-    def _check_targets(self, q_NV: Tensor, where: Callable[[str, int], str]) -> None:
+    def _check_targets(self, q_NV: Tensor, location: Callable[[str, int], str]) -> None:
         sum_N = q_NV.sum(1, dtype=torch.float64)
-        fine_N = (q_NV.amin(1) >= 0) & ((sum_N - 1).abs() <= self._dump.tolerance)  # NaN is not
-        if fine_N.all():
+        valid_N = (q_NV.amin(1) >= 0) & ((sum_N - 1).abs() <= self._dump.tolerance)  # NaN is not
+        if valid_N.all():
             return
-        n = int((~fine_N).nonzero()[0])
+        n = int((~valid_N).nonzero()[0])
         lowest = q_NV[n].amin().item()
         got = f"sum to {sum_N[n].item():.6g}" if lowest >= 0 else f"hold {lowest:.6g}"
         raise EntropyCliError(
-            f"{where('targets', n)}: the soft labels {got}; expected probabilities, nonnegative with "
+            f"{location('targets', n)}: the soft labels {got}; expected probabilities, nonnegative with "
             f"sum 1 to within {self._dump.tolerance:g}. Give a softmax, or normalise them."
         )
 
-    def _let_go(self, tokens: int) -> None:
+    def _release(self, tokens: int) -> None:
         nbytes = tokens * self._dump.token_bytes
         self._bar.update(nbytes)
-        self._held += nbytes
-        if self._held > BYTES_AT_ONCE:
-            self._dump.forget()
-            self._held = 0
+        self._held_bytes += nbytes
+        if self._held_bytes > MAX_HELD_BYTES:
+            self._dump.release()
+            self._held_bytes = 0
 
 
-def _infinite(logits_V: Tensor, label: int | None, q_V: Tensor | None) -> str:
-    """Why the loss of a token is infinite or no number at all."""
+def _explain_nonfinite(logits_V: Tensor, label: int | None, q_V: Tensor | None) -> str:
+    """Return why the loss of a token is infinite or NaN, and what to do."""
     bad = (logits_V.isnan() | (logits_V == torch.inf)).nonzero()
     if len(bad):
         code = int(bad[0])
@@ -200,18 +200,18 @@ def _infinite(logits_V: Tensor, label: int | None, q_V: Tensor | None) -> str:
         return "all logits are -inf: no code is possible. Mask fewer codes."
     if label is not None and logits_V[label] == -torch.inf:
         return (
-            f"the label is code {label}, whose logit is -inf: an infinite cross-entropy. The mask rules "
-            "out what it should not, or the labels are not of these logits."
+            f"the label is code {label}, whose logit is -inf: an infinite cross-entropy. The mask "
+            "excludes too much, or the labels don't belong to these logits."
         )
     masked = logits_V == -torch.inf
     if q_V is not None and (q_V[masked] > 0).any():
         code = int((masked & (q_V > 0)).nonzero()[0])
         return (
             f"the logit of code {code} is -inf, but its soft label is {q_V[code].item():.3g}: an "
-            "infinite cross-entropy. The mask rules out what it should not, or the targets are not of "
-            "these logits."
+            "infinite cross-entropy. The mask excludes too much, or the targets don't belong to these "
+            "logits."
         )
     return (
-        "has logits of -inf, where label smoothing asks for every code: an infinite cross-entropy. "
+        "has logits of -inf, but label smoothing needs every code: an infinite cross-entropy. "
         "Leave --label-smoothing out."
     )

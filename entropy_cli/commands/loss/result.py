@@ -1,4 +1,4 @@
-"""A model's loss and what it is made of, as JSON. Imports no torch."""
+"""The result of `loss` as JSON. Imports no torch."""
 
 import json
 from collections.abc import Iterator
@@ -13,30 +13,29 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Losses:
-    """Means over some tokens, in nats per token; None without tokens, or where it was not asked for.
+    """Means over a group of tokens, in nats per token; None without tokens, or if not computed.
 
     Attributes:
-        tokens: that count.
-        ignored: those whose label is the one to ignore.
-        cross_entropy: with the soft labels if they are given, else with the labels.
+        tokens: number of counted tokens.
+        ignored: number of ignored tokens.
+        cross_entropy: with the soft labels if given, else with the labels.
         cross_entropy_bits: the same, in bits per token.
         standard_error: of the cross-entropy, over rows; None with fewer than two.
         ci95: its 95 % interval, by Student's t.
-        accuracy_top1: share of the tokens whose label is the likeliest code.
-        accuracy_top5: likewise, one of the five likeliest.
+        accuracy_top1: share of the tokens whose label is the most likely code.
+        accuracy_top5: likewise, among the five most likely.
         predictive_entropy: of the model's own predictions.
-        perplexity: exp of the cross-entropy; None if it is too large for a number.
+        perplexity: exp of the cross-entropy; None if it overflows.
         target_entropy: of the soft labels.
-        kl: from the soft labels to the predictions: cross-entropy minus target entropy.
+        kl: KL divergence of the predictions from the soft labels: cross-entropy minus target entropy.
         label_cross_entropy: with the hard labels.
-        smoothed_cross_entropy: with the hard labels, smoothed.
-        smoothed_floor: entropy of a smoothed label, below which that can't fall.
-        smoothed_excess: how far above it is.
-        floor: what the cross-entropy is compared with.
+        smoothed_cross_entropy: with smoothed hard labels.
+        smoothed_floor: entropy of a smoothed label, the minimum of smoothed_cross_entropy.
+        smoothed_excess: smoothed_cross_entropy minus smoothed_floor.
+        floor: of the cross-entropy.
         reducible: cross-entropy minus floor.
         reducible_half_width: of its 95 % interval, the errors of both taken as independent.
-        unigram_entropy: the loss of knowing only how frequent each code is; None where only a lower
-            bound of it is known.
+        unigram_entropy: loss of predicting the code frequencies; None if only a lower bound is known.
     """
 
     tokens: int
@@ -62,13 +61,13 @@ class Losses:
 
     @property
     def half_width(self) -> float | None:
-        """Of the cross-entropy's 95 % interval."""
+        """Half the width of the cross-entropy's 95 % interval."""
         return None if self.ci95 is None else (self.ci95[1] - self.ci95[0]) / 2
 
 
 @dataclass(frozen=True)
 class ScaleLosses:
-    """Of one scale, whose grid has `patch_num` tokens on a side."""
+    """Losses of one scale, whose grid has `patch_num` tokens per side."""
 
     scale: int
     patch_num: int
@@ -76,7 +75,7 @@ class ScaleLosses:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """The shape of the grid, such as 4x4."""
         return f"{self.patch_num}x{self.patch_num}"
 
 
@@ -85,11 +84,12 @@ class LossResult:
     """A model's losses on some tokens.
 
     Attributes:
-        row: what the standard errors are over: "sequence", "image" or "token".
-        rows: how many of them count.
+        vocab_size: number of codes.
+        row: unit of the standard errors: "sequence", "image" or "token".
+        rows: number of counted rows.
         all: of all tokens.
         scales: of the tokens of each scale; empty without patch_nums.
-        floor_source: where the floors are from.
+        floor_source: source of the floors; None without floors.
         settings: files and options.
         provenance: command and versions.
     """
@@ -106,17 +106,17 @@ class LossResult:
 
     @property
     def has_targets(self) -> bool:
-        """Whether the cross-entropy is that with soft labels."""
+        """True if the cross-entropy is with soft labels."""
         return self.settings["targets"] is not None
 
     def named(self) -> Iterator[tuple[str, Losses]]:
-        """Of each scale, then of all tokens."""
+        """Yield name and losses of each scale, then of all tokens."""
         for scale in self.scales:
             yield scale.name, scale.losses
         yield "all tokens", self.all
 
     def to_json(self) -> str:
-        """As JSON text."""
+        """Return the result as JSON text."""
         content = {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""A model's loss for a terminal. Imports no torch."""
+"""Tables of a model's loss for a terminal. Imports no torch."""
 
 import math
 from collections.abc import Callable
@@ -10,30 +10,30 @@ Cell = Callable[[Losses, float], str]
 
 
 def _nats(name: str) -> Cell:
-    def cell(of: Losses, unit: float) -> str:
-        value = getattr(of, name)
+    def cell(losses: Losses, unit: float) -> str:
+        value = getattr(losses, name)
         return "" if value is None else f"{value / unit:.4f}".replace("-0.0000", "0.0000")
 
     return cell
 
 
 def _share(name: str) -> Cell:
-    def cell(of: Losses, _: float) -> str:
-        value = getattr(of, name)
+    def cell(losses: Losses, _: float) -> str:
+        value = getattr(losses, name)
         return "" if value is None else f"{100 * value:.2f} %"
 
     return cell
 
 
-def _perplexity(of: Losses, _: float) -> str:
-    if of.perplexity is None:
-        return "" if of.cross_entropy is None else "> 1e308"
-    return f"{of.perplexity:.2f}" if of.perplexity < 1e6 else f"{of.perplexity:.3g}"
+def _perplexity(losses: Losses, _: float) -> str:
+    if losses.perplexity is None:
+        return "" if losses.cross_entropy is None else "> 1e308"
+    return f"{losses.perplexity:.2f}" if losses.perplexity < 1e6 else f"{losses.perplexity:.3g}"
 
 
-# Columns: their heads, what they hold, and what that means.
+# Columns: header, cell, and meaning for the legend.
 COLUMNS: tuple[tuple[str, Cell, str], ...] = (
-    ("tokens", lambda of, _: f"{of.tokens:,}", ""),
+    ("tokens", lambda losses, _: f"{losses.tokens:,}", ""),
     ("cross-entropy", _nats("cross_entropy"), "mean of {cross}, in {units} per token"),
     (
         "±",
@@ -43,25 +43,24 @@ COLUMNS: tuple[tuple[str, Cell, str], ...] = (
     (
         "perplexity",
         _perplexity,
-        "exp(cross-entropy in nats): so many equally likely codes would have that loss",
+        "exp(cross-entropy in nats): number of equally likely codes with the same loss",
     ),
-    ("top-1", _share("accuracy_top1"), "share of tokens whose label is the likeliest code"),
-    ("top-5", _share("accuracy_top5"), "share of tokens whose label is one of the five likeliest"),
+    ("top-1", _share("accuracy_top1"), "share of tokens whose label is the most likely code"),
+    ("top-5", _share("accuracy_top5"), "share of tokens whose label is one of the five most likely"),
     (
         "predictive",
         _nats("predictive_entropy"),
-        "mean entropy of the model's own predictions p, in {units}; near the cross-entropy if it is as "
-        "sure as it is right",
+        "mean entropy of the predictions p, in {units}; near the cross-entropy of a calibrated model",
     ),
     (
         "H(q)",
         _nats("target_entropy"),
-        "mean entropy of the soft labels q, in {units}: no model's loss is lower",
+        "mean entropy of the soft labels q, in {units}: the minimum of the cross-entropy",
     ),
     (
         "KL(q||p)",
         _nats("kl"),
-        "cross-entropy minus H(q), in {units}: what a better model could still gain",
+        "cross-entropy minus H(q), in {units}: the part that a better model can reduce",
     ),
     ("hard labels", _nats("label_cross_entropy"), "mean of -ln p(label), in {units}"),
     (
@@ -72,7 +71,7 @@ COLUMNS: tuple[tuple[str, Cell, str], ...] = (
     (
         "its floor",
         _nats("smoothed_floor"),
-        "entropy of such a label, in {units}: no model's smoothed loss is lower",
+        "entropy of a smoothed label, in {units}: the minimum of the smoothed loss",
     ),
     ("excess", _nats("smoothed_excess"), "smoothed minus its floor, in {units}"),
     ("floor", _nats("floor"), "of the cross-entropy, in {units}: {source}"),
@@ -81,23 +80,23 @@ COLUMNS: tuple[tuple[str, Cell, str], ...] = (
 
 
 def render(result: LossResult, units: str) -> str:
-    """The table, what its columns mean, and what is to be known of them.
+    """Render the table, the meaning of its columns, and the findings.
 
     Args:
-        result: what to show.
-        units: nats or bits, of all entropies.
+        result: the losses.
+        units: nats or bits, for all entropies.
     """
     unit = 1.0 if units == "nats" else math.log(2)
     named = list(result.named())
     shown = [
         column
         for column in COLUMNS
-        if any(column[1](of, unit) for _, of in named)
+        if any(column[1](losses, unit) for _, losses in named)
         and (column[0] != "hard labels" or result.has_targets)
     ]
     lead = ["scale" if result.scales else "", *(name for name, _ in named)]
-    cells = [[head, *(cell(of, unit) for _, of in named)] for head, cell, _ in shown]
-    words = {
+    cells = [[head, *(cell(losses, unit) for _, losses in named)] for head, cell, _ in shown]
+    values = {
         "units": units,
         "cross": "-sum q ln p" if result.has_targets else "-ln p(label)",
         "row": result.row,
@@ -105,20 +104,20 @@ def render(result: LossResult, units: str) -> str:
         "epsilon": result.settings["label_smoothing"] or 0.0,
         "source": result.floor_source or "",
     }
-    legend = {head: meaning.format(**words) for head, _, meaning in shown if meaning}
+    legend = {head: meaning.format(**values) for head, _, meaning in shown if meaning}
     return "\n".join(
         [
             *_tables(lead, cells),
             _headline(result, units),
             "",
             definitions(legend),
-            *_sentences(result),
+            *_findings(result),
         ]
     )
 
 
 def _tables(lead: list[str], cells: list[list[str]]) -> list[str]:
-    """One table, or more where the columns are too many for a line, each with a blank line after it."""
+    """Return one table, or several if the columns don't fit one line, each followed by a blank line."""
     parts = [[lead]]
     for column in cells:
         if sum(2 + max(map(len, c)) for c in [*parts[-1], column]) > WIDTH + 2:
@@ -128,18 +127,18 @@ def _tables(lead: list[str], cells: list[list[str]]) -> list[str]:
 
 
 def _headline(result: LossResult, units: str) -> str:
-    of = result.all
-    even = math.log(result.vocab_size) / (1.0 if units == "nats" else math.log(2))
-    assert of.cross_entropy is not None and of.cross_entropy_bits is not None
+    total = result.all
+    uniform = math.log(result.vocab_size) / (1.0 if units == "nats" else math.log(2))
+    assert total.cross_entropy is not None and total.cross_entropy_bits is not None
     return wrapped(
         "",
-        f"{of.tokens:,} tokens of {result.rows:,} {result.row}s, {of.ignored:,} ignored; "
-        f"{result.vocab_size:,} codes, of which an even guess costs {even:.4f} {units} a token. "
-        f"Cross-entropy {of.cross_entropy:.4f} nats = {of.cross_entropy_bits:.4f} bits per token.",
+        f"{total.tokens:,} tokens of {result.rows:,} {result.row}s, {total.ignored:,} ignored; "
+        f"{result.vocab_size:,} codes, uniform guess {uniform:.4f} {units} per token. "
+        f"Cross-entropy {total.cross_entropy:.4f} nats = {total.cross_entropy_bits:.4f} bits per token.",
     )
 
 
-def _sentences(result: LossResult) -> list[str]:
+def _findings(result: LossResult) -> list[str]:
     if not result.findings:
         return []
     lines = [

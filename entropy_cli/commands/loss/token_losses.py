@@ -1,4 +1,4 @@
-"""The loss of a model, token by token, and sums of it that add: whole files are sums of their parts."""
+"""Losses of single tokens, and their sums, which add over the parts of a file."""
 
 import math
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ TOP = 5
 PREDICTIVE = "predictive_entropy"
 LABEL, TOP1, TOP5 = "label_cross_entropy", "accuracy_top1", "accuracy_top5"
 TARGET_ENTROPY, TARGET = "target_entropy", "target_cross_entropy"
-UNIFORM = "uniform_cross_entropy"  # mean over the codes of -ln p: what label smoothing adds
+UNIFORM = "uniform_cross_entropy"  # mean over the codes of -ln p, for label smoothing
 
-# exp of anything below is exactly 0 in float64, and 0 times it is 0 and not NaN.
+# exp of anything lower is exactly 0 in float64, and 0 times it is 0 and not NaN.
 LOWEST = -1e4
 
 
 def quantities(*, labels: bool, targets: bool, smoothing: bool) -> tuple[str, ...]:
-    """Names of what `token_losses` gives, in its order.
+    """Return the names of the columns of `token_losses`, in order.
 
     >>> quantities(labels=False, targets=True, smoothing=False)
     ('predictive_entropy', 'target_entropy', 'target_cross_entropy')
@@ -33,14 +33,14 @@ def quantities(*, labels: bool, targets: bool, smoothing: bool) -> tuple[str, ..
 
 
 class Scratch:
-    """Memory to work in again and again: asking the system for it anew takes longer than the work."""
+    """Reusable buffers: allocating them again takes longer than the computation."""
 
     def __init__(self) -> None:
         self._z, self._exp = (torch.empty(0, dtype=torch.float64) for _ in range(2))
         self._bool = torch.empty(0, dtype=torch.bool)
 
-    def of(self, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Two matrices of float64 and one of bool, with any content."""
+    def buffers(self, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return two uninitialised float64 matrices and a bool one, (rows, columns)."""
         size = rows * columns
         if len(self._z) < size:
             self._z, self._exp, self._bool = (
@@ -60,15 +60,15 @@ def token_losses(
     smoothing: bool = False,
     scratch: Scratch | None = None,
 ) -> Tensor:
-    """The loss of each token and what belongs to it, in nats, in the order of `quantities`.
+    """Compute the losses of each token, in nats, in the order of `quantities`.
 
     Args:
-        logits_NV: of any floating-point type, -inf for codes that can't be; p is their softmax.
-        label_N: int64, 0 to V-1, for -ln p[label], and whether the label is the likeliest code, or one
-            of the five likeliest; of equally likely codes the lower number counts as likelier.
+        logits_NV: any floating-point type, -inf for excluded codes; p is their softmax.
+        label_N: int64, 0 to V-1, for -ln p[label], and whether the label is the most likely code, or one
+            of the five most likely; ties rank by index.
         q_NV: soft labels, probabilities, for H(q) and -sum q ln p = H(q) + KL(q || p).
-        smoothing: whether also the mean over the codes of -ln p.
-        scratch: to be faster the next time.
+        smoothing: whether to add the mean over the codes of -ln p.
+        scratch: buffers to reuse.
 
     Returns:
         float64, (N, Q). Not finite where logits are not, or where p is 0 at a label.
@@ -77,31 +77,31 @@ def token_losses(
         Cover & Thomas, Elements of Information Theory, 2nd ed., eq. 2.1 and 2.26; uniform label
         smoothing: Szegedy et al., Rethinking the Inception Architecture, 2016, section 7.
     """
-    z_NV, exp_NV, bool_NV = (scratch or Scratch()).of(*logits_NV.shape)
+    z_NV, exp_NV, bool_NV = (scratch or Scratch()).buffers(*logits_NV.shape)
     z_NV.copy_(logits_NV)
     z_NV -= z_NV.amax(1, keepdim=True)
     torch.exp(z_NV, out=exp_NV)
     sum_N = exp_NV.sum(1)
     log_sum_N = sum_N.log()
-    after = []
+    columns = []
     if label_N is not None:
         z_label_N1 = z_NV.gather(1, label_N[:, None])
         rank_N = _rank(z_NV, z_label_N1, label_N, bool_NV)
-        after += [log_sum_N - z_label_N1[:, 0], (rank_N < 1).double(), (rank_N < TOP).double()]
+        columns += [log_sum_N - z_label_N1[:, 0], (rank_N < 1).double(), (rank_N < TOP).double()]
     if smoothing:
         uniform_N = log_sum_N - z_NV.mean(1)  # before z is written over
     if q_NV is not None:
         q_NV = q_NV.double()
         costs_NV = torch.sub(log_sum_N[:, None], z_NV).mul_(q_NV)
         costs_NV.masked_fill_(torch.eq(q_NV, 0, out=bool_NV), 0)
-        after += [torch.special.entr(q_NV).sum(1), costs_NV.sum(1)]
-    after += [uniform_N] if smoothing else []
+        columns += [torch.special.entr(q_NV).sum(1), costs_NV.sum(1)]
+    columns += [uniform_N] if smoothing else []
     predictive_N = log_sum_N - exp_NV.mul_(z_NV.clamp_(min=LOWEST)).sum(1) / sum_N
-    return torch.stack([predictive_N, *after], 1)
+    return torch.stack([predictive_N, *columns], 1)
 
 
 def _rank(z_NV: Tensor, z_label_N1: Tensor, label_N: Tensor, bool_NV: Tensor) -> Tensor:
-    """How many codes are likelier than the label, those of equal logit and lower number among them."""
+    """Return the number of codes more likely than the label; ties rank by index."""
     rank_N = torch.gt(z_NV, z_label_N1, out=bool_NV).sum(1)
     equal_N = torch.eq(z_NV, z_label_N1, out=bool_NV).sum(1)
     for n in ((equal_N > 1) & (rank_N < TOP)).nonzero()[:, 0].tolist():
@@ -110,30 +110,30 @@ def _rank(z_NV: Tensor, z_label_N1: Tensor, label_N: Tensor, bool_NV: Tensor) ->
 
 
 def smoothed_floor(epsilon: float, vocab_size: int) -> float:
-    """Entropy of a smoothed label, (1 - epsilon) at the label plus epsilon / V everywhere, in nats.
+    """Return the entropy of a label smoothed by epsilon, in nats.
 
-    The cross-entropy with smoothed labels can't be lower.
+    It is (1 - epsilon) at the label plus epsilon / V everywhere, and the minimum of the smoothed loss.
 
     >>> round(smoothed_floor(0.1, 4), 6)
     0.34878
     """
-    rest = epsilon / vocab_size
-    parts = [(1 - epsilon + rest, 1), (rest, vocab_size - 1)]
-    return -sum(number * p * math.log(p) for p, number in parts if p > 0)
+    other = epsilon / vocab_size
+    parts = [(1 - epsilon + other, 1), (other, vocab_size - 1)]
+    return -sum(count * p * math.log(p) for p, count in parts if p > 0)
 
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over the tokens of some rows, for G groups of positions: what adds up to a file's losses.
+    """Sums over the tokens of some rows for G groups of positions; they add over rows.
 
     Attributes:
-        names: the Q quantities.
-        headline: the one that gets a standard error.
-        tokens_G: counted tokens, int64.
-        ignored_G: the others, int64.
-        sum_GQ: of the counted tokens, float64.
-        rows_G: rows with a counted token, int64.
-        moments_G3: over rows, of the headline's sum s and the number of tokens n: s s, s n and n n.
+        names: of the Q quantities.
+        headline: the quantity with a standard error.
+        tokens_G: number of counted tokens, int64.
+        ignored_G: number of ignored tokens, int64.
+        sum_GQ: sums over counted tokens, float64.
+        rows_G: number of rows with a counted token, int64.
+        moments_G3: sums over rows of s s, s n and n n, with s the headline's sum and n the tokens.
     """
 
     names: tuple[str, ...]
@@ -145,16 +145,16 @@ class LossSums:
     moments_G3: Tensor
 
     @classmethod
-    def of(
+    def from_rows(
         cls, names: tuple[str, ...], loss_BLQ: Tensor, counted_BL: Tensor, groups_LG: Tensor
     ) -> "LossSums":
-        """Of whole rows.
+        """Sum over whole rows.
 
         Args:
             names: of the Q quantities.
-            loss_BLQ: float64, 0 where a token is not counted.
-            counted_BL: which are.
-            groups_LG: float64, 1 where a position is of a group, else 0.
+            loss_BLQ: float64, 0 for ignored tokens.
+            counted_BL: bool, False for ignored tokens.
+            groups_LG: float64, 1 if a position is in a group, else 0.
         """
         sum_BGQ = torch.einsum("blq,lg->bgq", loss_BLQ, groups_LG)
         tokens_BG = counted_BL.double() @ groups_LG
@@ -172,9 +172,11 @@ class LossSums:
         )
 
     def __add__(self, other: "LossSums") -> "LossSums":
-        """Of both."""
+        """Add the sums of other rows."""
         if self.names != other.names:
-            raise ShapeError(f"sums of {self.names} and {other.names} don't add.")
+            raise ShapeError(
+                f"sums: got {other.names}, expected {self.names}. Add sums of the same quantities."
+            )
         return LossSums(
             self.names,
             self.headline,
@@ -186,14 +188,14 @@ class LossSums:
         )
 
     def mean(self, name: str, group: int) -> float | None:
-        """Mean over a group's counted tokens; None if there are none, or it was not asked for."""
+        """Return the mean over a group's counted tokens; None without tokens or if not computed."""
         tokens = int(self.tokens_G[group])
         if name not in self.names or not tokens:
             return None
         return self.sum_GQ[group, self.names.index(name)].item() / tokens
 
     def standard_error(self, group: int) -> float | None:
-        """Standard error of the headline's mean, rows being independent; None with fewer than two.
+        """Return the standard error of the headline's mean over independent rows; None below two rows.
 
         Tokens of a row may be correlated in any way, and rows may differ in their counted tokens.
 
@@ -208,16 +210,16 @@ class LossSums:
         return math.sqrt(squares * rows / (rows - 1)) / int(self.tokens_G[group])
 
     def half_width(self, group: int) -> float | None:
-        """Of the 95 % interval of the headline's mean: Student's t times the standard error."""
+        """Return the half-width of the headline's 95 % interval, Student's t times the error."""
         se = self.standard_error(group)
         return None if se is None else t_quantile(int(self.rows_G[group]) - 1) * se
 
 
 def position_groups(patch_nums: Sequence[int] | None, positions: int) -> Tensor:
-    """Which positions are of which group, (L, G) float64: each scale, in raster order, then all of them.
+    """Return group membership, (L, G) float64: a group for each scale, in order, then one for all.
 
     Args:
-        patch_nums: sides of the grids whose squares sum to L; None for no scales.
+        patch_nums: sides of the grids, whose squares sum to L; None without scales.
         positions: L.
 
     >>> position_groups((1, 2), 5).T.int().tolist()

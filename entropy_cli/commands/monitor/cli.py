@@ -14,12 +14,13 @@ from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_flo
 from entropy_cli.options import AsJson, parse_output, print_result, tqdm_bar
 
 if TYPE_CHECKING:
-    from entropy_cli.commands.monitor.monitor import Seen
+    from entropy_cli.commands.monitor.monitor import MonitorOutput
+    from entropy_cli.commands.monitor.result import MonitorResult
 
 logger = logging.getLogger(__name__)
 
-WRITTEN = (".png", ".svg", ".pdf", ".html", ".json")
-CLEAR = "\x1b[2J\x1b[H"  # a terminal's screen
+SUFFIXES = (".png", ".svg", ".pdf", ".html", ".json")
+CLEAR = "\x1b[2J\x1b[H"  # clears the screen of a terminal
 
 
 def monitor(
@@ -27,20 +28,23 @@ def monitor(
         Path,
         typer.Argument(
             metavar="LOG",
-            help="A training log, - for standard input, or a folder of TensorBoard's events.",
+            help="A training log, - for standard input, or a folder of TensorBoard event files.",
         ),
     ],
     format_name: Annotated[
-        str, typer.Option("--format", metavar="NAME", help="Of the log: auto goes by its content.")
+        str,
+        typer.Option(
+            "--format", metavar="NAME", help="Format of the log; auto detects it from the content."
+        ),
     ] = "auto",
     loss: Annotated[
         str | None,
         typer.Option(
-            "--loss", metavar="COLUMN", help="The loss, if it isn't called one or is one of many."
+            "--loss", metavar="COLUMN", help="Name of the loss, if it is not obvious or one of many."
         ),
     ] = None,
     log_units: Annotated[
-        Literal["nats", "bits"], typer.Option(help="Of the log's cross-entropies.")
+        Literal["nats", "bits"], typer.Option(help="Unit of the log's cross-entropies.")
     ] = "nats",
     floor: FloorFile = None,
     floor_mean: FloorMean = None,
@@ -51,22 +55,22 @@ def monitor(
             "--output",
             "-o",
             metavar="FILE",
-            help="Draw it: .png, .svg, .pdf or .html; .json: the result.",
+            help="Write an image (.png, .svg, .pdf), a page (.html) or the result (.json).",
         ),
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", help="Read it again while it grows.")] = False,
+    follow: Annotated[bool, typer.Option("--follow", help="Read the log again while it grows.")] = False,
     interval: Annotated[
         float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two reads with --follow.")
     ] = 10,
     as_json: AsJson = False,
 ) -> None:
-    """Read a training log against the floor of its loss, and say what can be said of the run.
+    """Compare a training log with the floor of its loss, and report findings on the run.
 
     Example: entropy-cli monitor log.txt --floor result.json -o run.html
     """
-    parse_output(output, WRITTEN, "--output")
+    parse_output(output, SUFFIXES, "--output")
     import entropy_cli.commands.monitor.logs.read as logs
-    from entropy_cli.commands.monitor.monitor import MonitorConfig, read
+    from entropy_cli.commands.monitor.monitor import MonitorConfig, monitor_log
     from entropy_cli.core.files import check_different, check_writable
 
     if format_name not in ("auto", *logs.NAMES):
@@ -75,7 +79,7 @@ def monitor(
         )
     if follow and logs.is_stream(log):
         raise typer.BadParameter(
-            f"{log}: is a pipe, which can't be read again. Give a file.", param_hint="--follow"
+            f"{log}: a pipe, which can't be read again. Give a file.", param_hint="--follow"
         )
     if output is not None:
         check_writable(output, "--output")
@@ -86,40 +90,39 @@ def monitor(
     )
     if not follow:
         with tqdm_bar("reading", None, "row") as bar:
-            seen = read(config, bar.update)
-        _warn(seen)
-        _show(seen, output, as_json=as_json)
+            done = monitor_log(config, bar.update)
+        _warn(done.result)
+        _show(done, output, as_json=as_json)
         return
     size = None
     while True:
-        if size != (size := logs.size_of(log)):
+        if size != (size := logs.log_size(log)):
             try:
-                _show(read(config), output, as_json=as_json, again=True)
-            except NoLossError as error:  # one that has yet to get a loss
+                _show(monitor_log(config), output, as_json=as_json, again=True)
+            except NoLossError as error:  # it may get a loss later
                 logger.info("%s", error)
         time.sleep(interval)
 
 
-def _warn(seen: "Seen") -> None:
-    """Say what was left out or is of no use."""
-    found = seen.found
-    if found.unreadable:
-        logger.warning("%s: %d lines or cells are no values and left out", found.log, found.unreadable)
-    if found.floor_source is not None and all(one.floor is None for one in found.series):
+def _warn(result: "MonitorResult") -> None:
+    """Warn about unreadable values, and about a floor without a loss."""
+    if result.unreadable:
+        logger.warning("%s: %d unreadable lines or cells are ignored", result.log, result.unreadable)
+    if result.floor_source is not None and all(series.floor is None for series in result.series):
         logger.warning(
-            "%s: the floor is of none of the series. Those of all tokens want --floor-mean, tails "
-            "--floor-last; self-supervised and summed losses have none; name the cross-entropy with "
-            "--loss",
-            found.log,
+            "%s: the floor applies to none of the series. Means over all tokens need --floor-mean, "
+            "those of the final scale --floor-last; self-supervised and summed losses have no floor. "
+            "Name the cross-entropy with --loss.",
+            result.log,
         )
 
 
-def _show(seen: "Seen", output: Path | None, *, as_json: bool, again: bool = False) -> None:
-    """Print what was found, then draw it."""
-    from entropy_cli.commands.monitor.monitor import draw
+def _show(done: "MonitorOutput", output: Path | None, *, as_json: bool, again: bool = False) -> None:
+    """Print the result, then write the output file."""
+    from entropy_cli.commands.monitor.monitor import write
     from entropy_cli.commands.monitor.result import render
 
-    text = seen.found.to_json(None if again else 1) if as_json else render(seen.found)
+    text = done.result.to_json(None if again else 1) if as_json else render(done.result)
     print_result(f"{CLEAR if again and sys.stdout.isatty() and not as_json else ''}{text}")
     if output is not None:
-        draw(seen, output)
+        write(done, output)

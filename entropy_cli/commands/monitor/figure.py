@@ -1,4 +1,4 @@
-"""The picture of a training run: its losses, what is reducible of them, accuracies, and the findings."""
+"""Figures of a training run: losses, reducible losses, accuracies and findings."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -10,7 +10,7 @@ import numpy as np
 
 from entropy_cli.commands.monitor.logs.names import subject
 from entropy_cli.commands.monitor.logs.series import Series
-from entropy_cli.commands.monitor.result import Monitor, RunFinding
+from entropy_cli.commands.monitor.result import MonitorResult, RunFinding
 from entropy_cli.core.figures import (
     INK,
     PAPER,
@@ -28,41 +28,42 @@ from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.findings import by_severity
 from entropy_cli.results.floors import Level
 
-MOST_POINTS, BLOCKS = 400, 200  # a longer series is drawn as medians of blocks over its points
+MAX_POINTS, BLOCKS = 400, 200  # longer series are drawn as block medians over their points
 COLOURS = (*SERIES, INK)
-MOST_CURVES, MOST_LINES = len(COLOURS), 24
-WIDE = 8  # a ratio of losses for which their axis is logarithmic
+MAX_CURVES, MAX_LINES = len(COLOURS), 24
+LOG_RATIO = 8  # ratio of losses above which their axis is logarithmic
 WIDTH, PANEL_HEIGHT, LINE_HEIGHT = 11.2, 4.1, 0.17  # inches
 COLUMNS = 128  # characters
 MARKS = {"error": "X", "warning": "^", "info": "o"}
-Curve = tuple[Series, Level | None]  # finite values, and the floor if there is one
+Curve = tuple[Series, Level | None]  # finite values, and the floor if one applies
 Panel = Callable[[Any, Sequence[Curve], Sequence[RunFinding]], None]
 
 
-def draw_run(path: Path, found: Monitor, curves: Sequence[Curve]) -> None:
-    """Draw a run as PNG, SVG or PDF, with its findings below; the file's name tells."""
-    number = sum(series.metric.is_loss and not isinstance(series.metric.of, int) for series, _ in curves)
-    more = [f"of {number} losses the first {MOST_CURVES} are drawn"] if number > MOST_CURVES else []
+def draw_run(path: Path, result: MonitorResult, curves: Sequence[Curve]) -> None:
+    """Draw a run with its findings below, as PNG, SVG or PDF by the suffix of the path."""
+    metrics = [series.metric for series, _ in curves]
+    losses = sum(metric.is_loss and not isinstance(metric.scope, int) for metric in metrics)
+    notes = [f"the first {MAX_CURVES} of {losses} losses are drawn"] if losses > MAX_CURVES else []
     with styled():
-        write_figure(_figure(found, curves, [*more, *_lines(found)]), path)
+        write_figure(_figure(result, curves, [*notes, *_finding_lines(result)]), path)
 
 
-def inline_run(found: Monitor, curves: Sequence[Curve]) -> list[str]:
-    """The panels as parts of a page, without the findings in words."""
+def inline_run(result: MonitorResult, curves: Sequence[Curve]) -> list[str]:
+    """Draw the panels as inline SVG, without the findings in words."""
     panels = []
     with styled():
         for draw, shown in _panels(curves):
             if shown:
                 figure = new_figure(WIDTH / 2, PANEL_HEIGHT)
                 axis = figure.add_subplot()
-                draw(axis, shown, found.findings)
+                draw(axis, shown, result.findings)
                 title = axis.get_title(loc="left")
-                panels.append(inline_svg(figure, f"{title}, {found.log}, over training"))
+                panels.append(inline_svg(figure, f"{title}, {result.log}, over training"))
     return panels
 
 
-def _figure(found: Monitor, curves: Sequence[Curve], lines: Sequence[str]) -> Any:  # noqa: ANN401
-    """A figure of matplotlib: two panels in a row, and lines of text below them."""
+def _figure(result: MonitorResult, curves: Sequence[Curve], lines: Sequence[str]) -> Any:  # noqa: ANN401
+    """Draw a matplotlib figure: two panels per row, and lines of text below."""
     panels = [panel for panel in _panels(curves) if panel[1]]
     wide = max(1, min(2, len(panels)))
     rows = -(-len(panels) // wide)
@@ -72,7 +73,7 @@ def _figure(found: Monitor, curves: Sequence[Curve], lines: Sequence[str]) -> An
     for i, (draw, shown) in enumerate(panels):
         alone = i == len(panels) - 1 and i % wide == 0
         place = grid[i // wide, :] if alone else grid[i // wide, i % wide]
-        draw(figure.add_subplot(place), shown, found.findings)
+        draw(figure.add_subplot(place), shown, result.findings)
     text = figure.add_subplot(grid[rows, :])
     text.axis("off")
     for i, line in enumerate(lines):
@@ -81,50 +82,50 @@ def _figure(found: Monitor, curves: Sequence[Curve], lines: Sequence[str]) -> An
     return figure
 
 
-def _lines(found: Monitor) -> list[str]:
-    """What was found, without advice and rules of thumb, wrapped to the width of the figure."""
+def _finding_lines(result: MonitorResult) -> list[str]:
+    """Return the findings without advice and rules of thumb, wrapped to the width of the figure."""
     lines = []
-    for finding in by_severity(found.findings):
+    for finding in by_severity(result.findings):
         if finding.id != "rule_of_thumb":
-            of = f"{finding.series}: " if finding.series else ""
+            series = f"{finding.series}: " if finding.series else ""
             lead = f"{finding.severity:8}{finding.id:14}"
             evidence = finding.message.partition(". ")[0].removesuffix(".")
-            lines += wrap(lead + of + evidence, COLUMNS, subsequent_indent=" " * len(lead))
-    return lines[:MOST_LINES]
+            lines += wrap(lead + series + evidence, COLUMNS, subsequent_indent=" " * len(lead))
+    return lines[:MAX_LINES]
 
 
 def _panels(curves: Sequence[Curve]) -> list[tuple[Panel, list[Curve]]]:
-    """What is drawn where."""
-    whole = [curve for curve in curves if not isinstance(curve[0].metric.of, int)]
-    losses = [curve for curve in whole if curve[0].metric.is_loss]
+    """Return each panel with the curves to draw in it."""
+    overall = [curve for curve in curves if not isinstance(curve[0].metric.scope, int)]
+    losses = [curve for curve in overall if curve[0].metric.is_loss]
     losses.sort(key=lambda curve: curve[0].metric.split == "val")  # training first
     return [
-        (_losses, losses[:MOST_CURVES]),
-        (_reducible, [curve for curve in losses if _is_above(curve)][:MOST_CURVES]),
-        (_scales, [curve for curve in curves if curve not in whole and curve[0].metric.is_loss]),
-        (_accuracies, [curve for curve in whole if curve[0].metric.kind == "accuracy"][:MOST_CURVES]),
+        (_draw_losses, losses[:MAX_CURVES]),
+        (_draw_reducible, [curve for curve in losses if _is_above_floor(curve)][:MAX_CURVES]),
+        (_draw_scales, [curve for curve in curves if curve not in overall and curve[0].metric.is_loss]),
+        (_draw_accuracies, [one for one in overall if one[0].metric.kind == "accuracy"][:MAX_CURVES]),
     ]
 
 
-def _is_above(curve: Curve) -> bool:
-    """Whether something of it is above its floor."""
+def _is_above_floor(curve: Curve) -> bool:
+    """Return whether any point of a curve is above its floor."""
     series, level = curve
     return level is not None and bool((series.value_n > level.floor).any())
 
 
-def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) -> None:  # noqa: ANN401
-    """Losses, their floors and what a constant prediction reaches, and where findings are."""
+def _draw_losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) -> None:  # noqa: ANN401
+    """Draw losses with their floors, unigram entropies and findings."""
     axis.set_title("Loss")
     axis.set_ylabel(_unit([series for series, _ in curves]))
     colours = _colours(curves)
     first_proxy = next((series for series, _ in curves if series.metric.is_proxy), None)
     for (series, level), colour in zip(curves, colours, strict=True):
-        _curve(axis, series, colour)
+        _plot_curve(axis, series, colour)
         short = series.metric.name.rpartition("/")[2]
         if level is not None and series.metric.split == "train":
             _level(axis, level.floor, f"floor of {short}, {level.floor:.3f}", colour, "--")
             if level.unigram is not None:
-                _unigram(axis, level.unigram, colour)
+                _draw_unigram(axis, level.unigram, colour)
         elif series.metric.is_proxy and series.metric.kind == "loss":
             lowest_n = np.minimum.accumulate(series.value_n)
             axis.plot(
@@ -135,67 +136,67 @@ def _losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) 
                 linewidth=1,
                 label="running minimum, no floor" if series is first_proxy else None,
             )
-    _time(axis, curves)
-    _mark(axis, curves, colours, findings)
+    _label_time(axis, curves)
+    _mark_findings(axis, curves, colours, findings)
     lowest, highest = (pick(pick(series.value_n) for series, _ in curves) for pick in (min, max))
-    if 0 < lowest < highest / WIDE:
+    if 0 < lowest < highest / LOG_RATIO:
         axis.set_yscale("log")
         plain_log_ticks(axis.yaxis, (1, 2, 5))
     legend_below(axis)
 
 
-def _reducible(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
-    """Losses above their floors, both axes logarithmic: a power law is a straight line."""
+def _draw_reducible(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
+    """Draw losses minus their floors on logarithmic axes, where a power law is a straight line."""
     axis.set_title("Reducible loss: above the floor")
     axis.set_ylabel("nats per token")
     for (series, level), colour in zip(curves, _colours(curves), strict=True):
         assert level is not None
-        _curve(axis, series, colour, level.floor)
+        _plot_curve(axis, series, colour, level.floor)
     axis.set(xscale="log", yscale="log")
     plain_log_ticks(axis.xaxis, (1,))
     plain_log_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
-    _time(axis, curves)
+    _label_time(axis, curves)
     legend_below(axis)
 
 
-def _scales(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
-    """The loss of each scale, from blue for the first to orange for the last."""
+def _draw_scales(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
+    """Draw the loss of each scale, from blue for the first to orange for the final one."""
     axis.set_title("Loss by scale")
     axis.set_ylabel("nats per token")
-    curves = sorted(curves, key=lambda curve: int(curve[0].metric.of or 0))
+    curves = sorted(curves, key=lambda curve: int(curve[0].metric.scope or 0))
     for (series, level), shade in zip(curves, ramp(len(curves)), strict=True):
-        side = series.metric.of
-        _curve(axis, series, shade, label=f"{side} x {side}")
+        side = series.metric.scope
+        _plot_curve(axis, series, shade, label=f"{side} x {side}")
         if level is not None:
             axis.axhline(level.floor, color=shade, linestyle="--", linewidth=0.8)
-    _time(axis, curves)
+    _label_time(axis, curves)
     legend_below(axis)
 
 
-def _accuracies(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
-    """Accuracies, in what the log gives them in."""
+def _draw_accuracies(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
+    """Draw accuracies in the unit of the log."""
     axis.set_title("Accuracy")
     largest = max(series.value_n.max() for series, _ in curves)
-    axis.set_ylabel("share" if largest <= 1 else "%")
+    axis.set_ylabel("fraction" if largest <= 1 else "%")
     for (series, _level), colour in zip(curves, _colours(curves), strict=True):
-        _curve(axis, series, colour)
-    _time(axis, curves)
+        _plot_curve(axis, series, colour)
+    _label_time(axis, curves)
     axis.set_ylim(bottom=0)
     legend_below(axis)
 
 
-def _curve(
+def _plot_curve(
     axis: Any,  # noqa: ANN401
     series: Series,
     colour: Any,  # noqa: ANN401
     floor: float = 0.0,
     label: str | None = None,
 ) -> None:
-    """A series, above a floor; a long one as medians of blocks over its points."""
+    """Plot a series minus a floor; a long one as block medians over its points."""
     is_val = series.metric.split == "val"
     if label is None:
         label = f"{series.metric.name}{', val' if is_val else ''}"
-    if len(series) > MOST_POINTS:
+    if len(series) > MAX_POINTS:
         axis.plot(
             series.position_n, series.value_n - floor, ",", color=colour, alpha=0.25, rasterized=True
         )
@@ -212,13 +213,13 @@ def _curve(
     )
 
 
-def _level(axis: Any, value: float, words: str, colour: str, style: str) -> None:  # noqa: ANN401
-    """A horizontal line with its name."""
-    axis.axhline(value, color=colour, linestyle=style, linewidth=1.1, label=words)
+def _level(axis: Any, value: float, label: str, colour: str, style: str) -> None:  # noqa: ANN401
+    """Draw a labelled horizontal line."""
+    axis.axhline(value, color=colour, linestyle=style, linewidth=1.1, label=label)
 
 
-def _unigram(axis: Any, unigram: Estimate, colour: str) -> None:  # noqa: ANN401
-    """What a constant prediction reaches, with an arrow where it is only known to be so much or more."""
+def _draw_unigram(axis: Any, unigram: Estimate, colour: str) -> None:  # noqa: ANN401
+    """Draw the unigram entropy, with an arrow if only a lower bound of it is known."""
     label = f"unigram entropy{f' {unigram.sign}' if unigram.bound else ', '}{unigram.known:.3f}"
     _level(axis, unigram.known, label, colour, ":")
     if unigram.bound:
@@ -232,18 +233,18 @@ def _unigram(axis: Any, unigram: Estimate, colour: str) -> None:  # noqa: ANN401
         )
 
 
-def _mark(
+def _mark_findings(
     axis: Any,  # noqa: ANN401
     curves: Sequence[Curve],
     colours: Sequence[str],
     findings: Sequence[RunFinding],
 ) -> None:
-    """Findings that have a place, as numbers on their series."""
+    """Mark findings that have a position on their series."""
     by_name: dict[tuple[str | None, str], tuple[Series, str]] = {
         (series.metric.name, series.metric.split): (series, colour)
         for (series, _), colour in zip(curves, colours, strict=True)
     }
-    named: set[str] = set()
+    labelled: set[str] = set()
     for finding in findings:
         position = finding.evidence.get("position")
         for split in ("train", "val"):
@@ -260,15 +261,15 @@ def _mark(
                 markeredgewidth=1.8,
                 zorder=5,
                 linestyle="none",
-                label=None if finding.id in named else finding.id.replace("_", " "),
+                label=None if finding.id in labelled else finding.id.replace("_", " "),
             )
-            named.add(finding.id)
+            labelled.add(finding.id)
             break
 
 
 def _smoothed(series: Series) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and values; of a long series the medians of blocks, short ones where it begins."""
-    if len(series) <= MOST_POINTS:
+    """Return positions and values; block medians of a long series, with short blocks at its start."""
+    if len(series) <= MAX_POINTS:
         return series.position_n, series.value_n
     edges = np.linspace(0, len(series), BLOCKS + 1)
     edges = np.unique(np.concatenate([[0], np.geomspace(1, edges[1], 8), edges[1:]]).astype(np.int64))
@@ -279,13 +280,13 @@ def _smoothed(series: Series) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _colours(curves: Sequence[Curve]) -> list[str]:
-    """A colour for each thing that is measured, the same for its training and validation."""
+    """Return a colour per curve, the same for training and validation of one subject."""
     subjects = [subject(series.metric) for series, _ in curves]
     distinct = list(dict.fromkeys(subjects))
     return [COLOURS[distinct.index(one) % len(COLOURS)] for one in subjects]
 
 
-def _time(axis: Any, curves: Sequence[Curve]) -> None:  # noqa: ANN401
+def _label_time(axis: Any, curves: Sequence[Curve]) -> None:  # noqa: ANN401
     axis.set_xlabel(f"training, {curves[0][0].position_unit}s")
 
 

@@ -1,4 +1,4 @@
-"""From a training log to what can be said of the run, and to a picture of it."""
+"""Read a training log, compare it with the floor of its loss, and draw it."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -6,16 +6,16 @@ from pathlib import Path
 
 from entropy_cli import __version__
 from entropy_cli.commands.monitor.figure import draw_run
-from entropy_cli.commands.monitor.findings import findings_of
+from entropy_cli.commands.monitor.findings import collect_findings
 from entropy_cli.commands.monitor.logs.read import read_log
 from entropy_cli.commands.monitor.logs.series import Log
 from entropy_cli.commands.monitor.page import write_run_page
-from entropy_cli.commands.monitor.result import Monitor
+from entropy_cli.commands.monitor.result import MonitorResult
 from entropy_cli.commands.monitor.series_with_floor import (
     SeriesWithFloor,
-    repeated_training,
-    summary,
-    watched,
+    attach_floors,
+    find_repeated_training,
+    summarize,
 )
 from entropy_cli.core.files import write_atomically
 from entropy_cli.results.floors import Floor
@@ -23,13 +23,15 @@ from entropy_cli.results.floors import Floor
 
 @dataclass(frozen=True)
 class MonitorConfig:
-    """What to look at.
+    """Options of `monitor`.
 
     Attributes:
-        format: of the log, or auto.
-        loss: the name of the loss, or None: all that are called one.
-        nats: that a unit of its cross-entropies has.
-        growing: whether somebody is writing the log.
+        path: the log.
+        format: its format, or auto.
+        loss: name of the loss; None for all columns named as a loss.
+        floor: to compare the loss with.
+        nats: nats per unit of its cross-entropies.
+        growing: whether the log is still being written.
     """
 
     path: Path
@@ -41,52 +43,54 @@ class MonitorConfig:
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was found, and the series that it was found in."""
+class MonitorOutput:
+    """The result, and the series to draw it from."""
 
-    found: Monitor
-    watched: Sequence[SeriesWithFloor]
+    result: MonitorResult
+    curves: Sequence[SeriesWithFloor]
 
 
-def read(config: MonitorConfig, progress: Callable[[int], object] = lambda _: None) -> Seen:
-    """Read a log, set it against the floors, and look for what there is to say.
+def monitor_log(
+    config: MonitorConfig, progress: Callable[[int], object] = lambda _: None
+) -> MonitorOutput:
+    """Read a log, compare it with its floors and collect the findings.
 
     Args:
-        config: for what.
-        progress: is told of each row that is read.
+        config: the options.
+        progress: called with 1 for each row.
 
     Raises:
-        EntropyCliError: it can't be read, or holds no loss.
+        EntropyCliError: the log can't be read, or holds no loss.
     """
-    found = read_log(config.path, config.format, config.loss, progress, growing=config.growing)
-    log = in_nats(found, config.nats)
-    repeated = repeated_training(log)
-    kept = [one for one in log.series if one.metric.split == "train" or not repeated]
-    series = watched(replace(log, series=kept), config.floor, config.loss)
-    return Seen(
-        Monitor(
+    log = read_log(config.path, config.format, config.loss, progress, growing=config.growing)
+    log = to_nats(log, config.nats)
+    repeated = find_repeated_training(log)
+    kept = [series for series in log.series if series.metric.split == "train" or not repeated]
+    curves = attach_floors(replace(log, series=kept), config.floor, config.loss)
+    return MonitorOutput(
+        MonitorResult(
             log=str(config.path),
             format=log.format,
             segments=log.segments,
             unreadable=log.unreadable,
-            series=[summary(one) for one in series if one.metric.kind != "gradient_norm"],
-            findings=findings_of(log, series, repeated, config.floor),
+            series=[summarize(curve) for curve in curves if curve.metric.kind != "gradient_norm"],
+            findings=collect_findings(log, curves, repeated, config.floor),
             floor_source=None if config.floor is None else config.floor.source,
             tool_version=__version__,
         ),
-        series,
+        curves,
     )
 
 
-def in_nats(log: Log, nats: float) -> Log:
-    """A log with its cross-entropies in nats, of which a unit of it has so many."""
+def to_nats(log: Log, nats: float) -> Log:
+    """Convert the cross-entropies of a log to nats, given the nats per unit."""
     if nats == 1:
         return log
     series = [
         replace(
             one,
             value_n=one.value_n * nats,
-            before=None if one.before is None else one.before * nats,
+            untrained_value=None if one.untrained_value is None else one.untrained_value * nats,
         )
         if one.metric.is_loss and one.metric.has_floor and not one.metric.is_proxy
         else one
@@ -95,19 +99,19 @@ def in_nats(log: Log, nats: float) -> Log:
     return replace(log, series=series)
 
 
-def draw(seen: Seen, path: Path) -> None:
-    """Draw a run, or write what was found of it: the file's name tells.
+def write(output: MonitorOutput, path: Path) -> None:
+    """Write a run as an image, a page or JSON, by the suffix of the path.
 
     Raises:
-        ResultError: it can't be written, or ends in nothing that is known.
+        ResultError: it can't be written, or the suffix is unknown.
         EntropyCliError: matplotlib is not installed.
     """
-    curves = [(one.finite, one.level) for one in seen.watched if len(one.finite)]
+    curves = [(curve.finite, curve.level) for curve in output.curves if len(curve.finite)]
     kind = path.suffix.lower()
     if kind == ".json":
-        text = seen.found.to_json() + "\n"
+        text = output.result.to_json() + "\n"
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     elif kind == ".html":
-        write_run_page(path, seen.found, curves)
+        write_run_page(path, output.result, curves)
     else:
-        draw_run(path, seen.found, curves)
+        draw_run(path, output.result, curves)

@@ -63,8 +63,8 @@ def test_steps_are_told_from_sizes(read, name):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "is empty"),
-        ("# nothing\n\n", "is empty"),
+        ("", "empty. Expected a header"),
+        ("# nothing\n\n", "empty. Expected a header"),
         ("N,loss\n", "no points"),
         ("N,loss\n1e8,6\n2e8,abc\n", "line 3, column 'loss': got 'abc'"),
         ("N,loss\n1e8,6\n\n# so\n,5\n", "line 5, column 'N': got 'nothing'"),
@@ -80,13 +80,13 @@ def test_steps_are_told_from_sizes(read, name):
         ("N;loss\n0,310B;5\n", "got '0,310B'"),
         ("N;loss\n1,234;5\n", "got '1,234'"),
         ("N,loss\n٣,5\n", "got '٣'"),
-        ("N,loss\n1e8,6,7\n", "line 2: 3 cells, but the head has 2"),
+        ("N,loss\n1e8,6,7\n", "line 2: 3 cells, but the header has 2"),
         ("N,loss\n1e8\n", "line 2: 1 cells"),
-        ("N,loss,N\n1,2,3\n", "'N' is there twice"),
-        ("a,loss\n1,2\n", "no column is a size by its name; there are 'a', 'loss'. Give --size"),
+        ("N,loss,N\n1,2,3\n", "'N' exists twice"),
+        ("a,loss\n1,2\n", "no column is named as a size; it has 'a', 'loss'. Give --size"),
         ("N,params,loss\n1,2,3\n", "'N', 'params' could all be the size"),
-        ("N,b\n1,2\n", "no column is a loss"),
-        (b"\xff\xfeN\x00", "no text in UTF-8"),
+        ("N,b\n1,2\n", "no column is named as a loss"),
+        (b"\xff\xfeN\x00", "not UTF-8 text"),
     ],
 )
 def test_errors_say_where_and_what(read, text, words):
@@ -98,7 +98,7 @@ def test_errors_say_where_and_what(read, text, words):
 @pytest.mark.parametrize(
     ("columns", "words"),
     [
-        ({"size": "M"}, "no column 'M' for --size, but 'N', 'loss'"),
+        ({"size": "M"}, "no column 'M' for --size; it has 'N', 'loss'"),
         ({"size": "loss"}, "one column can't be two"),
         ({"with_data_size": True}, "Give --data-size or --flop"),
         ({"with_data_size": True, "flop": "C"}, "no column 'C' for --flop"),
@@ -134,5 +134,5 @@ def test_units_in_the_head_are_heeded(tmp_path, head, size, data, loss):
 def test_bits_of_something_else_are_refused(tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("params,loss (bits per byte)\n2,5\n")
-    with pytest.raises(DatasetError, match="no nats per token"):
+    with pytest.raises(DatasetError, match="expected nats or bits per token"):
         read_points(path, Columns(), with_data_size=False)

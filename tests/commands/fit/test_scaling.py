@@ -9,14 +9,14 @@ import pytest
 from scipy.optimize import minimize
 
 from entropy_cli.commands.fit.scaling_law import (
-    bounds_of,
-    data_of,
     fit,
-    grid_of,
     log_prediction,
+    make_data,
     minimise,
     objective,
+    parameter_bounds,
     parameters,
+    start_grid,
 )
 
 POWER = {"E": 5.0, "N0": 4e8, "alpha": 0.2}
@@ -68,7 +68,7 @@ def test_the_objective_is_the_sum_of_hubers_loss_of_log_residuals():
     sizes, tokens = grid()
     losses = chinchilla(sizes, tokens, 1.7, 400, 2000, 0.34, 0.36)
     losses *= np.exp(0.002 * np.random.default_rng(0).standard_normal(36))
-    data = data_of([sizes, tokens], losses)
+    data = make_data([sizes, tokens], losses)
     theta = theta_of(data, 1.8172, [math.log(482.01), math.log(2085.43)], [0.3478, 0.3658])
     predicted = [chinchilla(n, d, **CHINCHILLA) for n, d in zip(sizes, tokens, strict=True)]
     expected = plain_objective(predicted, losses)
@@ -79,7 +79,7 @@ def test_the_objective_is_the_sum_of_hubers_loss_of_log_residuals():
 @pytest.mark.parametrize("terms", [1, 2])
 def test_the_gradient_is_that_of_the_objective(terms, threshold):
     generator = np.random.default_rng(terms)
-    data = data_of(np.exp(generator.uniform(15, 25, (terms, 20))), generator.uniform(2, 4, 20))
+    data = make_data(np.exp(generator.uniform(15, 25, (terms, 20))), generator.uniform(2, 4, 20))
     theta = np.array([0.3, 0.2, 0.3, -0.4, 0.5])[: 1 + 2 * terms]
     _, gradient = objective(theta, data, threshold)
     step = 1e-6
@@ -95,30 +95,30 @@ def test_the_gradient_is_that_of_the_objective(terms, threshold):
     "law", [POWER, {"E": 0.5, "N0": 3e10, "alpha": 0.5}, {"E": 3, "N0": 2e3, "alpha": 0.07}]
 )
 def test_a_power_law_is_found_again(law):
-    found = fit(data_of([SIZES], power(SIZES, **law)))
+    found = fit(make_data([SIZES], power(SIZES, **law)))
     assert parameters(found.theta, found.data) == pytest.approx(law, rel=1e-3)
     assert found.objective < 1e-11
 
 
 def test_a_law_of_model_and_data_size_is_found_again():
     sizes, tokens = grid()
-    found = fit(data_of([sizes, tokens], chinchilla(sizes, tokens, **CHINCHILLA)))
+    found = fit(make_data([sizes, tokens], chinchilla(sizes, tokens, **CHINCHILLA)))
     assert parameters(found.theta, found.data) == pytest.approx(CHINCHILLA, rel=2e-3)
 
 
 def test_an_outlier_does_not_move_the_fit():
     losses = power(SIZES, **POWER)
     losses[3] *= 1.2
-    found = fit(data_of([SIZES], losses))
+    found = fit(make_data([SIZES], losses))
     assert parameters(found.theta, found.data)["E"] == pytest.approx(5.0, abs=0.03)
-    squares, _ = minimise(found.theta, found.data, bounds_of(found.data), math.inf)
+    squares, _ = minimise(found.theta, found.data, parameter_bounds(found.data), math.inf)
     assert abs(parameters(squares, found.data)["E"] - 5.0) > 0.2
 
 
 def test_a_given_floor_is_kept_and_the_rest_is_found():
-    found = fit(data_of([SIZES], power(SIZES, **POWER)), math.log(5.0))
+    found = fit(make_data([SIZES], power(SIZES, **POWER)), math.log(5.0))
     assert parameters(found.theta, found.data) == pytest.approx(POWER, rel=1e-5)
-    other = fit(data_of([SIZES], power(SIZES, **POWER)), math.log(4.5))
+    other = fit(make_data([SIZES], power(SIZES, **POWER)), math.log(4.5))
     assert parameters(other.theta, other.data)["E"] == pytest.approx(4.5, rel=1e-14)
     assert other.objective > 1e3 * found.objective
 
@@ -126,7 +126,7 @@ def test_a_given_floor_is_kept_and_the_rest_is_found():
 def test_the_unit_of_sizes_scales_n0_alone():
     noise = np.exp(0.001 * np.random.default_rng(5).standard_normal(12))
     losses = power(SIZES, **POWER) * noise
-    found = [fit(data_of([SIZES / unit], losses)) for unit in (1.0, 1e6)]
+    found = [fit(make_data([SIZES / unit], losses)) for unit in (1.0, 1e6)]
     one, other = (parameters(at.theta, at.data) for at in found)
     assert other["E"] == pytest.approx(one["E"], rel=1e-6)
     assert other["alpha"] == pytest.approx(one["alpha"], rel=1e-5)
@@ -136,25 +136,25 @@ def test_the_unit_of_sizes_scales_n0_alone():
 def test_no_other_floor_gives_a_better_fit():
     """The search against a scan over E with the rest fitted."""
     noise = np.exp(0.001 * np.random.default_rng(2).standard_normal(12))
-    data = data_of([SIZES], power(SIZES, **POWER) * noise)
+    data = make_data([SIZES], power(SIZES, **POWER) * noise)
     found = fit(data)
     for E in np.linspace(3, 5.7, 60):
         start = np.array([math.log(E), *found.theta[1:]])
-        held = bounds_of(data, math.log(E))
+        held = parameter_bounds(data, math.log(E))
         assert minimise(start, data, held)[1] >= found.objective * (1 - 1e-9)
 
 
 def test_the_grid_is_large_enough():
-    data = data_of([SIZES], power(SIZES, **POWER))
-    two = data_of(grid(), chinchilla(*grid(), **CHINCHILLA))
+    data = make_data([SIZES], power(SIZES, **POWER))
+    two = make_data(grid(), chinchilla(*grid(), **CHINCHILLA))
     for points in (data, two):
-        assert len(grid_of(points)) >= 72
-        assert len(grid_of(points, math.log(1.5))) >= 72
+        assert len(start_grid(points)) >= 72
+        assert len(start_grid(points, math.log(1.5))) >= 72
 
 
 def test_chinchillas_points_give_the_replications_law(published):
     sizes, tokens, losses = published
-    found = fit(data_of([sizes, tokens], losses))
+    found = fit(make_data([sizes, tokens], losses))
     law = parameters(found.theta, found.data)
     assert law["E"] == pytest.approx(1.8172, abs=5e-4)
     assert law["alpha"] == pytest.approx(0.34731, abs=1e-3)
@@ -171,7 +171,7 @@ def test_chinchillas_points_give_the_replications_law(published):
 def test_the_mean_with_default_tolerances_would_stop_far_from_there(published):
     """The trap: an objective near 1e-6 meets the tolerances of the optimiser before the optimum."""
     sizes, tokens, losses = published
-    data = data_of([sizes, tokens], losses).centred(np.zeros(2))
+    data = make_data([sizes, tokens], losses).centred(np.zeros(2))
 
     def mean(theta):
         value, gradient = objective(theta, data)
@@ -181,7 +181,7 @@ def test_the_mean_with_default_tolerances_would_stop_far_from_there(published):
     stopped = minimize(mean, start, jac=True, method="L-BFGS-B")
     assert stopped.success
     trapped = parameters(stopped.x, data)
-    found, value = minimise(start, data, bounds_of(data))
+    found, value = minimise(start, data, parameter_bounds(data))
     assert abs(trapped["E"] - 1.8172) > 0.5
     assert objective(stopped.x, data)[0] > 2 * value
     assert parameters(found, data)["E"] == pytest.approx(1.8172, abs=5e-4)
@@ -189,7 +189,7 @@ def test_the_mean_with_default_tolerances_would_stop_far_from_there(published):
 
 def test_hoffmanns_own_parameters_are_worse(published):
     sizes, tokens, losses = published
-    data = data_of([sizes, tokens], losses)
+    data = make_data([sizes, tokens], losses)
     hoffmann = theta_of(data, 1.69, [math.log(406.4), math.log(410.7)], [0.34, 0.28])
     assert objective(hoffmann, data)[0] == pytest.approx(4.12e-3, abs=5e-5)
 
@@ -198,7 +198,7 @@ def test_the_published_reducible_losses_of_var(shared):
     vectors = json.loads((shared / "design" / "test_vectors.json").read_text())["vectors"]
     vector = next(vector for vector in vectors if vector["id"] == "var_reducible")
     sizes = [vector["input"]["N"] * 1e9, 2e9]
-    data = data_of([sizes], [6.0, 5.7])
+    data = make_data([sizes], [6.0, 5.7])
     for name, factor, alpha in (("L_avg", 2.5, 0.2), ("L_last", 2.0, 0.23)):
         theta = theta_of(data, 5.0, [alpha * math.log(1e9 / factor)], [alpha])
         above = np.exp(log_prediction(theta, data)[0]) - 5.0

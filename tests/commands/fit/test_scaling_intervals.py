@@ -9,12 +9,12 @@ from scipy.special import stdtrit
 from entropy_cli.commands.fit.intervals import bootstrap, likelihood, profile_interval, profile_statistic
 from entropy_cli.commands.fit.scaling_law import (
     Fit,
-    bounds_of,
-    data_of,
     fit,
-    grid_of,
+    make_data,
     minimise,
+    parameter_bounds,
     parameters,
+    start_grid,
 )
 from entropy_cli.commands.fit.verdict import judge_fit, judge_points
 
@@ -29,9 +29,9 @@ def sizes_of(count):
 def drawn(sizes, noise, generator):
     """A fit to points of the true law with so many nats of noise."""
     losses = E + (N0 / sizes) ** ALPHA + noise * generator.standard_normal(len(sizes))
-    data = data_of([sizes], losses)
+    data = make_data([sizes], losses)
     start = np.array([math.log(E), ALPHA * (math.log(N0) - data.centre_T[0]), ALPHA])
-    theta, value = minimise(start, data, bounds_of(data))
+    theta, value = minimise(start, data, parameter_bounds(data))
     return Fit(data, theta, None, value, 1, 1, (0.0, 0.0))
 
 
@@ -73,15 +73,15 @@ def test_the_profile_is_nearly_the_f_interval_of_least_squares_when_nothing_is_f
     """At E few residuals pass the threshold, so it is nearly the textbook's."""
     sizes = sizes_of(10)
     losses = (E + (N0 / sizes) ** ALPHA) * np.exp(1e-3 * np.array([1, -1, -1, 1, 1, -1, 1, -1, -1, 1]))
-    data = data_of([sizes], losses)
+    data = make_data([sizes], losses)
     found = fit(data)
     working = likelihood(found)
     low, high = profile_interval(found, working, "E")
     assert np.all(abs(found.residual_P) < working.threshold)
-    _, best = minimise(found.theta, data, bounds_of(data), math.inf)
+    _, best = minimise(found.theta, data, parameter_bounds(data), math.inf)
     for end in (low, high):
         start = np.array([math.log(end), *found.theta[1:]])
-        _, there = minimise(start, data, bounds_of(data, math.log(end)), math.inf)
+        _, there = minimise(start, data, parameter_bounds(data, math.log(end)), math.inf)
         ratio = (there - best) / (best / (10 - 3))
         assert ratio == pytest.approx(stdtrit(7, 0.975) ** 2, rel=0.1)
 
@@ -102,7 +102,7 @@ def test_intervals_of_a_law_of_model_and_data_size():
         axis.ravel() for axis in np.meshgrid(np.geomspace(5e7, 1e10, 6), np.geomspace(1e9, 3e11, 6))
     )
     losses = 1.8 + 480 / sizes**0.35 + 2100 / tokens**0.37
-    data = data_of(
+    data = make_data(
         [sizes, tokens], losses * np.exp(0.002 * np.random.default_rng(0).standard_normal(36))
     )
     found = fit(data)
@@ -115,7 +115,7 @@ def test_intervals_of_a_law_of_model_and_data_size():
 
 def test_points_on_the_curve_leave_nothing_open():
     sizes = sizes_of(6)
-    found = fit(data_of([sizes], E + (N0 / sizes) ** ALPHA))
+    found = fit(make_data([sizes], E + (N0 / sizes) ** ALPHA))
     low, high = profile_interval(found, likelihood(found), "E")
     assert low == pytest.approx(E, abs=1e-3)
     assert high == pytest.approx(E, abs=1e-3)
@@ -123,7 +123,7 @@ def test_points_on_the_curve_leave_nothing_open():
 
 def test_as_many_points_as_parameters_have_no_likelihood():
     sizes = sizes_of(3)
-    assert likelihood(fit(data_of([sizes], E + (N0 / sizes) ** ALPHA))) is None
+    assert likelihood(fit(make_data([sizes], E + (N0 / sizes) ** ALPHA))) is None
 
 
 def test_the_bootstrap_is_seeded_and_of_the_same_size_as_the_profile():
@@ -144,7 +144,7 @@ def test_the_bootstrap_is_seeded_and_of_the_same_size_as_the_profile():
 def test_a_given_floor_has_no_interval_and_the_rest_has():
     sizes = sizes_of(12)
     noise = 0.005 * np.random.default_rng(0).standard_normal(12)
-    found = fit(data_of([sizes], E + (N0 / sizes) ** ALPHA + noise), math.log(E))
+    found = fit(make_data([sizes], E + (N0 / sizes) ** ALPHA + noise), math.log(E))
     working = likelihood(found)
     assert working.degrees == 10
     low, high = profile_interval(found, working, "alpha")
@@ -155,8 +155,8 @@ def test_a_given_floor_has_no_interval_and_the_rest_has():
 
 def test_exponents_at_a_bound_are_told():
     sizes = sizes_of(8)
-    assert fit(data_of([sizes], 5 + (1.8e7 / sizes) ** 6)).at_bound == "alpha"
-    assert fit(data_of([sizes], E + (N0 / sizes) ** ALPHA)).at_bound is None
+    assert fit(make_data([sizes], 5 + (1.8e7 / sizes) ** 6)).at_bound == "alpha"
+    assert fit(make_data([sizes], E + (N0 / sizes) ** ALPHA)).at_bound is None
 
 
 LOSSES = E + (N0 / sizes_of(8)) ** ALPHA
@@ -165,18 +165,18 @@ LOSSES = E + (N0 / sizes_of(8)) ** ALPHA
 @pytest.mark.parametrize(
     ("sizes", "losses", "given", "words"),
     [
-        ([1e7, 1e8, 1e9], [7, 6, 5.5], False, "different sizes: 3, where at least 4"),
-        ([1e7, 1e8, 1e9] * 2, [7, 6, 5.5] * 2, False, "different sizes: 3"),
+        ([1e7, 1e8, 1e9], [7, 6, 5.5], False, "distinct sizes: 3, at least 4"),
+        ([1e7, 1e8, 1e9] * 2, [7, 6, 5.5] * 2, False, "distinct sizes: 3"),
         (VAR, [6.05, 5.92, 5.83, 5.72], False, "0.81 decades"),
         (VAR, [6.05, 5.92, 5.83, 5.72], True, None),
         ([1e8, 1.5e8, 2e8], [6.05, 5.92, 5.83], True, "a factor of 2"),
-        ([1e8, 1e9], [6.05, 5.9], True, "different sizes: 2, where at least 3"),
+        ([1e8, 1e9], [6.05, 5.9], True, "distinct sizes: 2, at least 3"),
         (sizes_of(8), LOSSES[::-1], False, "does not fall"),
         ([1e7, 2e7, 5e7, 1e8], [6.5, 6.2, 6.0, 5.9], False, None),
     ],
 )
 def test_points_that_say_too_little_are_refused(sizes, losses, given, words):
-    judgement = judge_points(data_of([sizes], losses), given=given)
+    judgement = judge_points(make_data([sizes], losses), E_is_fixed=given)
     if words is None:
         assert judgement is None
     else:
@@ -193,7 +193,7 @@ def test_points_that_say_too_little_are_refused(sizes, losses, given, words):
     ],
 )
 def test_data_sizes_that_say_too_little_are_refused(tokens, words):
-    judgement = judge_points(data_of([sizes_of(8), tokens], LOSSES), given=False)
+    judgement = judge_points(make_data([sizes_of(8), tokens], LOSSES), E_is_fixed=False)
     assert judgement is None if words is None else words in judgement.reason
 
 
@@ -213,7 +213,7 @@ def test_the_width_of_the_interval_decides(low, high, E, verdict):
 
 def test_small_losses_are_refused_by_their_own_size():
     sizes = sizes_of(8)
-    found = fit(data_of([sizes], 0.1 + 0.1 * (1.8e7 / sizes) ** 0.3))
+    found = fit(make_data([sizes], 0.1 + 0.1 * (1.8e7 / sizes) ** 0.3))
     assert judge_fit(found, {"E": 0.1}, {"E": (0.03, 0.12)}).verdict == "refused"
     assert judge_fit(found, {"E": 0.1}, {"E": (0.08, 0.11)}).verdict == "ok"
 
@@ -222,12 +222,12 @@ def test_small_losses_are_refused_by_their_own_size():
 def test_the_profile_finds_the_best_of_the_rest_far_from_the_estimate(share):
     """Against a search from the whole grid: the nearest minimum can be far above the best."""
     noise = np.array([-0.004, 0.006, 0.002, -0.005])
-    data = data_of([VAR], E + (N0 / VAR) ** ALPHA + noise)
+    data = make_data([VAR], E + (N0 / VAR) ** ALPHA + noise)
     found = fit(data)
     working = likelihood(found)
     log_floor = math.log(share * data.least_loss)
-    held = bounds_of(data, log_floor)
-    best = min(minimise(at, data, held, working.threshold)[1] for at in grid_of(data, log_floor))
+    held = parameter_bounds(data, log_floor)
+    best = min(minimise(at, data, held, working.threshold)[1] for at in start_grid(data, log_floor))
     statistic = profile_statistic(found, working, "E", share * data.least_loss)
     assert statistic == pytest.approx(working.gain * (best - working.objective), rel=1e-3, abs=1e-6)
 
@@ -240,7 +240,7 @@ def test_an_outlier_does_not_pull_the_interval_from_the_truth():
     for _ in range(20):
         losses = 5 + (4e8 / sizes) ** 0.2 + generator.normal(0, 0.005, 8)
         losses[generator.integers(8)] *= 10
-        found = fit(data_of([sizes], losses))
+        found = fit(make_data([sizes], losses))
         low, high = profile_interval(found, likelihood(found), "E")
         inside += low <= 5 <= high
     assert inside >= 17

@@ -36,7 +36,7 @@ def sums_of(logits_BLV, label_BL, q_BLV=None, *, ignore=-100, smoothing=False, p
         None if q_BLV is None else q_BLV[counted_BL],
         smoothing=smoothing,
     )
-    return LossSums.of(names, loss_BLQ, counted_BL, position_groups(patch_nums, L))
+    return LossSums.from_rows(names, loss_BLQ, counted_BL, position_groups(patch_nums, L))
 
 
 def example(B=6, L=5, V=11, seed=0):
@@ -181,6 +181,6 @@ def test_the_interval_over_rows_covers_although_tokens_of_a_row_are_alike():
     for _ in range(400):
         loss_BL = torch.randn(30, 1, generator=g, dtype=torch.float64).expand(30, 20)
         counted_BL = torch.rand(30, 20, generator=g) < 0.7
-        sums = LossSums.of((LABEL,), (loss_BL * counted_BL)[..., None], counted_BL, groups_LG)
+        sums = LossSums.from_rows((LABEL,), (loss_BL * counted_BL)[..., None], counted_BL, groups_LG)
         covered += abs(sums.mean(LABEL, 0)) <= sums.half_width(0)
     assert 0.92 <= covered / 400 <= 0.98

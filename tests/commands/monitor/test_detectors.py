@@ -11,22 +11,27 @@ import re
 import numpy as np
 import pytest
 
-from entropy_cli.commands.monitor.detectors.limits import above, below, divergence, grows_without_bound
+from entropy_cli.commands.monitor.detectors.limits import (
+    above_ceiling,
+    below_floor,
+    divergence,
+    grows_without_bound,
+)
 from entropy_cli.commands.monitor.detectors.noise import (
     autocorrelation,
-    binned,
+    bin_medians,
+    block_medians,
     mann_kendall,
-    medians,
     noise,
     spread,
-    thinned,
+    thin,
 )
 from entropy_cli.commands.monitor.detectors.plateau import overfitting, plateau, power_law_slope
 from entropy_cli.commands.monitor.detectors.rebound import rebound, regulariser_falls, sudden_drop
 from entropy_cli.core.errors import ShapeError
 
 DETECTORS = (plateau, rebound, sudden_drop, divergence, grows_without_bound)
-ON_ONE_SERIES = (*DETECTORS, lambda y_n: below(y_n, 0.0), lambda y_n: above(y_n, 0.0))
+ON_ONE_SERIES = (*DETECTORS, lambda y_n: below_floor(y_n, 0.0), lambda y_n: above_ceiling(y_n, 0.0))
 
 
 def autoregressive(runs, points, phi, sd, seed=0):
@@ -84,8 +89,8 @@ def test_autocorrelation_is_that_of_the_noise_not_of_the_trend(phi):
 
 def test_thinning_is_for_strong_autocorrelation_only():
     weak_n, strong_n = (autoregressive(1, 10_000, phi, 1)[0] for phi in (0.9, 0.98))
-    assert len(thinned(weak_n)[0]) == 10_000
-    row_n, start_C = thinned(strong_n)
+    assert len(thin(weak_n)[0]) == 10_000
+    row_n, start_C = thin(strong_n)
     assert 60 < len(row_n) < 160  # 10,000 (1 - phi) / (1 + phi) is 101
     assert start_C[-1] == 10_000
     assert row_n[7] == np.median(strong_n[start_C[7] : start_C[8]])
@@ -94,7 +99,7 @@ def test_thinning_is_for_strong_autocorrelation_only():
 @pytest.mark.parametrize("points", [10, 29, 30, 31, 59, 1003])
 def test_bins_hold_every_row_once(points):
     y_n = np.random.default_rng(0).random(points)
-    median_B, bounds_C = medians(y_n, 30)
+    median_B, bounds_C = block_medians(y_n, 30)
     assert bounds_C[0] == 0
     assert bounds_C[-1] == points
     assert set(np.diff(bounds_C)) <= {points // 30, points // 30 + 1, 1}
@@ -104,9 +109,9 @@ def test_bins_hold_every_row_once(points):
 
 @pytest.mark.parametrize("phi", [0, 0.5, 0.9, 0.98])
 def test_the_error_of_a_bin_is_what_bins_scatter_by(phi):
-    cuts = [binned(y_n) for y_n in autoregressive(40, 10_000, phi, 1)]
-    scatter = np.mean([cut.median_B.std() for cut in cuts])
-    assert np.mean([cut.se for cut in cuts]) == pytest.approx(scatter, rel=0.15)
+    cuts = [bin_medians(y_n) for y_n in autoregressive(40, 10_000, phi, 1)]
+    scatter = np.mean([binned.median_B.std() for binned in cuts])
+    assert np.mean([binned.se for binned in cuts]) == pytest.approx(scatter, rel=0.15)
 
 
 def test_mann_kendall_against_the_sum_over_pairs():
@@ -249,7 +254,7 @@ def test_rebound_and_drop_rates_on_noise(phi, flat, power_law):
     for curves in (noise_Rn, falling_n + noise_Rn):
         assert rate(sudden_drop, curves) <= at_most(0.015 if phi else 0, runs)
         assert rate(divergence, curves) <= at_most(0.003 if phi else 0, runs)
-    assert rate(lambda y_n: below(y_n, 0.0), noise_Rn) <= at_most(0.008 if phi else 0, runs)
+    assert rate(lambda y_n: below_floor(y_n, 0.0), noise_Rn) <= at_most(0.008 if phi else 0, runs)
 
 
 @pytest.mark.parametrize("points", [1000, 3000])
@@ -357,16 +362,16 @@ def test_growth_without_bound_among_heavy_tailed_norms(shape, fires):
 def test_below_and_above_count_standard_errors():
     white_n = autoregressive(1, 3000, 0, 0.05)[0]
     error = 1.2533 * 0.05 / math.sqrt(300)
-    found = below(white_n + 5, 5.1)
+    found = below_floor(white_n + 5, 5.1)
     assert found.fires
     assert found.last_se == pytest.approx(error, rel=0.3)
     assert found.last_deviations == pytest.approx((5.1 - found.last) / found.last_se)
-    assert not below(white_n + 5, 5.1, floor_se=0.03).fires
-    assert above(white_n + 5, 4.9).fires
-    assert not above(white_n + 5, 5.1).fires
-    assert above(white_n + 5 + np.maximum(T - 0.5, 0), 5.2).fires  # at the end
-    assert not above(white_n + 5.5 - np.maximum(T - 0.5, 0), 5.2).fires  # only before
-    exact = below(np.full(100, 2.0), 2.5)
+    assert not below_floor(white_n + 5, 5.1, floor_se=0.03).fires
+    assert above_ceiling(white_n + 5, 4.9).fires
+    assert not above_ceiling(white_n + 5, 5.1).fires
+    assert above_ceiling(white_n + 5 + np.maximum(T - 0.5, 0), 5.2).fires  # at the end
+    assert not above_ceiling(white_n + 5.5 - np.maximum(T - 0.5, 0), 5.2).fires  # only before
+    exact = below_floor(np.full(100, 2.0), 2.5)
     assert exact.fires
     assert exact.last_deviations is None
 
@@ -399,8 +404,8 @@ def test_a_healthy_training_has_neither_rebound_nor_plateau(shared):
     assert found.gain == pytest.approx(0.053, abs=0.002)
     assert found.gain_error == pytest.approx(0.005, abs=0.0015)
     assert not any(d(y_n).fires for d in (plateau, rebound, sudden_drop, divergence))
-    assert not below(y_n, 5.1, 0.02).fires
-    assert below(y_n, 6.2, 0.02).fires
+    assert not below_floor(y_n, 5.1, 0.02).fires
+    assert below_floor(y_n, 6.2, 0.02).fires
 
 
 def test_a_rebound_of_a_real_training_is_found_by_row_and_by_epoch(shared):

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from entropy_cli.commands.monitor.logs.names import kind_of, split_of, stem
+from entropy_cli.commands.monitor.logs.names import infer_kind, infer_split, stem
 from entropy_cli.commands.monitor.logs.read import read_log
 from entropy_cli.core.errors import LogError
 from tests import training_logs as logs
@@ -16,10 +16,10 @@ LOSSES, SMALL = logs.LOSSES, (0.5, 0.4, 0.3, 0.25, 0.2)
 
 @pytest.fixture
 def read(tmp_path):
-    def run(content, format_name="auto", chosen=None, name="log"):
+    def run(content, format_name="auto", loss_name=None, name="log"):
         path = tmp_path / name
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
-        return read_log(path, format_name, chosen)
+        return read_log(path, format_name, loss_name)
 
     return run
 
@@ -94,7 +94,7 @@ def test_the_current_value_of_an_epoch_is_read_not_the_best(read):
     rebounding = (8.3, 7.0, 7.5, 7.9)
     log = read(logs.var_stdout(rebounding, rebounding))
     assert values(log, "Lm") == list(rebounding)
-    assert log.find("Lm").before == 8.3
+    assert log.find("Lm").untrained_value == 8.3
     assert log.find("Lm").at(1) == {"epoch": 1.0}
 
 
@@ -144,12 +144,12 @@ def test_runs_of_one_export_are_kept_apart_and_gaps_are_none(read):
 
 
 def test_a_column_by_name(read):
-    assert values(read(logs.plain_csv(), chosen="objective"), "objective") == pytest.approx(LOSSES)
+    assert values(read(logs.plain_csv(), loss_name="objective"), "objective") == pytest.approx(LOSSES)
     with pytest.raises(LogError, match=r"begins with step,objective,lr.*--loss COLUMN"):
         read(logs.plain_csv())
     with pytest.raises(LogError, match=r"no series nonsense; it has .*train_loss_epoch"):
-        read(logs.lightning(), chosen="nonsense")
-    chosen = read(logs.wandb(), chosen="run-b - train/loss")
+        read(logs.lightning(), loss_name="nonsense")
+    chosen = read(logs.wandb(), loss_name="run-b - train/loss")
     assert [one.metric.name for one in chosen.series] == ["run-b - train/loss", "run-b - val/loss"]
 
 
@@ -231,17 +231,17 @@ class TestDamage:
     def test_broken_values_stay_and_are_counted(self, read):
         log = read("step,loss\n0,3.0\n1,nan\n2,inf\n3,2.0\n")
         series = log.find("loss")
-        assert (series.broken, series.broken_at) == (2, {"step": 1.0})
+        assert (series.nonfinite, series.nonfinite_at) == (2, {"step": 1.0})
         assert series.finite.value_n.tolist() == [3.0, 2.0]
         assert math.isnan(series.value_n[1])
 
     def test_nan_in_other_formats(self, read):
         text = logs.var_stdout().replace("Lm: 6.810 (6.810), Lt", "Lm: nan (nan), Lt")
-        assert read(text).find("Lm").broken == 1
+        assert read(text).find("Lm").nonfinite == 1
         text = logs.var_log_txt().replace("'L_mean': 7.027", "'L_mean': nan")
-        assert read(text).find("L_mean").broken == 1
+        assert read(text).find("L_mean").nonfinite == 1
         text = json.dumps({"log_history": [{"step": 1, "loss": float("nan")}, {"step": 2, "loss": 1.0}]})
-        assert read(text).find("loss").broken == 1
+        assert read(text).find("loss").nonfinite == 1
 
     def test_cells_and_lines_that_are_no_values_are_counted(self, read):
         log = read("step,loss\n0,3.0\n1,tensor(2)\n2,1.0,9\n3,2.0\n")
@@ -259,11 +259,11 @@ class TestDamage:
     @pytest.mark.parametrize(
         ("content", "message"),
         [
-            (b"", "is empty"),
-            (b"\0\0\n", "is empty"),
-            ((logs.IJEPA_HEAD + "\n") * 29, "no data rows: only the head .*, 29 times"),
+            (b"", "empty, expected a log"),
+            (b"\0\0\n", "empty, expected a log"),
+            ((logs.IJEPA_HEAD + "\n") * 29, "no data rows, only the header .*29 times"),
             (json.dumps({"cmd": "x", "Lnll": 0.5}, indent=2), "no loss series found: one JSON object"),
-            ("hello\nworld\n", "none of the formats"),
+            ("hello\nworld\n", "expected one of the formats"),
             ('{"log_history": [', "can't be read as huggingface"),
             ('{"log_history": []}', "no loss found"),
             ("step,lr\n1,0.1\n", "no loss found, read as csv"),
@@ -276,7 +276,7 @@ class TestDamage:
     def test_no_such_file_and_folders(self, tmp_path):
         with pytest.raises(LogError, match="no such file"):
             read_log(tmp_path / "nothing")
-        with pytest.raises(LogError, match="without event files"):
+        with pytest.raises(LogError, match="without TensorBoard event files"):
             read_log(tmp_path)
         with pytest.raises(LogError, match="a folder, expected a file of format csv"):
             read_log(tmp_path, "csv")
@@ -312,7 +312,7 @@ class TestTensorBoard:
         )
         log = read_log(folder)
         assert log.format == "tensorboard"
-        found = {one.metric.name: (one.metric.split, one.metric.of) for one in log.series}
+        found = {one.metric.name: (one.metric.split, one.metric.scope) for one in log.series}
         assert found == {
             "AR_iter_loss/L_16": ("train", 1),
             "AR_iter_loss/L_256": ("train", 16),
@@ -342,14 +342,14 @@ class TestTensorBoard:
         assert values(read_log(folder), "loss") == [4.0, 3.0, 2.0]
         assert values(read_log(tmp_path), "loss") == [4.0, 3.0, 2.0]
         write("other", {"loss": [(0, 1.0)]})
-        with pytest.raises(LogError, match="the events of 2 runs"):
+        with pytest.raises(LogError, match="event files of 2 runs"):
             read_log(tmp_path)
 
     def test_a_tag_by_name(self, write):
         folder = write("run", {"objective": [(0, 4.0)], "lr": [(0, 0.5)]})
         with pytest.raises(LogError, match="no loss found"):
             read_log(folder)
-        assert values(read_log(folder, chosen="objective"), "objective") == [4.0]
+        assert values(read_log(folder, loss_name="objective"), "objective") == [4.0]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ class TestTensorBoard:
     ],
 )
 def test_what_a_name_says(name, kind, split):
-    assert (kind_of(name), split_of(name)) == (kind, split)
+    assert (infer_kind(name), infer_split(name)) == (kind, split)
     assert stem("eval_loss") == stem("train/loss_epoch") == "loss"
 
 
@@ -389,10 +389,15 @@ class TestRealFiles:
         log = read_log(shared / "logs" / "varclip_class_conditional_imagenet.log")
         lm, lt = log.find("Lm"), log.find("Lt")
         assert (log.format, log.starts, len(lm), len(lt)) == ("var", 5, 200, 200)
-        assert (lm.before, lm.value_n[0], lm.value_n[-1], lt.value_n[-1]) == (8.318, 8.031, 6.046, 5.345)
+        assert (lm.untrained_value, lm.value_n[0], lm.value_n[-1], lt.value_n[-1]) == (
+            8.318,
+            8.031,
+            6.046,
+            5.345,
+        )
         assert [round(float(lm.value_n[e]), 3) for e in (9, 49, 99, 149)] == [6.541, 6.252, 6.164, 6.108]
         assert len(log.find("Lm", "val")) == 20
-        assert log.facts["depth"] == "16"
+        assert log.arguments["depth"] == "16"
 
     def test_self_supervised(self, shared):
         log = read_log(shared / "logs" / "lazaros_tin_r0.csv")
@@ -460,11 +465,11 @@ class TestFromAReview:
         assert log.find("loss").at(-1) == {"epoch": 3.0, "step": 4.0}
 
     def test_the_chosen_series_is_shown_whatever_is_beside_it(self, read):
-        assert read(logs.lightning(), chosen="train_loss_step").find("train_loss_step") is not None
-        log = read(logs.var_log_txt(), chosen="L_mean")
+        assert read(logs.lightning(), loss_name="train_loss_step").find("train_loss_step") is not None
+        log = read(logs.var_log_txt(), loss_name="L_mean")
         assert log.find("vL_mean", "val") is not None
         assert log.find("L_tail") is None
-        assert read(logs.trainer_state(), chosen="eval_other_loss").find("loss") is not None
+        assert read(logs.trainer_state(), loss_name="eval_other_loss").find("loss") is not None
 
     def test_lists_of_other_lengths(self, read):
         log = read(json.dumps({"loss": [3.0, 2.0, 1.0], "val_loss": [3.5, 2.5], "lr": [0.1]}))
@@ -488,4 +493,4 @@ class TestFromAReview:
 
     def test_a_value_that_is_as_good_as_infinite(self, read):
         log = read("step,loss\n0,3.0\n1,1e308\n2,2.0\n")
-        assert (log.find("loss").broken, values(log, "loss")[1]) == (1, 1e308)
+        assert (log.find("loss").nonfinite, values(log, "loss")[1]) == (1, 1e308)

@@ -1,1 +1,1 @@
-"""Detectors of what a training curve shows, with their measured error rates."""
+"""Detectors of plateaus, rebounds, divergence and overfitting, with measured error rates."""

@@ -1,7 +1,6 @@
-"""Noise of a training curve: its size, its autocorrelation, medians of bins and their errors.
+"""Measure the noise of a training curve: its size, its autocorrelation, bin medians and their errors.
 
-All take one-dimensional float64 series in order of training, finite (the caller takes NaN out first),
-and any length.
+All functions take a finite one-dimensional float64 series of any length, in order of training.
 """
 
 from dataclasses import dataclass
@@ -13,28 +12,26 @@ from entropy_cli.core.errors import ShapeError
 
 Series = NDArray[np.float64]
 
-MAD_TO_SD = 1.4826  # of a Gaussian
-MEDIAN_TO_MEAN_ERROR = (
-    1.2533  # sqrt(pi / 2): error of a median over that of a mean, many Gaussian points
-)
+MAD_TO_SD = 1.4826  # for a Gaussian
+MEDIAN_TO_MEAN_ERROR = 1.2533  # sqrt(pi / 2): ratio of their standard errors for a large Gaussian sample
 BINS = 30
-LEAST_POINTS = 10  # fewer bins than that say nothing of a trend
-THIN_ABOVE = 0.95  # autocorrelation; definitions of the detectors hold below it
-SEGMENTS, LEAST_SEGMENT, DEGREE = 10, 100, 3
+MIN_POINTS = 10  # fewer show no trend
+THIN_ABOVE = 0.95  # autocorrelation above which a series is thinned
+SEGMENTS, MIN_SEGMENT, DEGREE = 10, 100, 3
 
 
 @dataclass(frozen=True)
 class Bins:
-    """Medians of successive, nearly equal parts of a series.
+    """Medians of consecutive bins of nearly equal length.
 
     Attributes:
         median_B: median of each bin, in the units of the series.
-        bounds_C: first row of each bin in the series as given, and its length; C = B + 1.
+        bounds_C: first row of each bin in the original series, then its length; C = B + 1.
         noise: standard deviation of a row, after thinning.
-        se: standard error of one bin's median. At least 1.2533 noise / sqrt(rows), and at least what the
-            bins' own second differences show: in autocorrelated noise the first is far too small.
+        se: standard error of a bin's median: at least 1.2533 noise / sqrt(rows), and at least the
+            scatter of the bins, because the former is far too small for autocorrelated noise.
         rows_per_bin: rows in the smallest bin, after thinning.
-        thinned_by: rows of the series to each row that was binned, 1 where none were merged.
+        thinned_by: rows of the series per row after thinning; 1 without thinning.
     """
 
     median_B: Series
@@ -45,8 +42,8 @@ class Bins:
     thinned_by: int
 
 
-def checked(y_n: Series) -> Series:
-    """The series as float64.
+def validate(y_n: Series) -> Series:
+    """Return the series as float64.
 
     Raises:
         ShapeError: not one-dimensional.
@@ -54,23 +51,23 @@ def checked(y_n: Series) -> Series:
     """
     y_n = np.asarray(y_n, dtype=np.float64)
     if y_n.ndim != 1:
-        raise ShapeError(f"a series has shape {y_n.shape}, expected one dimension")
+        raise ShapeError(f"series: got shape {y_n.shape}, expected one dimension")
     if not np.isfinite(y_n).all():
-        raise ValueError("a series holds NaN or infinity: take these rows out first")
+        raise ValueError("series: got NaN or infinity, expected finite values. Remove these rows first.")
     return y_n
 
 
 def noise(y_n: Series) -> float:
-    """Standard deviation of the white part of a series' noise, in its units; 0 below four points.
+    """Estimate the standard deviation of white noise in a series, in its units; 0 below four points.
 
-    1.4826 MAD(second difference) / sqrt(6), blind to any slow trend and to rare spikes. Autocorrelated
-    noise is larger than this says. Where rounding makes more than half of the second differences equal,
-    the smaller of the rounding step / sqrt(12) and their standard deviation / sqrt(6).
+    1.4826 MAD(second difference) / sqrt(6), insensitive to slow trends and rare spikes. It
+    underestimates autocorrelated noise. If rounding makes more than half of the second differences
+    equal, it is the smaller of the rounding step / sqrt(12) and their standard deviation / sqrt(6).
 
     Source:
         Second differences: Gasser, Sroka & Jennen-Steinmetz (1986), Biometrika 73(3), 625-633.
     """
-    y_n = checked(y_n)
+    y_n = validate(y_n)
     if len(y_n) < 4:
         return 0.0
     second_n = np.diff(y_n, 2)
@@ -85,116 +82,116 @@ def noise(y_n: Series) -> float:
 
 
 def _rounding(y_n: Series) -> float:
-    """What float64 leaves of the second difference of a straight line."""
+    """Return the rounding error of second differences of a straight line in float64."""
     return 8 * float(np.finfo(np.float64).eps) * float(np.abs(y_n).max())
 
 
 def autocorrelation(y_n: Series) -> float:
-    """Lag-1 autocorrelation of the noise about the trend, in [-0.99, 0.9999]; 0 below ten points.
+    """Estimate the lag-1 autocorrelation of the noise, in [-0.99, 0.9999]; 0 below ten points.
 
-    The median of up to ten successive segments, each about its own line (one curve through the whole
-    run would take the steep first part for noise), with the first-order correction of what fitting a
-    line takes away.
+    The median over up to ten consecutive segments, each detrended by its own cubic (one curve through
+    the whole run would take the steep first part for noise), with a first-order correction for the bias
+    of detrending.
 
     Source:
         Kendall (1954), Biometrika 41, 403-404; for a fitted line -(2 + 4 phi) / n, Sawa (1978),
         Journal of Econometrics 8, 159-172.
     """
-    y_n = checked(y_n)
-    if len(y_n) < LEAST_POINTS:
+    y_n = validate(y_n)
+    if len(y_n) < MIN_POINTS:
         return 0.0
-    segments = min(max(len(y_n) // LEAST_SEGMENT, 1), SEGMENTS)
+    segments = min(max(len(y_n) // MIN_SEGMENT, 1), SEGMENTS)
     length = len(y_n) // segments
     residual_Sn = y_n[len(y_n) - segments * length :].reshape(segments, length)
     residual_Sn = residual_Sn - residual_Sn[:, :1]
     basis_nk, _ = np.linalg.qr(np.vander(np.linspace(-1, 1, length), DEGREE + 1))
     residual_Sn = residual_Sn - (residual_Sn @ basis_nk) @ basis_nk.T
     square_S = (residual_Sn**2).sum(1)
-    seen_S = square_S > length * _rounding(y_n) ** 2
-    if not seen_S.any():
+    varying_S = square_S > length * _rounding(y_n) ** 2
+    if not varying_S.any():
         return 0.0
     product_S = (residual_Sn[:, 1:] * residual_Sn[:, :-1]).sum(1)
-    phi = float(np.median(product_S[seen_S] / square_S[seen_S]))
+    phi = float(np.median(product_S[varying_S] / square_S[varying_S]))
     return float(np.clip(phi + (DEGREE + 1 + (DEGREE + 3) * phi) / length, -0.99, 0.9999))
 
 
 def autocorrelation_time(phi: float) -> float:
-    """Rows that hold as much as one independent row, (1 + phi) / (1 - phi), at least 1."""
+    """Return the number of rows worth one independent row, (1 + phi) / (1 - phi), at least 1."""
     return max((1 + phi) / (1 - phi), 1.0)
 
 
-def thinned(y_n: Series) -> tuple[Series, NDArray[np.int64]]:
-    """One row (a median) per autocorrelation time where phi > 0.95, else the series itself.
+def thin(y_n: Series) -> tuple[Series, NDArray[np.int64]]:
+    """Reduce a series to one median per autocorrelation time if phi > 0.95; else return it unchanged.
 
     Returns:
-        The rows, and for each the row of the series where it begins, with the series' length at the end.
+        The medians, and the first row of each in the series followed by its length.
     """
-    y_n = checked(y_n)
+    y_n = validate(y_n)
     phi = autocorrelation(y_n)
-    rows = len(y_n) if phi <= THIN_ABOVE else _independent(y_n, phi)
-    return medians(y_n, rows)
+    rows = len(y_n) if phi <= THIN_ABOVE else _effective_rows(y_n, phi)
+    return block_medians(y_n, rows)
 
 
-def _independent(y_n: Series, phi: float) -> int:
-    """Rows that are worth as much, but ten at least: a smooth curve without noise has none."""
-    return max(int(len(y_n) / autocorrelation_time(phi)), min(LEAST_POINTS, len(y_n)))
+def _effective_rows(y_n: Series, phi: float) -> int:
+    """Return the effective number of independent rows, at least ten: a smooth curve has none."""
+    return max(int(len(y_n) / autocorrelation_time(phi)), min(MIN_POINTS, len(y_n)))
 
 
-def medians(y_n: Series, bins: int) -> tuple[Series, NDArray[np.int64]]:
-    """Medians of `bins` successive parts, and the bounds of these; the longer parts come first."""
+def block_medians(y_n: Series, bins: int) -> tuple[Series, NDArray[np.int64]]:
+    """Return the medians of `bins` consecutive parts, longer parts first, and their bounds."""
     if bins >= len(y_n):
         return y_n, np.arange(len(y_n) + 1)
     size, longer = divmod(len(y_n), bins)
-    cut = longer * (size + 1)
-    parts = (y_n[:cut].reshape(longer, size + 1), y_n[cut:].reshape(bins - longer, size))
+    middle = longer * (size + 1)
+    parts = (y_n[:middle].reshape(longer, size + 1), y_n[middle:].reshape(bins - longer, size))
     median_B = np.concatenate([np.median(part, axis=1) for part in parts if part.size])
     sizes_B = np.where(np.arange(bins) < longer, size + 1, size)
     return median_B, np.concatenate([[0], np.cumsum(sizes_B)])
 
 
-def binned(y_n: Series, bins: int = BINS) -> Bins | None:
-    """Medians of up to `bins` bins, after thinning; None below ten rows.
+def bin_medians(y_n: Series, bins: int = BINS) -> Bins | None:
+    """Return the medians of up to `bins` bins, after thinning; None below ten rows.
 
-    A bin holds at least one autocorrelation time; of short, strongly autocorrelated series that leaves
-    fewer bins, but ten at least.
+    A bin is at least one autocorrelation time long. Short, strongly autocorrelated series have fewer
+    bins, but at least ten.
     """
-    y_n = checked(y_n)
-    if len(y_n) < LEAST_POINTS:
+    y_n = validate(y_n)
+    if len(y_n) < MIN_POINTS:
         return None
-    row_n, start_n = thinned(y_n)
+    row_n, start_n = thin(y_n)
     phi = autocorrelation(row_n)
-    median_B, bounds_C = medians(row_n, min(bins, _independent(row_n, phi)))
+    median_B, bounds_C = block_medians(row_n, min(bins, _effective_rows(row_n, phi)))
     rows_per_bin = len(row_n) // len(median_B)
-    s = noise(row_n)
-    se = max(MEDIAN_TO_MEAN_ERROR * s / rows_per_bin**0.5, scatter(median_B))
+    sigma = noise(row_n)
+    se = max(MEDIAN_TO_MEAN_ERROR * sigma / rows_per_bin**0.5, scatter(median_B))
     thinned_by = -(-len(y_n) // len(row_n))
-    return Bins(median_B, start_n[bounds_C], s, se, rows_per_bin, thinned_by)
+    return Bins(median_B, start_n[bounds_C], sigma, se, rows_per_bin, thinned_by)
 
 
 def scatter(median_B: Series) -> float:
-    """Standard deviation of some tens of bins about a slow trend.
+    """Estimate the standard deviation of some tens of bins about a slow trend.
 
-    From second differences as `noise`, but the root mean square of those within four standard
-    deviations: of so few, their median absolute deviation alone is too rough.
+    From second differences as in `noise`, but by the root mean square of those within four standard
+    deviations: with so few bins the median absolute deviation alone is too rough.
     """
-    s = noise(median_B)
-    if s == 0:
+    sigma = noise(median_B)
+    if sigma == 0:
         return 0.0
     second_B = np.diff(median_B, 2)
     second_B = second_B - np.median(second_B)
-    kept_B = second_B[np.abs(second_B) <= 4 * s * 6**0.5]
+    kept_B = second_B[np.abs(second_B) <= 4 * sigma * 6**0.5]
     return float((kept_B**2).mean() / 6) ** 0.5
 
 
 def spread(y_n: Series) -> float:
-    """Standard deviation of one point about the trend, in the series' units, autocorrelation and all.
+    """Estimate the standard deviation of a point about the trend, autocorrelation included.
 
-    What lies within bins about the line through their medians, and the scatter of the bins together.
+    Combines the deviations within bins from the line through their medians with the scatter of the bins.
     """
-    y_n = checked(y_n)
-    if len(y_n) < LEAST_POINTS:
+    y_n = validate(y_n)
+    if len(y_n) < MIN_POINTS:
         return noise(y_n)
-    median_B, bounds_C = medians(y_n, min(BINS, len(y_n) // 3))
+    median_B, bounds_C = block_medians(y_n, min(BINS, len(y_n) // 3))
     middle_B = (bounds_C[1:] + bounds_C[:-1] - 1) / 2
     row_n = np.arange(int(middle_B[0]), int(middle_B[-1]) + 1)
     residual_n = y_n[row_n] - np.interp(row_n, middle_B, median_B)
@@ -203,9 +200,9 @@ def spread(y_n: Series) -> float:
 
 
 def mann_kendall(y_n: Series) -> float:
-    """Mann-Kendall z of a trend (positive: rising), with ties and continuity correction; 0 if none.
+    """Return the Mann-Kendall z of a trend (positive: rising), with ties and continuity correction.
 
-    For up to a few hundred points: it compares all pairs.
+    It compares all pairs: meant for up to a few hundred points.
 
     Source:
         Kendall, Rank Correlation Methods (1975); Gilbert, Statistical Methods for Environmental

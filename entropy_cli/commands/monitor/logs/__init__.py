@@ -1,1 +1,1 @@
-"""Training logs: their formats, and the series in them."""
+"""Readers of training logs: one module per group of formats, and the series they yield."""

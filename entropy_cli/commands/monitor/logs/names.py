@@ -1,4 +1,4 @@
-"""What a column is, by its name: for formats whose columns everybody names as they like."""
+"""Guess what a column holds from its name, for formats without fixed column names."""
 
 import re
 
@@ -6,7 +6,7 @@ from entropy_cli.commands.monitor.logs.series import Kind, Metric, Split
 
 HELD_OUT = {"val", "valid", "validation", "eval", "test", "dev", "heldout", "vl", "vacc"}
 TRAINING = {"train", "training"}
-WHEN = {"step", "epoch"}  # of the averaging: loss_step, loss_epoch
+AVERAGED_OVER = {"step", "epoch"}  # loss_step, loss_epoch
 ACCURACY = {"acc", "accuracy", "top1", "top5", "acc1", "acc5", "accm", "acct", "vacc"}
 REGULARISERS = {"reg", "regulariser", "regularizer", "kl", "commit", "codebook", "entropy", "aux"}
 CROSS_ENTROPY = {"ce", "xent", "nll", "crossentropy", "bce"}
@@ -14,39 +14,39 @@ PROXIES = {"jepa", "ijepa", "vjepa", "byol", "dino", "ibot"}
 NO_LOSS = {"scale", "scaler", "weight", "coef", "best", "lr", "count", "usage"}
 
 
-def tokens(name: str) -> list[str]:
-    """The words of a name, in lower case.
+def split_words(name: str) -> list[str]:
+    """Split a name into its words, in lower case.
 
-    >>> tokens("eval/crossEntropy_loss@16")
+    >>> split_words("eval/crossEntropy_loss@16")
     ['eval', 'cross', 'entropy', 'loss', '16']
     """
-    apart = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name)
-    return [part.lower() for part in re.split(r"[^A-Za-z0-9]+", apart) if part]
+    snake_case = re.sub(r"(?<=[a-z])(?=[A-Z][a-z])", "_", name)
+    return [part.lower() for part in re.split(r"[^A-Za-z0-9]+", snake_case) if part]
 
 
-def split_of(name: str) -> Split:
-    """Whose data a name speaks of."""
-    return "val" if HELD_OUT & set(tokens(name)) else "train"
+def infer_split(name: str) -> Split:
+    """Return the data split that a name refers to; train if it names none."""
+    return "val" if HELD_OUT & set(split_words(name)) else "train"
 
 
 def stem(name: str) -> str:
-    """A name without split and averaging: what a training and a validation column have in common.
+    """Strip the split and the averaging from a name, so that training and validation columns match.
 
     >>> stem("val/loss_epoch") == stem("train_loss_step")
     True
     """
-    left_out = HELD_OUT | TRAINING | WHEN
-    return "_".join(part for part in tokens(name) if part not in left_out)
+    ignored = HELD_OUT | TRAINING | AVERAGED_OVER
+    return "_".join(word for word in split_words(name) if word not in ignored)
 
 
 def subject(metric: Metric) -> str:
-    """What a metric measures, whatever the split: what it is the mean of if known, else by its name."""
-    return stem(metric.name) if metric.of is None else f"{metric.kind} of {metric.of}"
+    """Return a key of what a metric measures, the same for training and validation."""
+    return stem(metric.name) if metric.scope is None else f"{metric.kind} of {metric.scope}"
 
 
-def kind_of(name: str) -> Kind | None:
-    """What a column holds; None for what is no loss, accuracy or norm."""
-    parts = tokens(name)
+def infer_kind(name: str) -> Kind | None:
+    """Return the kind of a column; None unless it is a loss, an accuracy or a gradient norm."""
+    parts = split_words(name)
     words = set(parts)
     joined = "_".join(parts)
     if ("norm" in joined and words & {"grad", "gradient", "gnorm", "norm"}) or words & {"gnm", "tnm"}:
@@ -62,10 +62,10 @@ def kind_of(name: str) -> Kind | None:
     return "regulariser" if words & REGULARISERS else "loss"
 
 
-def metric_of(name: str, *, is_proxy: bool = False) -> Metric | None:
-    """A column as a metric, if it is one."""
-    kind = kind_of(name)
+def metric_from_name(name: str, *, is_proxy: bool = False) -> Metric | None:
+    """Return the metric of a column by its name, or None if it is none."""
+    kind = infer_kind(name)
     if kind is None:
         return None
-    proxy = is_proxy or bool(PROXIES & set(tokens(name)))
-    return Metric(name, split_of(name), kind, is_proxy=proxy and kind in ("loss", "regulariser"))
+    proxy = is_proxy or bool(PROXIES & set(split_words(name)))
+    return Metric(name, infer_split(name), kind, is_proxy=proxy and kind in ("loss", "regulariser"))

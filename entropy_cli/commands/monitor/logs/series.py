@@ -1,4 +1,4 @@
-"""What a training log holds: rows in the order of the file, and the series that they make."""
+"""Rows of a training log in the order of the file, and the series built from them."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -9,104 +9,103 @@ import numpy as np
 
 Split = Literal["train", "val"]
 Kind = Literal["cross_entropy", "accuracy", "loss", "regulariser", "gradient_norm"]
-FEW_ROWS = 10  # of a start that does not stand for a longer one
-LARGEST = 1e30  # what is larger is as good as infinite
-MOST_PARENTS = 20  # starts back that one may go on from
-LAG = 4  # rows that writers who share a file may be behind each other, at its end
-LOOK_AHEAD = 2  # rows: writers that share a file are out of order by less, a restart is not
+FEW_ROWS = 10  # a segment this short never replaces a longer one
+LARGEST = 1e30  # larger values count as infinite
+MAX_PARENTS = 20  # how many segments back a resumed run may start from
+LAG = 4  # rows by which concurrent writers may be apart at the end of a file
+LOOK_AHEAD = 2  # rows: concurrent writers are out of order by fewer, a restart is not
 
 
 @dataclass(frozen=True)
 class Metric:
-    """One of the numbers that a log repeats.
+    """A quantity that a log records again and again.
 
     Attributes:
-        name: as it stands in the log.
-        split: of the data it is of.
-        kind: what it is; cross-entropies are in nats per token.
-        of: what it is the mean of, so that it meets its own floor: all tokens, those of the last
-            scale, or those of the scale with this side; None if the log does not say.
-        is_proxy: whether its target moves with the model, so that it does not tell how good that is.
-        has_floor: whether it could be a cross-entropy; not what several losses add up to.
-        words: what there is to know about it, for people.
+        name: as in the log.
+        split: data that it is measured on.
+        kind: cross-entropies are in nats per token.
+        scope: tokens that it is the mean over, which select its floor: all ("mean"), those of the final
+            scale ("last"), or those of the scale with this side; None if the log does not say.
+        is_proxy: whether its target moves with the model, so that a lower value need not be better.
+        has_floor: whether it could be a cross-entropy; False for a sum of several losses.
+        description: for the reader.
     """
 
     name: str
     split: Split = "train"
     kind: Kind = "loss"
-    of: Literal["mean", "last"] | int | None = None
+    scope: Literal["mean", "last"] | int | None = None
     is_proxy: bool = False
     has_floor: bool = True
-    words: str = ""
+    description: str = ""
 
     def __hash__(self) -> int:
-        """By the name alone, which is quick: rows of long logs are looked up by their metrics."""
+        """Hash by the name alone: long logs look up their metrics often."""
         return hash(self.name)
 
     @property
     def is_loss(self) -> bool:
-        """Whether it is what training makes small."""
+        """True if training minimizes it."""
         return self.kind in ("cross_entropy", "loss", "regulariser")
 
 
 class Row(NamedTuple):
     """One line of a log.
 
-    A step is of the whole run, or within its epoch where there is an epoch.
+    A step counts within its epoch if there is an epoch, else from the start of the run.
     """
 
     epoch: float | None
     step: float | None
     values: Mapping[Metric, float]
-    of_run: bool = False  # whether the step is of the run although there is an epoch
+    is_global_step: bool = False  # the step counts from the start of the run although there is an epoch
 
     @property
     def key(self) -> tuple[float, float]:
-        """Its place: what is said of an epoch as a whole comes after its steps."""
+        """The epoch and step to sort by; the values of a whole epoch come after its steps."""
         return (
-            0.0 if self.epoch is None or self.of_run else self.epoch,
+            0.0 if self.epoch is None or self.is_global_step else self.epoch,
             math.inf if self.step is None else self.step,
         )
 
 
-MARK = Row(None, None, {})  # the start of a process that goes on writing the same file
-UNREADABLE = Row(None, None, {})  # something that should be a value and is none
+RESTART = Row(None, None, {})  # a process starts to write to the same file
+UNREADABLE = Row(None, None, {})  # a line or cell that should be a value and is none
 
 
 @dataclass(frozen=True)
 class Series:
-    """The values of one metric, one for each place, in order.
+    """The values of one metric, one per epoch or step, in order.
 
     Attributes:
-        metric: which.
-        value_n: float64; NaN and infinity are among them.
-        epoch_n: NaN where the log names none.
-        step_n: likewise.
-        before: the value before any training, where the log has it beside the series.
-        broken: how many values are NaN or infinite, finer ones included.
-        broken_at: where the first of them is.
+        value_n: float64, NaN and infinity included.
+        epoch_n: float64, NaN where the log has none.
+        step_n: float64, NaN where the log has none.
+        untrained_value: the value before any training, if the log has it beside the series.
+        nonfinite: number of values that are NaN or infinite, those of single steps included.
+        nonfinite_at: epoch and step of the first of them.
     """
 
     metric: Metric
     value_n: np.ndarray
     epoch_n: np.ndarray
     step_n: np.ndarray
-    before: float | None = None
-    broken: int = 0
-    broken_at: Mapping[str, float] = field(default_factory=dict)
+    untrained_value: float | None = None
+    nonfinite: int = 0
+    nonfinite_at: Mapping[str, float] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """Its points, finite or not."""
+        """Return the number of points, finite or not."""
         return len(self.value_n)
 
     @property
     def finite(self) -> "Series":
-        """Without NaN and infinity, and what is as good as that."""
+        """The series without NaN, infinity and values beyond `LARGEST`."""
         with np.errstate(invalid="ignore"):
             return self.part(np.abs(self.value_n) < LARGEST)
 
     def part(self, keep_n: np.ndarray) -> "Series":
-        """Some of its points."""
+        """Return the series with only the points of a boolean mask, (n,)."""
         return replace(
             self,
             value_n=self.value_n[keep_n],
@@ -115,14 +114,14 @@ class Series:
         )
 
     def at(self, index: int) -> dict[str, float]:
-        """Where a point is, in the log's own terms."""
+        """Return epoch and step of a point, or its row if the log has neither."""
         place = {"epoch": self.epoch_n[index], "step": self.step_n[index]}
         found = {name: float(value) for name, value in place.items() if math.isfinite(value)}
         return found or {"row": float(index + 1)}
 
     @property
     def position_n(self) -> np.ndarray:
-        """Training time of each point, from above zero, in the unit of `position_unit`."""
+        """Training time of each point, (n,), above zero, in the unit of `position_unit`."""
         if self.position_unit == "epoch":
             return self.epoch_n + (1.0 - self.epoch_n[0] if self.epoch_n[0] < 1 else 0.0)
         step_n = self.step_n
@@ -135,7 +134,7 @@ class Series:
 
     @property
     def position_unit(self) -> str:
-        """Epochs if the log gives nothing finer."""
+        """The unit of training time: epoch if the log has nothing finer, else step."""
         known = self.step_n[np.isfinite(self.step_n)]
         stands = len(known) == 0 or (len(known) > 1 and known.min() == known.max())
         return "epoch" if stands and np.isfinite(self.epoch_n).all() and len(self) else "step"
@@ -146,13 +145,13 @@ class Log:
     """A training log.
 
     Attributes:
-        format: which.
-        series: those of the run that is shown.
-        starts: how often a process began to write into it.
-        segments: how many of these got to a value.
-        left_out: rows of other starts, and of those that a later start went over again.
-        unreadable: lines that look like values and are none.
-        facts: settings of the run that the log tells.
+        format: a key of `FORMATS`, or tensorboard.
+        series: of the run that is shown.
+        starts: number of processes that wrote to it.
+        segments: number of these that wrote a value.
+        left_out: rows of other runs, and those that a resumed run replaced.
+        unreadable: lines and cells that should be values and are none.
+        arguments: command line arguments of the run, if the log prints them.
     """
 
     format: str
@@ -161,34 +160,36 @@ class Log:
     segments: int
     left_out: int
     unreadable: int = 0
-    facts: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, str] = field(default_factory=dict)
 
     def find(self, name: str, split: Split = "train") -> Series | None:
-        """The series of a name."""
+        """Return the series of a name and split, or None."""
         for series in self.series:
             if (series.metric.name, series.metric.split) == (name, split):
                 return series
         return None
 
 
-def chosen_run(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
-    """The rows of the run that gets farthest, the last such; the number of segments; rows left out.
+def select_run(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
+    """Select the run that gets farthest, of equals the last.
 
-    A start of a few rows does not stand for a longer one, however far it says it is.
+    A segment that starts within an earlier one, or soon after its end, resumes it and replaces what
+    comes after; any other starts a new run. A run of a few rows never replaces a longer one, however
+    far its step count is.
 
-    A segment that begins where an earlier one had been, or soon after its end, goes on from it and
-    replaces what comes after; one that begins anew is another run.
+    Returns:
+        The rows of the run, the number of segments, and the number of rows left out.
     """
-    keys = [row.key for row in rows if row is not MARK]
+    keys = [row.key for row in rows if row is not RESTART]
     if keys == sorted(keys, reverse=True) and keys[1:]:
-        rows = rows[::-1]  # a table with the newest on top
+        rows = rows[::-1]  # a table with the newest row on top
     segments = [segment for segment in _segments(rows) if segment]
     lineages: list[list[Row]] = []
     for segment in segments:
         start = min(row.key for row in segment)
-        for before in lineages[: -MOST_PARENTS - 1 : -1]:
+        for before in lineages[: -MAX_PARENTS - 1 : -1]:
             kept = [row for row in before if row.key < start]
-            if kept and _goes_on(kept, segment):
+            if kept and _resumes(kept, segment):
                 lineages.append([*kept, *segment])
                 break
         else:
@@ -201,8 +202,8 @@ def chosen_run(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
     return lineages[best], len(segments), sum(map(len, segments)) - len(lineages[best])
 
 
-def _goes_on(before: Sequence[Row], after: Sequence[Row]) -> bool:
-    """Whether the gap is not longer than all that came before it."""
+def _resumes(before: Sequence[Row], after: Sequence[Row]) -> bool:
+    """Return whether the gap between two segments is at most as long as the first one."""
     axis = 0 if any(row.epoch is not None for row in before) else 1
     first, last = (pick(row.key[axis] for row in before) for pick in (min, max))
     start = min(row.key[axis] for row in after)
@@ -210,17 +211,17 @@ def _goes_on(before: Sequence[Row], after: Sequence[Row]) -> bool:
 
 
 def _segments(rows: Iterable[Row]) -> list[list[Row]]:
-    """Rows cut at marks, and where the place falls back for good."""
+    """Split rows at restarts, and where epoch and step fall back for good."""
     pieces: list[list[Row]] = [[]]
     for row in rows:
-        if row is MARK:
+        if row is RESTART:
             pieces.append([])
         else:
             pieces[-1].append(row)
-    return [segment for piece in pieces for segment in _cut(piece)]
+    return [segment for piece in pieces for segment in _split_at_restarts(piece)]
 
 
-def _cut(rows: list[Row]) -> list[list[Row]]:
+def _split_at_restarts(rows: list[Row]) -> list[list[Row]]:
     keys = [row.key for row in rows]
     starts, farthest = [0], keys[0] if keys else (0.0, 0.0)
     for i, key in enumerate(keys):
@@ -234,10 +235,11 @@ def _cut(rows: list[Row]) -> list[list[Row]]:
     return [rows[start:end] for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
 
 
-def series_of(rows: Iterable[Row]) -> list[Series]:
-    """A series for each metric, in the order of their first values; of one place the last counts.
+def build_series(rows: Iterable[Row]) -> list[Series]:
+    """Build a series for each metric, in the order of their first values.
 
-    Where a metric has values of whole epochs, those are its series.
+    Of several values at one epoch and step the last counts. If a metric has values of whole epochs, only
+    those are kept.
     """
     found: dict[Metric, dict[tuple[float, float], tuple[Row, float]]] = {}
     for row in rows:
@@ -247,38 +249,38 @@ def series_of(rows: Iterable[Row]) -> list[Series]:
 
 
 def _series(metric: Metric, points: Sequence[tuple[Row, float]]) -> Series:
-    """A series of points in order."""
-    broken = [row for row, value in points if not abs(value) < LARGEST]
-    whole = [(row, value) for row, value in points if row.step is None]
-    first, before = points[0]
-    is_start = bool(whole) and first.step == 0 and math.isfinite(before)
-    kept = whole or points
+    """Build a series from points in order; values of whole epochs are preferred to those of steps."""
+    nonfinite = [row for row, value in points if not abs(value) < LARGEST]
+    of_epochs = [(row, value) for row, value in points if row.step is None]
+    first, first_value = points[0]
+    is_untrained = bool(of_epochs) and first.step == 0 and math.isfinite(first_value)
+    kept = of_epochs or points
     return Series(
         metric,
         np.array([value for _, value in kept], np.float64),
-        np.array([_number(row.epoch) for row, _ in kept], np.float64),
-        np.array([_number(row.step) for row, _ in kept], np.float64),
-        before if is_start else None,
-        len(broken),
-        _place(broken[0]) if broken else {},
+        np.array([_or_nan(row.epoch) for row, _ in kept], np.float64),
+        np.array([_or_nan(row.step) for row, _ in kept], np.float64),
+        first_value if is_untrained else None,
+        len(nonfinite),
+        _epoch_and_step(nonfinite[0]) if nonfinite else {},
     )
 
 
-def without_finer_twins(series: Sequence[Series], chosen: str | None) -> list[Series]:
-    """Without the series of single steps whose metric has one of epochs, as Lightning logs both."""
+def drop_step_duplicates(series: Sequence[Series], loss_name: str | None) -> list[Series]:
+    """Drop the series of steps whose metric has one of epochs too, as Lightning logs both."""
     names = {one.metric.name for one in series if len(one) > 1}
     return [
         one
         for one in series
-        if one.metric.name == chosen
+        if one.metric.name == loss_name
         or not (one.metric.name.endswith("_step") and f"{one.metric.name[:-5]}_epoch" in names)
     ]
 
 
-def _place(row: Row) -> dict[str, float]:
-    place = {"epoch": row.epoch, "step": row.step}
-    return {name: value for name, value in place.items() if value is not None}
+def _epoch_and_step(row: Row) -> dict[str, float]:
+    known = {"epoch": row.epoch, "step": row.step}
+    return {name: value for name, value in known.items() if value is not None}
 
 
-def _number(value: float | None) -> float:
+def _or_nan(value: float | None) -> float:
     return math.nan if value is None else value

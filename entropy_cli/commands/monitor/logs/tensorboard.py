@@ -1,4 +1,4 @@
-"""TensorBoard's event files: VAR's tags, which hold the only losses by scale, and everybody's.
+"""Reader of TensorBoard event files, with VAR's tags for the loss of each scale.
 
 Source:
     FoundationVision/VAR, trainer.py: AR_iter_loss/L_<pixels> is of the scale with pixels / 16 on a side.
@@ -9,52 +9,56 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from entropy_cli.commands.monitor.logs.names import metric_of, split_of
-from entropy_cli.commands.monitor.logs.series import MARK, Kind, Metric, Row, chosen_run
+from entropy_cli.commands.monitor.logs.names import infer_split, metric_from_name
+from entropy_cli.commands.monitor.logs.series import RESTART, Kind, Metric, Row, select_run
 from entropy_cli.core.errors import LogError
 from entropy_cli.core.extras import import_extra
 
 EVENTS = "*tfevents*"
-FIRST_RECORD = b"brain.Event:"  # what an event file says of itself in its first bytes
+SIGNATURE = b"brain.Event:"  # within the first bytes of an event file
 PIXELS_PER_TOKEN = 16  # of VAR's tokenizer
-OF_EPOCHS = "AR_ep_"  # VAR's tags whose steps are epochs
+EPOCH_TAG = "AR_ep_"  # VAR's tags whose steps are epochs
 VAR_TAG = re.compile(r"AR_(?:iter|ep)_loss/(v?)(L|acc)_(mean|tail|\d+)")
 
 
 def is_event_file(path: Path) -> bool:
-    """Whether this is a file of TensorBoard's."""
+    """Return whether a path is an event file of TensorBoard."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
-        return FIRST_RECORD in file.read(64)
+        return SIGNATURE in file.read(64)
 
 
 def event_folder(path: Path) -> Path:
-    """The folder with event files in a folder, or in one below it.
+    """Find the one folder with event files at or below a path.
 
     Raises:
-        LogError: there is none, or those of several runs, or one is no ordinary file.
+        LogError: none or several are found, or an event file is not a regular file.
     """
     files = list(path.rglob(EVENTS))
     for file in files:
         if not file.is_file():
-            raise LogError(f"{file}: is no ordinary file, as TensorBoard's are. Remove it.")
+            raise LogError(
+                f"{file}: not a regular file, expected an event file of TensorBoard. Remove it."
+            )
     folders = sorted({file.parent for file in files})
     if len(folders) == 1:
         return folders[0]
     if not folders:
-        raise LogError(f"{path}: a folder without event files of TensorBoard. Give a log file in it.")
+        raise LogError(f"{path}: a folder without TensorBoard event files. Give a log file in it.")
     listed = ", ".join(str(folder) for folder in folders[:8])
     more = f" and {len(folders) - 8} more" if len(folders) > 8 else ""
-    raise LogError(f"{path}: holds the events of {len(folders)} runs. Give one: {listed}{more}.")
+    raise LogError(
+        f"{path}: event files of {len(folders)} runs, expected one run. Give one of {listed}{more}."
+    )
 
 
-def read_events(path: Path, chosen: str | None = None) -> Iterator[Row]:
-    """The scalars of an event file or of a folder of them; a restart replaces what it goes over again.
+def read_events(path: Path, loss_name: str | None = None) -> Iterator[Row]:
+    """Read the scalars of an event file or folder; a restart replaces the steps it repeats.
 
     Args:
         path: file or folder.
-        chosen: a tag to take whatever its name.
+        loss_name: a tag to read as a loss whatever its name.
 
     Raises:
         EntropyCliError: tensorboard is not installed.
@@ -67,26 +71,28 @@ def read_events(path: Path, chosen: str | None = None) -> Iterator[Row]:
     )
     try:
         accumulator.Reload()
-    except Exception as error:  # whatever damaged files bring it to raise
-        raise LogError(f"{path}: can't be read as TensorBoard's: {error}.") from error
+    except Exception as error:  # damaged files make it raise anything
+        raise LogError(
+            f"{path}: can't be read as TensorBoard events: {error}. Give another log."
+        ) from error
     rows: dict[tuple[bool, float], dict[Metric, float]] = {}
     segments = 0
     for tag, points in _scalars(accumulator).items():
-        metric = _metric(tag, chosen)
+        metric = _metric(tag, loss_name)
         if metric is None:
             continue
-        run, starts, _ = chosen_run([Row(None, float(step), {metric: value}) for step, value in points])
+        run, starts, _ = select_run([Row(None, float(step), {metric: value}) for step, value in points])
         segments = max(segments, starts)
         for row in run:
-            place = tag.startswith(OF_EPOCHS), row.step or 0.0
-            rows.setdefault(place, {}).update(row.values)
-    yield from [MARK] * segments
-    for of_epoch, step in sorted(rows):
-        yield Row(step if of_epoch else None, None if of_epoch else step, rows[of_epoch, step])
+            key = tag.startswith(EPOCH_TAG), row.step or 0.0
+            rows.setdefault(key, {}).update(row.values)
+    yield from [RESTART] * segments
+    for is_epoch, step in sorted(rows):
+        yield Row(step if is_epoch else None, None if is_epoch else step, rows[is_epoch, step])
 
 
 def _scalars(accumulator: Any) -> dict[str, list[tuple[int, float]]]:  # noqa: ANN401 - the extra has no types
-    """Steps and values by tag; TensorFlow 2 writes its scalars as tensors."""
+    """Return steps and values by tag, including the scalars that TensorFlow 2 writes as tensors."""
     tags = accumulator.Tags()
     found = {
         tag: [(point.step, point.value) for point in accumulator.Scalars(tag)] for tag in tags["scalars"]
@@ -100,12 +106,12 @@ def _scalars(accumulator: Any) -> dict[str, list[tuple[int, float]]]:  # noqa: A
     return found
 
 
-def _metric(tag: str, chosen: str | None) -> Metric | None:
-    found = VAR_TAG.fullmatch(tag)
-    if found:
-        kind: Kind = "cross_entropy" if found[2] == "L" else "accuracy"
-        of: Any = {"mean": "mean", "tail": "last"}.get(found[3])
-        if of is None:
-            of = int(found[3]) // PIXELS_PER_TOKEN
-        return Metric(tag, "val" if found[1] else "train", kind, of)
-    return metric_of(tag) or (Metric(tag, split_of(tag)) if tag == chosen else None)
+def _metric(tag: str, loss_name: str | None) -> Metric | None:
+    match = VAR_TAG.fullmatch(tag)
+    if match:
+        kind: Kind = "cross_entropy" if match[2] == "L" else "accuracy"
+        scope: Any = {"mean": "mean", "tail": "last"}.get(match[3])
+        if scope is None:
+            scope = int(match[3]) // PIXELS_PER_TOKEN
+        return Metric(tag, "val" if match[1] else "train", kind, scope)
+    return metric_from_name(tag) or (Metric(tag, infer_split(tag)) if tag == loss_name else None)

@@ -1,4 +1,4 @@
-"""A log's bytes as lines: whatever encodings, colours and progress bars went into it."""
+"""Decode the bytes of a log to plain lines, without colours and progress bars."""
 
 import codecs
 import errno
@@ -12,27 +12,27 @@ from entropy_cli.core.files import read_once
 STDIN = Path("-")
 
 COLOURS = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
-# What a number looks like; whether it may be one is left to float().
+# A rough pattern of a number; float() has the last word.
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf(?:inity)?)"
 
 
-def _standard_input() -> bytes:
+def _read_stdin() -> bytes:
     if sys.stdin is None:
         raise OSError(errno.EBADF, "standard input is closed")
     return sys.stdin.buffer.read()
 
 
 def read_text(path: Path) -> str:
-    """A log as text, with line feeds between its lines; what can't be decoded is replaced.
+    """Read a log as text with line feeds between lines; undecodable bytes are replaced.
 
     Args:
-        path: a file or a pipe, or "-" for standard input; it is read once.
+        path: a file, a pipe, or "-" for standard input; read only once.
 
     Raises:
         LogError: it can't be read.
     """
     try:
-        content = _standard_input() if path == STDIN else read_once(path)
+        content = _read_stdin() if path == STDIN else read_once(path)
     except OSError as error:
         raise LogError(f"{path}: can't be read: {error.strerror}. Give a training log.") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -44,5 +44,5 @@ def read_text(path: Path) -> str:
 
 
 def decimals(text: str) -> int:
-    """Digits after the point."""
+    """Return the number of digits after the decimal point."""
     return len(text.strip().partition(".")[2])
