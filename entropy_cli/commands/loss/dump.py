@@ -1,5 +1,6 @@
 """Open a model's logits and labels, memory-mapped, checked and laid out as rows of tokens."""
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,44 @@ class InputFiles:
 
 
 @dataclass(frozen=True)
+class Rows:
+    """An array of a file as B rows of L tokens.
+
+    Attributes:
+        array: (B, L, ...), or (N, ...) with the tokens of all rows one after the other.
+        shape: (B, L, ...).
+        first: position in the file's rows of a row's first token.
+    """
+
+    array: Array
+    shape: tuple[int, ...]
+    first: int = 0
+
+    @property
+    def is_flat(self) -> bool:
+        """Whether the file numbers the tokens of all rows consecutively."""
+        return len(self.array.shape) < len(self.shape)
+
+    def read(self, rows: slice, positions: slice = slice(None)) -> Tensor:
+        """Read some tokens: all of some rows, or some of one row.
+
+        Raises:
+            CheckpointError: they can't be read.
+        """
+        start, stop, _ = positions.indices(self.shape[1])
+        if not self.is_flat:
+            return self.array.read(rows, slice(self.first + start, self.first + stop))
+        base, number = rows.start * self.shape[1], (rows.stop - rows.start) * (stop - start)
+        part = self.array.read(slice(base + start, base + start + number))
+        return part.view(-1, stop - start, *self.shape[2:])
+
+    def location(self, row: int, position: int) -> str:
+        """Return the location of a token in the file, for messages."""
+        place = str(row * self.shape[1] + position) if self.is_flat else f"{row}, {position + self.first}"
+        return f"{self.array.name}[{place}]"
+
+
+@dataclass(frozen=True)
 class Dump:
     """Logits of B rows of L tokens, V for each token, with their labels.
 
@@ -49,14 +88,11 @@ class Dump:
         label_offset: position of a token's label in the file relative to its logits.
     """
 
-    logits_BLV: Tensor
-    label_BL: Tensor | None
-    target_BLV: Tensor | None
+    logits_BLV: Rows
+    label_BL: Rows | None
+    target_BLV: Rows | None
     row: str
-    is_flat: bool
     ignore_index: int
-    arrays: dict[str, Array]
-    label_offset: int = 0
 
     @property
     def vocab_size(self) -> int:
@@ -66,24 +102,19 @@ class Dump:
     @property
     def tolerance(self) -> float:
         """The tolerance for the sum of soft labels."""
-        dtype = torch.float64 if self.target_BLV is None else self.target_BLV.dtype
+        dtype = torch.float64 if self.target_BLV is None else self.target_BLV.array.dtype
         return SUM_TOLERANCE_16_BIT if dtype.itemsize == 2 else SUM_TOLERANCE
 
     @property
     def token_bytes(self) -> int:
         """The number of bytes to read per token."""
-        wide = [t for t in (self.logits_BLV, self.target_BLV) if t is not None]
-        return sum(self.vocab_size * t.element_size() for t in wide)
+        wide = [rows for rows in (self.logits_BLV, self.target_BLV) if rows is not None]
+        return sum(self.vocab_size * rows.array.dtype.itemsize for rows in wide)
 
     @property
     def nbytes(self) -> int:
         """The number of bytes to read in total."""
-        return self.logits_BLV.shape[:2].numel() * self.token_bytes
-
-    def release(self) -> None:
-        """Release the memory of mapped pages."""
-        for array in self.arrays.values():
-            array.forget()
+        return math.prod(self.logits_BLV.shape[:2]) * self.token_bytes
 
     def chunks(self, block: slice) -> Iterator[tuple[slice, slice]]:
         """Yield rows and positions of chunks of a block of rows."""
@@ -91,12 +122,6 @@ class Dump:
         for rows in slices(block.stop, LOGITS_PER_CHUNK // (L * V), block.start):
             for positions in slices(L, LOGITS_PER_CHUNK // V):
                 yield rows, positions
-
-    def location(self, name: str, row: int, position: int) -> str:
-        """Return the location of a token in one of the files, for messages."""
-        position += 0 if name == "logits" else self.label_offset
-        place = str(row * self.logits_BLV.shape[1] + position) if self.is_flat else f"{row}, {position}"
-        return f"{self.arrays[name].name}[{place}]"
 
 
 def slices(stop: int, step: int, start: int = 0) -> Iterator[slice]:
@@ -120,21 +145,18 @@ def open_dump(files: InputFiles) -> Dump:
     _check_shapes(arrays, shift=files.shift)  # before anything is read
     is_flat = len(arrays["logits"].shape) == 2
     length = _length(arrays["logits"], files.patch_nums)
-    views = {
-        name: array.tensor.view(-1, length, *array.shape[1:]) if is_flat else array.tensor
-        for name, array in arrays.items()
-    }
-    if files.shift:
-        views = {name: v[:, :-1] if name == "logits" else v[:, 1:] for name, v in views.items()}
+    shift = int(files.shift)
+    rows = {}
+    for name, array in arrays.items():
+        shape = (array.shape[0] // length, length, *array.shape[1:]) if is_flat else array.shape
+        shape = (shape[0], shape[1] - shift, *shape[2:])
+        rows[name] = Rows(array, shape, 0 if name == "logits" else shift)
     dump = Dump(
-        logits_BLV=views["logits"],
-        label_BL=views.get("labels"),
-        target_BLV=views.get("targets"),
+        logits_BLV=rows["logits"],
+        label_BL=rows.get("labels"),
+        target_BLV=rows.get("targets"),
         row="image" if files.patch_nums else "token" if is_flat else "sequence",
-        is_flat=is_flat,
         ignore_index=files.ignore_index,
-        arrays=arrays,
-        label_offset=int(files.shift),
     )
     _check_labels(dump)
     return dump
@@ -189,10 +211,10 @@ def _check_labels(dump: Dump) -> None:
     if dump.label_BL is None:
         return
     B, L = dump.label_BL.shape
-    unsigned = dump.label_BL.dtype == torch.uint64  # values beyond int64 become negative
+    unsigned = dump.label_BL.array.dtype == torch.uint64  # values beyond int64 become negative
     counted = 0
     for rows in slices(B, LABELS_PER_CHUNK // L):
-        label_bL = dump.label_BL[rows].long()
+        label_bL = dump.label_BL.read(rows).long()
         counted_bL = (label_bL != dump.ignore_index) | (unsigned & (label_bL < 0))
         bad = (counted_bL & ((label_bL < 0) | (label_bL >= dump.vocab_size))).nonzero()
         if len(bad):
@@ -201,15 +223,15 @@ def _check_labels(dump: Dump) -> None:
             advice = ""
             if unsigned and label < 0:
                 label, advice = label + 2**64, " Save labels below 0 as int64."
-            location = dump.location("labels", rows.start + row, position)
+            location = dump.label_BL.location(rows.start + row, position)
             raise EntropyCliError(
                 f"{location}: label {label}, but the logits are of {dump.vocab_size} codes. Expected "
                 f"0 to {dump.vocab_size - 1}, or --ignore-index {dump.ignore_index}.{advice}"
             )
         counted += int(counted_bL.sum())
     if not counted:
-        when = " after the shift" if dump.label_offset else ""
+        when = " after the shift" if dump.label_BL.first else ""
         raise EntropyCliError(
-            f"{dump.arrays['labels'].name}: all labels{when} are {dump.ignore_index}, which is "
+            f"{dump.label_BL.array.name}: all labels{when} are {dump.ignore_index}, which is "
             "ignored. Give other labels or --ignore-index."
         )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from entropy_cli.commands.loss.build_result import RunInfo, build
-from entropy_cli.commands.loss.dump import Dump, InputFiles, open_dump, slices
+from entropy_cli.commands.loss.dump import Dump, InputFiles, Rows, open_dump, slices
 from entropy_cli.commands.loss.result import LossResult
 from entropy_cli.commands.loss.token_losses import (
     LossSums,
@@ -23,7 +23,6 @@ from entropy_cli.core.progress_bars import Bar, Bars
 from entropy_cli.results.floors import Floor
 
 TOKENS_PER_BLOCK = 2**16  # whose losses are summed together; a longer row is a block
-MAX_HELD_BYTES = 2**26  # of mapped files before they are released
 PROBABILITY_SUM_TOLERANCE = 1e-2  # deviation from 1 by rounding to 16 bits
 
 
@@ -86,7 +85,7 @@ class LossPass:
             labels=dump.label_BL is not None, targets=dump.target_BLV is not None, smoothing=smoothing
         )
         self._groups_LG = position_groups(patch_nums, dump.logits_BLV.shape[1])
-        self._held_bytes, self._local = 0, threading.local()
+        self._local = threading.local()
         self.like_probabilities = True
 
     def sums(self) -> LossSums:
@@ -125,20 +124,20 @@ class LossPass:
             return counted_bl.numel()
 
         for tokens in pool.map(process_chunk, *zip(*self._dump.chunks(block), strict=True)):
-            self._release(tokens)
+            self._bar.update(tokens * self._dump.token_bytes)
         return LossSums.from_rows(self._names, loss_BLQ, counted_BL, self._groups_LG)
 
     def _counted_mask(self, rows: slice, positions: slice) -> Tensor | bool:
         label_BL = self._dump.label_BL
-        return True if label_BL is None else label_BL[rows, positions].long() != self._dump.ignore_index
+        return True if label_BL is None else label_BL.read(rows, positions).long() != self._dump.ignore_index
 
     def _chunk_losses(self, rows: slice, positions: slice, counted_bl: Tensor) -> Tensor:
         dump = self._dump
 
-        def tokens(tensor_BLX: Tensor | None) -> Tensor | None:
-            if tensor_BLX is None:
+        def tokens(dumped: Rows | None) -> Tensor | None:
+            if dumped is None:
                 return None
-            part_blX = tensor_BLX[rows, positions]
+            part_blX = dumped.read(rows, positions)
             return part_blX.flatten(0, 1) if counted_bl.all() else part_blX[counted_bl]
 
         logits_NV, label_N, q_NV = map(tokens, (dump.logits_BLV, dump.label_BL, dump.target_BLV))
@@ -147,9 +146,10 @@ class LossPass:
             return logits_NV.new_zeros(0, len(self._names), dtype=torch.float64)
         label_N = None if label_N is None else label_N.long()
 
-        def location(name: str, n: int) -> str:
+        def location(dumped: Rows | None, n: int) -> str:
+            assert dumped is not None
             row, position = counted_bl.nonzero()[n].tolist()
-            return dump.location(name, rows.start + row, positions.start + position)
+            return dumped.location(rows.start + row, positions.start + position)
 
         if q_NV is not None:
             self._check_targets(q_NV, location)
@@ -160,7 +160,7 @@ class LossPass:
             n = int((~loss_NQ.isfinite()).any(1).nonzero()[0])
             q_V = None if q_NV is None else q_NV[n]
             reason = _explain_nonfinite(logits_NV[n], None if label_N is None else int(label_N[n]), q_V)
-            raise EntropyCliError(f"{location('logits', n)}: {reason}")
+            raise EntropyCliError(f"{location(dump.logits_BLV, n)}: {reason}")
         if self.like_probabilities:
             sum_N = logits_NV.sum(1, dtype=torch.float64)
             off_N = (sum_N - 1).abs() > PROBABILITY_SUM_TOLERANCE
@@ -168,7 +168,7 @@ class LossPass:
                 self.like_probabilities = False
         return loss_NQ
 
-    def _check_targets(self, q_NV: Tensor, location: Callable[[str, int], str]) -> None:
+    def _check_targets(self, q_NV: Tensor, location: Callable[[Rows | None, int], str]) -> None:
         sum_N = q_NV.sum(1, dtype=torch.float64)
         valid_N = (q_NV.amin(1) >= 0) & ((sum_N - 1).abs() <= self._dump.tolerance)  # NaN is not
         if valid_N.all():
@@ -177,17 +177,9 @@ class LossPass:
         lowest = q_NV[n].amin().item()
         got = f"sum to {sum_N[n].item():.6g}" if lowest >= 0 else f"hold {lowest:.6g}"
         raise EntropyCliError(
-            f"{location('targets', n)}: the soft labels {got}; expected probabilities, nonnegative with "
+            f"{location(self._dump.target_BLV, n)}: the soft labels {got}; expected probabilities, nonnegative with "
             f"sum 1 to within {self._dump.tolerance:g}. Give a softmax, or normalise them."
         )
-
-    def _release(self, tokens: int) -> None:
-        nbytes = tokens * self._dump.token_bytes
-        self._bar.update(nbytes)
-        self._held_bytes += nbytes
-        if self._held_bytes > MAX_HELD_BYTES:
-            self._dump.release()
-            self._held_bytes = 0
 
 
 def _explain_nonfinite(logits_V: Tensor, label: int | None, q_V: Tensor | None) -> str:
