@@ -25,7 +25,7 @@ FloorLast = Annotated[
 
 def parse_floor(path: Path | None, mean: float | None, last: float | None) -> "Floor | None":
     """The floors of a result, or those given as numbers; None if neither is."""
-    from entropy_cli.results.floors import given_floor, read_floor
+    from entropy_cli.results.floors import floor_from_numbers, read_floor
 
     for option, value in (("--floor-mean", mean), ("--floor-last", last)):
         if value is not None and not 0 <= value < math.inf:
@@ -34,4 +34,4 @@ def parse_floor(path: Path | None, mean: float | None, last: float | None) -> "F
             raise typer.BadParameter("--floor gives it already: give one of them.", param_hint=option)
     if path is not None:
         return read_floor(path)
-    return None if mean is None and last is None else given_floor(mean, last)
+    return None if mean is None and last is None else floor_from_numbers(mean, last)

@@ -27,7 +27,7 @@ BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = (
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 FORMATS = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 160
-ARROWED = 3.4  # times the size of a marker, the size of one with an arrow on it
+ARROW_SCALE = 3.4  # times the size of a marker, the size of one with an arrow on it
 LEGEND_CHARACTERS = 52  # in a line below axes of some five inches
 STYLE = {
     "font.family": "sans-serif",
@@ -82,7 +82,7 @@ def new_figure(width: float, height: float) -> Any:  # noqa: ANN401 - a figure o
     return figure.Figure(figsize=(width, height), layout="constrained")
 
 
-def ramp(number: int) -> list[str]:
+def colour_ramp(number: int) -> list[str]:
     """So many colours in a row, from blue to orange: for what has an order."""
     ends = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in (BLUE, ORANGE)]
     shares = [i / max(1, number - 1) for i in range(number)]
@@ -118,11 +118,11 @@ def legend_below(axis: Any, lines: int = 1) -> None:  # noqa: ANN401 - axes of m
     )
 
 
-def arrowed(marker: str, bound: str, *, sideways: bool = False) -> Any:  # noqa: ANN401 - a path
+def arrow_marker(marker: str, bound: str, *, sideways: bool = False) -> Any:  # noqa: ANN401 - a path
     """A marker of matplotlib, or none, with an arrow to where the value may be that has this bound.
 
     Args:
-        marker: "o", "s" or "D", or "" for the arrow alone; it is drawn with ARROWED times its size.
+        marker: "o", "s" or "D", or "" for the arrow alone; it is drawn with ARROW_SCALE times its size.
         bound: "lower" or "upper", whether the value may be larger or smaller.
         sideways: whether values grow to the right, not upwards.
     """
@@ -132,7 +132,7 @@ def arrowed(marker: str, bound: str, *, sideways: bool = False) -> Any:  # noqa:
 
     style = MarkerStyle(marker)
     shape = style.get_path().transformed(style.get_transform())
-    begin, end, wing = 0.5 if marker else 0.0, ARROWED / 2, 0.4
+    begin, end, wing = 0.5 if marker else 0.0, ARROW_SCALE / 2, 0.4
     points = [(0, begin), (0, end), (-wing, end - wing), (0, end), (wing, end - wing)]
     arrow = Outline(points, [Outline.MOVETO, Outline.LINETO, Outline.MOVETO, *[Outline.LINETO] * 2])
     turn = Affine2D().rotate_deg((180 if bound == "upper" else 0) - (90 if sideways else 0))

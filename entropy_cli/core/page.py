@@ -120,13 +120,13 @@ def table(of: Table) -> str:
     )
 
 
-def described(terms: Mapping[str, str]) -> str:
+def definition_list(terms: Mapping[str, str]) -> str:
     """A list of terms and what they mean."""
     items = "".join(f"<dt>{escape(term)}</dt><dd>{escape(words)}</dd>" for term, words in terms.items())
     return f"<dl>{items}</dl>"
 
 
-def numbered(sentences: Sequence[str]) -> str:
+def ordered_list(sentences: Sequence[str]) -> str:
     """A numbered list of sentences."""
     return "<ol>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ol>"
 

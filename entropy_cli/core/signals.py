@@ -16,7 +16,7 @@ class Interrupted(BaseException):
     """
 
     def __init__(self, number: int) -> None:
-        self.saved, self.again = False, "the same command"
+        self.saved, self.resume_command = False, "the same command"
         super().__init__(number)  # what travels between processes is made again from this
         self.exit_code = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
@@ -36,13 +36,13 @@ class Signals:
     NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
-        self._held = False
-        self._arrived: int | None = None
+        self._deferred = False
+        self._received: int | None = None
 
     @property
-    def arrived(self) -> Interrupted | None:
+    def received(self) -> Interrupted | None:
         """What came and has yet to be acted on, or was."""
-        return None if self._arrived is None else Interrupted(self._arrived)
+        return None if self._received is None else Interrupted(self._received)
 
     def __enter__(self) -> "Signals":
         """Take the signals over, where Python lets us: in the main thread."""
@@ -57,28 +57,28 @@ class Signals:
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        first, self._arrived = self._arrived is None, number
-        if first and not self._held:
+        first, self._received = self._received is None, number
+        if first and not self._deferred:
             raise Interrupted(number)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def deferred(self) -> Iterator[None]:
         """Inside, a signal waits; it is raised at the end of the outermost."""
-        outer, self._held = self._held, True
+        outer, self._deferred = self._deferred, True
         try:
             yield
         finally:
-            self._held = outer
-        if not outer and self.arrived is not None:
-            raise self.arrived
+            self._deferred = outer
+        if not outer and self.received is not None:
+            raise self.received
 
     @contextmanager
-    def let_through(self) -> Iterator[None]:
+    def interruptible(self) -> Iterator[None]:
         """Inside a `held`, a part that a signal may break off; one that came before does at once."""
-        outer, self._held = self._held, False
+        outer, self._deferred = self._deferred, False
         try:
-            if self.arrived is not None:
-                raise self.arrived
+            if self.received is not None:
+                raise self.received
             yield
         finally:
-            self._held = outer
+            self._deferred = outer

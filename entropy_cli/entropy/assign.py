@@ -19,13 +19,13 @@ from entropy_cli.entropy.sums import ImageSums
 # the device. With very many codes the codebook itself is read again for every chunk, so that a chunk
 # has at least so many tokens.
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-LEAST_ROWS = 16
+MIN_ROWS = 16
 
 # Codes in a block of the two-step argmax: torch's over a whole row of a CPU tensor is not vectorised.
 ARGMAX_BLOCK = 128
 
 
-MOST_NUMBERED = 2**63  # codes whose numbers an int64 holds
+MAX_INDEXABLE = 2**63  # codes whose numbers an int64 holds
 
 
 class SoftStatistics(NamedTuple):
@@ -159,7 +159,7 @@ def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> 
         sums.varentropy_BT += _per_image(soft.varentropy_TN, shape)
         sums.distance_BT += _per_image(soft.distance_TN, shape)
     sums.distance_BT += sums.min_distance_B[:, None]
-    if vocabulary.size <= MOST_NUMBERED:
+    if vocabulary.size <= MAX_INDEXABLE:
         sums.idx_Bl[:] = _code_numbers(levels_NC, grid).view(shape)
     for t, q_C in enumerate(q_TC):
         sums.soft_BTE[:, t] = _soft_sums(q_C, grid, shape)
@@ -216,7 +216,7 @@ def _zeros(z_BlC: Tensor, temperatures: int, entries: int) -> ImageSums:
 
 
 def _chunk(device: torch.device, codes: int) -> int:
-    return max(CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cpu"]), LEAST_ROWS * codes)
+    return max(CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cpu"]), MIN_ROWS * codes)
 
 
 def _argmax(logit_NV: Tensor) -> Tensor:

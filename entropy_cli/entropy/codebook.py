@@ -59,7 +59,7 @@ class Codebook:
         bias_V = self.bias_V.to(device) if self.rule == "logits" else None
         return Codebook(self.codes_VC.to(device), self.rule, bias_V)
 
-    def compared_codes(self) -> Tensor:
+    def codes_for_comparison(self) -> Tensor:
         """Codes as they are compared with latents, (V, X) in float64: equal ones have equal logits."""
         code_VC = self.codes_VC.double()
         if self.rule == "cosine":

@@ -8,15 +8,15 @@ from torch import Tensor
 
 from entropy_cli.core.errors import ShapeError
 
-MOST_COMPARED = 2**16  # codes; all pairs of more would take minutes
+MAX_COMPARED = 2**16  # codes; all pairs of more would take minutes
 ROWS = 4096  # of a block of pairs, and of what is done in float64 at once
 # Squared distances below this share of a code's squared norm lose digits in float32.
-CANCELS = 0.01
+CANCELLATION_SHARE = 0.01
 RARE = 0.01  # of an even share
-COINCIDES = 1e-6  # of the codes' median length: codes so near each other are as good as copies
+NEAR_DUPLICATE = 1e-6  # of the codes' median length: codes so near each other are as good as copies
 DIRECTIONS = 16  # of those that codes are sorted and sifted by
-MOST_NEIGHBOURS, MOST_PAIRS = 256, 4  # looked at on each side of a code, and in full, per code
-MOST_PRODUCTS = 2**34  # of comparing single codes with all: a few seconds
+MAX_NEIGHBOURS, MAX_PAIRS = 256, 4  # looked at on each side of a code, and in full, per code
+MAX_PRODUCTS = 2**34  # of comparing single codes with all: a few seconds
 PAIRS = 2**25  # of such distances at once
 
 
@@ -56,7 +56,7 @@ class CodebookStatistics:
 
 
 @dataclass(frozen=True)
-class Coinciding:
+class NearDuplicates:
     """How many codes all but coincide with another: within a millionth of the codes' median length.
 
     Attributes:
@@ -104,14 +104,14 @@ def codebook_statistics(
     V, C = codebook_VC.shape
     code_UC = codebook_VC[codebook_VC.isfinite().all(1)]
     U = len(code_UC)
-    alike_U = equal_to_another(code_UC)
+    alike_U = is_duplicate(code_UC)
     norm_U = _in_float64(code_UC, lambda part_NC: part_NC.norm(dim=1))
     mean = std = None
     if U and C:
         mean = _in_float64(code_UC, lambda part_NC: part_NC.sum(1)).sum().item() / (U * C)
         squares_U = _in_float64(code_UC, lambda part_NC: (part_NC - mean).square().sum(1))
         std = (squares_U.sum().item() / (U * C)) ** 0.5
-    nearest_U = nearest_distances(code_UC, progress) if 1 < U <= MOST_COMPARED and C else None
+    nearest_U = nearest_distances(code_UC, progress) if 1 < U <= MAX_COMPARED and C else None
     if nearest_U is not None:
         nearest_U[alike_U] = 0.0
     return CodebookStatistics(
@@ -127,7 +127,7 @@ def codebook_statistics(
     )
 
 
-def equal_to_another(code_VC: Tensor) -> Tensor:
+def is_duplicate(code_VC: Tensor) -> Tensor:
     """Whether each code equals another one; of finite numbers, where 0 and -0 are equal."""
     if not code_VC.numel():
         return torch.zeros(len(code_VC), dtype=torch.bool)
@@ -161,12 +161,12 @@ def nearest_distances(code_VC: Tensor, progress: Callable[[int], object] = lambd
             squared_V[those] = squared_V[those].minimum(pairs_NM.amin(0))
         progress(len(norm_V[these]))
     found_V = squared_V.double()
-    (again_N,) = torch.where(squared_V < CANCELS * norm_V)
-    found_V[again_N] = _nearest_squared(code_VC, again_N)
+    (again_N,) = torch.where(squared_V < CANCELLATION_SHARE * norm_V)
+    found_V[again_N] = _nearest_squared_distances(code_VC, again_N)
     return found_V.clamp(min=0).sqrt() * scale
 
 
-def _nearest_squared(code_VC: Tensor, rows_N: Tensor) -> Tensor:
+def _nearest_squared_distances(code_VC: Tensor, rows_N: Tensor) -> Tensor:
     """Squared distance from some codes, centred and in float64, to the nearest other one of all."""
     norm_V = code_VC.square().sum(1)
     found = [norm_V[:0]]
@@ -177,7 +177,7 @@ def _nearest_squared(code_VC: Tensor, rows_N: Tensor) -> Tensor:
     return torch.cat(found)
 
 
-def coinciding(code_VC: Tensor) -> Coinciding:
+def near_duplicates(code_VC: Tensor) -> NearDuplicates:
     """Count the codes that are as good as copies of another one, in far less time than all pairs take.
 
     Codes are sorted along a line: those that coincide are near each other there, as in every other
@@ -191,7 +191,7 @@ def coinciding(code_VC: Tensor) -> Coinciding:
     V, C = code_VC.shape
     norm_V = _in_float64(code_VC, lambda part_NC: part_NC.norm(dim=1))
     length = norm_V.median().item()
-    most = COINCIDES * length
+    most = NEAR_DUPLICATE * length
     code_VC = code_VC.double() - code_VC.double().mean(0)
     generator = torch.Generator().manual_seed(0)
     random_CK = torch.randn(C, min(C, DIRECTIONS), dtype=torch.float64, generator=generator)
@@ -199,16 +199,16 @@ def coinciding(code_VC: Tensor) -> Coinciding:
     order_V = place_VK[:, 0].argsort()
     code_VC, place_VK = code_VC[order_V], place_VK[order_V]
     rounding = 1e-13 * norm_V.max().item()  # it must not part copies
-    found_V, open_N = _beside_each_other(code_VC, place_VK, most, most + rounding)
-    rows = max(1, MOST_PRODUCTS // code_VC.numel())
+    found_V, open_N = _compare_neighbours(code_VC, place_VK, most, most + rounding)
+    rows = max(1, MAX_PRODUCTS // code_VC.numel())
     sample_N = open_N[torch.randperm(len(open_N), generator=generator)[:rows]]
-    hits = int((_nearest_squared(code_VC, sample_N) <= most**2).sum())
+    hits = int((_nearest_squared_distances(code_VC, sample_N) <= most**2).sum())
     number = int(found_V.sum()) + round(hits * len(open_N) / max(1, len(sample_N)))
     spread = code_VC.norm(dim=1).median().item() / length if length else None
-    return Coinciding(V, number, len(sample_N) == len(open_N), spread)
+    return NearDuplicates(V, number, len(sample_N) == len(open_N), spread)
 
 
-def _beside_each_other(
+def _compare_neighbours(
     code_VC: Tensor, place_VK: Tensor, most: float, near: float
 ) -> tuple[Tensor, Tensor]:
     """Which codes are at most so far from another, and which others may be but were not looked at.
@@ -222,14 +222,14 @@ def _beside_each_other(
     V = len(code_VC)
     found_V, open_V = torch.zeros(2, V, dtype=torch.bool)
     at_N, apart, compared = torch.zeros(0, dtype=torch.int64), 0, 0
-    for apart in range(1, min(V, MOST_NEIGHBOURS + 1)):
+    for apart in range(1, min(V, MAX_NEIGHBOURS + 1)):
         is_near_N = place_VK[apart:, 0] - place_VK[:-apart, 0] <= near
         (at_N,) = torch.where(is_near_N & ~(found_V[apart:] & found_V[:-apart]))
         if not len(at_N):
             break
         pair_N = at_N[(place_VK[at_N + apart] - place_VK[at_N]).square().sum(1) <= near**2]
         compared += len(pair_N)
-        if compared > MOST_PAIRS * V:
+        if compared > MAX_PAIRS * V:
             break
         pair_N = pair_N[(code_VC[pair_N + apart] - code_VC[pair_N]).norm(dim=1) <= most]
         found_V[pair_N] = found_V[pair_N + apart] = True

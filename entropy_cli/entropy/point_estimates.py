@@ -22,7 +22,7 @@ NAMES = (*QUANTITIES, "usage", BOUND)
 NO_PRODUCT = "the codes are not combinations of bits or levels"
 
 
-def points(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, list[Point]]:
+def point_estimates(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, list[Point]]:
     """Point estimates per name in NAMES and scale, at one temperature."""
     of_scales = [_of_scale(tally, vocabulary, s, t) for s, vocabulary in enumerate(vocabularies)]
     return {name: [of_scale[name] for of_scale in of_scales] for name in NAMES}
@@ -100,7 +100,7 @@ def dimension_entropies(soft_XE: Tensor, vocabulary: Vocabulary) -> Tensor:
     return torch.stack([entropy(part) for part in parts], dim=-1)
 
 
-def deleted(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, Tensor]:
+def jackknife_replicates(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, Tensor]:
     """Plug-in values with each group of images deleted, (G, S) per name; NaN where there is none."""
 
     def without_G(sum_G: Tensor) -> Tensor:

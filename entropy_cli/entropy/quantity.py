@@ -16,8 +16,8 @@ QUANTITIES = (
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
 
 # Of a run that may stop early: with fewer an error is too uncertain itself.
-LEAST_IMAGES = 1000
-LEAST_IMAGES_PER_GROUP = 10
+MIN_IMAGES = 1000
+MIN_IMAGES_PER_GROUP = 10
 
 UNDERSAMPLED = "undersampled: a lower bound"
 AT_MOST = "an upper bound"

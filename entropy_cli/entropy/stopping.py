@@ -4,13 +4,13 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from entropy_cli.entropy.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP, HistoryPoint
+from entropy_cli.entropy.quantity import MIN_IMAGES, MIN_IMAGES_PER_GROUP, HistoryPoint
 from entropy_cli.entropy.summary import assignment_averages
 
-LOOKS_IN_A_ROW = 2  # one look alone finds the estimate narrow too often, by a small error of its error
+CHECKS_IN_A_ROW = 2  # one look alone finds the estimate narrow too often, by a small error of its error
 
 
-def look(entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor) -> HistoryPoint:
+def history_point(entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor) -> HistoryPoint:
     """The estimate as it is now; arguments as of `assignment_averages`."""
     value_A, half_width_A = assignment_averages(entropy_GS, images_G, tokens_S)
     half_widths = [None, None] if half_width_A is None else [half_width_A[0], half_width_A.max()]
@@ -18,7 +18,7 @@ def look(entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor) -> HistoryPoint
     return HistoryPoint(int(images_G.sum()), value_A[0].item(), first, widest)
 
 
-def reached(target: float, history: Sequence[HistoryPoint], images_G: Tensor) -> bool:
+def target_reached(target: float, history: Sequence[HistoryPoint], images_G: Tensor) -> bool:
     """Whether to stop: the last looks were narrow enough, and there are images enough to trust them.
 
     Args:
@@ -26,7 +26,7 @@ def reached(target: float, history: Sequence[HistoryPoint], images_G: Tensor) ->
         history: the looks so far, in the seeded order.
         images_G: images in each jackknife group at the last look.
     """
-    last = history[-LOOKS_IN_A_ROW:]
-    enough = images_G.sum() >= LEAST_IMAGES and images_G.min() >= LEAST_IMAGES_PER_GROUP
+    last = history[-CHECKS_IN_A_ROW:]
+    enough = images_G.sum() >= MIN_IMAGES and images_G.min() >= MIN_IMAGES_PER_GROUP
     narrow = [point.widest is not None and point.widest <= target for point in last]
-    return bool(enough) and len(last) == LOOKS_IN_A_ROW and all(narrow)
+    return bool(enough) and len(last) == CHECKS_IN_A_ROW and all(narrow)

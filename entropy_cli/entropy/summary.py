@@ -9,7 +9,7 @@ from torch import Tensor
 
 from entropy_cli.entropy.bias import Point
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
-from entropy_cli.entropy.point_estimates import NAMES, deleted, points
+from entropy_cli.entropy.point_estimates import NAMES, jackknife_replicates, point_estimates
 from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, Estimate
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
@@ -24,13 +24,13 @@ class Summary:
     Attributes:
         scales: per scale, estimates by quantity.
         averages: per kind of average, estimates by quantity.
-        deleted: per quantity, its plug-in values with each group deleted, (G, S), NaN where there is
+        replicates: per quantity, its plug-in values with each group deleted, (G, S), NaN where there is
             none; empty with fewer than two groups of images.
     """
 
     scales: list[dict[str, Estimate]]
     averages: dict[str, dict[str, Estimate]]
-    deleted: dict[str, Tensor]
+    replicates: dict[str, Tensor]
 
 
 def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int = 0) -> Summary:
@@ -41,9 +41,9 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
         vocabularies: of each scale.
         temperature: which of the tally's T temperatures.
     """
-    found = points(tally, vocabularies, temperature)
+    found = point_estimates(tally, vocabularies, temperature)
     several = (tally.images_G > 0).sum() >= 2
-    without = deleted(tally, vocabularies, temperature) if several else {}
+    without = jackknife_replicates(tally, vocabularies, temperature) if several else {}
 
     def estimate(name: str, weight_S: Tensor) -> Estimate:
         point = _average(found[name], weight_S)
@@ -61,7 +61,7 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
     return Summary(
         scales=[{name: estimate(name, one_scale_SS[s]) for name in NAMES} for s in range(S)],
         averages={of: {name: estimate(name, weights[of]) for name in NAMES} for of in AVERAGES},
-        deleted={name: without[name] for name in QUANTITIES if without},
+        replicates={name: without[name] for name in QUANTITIES if without},
     )
 
 
@@ -104,7 +104,7 @@ def _weights(tokens_S: Tensor) -> dict[str, Tensor]:
     }
 
 
-def spread_over_images(tally: Tally) -> list[float | None]:
+def standard_errors_over_images(tally: Tally) -> list[float | None]:
     """Standard error of each scale's assignment entropy from its spread over images, in nats.
 
     A check of the jackknife's, at the first temperature; None for a single image.

@@ -18,7 +18,7 @@ from entropy_cli.entropy.codebook import Codebook, Grid
 
 TOLERANCE = 1e-6  # relative
 SIGNIFICANT_DIGITS = 4
-MOST_STEPS = 200
+MAX_STEPS = 200
 # Where the entropy is this share of ln V the assignment says nothing; the iteration stops there.
 FLAT = 0.99
 
@@ -30,15 +30,17 @@ class TemperatureFit:
     value: float  # rounded
     hard: float  # from the nearest code only: too low where clusters overlap
     steps: int
-    ended: Literal["converged", "flat", "slow"]  # flat: q became nearly uniform; slow: MOST_STEPS
+    ended: Literal["converged", "flat", "slow"]  # flat: q became nearly uniform; slow: MAX_STEPS
 
 
-def _alone(sums_4: Tensor) -> Tensor:
+def _single_process(sums_4: Tensor) -> Tensor:
     return sums_4
 
 
 def fit_temperature(
-    z_batches: Sequence[Tensor], codebook: Codebook | Grid, total: Callable[[Tensor], Tensor] = _alone
+    z_batches: Sequence[Tensor],
+    codebook: Codebook | Grid,
+    total: Callable[[Tensor], Tensor] = _single_process,
 ) -> TemperatureFit:
     """Fit one scale's temperature to its latents by expectation-maximisation.
 
@@ -73,7 +75,7 @@ def fit_temperature(
             "Give a number."
         )
     value, step = hard, math.inf
-    for steps in range(1, MOST_STEPS + 1):
+    for steps in range(1, MAX_STEPS + 1):
         _, distance, entropy = means(value)
         if entropy > FLAT * math.log(codebook.vocabulary.size):
             return TemperatureFit(_rounded(value), _rounded(hard), steps, "flat")
@@ -83,7 +85,7 @@ def fit_temperature(
         ratio = abs(step / previous)
         if ratio < 1 and abs(step) * max(1, ratio / (1 - ratio)) <= TOLERANCE * value:
             return TemperatureFit(_rounded(value), _rounded(hard), steps, "converged")
-    return TemperatureFit(_rounded(value), _rounded(hard), MOST_STEPS, "slow")
+    return TemperatureFit(_rounded(value), _rounded(hard), MAX_STEPS, "slow")
 
 
 def _rounded(value: float) -> float:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 # Between which a table of vectors leaves the choice: how latents are compared with them.
 VECTOR_RULES = ("l2", "cosine", "dot")
-MOST_COUNTED = 2**18  # codes of a product; more would need too much memory for each group and scale
+MAX_COUNTED = 2**18  # codes of a product; more would need too much memory for each group and scale
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Vocabulary:
     @property
     def counted(self) -> bool:
         """Whether each code is counted; if not, each level of each dimension is."""
-        return self.levels is None or self.size <= MOST_COUNTED
+        return self.levels is None or self.size <= MAX_COUNTED
 
     @property
     def entries(self) -> int:

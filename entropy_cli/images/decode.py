@@ -14,16 +14,16 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.depth import with_8_bits
+from entropy_cli.images.depth import to_8_bits
 from entropy_cli.images.formats import READABLE
 from entropy_cli.images.image_set import ImageSet
-from entropy_cli.images.tar_file import TarPicture
+from entropy_cli.images.tar_file import TarImage
 
 Crop = Callable[[Image.Image], Image.Image]  # from a picture as it was opened to an RGB one
 
 
 @dataclass(frozen=True)
-class Pictures:
+class CroppedImages:
     """Images, each as a picture of the tokenizer's size.
 
     Attributes:
@@ -44,15 +44,15 @@ class Pictures:
 
     def read(self, index: int) -> np.ndarray | str:
         """Decode and crop: uint8 (H, W, 3)."""
-        picture = read_picture(self.images.picture(index), self.crop)
+        picture = read_image(self.images.locate(index), self.crop)
         return picture if isinstance(picture, str) else picture.permute(1, 2, 0).numpy()
 
 
-def read_picture(source: Path | TarPicture, crop: Crop) -> Tensor | str:
+def read_image(source: Path | TarImage, crop: Crop) -> Tensor | str:
     """One picture, made RGB and cropped by the crop, uint8 (3, H, W); or why it can't be read."""
     try:
-        with _strict(), _opened(source) as file, Image.open(file, formats=READABLE) as picture:
-            cropped = np.array(crop(with_8_bits(picture)))  # a copy, that torch may write to
+        with _strict(), _open(source) as file, Image.open(file, formats=READABLE) as picture:
+            cropped = np.array(crop(to_8_bits(picture)))  # a copy, that torch may write to
             return torch.from_numpy(cropped).permute(2, 0, 1)
     except DatasetError as error:
         return str(error)
@@ -78,7 +78,7 @@ def _strict() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
-def _opened(source: Path | TarPicture) -> BinaryIO:
+def _open(source: Path | TarImage) -> BinaryIO:
     """Open the file of a picture, which Pillow would map into memory: cut off meanwhile, a map kills."""
     if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
         raise DatasetError("not an ordinary file")

@@ -11,7 +11,7 @@ BITS, COMPRESSION, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT = 258, 259, 262, 284, 339 
 CODE_STREAM = b"\xff\x4f\xff\x51"  # how one of JPEG 2000 starts
 
 
-def with_8_bits(picture: Image.Image) -> Image.Image:
+def to_8_bits(picture: Image.Image) -> Image.Image:
     """Return the picture with the 8 highest bits of each value.
 
     Pillow keeps these of colours, but of grey values it keeps all, and its `convert` then clips them at

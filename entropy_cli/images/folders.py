@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.formats import LeftAside, is_image
+from entropy_cli.images.formats import SkippedFiles, is_image
 from entropy_cli.images.listing import ImageFile
-from entropy_cli.images.tar_file import TarPicture
+from entropy_cli.images.tar_file import TarImage
 
 
 class Source(Protocol):
@@ -25,8 +25,8 @@ class Source(Protocol):
         """With every folder above it, for the record."""
         ...
 
-    def picture(self, file: ImageFile) -> Path | TarPicture:
-        """What `read_picture` reads an image from."""
+    def locate(self, file: ImageFile) -> Path | TarImage:
+        """What `read_image` reads an image from."""
         ...
 
 
@@ -59,7 +59,7 @@ class Folder(Protocol):
         """Something that is the same for the same folder reached in other ways."""
         ...
 
-    def above(self) -> Iterable[Hashable]:
+    def ancestors(self) -> Iterable[Hashable]:
         """Identities of the folders that it is in."""
         ...
 
@@ -72,16 +72,16 @@ class Folder(Protocol):
         ...
 
 
-def walk(root: Folder, aside: LeftAside) -> Iterator[ImageFile]:
+def walk_images(root: Folder, skipped: SkippedFiles) -> Iterator[ImageFile]:
     """Images at any depth, through links to folders, not through hidden files and folders.
 
     No folder is walked twice, however many links lead to it, and none above the root.
 
     Args:
         root: where to start.
-        aside: is given the other files.
+        skipped: is given the other files.
     """
-    walked = set(root.above())
+    walked = set(root.ancestors())
     pending = [(root, "")]
     while pending:
         folder, prefix = pending.pop()
@@ -96,7 +96,7 @@ def walk(root: Folder, aside: LeftAside) -> Iterator[ImageFile]:
             elif is_image(entry.name):
                 yield entry.image(prefix + entry.name)
             else:
-                aside.add(entry.name)
+                skipped.add(entry.name)
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class DiskFolder:
         """With every folder above it."""
         return str(self.path.resolve())
 
-    def picture(self, file: ImageFile) -> Path:
+    def locate(self, file: ImageFile) -> Path:
         """Where the image of this path is."""
         return self.path / file.path
 
@@ -132,7 +132,7 @@ class DiskFolder:
             raise self._unlisted(error) from error
         return status.st_dev, status.st_ino
 
-    def above(self) -> Iterable[Hashable]:
+    def ancestors(self) -> Iterable[Hashable]:
         """Identities of the folders that it is in."""
         return [DiskFolder(folder).identity() for folder in self.path.resolve().parents]
 

@@ -28,9 +28,9 @@ TEXTS = (".txt", ".md", ".html", ".log", ".json", ".jsonl", ".csv", ".tsv", ".xm
 USUAL = (*TEXTS, ".cls", ".db", ".ini")  # as webdataset, Thumbs.db and desktop.ini
 ARCHIVES = (".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst")
 PACKED = (*ARCHIVES, ".parquet", ".arrow", ".tfrecord", ".h5", ".hdf5", ".mdb", ".rec", ".beton")
-MOST_COUNTED = 1000  # suffixes: of some names they are all different
-MOST_NAMED = 4
-MOST_SHOWN = 24  # characters of a suffix
+MAX_SUFFIXES = 1000  # suffixes: of some names they are all different
+MAX_NAMED = 4
+MAX_SHOWN = 24  # characters of a suffix
 OTHERS = "others"
 
 
@@ -50,7 +50,7 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES)
 
 
-class LeftAside:
+class SkippedFiles:
     """Count the files that aren't taken for images, by suffix."""
 
     def __init__(self) -> None:
@@ -60,7 +60,7 @@ class LeftAside:
         """Count a file."""
         stem, dot, end = name.rpartition(".")
         suffix = dot + end if stem else ""
-        if len(self.counts) >= MOST_COUNTED and suffix not in self.counts:
+        if len(self.counts) >= MAX_SUFFIXES and suffix not in self.counts:
             suffix = OTHERS
         self.counts[suffix] += 1
 
@@ -88,8 +88,8 @@ class LeftAside:
 def _named(counts: Counter[str], words: Callable[[str, int], str]) -> str:
     """The most frequent suffixes in words, and how many files there are with others."""
     named = [
-        words(suffix[:MOST_SHOWN] + "..." * (len(suffix) > MOST_SHOWN) or "without suffix", files)
-        for suffix, files in counts.most_common(MOST_NAMED)
+        words(suffix[:MAX_SHOWN] + "..." * (len(suffix) > MAX_SHOWN) or "without suffix", files)
+        for suffix, files in counts.most_common(MAX_NAMED)
     ]
-    more = sum(files for _, files in counts.most_common()[MOST_NAMED:])
+    more = sum(files for _, files in counts.most_common()[MAX_NAMED:])
     return ", ".join([*named, f"and {more:,} more"] if more else named)

@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.folders import DiskFolder, Folder, Source, walk
-from entropy_cli.images.formats import LeftAside
+from entropy_cli.images.folders import DiskFolder, Folder, Source, walk_images
+from entropy_cli.images.formats import SkippedFiles
 from entropy_cli.images.listing import ImageFile, ImageList
-from entropy_cli.images.patterns import names_tars
-from entropy_cli.images.tar_file import TarPicture
+from entropy_cli.images.patterns import is_tar_pattern
+from entropy_cli.images.tar_file import TarImage
 from entropy_cli.images.tars import open_tars
 
 GROUPS = 32  # of the jackknife
@@ -59,13 +59,13 @@ class ImageSet:
         """Relative path of an image."""
         return self.files[index].path
 
-    def picture(self, index: int) -> Path | TarPicture:
-        """What `read_picture` reads an image from."""
-        return self.source.picture(self.files[index])
+    def locate(self, index: int) -> Path | TarImage:
+        """What `read_image` reads an image from."""
+        return self.source.locate(self.files[index])
 
     def group(self, index: int) -> int:
         """Jackknife group of an image: by its path alone, so that every run and shard agrees."""
-        return keys_of(self.files[index].path, self.seed)[1] % GROUPS
+        return hash_path(self.files[index].path, self.seed)[1] % GROUPS
 
     def fingerprint(self) -> str:
         """Hash of the relative paths and sizes in order."""
@@ -99,7 +99,7 @@ def find_images(
     Raises:
         DatasetError: the folder, a tar or the split is not there, can't be read, or has no images.
     """
-    if names_tars(data):
+    if is_tar_pattern(data):
         top: Folder = open_tars(str(data), progress)
         progress = _silent  # they were counted header by header
     elif data.is_dir():
@@ -107,12 +107,12 @@ def find_images(
     else:
         raise DatasetError(f"{data}: no such folder. Give --data a folder of images, or tars of one.")
     root, split = _root(top, str(data), split)
-    aside = LeftAside()
-    files = _in_order(walk(root, aside), seed, progress)
+    skipped = SkippedFiles()
+    files = _shuffle(walk_images(root, skipped), seed, progress)
     source = root.source
     if not files:
-        raise aside.error(source.name)
-    note = f"{source.name}: {aside.note()}" if aside.note() else ""
+        raise skipped.error(source.name)
+    note = f"{source.name}: {skipped.note()}" if skipped.note() else ""
     return ImageSet(source, split, files if limit is None else files[:limit], len(files), seed, note)
 
 
@@ -128,16 +128,16 @@ def _root(top: Folder, name: str, split: str) -> tuple[Folder, str]:
     raise DatasetError(f"{name}: has no {split}/ folder. Give another --split or --data.")
 
 
-def _in_order(files: Iterable[ImageFile], seed: int, progress: Progress) -> ImageList:
+def _shuffle(files: Iterable[ImageFile], seed: int, progress: Progress) -> ImageList:
     keys = array("Q")
 
     def noted() -> Iterator[ImageFile]:
         for file in files:
-            keys.append(keys_of(file.path, seed)[0])
+            keys.append(hash_path(file.path, seed)[0])
             progress(1)
             yield file
 
-    listed = ImageList.of(noted())
+    listed = ImageList.from_files(noted())
     key_N = np.array(keys, np.uint64)
     order_N = np.argsort(key_N, kind="stable")
     if (np.diff(key_N[order_N]) == 0).any():  # hardly ever: then the path decides
@@ -145,7 +145,7 @@ def _in_order(files: Iterable[ImageFile], seed: int, progress: Progress) -> Imag
     return listed.take(order_N)
 
 
-def keys_of(path: str, seed: int) -> tuple[int, int]:
+def hash_path(path: str, seed: int) -> tuple[int, int]:
     """Two independent hashes of a path: for its place in the order, and for its group."""
     digest = hashlib.blake2b(os.fsencode(path), digest_size=16, salt=seed.to_bytes(8, "little"))
     key = digest.digest()

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.image_set import GROUPS, Progress, keys_of
+from entropy_cli.images.image_set import GROUPS, Progress, hash_path
 
 # The fingerprint looks at all of a tensor up to so many bytes, else at so many rows: each that is
 # touched brings its surroundings into memory.
@@ -68,7 +68,7 @@ class LatentSet:
 
     def group(self, index: int) -> int:
         """Jackknife group: by the number alone, so that every run and shard agrees."""
-        return keys_of(self.name(index), self.seed)[1] % GROUPS
+        return hash_path(self.name(index), self.seed)[1] % GROUPS
 
     def read(self, index: int) -> np.ndarray | str:
         """The latents of all scales, one after the other."""
@@ -111,6 +111,6 @@ def find_latents(
         raise DatasetError(f"{location}: no latents found. Expected (images, ...).")
     key_N = np.empty(number, np.uint64)
     for i in range(number):
-        key_N[i] = keys_of(str(i), seed)[0]
+        key_N[i] = hash_path(str(i), seed)[0]
         progress(1)
     return LatentSet(location, scales, np.argsort(key_N, kind="stable")[:limit], seed)

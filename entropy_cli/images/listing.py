@@ -49,7 +49,7 @@ class ImageList(Sequence[ImageFile]):
         self._paths, self._ends_N, self._sizes_N, self._places = bytes(paths), ends_N, sizes_N, places
 
     @classmethod
-    def of(cls, files: Iterable[ImageFile]) -> "ImageList":
+    def from_files(cls, files: Iterable[ImageFile]) -> "ImageList":
         """Collect images; the iterable is read once."""
         paths, ends, sizes = bytearray(), array("q"), array("q")
         tars, offsets = array("i"), array("q")

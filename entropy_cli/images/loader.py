@@ -34,7 +34,7 @@ class Batch:
         names: relative path of each.
         places: of each in the seeded order.
         failed: relative path and reason of the unreadable ones.
-        completes: the blocks of which this batch is the last part.
+        completed_blocks: the blocks of which this batch is the last part.
     """
 
     input_B: Tensor
@@ -42,7 +42,7 @@ class Batch:
     names: list[str]
     places: list[int]
     failed: list[tuple[str, str]]
-    completes: tuple[int, ...]
+    completed_blocks: tuple[int, ...]
 
 
 Loader = DataLoader[Any]
@@ -78,7 +78,7 @@ def open_loader(
     return DataLoader(
         _Batches(source, plans),
         batch_size=None,  # an item is a batch
-        collate_fn=_as_it_is,
+        collate_fn=_identity,
         num_workers=workers,
         worker_init_fn=_leave_signals_to_parent,
         prefetch_factor=2 if workers else None,
@@ -87,7 +87,7 @@ def open_loader(
     )
 
 
-def death_of_worker(error: RuntimeError) -> DatasetError | None:
+def worker_death_error(error: RuntimeError) -> DatasetError | None:
     """What to say of an error if it is that a worker died; torch raises it wherever the program is."""
     if not re.search("worker.*(exited unexpectedly|killed by signal)", str(error)):
         return None
@@ -111,12 +111,12 @@ def _batches(iterator: Iterator[Any]) -> Generator[Batch, None, None]:
         try:
             item = next(iterator, None)
         except RuntimeError as error:
-            if (death := death_of_worker(error)) is None:
+            if (death := worker_death_error(error)) is None:
                 raise
             raise death from error
         if item is None:
             return
-        stacked, groups, names, places, failed, completes = item
+        stacked, groups, names, places, failed, completed_blocks = item
         input_B = torch.from_numpy(stacked)
         yield Batch(
             input_B.permute(0, 3, 1, 2) if input_B.ndim == 4 else input_B,
@@ -124,20 +124,20 @@ def _batches(iterator: Iterator[Any]) -> Generator[Batch, None, None]:
             names,
             places,
             failed,
-            completes,
+            completed_blocks,
         )
 
 
 # A batch on its way from a worker: an array, not a tensor, because tensors travel through shared memory,
 # of which a container may have next to none, and a worker that finds none hangs.
-_Packed = tuple[np.ndarray, list[int], list[str], list[int], list[tuple[str, str]], tuple[int, ...]]
+_WorkerBatch = tuple[np.ndarray, list[int], list[str], list[int], list[tuple[str, str]], tuple[int, ...]]
 
 
-def _as_it_is(item: Any) -> Any:  # noqa: ANN401 - a _Packed, but torch types this for lists
+def _identity(item: Any) -> Any:  # noqa: ANN401 - a _WorkerBatch, but torch types this for lists
     return item
 
 
-class _Batches(Dataset[_Packed]):
+class _Batches(Dataset[_WorkerBatch]):
     """A dataset whose items are whole batches."""
 
     def __init__(self, source: Source, plans: Sequence[BatchPlan]) -> None:
@@ -146,7 +146,7 @@ class _Batches(Dataset[_Packed]):
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __getitem__(self, item: int) -> _Packed:
+    def __getitem__(self, item: int) -> _WorkerBatch:
         read, groups, names, places, failed = [], [], [], [], []
         for index in self.plans[item]:
             name, found = self.source.name(index), self.source.read(index)
@@ -158,7 +158,7 @@ class _Batches(Dataset[_Packed]):
             names.append(name)
             places.append(index)
         stacked = np.stack(read) if read else np.empty((0, 0, 0, 3), np.uint8)
-        return stacked, groups, names, places, failed, self.plans[item].completes
+        return stacked, groups, names, places, failed, self.plans[item].completed_blocks
 
 
 def _context() -> str:

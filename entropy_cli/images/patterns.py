@@ -8,17 +8,17 @@ from pathlib import Path
 
 from entropy_cli.core.errors import DatasetError
 
-MOST_TARS = 100_000
+MAX_TARS = 100_000
 
 
-def names_tars(data: Path) -> bool:
+def is_tar_pattern(data: Path) -> bool:
     """Whether `--data` names tars: a file, a pattern, or what should be a tar; a folder never does."""
     if data.is_dir():
         return False
     return data.exists() or data.suffix == ".tar" or bool(re.search(r"[*?\[{]", str(data)))
 
 
-def expand(pattern: str) -> list[Path]:
+def expand_pattern(pattern: str) -> list[Path]:
     """The tars that a pattern names: braces first, then * ? [] among files, as bash does it.
 
     Raises:
@@ -26,9 +26,9 @@ def expand(pattern: str) -> list[Path]:
     """
     if Path(pattern).exists():
         return [Path(pattern)]
-    words = list(itertools.islice(expand_braces(pattern), MOST_TARS + 1))
-    if len(words) > MOST_TARS:
-        raise DatasetError(f"{pattern}: names more than {MOST_TARS} tars. Check the braces in --data.")
+    words = list(itertools.islice(expand_braces(pattern), MAX_TARS + 1))
+    if len(words) > MAX_TARS:
+        raise DatasetError(f"{pattern}: names more than {MAX_TARS} tars. Check the braces in --data.")
     if "" in words:  # which would be the working folder
         raise DatasetError(f"{pattern}: a part is empty; is a variable unset? Check --data.")
     paths: dict[str, None] = {}  # one named twice counts once

@@ -16,7 +16,7 @@ class BatchPlan:
     """Some images of the seeded order, and the blocks of which this batch is the last part."""
 
     spans: tuple[range, ...]
-    completes: tuple[int, ...]
+    completed_blocks: tuple[int, ...]
 
     def __len__(self) -> int:
         """How many images."""
@@ -29,17 +29,17 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Segment:
-    """The way to the next look at the estimate.
+    """The way to the next check at the estimate.
 
     Attributes:
         plans: this process's batches.
         rounds: most units that any process has in it; a unit is one or several whole blocks.
-        look: whether to look at its end: not if that was done already, or blocks after it were.
+        check: whether to check at its end: not if that was done already, or blocks after it were.
     """
 
     plans: list[BatchPlan]
     rounds: int
-    look: bool
+    check: bool
 
 
 def number_of_blocks(images: int) -> int:
@@ -71,7 +71,7 @@ def plan_batches(images: int, batch_size: int, blocks: Sequence[int]) -> list[Ba
     return plans
 
 
-def plan_legs(
+def plan_segments(
     images: int,
     batch_size: int,
     blocks: Sequence[int],
@@ -79,39 +79,39 @@ def plan_legs(
     points: Sequence[int],
     share: tuple[int, int] = (0, 1),
 ) -> list[Segment]:
-    """Cut a run into legs, and each leg into the shares of the processes that work on it.
+    """Cut a run into segments, and each segment into the shares of the processes that work on it.
 
-    Where legs end does not depend on the processes: every run looks at the same numbers of images.
+    Where segments end does not depend on the processes: every run looks at the same numbers of images.
 
     Args:
         images: how many there are.
         batch_size: the most images in a batch.
         blocks: the run's, in order, done or not.
         done: for every block of the images, whether it is done already.
-        points: numbers of blocks after which legs end, see `check_points`.
+        points: numbers of blocks after which segments end, see `check_points`.
         share: (I, N): this process is the I-th of N.
     """
-    legs, start, (rank, ranks) = [], 0, share
+    segments, start, (rank, ranks) = [], 0, share
     for end in points:
         todo = [block for block in blocks[start:end] if not done[block]]
         plans = plan_batches(images, batch_size, todo[rank::ranks])
         most = -(-len(todo) // ranks)
-        look = bool(todo) or not any(done[block] for block in blocks[end:])
-        legs.append(Segment(plans, -(-most // _blocks_at_once(batch_size)), look))
+        check = bool(todo) or not any(done[block] for block in blocks[end:])
+        segments.append(Segment(plans, -(-most // _blocks_at_once(batch_size)), check))
         start = end
-    return legs
+    return segments
 
 
-def check_points(blocks: int, *, closely: bool) -> list[int]:
-    """Numbers of blocks after which to look at the estimate, up to all of them.
+def check_points(blocks: int, *, early_stop: bool) -> list[int]:
+    """Numbers of blocks after which to check at the estimate, up to all of them.
 
-    They double; closely, for a run that may stop, no more than CHECK_BLOCKS or CHECK_SHARE lie between.
+    They double; with `early_stop` no more than CHECK_BLOCKS or CHECK_SHARE of the blocks lie between.
     Looking brings the processes of a run together, so it is not done more often than is of use.
     """
     points, at = [], 1
     while at < blocks:
         points.append(at)
-        at += min(at, max(CHECK_BLOCKS, int(CHECK_SHARE * at))) if closely else at
+        at += min(at, max(CHECK_BLOCKS, int(CHECK_SHARE * at))) if early_stop else at
     return [*points, blocks] if blocks else []
 
 

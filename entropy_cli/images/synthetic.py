@@ -9,10 +9,10 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 KINDS = ("shapes", "gradients", "textures", "noise")
-SHORTEST_WAVE, LEAST_WAVE_NUMBER = 6, 3.0  # of textures: pixels, and radians in half a picture
+SHORTEST_WAVE, MIN_WAVE_NUMBER = 6, 3.0  # of textures: pixels, and radians in half a picture
 
 
-def synthetic_picture(kind: str, size: int, generator: torch.Generator) -> Tensor:
+def synthetic_image(kind: str, size: int, generator: torch.Generator) -> Tensor:
     """One picture, float32 (3, size, size) in [0, 1]."""
     axis = torch.linspace(-1, 1, size)
     y_HW, x_HW = torch.meshgrid(axis, axis, indexing="ij")
@@ -43,7 +43,7 @@ def write_image_folder(
         kind = KINDS[i % len(KINDS)]
         folder = root / kind
         folder.mkdir(parents=True, exist_ok=True)
-        picture = to_pil_image(synthetic_picture(kind, size, generator))
+        picture = to_pil_image(synthetic_image(kind, size, generator))
         paths.append(folder / f"{kind}_{i:05d}.jpg")
         picture.save(paths[-1], quality=92)
         progress(1)
@@ -89,7 +89,7 @@ def _textures(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
     picture_3HW = 0.3 + 0.4 * random(3, 1, 1).expand(3, *x_HW.shape)
     for _ in range(2 + int(3 * random(1).item())):
         angle, phase = (2 * math.pi * random(2)).tolist()
-        frequency = LEAST_WAVE_NUMBER * (highest / LEAST_WAVE_NUMBER) ** random(1).item()
+        frequency = MIN_WAVE_NUMBER * (highest / MIN_WAVE_NUMBER) ** random(1).item()
         wave_HW = (frequency * (x_HW * math.cos(angle) + y_HW * math.sin(angle)) + phase).sin()
         picture_3HW = picture_3HW + 0.3 * (random(3, 1, 1) - 0.3) * wave_HW
     return picture_3HW

@@ -11,9 +11,9 @@ from entropy_cli.core.errors import DatasetError
 BUFFER = 2**16  # what Pillow reads at once
 
 # Offsets of what has no bytes to read, and why.
-NOWHERE, SPECIAL, SPARSE = -1, -2, -3
+BROKEN_LINK, SPECIAL, SPARSE = -1, -2, -3
 UNREADABLE = {
-    NOWHERE: "a link that leads to no file in the tars",
+    BROKEN_LINK: "a link that leads to no file in the tars",
     SPECIAL: "not an ordinary file",
     SPARSE: "stored in its tar as a sparse file, which can't be read in place",
 }
@@ -42,14 +42,14 @@ class Tar:
         if offset in UNREADABLE:
             raise DatasetError(UNREADABLE[offset])
         file = self.path.open("rb", buffering=0)
-        if tar_of(self.path, file) != self:
+        if tar_status(self.path, file) != self:
             file.close()
             raise DatasetError(f"{self.path} has changed since it was listed")
-        return BufferedReader(_Part(file, offset, size), BUFFER)
+        return BufferedReader(_FileSlice(file, offset, size), BUFFER)
 
 
 @dataclass(frozen=True)
-class TarPicture:
+class TarImage:
     """An image in a tar; `offset` may be one of UNREADABLE."""
 
     tar: Tar
@@ -65,7 +65,7 @@ class TarPicture:
         return self.tar.open(self.offset, self.size)
 
 
-class _Part(RawIOBase):
+class _FileSlice(RawIOBase):
     """Some bytes of a file, as a file that is read piece by piece, however large it is said to be.
 
     It has no `fileno`: decoders in C would read from the start of the whole file.
@@ -95,7 +95,7 @@ class _Part(RawIOBase):
         super().close()
 
 
-def tar_of(path: Path, file: BufferedReader | FileIO) -> Tar:
+def tar_status(path: Path, file: BufferedReader | FileIO) -> Tar:
     """An open tar as it is now."""
     status = os.fstat(file.fileno())
     return Tar(path, status.st_size, status.st_mtime_ns)

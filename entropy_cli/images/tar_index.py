@@ -16,8 +16,8 @@ import numpy as np
 
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.core.files import cache_folder, write_atomically
-from entropy_cli.images.formats import SUFFIXES, LeftAside, is_image
-from entropy_cli.images.tar_file import NOWHERE, SPARSE, SPECIAL, Tar, tar_of
+from entropy_cli.images.formats import SUFFIXES, SkippedFiles, is_image
+from entropy_cli.images.tar_file import BROKEN_LINK, SPARSE, SPECIAL, Tar, tar_status
 
 VERSION = 1  # of the files in the cache
 COLUMNS = ("texts", "kinds", "offsets", "sizes")
@@ -74,7 +74,7 @@ class TarIndex:
     images: int
 
     @classmethod
-    def of(cls, members: Iterator[Member], progress: Callable[[int], object]) -> "TarIndex":
+    def from_members(cls, members: Iterator[Member], progress: Callable[[int], object]) -> "TarIndex":
         """Collect members; `progress` is given 1 for each that is taken for an image."""
         texts, numbers, images = bytearray(), array("q"), 0
         for member in members:
@@ -111,21 +111,21 @@ def index_tar(path: Path, progress: Callable[[int], object]) -> tuple[Tar, TarIn
         raise DatasetError(f"{path}: {what}. Give --data a folder of images, or tars of one.")
     try:
         with path.open("rb") as file:
-            tar = tar_of(path, file)
+            tar = tar_status(path, file)
             index = _load(tar)
             if index is not None:
                 progress(index.images)
             else:
-                index = TarIndex.of(_members(tar, file), progress)
+                index = TarIndex.from_members(_members(tar, file), progress)
                 _save(tar, index)
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror}.") from error
     if not index.images:
-        aside = LeftAside()
+        skipped = SkippedFiles()
         for member in index.members():
             if member.is_listed:
-                aside.add(member.path.rpartition("/")[2])
-        raise aside.error(str(path))
+                skipped.add(member.path.rpartition("/")[2])
+        raise skipped.error(str(path))
     return tar, index
 
 
@@ -191,11 +191,11 @@ def _damaged(tar: Tar, at: int, what: str) -> DatasetError:
 def _member(tar: Tar, info: tarfile.TarInfo) -> Member:
     path = _relative(tar, info.name)
     if info.issym():
-        return Member(path, SYMLINK, NOWHERE, 0, info.linkname.partition("\0")[0])
+        return Member(path, SYMLINK, BROKEN_LINK, 0, info.linkname.partition("\0")[0])
     if info.islnk():
-        return Member(path, HARD_LINK, NOWHERE, 0, _relative(tar, info.linkname))
+        return Member(path, HARD_LINK, BROKEN_LINK, 0, _relative(tar, info.linkname))
     if info.isdir() or info.type == b"D":  # of GNU's incremental tars
-        return Member(path, FOLDER, NOWHERE, 0, "")
+        return Member(path, FOLDER, BROKEN_LINK, 0, "")
     if info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"M", b"V"):
         return Member(path, FILE, SPECIAL, 0, "")
     if info.issparse():

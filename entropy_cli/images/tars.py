@@ -8,11 +8,11 @@ from pathlib import Path
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.formats import is_image
 from entropy_cli.images.listing import ImageFile
-from entropy_cli.images.patterns import expand
-from entropy_cli.images.tar_file import NOWHERE, Tar, TarPicture
+from entropy_cli.images.patterns import expand_pattern
+from entropy_cli.images.tar_file import BROKEN_LINK, Tar, TarImage
 from entropy_cli.images.tar_index import FOLDER, HARD_LINK, SYMLINK, Member, index_tar
 
-MOST_LINKS = 40  # one after the other, as on Linux
+MAX_LINKS = 40  # one after the other, as on Linux
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ class Tars:
     location: str
     tars: tuple[Tar, ...]
 
-    def picture(self, file: ImageFile) -> TarPicture:
+    def locate(self, file: ImageFile) -> TarImage:
         """Where an image is."""
-        return TarPicture(self.tars[file.tar], file.offset, file.size)
+        return TarImage(self.tars[file.tar], file.offset, file.size)
 
 
 def open_tars(pattern: str, progress: Callable[[int], object]) -> "TarFolder":
@@ -48,7 +48,7 @@ def open_tars(pattern: str, progress: Callable[[int], object]) -> "TarFolder":
         DatasetError: a tar is not there or can't be used, or two hold the same image.
     """
     tree, tars = _Tree(), []
-    for number, path in enumerate(expand(pattern)):
+    for number, path in enumerate(expand_pattern(pattern)):
         tar, index = index_tar(path, progress)
         tars.append(tar)
         for member in index.members():
@@ -88,7 +88,7 @@ class _Tree:
             return None
         before = at.get(name)
         if isinstance(before, dict):
-            raise self._twofold(member)
+            raise self._path_conflict(member)
         if before is not None and self.tars[before] != tar and is_image(name):
             return self.tars[before]
         at[name] = self._row(tar, member)
@@ -100,7 +100,7 @@ class _Tree:
         for name in names:
             below = at.setdefault(name, {})
             if isinstance(below, int):
-                raise self._twofold(member)
+                raise self._path_conflict(member)
             at = below
         return at
 
@@ -109,7 +109,7 @@ class _Tree:
         if member.kind == SYMLINK:
             self.links[row] = member.link
         elif member.kind == HARD_LINK:
-            target = self._plain(member.link)
+            target = self._lookup(member.link)
             if isinstance(target, int) and self.tars[target] == tar:
                 offset, size = self.offsets[target], self.sizes[target]
                 if target in self.links:
@@ -119,14 +119,14 @@ class _Tree:
         self.sizes.append(size)
         return row
 
-    def _plain(self, path: str) -> _Node | None:
+    def _lookup(self, path: str) -> _Node | None:
         """What is at a path, following no links."""
         at: _Node | None = self.root
         for part in path.split("/"):
             at = at.get(part) if isinstance(at, dict) else None
         return at
 
-    def _twofold(self, member: Member) -> DatasetError:
+    def _path_conflict(self, member: Member) -> DatasetError:
         return DatasetError(
             f"{member.path}: is a file and a folder at once in the tars, or part of it is."
         )
@@ -154,7 +154,7 @@ class _Tree:
                     row = node
                 else:
                     links, target = links + 1, self.links[node]
-                    if links > MOST_LINKS or not target or target.startswith("/"):
+                    if links > MAX_LINKS or not target or target.startswith("/"):
                         return None
                     pending += target.split("/")[::-1]
             if not folders:
@@ -178,7 +178,7 @@ class TarFolder:
         """The same for the same folder."""
         return id(self.folders[-1])
 
-    def above(self) -> Iterable[Hashable]:
+    def ancestors(self) -> Iterable[Hashable]:
         """Identities of the folders that it is in."""
         return [id(folder) for folder in self.folders[:-1]]
 
@@ -205,5 +205,5 @@ class _TarEntry:
         tree = self.parent.tree
         found = tree.follow(self.parent.folders, self.name)
         if found is None or (row := found[1]) is None:
-            return ImageFile(path, 0, 0, NOWHERE)
+            return ImageFile(path, 0, 0, BROKEN_LINK)
         return ImageFile(path, tree.sizes[row], tree.tars[row], tree.offsets[row])

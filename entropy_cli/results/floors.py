@@ -62,7 +62,7 @@ class Floor:
         return [*levels[:-1], self.last or levels[-1]] if levels else []
 
 
-def given_floor(mean: float | None, last: float | None) -> Floor:
+def floor_from_numbers(mean: float | None, last: float | None) -> Floor:
     """Floors that are plain numbers, in nats per token."""
     levels = {
         name: None if value is None else Level(value) for name, value in (("mean", mean), ("last", last))

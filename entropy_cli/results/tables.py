@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from entropy_cli.core.text import definitions, wrapped
-from entropy_cli.entropy.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP, Estimate
+from entropy_cli.entropy.quantity import MIN_IMAGES, MIN_IMAGES_PER_GROUP, Estimate
 from entropy_cli.results import schema
 from entropy_cli.results.legend import averages, is_counted, legend
 from entropy_cli.results.notes import notes
@@ -162,7 +162,7 @@ def _target(result: Result) -> dict[str, str]:
         end = f"was not reached with {used} images"
         if widest is not None and widest <= result.provenance["target_ci"]:
             end += (
-                f": to stop early takes {LEAST_IMAGES} images, {LEAST_IMAGES_PER_GROUP} in each group, "
+                f": to stop early takes {MIN_IMAGES} images, {MIN_IMAGES_PER_GROUP} in each group, "
                 "and two looks in a row"
             )
     return {"target": f"± {result.provenance['target_ci']:g} nats {end}{is_at}"}

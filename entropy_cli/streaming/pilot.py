@@ -140,4 +140,4 @@ def _sums(
 
 def _alone(batch: Batch) -> Batch:
     """A batch as a unit of its own, whatever blocks it is of."""
-    return replace(batch, completes=(-1,))
+    return replace(batch, completed_blocks=(-1,))

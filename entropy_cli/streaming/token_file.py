@@ -10,7 +10,7 @@ from torch import Tensor
 
 from entropy_cli.core.errors import ResultError, StateError
 from entropy_cli.core.files import write_atomically
-from entropy_cli.entropy.assign import MOST_NUMBERED
+from entropy_cli.entropy.assign import MAX_INDEXABLE
 
 # How a path is written in a line of its own.
 IN_ONE_LINE = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
@@ -22,7 +22,7 @@ def smallest_type(vocab_size: int) -> np.dtype:
     Raises:
         ResultError: there is none.
     """
-    if vocab_size > MOST_NUMBERED:
+    if vocab_size > MAX_INDEXABLE:
         raise ResultError(
             f"--save-tokens: {vocab_size} codes can't be numbered in 63 bits. Leave it out."
         )

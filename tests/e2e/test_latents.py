@@ -9,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from entropy_cli import load_tokenizer
 from entropy_cli.entropy.assign import assign
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.images.image_set import find_images
 from entropy_cli.results.schema import read_result
 from tests.e2e.test_estimate import assert_same
@@ -36,7 +36,7 @@ def rests(tokenizer, pictures):
 def read_all(folder, tokenizer):
     images = find_images(folder)
     crop = tokenizer.spec.crop.apply
-    return torch.stack([read_picture(images.picture(i), crop) for i in range(len(images))])
+    return torch.stack([read_image(images.locate(i), crop) for i in range(len(images))])
 
 
 @torch.inference_mode()

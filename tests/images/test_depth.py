@@ -1,4 +1,4 @@
-"""Pictures of 16 bits become those of 8 by dropping the low byte; what can't is unreadable."""
+"""Images of 16 bits become those of 8 by dropping the low byte; what can't is unreadable."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.tokenizers.preprocess import chameleon_crop
 
 HEIGHT, WIDTH = 6, 8
@@ -24,7 +24,7 @@ def rgb(picture):
 
 def read(tmp_path, content, name="x.png"):
     (tmp_path / name).write_bytes(content)
-    got = read_picture(tmp_path / name, rgb)
+    got = read_image(tmp_path / name, rgb)
     return got if isinstance(got, str) else got.permute(1, 2, 0).numpy()
 
 
@@ -130,7 +130,7 @@ def test_what_is_transparent_in_16_bits_is_compared_in_16_bits(tmp_path):
     key = struct.pack(">I4sH", 2, b"tRNS", 0x1235)
     key += struct.pack(">I", zlib.crc32(key[4:]))
     (tmp_path / "x.png").write_bytes(png(16, 0, values_HW, key))
-    got_3HW = read_picture(tmp_path / "x.png", chameleon_crop(HEIGHT).apply)
+    got_3HW = read_image(tmp_path / "x.png", chameleon_crop(HEIGHT).apply)
     assert got_3HW[:, 3, 0].tolist() == [255] * 3 and got_3HW[:, 3, -1].tolist() == [0x12] * 3
 
 

@@ -8,8 +8,8 @@ import pytest
 from PIL import Image, ImageFile
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.decode import read_picture
-from entropy_cli.images.formats import FORMATS, MOST_COUNTED, READABLE, SUFFIXES, LeftAside
+from entropy_cli.images.decode import read_image
+from entropy_cli.images.formats import FORMATS, MAX_SUFFIXES, READABLE, SUFFIXES, SkippedFiles
 from entropy_cli.images.image_set import find_images
 from tests.images.test_tars import picture, write_tar
 
@@ -33,15 +33,15 @@ def test_an_eps_named_jpg_runs_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     (tmp_path / "evil.jpg").write_bytes(EPS)
     tar = write_tar(tmp_path / "x.tar", [("evil.jpg", EPS)])
-    for source in (tmp_path / "evil.jpg", find_images(tar).picture(0)):
-        assert read_picture(source, rgb) == f"not identified as one of {', '.join(READABLE)}"
+    for source in (tmp_path / "evil.jpg", find_images(tar).locate(0)):
+        assert read_image(source, rgb) == f"not identified as one of {', '.join(READABLE)}"
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("name", ["TGA", "ICO", "PCX", "SGI", "PDF"])
 def test_other_formats_stay_shut(tmp_path, name):
     (tmp_path / "other.png").write_bytes(saved(name))
-    assert "not identified" in read_picture(tmp_path / "other.png", rgb)
+    assert "not identified" in read_image(tmp_path / "other.png", rgb)
 
 
 @pytest.mark.parametrize("name", READABLE)
@@ -56,7 +56,7 @@ def test_every_suffix_of_a_format_is_read_whatever_its_case(tmp_path, name):
     with Image.open(io.BytesIO(content)) as opened:
         expected = np.asarray(opened.convert("RGB"))
     for i in range(len(found)):
-        got_3HW = read_picture(found.picture(i), rgb)
+        got_3HW = read_image(found.locate(i), rgb)
         np.testing.assert_array_equal(got_3HW.permute(1, 2, 0).numpy(), expected)
 
 
@@ -72,7 +72,7 @@ def test_formats_that_this_pillow_lacks_are_left_aside(tmp_path, monkeypatch):
 def test_of_several_pictures_in_a_file_the_first_is_read(tmp_path, name):
     first, second = (Image.new("RGB", (40, 30), colour) for colour in ((10, 200, 30), (200, 0, 0)))
     first.save(tmp_path / "several.jpg", name, save_all=True, append_images=[second])
-    first_3HW = read_picture(tmp_path / "several.jpg", rgb).int()
+    first_3HW = read_image(tmp_path / "several.jpg", rgb).int()
     assert first_3HW.shape == (3, 30, 40)
     assert np.abs(first_3HW[:, 15, 20].numpy() - (10, 200, 30)).max() < 4
 
@@ -98,13 +98,13 @@ def test_what_is_cut_off_is_never_filled_with_grey(tmp_path, name, lenient, monk
     for way in WAYS[name]:
         content = saved(name, **way)
         path.write_bytes(content)
-        whole_3HW = read_picture(path, rgb)
+        whole_3HW = read_image(path, rgb)
         for share in np.linspace(0.02, 0.98, 25):
             path.write_bytes(content[: int(share * len(content))])
-            assert isinstance(read_picture(path, rgb), str), (way, share)
+            assert isinstance(read_image(path, rgb), str), (way, share)
         for missing in range(1, 6):  # marks of the end: without them a picture may be whole
             path.write_bytes(content[:-missing])
-            got = read_picture(path, rgb)
+            got = read_image(path, rgb)
             assert isinstance(got, str) or got.equal(whole_3HW), (way, missing)
     assert lenient == ImageFile.LOAD_TRUNCATED_IMAGES  # of this process, not only ours
 
@@ -116,7 +116,7 @@ def test_tars_give_the_pixels_of_files_in_every_format(tmp_path, name):
     found = find_images(tar)
     for i in range(len(found)):
         (tmp_path / "alone.jpg").write_bytes(contents[int(found.name(i)[0])])
-        assert read_picture(found.picture(i), rgb).equal(read_picture(tmp_path / "alone.jpg", rgb))
+        assert read_image(found.locate(i), rgb).equal(read_image(tmp_path / "alone.jpg", rgb))
 
 
 def test_other_files_are_counted_by_suffix_on_one_line(tmp_path):
@@ -140,12 +140,12 @@ def test_other_files_are_counted_by_suffix_on_one_line(tmp_path):
 
 
 def test_many_suffixes_stay_a_short_line():
-    aside = LeftAside()
-    for i in range(2 * MOST_COUNTED):
+    aside = SkippedFiles()
+    for i in range(2 * MAX_SUFFIXES):
         aside.add(f"{i}.{i}")
     for _ in range(3):
         aside.add("x." + "y" * 500)
-    assert len(aside.counts) <= MOST_COUNTED + 1 and sum(aside.counts.values()) == 2 * MOST_COUNTED + 3
+    assert len(aside.counts) <= MAX_SUFFIXES + 1 and sum(aside.counts.values()) == 2 * MAX_SUFFIXES + 3
     assert len(aside.note()) < 200 and ", and " in aside.note() and aside.note().endswith(" more")
 
 
@@ -187,7 +187,7 @@ def test_a_huge_member_of_a_tar_is_read_piece_by_piece(tmp_path):
     found = find_images(tmp_path / "x.tar")
     big = next(i for i in range(2) if found.name(i) == "big.jpg")
     tracemalloc.start()
-    assert "not identified" in read_picture(found.picture(big), rgb)
+    assert "not identified" in read_image(found.locate(big), rgb)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < size // 8

@@ -2,7 +2,7 @@
 
 import pytest
 
-from entropy_cli.images.plan import BLOCK, check_points, number_of_blocks, plan_legs, shard_blocks
+from entropy_cli.images.plan import BLOCK, check_points, number_of_blocks, plan_segments, shard_blocks
 
 
 @pytest.mark.parametrize("images", [1, 16, 70, 1000])
@@ -11,22 +11,25 @@ from entropy_cli.images.plan import BLOCK, check_points, number_of_blocks, plan_
 def test_processes_share_each_leg(images, batch_size, ranks):
     blocks = number_of_blocks(images)
     done = [block % 5 == 3 for block in range(blocks)]
-    points = check_points(blocks, closely=True)
+    points = check_points(blocks, early_stop=True)
     of_rank = [
-        plan_legs(images, batch_size, range(blocks), done, points, (r, ranks)) for r in range(ranks)
+        plan_segments(images, batch_size, range(blocks), done, points, (r, ranks)) for r in range(ranks)
     ]
     seen = []
-    for end, legs in zip(points, zip(*of_rank, strict=True), strict=True):
-        assert len({leg.rounds for leg in legs}) == 1 and len({leg.look for leg in legs}) == 1
-        units = [sum(bool(plan.completes) for plan in leg.plans) for leg in legs]
-        assert max(units) == legs[0].rounds
-        mine = [b for leg in legs for plan in leg.plans for b in plan.completes]
+    for end, segments in zip(points, zip(*of_rank, strict=True), strict=True):
+        assert (
+            len({segment.rounds for segment in segments}) == 1
+            and len({segment.check for segment in segments}) == 1
+        )
+        units = [sum(bool(plan.completed_blocks) for plan in segment.plans) for segment in segments]
+        assert max(units) == segments[0].rounds
+        mine = [b for segment in segments for plan in segment.plans for b in plan.completed_blocks]
         assert all(b < end for b in mine)
-        for leg in legs:
-            read = [i for plan in leg.plans for i in plan]
-            completed = [b for plan in leg.plans for b in plan.completes]
+        for segment in segments:
+            read = [i for plan in segment.plans for i in plan]
+            completed = [b for plan in segment.plans for b in plan.completed_blocks]
             assert sorted({i // BLOCK for i in read}) == completed
-            assert all(len(plan) <= batch_size for plan in leg.plans)
+            assert all(len(plan) <= batch_size for plan in segment.plans)
         seen += mine
     assert sorted(seen) == [b for b in range(blocks) if not done[b]]
 
@@ -41,8 +44,8 @@ def test_shards_part_the_blocks(number):
 
 def test_looks_not_taken_before_a_cut_are_taken_after_it():
     def looks(done):
-        points = check_points(8, closely=False)
-        return [leg.look for leg in plan_legs(16 * 8, 4, range(8), done, points)]
+        points = check_points(8, early_stop=False)
+        return [segment.check for segment in plan_segments(16 * 8, 4, range(8), done, points)]
 
     assert looks([False] * 8) == [True] * 4  # after 1, 2, 4 and 8 blocks
     assert looks([True] * 3 + [False] * 5) == [False, False, True, True]

@@ -13,7 +13,7 @@ from PIL import Image
 
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.images import tar_index
-from entropy_cli.images.decode import Pictures, read_picture
+from entropy_cli.images.decode import CroppedImages, read_image
 from entropy_cli.images.image_set import find_images
 from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import plan_batches
@@ -60,7 +60,7 @@ def agree(folder, tars, split="auto", seed=0):
     assert (got.split, got.found, got.fingerprint()) == (want.split, want.found, want.fingerprint())
     assert got.note.replace(got.source.name, want.source.name) == want.note
     for i in range(len(want.files)):
-        a, b = (read_picture(found.picture(i), same) for found in (want, got))
+        a, b = (read_image(found.locate(i), same) for found in (want, got))
         assert type(a) is type(b) and (isinstance(a, str) or a.equal(b)), (want.files[i], a, b)
         assert got.group(i) == want.group(i)
     return got
@@ -145,7 +145,7 @@ def test_in_one_tar_the_later_counts(tmp_path):
     hard = link("hard.png", "./1.png", tarfile.LNKTYPE)
     tar = write_tar(tmp_path / "x.tar", [("./1.png", early), hard, ("1.png", late)])
     found = find_images(tar)
-    assert {f.path: found.picture(i).open().read() for i, f in enumerate(found.files)} == {
+    assert {f.path: found.locate(i).open().read() for i, f in enumerate(found.files)} == {
         "1.png": late,
         "hard.png": early,
     }
@@ -225,7 +225,7 @@ def test_damaged_headers_never_end_in_anything_else(tmp_path):
         (tmp_path / f"{i}.tar").write_bytes(content)
         try:
             found = find_images(tmp_path / f"{i}.tar")
-            read_picture(found.picture(0), same)
+            read_image(found.locate(0), same)
         except DatasetError:
             continue
 
@@ -314,7 +314,7 @@ def test_a_tar_that_changes_while_it_is_read_gives_reasons_not_pictures(tmp_path
     else:
         tar.unlink()
     (batch,) = read_batches(
-        open_loader(Pictures(found, same), plan_batches(3, 16, [0]), workers=workers)
+        open_loader(CroppedImages(found, same), plan_batches(3, 16, [0]), workers=workers)
     )
     words = "No such file" if change == "gone" else "has changed since it was listed"
     assert not batch.names and len(batch.failed) == 3
@@ -333,16 +333,16 @@ def test_sparse_files_and_links_to_nowhere_have_a_reason(tmp_path):
     subprocess.run(["tar", "-S", "-cf", tmp_path / "x.tar", "-C", tree, "."], check=True)
     found = find_images(tmp_path / "x.tar")
     assert found.fingerprint() == find_images(tree).fingerprint()
-    reasons = {f.path: read_picture(found.picture(i), same) for i, f in enumerate(found.files)}
+    reasons = {f.path: read_image(found.locate(i), same) for i, f in enumerate(found.files)}
     assert "no file in the tars" in reasons["link.png"] and "ordinary" in reasons["pipe.png"]
     assert "sparse" in reasons["holes.png"] and not isinstance(reasons["0.png"], str)
 
 
 def test_reasons_of_damaged_images_name_no_memory(tmp_path):
     tar = write_tar(tmp_path / "x.tar", [("bad.png", b"no picture")])
-    reason = read_picture(find_images(tar).picture(0), same)
+    reason = read_image(find_images(tar).locate(0), same)
     (tmp_path / "bad.png").write_bytes(b"no picture")
-    assert reason == read_picture(tmp_path / "bad.png", same)
+    assert reason == read_image(tmp_path / "bad.png", same)
     assert reason.startswith("not identified as one of JPEG, ")
 
 

@@ -15,7 +15,7 @@ from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.signals import Signals
 from entropy_cli.images.image_set import GROUPS
-from entropy_cli.images.loader import Batch, death_of_worker, open_loader, read_batches
+from entropy_cli.images.loader import Batch, open_loader, read_batches, worker_death_error
 from entropy_cli.images.plan import (
     BLOCK,
     CHECK_BLOCKS,
@@ -24,7 +24,7 @@ from entropy_cli.images.plan import (
     check_points,
     number_of_blocks,
     plan_batches,
-    plan_legs,
+    plan_segments,
 )
 from entropy_cli.streaming import state
 from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
@@ -139,8 +139,8 @@ class Run:
 
     def _legs(self, blocks: Sequence[int], done: Sequence[bool]) -> list[Segment]:
         share = self.job.ranks.rank, self.job.ranks.world
-        points = check_points(len(blocks), closely=self.job.config.target is not None)
-        return plan_legs(self.images, self.batch_size, blocks, done, points, share)
+        points = check_points(len(blocks), early_stop=self.job.config.target is not None)
+        return plan_segments(self.images, self.batch_size, blocks, done, points, share)
 
     def _expected(self, plans: Sequence[BatchPlan]) -> tuple[int, str, int]:
         """For the bar: images in all, their unit, and how many are done."""
@@ -204,7 +204,9 @@ class Run:
         pilot = range(min(PILOT_BLOCKS, len(progress.blocks_done)))
         with contextlib.ExitStack() as stack:
             if self.job.config.shard is None:  # the pilot's are the first of the legs
-                plans = [p for leg in legs for p in leg.plans if p.completes and _within(p, pilot)]
+                plans = [
+                    p for leg in legs for p in leg.plans if p.completed_blocks and _within(p, pilot)
+                ]
                 first: Iterator[EncodedBatch] = islice(units, len(plans))
             else:
                 plans = [p for leg in self._legs(pilot, [False] * len(pilot)) for p in leg.plans]
@@ -250,7 +252,7 @@ def _in_one_line(device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if (death := death_of_worker(error)) is not None:
+        if (death := worker_death_error(error)) is not None:
             raise death from error
         if is_out_of_memory(error):
             raise EntropyCliError(

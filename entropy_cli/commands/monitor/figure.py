@@ -15,12 +15,12 @@ from entropy_cli.core.figures import (
     INK,
     PAPER,
     SERIES,
-    arrowed,
+    arrow_marker,
+    colour_ramp,
     inline_svg,
     legend_below,
     new_figure,
     plain_log_ticks,
-    ramp,
     styled,
     write_figure,
 )
@@ -163,7 +163,7 @@ def _scales(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None
     axis.set_title("Loss by scale")
     axis.set_ylabel("nats per token")
     curves = sorted(curves, key=lambda curve: int(curve[0].metric.of or 0))
-    for (series, level), shade in zip(curves, ramp(len(curves)), strict=True):
+    for (series, level), shade in zip(curves, colour_ramp(len(curves)), strict=True):
         side = series.metric.of
         _curve(axis, series, shade, label=f"{side} x {side}")
         if level is not None:
@@ -225,7 +225,7 @@ def _unigram(axis: Any, unigram: Estimate, colour: str) -> None:  # noqa: ANN401
         axis.plot(
             0.98,
             unigram.known,
-            marker=arrowed("", unigram.bound),
+            marker=arrow_marker("", unigram.bound),
             markersize=12,
             color=colour,
             transform=axis.get_yaxis_transform(),

@@ -8,12 +8,12 @@ import numpy as np
 
 from entropy_cli.core.page import Table
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
-from entropy_cli.results.page.content import UNKNOWN, shown, with_signs
+from entropy_cli.results.page.report_tables import UNKNOWN, caption_with_bounds, format_estimate
 from entropy_cli.results.schema import Result
 
 
 @dataclass(frozen=True)
-class Named:
+class NamedResult:
     """A result and what it is called beside others."""
 
     name: str
@@ -107,10 +107,10 @@ def _not_comparable(one: Result, other: Result) -> str:
     return ""
 
 
-def names_of(paths: Sequence[str]) -> list[str]:
+def short_names(paths: Sequence[str]) -> list[str]:
     """What results are called: their files' names, with folders where these are alike.
 
-    >>> names_of(["a/result.json", "b/result.json"])
+    >>> short_names(["a/result.json", "b/result.json"])
     ['a/result', 'b/result']
     """
     stems = [path.removesuffix(".json") for path in paths]
@@ -118,7 +118,7 @@ def names_of(paths: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else stems
 
 
-def side_by_side(several: Sequence[Named]) -> Table:
+def side_by_side(several: Sequence[NamedResult]) -> Table:
     """The numbers of each result in a row."""
     head = ["result", "family", "codes", "tokens", "T", "images", "assignment entropy", "nats per image"]
     head += ["bits per pixel", "unigram entropy", "mutual information", "codes used"]
@@ -136,19 +136,23 @@ def side_by_side(several: Sequence[Named]) -> Table:
                 str(named.tokens),
                 f"{temperatures.pop():g}" if len(temperatures) == 1 else "by scale",
                 str(result.data.images_used),
-                shown(average.assignment_entropy),
-                shown(average.assignment_entropy, 2, named.tokens),
-                UNKNOWN if per_pixel is None else shown(average.assignment_entropy, 4, per_pixel),
-                shown(average.unigram_entropy),
-                shown(average.mutual_information),
-                f"{shown(average.usage_estimate, 1, 100)} %",
+                format_estimate(average.assignment_entropy),
+                format_estimate(average.assignment_entropy, 2, named.tokens),
+                UNKNOWN
+                if per_pixel is None
+                else format_estimate(average.assignment_entropy, 4, per_pixel),
+                format_estimate(average.unigram_entropy),
+                format_estimate(average.mutual_information),
+                f"{format_estimate(average.usage_estimate, 1, 100)} %",
             ]
         )
-    caption = with_signs("token-weighted averages ± standard error, entropies in nats per token", rows)
+    caption = caption_with_bounds(
+        "token-weighted averages ± standard error, entropies in nats per token", rows
+    )
     return Table("results", "Side by side", caption, head, rows, sortable=True)
 
 
-def differences(several: Sequence[Named]) -> Table:
+def differences(several: Sequence[NamedResult]) -> Table:
     """Every result against the first."""
     first = several[0]
     rows = []
@@ -170,20 +174,20 @@ def differences(several: Sequence[Named]) -> Table:
     return Table("differences", f"Differences from {first.name}", caption, head, rows)
 
 
-def by_scale(several: Sequence[Named]) -> Table | None:
+def by_scale(several: Sequence[NamedResult]) -> Table | None:
     """The assignment entropy of each scale, if all have the same scales."""
     names = [[scale.name for scale in named.result.scales] for named in several]
     if any(other != names[0] for other in names[1:]):
         return None
     rows = [
-        [name, *(shown(named.result.scales[s].assignment_entropy) for named in several)]
+        [name, *(format_estimate(named.result.scales[s].assignment_entropy) for named in several)]
         for s, name in enumerate(names[0])
     ]
     head = ["scale", *(named.name for named in several)]
     return Table("scales", "Assignment entropy by scale", "nats per token", head, rows)
 
 
-def remarks(several: Sequence[Named]) -> list[str]:
+def remarks(several: Sequence[NamedResult]) -> list[str]:
     """What to keep in mind."""
     found = [
         "Even at one temperature assignment entropies compare only tokenizers whose latents are on the "
@@ -197,7 +201,7 @@ def remarks(several: Sequence[Named]) -> list[str]:
     return found
 
 
-def comparison_tables(several: Sequence[Named]) -> list[Table]:
+def comparison_tables(several: Sequence[NamedResult]) -> list[Table]:
     """All tables of a comparison."""
     scales = by_scale(several)
     return [side_by_side(several), differences(several), *([scales] if scales is not None else [])]

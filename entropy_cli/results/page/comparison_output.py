@@ -8,17 +8,24 @@ from typing import Any
 
 import numpy as np
 
-from entropy_cli.core.figures import inline_svg, legend_below, new_figure, plain_log_ticks, ramp, styled
-from entropy_cli.core.page import numbered, table, write_page
-from entropy_cli.results.page.comparison import Named, comparison_tables, difference, remarks
+from entropy_cli.core.figures import (
+    colour_ramp,
+    inline_svg,
+    legend_below,
+    new_figure,
+    plain_log_ticks,
+    styled,
+)
+from entropy_cli.core.page import ordered_list, table, write_page
+from entropy_cli.results.page.comparison import NamedResult, comparison_tables, difference, remarks
 from entropy_cli.results.page.figures import HEIGHT, LADDER, WIDTH, with_errors
-from entropy_cli.results.page.plain import NUMBERS, estimates_of, markdown_table
+from entropy_cli.results.page.markdown_and_csv import NUMBERS, estimates_of, markdown_table
 
 TITLE = "Assignment entropies compared"
 ROOM = 1.04  # beyond the largest value, for its marker
 
 
-def comparison_page(path: Path, several: Sequence[Named]) -> None:
+def comparison_page(path: Path, several: Sequence[NamedResult]) -> None:
     """Write the page of a comparison."""
     with styled():
         drawn = []
@@ -29,10 +36,10 @@ def comparison_page(path: Path, several: Sequence[Named]) -> None:
             drawn.append(f"<figure>{inline_svg(figure, words)}</figure>")
     parts = [f'<div class="panels">{"".join(drawn)}</div>']
     parts += [table(one) for one in comparison_tables(several)]
-    write_page(path, TITLE, [*parts, "<h2>Notes</h2>", numbered(remarks(several))])
+    write_page(path, TITLE, [*parts, "<h2>Notes</h2>", ordered_list(remarks(several))])
 
 
-def comparison_sheet(several: Sequence[Named]) -> Any:  # noqa: ANN401 - a figure of matplotlib
+def comparison_sheet(several: Sequence[NamedResult]) -> Any:  # noqa: ANN401 - a figure of matplotlib
     """Both pictures on one sheet."""
     figure = new_figure(2 * WIDTH, HEIGHT)
     for i, draw in enumerate((_averages, _scales), 1):
@@ -40,14 +47,14 @@ def comparison_sheet(several: Sequence[Named]) -> Any:  # noqa: ANN401 - a figur
     return figure
 
 
-def comparison_markdown(several: Sequence[Named]) -> str:
+def comparison_markdown(several: Sequence[NamedResult]) -> str:
     """Tables and notes."""
     notes = "\n".join(f"{i}. {remark}" for i, remark in enumerate(remarks(several), 1))
     parts = [f"# {TITLE}", *map(markdown_table, comparison_tables(several)), f"## Notes\n\n{notes}"]
     return "\n\n".join(parts) + "\n"
 
 
-def comparison_csv(several: Sequence[Named]) -> str:
+def comparison_csv(several: Sequence[NamedResult]) -> str:
     """Every token-weighted estimate of every result, and the differences from the first."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
@@ -67,7 +74,7 @@ def comparison_csv(several: Sequence[Named]) -> str:
     return text.getvalue()
 
 
-def _averages(axes: Any, several: Sequence[Named]) -> None:  # noqa: ANN401 - of matplotlib
+def _averages(axes: Any, several: Sequence[NamedResult]) -> None:  # noqa: ANN401 - of matplotlib
     """The token-weighted averages, a row for each result."""
     y = np.arange(len(several))[::-1]
     for name, words, colour, marker in LADDER:
@@ -79,9 +86,9 @@ def _averages(axes: Any, several: Sequence[Named]) -> None:  # noqa: ANN401 - of
     legend_below(axes)
 
 
-def _scales(axes: Any, several: Sequence[Named]) -> None:  # noqa: ANN401 - of matplotlib
+def _scales(axes: Any, several: Sequence[NamedResult]) -> None:  # noqa: ANN401 - of matplotlib
     """The assignment entropy of each scale against the tokens that it has."""
-    for named, colour in zip(several, ramp(len(several)), strict=True):
+    for named, colour in zip(several, colour_ramp(len(several)), strict=True):
         scales = named.result.scales
         tokens_S = np.array([scale.tokens for scale in scales], float)
         estimates = [scale.assignment_entropy for scale in scales]

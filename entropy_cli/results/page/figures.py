@@ -8,22 +8,22 @@ from typing import Any
 import numpy as np
 
 from entropy_cli.core.figures import (
-    ARROWED,
+    ARROW_SCALE,
     BLUE,
     GREEN,
     INK,
     ORANGE,
     PAPER,
     VERMILION,
-    arrowed,
+    arrow_marker,
+    colour_ramp,
     legend_below,
     new_figure,
     plain_log_ticks,
-    ramp,
 )
 from entropy_cli.entropy.quantity import Bound, Estimate
 from entropy_cli.results.legend import averages
-from entropy_cli.results.page.content import dead_codes, headline, name_of, temperature_of
+from entropy_cli.results.page.report_tables import dead_codes, headline, result_name, temperature_text
 from entropy_cli.results.published import is_vars
 from entropy_cli.results.schema import Result
 
@@ -165,7 +165,7 @@ def convergence(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplot
 
 def ranks(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
     """How often each code is nearest, the most used first, at every scale."""
-    for scale, colour in zip(result.scales, ramp(len(result.scales)), strict=True):
+    for scale, colour in zip(result.scales, colour_ramp(len(result.scales)), strict=True):
         if scale.code_counts is None or scale.coverage is None:
             continue
         counts_V = np.sort(np.array(scale.code_counts))[::-1]
@@ -229,8 +229,8 @@ def with_errors(
             x, y = at[to_meta], np.array([estimates[i].known for i in to_meta])
             axes.plot(
                 *((y, x) if sideways else (x, y)),
-                marker=arrowed(style["marker"], bound, sideways=sideways),
-                markersize=ARROWED * style["markersize"],
+                marker=arrow_marker(style["marker"], bound, sideways=sideways),
+                markersize=ARROW_SCALE * style["markersize"],
                 markerfacecolor=PAPER,
                 markeredgecolor=style["color"],
                 linestyle="none",
@@ -245,7 +245,7 @@ def sheet(result: Result) -> Any:  # noqa: ANN401 - a figure of matplotlib
     rows, wide = -(-len(drawn) // 2), min(2, len(drawn))
     figure = new_figure(WIDTH * wide, HEIGHT * rows + 0.7)
     value, words = headline(result)
-    title = "\n".join([f"{name_of(result)}: {value}", *wrap(words, 62 * wide)])
+    title = "\n".join([f"{result_name(result)}: {value}", *wrap(words, 62 * wide)])
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     grid = figure.add_gridspec(rows, wide)
     for i, (title, draw) in enumerate(drawn.items()):
@@ -256,6 +256,6 @@ def sheet(result: Result) -> Any:  # noqa: ANN401 - a figure of matplotlib
     return figure
 
 
-def picture_words(title: str, result: Result) -> str:
+def alt_text(title: str, result: Result) -> str:
     """What a picture shows, for those who can't see it."""
-    return f"{title}, of {name_of(result)} at {temperature_of(result)}"
+    return f"{title}, of {result_name(result)} at {temperature_text(result)}"

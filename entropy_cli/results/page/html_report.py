@@ -4,11 +4,11 @@ from html import escape
 from pathlib import Path
 
 from entropy_cli.core.figures import inline_svg, new_figure, styled
-from entropy_cli.core.page import described, numbered, table, write_page
+from entropy_cli.core.page import definition_list, ordered_list, table, write_page
 from entropy_cli.results.legend import legend
 from entropy_cli.results.notes import notes
-from entropy_cli.results.page.content import headline, name_of, tables
-from entropy_cli.results.page.figures import HEIGHT, WIDTH, Draw, picture_words, pictures
+from entropy_cli.results.page.figures import HEIGHT, WIDTH, Draw, alt_text, pictures
+from entropy_cli.results.page.report_tables import headline, result_name, tables
 from entropy_cli.results.schema import Result
 from entropy_cli.results.tables import provenance
 
@@ -18,7 +18,7 @@ MEANING = (
 )
 
 
-def write_report(path: Path, result: Result) -> None:
+def write_html_report(path: Path, result: Result) -> None:
     """Write the page of a result.
 
     Raises:
@@ -30,11 +30,11 @@ def write_report(path: Path, result: Result) -> None:
         f'<p class="headline">{escape(value)}</p><p>{escape(words)}. {escape(MEANING)}</p>',
         "<h2>Pictures</h2>" + panels(result),
         *(table(one) for one in tables(result)),
-        "<h2>What the words mean</h2>" + described(legend(result, "nats")),
-        "<h2>Notes</h2>" + numbered(notes(result)),
-        "<h2>Where it comes from</h2>" + described(provenance(result)) + command(result),
+        "<h2>What the words mean</h2>" + definition_list(legend(result, "nats")),
+        "<h2>Notes</h2>" + ordered_list(notes(result)),
+        "<h2>Where it comes from</h2>" + definition_list(provenance(result)) + command(result),
     ]
-    write_page(path, f"Assignment entropy of {name_of(result)}", sections)
+    write_page(path, f"Assignment entropy of {result_name(result)}", sections)
 
 
 def panels(result: Result) -> str:
@@ -51,7 +51,7 @@ def _panel(title: str, draw: Draw, result: Result) -> str:
     axes = figure.add_subplot()
     axes.set_title(title)
     draw(axes, result)
-    return inline_svg(figure, picture_words(title, result))
+    return inline_svg(figure, alt_text(title, result))
 
 
 def command(result: Result) -> str:

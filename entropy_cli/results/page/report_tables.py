@@ -10,7 +10,7 @@ from entropy_cli.results.legend import averages, is_counted
 from entropy_cli.results.schema import SOFT, Result
 
 UNKNOWN = "-"
-MOST_CODES = 10
+MAX_CODES = 10
 
 
 def headline(result: Result) -> tuple[str, str]:
@@ -22,25 +22,25 @@ def headline(result: Result) -> tuple[str, str]:
         interval = f"95 % interval {average.ci95[0]:.4f} to {average.ci95[1]:.4f}"
     which = "token-weighted average over scales, " if len(result.scales) > 1 else ""
     return (
-        f"{shown(average)} nats per token",
-        f"Assignment entropy (VAR-style irreducible loss) at {temperature_of(result)}; "
+        f"{format_estimate(average)} nats per token",
+        f"Assignment entropy (VAR-style irreducible loss) at {temperature_text(result)}; "
         f"{which}{interval}, {used} image{'s' if used > 1 else ''}",
     )
 
 
-def temperature_of(result: Result) -> str:
+def temperature_text(result: Result) -> str:
     """The headline's temperature, for people."""
     temperature = result.settings.temperature
     return "T fitted to each scale" if temperature == "auto" else f"T = {temperature:g}"
 
 
-def name_of(result: Result) -> str:
+def result_name(result: Result) -> str:
     """A short name for a result: its checkpoint, else its family."""
     checkpoint = str(result.provenance.get("checkpoint") or "")
     return checkpoint.rpartition("/")[2] or result.tokenizer.family
 
 
-def shown(estimate: Estimate, digits: int = 4, factor: float = 1.0) -> str:
+def format_estimate(estimate: Estimate, digits: int = 4, factor: float = 1.0) -> str:
     """An estimate with its standard error; ≥ or ≤ marks a bound."""
     if estimate.value is None:
         return UNKNOWN
@@ -48,7 +48,7 @@ def shown(estimate: Estimate, digits: int = 4, factor: float = 1.0) -> str:
     return f"{estimate.sign}{factor * estimate.value:.{digits}f}{error}"
 
 
-def with_signs(caption: str, rows: Sequence[Sequence[str]]) -> str:
+def caption_with_bounds(caption: str, rows: Sequence[Sequence[str]]) -> str:
     """A caption that says what the signs before the numbers mean, of those that are there."""
     cells = [cell for row in rows for cell in row]
     for kind, sign in SIGNS.items():
@@ -85,15 +85,15 @@ def soft_table(result: Result) -> Table:
             str(scale.tokens),
             f"{scale.tokens / tokens:.1%}",
             f"{scale.temperature:g}",
-            *map(shown, scale.soft),
+            *map(format_estimate, scale.soft),
         ]
         for scale in result.scales
     ]
     for kind, words in averages(result).items():
-        rows.append([words, "", "", "", *map(shown, getattr(result.average, kind).soft)])
+        rows.append([words, "", "", "", *map(format_estimate, getattr(result.average, kind).soft)])
     head = ["scale", "tokens", "share", "T", *(name.replace("_", " ") for name in SOFT)]
     top = f"ln V = {math.log(result.tokenizer.vocab_size):.4f}"
-    caption = with_signs(f"nats per token, at most {top}; value ± standard error", rows)
+    caption = caption_with_bounds(f"nats per token, at most {top}; value ± standard error", rows)
     return Table("soft", "Soft assignment", caption, head, rows)
 
 
@@ -107,16 +107,18 @@ def hard_table(result: Result) -> Table:
         rows.append(
             [
                 name,
-                shown(of.unigram_entropy),
-                shown(of.perplexity, 1),
-                f"{shown(of.usage_estimate, 1, 100)} %",
+                format_estimate(of.unigram_entropy),
+                format_estimate(of.perplexity, 1),
+                f"{format_estimate(of.usage_estimate, 1, 100)} %",
                 dead_codes(of) if is_scale else "",
                 coverage,
             ]
         )
     head = ["scale", "unigram entropy", "perplexity", "codes used", "dead codes", "coverage"]
     caption = "entropy in nats per token; coverage: probability of the codes seen so far (Good-Turing)"
-    return Table("hard", "Hard tokens: the nearest codes", with_signs(caption, rows), head, rows)
+    return Table(
+        "hard", "Hard tokens: the nearest codes", caption_with_bounds(caption, rows), head, rows
+    )
 
 
 def temperature_table(result: Result) -> Table:
@@ -124,8 +126,8 @@ def temperature_table(result: Result) -> Table:
     kinds = averages(result) or {"token_weighted": "assignment entropy"}
     rows = []
     for at in result.temperatures:
-        cells = [shown(getattr(at.average, kind).assignment_entropy) for kind in kinds]
-        slope = shown(at.average.token_weighted.varentropy)
+        cells = [format_estimate(getattr(at.average, kind).assignment_entropy) for kind in kinds]
+        slope = format_estimate(at.average.token_weighted.varentropy)
         rows.append(
             [at.temperature if isinstance(at.temperature, str) else f"{at.temperature:g}", *cells, slope]
         )
@@ -142,7 +144,7 @@ def codes_table(result: Result) -> Table | None:
     if counts is None or not sum(counts):
         return None
     order = sorted(range(len(counts)), key=lambda code: (-counts[code], code))
-    chosen = order if len(order) <= 2 * MOST_CODES else [*order[:MOST_CODES], *order[-MOST_CODES:]]
+    chosen = order if len(order) <= 2 * MAX_CODES else [*order[:MAX_CODES], *order[-MAX_CODES:]]
     total, dead = sum(counts), counts.count(0)
     ranks = {code: rank for rank, code in enumerate(order, 1)}
     rows = [

@@ -8,10 +8,10 @@ from entropy_cli.core.errors import ResultError
 from entropy_cli.core.figures import FORMATS as PICTURES
 from entropy_cli.core.figures import styled, write_figure
 from entropy_cli.core.files import write_atomically
-from entropy_cli.results.page import comparison_output, plain
-from entropy_cli.results.page.comparison import Named, names_of
+from entropy_cli.results.page import comparison_output, markdown_and_csv
+from entropy_cli.results.page.comparison import NamedResult, short_names
 from entropy_cli.results.page.figures import sheet
-from entropy_cli.results.page.page import write_report
+from entropy_cli.results.page.html_report import write_html_report
 from entropy_cli.results.schema import Result
 
 TEXT = (".md", ".csv")
@@ -32,7 +32,7 @@ def check_report(path: Path) -> None:
         styled()
 
 
-def write(path: Path, results: Sequence[Result], sources: Sequence[str]) -> None:
+def write_report(path: Path, results: Sequence[Result], sources: Sequence[str]) -> None:
     """Write the report of a result, or the comparison of several.
 
     Args:
@@ -46,9 +46,19 @@ def write(path: Path, results: Sequence[Result], sources: Sequence[str]) -> None
     """
     kind = path.suffix.lower()
     if len(results) == 1:
-        _write(path, kind, results[0], write_report, sheet, plain.markdown, plain.comma_separated)
+        _write(
+            path,
+            kind,
+            results[0],
+            write_html_report,
+            sheet,
+            markdown_and_csv.markdown,
+            markdown_and_csv.comma_separated,
+        )
         return
-    several = [Named(name, result) for name, result in zip(names_of(sources), results, strict=True)]
+    several = [
+        NamedResult(name, result) for name, result in zip(short_names(sources), results, strict=True)
+    ]
     _write(
         path,
         kind,

@@ -9,7 +9,7 @@ from entropy_cli.core.page import Table
 from entropy_cli.entropy.quantity import Bound, Estimate
 from entropy_cli.results.legend import averages
 from entropy_cli.results.notes import notes
-from entropy_cli.results.page.content import headline, name_of, tables
+from entropy_cli.results.page.report_tables import headline, result_name, tables
 from entropy_cli.results.schema import Result, SoftEstimates
 from entropy_cli.results.tables import provenance
 
@@ -20,7 +20,7 @@ NUMBERS = ("value", "plug_in", "se", "ci95_low", "ci95_high", "estimator", "note
 def markdown(result: Result) -> str:
     """Headline, tables, notes and where it comes from."""
     value, words = headline(result)
-    parts = [f"# Assignment entropy of {name_of(result)}", f"**{value}**", f"{words}."]
+    parts = [f"# Assignment entropy of {result_name(result)}", f"**{value}**", f"{words}."]
     parts += [markdown_table(one) for one in tables(result)]
     parts.append("## Notes\n\n" + "\n".join(f"{i}. {note}" for i, note in enumerate(notes(result), 1)))
     about = provenance(result)
