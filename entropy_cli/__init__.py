@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's
-    """The functions, imported when they are used: the command line's help needs no torch."""
+    """Import a public function when it is first used: the command line's help needs no torch."""
     if name == "read_result":
         from entropy_cli.results.schema import read_result
 

@@ -16,7 +16,7 @@ from entropy_cli.core.figures import (
     plain_log_ticks,
     styled,
 )
-from entropy_cli.core.page import ordered_list, table, write_page
+from entropy_cli.core.page import html_table, ordered_list, write_page
 from entropy_cli.results.page.comparison import NamedResult, comparison_tables, difference, remarks
 from entropy_cli.results.page.figures import HEIGHT, LADDER, WIDTH, with_errors
 from entropy_cli.results.page.markdown_and_csv import NUMBERS, estimates_of, markdown_table
@@ -35,7 +35,7 @@ def comparison_page(path: Path, several: Sequence[NamedResult]) -> None:
             words = f"{TITLE}: {', '.join(named.name for named in several)}"
             drawn.append(f"<figure>{inline_svg(figure, words)}</figure>")
     parts = [f'<div class="panels">{"".join(drawn)}</div>']
-    parts += [table(one) for one in comparison_tables(several)]
+    parts += [html_table(one) for one in comparison_tables(several)]
     write_page(path, TITLE, [*parts, "<h2>Notes</h2>", ordered_list(remarks(several))])
 
 

@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 
 from entropy_cli.core.figures import inline_svg, new_figure, styled
-from entropy_cli.core.page import definition_list, ordered_list, table, write_page
+from entropy_cli.core.page import definition_list, html_table, ordered_list, write_page
 from entropy_cli.results.legend import legend
 from entropy_cli.results.notes import notes
 from entropy_cli.results.page.figures import HEIGHT, WIDTH, Draw, alt_text, pictures
@@ -29,7 +29,7 @@ def write_html_report(path: Path, result: Result) -> None:
     sections = [
         f'<p class="headline">{escape(value)}</p><p>{escape(words)}. {escape(MEANING)}</p>',
         "<h2>Pictures</h2>" + panels(result),
-        *(table(one) for one in tables(result)),
+        *(html_table(one) for one in tables(result)),
         "<h2>What the words mean</h2>" + definition_list(legend(result, "nats")),
         "<h2>Notes</h2>" + ordered_list(notes(result)),
         "<h2>Where it comes from</h2>" + definition_list(provenance(result)) + command(result),
