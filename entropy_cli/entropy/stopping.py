@@ -1,4 +1,4 @@
-"""When an estimate is precise enough to stop before all images are read."""
+"""Early stopping: end a run before all images are read, once the estimate is precise enough."""
 
 from collections.abc import Sequence
 
@@ -7,11 +7,11 @@ from torch import Tensor
 from entropy_cli.entropy.quantity import MIN_IMAGES, MIN_IMAGES_PER_GROUP, HistoryPoint
 from entropy_cli.entropy.summary import assignment_averages
 
-CHECKS_IN_A_ROW = 2  # one look alone finds the estimate narrow too often, by a small error of its error
+CHECKS_IN_A_ROW = 2  # a single check passes too often by chance: the standard error has an error itself
 
 
 def history_point(entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor) -> HistoryPoint:
-    """The estimate as it is now; arguments as of `assignment_averages`."""
+    """Return the current estimate; the arguments are those of `assignment_averages`."""
     value_A, half_width_A = assignment_averages(entropy_GS, images_G, tokens_S)
     half_widths = [None, None] if half_width_A is None else [half_width_A[0], half_width_A.max()]
     first, widest = (None if width is None else width.item() for width in half_widths)
@@ -19,12 +19,12 @@ def history_point(entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor) -> His
 
 
 def target_reached(target: float, history: Sequence[HistoryPoint], images_G: Tensor) -> bool:
-    """Whether to stop: the last looks were narrow enough, and there are images enough to trust them.
+    """Return whether to stop: the last checks met the target, on enough images to trust them.
 
     Args:
-        target: largest half-width of the 95 % intervals, in nats, of any of the three averages.
-        history: the looks so far, in the seeded order.
-        images_G: images in each jackknife group at the last look.
+        target: the largest allowed half-width of the three averages' 95 % intervals, in nats.
+        history: the checks so far, in order.
+        images_G: images in each jackknife group at the last check.
     """
     last = history[-CHECKS_IN_A_ROW:]
     enough = images_G.sum() >= MIN_IMAGES and images_G.min() >= MIN_IMAGES_PER_GROUP

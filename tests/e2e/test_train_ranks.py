@@ -111,7 +111,7 @@ def test_a_training_goes_on_with_another_number_of_processes(start, tmp_path):
     first.send_signal(signal.SIGTERM)  # torchrun passes it on
     _, err = first.communicate(timeout=60)
     assert first.returncode != 0
-    assert "interrupted by SIGTERM; the same command with --resume goes on" in err
+    assert "interrupted by SIGTERM; to resume, run the same command with --resume" in err
     assert (out / "trainer.pt").exists() and (out / "model.safetensors").exists()
     _, err = finish(start(after, *options, "--resume"))
     assert "going on from step" in err

@@ -105,7 +105,7 @@ def test_a_signal_saves_at_once(start, tmp_path, number, code):
     text, err = process.communicate(timeout=60)
     assert process.returncode == code and text == ""
     assert last_line(err) == (
-        f"error: interrupted by {number.name}; the same command with --resume goes on from what is saved"
+        f"error: interrupted by {number.name}; to resume, run the same command with --resume"
     )
     assert {"trainer.pt", "model.safetensors", "config.json"} <= {path.name for path in out.iterdir()}
     finish(start(*options, "--resume"))
@@ -136,7 +136,7 @@ def test_a_signal_in_the_last_steps_says_that_all_is_saved(train, signal_after, 
     signal_after(number)
     code, _, err = train("--steps", 4, "--eval-every", 1)
     assert code == 143
-    assert "the same command with --resume goes on from what is saved" in last_line(err)
+    assert "to resume, run the same command with --resume" in last_line(err)
     assert torch.isfinite(weights(tmp_path / "out")["quantize.embedding.weight"]).all()
 
 

@@ -211,7 +211,7 @@ def test_tallies_add_up_in_any_order_and_zero_is_neutral():
             torch.testing.assert_close(total.state_dict()[name], tensor, rtol=tolerance, atol=tolerance)
         assert torch.equal((a + b).state_dict()[name], (b + a).state_dict()[name])
         assert torch.equal((a + zero).state_dict()[name], a.state_dict()[name])
-    with pytest.raises(ValueError, match="other scales"):
+    with pytest.raises(ValueError, match="different scales"):
         a + Tally.zeros(SumsLayout.of_codes(G, (1, 4), T, V))
 
 
