@@ -18,8 +18,8 @@ DARK_HW = RNG.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint16)
 COLOUR_HW3 = RNG.integers(0, 65536, (HEIGHT, WIDTH, 3), dtype=np.uint16)
 
 
-def rgb(picture):
-    return picture.convert("RGB")
+def rgb(image):
+    return image.convert("RGB")
 
 
 def read(tmp_path, content, name="x.png"):
@@ -149,7 +149,7 @@ UNREADABLE = {
     "32 bits, unsigned": (tiff([DARK_HW.astype("<u4").tobytes()], [32]), "have 32 bits"),
     "16 bits, signed": (tiff([GREY_HW.tobytes()], [16], kind=2), "signed"),
     "8 bits, signed": (tiff([DARK_HW.astype(np.uint8).tobytes()], [8], kind=2), "signed"),
-    "white is 0": (tiff([GREY_HW.tobytes()], [16], photometric=0), "count from white"),
+    "white is 0": (tiff([GREY_HW.tobytes()], [16], photometric=0), "have 0 as white"),
     "planes": (
         tiff(
             [plane.tobytes() for plane in np.moveaxis(COLOUR_HW3, 2, 0)],
@@ -157,7 +157,7 @@ UNREADABLE = {
             planar=2,
             photometric=2,
         ),
-        "one after the other",
+        "stored in planes",
     ),
     "JPEG 2000": (jpeg2000(10), "have 10 bits, which Pillow misreads"),
 }

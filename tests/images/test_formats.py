@@ -11,14 +11,14 @@ from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.decode import read_image
 from entropy_cli.images.formats import FORMATS, MAX_SUFFIXES, READABLE, SUFFIXES, SkippedFiles
 from entropy_cli.images.image_set import find_images
-from tests.images.test_tars import picture, write_tar
+from tests.images.test_tars import png_bytes, write_tar
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 
-def rgb(picture):
-    return picture.convert("RGB")
+def rgb(image):
+    return image.convert("RGB")
 
 
 def saved(name, *more, **options):
@@ -63,13 +63,13 @@ def test_every_suffix_of_a_format_is_read_whatever_its_case(tmp_path, name):
 def test_formats_that_this_pillow_lacks_are_left_aside(tmp_path, monkeypatch):
     monkeypatch.setattr("entropy_cli.images.formats.SUFFIXES", SUFFIXES[:-1])
     assert SUFFIXES[-1] == ".avif"
-    (tmp_path / "0.png").write_bytes(picture(0))
+    (tmp_path / "0.png").write_bytes(png_bytes(0))
     (tmp_path / "1.avif").write_bytes(b"")
     assert find_images(tmp_path).note.endswith(": .avif: 1 file")
 
 
 @pytest.mark.parametrize("name", ["MPO", "GIF", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_of_several_pictures_in_a_file_the_first_is_read(tmp_path, name):
+def test_of_several_images_in_a_file_the_first_is_read(tmp_path, name):
     first, second = (Image.new("RGB", (40, 30), colour) for colour in ((10, 200, 30), (200, 0, 0)))
     first.save(tmp_path / "several.jpg", name, save_all=True, append_images=[second])
     first_3HW = read_image(tmp_path / "several.jpg", rgb).int()
@@ -102,7 +102,7 @@ def test_what_is_cut_off_is_never_filled_with_grey(tmp_path, name, lenient, monk
         for share in np.linspace(0.02, 0.98, 25):
             path.write_bytes(content[: int(share * len(content))])
             assert isinstance(read_image(path, rgb), str), (way, share)
-        for missing in range(1, 6):  # marks of the end: without them a picture may be whole
+        for missing in range(1, 6):  # marks of the end: without them an image may be whole
             path.write_bytes(content[:-missing])
             got = read_image(path, rgb)
             assert isinstance(got, str) or got.equal(whole_3HW), (way, missing)
@@ -131,7 +131,7 @@ def test_other_files_are_counted_by_suffix_on_one_line(tmp_path):
     for data in (tmp_path / "tree", tar):
         found = find_images(data)
         assert len(found) == 2
-        assert found.note.startswith(f"{data}: left aside files") and found.note.count(".jpg_large") == 1
+        assert found.note.startswith(f"{data}: skipped files") and found.note.count(".jpg_large") == 1
         assert all(part in found.note for part in words.split(", ")) and "\n" not in found.note
         assert ".txt" not in found.note and ".db" not in found.note
     for name in names[2:]:
@@ -140,21 +140,23 @@ def test_other_files_are_counted_by_suffix_on_one_line(tmp_path):
 
 
 def test_many_suffixes_stay_a_short_line():
-    aside = SkippedFiles()
+    skipped = SkippedFiles()
     for i in range(2 * MAX_SUFFIXES):
-        aside.add(f"{i}.{i}")
+        skipped.add(f"{i}.{i}")
     for _ in range(3):
-        aside.add("x." + "y" * 500)
-    assert len(aside.counts) <= MAX_SUFFIXES + 1 and sum(aside.counts.values()) == 2 * MAX_SUFFIXES + 3
-    assert len(aside.note()) < 200 and ", and " in aside.note() and aside.note().endswith(" more")
+        skipped.add("x." + "y" * 500)
+    assert (
+        len(skipped.counts) <= MAX_SUFFIXES + 1 and sum(skipped.counts.values()) == 2 * MAX_SUFFIXES + 3
+    )
+    assert len(skipped.note()) < 200 and ", and " in skipped.note() and skipped.note().endswith(" more")
 
 
 @pytest.mark.parametrize("in_tar", [False, True])
 @pytest.mark.parametrize(
     "names, words",
     [
-        (["a.parquet", "b.parquet", "README.md"], "2 .parquet, 1 .md. Images are not read from within"),
-        (["x.zip"], r"1 .zip. Images are not read from within .zip: unpack"),
+        (["a.parquet", "b.parquet", "README.md"], "2 .parquet, 1 .md. Images inside .parquet files"),
+        (["x.zip"], r"1 .zip. Images inside .zip files are not read: unpack"),
         (["n01.tar", "n02.tar"], r"2 .tar. Give the tars themselves.* 'FOLDER/\*.tar'"),
         (["a.jpg_large"], "1 .jpg_large. Expected files ending in .jpg, .jpeg"),
         ([".DS_Store", "._1.jpg"], "no images found. Expected files ending in .jpg"),
@@ -183,7 +185,7 @@ def test_a_huge_member_of_a_tar_is_read_piece_by_piece(tmp_path):
     import tracemalloc
 
     size = 64 << 20
-    write_tar(tmp_path / "x.tar", [("big.jpg", bytes(size)), ("ok.png", picture(0))])
+    write_tar(tmp_path / "x.tar", [("big.jpg", bytes(size)), ("ok.png", png_bytes(0))])
     found = find_images(tmp_path / "x.tar")
     big = next(i for i in range(2) if found.name(i) == "big.jpg")
     tracemalloc.start()

@@ -155,23 +155,21 @@ def test_every_mode_reaches_the_crop_as_it_is(tmp_path, name):
     mode, colour = MODES[name]
     Image.new(mode, (40, 30), colour).save(tmp_path / name)
     modes = []
-    got = read_image(
-        tmp_path / name, lambda picture: modes.append(picture.mode) or picture.convert("RGB")
-    )
-    with Image.open(tmp_path / name) as picture:
-        expected = np.asarray(picture.convert("RGB"))
-        assert modes == [picture.mode]
+    got = read_image(tmp_path / name, lambda image: modes.append(image.mode) or image.convert("RGB"))
+    with Image.open(tmp_path / name) as image:
+        expected = np.asarray(image.convert("RGB"))
+        assert modes == [image.mode]
     assert got.dtype == torch.uint8 and got.shape == (3, 30, 40)
     np.testing.assert_array_equal(got.permute(1, 2, 0).numpy(), expected)
 
 
-def rgb(picture):
-    return picture.convert("RGB")
+def rgb(image):
+    return image.convert("RGB")
 
 
-def test_unreadable_pictures_say_why(tmp_path, monkeypatch):
+def test_unreadable_images_say_why(tmp_path, monkeypatch):
     (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
     Image.effect_noise((60, 60), 50).save(tmp_path / "whole.png")
@@ -192,7 +190,7 @@ def test_unreadable_pictures_say_why(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_carry_pictures_groups_and_failures(tmp_path, workers):
+def test_batches_carry_images_groups_and_failures(tmp_path, workers):
     for i in range(20):
         Image.new("RGB", (50, 40), (i, 0, 0)).save(tmp_path / f"{i:02d}.png")
     (tmp_path / "07.png").write_bytes(b"broken")
