@@ -89,8 +89,8 @@ def _is_vars(log: Log, watched: Sequence[SeriesWithFloor], floor: Floor | None) 
     """
     if not (log.format.startswith("var") or any(one.metric.name.startswith("AR_") for one in watched)):
         return False
-    if floor is not None and floor.is_vars is not None:
-        return floor.is_vars
+    if floor is not None and floor.is_published_var is not None:
+        return floor.is_published_var
     sides = tuple(map(int, re.findall(r"\d+", log.facts.get("patch_nums", ""))))
     losses = [one for one in watched if one.metric.kind == "cross_entropy" and len(one.finite)]
     uniform = math.log(VAR_CODES)

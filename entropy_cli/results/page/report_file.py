@@ -1,34 +1,40 @@
-"""Writing a report: what it becomes goes by the file's name."""
+"""Writing a report to a file, in the format of the file's suffix."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from entropy_cli.core.errors import ResultError
-from entropy_cli.core.figures import FORMATS as PICTURES
+from entropy_cli.core.figures import FORMATS as FIGURES
 from entropy_cli.core.figures import styled, write_figure
 from entropy_cli.core.files import write_atomically
-from entropy_cli.results.page import comparison_output, markdown_and_csv
 from entropy_cli.results.page.comparison import NamedResult, short_names
-from entropy_cli.results.page.figures import sheet
+from entropy_cli.results.page.comparison_output import (
+    comparison_csv,
+    comparison_figure,
+    comparison_markdown,
+    comparison_page,
+)
+from entropy_cli.results.page.figures import report_figure
 from entropy_cli.results.page.html_report import write_html_report
+from entropy_cli.results.page.markdown_and_csv import report_csv, report_markdown
 from entropy_cli.results.schema import Result
 
 TEXT = (".md", ".csv")
-FORMATS = (".html", *PICTURES, *TEXT)
+FORMATS = (".html", *FIGURES, *TEXT)
 
 
 def check_report(path: Path) -> None:
-    """Find out before the work whether a report can be made after it.
+    """Check before a run that a report can be written after it.
 
     Raises:
-        ResultError: it can't be of the kind that the file's name ends in.
+        ResultError: the file's suffix is not one of FORMATS.
         EntropyCliError: matplotlib is not installed.
     """
-    kind = path.suffix.lower()
-    if kind not in FORMATS:
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
         raise ResultError(f"{path}: expected a name that ends in {', '.join(FORMATS)}.")
-    if kind not in TEXT:
+    if suffix not in TEXT:
         styled()
 
 
@@ -36,54 +42,37 @@ def write_report(path: Path, results: Sequence[Result], sources: Sequence[str]) 
     """Write the report of a result, or the comparison of several.
 
     Args:
-        path: ends in one of FORMATS.
-        results: at least one.
-        sources: their files, which several are named by.
+        path: a path that ends in one of FORMATS.
+        results: at least one result.
+        sources: the files of the results, after which a comparison names them.
 
     Raises:
         ResultError: it can't be written.
         EntropyCliError: matplotlib is not installed.
     """
-    kind = path.suffix.lower()
     if len(results) == 1:
-        _write(
-            path,
-            kind,
-            results[0],
-            write_html_report,
-            sheet,
-            markdown_and_csv.markdown,
-            markdown_and_csv.comma_separated,
-        )
+        _write(path, results[0], write_html_report, report_figure, report_markdown, report_csv)
         return
-    several = [
-        NamedResult(name, result) for name, result in zip(short_names(sources), results, strict=True)
-    ]
-    _write(
-        path,
-        kind,
-        several,
-        comparison_output.comparison_page,
-        comparison_output.comparison_sheet,
-        comparison_output.comparison_markdown,
-        comparison_output.comparison_csv,
-    )
+    names = short_names(sources)
+    several = [NamedResult(name, result) for name, result in zip(names, results, strict=True)]
+    writers = (comparison_page, comparison_figure, comparison_markdown, comparison_csv)
+    _write(path, several, *writers)
 
 
 def _write(
     path: Path,
-    kind: str,
-    what: Any,  # noqa: ANN401 - a result, or several
-    page: Callable[[Path, Any], None],
-    picture: Callable[[Any], Any],
+    content: Any,  # noqa: ANN401 - a result, or several
+    write_html: Callable[[Path, Any], None],
+    draw: Callable[[Any], Any],
     markdown: Callable[[Any], str],
-    table: Callable[[Any], str],
+    csv: Callable[[Any], str],
 ) -> None:
-    if kind == ".html":
-        page(path, what)
-    elif kind in PICTURES:
+    suffix = path.suffix.lower()
+    if suffix == ".html":
+        write_html(path, content)
+    elif suffix in FIGURES:
         with styled():
-            write_figure(picture(what), path)
+            write_figure(draw(content), path)
     else:
-        text = markdown(what) if kind == ".md" else table(what)
+        text = markdown(content) if suffix == ".md" else csv(content)
         write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
