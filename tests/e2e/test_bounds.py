@@ -15,7 +15,7 @@ from entropy_cli.core.figures import new_figure, styled
 from entropy_cli.entropy.quantity import AT_MOST, UNDERSAMPLED, Estimate, perplexity
 from entropy_cli.results.floors import read_floor
 from entropy_cli.results.notes import notes
-from entropy_cli.results.page import content as report_content
+from entropy_cli.results.page import report_tables
 from entropy_cli.results.page.figures import scale_entropies, usage_by_rank
 from entropy_cli.results.schema import from_dict
 from entropy_cli.results.tables import render
@@ -138,7 +138,7 @@ class TestText:
     def test_dead_codes_of_a_codebook_of_its_own(self, content):
         scale = content["scales"][0]
         scale |= {"codes_used": 3, "usage": 0.25, "code_counts": [1] * 3 + [0] * 9}
-        assert report_content.dead_codes(from_dict(content).scales[0]) == "9"
+        assert report_tables.dead_codes(from_dict(content).scales[0]) == "9"
 
     def test_what_is_made_of_a_bound_is_one(self):
         entropy = Estimate(2.0, 2.0, 0.1, None, "plug-in", UNDERSAMPLED)
