@@ -38,4 +38,4 @@ def parse_floor(path: Path | None, mean: float | None, last: float | None) -> "F
             raise typer.BadParameter("--floor has it already. Give one of them.", param_hint=option)
     if path is not None:
         return read_floor(path)
-    return None if mean is None and last is None else given_floor(mean, last)
+    return None if mean is None and last is None else floor_from_numbers(mean, last)

@@ -227,7 +227,7 @@ def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iter
 
     lasts = unit in ("img", "step") and total is not None
     with tqdm(
-        desc=words or None,
+        desc=desc or None,
         total=total,
         initial=initial,
         unit=unit,

@@ -1,4 +1,4 @@
-"""Latents that were made elsewhere, read row by row from memory-mapped files."""
+"""Latents computed elsewhere, read row by row from memory-mapped files."""
 
 import hashlib
 from collections.abc import Sequence
@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.image_set import GROUPS, Progress, keys_of
+from entropy_cli.images.image_set import GROUPS, Progress, hash_path
 
-# The fingerprint looks at all of a tensor up to so many bytes, else at so many rows: each that is
-# touched brings its surroundings into memory.
+# The fingerprint hashes all of a tensor of up to WHOLE_BYTES, else SAMPLED rows: reading a row also
+# loads the pages around it.
 WHOLE_BYTES, SAMPLED = 2**26, 512
 
 
@@ -21,9 +21,9 @@ class ScaleLatents:
     """The latents of one scale.
 
     Attributes:
-        name: of the tensor, for people.
-        latents_MX: of M images: (M, C), (M, l, C), (M, h, w, C), or channels first (M, C, ...).
-        channels_first: which.
+        name: the name of the tensor.
+        latents_MX: latents of M images: (M, C), (M, l, C), (M, h, w, C), or channels first (M, C, ...).
+        channels_first: whether the channels come first.
     """
 
     name: str
@@ -31,20 +31,20 @@ class ScaleLatents:
     channels_first: bool
 
     def row(self, index: int) -> np.ndarray:
-        """An image's l latents, one after the other, float32."""
+        """Return an image's l latents, flattened from (l, C), float32."""
         row_X = self.latents_MX[index].to(torch.float32)
         return (row_X.flatten(1).T if self.channels_first else row_X).flatten().numpy()
 
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Images of which there are only latents, in the seeded order; named by their numbers.
+    """Latents of images in the seeded order; an image is named by its row number.
 
     Attributes:
-        location: where they are, for people.
-        scales: of the same images.
-        order_N: numbers of the images to read.
-        seed: of the order and the groups.
+        location: the path of the file.
+        scales: the latents of each scale.
+        order_N: row numbers of the images to read.
+        seed: the seed of the order and the groups.
     """
 
     location: str
@@ -54,30 +54,30 @@ class LatentSet:
     split = "latents"
 
     def __len__(self) -> int:
-        """How many are to be read."""
+        """Return the number of images to read."""
         return len(self.order_N)
 
     @property
     def found(self) -> int:
-        """How many there are."""
+        """The number of images in the file."""
         return len(self.scales[0].latents_MX)
 
     def name(self, index: int) -> str:
-        """An image's number in the file."""
+        """Return an image's row number in the file."""
         return str(self.order_N[index])
 
     def group(self, index: int) -> int:
-        """Jackknife group: by the number alone, so that every run and shard agrees."""
-        return keys_of(self.name(index), self.seed)[1] % GROUPS
+        """Return an image's jackknife group, from its row number alone: every run and shard agrees."""
+        return hash_path(self.name(index), self.seed)[1] % GROUPS
 
     def read(self, index: int) -> np.ndarray | str:
-        """The latents of all scales, one after the other."""
+        """Return the latents of all scales, concatenated, or why they are unusable."""
         image = int(self.order_N[index])
         row_X = np.concatenate([scale.row(image) for scale in self.scales])
         return row_X if np.isfinite(row_X).all() else "its latents have NaN or infinity"
 
     def fingerprint(self) -> str:
-        """Hash of shapes, types and numbers, or of a sample of them if they are very many."""
+        """Return a hash of shapes, dtypes and values, or of a sample of the values of a large file."""
         digest = hashlib.sha256()
         for scale in self.scales:
             latents_MX = scale.latents_MX
@@ -95,22 +95,22 @@ class LatentSet:
 def find_latents(
     location: str, scales: Sequence[ScaleLatents], *, seed: int, limit: int | None, progress: Progress
 ) -> LatentSet:
-    """Put the images of these latents in the seeded order, that of their numbers' hashes.
+    """Put the images of these latents in the seeded order, by the hashes of their row numbers.
 
     Raises:
-        DatasetError: there are none, or not the same number at every scale.
+        DatasetError: there are no images, or scales have different numbers of images.
     """
     images = {scale.name: len(scale.latents_MX) for scale in scales}
     if len(set(images.values())) > 1:
-        listed = ", ".join(f"{number} in {name}" for name, number in images.items())
+        listed = ", ".join(f"{count} in {name}" for name, count in images.items())
         raise DatasetError(
             f"{location}: got {listed}; expected latents of the same images at every scale."
         )
-    number = next(iter(images.values()))
-    if not number:
+    count = next(iter(images.values()))
+    if not count:
         raise DatasetError(f"{location}: no latents found. Expected (images, ...).")
-    key_N = np.empty(number, np.uint64)
-    for i in range(number):
-        key_N[i] = keys_of(str(i), seed)[0]
+    key_N = np.empty(count, np.uint64)
+    for i in range(count):
+        key_N[i] = hash_path(str(i), seed)[0]
         progress(1)
     return LatentSet(location, scales, np.argsort(key_N, kind="stable")[:limit], seed)

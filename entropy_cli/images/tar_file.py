@@ -1,4 +1,4 @@
-"""Reading an image in place, from the middle of a tar."""
+"""Reading a file in place, from the middle of a tar."""
 
 import os
 from dataclasses import dataclass
@@ -8,12 +8,12 @@ from typing import Any
 
 from entropy_cli.core.errors import DatasetError
 
-BUFFER = 2**16  # what Pillow reads at once
+BUFFER = 2**16  # bytes that Pillow reads at once
 
-# Offsets of what has no bytes to read, and why.
-NOWHERE, SPECIAL, SPARSE = -1, -2, -3
+# Offsets that stand for unreadable members, and the reasons.
+BROKEN_LINK, SPECIAL, SPARSE = -1, -2, -3
 UNREADABLE = {
-    NOWHERE: "a link that leads to no file in the tars",
+    BROKEN_LINK: "a link that leads to no file in the tars",
     SPECIAL: "not an ordinary file",
     SPARSE: "stored in its tar as a sparse file, which can't be read in place",
 }
@@ -21,12 +21,12 @@ UNREADABLE = {
 
 @dataclass(frozen=True)
 class Tar:
-    """A tar as it was when it was listed: in another one the offsets may lead anywhere.
+    """A tar file as it was when it was indexed; if it has changed, the offsets are wrong.
 
     Attributes:
-        path: of the file.
-        size: in bytes.
-        mtime_ns: when it was last written to.
+        path: the path of the file.
+        size: the size in bytes.
+        mtime_ns: the time of the last modification, in nanoseconds.
     """
 
     path: Path
@@ -34,39 +34,39 @@ class Tar:
     mtime_ns: int
 
     def open(self, offset: int, size: int) -> BufferedReader:
-        """Open some of its bytes as a file.
+        """Open a range of its bytes as a file.
 
         Raises:
-            DatasetError: they are no longer there, or `offset` is one of UNREADABLE.
+            DatasetError: the tar has changed, or `offset` is one of UNREADABLE.
         """
         if offset in UNREADABLE:
             raise DatasetError(UNREADABLE[offset])
         file = self.path.open("rb", buffering=0)
-        if tar_of(self.path, file) != self:
+        if tar_status(self.path, file) != self:
             file.close()
             raise DatasetError(f"{self.path} has changed since it was listed")
-        return BufferedReader(_Part(file, offset, size), BUFFER)
+        return BufferedReader(_FileSlice(file, offset, size), BUFFER)
 
 
 @dataclass(frozen=True)
-class TarPicture:
-    """An image in a tar; `offset` may be one of UNREADABLE."""
+class TarImage:
+    """The location of an image in a tar; `offset` may be one of UNREADABLE."""
 
     tar: Tar
     offset: int
     size: int
 
     def open(self) -> BufferedReader:
-        """Open it as a file.
+        """Open the image as a file.
 
         Raises:
-            DatasetError: there is none, or the tar has changed.
+            DatasetError: the image is unreadable, or the tar has changed.
         """
         return self.tar.open(self.offset, self.size)
 
 
-class _Part(RawIOBase):
-    """Some bytes of a file, as a file that is read piece by piece, however large it is said to be.
+class _FileSlice(RawIOBase):
+    """A range of a file's bytes as a file of its own.
 
     It has no `fileno`: decoders in C would read from the start of the whole file.
     """
@@ -95,7 +95,7 @@ class _Part(RawIOBase):
         super().close()
 
 
-def tar_of(path: Path, file: BufferedReader | FileIO) -> Tar:
-    """An open tar as it is now."""
+def tar_status(path: Path, file: BufferedReader | FileIO) -> Tar:
+    """Return the current size and modification time of an open tar."""
     status = os.fstat(file.fileno())
     return Tar(path, status.st_size, status.st_mtime_ns)

@@ -35,7 +35,7 @@ class EncodedBatch:
         names: relative paths.
         places: in the seeded order.
         failed: relative path and reason of the images that could not be read.
-        completes: numbers of the blocks.
+        completed_blocks: numbers of the blocks.
     """
 
     rest_BChw: Tensor
@@ -43,7 +43,7 @@ class EncodedBatch:
     names: list[str]
     places: list[int]
     failed: list[tuple[str, str]]
-    completes: list[int]
+    completed_blocks: list[int]
 
 
 @dataclass
@@ -105,7 +105,12 @@ class BatchProcessor:
         self.advance(images + len(batch.failed))
         rest_BChw = torch.cat(rest_BChws) if rest_BChws else torch.empty(0)
         return EncodedBatch(
-            rest_BChw, batch.group_B, batch.names, batch.places, batch.failed, list(batch.completes)
+            rest_BChw,
+            batch.group_B,
+            batch.names,
+            batch.places,
+            batch.failed,
+            list(batch.completed_blocks),
         )
 
     def add(self, batch: EncodedBatch, progress: Progress) -> None:
@@ -251,5 +256,5 @@ def _concatenated(parts: list[EncodedBatch]) -> EncodedBatch:
         [name for part in parts for name in part.names],
         [place for part in parts for place in part.places],
         [failed for part in parts for failed in part.failed],
-        parts[-1].completes,
+        parts[-1].completed_blocks,
     )

@@ -23,7 +23,7 @@ def smallest_type(vocab_size: int) -> np.dtype:
     Raises:
         ResultError: no type can.
     """
-    if vocab_size > MOST_NUMBERED:
+    if vocab_size > MAX_INDEXABLE:
         raise ResultError(
             f"--save-tokens: {vocab_size} codes can't be numbered in 63 bits. Leave it out."
         )

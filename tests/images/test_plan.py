@@ -11,7 +11,7 @@ from entropy_cli.images.plan import BLOCK, check_points, number_of_blocks, plan_
 def test_processes_share_each_leg(images, batch_size, ranks):
     blocks = number_of_blocks(images)
     done = [block % 5 == 3 for block in range(blocks)]
-    points = check_points(blocks, closely=True)
+    points = check_points(blocks, early_stop=True)
     of_rank = [
         plan_segments(images, batch_size, range(blocks), done, points, (r, ranks)) for r in range(ranks)
     ]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from entropy_cli.entropy.codebook import Codebook
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.images.image_set import ImageSet
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.layers.autoencoder import Encoder, ResnetBlock
@@ -33,8 +33,8 @@ class Plain:
                 _in_channel_order(part)
 
     def decode(self, images: ImageSet, indices: Iterable[int]) -> Tensor:
-        """Pictures, one after the other."""
-        pictures = (read_picture(images.picture(i), self.tokenizer.spec.crop.apply) for i in indices)
+        """Images, one after the other."""
+        pictures = (read_image(images.locate(i), self.tokenizer.spec.crop.apply) for i in indices)
         return torch.stack([p.contiguous() for p in pictures if isinstance(p, Tensor)])
 
     def quantise(self, rest_BChw: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -20,7 +20,7 @@ from entropy_cli.commands.bench.result import Bench, Errors, Stage, Timing
 from entropy_cli.commands.bench.timing import STAGES, ArmName, Contender, rounds
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.images.decode import Pictures
+from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.synthetic import write_image_folder
 from entropy_cli.streaming.device import (
     check_precision,
@@ -216,7 +216,7 @@ def prepared(
 @torch.inference_mode()
 def _warn_if_emulated(workload: Workload, device: torch.device) -> None:
     worker, images = workload.load(workload.precision)
-    pictures = Pictures(images, worker.tokenizer.spec.crop.apply)
+    pictures = CroppedImages(images, worker.tokenizer.spec.crop.apply)
     for index in range(len(images)):
         img_HW3 = pictures.read(index)
         if not isinstance(img_HW3, str):

@@ -15,7 +15,7 @@ from entropy_cli.commands.bench.baseline import Plain
 from entropy_cli.commands.bench.counts import Work, count, measure_peak
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.entropy.assign import assign
-from entropy_cli.images.decode import Pictures
+from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import GROUPS, ImageSet, find_images
 from entropy_cli.images.loader import Loader, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
@@ -84,7 +84,7 @@ class Arm:
         """Reads all images so many times."""
         images = len(self.images.files)
         plans = plan_batches(images, self.workload.batch_size, range(number_of_blocks(images)))
-        source = Pictures(self.images, self.tokenizer.spec.crop.apply)
+        source = CroppedImages(self.images, self.tokenizer.spec.crop.apply)
         return open_loader(source, plans * times, workers=self.workload.workers, persistent=True)
 
     def _latents(self) -> list[Tensor]:

@@ -33,7 +33,7 @@ def demo(
     from entropy_cli.commands.estimate.estimate import estimate
     from entropy_cli.core.errors import EntropyCliError
     from entropy_cli.core.files import cache_folder
-    from entropy_cli.results.page.write import check_report, write
+    from entropy_cli.results.page.report_file import check_report, write_report
     from entropy_cli.results.tables import render
 
     folder = output or cache_folder() / "demo"
@@ -65,7 +65,7 @@ def demo(
         result.write(result_file)
         print_result(render(result))
         if not no_page:
-            write(page, [result], [])
+            write_report(page, [result], [])
         print_result(f"\nThe same as a page with pictures: {no_page or page}")
 
     config = EstimateConfig(data=data, checkpoint=TOKENIZER, temperatures="auto", command=command)

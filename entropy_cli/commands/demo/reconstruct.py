@@ -8,7 +8,7 @@ import torch
 from entropy_cli.commands.train.quality import grown
 from entropy_cli.commands.train.reconstructions import draw
 from entropy_cli.core.errors import CheckpointError, DatasetError
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.images.psnr import psnr
 from entropy_cli.tokenizers.convolutional import scale_pixels
 from entropy_cli.tokenizers.layers.vqvae import load_vqvae
@@ -34,7 +34,7 @@ def reconstruct(checkpoint: Path, pictures: Sequence[Path], output: Path) -> flo
     spec = found.describe()
     if found.name != "var":
         raise CheckpointError(f"{checkpoint}: is of family {found.name}, expected var.")
-    read = [read_picture(path, spec.crop.apply) for path in pictures]
+    read = [read_image(path, spec.crop.apply) for path in pictures]
     for path, picture in zip(pictures, read, strict=True):
         if isinstance(picture, str):
             raise DatasetError(f"{path}: can't be read: {picture}.")

@@ -11,7 +11,7 @@ from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.files import hash_files
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.images.decode import Pictures
+from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import ImageSet, find_images
 from entropy_cli.images.latents import LatentSet, ScaleLatents, find_latents
 from entropy_cli.images.loader import Source
@@ -73,7 +73,7 @@ def _images(config: EstimateConfig, bars: Bars) -> Inputs:
         sha256 = checkpoint.sha256(bar.update)
     identity, provenance = identify(loaded, sha256)
     provenance = {"data": images.location, **provenance}
-    source = Pictures(images, tokenizer.spec.crop.apply)
+    source = CroppedImages(images, tokenizer.spec.crop.apply)
     return Inputs(tokenizer, images, source, identity, provenance)
 
 

@@ -52,7 +52,7 @@ class _SizeColours:
         # The yellow end is too faint on paper.
         ramp = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 256))
         norm = colors.LogNorm(self.sizes.min(), self.sizes.max())
-        self.mapping = cm.ScalarMappable(norm, colors.ListedColormap(ramp))
+        self.mapping = cm.ScalarMappable(norm, colors.ListedColormap(colour_ramp))
 
     def colour_of(self, sizes: Any) -> Any:  # noqa: ANN401 - a number or an array, and its colours
         return self.mapping.to_rgba(sizes)

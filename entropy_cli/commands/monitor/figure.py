@@ -15,12 +15,12 @@ from entropy_cli.core.figures import (
     INK,
     PAPER,
     SERIES,
-    arrowed,
+    arrow_marker,
+    colour_ramp,
     inline_svg,
     legend_below,
     new_figure,
     plain_log_ticks,
-    ramp,
     styled,
     write_figure,
 )
@@ -226,7 +226,7 @@ def _draw_unigram(axis: Any, unigram: Estimate, colour: str) -> None:  # noqa: A
         axis.plot(
             0.98,
             unigram.known,
-            marker=arrowed("", unigram.bound),
+            marker=arrow_marker("", unigram.bound),
             markersize=12,
             color=colour,
             transform=axis.get_yaxis_transform(),

@@ -48,7 +48,7 @@ def _values(result: MonitorResult) -> str:
         row = [one.name, one.split, one.kind.replace("_", "-"), str(one.points)]
         rows.append([*row, *numbers, format_number(one.noise)])
     caption = "unsmoothed values; cross-entropies in nats per token"
-    return table(Table("series", "Series", caption, head, rows, sortable=True))
+    return html_table(Table("series", "Series", caption, head, rows, sortable=True))
 
 
 def _reducible(result: MonitorResult) -> str:

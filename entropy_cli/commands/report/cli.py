@@ -28,11 +28,11 @@ def report(
     Example: entropy-cli report result.json -o report.html
     """
     from entropy_cli.core.files import check_files
-    from entropy_cli.results.page.write import check_report, write
+    from entropy_cli.results.page.report_file import check_report, write_report
     from entropy_cli.results.schema import read_result
 
     path = output or Path(f"{results[0].stem if len(results) == 1 else 'comparison'}.html")
     check_files([("RESULT.json", given) for given in results], [("--output", path)])
     check_report(path)
-    write(path, [read_result(given) for given in results], [str(given) for given in results])
+    write_report(path, [read_result(given) for given in results], [str(given) for given in results])
     print_result(str(path))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from entropy_cli.entropy.assign import MOST_NUMBERED, assign
+from entropy_cli.entropy.assign import MAX_INDEXABLE, assign
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.images.loader import Batch
@@ -126,5 +126,5 @@ def _alone(z_NC: Tensor, codebook: Codebook | Grid, temperature: float) -> tuple
         assert vocabulary.levels is not None
         best = [q_NL.amax(1) for q_NL in torch.split(q_NE, list(vocabulary.levels), 1)]
         probability_NK, code_NK = torch.stack(best).prod(0)[:, None], sums.idx_Bl
-    known = vocabulary.size <= MOST_NUMBERED
+    known = vocabulary.size <= MAX_INDEXABLE
     return sums.entropy_BT[:, 0], code_NK[:, : len(code_NK[0]) * known], probability_NK

@@ -47,7 +47,7 @@ class LatentDecoder(nn.Module):
         self.pixels, self.unit = pixels, unit
 
     def forward(self, f_hat_BChw: Tensor) -> Tensor:
-        """Pictures around [-1, 1] from the sum of the codes so far."""
+        """Images around [-1, 1] from the sum of the codes so far."""
         if self.unit:
             f_hat_BChw = functional.normalize(f_hat_BChw, dim=1)
         out_B3HW: Tensor = self.decoder(self.post_quant_conv(f_hat_BChw))

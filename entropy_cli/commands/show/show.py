@@ -18,7 +18,7 @@ from entropy_cli.commands.show.result import ShownImage, ShowResult, shown_image
 from entropy_cli.core.errors import CheckpointError, DatasetError, EntropyCliError
 from entropy_cli.core.figures import styled, write_figure
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result, read_result
 from entropy_cli.streaming.batch_processor import BatchProcessor
@@ -213,7 +213,7 @@ def _crops(config: ShowConfig, tokenizer: Tokenizer, bars: Bars) -> list[Tensor]
     crops = []
     with bars("decoding", len(config.pictures), "picture") as bar:
         for path, _ in config.pictures:
-            crop = read_picture(path, tokenizer.spec.crop.apply)
+            crop = read_image(path, tokenizer.spec.crop.apply)
             if isinstance(crop, str):
                 raise DatasetError(f"{path}: can't be read: {crop}. Give an image file.")
             crops.append(crop)

@@ -46,7 +46,7 @@ def train(
     steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of the optimizer.")] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Pictures in a step, of all processes together."),
+        typer.Option(min=1, metavar="N", help="Images in a step, of all processes together."),
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Pixels on a side.")] = None,
     patch_nums: Annotated[

@@ -1,4 +1,4 @@
-"""Pictures to train on and pictures held out: which, in which order, and in memory where they fit."""
+"""Images to train on and images held out: which, in which order, and in memory where they fit."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from torch import Tensor
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.loader import Source, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, BatchPlan, number_of_blocks, plan_batches
-from entropy_cli.images.synthetic import KINDS, synthetic_picture
+from entropy_cli.images.synthetic import KINDS, synthetic_image
 
 MOST_CACHED_BYTES = 2**30
 Progress = Callable[[int], object]
@@ -35,7 +35,7 @@ class SyntheticPictures:
     def read(self, index: int) -> np.ndarray:
         """Make it: uint8 (H, W, 3)."""
         generator = torch.Generator().manual_seed((self.seed << 32) + index)
-        picture_3HW = synthetic_picture(KINDS[index % len(KINDS)], self.size, generator)
+        picture_3HW = synthetic_image(KINDS[index % len(KINDS)], self.size, generator)
         return picture_3HW.mul(255).round().byte().permute(1, 2, 0).numpy()
 
 
@@ -65,7 +65,7 @@ class Part:
 
 @dataclass
 class Shelf:
-    """Pictures of a part, read at once and kept, or read when they are asked for.
+    """Images of a part, read at once and kept, or read when they are asked for.
 
     Attributes:
         img_N3HW: those that could be read, uint8, if they are kept.
@@ -82,7 +82,7 @@ class Shelf:
         return len(self.part) if self.img_N3HW is None else len(self.img_N3HW)
 
     def batches(self, choices: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Pictures by their numbers, uint8 (B, 3, H, W), batch by batch.
+        """Images by their numbers, uint8 (B, 3, H, W), batch by batch.
 
         A picture that can't be read is left out and another of its batch taken twice.
 
@@ -109,7 +109,7 @@ def fits_memory(part: Part, size: int) -> bool:
 
 
 def open_shelf(part: Part, size: int, workers: int, progress: Progress, *, keep: bool) -> Shelf:
-    """Pictures of a size in the part's order, read now if they are to be kept."""
+    """Images of a size in the part's order, read now if they are to be kept."""
     shelf = Shelf(part, workers)
     if not keep:
         return shelf

@@ -21,7 +21,7 @@ from entropy_cli.commands.train.image_store import (
 from entropy_cli.commands.train.recipe import Recipe
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.images.decode import Pictures
+from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import ImageSet, find_images
 from entropy_cli.tokenizers.preprocess import resized_side, square_crop, var_crop
 
@@ -35,7 +35,7 @@ SAMPLED = 2048  # pictures of which the mean is taken where not all are in memor
 
 @dataclass
 class TrainingData:
-    """Pictures of a training.
+    """Images of a training.
 
     Attributes:
         train: stored a little larger than they are cropped to.
@@ -126,8 +126,8 @@ def _of_folder(data: Path, recipe: Recipe, bars: Bars) -> tuple[Part, Part, str,
             held_places = range(len(kept), len(images))
     if not kept:
         raise DatasetError(f"{data}: has 1 picture, expected several to train on and one to judge by.")
-    train = Part(Pictures(images, larger_crop.apply), kept)
-    held_out = Part(Pictures(held, crop.apply), held_places)
+    train = Part(CroppedImages(images, larger_crop.apply), kept)
+    held_out = Part(CroppedImages(held, crop.apply), held_places)
     fingerprints = dict.fromkeys((images.fingerprint(), held.fingerprint()))
     notes = [note for note in dict.fromkeys((images.note, held.note)) if note]
     return train, held_out, _described(images, held), ", ".join(fingerprints), notes

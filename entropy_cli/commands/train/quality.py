@@ -113,7 +113,7 @@ def measure(
 
 @torch.no_grad()
 def grown(model: VQVAE, x_B3HW: Tensor) -> list[Tensor]:
-    """Pictures decoded from the first scale's codes, from the first two's ...: (B, 3, H, W) each."""
+    """Images decoded from the first scale's codes, from the first two's ...: (B, 3, H, W) each."""
     model.eval()
     f_BChw = model.encode(x_B3HW)
     idx_BL = model.quantize(f_BChw).idx_BL

@@ -24,7 +24,7 @@ from entropy_cli.commands.train.trainer import DivergedError, Trainer, scaled
 from entropy_cli.core.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.core.progress_bars import Bars, no_bars
 from entropy_cli.core.signals import Interrupted, Signals
-from entropy_cli.images.loader import death_of_worker
+from entropy_cli.images.loader import worker_death_error
 from entropy_cli.streaming.device import (
     choose_device,
     choose_training_precision,
@@ -163,7 +163,7 @@ class _Run:
     def work(self, stack: contextlib.ExitStack) -> None:
         """Train, evaluate and save until the last step, or until a signal comes."""
         trainer, steps, done = self.trainer, self.recipe.steps, self.trainer.done
-        with self.signals.held():
+        with self.signals.deferred():
             log = stack.enter_context(self._log())
             bar = stack.enter_context(self.bars("", steps, "step", done))
             parts = self.data.parts(self.recipe, done, self._share)
@@ -181,13 +181,13 @@ class _Run:
                 elif stop or time.monotonic() - self.saved_at > SAVE_EVERY_S:
                     self._save()
                 if stop and trainer.done < steps:
-                    raise self.signals.arrived or Interrupted(signal.SIGTERM)
+                    raise self.signals.received or Interrupted(signal.SIGTERM)
             if self.quality is None:  # there was nothing left to do
                 self._evaluate(log)
 
     def _step(self, parts: list[Tensor], log: TrainingLog) -> dict[str, float]:
         try:
-            return self.trainer.step(parts, stop=self.signals.arrived is not None)
+            return self.trainer.step(parts, stop=self.signals.received is not None)
         except DivergedError:
             self._diverged(log, self.trainer.done + 1)
             raise
@@ -277,7 +277,10 @@ def _resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        error.saved, error.again = (out / files.TRAINER).exists(), "the same command with --resume"
+        error.saved, error.resume_command = (
+            (out / files.TRAINER).exists(),
+            "the same command with --resume",
+        )
         raise
 
 
@@ -287,7 +290,7 @@ def _in_one_line(device: str) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if death_of_worker(error) is not None:
+        if worker_death_error(error) is not None:
             advice = "Go on with --resume and fewer --workers."
             raise DatasetError(f"a process that decodes images died. {advice}") from error
         if is_out_of_memory(error):

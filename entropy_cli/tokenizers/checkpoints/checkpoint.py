@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.core.files import hash_files, ordinary
+from entropy_cli.core.files import hash_files, require_ordinary
 from entropy_cli.tokenizers.checkpoints.config import Config, read_config
 from entropy_cli.tokenizers.checkpoints.shards import Located, locate
 from entropy_cli.tokenizers.checkpoints.states import Copy, choose
@@ -232,7 +232,7 @@ def read_contents(path: Path) -> Contents:
         CheckpointError: it can't be read.
     """
     try:
-        with ordinary(path).open("rb") as file:
+        with require_ordinary(path).open("rb") as file:
             head = file.read(16)
     except OSError as error:
         raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.core.files import ordinary
+from entropy_cli.core.files import require_ordinary
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -117,7 +117,7 @@ def read_config(folder: Path) -> Config:
     """Read config.json in a checkpoint's folder; empty if there is none."""
     path = folder / FILE
     try:
-        content = json.loads(ordinary(path).read_text(encoding="utf-8"))
+        content = json.loads(require_ordinary(path).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return Config(path)
     except (OSError, ValueError, RecursionError) as error:

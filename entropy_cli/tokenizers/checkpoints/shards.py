@@ -8,7 +8,7 @@ from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
 
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.core.files import ordinary
+from entropy_cli.core.files import require_ordinary
 from entropy_cli.tokenizers.checkpoints.states import some
 from entropy_cli.tokenizers.checkpoints.stored import Stored
 
@@ -107,7 +107,7 @@ def _in_folder(folder: Path) -> Located:
 
 def _is_tokenizer(part: Path) -> bool:
     try:
-        config = ordinary(part / "config.json").read_text(encoding="utf-8", errors="replace")
+        config = require_ordinary(part / "config.json").read_text(encoding="utf-8", errors="replace")
         return "VQModel" in config
     except OSError:
         return False
@@ -115,7 +115,7 @@ def _is_tokenizer(part: Path) -> bool:
 
 def _indexed(path: Path, index: Path) -> Located:
     try:
-        content = json.loads(ordinary(index).read_text(encoding="utf-8"))
+        content = json.loads(require_ordinary(index).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{index}: can't be read as JSON: {error}. Download it again.") from error
     names = content.get("weight_map") if isinstance(content, dict) else None

@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from entropy_cli.core.files import ordinary
+from entropy_cli.core.files import require_ordinary
 
 Form = Literal["safetensors", "torch-zip", "torch-legacy"]
 
@@ -98,7 +98,7 @@ def read_safetensors(path: Path) -> Contents:
 
 def map_file(path: Path) -> mmap.mmap:
     """A file mapped to be read only: mapped to be written, one larger than the memory is refused."""
-    with ordinary(path).open("rb") as file:
+    with require_ordinary(path).open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
