@@ -221,7 +221,7 @@ STDERR: Any = _StderrIfThere()
 
 
 @contextlib.contextmanager
-def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Any]:
+def tqdm_bar(desc: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Any]:
     """Show a progress bar on stderr, once there is something to wait for."""
     from tqdm import tqdm
 

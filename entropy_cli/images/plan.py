@@ -29,18 +29,17 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a run, after which the estimate is recorded.
+    """The part of a run between two checks of the estimate.
 
     Attributes:
         plans: this process's batches.
-        rounds: the most encoded batches that any process has in it, each of one or several whole blocks.
-        records: whether to record the estimate at its end: not if that was done already, or if later
-            blocks were read before.
+        rounds: the largest number of units of a process; a unit is one or several whole blocks.
+        check: whether to check at its end: False if that was done before the run was resumed.
     """
 
     plans: list[BatchPlan]
     rounds: int
-    records: bool
+    check: bool
 
 
 def number_of_blocks(images: int) -> int:
@@ -80,9 +79,9 @@ def plan_segments(
     points: Sequence[int],
     share: tuple[int, int] = (0, 1),
 ) -> list[Segment]:
-    """Cut a run into segments, and each of them into the shares of the processes that work on it.
+    """Divide a run into segments, and return this process's share of each.
 
-    Where segments end does not depend on the processes: every run records the same numbers of images.
+    Segments end at the same numbers of images whatever the number of processes.
 
     Args:
         images: the number of images.
@@ -97,8 +96,8 @@ def plan_segments(
         todo = [block for block in blocks[start:end] if not done[block]]
         plans = plan_batches(images, batch_size, todo[rank::ranks])
         most = -(-len(todo) // ranks)
-        records = bool(todo) or not any(done[block] for block in blocks[end:])
-        segments.append(Segment(plans, -(-most // _blocks_at_once(batch_size)), records))
+        check = bool(todo) or not any(done[block] for block in blocks[end:])
+        segments.append(Segment(plans, -(-most // _blocks_per_unit(batch_size)), check))
         start = end
     return segments
 

@@ -89,7 +89,7 @@ class BatchProcessor:
         parts: list[EncodedBatch] = []
         for batch in batches:
             parts.append(self._encode(batch))
-            if batch.completes:
+            if batch.completed_blocks:
                 yield _concatenated(parts)
                 parts = []
 
@@ -154,7 +154,7 @@ class BatchProcessor:
         self._in_slices(len(batch.rest_BChw), most, add)
         progress.images += images
         progress.failed += batch.failed
-        progress.blocks_done[batch.completes] = True
+        progress.blocks_done[batch.completed_blocks] = True
         progress.half_added = False
 
     def quantize_scales(

@@ -74,14 +74,14 @@ class Loop:
 
     def _run_segment(self, batches: Iterator[EncodedBatch], segment: Segment) -> bool:
         """Add a segment's batches; return whether to stop after it."""
-        mine = sum(bool(plan.completes) for plan in segment.plans)
+        mine = sum(bool(plan.completed_blocks) for plan in segment.plans)
         for turn in range(segment.rounds):
             failure: EntropyCliError | Interrupted | None = None
             try:
                 if turn < mine:
-                    with self.signals.let_through():
+                    with self.signals.interruptible():
                         batch = next(batches)
-                    with self.signals.held():
+                    with self.signals.deferred():
                         self.processor.add(batch, self.progress)
                 if turn + 1 == segment.rounds:
                     self.processor.check_finite()
@@ -93,8 +93,8 @@ class Loop:
                     raise
             if failure is not None and self.ranks.world == 1:
                 raise failure
-            self._synchronize(failure or self.signals.arrived)
-        return segment.records and self._record_estimate()
+            self._synchronize(failure or self.signals.received)
+        return segment.check and self._record_estimate()
 
     def _synchronize(self, failure: EntropyCliError | Interrupted | None) -> None:
         """Save if it is time, in step with the other processes; stop if any of them has to."""

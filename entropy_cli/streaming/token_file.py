@@ -10,7 +10,7 @@ from torch import Tensor
 
 from entropy_cli.core.errors import EntropyCliError, ResultError, StateError
 from entropy_cli.core.files import write_atomically
-from entropy_cli.entropy.assign import MOST_NUMBERED
+from entropy_cli.entropy.assign import MAX_INDEXABLE
 from entropy_cli.streaming.ranks import Ranks
 
 # Escapes for a path on a line of its own.

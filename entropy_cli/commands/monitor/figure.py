@@ -164,7 +164,7 @@ def _draw_scales(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) ->
     axis.set_title("Loss by scale")
     axis.set_ylabel("nats per token")
     curves = sorted(curves, key=lambda curve: int(curve[0].metric.scope or 0))
-    for (series, level), shade in zip(curves, ramp(len(curves)), strict=True):
+    for (series, level), shade in zip(curves, colour_ramp(len(curves)), strict=True):
         side = series.metric.scope
         _plot_curve(axis, series, shade, label=f"{side} x {side}")
         if level is not None:
