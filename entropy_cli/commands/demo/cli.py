@@ -77,4 +77,6 @@ def _write_images(data: Path, size: int) -> list[Path]:
         with tqdm_bar("writing images", IMAGES, "img") as bar:
             return write_image_folder(data, IMAGES, resized_side(size), SEED, bar.update)
     except OSError as error:
-        raise DatasetError(f"{data}: can't be written: {error.strerror}. Give another folder with --output.") from error
+        raise DatasetError(
+            f"{data}: can't be written: {error.strerror}. Give another folder with --output."
+        ) from error

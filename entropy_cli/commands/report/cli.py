@@ -10,7 +10,8 @@ from entropy_cli.options import print_result
 
 def report(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULT.json...", help="Results of estimate; several are compared.")
+        list[Path],
+        typer.Argument(metavar="RESULT.json...", help="Results of estimate; several are compared."),
     ],
     output: Annotated[
         Path | None,

@@ -68,7 +68,9 @@ def slurm(
     partition: Annotated[str | None, typer.Option(metavar="NAME", help="Slurm partition.")] = None,
     time: Annotated[
         str | None,
-        typer.Option(metavar="T", help="Time limit as for sbatch; a job that reaches it saves, and resumes."),
+        typer.Option(
+            metavar="T", help="Time limit as for sbatch; a job that reaches it saves, and resumes."
+        ),
     ] = None,
     cpus_per_task: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Cores for each shard, or on each node.")
@@ -79,7 +81,9 @@ def slurm(
     mem: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory on each node.")] = None,
     sbatch: Annotated[
         list[str] | None,
-        typer.Option(metavar="OPTION", help="Another option of sbatch, as --sbatch=--qos=long; repeatable."),
+        typer.Option(
+            metavar="OPTION", help="Another option of sbatch, as --sbatch=--qos=long; repeatable."
+        ),
     ] = None,
 ) -> None:
     """Write the scripts that run `estimate` on a Slurm cluster.
@@ -92,7 +96,9 @@ def slurm(
     from entropy_cli.commands.slurm.script import Job, Resources, array_scripts, node_scripts
 
     if (array is None) == (nodes is None):
-        raise typer.BadParameter("expected exactly one of the two. Give one.", param_hint="--array / --nodes")
+        raise typer.BadParameter(
+            "expected exactly one of the two. Give one.", param_hint="--array / --nodes"
+        )
     if array is not None and gpus > 1:
         raise typer.BadParameter(
             f"{gpus}: a shard uses one GPU. Give more shards, or --nodes.", param_hint="--gpus"
@@ -173,7 +179,9 @@ def _check_sbatch(options: list[str]) -> tuple[str, ...]:
         name = re.split("[= ]", option)[0] if option.startswith("--") else option[:2]
         # sbatch accepts abbreviated long names.
         if any(fixed.startswith(name) for fixed in FIXED):
-            raise typer.BadParameter(f"{option}: is set by this command. Leave it out.", param_hint="--sbatch")
+            raise typer.BadParameter(
+                f"{option}: is set by this command. Leave it out.", param_hint="--sbatch"
+            )
     return tuple(options)
 
 

@@ -102,7 +102,9 @@ def _array_script(job: Job) -> str:
     """
     return _fill(
         _ARRAY + _END,
-        head=_head(job, "entropy-cli", "shard-%a.log", f"--array=0-{job.parts - 1}", *_requeue_options(job)),
+        head=_head(
+            job, "entropy-cli", "shard-%a.log", f"--array=0-{job.parts - 1}", *_requeue_options(job)
+        ),
         parts=str(job.parts),
         id="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
         **_common_values(job),
