@@ -157,15 +157,17 @@ def _encoder(encoder: Encoder) -> str:
             f"transformer of {encoder.blocks[0]} layers, {encoder.widths[0]} wide, on patches of "
             f"{encoder.downsampling} x {encoder.downsampling} pixels"
         )
-    blocks = "/".join(map(str, encoder.blocks))
     same = len(set(encoder.blocks)) == 1
+    blocks = (
+        _count(encoder.blocks[0], "block") if same else f"{'/'.join(map(str, encoder.blocks))} blocks"
+    )
     levels = [str(i) for i, attends in enumerate(encoder.attention, 1) if attends]
     places = [f"on level {' and '.join(levels)}"] if levels else []
     places += ["in the middle"] if encoder.middle_attention else []
     return (
         f"convolutional, {_count(len(encoder.widths), 'level')} of "
-        f"{', '.join(map(str, encoder.widths))} channels with {encoder.blocks[0] if same else blocks} "
-        f"blocks each, {_count(encoder.middle_blocks, 'block')} in the middle; "
+        f"{', '.join(map(str, encoder.widths))} channels with {blocks} each, "
+        f"{_count(encoder.middle_blocks, 'block')} in the middle; "
         f"attention {' and '.join(places) or 'nowhere'}; "
         f"{encoder.downsampling} x {encoder.downsampling} pixels per latent"
     )

@@ -74,7 +74,7 @@ def train(
     ] = None,
     norm: Annotated[
         Literal["group", "batch"] | None,
-        typer.Option(help="Batch norms are synchronized, and part of no published layout."),
+        typer.Option(help="Batch norms are synchronized over processes; no published layout has them."),
     ] = None,
     codebook: Annotated[
         Literal["ema", "gradient"] | None,
