@@ -66,7 +66,7 @@ def render(result: TrainResult) -> str:
         f"codebook usage {100 * result.usage:.1f} %, perplexity {result.perplexity:.1f} "
         f"of {result.settings['vocab_size']}",
     ]
-    rows = [["scale", "tokens", "codes used", "usage", "of possible", "perplexity"]]
+    rows = [["scale", "tokens", "distinct codes", "codebook usage", "of possible", "perplexity"]]
     rows += [
         [
             f"{scale.patch_num} x {scale.patch_num}",
