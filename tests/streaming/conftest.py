@@ -31,7 +31,9 @@ def run(images, checkpoint):
         points = check_points(len(blocks), early_stop=target is not None)
         segments = plan_segments(70, batch_size, list(blocks), done, points)
         plans = [plan for segment in segments for plan in segment.plans]
-        read = read_batches(open_loader(CroppedImages(found, tokenizer.spec.crop.apply), plans, workers=0))
+        read = read_batches(
+            open_loader(CroppedImages(found, tokenizer.spec.crop.apply), plans, workers=0)
+        )
         if not progress.accumulators:
             progress.temperatures = [[1.0] for _ in tokenizer.spec.scales]
             progress.allocate(sums_layout(tokenizer.spec.scales, GROUPS, 1), device)

@@ -1,4 +1,4 @@
-"""Tensors in files of any common format, memory-mapped: latents and codebooks made elsewhere."""
+"""Tensors in files of any common format, memory-mapped, for latents and codebooks made elsewhere."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -21,7 +21,7 @@ Kind = Literal["floating-point numbers", "integers"]
 
 @dataclass(frozen=True)
 class Arrays:
-    """Some tensors of a file, in the order that was asked for, else in natural order of their names."""
+    """Tensors of a file, in the given order of keys, else in natural order of their names."""
 
     path: Path
     tensors: Mapping[str, Tensor]
@@ -55,7 +55,7 @@ def open_arrays(text: str) -> Arrays:
 
 @dataclass(frozen=True)
 class Array:
-    """One tensor of a file.
+    """A tensor of a file.
 
     Attributes:
         name: file and key, for people.
@@ -70,7 +70,7 @@ class Array:
 
     @cached_property
     def tensor(self) -> Tensor:
-        """The tensor, mapped.
+        """Return the tensor, memory-mapped.
 
         Raises:
             CheckpointError: it can't be read.
@@ -110,7 +110,7 @@ def open_array(text: str, kind: Kind) -> Array:
 
 
 def split_keys(text: str) -> tuple[Path, list[str]]:
-    """File and keys of `FILE[:KEY,...]`; a file that is there may have colons in its name."""
+    """Split `FILE[:KEY,...]` into file and keys; the name of an existing file may have colons."""
     if Path(text).exists() or ":" not in text:
         return Path(text), []
     path, _, keys = text.rpartition(":")
@@ -118,7 +118,7 @@ def split_keys(text: str) -> tuple[Path, list[str]]:
 
 
 def _natural(names: Mapping[str, Any]) -> list[str]:
-    """Names sorted with the numbers in them as numbers, of any length."""
+    """Sort names by the numbers in them as numbers, of any length."""
 
     def key(part: str) -> tuple[bool, int, str]:
         digits = part.lstrip("0") if part.isdecimal() else part
@@ -150,7 +150,7 @@ def _read(path: Path) -> dict[str, Stored]:
 
 
 def _flat(value: Any, name: str = "", depth: int = 3) -> list[tuple[str, Stored]]:  # noqa: ANN401
-    """Tensors in nested mappings and lists, with dots between the keys."""
+    """Flatten the tensors of nested mappings and lists, with dots between the keys."""
     if isinstance(value, Stored):
         return [(name, value)]
     if not depth or not isinstance(value, (Mapping, list, tuple)):

@@ -1,6 +1,6 @@
-"""Opening checkpoints: the only place that does, and it never runs what a file contains.
+"""Opening checkpoints, without ever running code that a file contains.
 
-Tensors stay on disk (memory-mapped) until one is asked for, so a decoder is not loaded.
+Tensors stay on disk (memory-mapped) until they are read, so a decoder is not loaded.
 """
 
 import re
@@ -33,7 +33,7 @@ NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, 
 
 
 class Checkpoint:
-    """Names and shapes of the tensors in a file, or several, and the tensors one at a time.
+    """A checkpoint of one file or several: names and shapes, and the tensors one at a time.
 
     Attributes:
         path: the file or folder that was given.
@@ -70,12 +70,12 @@ class Checkpoint:
 
     @classmethod
     def of_tensors(cls, path: Path, tensors: Mapping[str, Tensor]) -> "Checkpoint":
-        """What is in memory, as if it came from a file of that name."""
+        """Return a checkpoint of tensors in memory, as if from a file of that name."""
         stored = {name: Stored.in_memory(tensor) for name, tensor in tensors.items()}
         return cls(Located(path, (), path.parent), {"raw": Copy("", "", stored, ())}, "raw")
 
     def to_meta(self, keep: Collection[str]) -> "Checkpoint":
-        """The same, of which only the weights to keep are read; others are tensors without numbers."""
+        """Return the checkpoint with all weights but those to keep on the meta device."""
         chosen = self._copies[self.weights]
         tensors = {n: t if n in keep else t.to_meta() for n, t in chosen.tensors.items()}
         copies: dict[Weights, Copy] = {self.weights: replace(chosen, tensors=tensors)}
@@ -90,17 +90,17 @@ class Checkpoint:
 
     @property
     def copies(self) -> list[Weights]:
-        """Which copies there are."""
+        """The copies of the weights that the checkpoint has."""
         copies: dict[Weights, bool] = {"raw": self.has_raw, "ema": self.has_ema}
         return [kind for kind, there in copies.items() if there]
 
     @property
     def size(self) -> int:
-        """Bytes of all files."""
+        """The size of all files in bytes."""
         return sum(file.stat().st_size for file in self.files)
 
     def with_weights(self, weights: Weights) -> "Checkpoint":
-        """The other copy of the weights, of the same files.
+        """Return the checkpoint with the other copy of its weights.
 
         Raises:
             CheckpointError: there is none, or its shapes are not those of the raw copy.
@@ -113,7 +113,7 @@ class Checkpoint:
                 f"--weights {weights}: {self.path} holds no {kind} copy. Use --weights {other}."
             )
         if not self._copies:
-            raise CheckpointError(f"{self.path}: was closed before its {weights} copy was asked for.")
+            raise CheckpointError(f"{self.path}: was closed before its {weights} copy was read.")
         chosen = self._copies[weights]
         for name, full in chosen.twins.items():
             raw, twin = self._copies["raw"].tensors[name].shape, chosen.tensors[name].shape
@@ -126,7 +126,7 @@ class Checkpoint:
         return Checkpoint(self._located, self._copies, weights, self.forms, self.classes)
 
     def _check_averages(self, chosen: Copy) -> None:
-        """That an averaged copy beside the raw one is whole: mixed, it would be of no training step."""
+        """Raise CheckpointError if the averaged copy lacks tensors of the raw one."""
         without = [
             name
             for name in chosen.tensors
@@ -142,7 +142,7 @@ class Checkpoint:
             )
 
     def tensor(self, name: str) -> Tensor:
-        """One weight, as float32.
+        """Read one weight as float32.
 
         Raises:
             CheckpointError: it can't be read, or is no plain tensor of floats.
@@ -152,7 +152,7 @@ class Checkpoint:
         return tensor.to(torch.float32, copy=True)
 
     def integers(self, name: str) -> Tensor:
-        """One tensor of integers, as int64.
+        """Read one tensor of integers as int64.
 
         Raises:
             CheckpointError: it can't be read, or is no plain tensor of integers that int64 holds.
@@ -166,7 +166,7 @@ class Checkpoint:
         return integers
 
     def numbers(self, name: str) -> Tensor:
-        """One tensor of any type as it is, which may lie in the file still: not to be changed or kept.
+        """Read one tensor of any type; it may be mapped from the file, so neither change nor keep it.
 
         Raises:
             CheckpointError: it can't be read, or is no plain tensor.
@@ -192,21 +192,21 @@ class Checkpoint:
         )
 
     def close(self) -> None:
-        """Let go of the files and of what was read from them; names, shapes and hash remain."""
+        """Close the files; names, shapes and the hash remain."""
         self._copies.clear()  # of the views on it too
 
     def sha256(self, progress: Callable[[int], object] = lambda _: None) -> str:
-        """Hash of the whole file, or of several one after the other in order of name.
+        """Return the hash of the file, or of several concatenated in order of name.
 
-        `progress` is given the bytes read each time.
+        `progress` is called with the number of bytes read each time.
         """
         return hash_files(self.files, progress)
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open safetensors, what torch.save wrote, or such in several files; which one is told by content.
+    """Open safetensors or torch.save files, one or several shards; the content decides which.
 
-    Gives the raw copy of the weights if there is one, else the averaged one.
+    The raw copy of the weights is chosen if there is one, else the averaged one.
 
     Args:
         path: a file, one of several shards, their index, or a folder with one of those.
@@ -226,7 +226,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 
 def read_contents(path: Path) -> Contents:
-    """What a file of torch or safetensors holds.
+    """Read the contents of a torch or safetensors file.
 
     Raises:
         CheckpointError: it can't be read.
@@ -259,6 +259,6 @@ def _is_integer(dtype: torch.dtype) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """An error's first line, short enough for one of ours."""
+    """Return the first line of an error, at most 160 characters."""
     text = str(error).strip().splitlines() or [type(error).__name__]
     return text[0][:160]

@@ -1,4 +1,4 @@
-"""Arrays that stay in their file until they are looked at: those of numpy and of safetensors."""
+"""Arrays of numpy and safetensors files, memory-mapped until they are read."""
 
 import json
 import math
@@ -28,7 +28,7 @@ NUMBERS = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 
 
 class Header(NamedTuple):
-    """What an array of numpy says of itself; its numbers begin so many bytes after its beginning."""
+    """The header of a numpy array, with the offset of its data."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -37,17 +37,17 @@ class Header(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """Of its numbers."""
+        """The size of its data in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     @property
     def kind(self) -> str:
-        """Whether they are plain."""
+        """The kind of its dtype: "plain" or "other"."""
         return "plain" if self.dtype.str[1:] in NUMBERS else "other"
 
 
 def map_npy(path: Path) -> Stored:
-    """The array of a .npy file.
+    """Map the array of a .npy file.
 
     Raises:
         Exception: of any kind, if it is damaged.
@@ -59,7 +59,7 @@ def map_npy(path: Path) -> Stored:
 
 
 def map_npz(path: Path) -> dict[str, Stored]:
-    """The arrays of a .npz file; those that are compressed are read as a whole.
+    """Map the arrays of a .npz file; compressed ones are read as a whole.
 
     Raises:
         Exception: of any kind, if it is damaged.
@@ -81,14 +81,14 @@ def map_npz(path: Path) -> dict[str, Stored]:
 
 
 def is_npz(path: Path) -> bool:
-    """Whether a zip file holds arrays of numpy and nothing else."""
+    """Return whether a zip file holds numpy arrays only."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     return bool(names) and all(name.endswith(".npy") for name in names)
 
 
 def map_safetensors(path: Path) -> dict[str, Stored]:
-    """The tensors of a safetensors file.
+    """Map the tensors of a safetensors file.
 
     Raises:
         Exception: of any kind, if it is damaged.
@@ -116,7 +116,7 @@ def map_safetensors(path: Path) -> dict[str, Stored]:
 
 
 def _header(file: IO[bytes], size: int) -> Header:
-    """What stands before the numbers of an array that takes so many bytes in all."""
+    """Read the header of an array of `size` bytes in all."""
     version = np.lib.format.read_magic(file)
     if version == (1, 0):
         header = np.lib.format.read_array_header_1_0(file)

@@ -1,4 +1,4 @@
-"""A tensor that is still in its file, and reading safetensors as such."""
+"""Tensors that are still in their file, and reading safetensors as such."""
 
 import mmap
 import warnings
@@ -38,11 +38,11 @@ class Stored:
 
     @classmethod
     def in_memory(cls, tensor: Tensor) -> "Stored":
-        """A tensor that is already there."""
+        """Wrap a tensor in memory."""
         return cls(tuple(tensor.shape), str(tensor.dtype).removeprefix("torch."), lambda: tensor)
 
     def to_meta(self) -> "Stored":
-        """The same without its file: reading gives a tensor without numbers, on torch's device meta."""
+        """Return the tensor without its file: reading it gives an empty tensor on the meta device."""
         return replace(
             self,
             read=lambda: torch.empty(self.shape, dtype=getattr(torch, self.dtype), device="meta"),
@@ -51,7 +51,7 @@ class Stored:
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         value: mappings and lists, with `Stored` for tensors and placeholders for unknown classes.
@@ -65,7 +65,7 @@ class Contents:
 
 
 class UnusableError(Exception):
-    """A file that is not damaged, and still nothing for us; the text says why and what to do."""
+    """A file that is intact but can't be used; the text says why and what to do."""
 
 
 LOCAL_HEADER = 30  # bytes before the name, and whatever else stands before a record
@@ -82,7 +82,7 @@ LETTERS = {"F": "float", "I": "int", "U": "uint", "C": "complex"}
 
 
 def read_safetensors(path: Path) -> Contents:
-    """Names and shapes of a safetensors file, which stays memory-mapped.
+    """Read the names and shapes of a safetensors file, which stays memory-mapped.
 
     Raises:
         Exception: of any kind, if it is damaged.
@@ -97,31 +97,31 @@ def read_safetensors(path: Path) -> Contents:
 
 
 def map_file(path: Path) -> mmap.mmap:
-    """A file mapped to be read only: mapped to be written, one larger than the memory is refused."""
+    """Map a file read-only: with write access, a file larger than the memory would be refused."""
     with require_ordinary(path).open("rb") as file:
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
 
 
 def forget(memory: mmap.mmap) -> None:
-    """Let go of the pages that were read, which the system counts as the program's memory."""
+    """Release the pages that were read, which count as the program's memory."""
     if hasattr(mmap, "MADV_DONTNEED"):  # Windows does so by itself
         memory.madvise(mmap.MADV_DONTNEED)
 
 
 def name_of_type(theirs: str) -> str:
-    """What torch calls a type of safetensors."""
+    """Return torch's name of a safetensors dtype."""
     return SAFETENSORS.get(theirs) or LETTERS.get(theirs[0], "") + theirs[1:]
 
 
 def of_buffer(buffer: bytes | bytearray | memoryview, dtype: torch.dtype) -> Tensor:
-    """Numbers where they lie, to be read only."""
+    """View a buffer as a tensor without a copy, to be read only."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they can't be written to, and nobody does
         return torch.frombuffer(buffer, dtype=torch.uint8).view(dtype)
 
 
 def record_start(memory: mmap.mmap, record: zipfile.ZipInfo) -> int:
-    """Where a zip record's bytes begin: after its local header, which is not like the central one."""
+    """Return the offset of a zip record's data, after its local header (not the central one)."""
     head = record.header_offset
     lengths = [int.from_bytes(memory[head + at : head + at + 2], "little") for at in (26, 28)]
     return head + LOCAL_HEADER + sum(lengths)

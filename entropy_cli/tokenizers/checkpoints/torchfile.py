@@ -1,4 +1,4 @@
-"""torch's files: the pickle in them is read inertly, and tensors stay on disk until one is asked for.
+"""Files of torch.save: their pickle is read without running it, and tensors stay on disk until read.
 
 Not by torch.load: that imports what a pickle names unless every class is known beforehand, hands
 TorchScript to a loader of its own, and goes by environment variables and the file's name.
@@ -42,7 +42,7 @@ MOST_METADATA = 2**30  # bytes that a compressed pickle may expand to
 
 @dataclass(frozen=True)
 class Storage:
-    """Bytes of a file that tensors lie in."""
+    """A range of bytes in a file that holds tensors."""
 
     dtype: torch.dtype
     nbytes: int
@@ -52,7 +52,7 @@ class Storage:
 
 
 def read_torch(path: Path) -> Contents:
-    """Names, shapes and places of what torch.save wrote.
+    """Read the names, shapes and offsets of a file of torch.save.
 
     Raises:
         UnusableError: another kind of file that torch writes.
@@ -108,7 +108,7 @@ def _record(memory: mmap.mmap, record: zipfile.ZipInfo, begin: int, end: int) ->
 
 
 def _read_legacy(memory: mmap.mmap) -> Contents:
-    """Four pickles, one after the other, the keys of the storages, and the storages in that order."""
+    """Read the legacy format: four pickles, the keys of the storages, and the storages in that order."""
     declared: dict[str, tuple[torch.dtype, int]] = {}
     starts: dict[str, int] = {}
 
@@ -170,7 +170,7 @@ def _shape(size: Iterable[object]) -> tuple[int, ...]:
 
 
 def _tensor(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Stored:  # noqa: ANN401
-    """Stands for _rebuild_tensor_v2: requires_grad, backward hooks and metadata follow the stride."""
+    """Replace _rebuild_tensor_v2, whose arguments after the stride are ignored."""
     metadata = rest[2] if len(rest) > 2 else None
     return _typed_tensor(storage, offset, size, stride, None, None, storage.dtype, metadata)
 
@@ -185,7 +185,7 @@ def _typed_tensor(
     dtype: torch.dtype,
     metadata: object = None,
 ) -> Stored:
-    """Stands for _rebuild_tensor_v3."""
+    """Replace _rebuild_tensor_v3."""
     shape, steps = _shape(size), tuple(map(_natural, stride))
     if len(shape) != len(steps):
         raise pickle.UnpicklingError("a shape without strides")
@@ -230,7 +230,7 @@ def _dtype_name(dtype: torch.dtype) -> str:
 
 
 def _ours() -> dict[str, object]:
-    """What may be found by name: types, storages, and functions of ours in place of torch's."""
+    """Return the known globals: dtypes, storages, and functions of ours in place of torch's."""
     known: dict[str, object] = {
         f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)
     }
