@@ -100,7 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         with Signals():
             return _run(list(sys.argv[1:] if argv is None else argv))
     except Interrupted as error:
-        more = f"; {error.again} resumes from what is saved" if error.saved else ", nothing is saved"
+        more = f"; to resume, run {error.resume_command}" if error.saved else ", nothing is saved"
         return _fail(f"interrupted by {error}{more}", error.exit_code)
     finally:
         if argv is None:  # the program's end, where a signal has nothing left to stop

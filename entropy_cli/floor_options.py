@@ -29,7 +29,7 @@ def parse_floor(path: Path | None, mean: float | None, last: float | None) -> "F
     Raises:
         BadParameter: a number is out of range, or given together with a result.
     """
-    from entropy_cli.results.floors import given_floor, read_floor
+    from entropy_cli.results.floors import floor_from_numbers, read_floor
 
     for option, value in (("--floor-mean", mean), ("--floor-last", last)):
         if value is not None and not 0 <= value < math.inf:
@@ -38,4 +38,4 @@ def parse_floor(path: Path | None, mean: float | None, last: float | None) -> "F
             raise typer.BadParameter("--floor has it already. Give one of them.", param_hint=option)
     if path is not None:
         return read_floor(path)
-    return None if mean is None and last is None else given_floor(mean, last)
+    return None if mean is None and last is None else floor_from_numbers(mean, last)

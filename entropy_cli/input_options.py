@@ -62,7 +62,7 @@ def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
-    """Yield the options that name inputs, with every file they mean: shards, their index, config.json."""
+    """Yield the options that name inputs, with every file: shards, their index, config.json."""
     from entropy_cli.tokenizers.checkpoints.shards import locate
 
     for name in ("latents", "codebook"):

@@ -221,13 +221,13 @@ STDERR: Any = _StderrIfThere()
 
 
 @contextlib.contextmanager
-def tqdm_bar(words: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Any]:
+def tqdm_bar(desc: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Any]:
     """Show a progress bar on stderr, once there is something to wait for."""
     from tqdm import tqdm
 
     lasts = unit in ("img", "step") and total is not None
     with tqdm(
-        desc=words or None,
+        desc=desc or None,
         total=total,
         initial=initial,
         unit=unit,

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from entropy_cli.cli import main
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.images.synthetic import write_image_folder
 from entropy_cli.tokenizers.layers.var_layout import VARSizes
 from entropy_cli.tokenizers.preprocess import var_crop
@@ -56,7 +56,7 @@ def images(tmp_path_factory):
 def pictures(images):
     """Some of them, as the tiny tokenizer takes them, uint8."""
     paths = sorted(images.rglob("*.jpg"))[::7]
-    return torch.stack([read_picture(path, var_crop(IMAGE_SIZE).apply) for path in paths])
+    return torch.stack([read_image(path, var_crop(IMAGE_SIZE).apply) for path in paths])
 
 
 @pytest.fixture(scope="session")

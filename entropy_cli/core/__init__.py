@@ -1,1 +1,1 @@
-"""Files, terminals and figures: nothing that knows of images or tokenizers."""
+"""Files, terminals and figures: no module here knows about images or tokenizers."""

@@ -1,4 +1,4 @@
-"""Packages that only some commands need: imported where they are used."""
+"""Optional packages, imported only where a command uses them."""
 
 import importlib
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 from entropy_cli.core.errors import EntropyCliError
 
 
-def import_extra(module: str, extra: str, wanted_by: str) -> Any:  # noqa: ANN401 - a module
-    """Import a module of an extra.
+def import_extra(module: str, extra: str, feature: str) -> Any:  # noqa: ANN401 - a module
+    """Import and return a module of an optional package.
 
     Args:
-        module: its name, with dots.
-        extra: which installs it.
-        wanted_by: what needs it, for people.
+        module: the dotted name of the module.
+        extra: the extra of entropy-cli that installs it.
+        feature: what needs the module, for the message.
 
     Raises:
-        EntropyCliError: it is not installed; with the command that installs it.
+        EntropyCliError: the package is not installed; the message gives the command that installs it.
     """
     try:
         return importlib.import_module(module)
     except ImportError as error:
         raise EntropyCliError(
-            f"{wanted_by} needs an extra: pip install 'entropy-cli[{extra}]'."
+            f"{feature} needs an extra: pip install 'entropy-cli[{extra}]'."
         ) from error

@@ -1,6 +1,6 @@
-"""The look of every picture, and writing it: one style, for print and for a screen.
+"""One style for all figures, in print and on a screen, and writing them to files.
 
-Colours are told apart by the colour-blind, and have enough contrast on white and on near-black.
+The colours can be distinguished by colour-blind readers and contrast with white and with near-black.
 
 Source:
     Okabe & Ito, Color Universal Design, 2008: the palette, without its yellow.
@@ -27,8 +27,8 @@ BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = (
 SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 FORMATS = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 160
-ARROWED = 3.4  # times the size of a marker, the size of one with an arrow on it
-LEGEND_CHARACTERS = 52  # in a line below axes of some five inches
+ARROW_SCALE = 3.4  # size of a marker with an arrow, in sizes of the marker alone
+LEGEND_CHARACTERS = 52  # that fit in a line below axes about five inches wide
 STYLE = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib: the same widths everywhere
@@ -58,40 +58,40 @@ STYLE = {
     "figure.facecolor": PAPER,
     "axes.facecolor": "none",
     "svg.fonttype": "path",
-    "svg.hashsalt": "entropy-cli",  # the same picture is the same file
+    "svg.hashsalt": "entropy-cli",  # the same figure gives the same file
 }
 
 
 def styled() -> Any:  # noqa: ANN401 - a context manager of matplotlib
-    """The style, for as long as a `with` lasts: for drawing and for writing alike.
+    """Return a context manager that applies the style; draw and write figures inside it.
 
     Raises:
         EntropyCliError: matplotlib is not installed.
     """
-    matplotlib = import_extra("matplotlib", "plots", "a picture")
+    matplotlib = import_extra("matplotlib", "plots", "a figure")
     return matplotlib.rc_context(STYLE)
 
 
 def new_figure(width: float, height: float) -> Any:  # noqa: ANN401 - a figure of matplotlib
-    """An empty figure of so many inches, whose parts make room for each other.
+    """Create an empty figure of this size in inches, with matplotlib's constrained layout.
 
     Raises:
         EntropyCliError: matplotlib is not installed.
     """
-    figure = import_extra("matplotlib.figure", "plots", "a picture")
+    figure = import_extra("matplotlib.figure", "plots", "a figure")
     return figure.Figure(figsize=(width, height), layout="constrained")
 
 
-def ramp(number: int) -> list[str]:
-    """So many colours in a row, from blue to orange: for what has an order."""
+def colour_ramp(count: int) -> list[str]:
+    """Return a sequence of colours from blue to orange, for ordered categories."""
     ends = [[int(colour[i : i + 2], 16) for i in (1, 3, 5)] for colour in (BLUE, ORANGE)]
-    shares = [i / max(1, number - 1) for i in range(number)]
+    shares = [i / max(1, count - 1) for i in range(count)]
     mixed = [[round(a + share * (b - a)) for a, b in zip(*ends, strict=True)] for share in shares]
     return ["#" + "".join(f"{part:02x}" for part in parts) for parts in mixed]
 
 
 def plain_log_ticks(axis: Any, parts: Sequence[float] = (1,)) -> None:  # noqa: ANN401 - an axis of matplotlib
-    """On a logarithmic axis, numbers as they are spoken, at these parts of each decade."""
+    """Label a logarithmic axis with plain decimal numbers, at these multiples in each decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
     axis.set_major_locator(LogLocator(10, subs=parts))
@@ -99,32 +99,32 @@ def plain_log_ticks(axis: Any, parts: Sequence[float] = (1,)) -> None:  # noqa: 
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend_below(axis: Any, lines: int = 1) -> None:  # noqa: ANN401 - axes of matplotlib
-    """Name what is drawn, where it hides nothing: below the axes and so many lines of tick labels."""
+def legend_below(axes: Any, lines: int = 1) -> None:  # noqa: ANN401 - axes of matplotlib
+    """Put the legend below the axes, under this many lines of tick labels."""
     from matplotlib.transforms import ScaledTranslation
 
-    names = axis.get_legend_handles_labels()[1]
+    names = axes.get_legend_handles_labels()[1]
     if not names:
         return
     columns = max(1, min(5, LEGEND_CHARACTERS // (max(map(len, names)) + 3)))
-    down = ScaledTranslation(0, -(0.34 + 0.16 * lines), axis.figure.dpi_scale_trans)
-    axis.legend(
+    down = ScaledTranslation(0, -(0.34 + 0.16 * lines), axes.figure.dpi_scale_trans)
+    axes.legend(
         loc="upper left",
         bbox_to_anchor=(0, 0),
-        bbox_transform=axis.transAxes + down,
+        bbox_transform=axes.transAxes + down,
         ncols=columns,
         borderaxespad=0,
         columnspacing=1.2,
     )
 
 
-def arrowed(marker: str, bound: str, *, sideways: bool = False) -> Any:  # noqa: ANN401 - a path
-    """A marker of matplotlib, or none, with an arrow to where the value may be that has this bound.
+def arrow_marker(marker: str, bound: str, *, sideways: bool = False) -> Any:  # noqa: ANN401 - a path
+    """Return a marker with an arrow that points from a bound to where the value may be.
 
     Args:
-        marker: "o", "s" or "D", or "" for the arrow alone; it is drawn with ARROWED times its size.
-        bound: "lower" or "upper", whether the value may be larger or smaller.
-        sideways: whether values grow to the right, not upwards.
+        marker: "o", "s" or "D", or "" for the arrow alone; draw the result ARROW_SCALE times as large.
+        bound: "lower" if the value may be larger, "upper" if it may be smaller.
+        sideways: whether values grow to the right instead of upwards.
     """
     from matplotlib.markers import MarkerStyle
     from matplotlib.path import Path as Outline
@@ -132,7 +132,7 @@ def arrowed(marker: str, bound: str, *, sideways: bool = False) -> Any:  # noqa:
 
     style = MarkerStyle(marker)
     shape = style.get_path().transformed(style.get_transform())
-    begin, end, wing = 0.5 if marker else 0.0, ARROWED / 2, 0.4
+    begin, end, wing = 0.5 if marker else 0.0, ARROW_SCALE / 2, 0.4
     points = [(0, begin), (0, end), (-wing, end - wing), (0, end), (wing, end - wing)]
     arrow = Outline(points, [Outline.MOVETO, Outline.LINETO, Outline.MOVETO, *[Outline.LINETO] * 2])
     turn = Affine2D().rotate_deg((180 if bound == "upper" else 0) - (90 if sideways else 0))
@@ -140,39 +140,40 @@ def arrowed(marker: str, bound: str, *, sideways: bool = False) -> Any:  # noqa:
 
 
 def write_figure(figure: Any, path: Path) -> None:  # noqa: ANN401 - a figure of matplotlib
-    """Write a figure in the format that the file's name ends in, whole or not at all.
+    """Write a figure atomically, in the format of the file's suffix.
 
     Raises:
-        ResultError: it ends otherwise, or can't be written.
+        ResultError: the suffix is not one of FORMATS, or the file can't be written.
     """
-    kind = path.suffix.lower()
-    if kind not in FORMATS:
+    suffix = path.suffix.lower()
+    if suffix not in FORMATS:
         raise ResultError(
-            f"{path}: a picture can't be {kind or 'of no kind'}. Give {', '.join(FORMATS)}."
+            f"{path}: got {suffix or 'no suffix'}, expected a figure: {', '.join(FORMATS)}. Rename it."
         )
-    content = _drawn(figure, kind.removeprefix("."))
+    content = _render(figure, suffix.removeprefix("."))
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def inline_svg(figure: Any, words: str) -> str:  # noqa: ANN401 - a figure of matplotlib
-    """A figure as an element of an HTML page, whose ink and paper are those of the page.
+def inline_svg(figure: Any, alt_text: str) -> str:  # noqa: ANN401 - a figure of matplotlib
+    """Return a figure as an SVG element for an HTML page, in the page's own colours.
 
     Args:
-        figure: what to show.
-        words: what it shows, for those who can't see it.
+        figure: the figure to show.
+        alt_text: a description for readers who can't see it.
     """
     from html import escape
 
-    text = _drawn(figure, "svg").decode()
+    text = _render(figure, "svg").decode()
     text = text[text.index("<svg") :]
     text = text.replace(INK, "var(--ink)").replace(PAPER, "var(--paper)")
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(words)}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape(alt_text)}"', 1)
 
 
-def _drawn(figure: Any, kind: str) -> bytes:  # noqa: ANN401 - a figure of matplotlib
+def _render(figure: Any, file_format: str) -> bytes:  # noqa: ANN401 - a figure of matplotlib
     file = io.BytesIO()
-    dates = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same picture, the same file
+    no_date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same figure, the same file
+    metadata = no_date.get(file_format)
+    options = {"pil_kwargs": {"optimize": True}} if file_format == "png" else {}
     with styled():
-        smaller = {"pil_kwargs": {"optimize": True}} if kind == "png" else {}
-        figure.savefig(file, format=kind, dpi=DOTS_PER_INCH, metadata=dates.get(kind), **smaller)
+        figure.savefig(file, format=file_format, dpi=DOTS_PER_INCH, metadata=metadata, **options)
     return file.getvalue()

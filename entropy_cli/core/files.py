@@ -1,11 +1,7 @@
-"""Files of the program's own: where they may be, and writing them whole or not at all."""
+"""Reading and writing the program's own files: checks before a run, and atomic writes."""
 
-import contextlib
-import errno
 import hashlib
 import os
-import select
-import stat
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,20 +11,20 @@ from safetensors import SafetensorError
 from entropy_cli.core.errors import ResultError, StateError
 
 LEFTOVER = ".part"
-WRITER_S = 3  # that a pipe is given to be opened for writing
+WRITER_TIMEOUT_S = 3  # how long to wait until somebody opens a pipe for writing
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a temporary file in the same folder, then put it in the file's place.
+    """Let `write` fill a temporary file in the same folder, then rename it to the path.
 
     Raises:
-        ResultError: the folder can't be written to, or the disk is full; what was there stays.
+        ResultError: the folder can't be written to, or the disk is full; an existing file is kept.
     """
     path = path.resolve()  # a link stays a link
     temporary = None
     try:
-        number, name = tempfile.mkstemp(LEFTOVER, _prefix(path), path.parent)
-        os.close(number)
+        descriptor, name = tempfile.mkstemp(LEFTOVER, _prefix(path), path.parent)
+        os.close(descriptor)
         temporary = Path(name)
         write(temporary)
         with temporary.open("rb") as file:
@@ -44,19 +40,23 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 
 
 def remove_leftovers(path: Path) -> None:
-    """Remove what a killed `write_atomically` to this path left; only while nobody writes it."""
+    """Remove temporary files that a killed `write_atomically` left; call it while nobody writes."""
     path = path.resolve()
     for leftover in path.parent.glob(f"{_prefix(path)}*{LEFTOVER}"):
         leftover.unlink(missing_ok=True)
 
 
 def _prefix(path: Path) -> str:
-    """Of temporary files for this path: short whatever its name, and nobody else's."""
+    """Return the prefix of this path's temporary files: short, and unique to its name."""
     return f".entropy-cli-{hashlib.blake2b(os.fsencode(path.name), digest_size=6).hexdigest()}-"
 
 
 def cache_folder() -> Path:
-    """The program's folder among the user's caches."""
+    """Return the program's folder in the user's cache folder.
+
+    Raises:
+        StateError: there is no home folder.
+    """
     try:
         return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "entropy-cli"
     except RuntimeError as error:
@@ -66,13 +66,13 @@ def cache_folder() -> Path:
 
 
 def check_writable(path: Path, option: str) -> None:
-    """Find out before the work whether a file can be written after it.
+    """Check before a run that a file can be written after it.
 
     Raises:
         ResultError: its folder isn't there or can't be written to, or it is no ordinary file.
     """
     if not path.parent.is_dir():
-        raise ResultError(f"{option} {path}: there is no folder {path.parent}. Make it first.")
+        raise ResultError(f"{option} {path}: there is no folder {path.parent}. Create it first.")
     if path.exists() and not path.is_file():
         raise ResultError(f"{option} {path}: is a folder or device, expected an ordinary file.")
     try:
@@ -87,11 +87,11 @@ def check_writable(path: Path, option: str) -> None:
 def check_files(
     read: Iterable[tuple[str, Path | None]], written: Sequence[tuple[str, Path | None]]
 ) -> None:
-    """Find out before the work that files can be written after it, and each is another.
+    """Check before a run that its output files can be written and overwrite no other file of the run.
 
     Args:
-        read: options and their files.
-        written: likewise.
+        read: options and their input files.
+        written: options and their output files.
 
     Raises:
         ResultError: one can't be written, or would overwrite another.
@@ -99,68 +99,12 @@ def check_files(
     for option, path in written:
         if path is not None:
             check_writable(path, option)
-    for one in read:
-        check_different(one, *written)
-
-
-def ordinary(path: Path) -> Path:
-    """The path, for what is read more than once or from its middle.
-
-    Raises:
-        OSError: it is a pipe, a device, or anything else but a file.
-    """
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise OSError(errno.EINVAL, "not an ordinary file", str(path))
-    return path
-
-
-def read_once(path: Path) -> bytes:
-    """All bytes of a file, or of a pipe until its writer closes it.
-
-    Raises:
-        OSError: it can't be read, is neither, or is a pipe that nobody writes to.
-    """
-    with open(path, "rb", opener=_open_at_once) as file:
-        if not stat.S_ISFIFO(os.fstat(file.fileno()).st_mode):
-            ordinary(path)
-            return file.read()
-        head = _await_writer(file.fileno(), path)
-        os.set_blocking(file.fileno(), True)
-        return head + file.read()
-
-
-def _open_at_once(path: str, flags: int) -> int:
-    """Open, a pipe too that has no writer yet."""
-    return os.open(path, flags | os.O_NONBLOCK)
-
-
-def _await_writer(number: int, path: Path) -> bytes:
-    """Wait until a pipe has a writer; gives what had to be read of it to find out."""
-    poll = select.poll()
-    poll.register(number, select.POLLIN)
-    if poll.poll(1000 * WRITER_S):
-        return b""
-    with contextlib.suppress(BlockingIOError):  # there is one, which is slow
-        head = os.read(number, 1)
-        if not head:
-            raise OSError(errno.EPIPE, f"a pipe that nobody wrote to for {WRITER_S} s", str(path))
-        return head
-    return b""
-
-
-def hash_files(paths: Iterable[Path], progress: Callable[[int], object] = lambda _: None) -> str:
-    """sha256 of the bytes of files, one after the other; `progress` is given how many were read."""
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            while piece := file.read(2**24):
-                digest.update(piece)
-                progress(len(piece))
-    return digest.hexdigest()
+    for file in read:
+        check_different(file, *written)
 
 
 def check_different(*files: tuple[str, Path | None]) -> None:
-    """Raise ResultError if two options name one file, which would then be overwritten."""
+    """Raise ResultError if two options name the same file, which would then be overwritten."""
     seen: dict[Path, str] = {}
     for option, path in files:
         if path is None:

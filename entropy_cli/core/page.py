@@ -1,4 +1,4 @@
-"""A page that needs nothing but itself: no network, no scripts from elsewhere; for print and screen."""
+"""Self-contained HTML pages for screen and print: no network, no external scripts."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ pre { background: var(--shade); padding: .7rem; overflow-x: auto; font-size: .85
 
 # Browsers see to it that a page loads nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
-# A click on a column's head sorts the rows by the numbers that its cells begin with, else by their text.
+# A click on a column's header sorts the rows by the numbers at the start of its cells, else by text.
 SORTING = """
 for (const table of document.querySelectorAll("table.sortable")) {
   table.querySelectorAll("thead button").forEach((button, column) => {
@@ -67,8 +67,8 @@ for (const table of document.querySelectorAll("table.sortable")) {
       const body = table.tBodies[0];
       const rows = [...body.rows].sort((a, b) => {
         const [x, y] = [value(a), value(b)];
-        const alike = x < y ? -1 : x > y ? 1 : 0;
-        const order = typeof x === typeof y ? alike : typeof x === "number" ? -1 : 1;
+        const compared = x < y ? -1 : x > y ? 1 : 0;
+        const order = typeof x === typeof y ? compared : typeof x === "number" ? -1 : 1;
         return down ? -order : order;
       });
       body.append(...rows);
@@ -80,15 +80,15 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; its first column names the rows, the others are numbers or short.
+    """A table of text whose first column names the rows.
 
     Attributes:
-        name: short, for links.
-        title: what it shows.
-        caption: units, and what there is to know.
+        name: a short identifier for links.
+        title: the heading above the table.
+        caption: units and explanations.
         head: names of the columns.
-        rows: cells, not yet escaped.
-        sortable: whether another order of the rows makes sense.
+        rows: the cells, not yet escaped.
+        sortable: whether a reader may sort the rows.
     """
 
     name: str
@@ -99,40 +99,40 @@ class Table:
     sortable: bool = False
 
 
-def table(of: Table) -> str:
-    """A table below its title; a sortable one has buttons in its head."""
-    top = "".join(
-        f'<th scope="col">{f"<button>{escape(cell)}</button>" if of.sortable else escape(cell)}</th>'
-        for cell in of.head
+def html_table(table: Table) -> str:
+    """Return the HTML of a table below its title; a sortable one has buttons in its header."""
+    head = "".join(
+        f'<th scope="col">{f"<button>{escape(cell)}</button>" if table.sortable else escape(cell)}</th>'
+        for cell in table.head
     )
     body = "\n".join(
         f'<tr><th scope="row">{escape(row[0])}</th>'
         + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
         + "</tr>"
-        for row in of.rows
+        for row in table.rows
     )
-    kind = ' class="sortable"' if of.sortable else ""
+    css_class = ' class="sortable"' if table.sortable else ""
     return (
-        f'<h2 id="{of.name}">{escape(of.title)}</h2>\n'
-        f'<div class="wide" tabindex="0" role="region" aria-labelledby="{of.name}">'
-        f"<table{kind}><caption>{escape(of.caption)}</caption>\n"
-        f"<thead><tr>{top}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+        f'<h2 id="{table.name}">{escape(table.title)}</h2>\n'
+        f'<div class="wide" tabindex="0" role="region" aria-labelledby="{table.name}">'
+        f"<table{css_class}><caption>{escape(table.caption)}</caption>\n"
+        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
     )
 
 
-def described(terms: Mapping[str, str]) -> str:
-    """A list of terms and what they mean."""
-    items = "".join(f"<dt>{escape(term)}</dt><dd>{escape(words)}</dd>" for term, words in terms.items())
+def definition_list(terms: Mapping[str, str]) -> str:
+    """Return the HTML of a list of terms and their definitions."""
+    items = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms.items())
     return f"<dl>{items}</dl>"
 
 
-def numbered(sentences: Sequence[str]) -> str:
-    """A numbered list of sentences."""
+def ordered_list(sentences: Sequence[str]) -> str:
+    """Return the HTML of a numbered list of sentences."""
     return "<ol>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ol>"
 
 
 def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
-    """Write a page of parts in HTML below a title, whole or not at all."""
+    """Write an HTML page atomically: a title, then the parts, which are HTML themselves."""
     text = "\n".join(
         [
             "<!doctype html>",
@@ -140,7 +140,7 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
             '<meta name="viewport" content="width=device-width, initial-scale=1">',
             f"<title>{escape(title)}</title>",
-            '<link rel="icon" href="data:,">',  # or a browser asks for one
+            '<link rel="icon" href="data:,">',  # or browsers request one
             f"<style>{CSS}</style></head><body>",
             f"<h1>{escape(title)}</h1>",
             *parts,

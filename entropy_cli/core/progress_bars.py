@@ -1,43 +1,43 @@
-"""What draws progress bars, for code that does not touch the terminal."""
+"""The interface of progress bars, for code that does not touch the terminal."""
 
 import contextlib
 from typing import Protocol
 
 
 class Bar(Protocol):
-    """The part of a tqdm bar that is used."""
+    """The part of the interface of a tqdm bar that the program uses."""
 
     def update(self, n: int) -> object:
-        """Go on by n."""
+        """Advance the bar by n."""
         ...
 
-    def set_description(self, words: str, refresh: bool = True) -> object:  # noqa: FBT001, FBT002
-        """Say what is going on, at once or when the bar moves next."""
+    def set_description(self, desc: str, refresh: bool = True) -> object:  # noqa: FBT001, FBT002
+        """Set the text before the bar; without `refresh` it appears at the next update."""
         ...
 
 
 class Bars(Protocol):
-    """Makes a progress bar; `total` None if unknown, `initial` if part is done."""
+    """A function that creates progress bars."""
 
     def __call__(
-        self, words: str, total: int | None, unit: str, initial: int = 0
+        self, desc: str, total: int | None, unit: str, initial: int = 0
     ) -> contextlib.AbstractContextManager[Bar]:
-        """Make one."""
+        """Create a bar; `total` is None if unknown, `initial` is how much is done already."""
         ...
 
 
-class _Silent:
-    """A bar that nobody sees."""
+class _NoBar:
+    """A bar that draws nothing."""
 
     def update(self, n: int) -> None:
-        """Nothing."""
+        """Do nothing."""
 
-    def set_description(self, words: str, refresh: bool = True) -> None:  # noqa: FBT001, FBT002
-        """Nothing."""
+    def set_description(self, desc: str, refresh: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Do nothing."""
 
 
 def no_bars(
-    words: str, total: int | None, unit: str, initial: int = 0
+    desc: str, total: int | None, unit: str, initial: int = 0
 ) -> contextlib.AbstractContextManager[Bar]:
-    """For processes that do not report."""
-    return contextlib.nullcontext(_Silent())
+    """Create a bar that draws nothing, for processes that do not report."""
+    return contextlib.nullcontext(_NoBar())

@@ -12,10 +12,9 @@ import os
 import select
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
-
 
 # The most bytes of a file that is read as a whole, and the deepest nesting of a JSON document.
 JSON_BYTES = 64 * 2**20
@@ -25,7 +24,8 @@ LOG_BYTES = 2**30
 JSON_DEPTH = 64
 
 PIECE_BYTES = 2**24  # read at once where a file is read from its beginning to its end
-WRITER_S = 3  # how long a pipe may take to be opened for writing
+BUFFER = 2**16  # that Pillow reads at once
+WRITER_TIMEOUT_S = 3  # how long a pipe may take to be opened for writing
 NOT_ORDINARY = "not an ordinary file"
 CHANGED = "changed or cut off while it was read"
 
@@ -109,7 +109,7 @@ class OpenFile:
 
         It has no `fileno`: decoders in C would read from the start of the whole file.
         """
-        return io.BufferedReader(_Part(self, begin, self.size - begin if size is None else size))
+        return io.BufferedReader(_Part(self, begin, self.size - begin if size is None else size), BUFFER)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path: another process opens the file again, if it is still the same."""
@@ -197,15 +197,17 @@ def _at_most(stream: Any, max_bytes: int, path: str | Path) -> bytes:  # noqa: A
 
 
 def _await_writer(number: int, path: str | Path) -> bytes:
-    """Wait until a pipe has a writer; return what had to be read of it to find out."""
+    """Wait until a pipe has a writer; return what had to be read to find out."""
     poll = select.poll()
     poll.register(number, select.POLLIN)
-    if poll.poll(1000 * WRITER_S):
+    if poll.poll(1000 * WRITER_TIMEOUT_S):
         return b""
     with contextlib.suppress(BlockingIOError):  # there is one, which is slow
         head = os.read(number, 1)
         if not head:
-            raise OSError(errno.EPIPE, f"a pipe that nobody wrote to for {WRITER_S} s", str(path))
+            raise OSError(
+                errno.EPIPE, f"a pipe that nobody wrote to for {WRITER_TIMEOUT_S} s", str(path)
+            )
         return head
     return b""
 

@@ -1,4 +1,4 @@
-"""Signals that ask the program to stop. Imports no torch: they may come before it does."""
+"""Signals that stop the program. Imports no torch: a signal may arrive while torch is imported."""
 
 import signal
 import threading
@@ -8,77 +8,77 @@ from types import FrameType
 
 
 class Interrupted(BaseException):
-    """A signal arrived; like KeyboardInterrupt not an Exception, so nothing swallows it.
+    """A signal arrived; like KeyboardInterrupt not an Exception, so that no handler swallows it.
 
     Attributes:
-        saved: whether what was computed is there for another run.
-        again: what goes on from it.
+        saved: whether the work so far is saved for another run.
+        resume_command: the command that resumes it.
     """
 
     def __init__(self, number: int) -> None:
-        self.saved, self.again = False, "the same command"
-        super().__init__(number)  # what travels between processes is made again from this
+        self.saved, self.resume_command = False, "the same command"
+        super().__init__(number)  # unpickling in another process calls __init__ with this
         self.exit_code = 128 + (signal.SIGINT if number == signal.SIGINT else signal.SIGTERM)
 
     def __str__(self) -> str:
-        """The signal's name."""
+        """Return the signal's name."""
         return signal.Signals(self.args[0]).name
 
 
 class Signals:
-    """SIGINT, SIGTERM and SIGUSR1 raise Interrupted, once, and not while state is being changed.
+    """A context in which SIGINT, SIGTERM and SIGUSR1 raise Interrupted, except while state changes.
 
-    Only the first raises at once: a second must not cut short the saving that the first began. If the
-    exception was swallowed, as it is in a destructor, the end of the next `held` raises it again.
+    Only the first signal raises: a second must not cut short the saving that the first began. If the
+    exception was swallowed, as in a destructor, the end of the next `deferred` raises it again.
     """
 
-    # SIGUSR1 is what schedulers are asked to send ahead of a job's time limit.
+    # Schedulers send SIGUSR1 ahead of a job's time limit.
     NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
     def __init__(self) -> None:
-        self._held = False
-        self._arrived: int | None = None
+        self._deferred = False
+        self._received: int | None = None
 
     @property
-    def arrived(self) -> Interrupted | None:
-        """What came and has yet to be acted on, or was."""
-        return None if self._arrived is None else Interrupted(self._arrived)
+    def received(self) -> Interrupted | None:
+        """The first signal that arrived, handled or not; None if there was none."""
+        return None if self._received is None else Interrupted(self._received)
 
     def __enter__(self) -> "Signals":
-        """Take the signals over, where Python lets us: in the main thread."""
+        """Install the handlers, if this is the main thread: Python allows it nowhere else."""
         self._before = {}
         if threading.current_thread() is threading.main_thread():
             self._before = {number: signal.signal(number, self._handle) for number in self.NUMBERS}
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give them back."""
+        """Restore the handlers from before."""
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
-        first, self._arrived = self._arrived is None, number
-        if first and not self._held:
+        first, self._received = self._received is None, number
+        if first and not self._deferred:
             raise Interrupted(number)
 
     @contextmanager
-    def held(self) -> Iterator[None]:
-        """Inside, a signal waits; it is raised at the end of the outermost."""
-        outer, self._held = self._held, True
+    def deferred(self) -> Iterator[None]:
+        """Defer signals: one that arrives inside is raised at the end of the outermost block."""
+        outer, self._deferred = self._deferred, True
         try:
             yield
         finally:
-            self._held = outer
-        if not outer and self.arrived is not None:
-            raise self.arrived
+            self._deferred = outer
+        if not outer and self.received is not None:
+            raise self.received
 
     @contextmanager
-    def let_through(self) -> Iterator[None]:
-        """Inside a `held`, a part that a signal may break off; one that came before does at once."""
-        outer, self._held = self._held, False
+    def interruptible(self) -> Iterator[None]:
+        """Allow signals inside a `deferred` block; raise at once one that arrived before."""
+        outer, self._deferred = self._deferred, False
         try:
-            if self.arrived is not None:
-                raise self.arrived
+            if self.received is not None:
+                raise self.received
             yield
         finally:
-            self._held = outer
+            self._deferred = outer

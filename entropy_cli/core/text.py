@@ -1,4 +1,4 @@
-"""Text for a terminal: lists of terms, and columns."""
+"""Text layout for a terminal: lists of terms, and tables."""
 
 from collections.abc import Mapping, Sequence
 from textwrap import wrap
@@ -7,17 +7,17 @@ WIDTH = 100
 
 
 def definitions(terms: Mapping[str, str]) -> str:
-    """A line or more for each term, with what is said of it in a column."""
+    """Format terms in one column and their definitions, wrapped, in another."""
     indent = max(map(len, terms)) + 2
-    return "\n".join(wrapped(term.ljust(indent), words) for term, words in terms.items())
+    return "\n".join(wrapped(term.ljust(indent), text) for term, text in terms.items())
 
 
-def wrapped(lead: str, words: str) -> str:
-    """Words after a lead, in lines of the width, that go on below the words; names stay whole."""
+def wrapped(prefix: str, text: str) -> str:
+    """Wrap text after a prefix, with a hanging indent; words are never broken."""
     lines = wrap(
-        lead + words,
+        prefix + text,
         WIDTH,
-        subsequent_indent=" " * len(lead),
+        subsequent_indent=" " * len(prefix),
         break_long_words=False,
         break_on_hyphens=False,
     )
@@ -25,7 +25,7 @@ def wrapped(lead: str, words: str) -> str:
 
 
 def columns(rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Rows, the first of them the head, with a rule below it; after `left` cells are right-aligned."""
+    """Format rows, the first of them the header, as a table; only `left` columns are left-aligned."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(

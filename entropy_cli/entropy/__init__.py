@@ -1,1 +1,1 @@
-"""Pure functions of tensors and numbers: entropies, their estimators and their errors."""
+"""Entropies, their estimators and their standard errors, as pure functions of tensors and numbers."""

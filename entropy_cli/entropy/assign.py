@@ -1,7 +1,7 @@
-"""Distances of latents to a codebook, and what their soft and hard assignment sums to per image.
+"""Soft and hard assignment of latents to a codebook, summed per image.
 
-Everything about one chunk of tokens is formed from one matrix product, and only per-image sums leave
-it: a (tokens, codes) matrix never outlives its chunk.
+Everything about a chunk of tokens comes from one matrix product, and only sums per image leave it: a
+(tokens, codes) matrix never outlives its chunk.
 """
 
 import functools
@@ -16,36 +16,35 @@ from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.entropy.sums import ImageSums
 
 # Elements of one (tokens, codes) chunk: on a CPU it should stay in a cache, a GPU needs it large to fill
-# the device. With very many codes the codebook itself is read again for every chunk, so that a chunk
-# has at least so many tokens.
+# the device. Every chunk reads the whole codebook again, so a chunk has at least MIN_ROWS tokens.
 CHUNK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
-LEAST_ROWS = 16
+MIN_ROWS = 16
 
 # Codes in a block of the two-step argmax: torch's over a whole row of a CPU tensor is not vectorised.
 ARGMAX_BLOCK = 128
 
 
-MOST_NUMBERED = 2**63  # codes whose numbers an int64 holds
+MAX_INDEXABLE = 2**63  # codes whose indices fit an int64
 
 
 class SoftStatistics(NamedTuple):
-    """What each temperature makes of N tokens, in nats, nats^2 and squared distances."""
+    """Moments of the soft assignment of N tokens at T temperatures."""
 
-    entropy_TN: Tensor
-    varentropy_TN: Tensor  # variance of ln q under q
-    distance_TN: Tensor  # mean squared distance under q, above that of the nearest code
+    entropy_TN: Tensor  # nats
+    varentropy_TN: Tensor  # variance of ln q under q, nats^2
+    distance_TN: Tensor  # mean squared distance under q, minus that of the nearest code
 
 
 def soft_statistics(
     below_NV: Tensor, idx_N: Tensor, temperatures: Sequence[float], sink: Callable[[int, Tensor], object]
 ) -> SoftStatistics:
-    """Soft assignments q = softmax(below / temperature), their entropies and varentropies.
+    """Compute soft assignments q = softmax(below / temperature), their entropies and varentropies.
 
     Args:
-        below_NV: each code's squared distance taken from the nearest's: at most 0.
+        below_NV: the nearest code's squared distance minus each code's: at most 0.
         idx_N: the nearest code.
         temperatures: T divisors of the squared distance.
-        sink: is given t and q_NV, which it may not keep, for each.
+        sink: called with t and q_NV for each temperature; q_NV is overwritten afterwards.
 
     Returns:
         entropy in [0, ln V] nats; varentropy in nats^2, which is also dH / d ln(temperature).
@@ -75,17 +74,17 @@ def soft_statistics(
 def assign(
     z_BlC: Tensor, codebook: Codebook | Grid, temperatures: Sequence[float], chunk: int | None = None
 ) -> ImageSums:
-    """Assign every latent softly and hard to the codebook and sum per image.
+    """Assign every latent to the codebook, soft and hard, and sum per image.
 
     Args:
         z_BlC: l latents of each of B images, float32 or float64, finite.
         codebook: the V codes of this scale, on the same device.
         temperatures: T divisors of the squared distance, or of the logits, each > 0.
-        chunk: elements of a (tokens, codes) matrix held at once; default by device.
+        chunk: elements of a (tokens, codes) matrix held at once; the default depends on the device.
 
     Returns:
-        Sums per image. The nearest code is the one of largest logit, the lowest index among equals;
-        without distances, those are counted from the nearest code's.
+        Sums per image. The nearest code is the one with the largest logit, the lowest index among
+        equals. Under a rule without distances, distances are relative to the nearest code's.
 
     Raises:
         ShapeError: the latents' dimension is not the codebook's, or there are none.
@@ -98,8 +97,8 @@ def assign(
         return assign_to_grid(z_BlC, codebook, temperatures)
     B, tokens, C = z_BlC.shape
     T, V = len(temperatures), codebook.vocabulary.size
-    at_once = max(chunk or _chunk(z_BlC.device, V), V) // V
-    images, rows = max(1, at_once // tokens), min(tokens, at_once)
+    chunk_rows = max(chunk or _chunk(z_BlC.device, V), V) // V
+    images, rows = max(1, chunk_rows // tokens), min(tokens, chunk_rows)
     sums = _zeros(z_BlC, T, V)
     for b in range(0, B, images):
         part = slice(b, b + images)
@@ -127,9 +126,9 @@ def assign(
 
 
 def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> ImageSums:
-    """Assign latents to a product of coordinates: dimensions are independent, so their entropies add.
+    """Assign latents to a grid: its dimensions are independent, so their entropies add.
 
-    Arguments and result are those of `assign`, but all is float64.
+    Arguments and result are those of `assign`, but everything is float64.
 
     Source:
         softmax(-|z - c|^2 / T) over all c of a product set is the product of the softmaxes over each
@@ -159,7 +158,7 @@ def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> 
         sums.varentropy_BT += _per_image(soft.varentropy_TN, shape)
         sums.distance_BT += _per_image(soft.distance_TN, shape)
     sums.distance_BT += sums.min_distance_B[:, None]
-    if vocabulary.size <= MOST_NUMBERED:
+    if vocabulary.size <= MAX_INDEXABLE:
         sums.idx_Bl[:] = _code_numbers(levels_NC, grid).view(shape)
     for t, q_C in enumerate(q_TC):
         sums.soft_BTE[:, t] = _soft_sums(q_C, grid, shape)
@@ -171,7 +170,7 @@ def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> 
 
 
 def _code_numbers(levels_NC: Tensor, grid: Grid) -> Tensor:
-    """Each token's code from its levels."""
+    """Return each token's code index from its levels, (N,)."""
     idx_N = torch.zeros_like(levels_NC[:, 0])
     for c in grid.significance:
         idx_N = idx_N * len(grid.coordinates[c]) + levels_NC[:, c]
@@ -179,12 +178,12 @@ def _code_numbers(levels_NC: Tensor, grid: Grid) -> Tensor:
 
 
 def _soft_sums(q_C: Sequence[Tensor], grid: Grid, shape: torch.Size) -> Tensor:
-    """Sums over an image's tokens of the soft assignment to each code, or to each level, (B, E)."""
+    """Sum the soft assignment to each code, or to each level, over an image's tokens: (B, E)."""
     order = list(grid.significance)
     if not grid.vocabulary.counted:
         return torch.cat([q_C[c] for c in order], 1).view(*shape, -1).sum(1)
-    # q of a code is a product; over half of the dimensions each it is an outer product, so that its sum
-    # over tokens is one matrix product.
+    # q of a code is a product over the dimensions: the outer product of those of two halves of them, so
+    # that its sum over tokens is one matrix product.
     half = len(order) // 2
     high_BlH, low_BlK = (
         _outer([q_C[c] for c in part]).view(*shape, -1) if part else q_C[0].new_ones(*shape, 1)
@@ -194,7 +193,7 @@ def _soft_sums(q_C: Sequence[Tensor], grid: Grid, shape: torch.Size) -> Tensor:
 
 
 def _outer(q_C: Sequence[Tensor]) -> Tensor:
-    """Product of every combination of one column of each, (N, L1 L2 ...)."""
+    """Multiply every combination of one column of each tensor: (N, L1 L2 ...)."""
     out_NX = q_C[0]
     for q_NL in q_C[1:]:
         out_NX = (out_NX[:, :, None] * q_NL[:, None]).flatten(1)
@@ -216,11 +215,11 @@ def _zeros(z_BlC: Tensor, temperatures: int, entries: int) -> ImageSums:
 
 
 def _chunk(device: torch.device, codes: int) -> int:
-    return max(CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cpu"]), LEAST_ROWS * codes)
+    return max(CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cpu"]), MIN_ROWS * codes)
 
 
 def _argmax(logit_NV: Tensor) -> Tensor:
-    """Index of each row's largest entry, the first of equals."""
+    """Return the index of each row's largest entry, the first of equals: (N,)."""
     N, V = logit_NV.shape
     if logit_NV.device.type != "cpu" or V % ARGMAX_BLOCK:
         return logit_NV.argmax(1)  # documented to return the first of equals
@@ -231,5 +230,5 @@ def _argmax(logit_NV: Tensor) -> Tensor:
 
 
 def _per_image(value_TN: Tensor, shape: torch.Size) -> Tensor:
-    """Sums over an image's tokens, (B, T)."""
+    """Sum over an image's tokens: (B, T)."""
     return value_TN.view(-1, *shape).sum(2, dtype=torch.float64).T

@@ -1,7 +1,7 @@
-"""Bias corrections of entropies estimated from finitely many images, and when each can be trusted.
+"""Bias corrections of entropies estimated from finitely many images, and when each is valid.
 
 The entropy of an average is too low by about half the sum of Var(p_k) / p_k. Tokens of one image are
-alike, so the variance has to be measured between images, not derived from the number of tokens.
+correlated, so the variance is measured between images, not derived from the number of tokens.
 """
 
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from torch import Tensor
 from entropy_cli.entropy.entropy import entropy
 from entropy_cli.entropy.quantity import UNDERSAMPLED
 
-# Above this a second-order correction is too large to be trusted, in nats.
+# In nats; a second-order correction above it can't be trusted.
 LARGEST_CORRECTION = 0.05
-# Below the first, hard tokens need Grassberger's estimator; below the second nothing helps.
+# Below the first, hard tokens need Grassberger's estimator; below the second no estimator is valid.
 COVERAGE_FOR_CLUSTERED = 0.995
 COVERAGE_FOR_ANY = 0.95
 
@@ -22,7 +22,7 @@ COVERAGE_FOR_ANY = 0.95
 class Point(NamedTuple):
     """A point estimate in nats: corrected where that is valid, else the plug-in value with a note.
 
-    None, with a note, where it can't be had.
+    The value is None, with a note, where there is no estimate.
     """
 
     value: float | None
@@ -32,10 +32,10 @@ class Point(NamedTuple):
 
 
 def clustered_correction(mean_V: Tensor, squares_V: Tensor, images: int) -> float:
-    """Clustered Miller-Madow correction of an entropy, in nats; infinite for fewer than two images.
+    """Return the clustered Miller-Madow correction of an entropy, in nats; infinite for one image.
 
     Args:
-        mean_V: mean over images of x, an image's mean soft assignment or share of its hard tokens.
+        mean_V: mean over images of x, an image's mean soft assignment or its histogram of hard tokens.
         squares_V: sum over images of x^2.
         images: number of images.
 
@@ -52,13 +52,13 @@ def clustered_correction(mean_V: Tensor, squares_V: Tensor, images: int) -> floa
 
 
 def miller_madow(count_V: Tensor) -> float:
-    """Miller-Madow entropy of independent hard tokens, in nats: H + (K - 1) / 2N, K codes seen."""
+    """Return the Miller-Madow entropy of independent hard tokens in nats: H + (K - 1) / 2N, K codes."""
     seen = (count_V > 0).sum().item()
     return entropy(count_V).item() + (seen - 1) / (2 * count_V.sum().item())
 
 
 def grassberger(count_V: Tensor) -> float:
-    """Grassberger's entropy of independent hard tokens, in nats.
+    """Return Grassberger's entropy of independent hard tokens, in nats.
 
     Source:
         Grassberger, Entropy Estimates from Insufficient Samplings, arXiv:physics/0307138, in the form
@@ -73,18 +73,18 @@ def grassberger(count_V: Tensor) -> float:
 
 
 def coverage(count_V: Tensor) -> float:
-    """Good-Turing coverage: the estimated probability of the codes seen, 1 - (codes seen once) / N."""
+    """Return the Good-Turing coverage, the probability of the codes seen: 1 - (codes seen once) / N."""
     return 1 - (count_V == 1).sum().item() / count_V.sum().item()
 
 
 def estimate_marginal(soft_V: Tensor, squares_V: Tensor, images: int, covered: float) -> Point:
-    """Entropy of the mean soft assignment, in nats.
+    """Estimate the entropy of the mean soft assignment, in nats.
 
     Args:
         soft_V: sum over tokens of the soft assignment.
         squares_V: sum over images of the squared mean soft assignment of an image.
         images: number of images.
-        covered: Good-Turing coverage of the hard tokens.
+        covered: Good-Turing coverage of the hard tokens, in [0, 1].
     """
     plug_in = entropy(soft_V).item()
     correction = clustered_correction(soft_V / soft_V.sum(), squares_V, images)
@@ -93,7 +93,7 @@ def estimate_marginal(soft_V: Tensor, squares_V: Tensor, images: int, covered: f
 
 
 def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
-    """Entropy of the histogram of hard tokens, in nats.
+    """Estimate the entropy of the histogram of hard tokens, in nats.
 
     Args:
         count_V: hard tokens of each code.
@@ -108,8 +108,8 @@ def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
     if covered >= COVERAGE_FOR_CLUSTERED:
         usable = correction if correction <= LARGEST_CORRECTION else None
         return _bounded(plug_in, usable, "clustered Miller-Madow", len(count_V))
-    # Grassberger's takes tokens as independent; what their likeness adds is the difference of the
-    # two Miller-Madow corrections, and that has to be small as well.
+    # Grassberger's assumes independent tokens; their correlation adds the difference of the two
+    # Miller-Madow corrections, which has to be small as well.
     clustering = correction - (miller_madow(count_V) - plug_in)
     if covered < COVERAGE_FOR_ANY or clustering > LARGEST_CORRECTION:
         return _bounded(plug_in, None, "", len(count_V))
@@ -118,7 +118,7 @@ def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
 
 
 def _bounded(plug_in: float, correction: float | None, estimator: str, vocab_size: int) -> Point:
-    """Apply a correction unless there is none or it would pass the largest possible entropy."""
+    """Apply a correction, unless there is none or it would exceed the largest possible entropy."""
     largest = torch.tensor(vocab_size, dtype=torch.float64).log().item()
     if correction is None or plug_in + correction > largest:
         return Point(plug_in, plug_in, "plug-in", UNDERSAMPLED)

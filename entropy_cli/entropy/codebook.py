@@ -1,4 +1,4 @@
-"""Codebooks: what turns the latents of a scale into logits over its codes."""
+"""Codebooks: they turn the latents of a scale into logits over its codes."""
 
 from typing import Literal
 
@@ -9,7 +9,7 @@ from torch.nn import functional
 from entropy_cli.core.errors import ShapeError
 from entropy_cli.entropy.vocabulary import Vocabulary
 
-# How the nearest code is found, and what the temperature divides:
+# The rule finds the nearest code and defines what the temperature divides:
 # l2      squared distance
 # cosine  squared distance of unit vectors, 2 - 2 cos
 # dot     minus the dot product
@@ -23,10 +23,10 @@ Rule = Literal["l2", "cosine", "dot", "logits", "sign", "bsq", "levels"]
 class Codebook:
     """V codes in a table, prepared so that their logits are one affine map of the latents.
 
-    A squared distance is formed as d = |z|^2 - logit with logit = 2 z.e - |e|^2, after moving both
-    z and e by the codebook's mean: that keeps every distance and the digits that cancellation would
+    A squared distance is formed as d = |z|^2 - logit with logit = 2 z.e - |e|^2, after subtracting the
+    codebook's mean from both z and e: that keeps every distance and the digits that cancellation would
     cost. The rule "cosine" first scales both to unit length, so that d = 2 - 2 cos(z, e). Under "dot"
-    and "logits" the logit is z.e + bias, from which only the codes' mean is taken: it moves all alike.
+    and "logits" the logit is z.e + bias, with the codes' mean subtracted: that shifts all logits alike.
 
     Args:
         codebook_VC: the V codes.
@@ -53,14 +53,14 @@ class Codebook:
             self._set(torch.zeros_like(mean_C), code_VC, bias_V - bias_V.mean())
 
     def to(self, device: torch.device) -> "Codebook":
-        """Copy to a device; the codebook itself if it is there already."""
+        """Copy to a device; return the codebook itself if it is there already."""
         if self.codes_VC.device == device:
             return self
         bias_V = self.bias_V.to(device) if self.rule == "logits" else None
         return Codebook(self.codes_VC.to(device), self.rule, bias_V)
 
-    def compared_codes(self) -> Tensor:
-        """Codes as they are compared with latents, (V, X) in float64: equal ones have equal logits."""
+    def codes_for_comparison(self) -> Tensor:
+        """Return rows that are equal only for codes with equal logits, (V, X) in float64."""
         code_VC = self.codes_VC.double()
         if self.rule == "cosine":
             return functional.normalize(code_VC, dim=1)
@@ -75,11 +75,11 @@ class Codebook:
 
     @property
     def degrees_of_freedom(self) -> int:
-        """Dimensions in which a latent can move: one less on the unit sphere."""
+        """The number of dimensions in which a latent can move: one less on the unit sphere."""
         return max(1, self.latent_dim - (self.rule == "cosine"))
 
     def logits(self, z_NC: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return logit_NV, and norm_N if squared distance = norm - logit."""
+        """Return logit_NV, and norm_N if squared distance = norm - logit, else None."""
         if self.rule == "cosine":
             z_NC = functional.normalize(z_NC, dim=1)
         centred_NC = z_NC - self.centre_C
@@ -90,15 +90,15 @@ class Codebook:
 class Grid:
     """Codes that are all combinations of a few coordinates in each dimension: bits, or levels.
 
-    A code's number is that of the published implementations: the first dimension is the least
+    A code's index is that of the published implementations: the first dimension is the least
     significant (Open-MAGVIT2's signs, FSQ's levels), but under "bsq" the most.
 
     Args:
-        coordinates: of the levels of each dimension, in ascending order.
+        coordinates: the coordinates of the levels of each dimension, in ascending order.
         rule: "sign", "bsq" (whose latents are scaled to unit length) or "levels".
     """
 
-    has_distances = False  # of which a temperature could be fitted as of a codebook's
+    has_distances = False  # to which a temperature could be fitted as for a codebook
 
     def __init__(self, coordinates: tuple[tuple[float, ...], ...], rule: Rule) -> None:
         self.coordinates, self.rule = coordinates, rule
@@ -107,13 +107,13 @@ class Grid:
 
     @classmethod
     def of_bits(cls, bits: int, rule: Literal["sign", "bsq"]) -> "Grid":
-        """Corners of a cube with side 2, or of the one in the unit sphere."""
+        """Make the corners of the cube with side 2, or of the one inscribed in the unit sphere."""
         half = 1.0 if rule == "sign" else bits**-0.5
         return cls(((-half, half),) * bits, rule)
 
     @classmethod
     def of_levels(cls, levels: tuple[int, ...]) -> "Grid":
-        """Whole numbers around zero, of an even number of levels one more below it.
+        """Make the grid of whole numbers around zero; an even number of levels has one more below it.
 
         Source:
             Mentzer et al., Finite Scalar Quantization, arXiv:2309.15505.
@@ -121,16 +121,16 @@ class Grid:
         return cls(tuple(tuple(float(j - n // 2) for j in range(n)) for n in levels), "levels")
 
     def to(self, device: torch.device) -> "Grid":
-        """Itself: coordinates are made where the latents are."""
+        """Return the grid itself: its coordinates are created on the latents' device."""
         return self
 
     @property
     def significance(self) -> range:
-        """The dimensions, the most significant of a code's number first."""
+        """The dimensions, the most significant for a code's index first."""
         dims = range(self.latent_dim)
         return dims if self.rule == "bsq" else dims[::-1]
 
     def prepared(self, z_NC: Tensor) -> Tensor:
-        """Latents as they are compared with the coordinates, in float64: there are few numbers."""
+        """Return the latents in float64, under "bsq" scaled to unit length: (N, C)."""
         z_NC = z_NC.double()
         return functional.normalize(z_NC, dim=1) if self.rule == "bsq" else z_NC

@@ -1,11 +1,11 @@
-"""Entropies in nats, from probabilities, weights or counts, in float64."""
+"""Entropy in nats of probabilities, weights or counts, in float64."""
 
 import torch
 from torch import Tensor
 
 
 def entropy(weight_V: Tensor) -> Tensor:
-    """Entropy of weights normalised over their last axis, in nats.
+    """Return the entropy of weights normalised over their last axis, in nats.
 
     Args:
         weight_V: probabilities, sums of probabilities or counts, (..., V), none negative.

@@ -1,4 +1,4 @@
-"""Standard errors by deleting one group of images at a time, groups of unequal size allowed.
+"""Standard errors by the delete-a-group jackknife; groups may have unequal sizes.
 
 Imports no torch, so that a report of results needs none.
 """
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def jackknife_variance(value: np.ndarray, deleted_G: np.ndarray, images_G: np.ndarray) -> np.ndarray:
-    """Variance of an estimate from its values with each group deleted.
+    """Return the variance of an estimate from its values with each group deleted.
 
     Args:
         value: the estimate from all images, float64, any shape (...).
@@ -36,7 +36,7 @@ def jackknife_variance(value: np.ndarray, deleted_G: np.ndarray, images_G: np.nd
 
 @functools.cache
 def t_quantile(degrees: int, central: float = 0.95) -> float:
-    """Half-width of the central interval of Student's t, in standard errors.
+    """Return the half-width of the central interval of Student's t, in standard errors.
 
     Args:
         degrees: degrees of freedom, at least 1.

@@ -1,4 +1,4 @@
-"""k-means, for the codes to begin with."""
+"""k-means, which initialises codebooks."""
 
 import torch
 from torch import Tensor
@@ -12,16 +12,16 @@ LLOYD_ITERATIONS = 10
 def kmeans(
     z_NC: Tensor, codes_VC: Tensor, generator: torch.Generator, iterations: int = LLOYD_ITERATIONS
 ) -> Tensor:
-    """Centres of vectors by Lloyd's iterations; a centre that nothing is near moves to a random vector.
+    """Cluster vectors by Lloyd's iterations; an empty cluster's centre moves to a random vector.
 
     Args:
-        z_NC: the vectors, N at least 1; fewer than V give centres that are equal.
-        codes_VC: the centres to begin with, on the same device.
-        generator: of the CPU, that draws where unused centres move.
-        iterations: how many.
+        z_NC: the vectors, N at least 1; with fewer than V some centres are equal.
+        codes_VC: the initial centres, on the same device.
+        generator: a CPU generator, which draws the vectors that replace empty clusters.
+        iterations: the number of iterations.
 
     Returns:
-        The centres, (V, C), in the vectors' precision.
+        The centres, (V, C), in the vectors' dtype.
     """
     V = len(codes_VC)
     for _ in range(iterations):
@@ -34,7 +34,7 @@ def kmeans(
 
 
 def cluster_sums(z_NC: Tensor, idx_N: Tensor, V: int) -> tuple[Tensor, Tensor]:
-    """How many vectors each code is nearest to, and their sum, both float64: (V,) and (V, C)."""
+    """Count and sum the vectors that each code is nearest to, both float64: (V,) and (V, C)."""
     count_V = torch.bincount(idx_N, minlength=V).double()
     sum_VC = z_NC.new_zeros((V, z_NC.shape[1]), dtype=torch.float64)
     return count_V, sum_VC.index_add_(0, idx_N, z_NC.double())

@@ -1,4 +1,4 @@
-"""From a tally to the numbers of each scale, and to the same with each group of images deleted."""
+"""Point estimates of each scale from a tally, and the same with each group of images deleted."""
 
 from collections.abc import Sequence
 
@@ -17,30 +17,33 @@ from entropy_cli.entropy.quantity import QUANTITIES, TOO_MANY, UNDERSAMPLED
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 
-BOUND = "marginal_entropy_bound"  # sum of the dimensions' entropies: at least the marginal entropy
+BOUND = "marginal_entropy_bound"  # sum of the dimensions' entropies, an upper bound of the marginal
 NAMES = (*QUANTITIES, "usage", BOUND)
 NO_PRODUCT = "the codes are not combinations of bits or levels"
 
 
-def points(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, list[Point]]:
-    """Point estimates per name in NAMES and scale, at one temperature."""
-    of_scales = [_of_scale(tally, vocabulary, s, t) for s, vocabulary in enumerate(vocabularies)]
-    return {name: [of_scale[name] for of_scale in of_scales] for name in NAMES}
+def point_estimates(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, list[Point]]:
+    """Estimate every quantity in NAMES at every scale, at temperature number t."""
+    by_scale = [_scale_estimates(tally, vocabulary, s, t) for s, vocabulary in enumerate(vocabularies)]
+    return {name: [estimates[name] for estimates in by_scale] for name in NAMES}
 
 
-def _of_scale(tally: Tally, vocabulary: Vocabulary, s: int, t: int) -> dict[str, Point]:
+def _scale_estimates(tally: Tally, vocabulary: Vocabulary, s: int, t: int) -> dict[str, Point]:
     total = int(tally.images_G.sum()) * int(tally.tokens_S[s])
     conditional = tally.entropy_GST[:, s, t].sum().item() / total
     varentropy = tally.varentropy_GST[:, s, t].sum().item() / total
-    found = {
+    estimates = {
         "assignment_entropy": Point(conditional, conditional, "mean over tokens"),
         "varentropy": Point(varentropy, varentropy, "mean over tokens"),
         BOUND: Point(None, None, "", NO_PRODUCT),
     }
     if vocabulary.levels is not None:
         bound = dimension_entropies(tally.soft_GSTE[:, s, t].sum(0), vocabulary).sum().item()
-        found[BOUND] = Point(bound, bound, "sum of the dimensions' entropies, plug-in")
-    return found | (_counted if vocabulary.counted else _uncounted)(tally, vocabulary, s, t, conditional)
+        estimates[BOUND] = Point(bound, bound, "sum of the dimensions' entropies, plug-in")
+    if vocabulary.counted:
+        return estimates | _counted(tally, vocabulary, s, t, conditional)
+    names = ("marginal_entropy", "mutual_information", "unigram_entropy", "usage")
+    return estimates | dict.fromkeys(names, Point(None, None, "", TOO_MANY))
 
 
 def _counted(
@@ -61,12 +64,6 @@ def _counted(
     }
 
 
-def _uncounted(*_: object) -> dict[str, Point]:
-    nothing = Point(None, None, "", TOO_MANY)
-    names = ("marginal_entropy", "mutual_information", "unigram_entropy", "usage")
-    return dict.fromkeys(names, nothing)
-
-
 def _minus(marginal: Point, conditional: float) -> Point:
     assert marginal.value is not None and marginal.plug_in is not None
     return Point(
@@ -78,12 +75,11 @@ def _minus(marginal: Point, conditional: float) -> Point:
 
 
 def dimension_entropies(soft_XE: Tensor, vocabulary: Vocabulary) -> Tensor:
-    """Entropy of each dimension of a product of levels, (..., C) in nats.
+    """Return the entropy of each dimension of a product of levels, (..., C) in nats.
 
     Args:
-        soft_XE: sums for each code if they are counted, else for each level.
-        vocabulary: with levels; codes are numbered with one end of the dimensions most significant, and
-            which end it is makes no difference to the sum.
+        soft_XE: sums for each code if codes are counted, else for each level.
+        vocabulary: a vocabulary with levels, the most significant dimension first.
     """
     levels = vocabulary.levels
     assert levels is not None
@@ -100,8 +96,8 @@ def dimension_entropies(soft_XE: Tensor, vocabulary: Vocabulary) -> Tensor:
     return torch.stack([entropy(part) for part in parts], dim=-1)
 
 
-def deleted(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, Tensor]:
-    """Plug-in values with each group of images deleted, (G, S) per name; NaN where there is none."""
+def jackknife_replicates(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, Tensor]:
+    """Return plug-in values with each group of images deleted, (G, S) per name; NaN where undefined."""
 
     def without_G(sum_G: Tensor) -> Tensor:
         return (sum_G.sum(0) - sum_G).clamp(min=0)  # rounding may leave -1e-17 of a group's own code

@@ -1,4 +1,4 @@
-"""What is reported: the quantities, and one estimate of one of them. Imports no torch."""
+"""The quantities that are reported, and an estimate of one of them. Imports no torch."""
 
 import math
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ QUANTITIES = (
     "varentropy",
 )
 
-# Outside, float32 arithmetic on logits divided by a temperature leaves its range.
+# Outside of these, logits divided by a temperature leave the range of float32.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
 
-# Of a run that may stop early: with fewer an error is too uncertain itself.
-LEAST_IMAGES = 1000
-LEAST_IMAGES_PER_GROUP = 10
+# A run may stop early only above these: with fewer images the standard error itself is too uncertain.
+MIN_IMAGES = 1000
+MIN_IMAGES_PER_GROUP = 10
 
 UNDERSAMPLED = "undersampled: a lower bound"
 AT_MOST = "an upper bound"
@@ -34,13 +34,13 @@ class Estimate:
     """One estimated quantity, in nats per token unless its name says otherwise.
 
     Attributes:
-        value: the bias-corrected estimate, or `plug_in` where no correction is valid; None where it
-            can't be had, as `note` says.
-        plug_in: the quantity of the accumulated sums as they are.
-        se: standard error by the delete-a-group jackknife, None with fewer than two groups.
+        value: the bias-corrected estimate, or `plug_in` where no correction is valid; None where there
+            is none, with the reason in `note`.
+        plug_in: the quantity computed from the accumulated sums without correction.
+        se: standard error by the delete-a-group jackknife; None with fewer than two groups.
         ci95: 95 % interval, value -+ t se; None where `value` is only a bound or se is None.
-        estimator: how `value` was formed.
-        note: why something is None.
+        estimator: the name of the estimator of `value`.
+        note: why an attribute is None.
     """
 
     value: float | None
@@ -52,34 +52,36 @@ class Estimate:
 
     @property
     def known(self) -> float:
-        """The value, of a quantity that always has one."""
+        """The value of a quantity that always has one."""
         assert self.value is not None
         return self.value
 
     @property
     def bound(self) -> Bound:
-        """What the value is, if it is only a lower or an upper bound; "" of an estimate."""
+        """The kind of bound, "lower" or "upper", if the value is only a bound; else ""."""
         note = self.note or ""
         return "lower" if "lower bound" in note else "upper" if AT_MOST in note else ""
 
     @property
     def sign(self) -> str:
-        """What stands before the value where it is shown: ≥ or ≤ of a bound, else nothing."""
+        """The sign to print before the value: ≥ or ≤ for a bound, else nothing."""
         return SIGNS[self.bound]
 
     @property
     def half_width(self) -> float | None:
-        """Of the 95 % interval; None without one."""
+        """The half-width of the 95 % interval; None without one."""
         return None if self.ci95 is None else (self.ci95[1] - self.ci95[0]) / 2
 
 
 @dataclass(frozen=True)
 class HistoryPoint:
-    """The token-weighted assignment entropy after so many images, in nats.
+    """The token-weighted assignment entropy after a number of images, in nats.
 
     Attributes:
-        half_width: of its 95 % interval.
-        widest: the largest half-width of the three averages, which an early stop goes by.
+        images: the number of images.
+        value: the estimate.
+        half_width: the half-width of its 95 % interval; None with fewer than two groups of images.
+        widest: the largest half-width of the three averages, compared with the target of early stopping.
     """
 
     images: int
@@ -89,10 +91,10 @@ class HistoryPoint:
 
 
 def perplexity(entropy: Estimate) -> Estimate:
-    """Exponential of an entropy: the number of equally likely codes that would have it.
+    """Return exp(entropy), the number of equally likely codes with that entropy.
 
-    The interval is the entropy's carried over, so it is not symmetric; the standard error is that of
-    the linear approximation.
+    The ends of the entropy's interval are exponentiated too, so the interval is not symmetric; the
+    standard error is that of the linear approximation.
     """
     if entropy.value is None or entropy.plug_in is None:
         return entropy

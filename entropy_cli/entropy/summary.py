@@ -1,4 +1,4 @@
-"""From a tally to estimates: every quantity at every scale and on average, with its error."""
+"""Estimates from a tally: every quantity at every scale and on average, with its standard error."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from entropy_cli.entropy.bias import Point
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
-from entropy_cli.entropy.point_estimates import NAMES, deleted, points
+from entropy_cli.entropy.point_estimates import NAMES, jackknife_replicates, point_estimates
 from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, Estimate
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
@@ -22,35 +22,35 @@ class Summary:
     """The estimates of one temperature.
 
     Attributes:
-        scales: per scale, estimates by quantity.
-        averages: per kind of average, estimates by quantity.
-        deleted: per quantity, its plug-in values with each group deleted, (G, S), NaN where there is
-            none; empty with fewer than two groups of images.
+        scales: for each scale, the estimates by quantity.
+        averages: for each of AVERAGES, the estimates by quantity.
+        replicates: for each quantity, its plug-in values with each group deleted, (G, S), NaN where
+            undefined; empty with fewer than two groups of images.
     """
 
     scales: list[dict[str, Estimate]]
     averages: dict[str, dict[str, Estimate]]
-    deleted: dict[str, Tensor]
+    replicates: dict[str, Tensor]
 
 
 def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int = 0) -> Summary:
     """Estimate every quantity from the sums of at least one image.
 
     Args:
-        tally: on the CPU.
-        vocabularies: of each scale.
-        temperature: which of the tally's T temperatures.
+        tally: a tally on the CPU.
+        vocabularies: the codes of each scale.
+        temperature: the index of one of the tally's T temperatures.
     """
-    found = points(tally, vocabularies, temperature)
+    points = point_estimates(tally, vocabularies, temperature)
     several = (tally.images_G > 0).sum() >= 2
-    without = deleted(tally, vocabularies, temperature) if several else {}
+    replicates = jackknife_replicates(tally, vocabularies, temperature) if several else {}
 
     def estimate(name: str, weight_S: Tensor) -> Estimate:
-        point = _average(found[name], weight_S)
+        point = _average(points[name], weight_S)
         variance = None
-        if without and point.plug_in is not None:
+        if replicates and point.plug_in is not None:
             used_S = weight_S > 0
-            deleted_G = without[name][:, used_S] @ weight_S[used_S]
+            deleted_G = replicates[name][:, used_S] @ weight_S[used_S]
             plug_in = np.asarray(point.plug_in)
             variance = float(jackknife_variance(plug_in, deleted_G.numpy(), tally.images_G.numpy()))
         return _with_error(point, variance, tally.images_G)
@@ -60,20 +60,20 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
     weights = _weights(tally.tokens_S)
     return Summary(
         scales=[{name: estimate(name, one_scale_SS[s]) for name in NAMES} for s in range(S)],
-        averages={of: {name: estimate(name, weights[of]) for name in NAMES} for of in AVERAGES},
-        deleted={name: without[name] for name in QUANTITIES if without},
+        averages={key: {name: estimate(name, weights[key]) for name in NAMES} for key in AVERAGES},
+        replicates={name: replicates[name] for name in QUANTITIES if replicates},
     )
 
 
 def assignment_averages(
     entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor
 ) -> tuple[Tensor, Tensor | None]:
-    """The assignment entropy's averages alone, cheap enough to watch.
+    """Return only the averages of the assignment entropy, cheap enough to compute during a run.
 
     Args:
         entropy_GS: sums over tokens, in nats, float64.
-        images_G: images in each group; at least one image in all.
-        tokens_S: tokens of an image.
+        images_G: images in each group; at least one image in total.
+        tokens_S: tokens of an image at each scale.
 
     Returns:
         The averages in the order of AVERAGES, and the half-widths of their 95 % intervals; None with
@@ -94,7 +94,7 @@ def assignment_averages(
 
 
 def _weights(tokens_S: Tensor) -> dict[str, Tensor]:
-    """Weight of each scale in each of AVERAGES."""
+    """Return the weight of each scale in each of AVERAGES."""
     last_S = torch.zeros(len(tokens_S), dtype=torch.float64)
     last_S[-1] = 1
     return {
@@ -104,10 +104,10 @@ def _weights(tokens_S: Tensor) -> dict[str, Tensor]:
     }
 
 
-def spread_over_images(tally: Tally) -> list[float | None]:
-    """Standard error of each scale's assignment entropy from its spread over images, in nats.
+def standard_errors_over_images(tally: Tally) -> list[float | None]:
+    """Return the standard error of each scale's assignment entropy from its variance over images.
 
-    A check of the jackknife's, at the first temperature; None for a single image.
+    In nats, at the first temperature, to check the jackknife's; None for a single image.
     """
     M = int(tally.images_G.sum())
     mean_S = tally.entropy_GST[..., 0].sum(0) / (M * tally.tokens_S)
@@ -116,7 +116,7 @@ def spread_over_images(tally: Tally) -> list[float | None]:
 
 
 def _average(points: list[Point], weight_S: Tensor) -> Point:
-    """Weighted average over scales; of a single scale, that scale's own point."""
+    """Average over scales; with a single weight above 0, return that scale's own point."""
     used = [(point, w) for point, w in zip(points, weight_S.tolist(), strict=True) if w]
     if len(used) == 1:
         return used[0][0]
@@ -136,7 +136,7 @@ def _average(points: list[Point], weight_S: Tensor) -> Point:
 
 
 def _with_error(point: Point, variance: float | None, images_G: Tensor) -> Estimate:
-    """Turn a point estimate and its jackknife variance into an estimate with an interval."""
+    """Combine a point estimate and its jackknife variance into an estimate with an interval."""
     value, plug_in, estimator, note = point
     if value is None:
         return Estimate(None, None, None, None, estimator, note)

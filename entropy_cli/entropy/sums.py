@@ -1,4 +1,4 @@
-"""What the tokens of each image sum to at one scale: all that leaves the assignment."""
+"""Sums over the tokens of each image at one scale: the output of the assignment."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
@@ -15,10 +15,10 @@ class SumsLayout:
     """The sizes of sums over images.
 
     Attributes:
-        groups: of the jackknife.
+        groups: the number of jackknife groups.
         tokens_S: tokens that an image has at each scale.
-        vocabularies: codes of each scale.
-        temperatures: at each scale.
+        vocabularies: the codes of each scale.
+        temperatures: the number of temperatures at each scale.
     """
 
     groups: int
@@ -30,17 +30,17 @@ class SumsLayout:
     def of_codes(
         cls, groups: int, tokens_S: Sequence[int], temperatures: int, codes: int
     ) -> "SumsLayout":
-        """Make the layout of scales that all have so many codes."""
+        """Make the layout of scales that all have the same number of codes."""
         return cls(groups, tuple(tokens_S), (Vocabulary(codes),) * len(tokens_S), temperatures)
 
     @property
     def entries(self) -> int:
-        """Return the codes, or levels of all dimensions, of the scale that has most."""
+        """The largest number of entries of a scale."""
         return max(vocabulary.entries for vocabulary in self.vocabularies)
 
     @property
     def counted_S(self) -> list[int]:
-        """Return how many entries an image counts at each scale: one a token, or one a dimension."""
+        """The hard assignments of an image at each scale: one a token, or one for each dimension."""
         return [
             tokens * (1 if vocabulary.counted else len(vocabulary.levels or ()))
             for tokens, vocabulary in zip(self.tokens_S, self.vocabularies, strict=True)
@@ -51,7 +51,8 @@ class SumsLayout:
 class ImageSums:
     """Sums over the l tokens of each image at one scale, for T temperatures; all float64 or int64.
 
-    E entries are one for each code, or one for each level of each dimension where codes are too many.
+    There are E entries: one for each code, or one for each level of each dimension where the codes are
+    too many to count.
     """
 
     tokens: int  # l
@@ -61,17 +62,17 @@ class ImageSums:
     distance_BT: Tensor  # expected squared distance under q
     min_distance_B: Tensor  # squared distance to the nearest code
     soft_BTE: Tensor  # soft assignment
-    entry_BN: Tensor | None = None  # entries that hard assignment counts, if not idx_Bl
+    entry_BN: Tensor | None = None  # entries that the hard assignment counts; None: idx_Bl
 
     def first(self, images: int) -> "ImageSums":
-        """The sums of the first images only."""
+        """Return the sums of only the first images."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        cut: dict[str, Any] = {k: v[:images] if isinstance(v, Tensor) else v for k, v in values.items()}
-        return ImageSums(**cut)
+        kept: dict[str, Any] = {k: v[:images] if isinstance(v, Tensor) else v for k, v in values.items()}
+        return ImageSums(**kept)
 
     @property
     def counts_BE(self) -> Tensor:
-        """Hard assignment: how many tokens each entry is nearest to."""
+        """The hard assignment: for each entry the number of tokens it is nearest to, int64."""
         B, _, E = self.soft_BTE.shape
         entry_BN = self.idx_Bl if self.entry_BN is None else self.entry_BN
         zeros_BE = entry_BN.new_zeros(B, E)

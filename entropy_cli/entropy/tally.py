@@ -1,4 +1,4 @@
-"""The sufficient statistic of a run: sums over images, kept apart by jackknife group, added by `+`."""
+"""The sufficient statistic of a run: sums over images by jackknife group, added by `+`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,16 +17,16 @@ ROUNDING = 1e-6  # relative, of sums in float64 of numbers that were float32
 class Tally:
     """Sums over the images read so far, for G groups, S scales, T temperatures and E entries.
 
-    Entries are codes, or the levels of every dimension of codes too many to count; scales that have
-    fewer than others leave the last ones zero. float64 sums and int64 counts. Adding two tallies of
-    disjoint images gives the tally of their union.
+    Entries are codes, or the levels of every dimension where codes are too many to count; a scale with
+    fewer entries than others leaves the last ones zero. Sums are float64, counts int64. Adding two
+    tallies of disjoint images gives the tally of their union.
     """
 
     NAME: ClassVar[str] = "tally"
     VERSION: ClassVar[int] = 1
     CONSTANTS: ClassVar[tuple[str, ...]] = ("tokens_S",)
 
-    tokens_S: Tensor  # tokens an image has at each scale: a constant, not a sum
+    tokens_S: Tensor  # tokens of an image at each scale: a constant, not a sum
     images_G: Tensor
     entropy_GST: Tensor  # nats, over tokens
     varentropy_GST: Tensor  # nats^2, over tokens
@@ -34,7 +34,7 @@ class Tally:
     min_distance_GS: Tensor  # squared distance to the nearest code, over tokens
     soft_GSTE: Tensor  # soft assignment, over tokens
     counts_GSE: Tensor  # hard assignment, over tokens
-    # Squares over images, which measure how alike the tokens of one image are.
+    # Sums over images of squares, which measure how correlated the tokens of one image are.
     entropy_squares_ST: Tensor  # of an image's mean entropy
     soft_squares_STE: Tensor  # of an image's mean soft assignment
     count_squares_SE: Tensor  # of an image's counts
@@ -81,9 +81,9 @@ class Tally:
     def __add__(self, other: "Tally") -> "Tally":
         """Return the tally of the union of two disjoint sets of images."""
         if not torch.equal(self.tokens_S, other.tokens_S):
-            raise ValueError("tallies of other scales can't be added")
-        mine, theirs = self.state_dict(), other.state_dict()
-        sums = {name: mine[name] + theirs[name] for name in mine if name not in self.CONSTANTS}
+            raise ValueError("tallies of different scales can't be added")
+        left, right = self.state_dict(), other.state_dict()
+        sums = {name: left[name] + right[name] for name in left if name not in self.CONSTANTS}
         return Tally(tokens_S=self.tokens_S, **sums)
 
     def to(self, device: torch.device | str) -> "Tally":
@@ -99,16 +99,17 @@ class Tally:
         """Rebuild a tally from tensors that may have been damaged.
 
         Args:
-            tensors: what `state_dict` gave, on the CPU.
-            layout: the shapes that the run's settings ask for.
-            images: how many images were summed up.
+            tensors: the output of `state_dict`, on the CPU.
+            layout: the shapes according to the run's settings.
+            images: the number of images summed up.
 
         Raises:
-            ValueError: names, types, shapes or values that no sums of so many images have.
+            ValueError: names, dtypes, shapes or values are not those of sums over that many images.
         """
         empty = cls.zeros(layout).state_dict()
         if tensors.keys() != empty.keys():
-            raise ValueError(f"has {', '.join(sorted(tensors.keys() ^ empty.keys()))} too few or many")
+            wrong = ", ".join(sorted(tensors.keys() ^ empty.keys()))
+            raise ValueError(f"has missing or unknown tensors: {wrong}")
         for name, zero in empty.items():
             tensor = tensors[name]
             if (tensor.dtype, tensor.shape) != (zero.dtype, zero.shape):
@@ -123,7 +124,7 @@ class Tally:
         return tally
 
     def _check_counts(self, layout: SumsLayout, images: int) -> None:
-        """Check that counts and probabilities add up to the tokens of the images."""
+        """Check that counts and probabilities add up to the number of tokens of the images."""
         counted_S = torch.tensor(layout.counted_S)
         expected_GS = self.images_G[:, None] * counted_S
         if self.tokens_S.tolist() != list(layout.tokens_S) or int(self.images_G.sum()) != images:
@@ -133,7 +134,7 @@ class Tally:
         excess_GST = (self.soft_GSTE.sum(3) - expected_GS[..., None]).abs()
         if (excess_GST > ROUNDING * expected_GS[..., None]).any():
             raise ValueError("its soft assignments do not add up to the tokens")
-        most_S = torch.tensor([math.log(vocabulary.size) for vocabulary in layout.vocabularies])
-        bound_GS = self.images_G[:, None] * self.tokens_S * most_S.double() * (1 + ROUNDING)
+        log_size_S = torch.tensor([math.log(vocabulary.size) for vocabulary in layout.vocabularies])
+        bound_GS = self.images_G[:, None] * self.tokens_S * log_size_S.double() * (1 + ROUNDING)
         if (self.entropy_GST > bound_GS[..., None]).any():
             raise ValueError("its entropies are above the logarithm of the number of codes")

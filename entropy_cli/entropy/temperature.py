@@ -1,4 +1,4 @@
-"""The temperature that the latents themselves suggest, by maximum likelihood.
+"""Maximum-likelihood fit of the temperature to the latents.
 
 If latents were drawn as z = e_k + N(0, s^2 I) with k uniform over the codes, the posterior of k would be
 softmax(-|z - e|^2 / T) at T = 2 s^2. That T is the fixed point of T = (2 / D) E_z E_q[d].
@@ -18,51 +18,49 @@ from entropy_cli.entropy.codebook import Codebook, Grid
 
 TOLERANCE = 1e-6  # relative
 SIGNIFICANT_DIGITS = 4
-MOST_STEPS = 200
-# Where the entropy is this share of ln V the assignment says nothing; the iteration stops there.
+MAX_STEPS = 200
+# Above this share of ln V the assignment is nearly uniform; the iteration stops there.
 FLAT = 0.99
 
 
 @dataclass(frozen=True)
 class TemperatureFit:
-    """A fitted temperature: its value, the biased hard start, and how the iteration ended."""
+    """A fitted temperature, its initial value, and how the iteration ended."""
 
     value: float  # rounded
-    hard: float  # from the nearest code only: too low where clusters overlap
+    hard: float  # initial value, from the nearest codes only: too low where clusters overlap
     steps: int
-    ended: Literal["converged", "flat", "slow"]  # flat: q became nearly uniform; slow: MOST_STEPS
-
-
-def _alone(sums_4: Tensor) -> Tensor:
-    return sums_4
+    ended: Literal["converged", "flat", "slow"]  # flat: q became nearly uniform; slow: MAX_STEPS
 
 
 def fit_temperature(
-    z_batches: Sequence[Tensor], codebook: Codebook | Grid, total: Callable[[Tensor], Tensor] = _alone
+    z_batches: Sequence[Tensor],
+    codebook: Codebook | Grid,
+    all_reduce_sum: Callable[[Tensor], Tensor] = lambda sums_4: sums_4,
 ) -> TemperatureFit:
     """Fit one scale's temperature to its latents by expectation-maximisation.
 
     Args:
-        z_batches: latents (B, l, C), in as many batches as convenient.
+        z_batches: latents (B, l, C), in any number of batches.
         codebook: the codes of that scale.
-        total: adds up sums over the processes that share the latents; of one, as they are.
+        all_reduce_sum: adds up sums over the processes that share the latents.
 
     Raises:
-        EntropyCliError: every latent lies on a code, so that no temperature above zero is likelier.
+        EntropyCliError: every latent lies on a code, so that the likelihood has no maximum above zero.
 
     Source:
         Dempster, Laird & Rubin 1977 for a mixture with one shared variance and fixed, equal weights.
     """
 
     def means(temperature: float) -> tuple[float, float, float]:
-        """Mean distance to the nearest code, expected distance, and entropy."""
+        """Return means over tokens: distance to the nearest code, expected distance, and entropy."""
         sums_4 = torch.zeros(4, dtype=torch.float64)
         for z_BlC in z_batches:
             sums = assign(z_BlC, codebook, (temperature,))
             parts = (sums.min_distance_B, sums.distance_BT, sums.entropy_BT)
             sums_4[0] += z_BlC[..., 0].numel()
             sums_4[1:] += torch.stack([part.sum() for part in parts]).cpu()
-        tokens, nearest, expected, entropy = total(sums_4).tolist()
+        tokens, nearest, expected, entropy = all_reduce_sum(sums_4).tolist()
         return nearest / tokens, expected / tokens, entropy / tokens
 
     per_distance = 2 / codebook.degrees_of_freedom
@@ -73,17 +71,17 @@ def fit_temperature(
             "Give a number."
         )
     value, step = hard, math.inf
-    for steps in range(1, MOST_STEPS + 1):
+    for steps in range(1, MAX_STEPS + 1):
         _, distance, entropy = means(value)
         if entropy > FLAT * math.log(codebook.vocabulary.size):
             return TemperatureFit(_rounded(value), _rounded(hard), steps, "flat")
         previous, step = step, per_distance * distance - value
         value += step
-        # Steps shrink geometrically, so what is left to go is about step * ratio / (1 - ratio).
+        # Steps shrink geometrically, so the remaining distance is about step * ratio / (1 - ratio).
         ratio = abs(step / previous)
         if ratio < 1 and abs(step) * max(1, ratio / (1 - ratio)) <= TOLERANCE * value:
             return TemperatureFit(_rounded(value), _rounded(hard), steps, "converged")
-    return TemperatureFit(_rounded(value), _rounded(hard), MOST_STEPS, "slow")
+    return TemperatureFit(_rounded(value), _rounded(hard), MAX_STEPS, "slow")
 
 
 def _rounded(value: float) -> float:

@@ -1,1 +1,1 @@
-"""Reading images from folders and tars, in a seeded order."""
+"""Images from folders and tars, read in a seeded order."""

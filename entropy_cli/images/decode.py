@@ -1,7 +1,6 @@
-"""Decoding and cropping pictures, and saying why one can't be read."""
+"""Decoding and cropping images, with a reason for each one that can't be read."""
 
 import contextlib
-import stat
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -14,46 +13,47 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.depth import with_8_bits
+from entropy_cli.core.reading import IMAGE_BYTES, OpenFile
+from entropy_cli.images.depth import to_8_bits
 from entropy_cli.images.formats import READABLE
 from entropy_cli.images.image_set import ImageSet
-from entropy_cli.images.tar_file import TarPicture
+from entropy_cli.images.tar_file import TarImage
 
-Crop = Callable[[Image.Image], Image.Image]  # from a picture as it was opened to an RGB one
+Crop = Callable[[Image.Image], Image.Image]  # from an image as it was opened to a cropped RGB one
 
 
 @dataclass(frozen=True)
-class Pictures:
-    """Images, each as a picture of the tokenizer's size.
+class CroppedImages:
+    """Images cropped to the tokenizer's input size.
 
     Attributes:
-        images: which.
-        crop: to the size that the tokenizer takes.
+        images: the images to read.
+        crop: crops an image to the tokenizer's input size.
     """
 
     images: ImageSet
     crop: Crop
 
     def name(self, index: int) -> str:
-        """Relative path."""
+        """Return an image's relative path."""
         return self.images.name(index)
 
     def group(self, index: int) -> int:
-        """Jackknife group."""
+        """Return an image's jackknife group."""
         return self.images.group(index)
 
     def read(self, index: int) -> np.ndarray | str:
-        """Decode and crop: uint8 (H, W, 3)."""
-        picture = read_picture(self.images.picture(index), self.crop)
-        return picture if isinstance(picture, str) else picture.permute(1, 2, 0).numpy()
+        """Decode and crop an image to uint8 (H, W, 3), or return why it can't be read."""
+        img_3HW = read_image(self.images.locate(index), self.crop)
+        return img_3HW if isinstance(img_3HW, str) else img_3HW.permute(1, 2, 0).numpy()
 
 
-def read_picture(source: Path | TarPicture, crop: Crop) -> Tensor | str:
-    """One picture, made RGB and cropped by the crop, uint8 (3, H, W); or why it can't be read."""
+def read_image(source: Path | TarImage, crop: Crop) -> Tensor | str:
+    """Decode an image and crop it to RGB, uint8 (3, H, W), or return why it can't be read."""
     try:
-        with _strict(), _opened(source) as file, Image.open(file, formats=READABLE) as picture:
-            cropped = np.array(crop(with_8_bits(picture)))  # a copy, that torch may write to
-            return torch.from_numpy(cropped).permute(2, 0, 1)
+        with _strict(), _open(source) as file, Image.open(file, formats=READABLE) as image:
+            img_HW3 = np.array(crop(to_8_bits(image)))  # a copy, which torch may write to
+            return torch.from_numpy(img_HW3).permute(2, 0, 1)
     except DatasetError as error:
         return str(error)
     except MemoryError:
@@ -66,20 +66,23 @@ def read_picture(source: Path | TarPicture, crop: Crop) -> Tensor | str:
 
 @contextlib.contextmanager
 def _strict() -> Iterator[None]:
-    """Let Pillow decode what is whole, whatever it warns of, and nothing that is cut off."""
-    lenient = ImageFile.LOAD_TRUNCATED_IMAGES  # training codes set it: what is missing becomes grey
+    """Make Pillow reject truncated images, and silence its warnings about others."""
+    lenient = ImageFile.LOAD_TRUNCATED_IMAGES  # training code sets it: missing parts become grey
     ImageFile.LOAD_TRUNCATED_IMAGES = False
     try:
         with warnings.catch_warnings():
-            # Large but legal, odd EXIF, palettes with transparency: PIL decodes them, we take it.
+            # Large but legal images, odd EXIF, palettes with transparency: Pillow decodes them.
             warnings.simplefilter("ignore")
             yield
     finally:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
-def _opened(source: Path | TarPicture) -> BinaryIO:
-    """Open the file of a picture, which Pillow would map into memory: cut off meanwhile, a map kills."""
-    if isinstance(source, Path) and not stat.S_ISREG(source.stat().st_mode):
-        raise DatasetError("not an ordinary file")
-    return source.open("rb") if isinstance(source, Path) else source.open()
+def _open(source: Path | TarImage) -> BinaryIO:
+    """Open an image's file; Pillow would memory-map a path, and crash if the file is truncated later."""
+    if not isinstance(source, Path):
+        return source.open()
+    try:
+        return OpenFile(source, IMAGE_BYTES).reader()
+    except OSError as error:
+        raise DatasetError(str(error.strerror)) from error

@@ -1,4 +1,4 @@
-"""Walking a tree of folders for images: the same rules on a disk and in tars."""
+"""Finding images in a tree of folders, by the same rules on a disk and in tars."""
 
 import os
 from collections.abc import Hashable, Iterable, Iterator, Sequence
@@ -7,96 +7,96 @@ from pathlib import Path
 from typing import Protocol
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.formats import LeftAside, is_image
+from entropy_cli.images.formats import SkippedFiles, is_image
 from entropy_cli.images.listing import ImageFile
-from entropy_cli.images.tar_file import TarPicture
+from entropy_cli.images.tar_file import TarImage
 
 
 class Source(Protocol):
-    """Where images are: small, for every worker has one."""
+    """A folder or tars that hold images; small, because every worker has a copy."""
 
     @property
     def name(self) -> str:
-        """As the user gave it."""
+        """The path as the user gave it."""
         ...
 
     @property
     def location(self) -> str:
-        """With every folder above it, for the record."""
+        """The absolute path."""
         ...
 
-    def picture(self, file: ImageFile) -> Path | TarPicture:
-        """What `read_picture` reads an image from."""
+    def locate(self, file: ImageFile) -> Path | TarImage:
+        """Return where `read_image` finds an image."""
         ...
 
 
 class Entry(Protocol):
-    """A name in a folder, and what it leads to."""
+    """An entry of a folder: a file, a folder or a link."""
 
     @property
     def name(self) -> str:
-        """Without the folders above."""
+        """The name without its folder."""
         ...
 
     def folder(self) -> "Folder | None":
-        """The folder that it is or links to; None if it is something else or leads nowhere."""
+        """Return the folder that the entry is or links to; None if it is no folder or a broken link."""
         ...
 
     def image(self, path: str) -> ImageFile:
-        """The image that it is taken for, under this path; of size 0 if it leads nowhere."""
+        """Return the entry as an image with this path; a broken link has size 0."""
         ...
 
 
 class Folder(Protocol):
-    """A folder of a tree."""
+    """A folder on a disk or in tars."""
 
     @property
     def source(self) -> Source:
-        """Where the images in it are, as paths from here."""
+        """The source whose paths start at this folder."""
         ...
 
     def identity(self) -> Hashable:
-        """Something that is the same for the same folder reached in other ways."""
+        """Return a value that is equal for the same folder, by whatever path it was reached."""
         ...
 
-    def above(self) -> Iterable[Hashable]:
-        """Identities of the folders that it is in."""
+    def ancestors(self) -> Iterable[Hashable]:
+        """Return the identities of all folders above this one."""
         ...
 
     def entries(self) -> Sequence[Entry]:
-        """What is in it, sorted by name."""
+        """Return the entries sorted by name."""
         ...
 
     def subfolder(self, name: str) -> "Folder | None":
-        """A folder in it, or None."""
+        """Return the subfolder of this name, or None."""
         ...
 
 
-def walk(root: Folder, aside: LeftAside) -> Iterator[ImageFile]:
-    """Images at any depth, through links to folders, not through hidden files and folders.
+def walk_images(root: Folder, skipped: SkippedFiles) -> Iterator[ImageFile]:
+    """Iterate over the images at any depth, following links to folders and skipping hidden entries.
 
-    No folder is walked twice, however many links lead to it, and none above the root.
+    No folder is visited twice, however many links lead to it, and none above the root.
 
     Args:
-        root: where to start.
-        aside: is given the other files.
+        root: the folder to start from.
+        skipped: counts the other files.
     """
-    walked = set(root.above())
+    visited = set(root.ancestors())
     pending = [(root, "")]
     while pending:
         folder, prefix = pending.pop()
-        if (identity := folder.identity()) in walked:
+        if (identity := folder.identity()) in visited:
             continue
-        walked.add(identity)
+        visited.add(identity)
         for entry in folder.entries():
             if entry.name.startswith("."):
                 continue
-            if (below := entry.folder()) is not None:
-                pending.append((below, f"{prefix}{entry.name}/"))
+            if (subfolder := entry.folder()) is not None:
+                pending.append((subfolder, f"{prefix}{entry.name}/"))
             elif is_image(entry.name):
                 yield entry.image(prefix + entry.name)
             else:
-                aside.add(entry.name)
+                skipped.add(entry.name)
 
 
 @dataclass(frozen=True)
@@ -107,47 +107,47 @@ class DiskFolder:
 
     @property
     def source(self) -> "DiskFolder":
-        """Itself."""
+        """The folder itself."""
         return self
 
     @property
     def name(self) -> str:
-        """As it was given."""
+        """The path as the user gave it."""
         return str(self.path)
 
     @property
     def location(self) -> str:
-        """With every folder above it."""
+        """The absolute path."""
         return str(self.path.resolve())
 
-    def picture(self, file: ImageFile) -> Path:
-        """Where the image of this path is."""
+    def locate(self, file: ImageFile) -> Path:
+        """Return the path of an image."""
         return self.path / file.path
 
     def identity(self) -> Hashable:
-        """Device and inode."""
+        """Return device and inode."""
         try:
             status = self.path.stat()
         except OSError as error:
-            raise self._unlisted(error) from error
+            raise self._listing_error(error) from error
         return status.st_dev, status.st_ino
 
-    def above(self) -> Iterable[Hashable]:
-        """Identities of the folders that it is in."""
+    def ancestors(self) -> Iterable[Hashable]:
+        """Return the identities of all folders above this one."""
         return [DiskFolder(folder).identity() for folder in self.path.resolve().parents]
 
     def entries(self) -> "Sequence[_DiskEntry]":
-        """What is in it, sorted by name."""
+        """Return the entries sorted by name."""
         try:
             return [_DiskEntry(entry) for entry in sorted(os.scandir(self.path), key=lambda e: e.name)]
         except OSError as error:
-            raise self._unlisted(error) from error
+            raise self._listing_error(error) from error
 
     def subfolder(self, name: str) -> "DiskFolder | None":
-        """A folder in it, or None."""
+        """Return the subfolder of this name, or None."""
         return DiskFolder(self.path / name) if (self.path / name).is_dir() else None
 
-    def _unlisted(self, error: OSError) -> DatasetError:
+    def _listing_error(self, error: OSError) -> DatasetError:
         return DatasetError(f"{self.path}: can't be listed: {error.strerror}.")
 
 
@@ -158,14 +158,14 @@ class _DiskEntry:
         self._entry, self.name = entry, entry.name
 
     def folder(self) -> DiskFolder | None:
-        """None also for a link that can't be followed."""
+        """Return the folder that the entry is or links to; None if it can't be followed."""
         try:
             return DiskFolder(Path(self._entry.path)) if self._entry.is_dir() else None
         except OSError:
             return None
 
     def image(self, path: str) -> ImageFile:
-        """Of size 0 for a link that can't be followed, which counts as an unreadable image."""
+        """Return the entry as an image; a link that can't be followed has size 0 and is unreadable."""
         try:
             return ImageFile(path, self._entry.stat().st_size)
         except OSError:

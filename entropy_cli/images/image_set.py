@@ -1,4 +1,4 @@
-"""Which images a run reads, in which order, and in which jackknife group each is."""
+"""The images of a run, in a seeded order, each in a jackknife group."""
 
 import hashlib
 import os
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.folders import DiskFolder, Folder, Source, walk
-from entropy_cli.images.formats import LeftAside
+from entropy_cli.images.folders import DiskFolder, Folder, Source, walk_images
+from entropy_cli.images.formats import SkippedFiles
 from entropy_cli.images.listing import ImageFile, ImageList
-from entropy_cli.images.patterns import names_tars
-from entropy_cli.images.tar_file import TarPicture
+from entropy_cli.images.patterns import is_tar_pattern
+from entropy_cli.images.tar_file import TarImage
 from entropy_cli.images.tars import open_tars
 
 GROUPS = 32  # of the jackknife
@@ -23,7 +23,7 @@ Progress = Callable[[int], object]
 
 
 def _silent(_: int) -> None:
-    """No progress."""
+    """Report no progress."""
 
 
 @dataclass(frozen=True)
@@ -31,12 +31,12 @@ class ImageSet:
     """The images of a run, in the seeded order.
 
     Attributes:
-        source: where they are.
+        source: the folder or tars that hold them.
         split: train, val, all or folder (no train/ and val/).
         files: the images to read.
-        found: how many there are in all, of which `files` may be the first few.
-        seed: of the order and the groups.
-        note: a line about other files there that may be images too, or nothing.
+        found: the number of images in the split, of which `files` may be the first few.
+        seed: the seed of the order and the groups.
+        note: a line about skipped files that may be images too, or "".
     """
 
     source: Source
@@ -47,28 +47,28 @@ class ImageSet:
     note: str = ""
 
     def __len__(self) -> int:
-        """How many are to be read."""
+        """Return the number of images to read."""
         return len(self.files)
 
     @property
     def location(self) -> str:
-        """Where they are, for people."""
+        """The absolute path of the source."""
         return self.source.location
 
     def name(self, index: int) -> str:
-        """Relative path of an image."""
+        """Return the relative path of an image."""
         return self.files[index].path
 
-    def picture(self, index: int) -> Path | TarPicture:
-        """What `read_picture` reads an image from."""
-        return self.source.picture(self.files[index])
+    def locate(self, index: int) -> Path | TarImage:
+        """Return where `read_image` finds an image."""
+        return self.source.locate(self.files[index])
 
     def group(self, index: int) -> int:
-        """Jackknife group of an image: by its path alone, so that every run and shard agrees."""
-        return keys_of(self.files[index].path, self.seed)[1] % GROUPS
+        """Return an image's jackknife group, from its path alone: every run and shard agrees."""
+        return hash_path(self.files[index].path, self.seed)[1] % GROUPS
 
     def fingerprint(self) -> str:
-        """Hash of the relative paths and sizes in order."""
+        """Return a hash of the relative paths and sizes, in order."""
         digest = hashlib.sha256()
         for file in self.files:
             digest.update(os.fsencode(file.path) + b"\0%d\n" % file.size)
@@ -83,41 +83,41 @@ def find_images(
     limit: int | None = None,
     progress: Progress = _silent,
 ) -> ImageSet:
-    """List the images of a folder, or of tars of one, and put them in the seeded order.
+    """List the images of a folder, or of tars of one, and shuffle them by the seed.
 
     The order sorts by a hash of seed and path: a random permutation, because folders are sorted by class
-    and any part of a run would otherwise see few classes; and the same on every machine.
+    and a part of a run would otherwise see few classes, and the same one on every machine.
 
     Args:
-        data: a folder, with train/ and val/ in it or images at any depth; or a tar of one, or the
-            pattern of several, see `patterns`.
-        split: "auto" takes val if there is one, else train, else the folder itself.
-        seed: of the order and the groups.
-        limit: keep only the first so many of the order.
-        progress: is given 1 for every image found.
+        data: a folder, with train/ and val/ in it or images at any depth; or a tar of one, or a pattern
+            of several, see `patterns`.
+        split: "auto" takes val/ if it exists, else train/, else the folder itself.
+        seed: the seed of the order and the groups.
+        limit: the number of images to keep, the first of the order; None keeps all.
+        progress: called with 1 for every image found.
 
     Raises:
-        DatasetError: the folder, a tar or the split is not there, can't be read, or has no images.
+        DatasetError: the folder, a tar or the split doesn't exist, can't be read, or has no images.
     """
-    if names_tars(data):
+    if is_tar_pattern(data):
         top: Folder = open_tars(str(data), progress)
-        progress = _silent  # they were counted header by header
+        progress = _silent  # the images are counted while the tars are indexed
     elif data.is_dir():
         top = DiskFolder(data)
     else:
         raise DatasetError(f"{data}: no such folder. Give --data a folder of images, or tars of one.")
-    root, split = _root(top, str(data), split)
-    aside = LeftAside()
-    files = _in_order(walk(root, aside), seed, progress)
+    root, split = _find_split(top, str(data), split)
+    skipped = SkippedFiles()
+    files = _shuffle(walk_images(root, skipped), seed, progress)
     source = root.source
     if not files:
-        raise aside.error(source.name)
-    note = f"{source.name}: {aside.note()}" if aside.note() else ""
+        raise skipped.error(source.name)
+    note = f"{source.name}: {skipped.note()}" if skipped.note() else ""
     return ImageSet(source, split, files if limit is None else files[:limit], len(files), seed, note)
 
 
-def _root(top: Folder, name: str, split: str) -> tuple[Folder, str]:
-    """The folder that a split is in, and the split's name."""
+def _find_split(top: Folder, name: str, split: str) -> tuple[Folder, str]:
+    """Return the folder of a split, and the split's name."""
     if split == "all":
         return top, "all"
     for wanted in ("val", "train") if split == "auto" else (split,):
@@ -128,25 +128,25 @@ def _root(top: Folder, name: str, split: str) -> tuple[Folder, str]:
     raise DatasetError(f"{name}: has no {split}/ folder. Give another --split or --data.")
 
 
-def _in_order(files: Iterable[ImageFile], seed: int, progress: Progress) -> ImageList:
+def _shuffle(files: Iterable[ImageFile], seed: int, progress: Progress) -> ImageList:
     keys = array("Q")
 
-    def noted() -> Iterator[ImageFile]:
+    def hashed() -> Iterator[ImageFile]:
         for file in files:
-            keys.append(keys_of(file.path, seed)[0])
+            keys.append(hash_path(file.path, seed)[0])
             progress(1)
             yield file
 
-    listed = ImageList.of(noted())
+    listed = ImageList.from_files(hashed())
     key_N = np.array(keys, np.uint64)
     order_N = np.argsort(key_N, kind="stable")
-    if (np.diff(key_N[order_N]) == 0).any():  # hardly ever: then the path decides
+    if (np.diff(key_N[order_N]) == 0).any():  # hash collisions, very rare: the path decides
         order_N = np.array(sorted(range(len(keys)), key=lambda i: (keys[i], listed[i].path)), np.int64)
     return listed.take(order_N)
 
 
-def keys_of(path: str, seed: int) -> tuple[int, int]:
-    """Two independent hashes of a path: for its place in the order, and for its group."""
+def hash_path(path: str, seed: int) -> tuple[int, int]:
+    """Return two independent hashes of a path: for its position in the order, and for its group."""
     digest = hashlib.blake2b(os.fsencode(path), digest_size=16, salt=seed.to_bytes(8, "little"))
     key = digest.digest()
     return int.from_bytes(key[:8], "little"), int.from_bytes(key[8:], "little")

@@ -1,19 +1,38 @@
-"""Latents that were made elsewhere, read row by row from memory-mapped files."""
+"""Latents computed elsewhere, read row by row from their files."""
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.image_set import GROUPS, Progress, keys_of
+from entropy_cli.images.image_set import GROUPS, Progress, hash_path
 
-# The fingerprint looks at all of a tensor up to so many bytes, else at so many rows: each that is
-# touched brings its surroundings into memory.
+# The fingerprint hashes all of a tensor of up to WHOLE_BYTES, else SAMPLED rows.
 WHOLE_BYTES, SAMPLED = 2**26, 512
+
+
+class ArraySource(Protocol):
+    """An array in a file, read in parts."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Return its shape."""
+        ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Return the type of its numbers."""
+        ...
+
+    def read(self, *index: slice) -> Tensor:
+        """Read the part that slices of the first axes select."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -21,30 +40,30 @@ class ScaleLatents:
     """The latents of one scale.
 
     Attributes:
-        name: of the tensor, for people.
-        latents_MX: of M images: (M, C), (M, l, C), (M, h, w, C), or channels first (M, C, ...).
-        channels_first: which.
+        name: the name of the tensor.
+        source: latents of M images: (M, C), (M, l, C), (M, h, w, C), or channels first (M, C, ...).
+        channels_first: whether the channels come first.
     """
 
     name: str
-    latents_MX: Tensor
+    source: ArraySource
     channels_first: bool
 
     def row(self, index: int) -> np.ndarray:
-        """An image's l latents, one after the other, float32."""
-        row_X = self.latents_MX[index].to(torch.float32)
+        """Return an image's l latents, flattened from (l, C), float32."""
+        row_X = self.source.read(slice(index, index + 1))[0].to(torch.float32)
         return (row_X.flatten(1).T if self.channels_first else row_X).flatten().numpy()
 
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Images of which there are only latents, in the seeded order; named by their numbers.
+    """Latents of images in the seeded order; an image is named by its row number.
 
     Attributes:
-        location: where they are, for people.
-        scales: of the same images.
-        order_N: numbers of the images to read.
-        seed: of the order and the groups.
+        location: the path of the file.
+        scales: the latents of each scale.
+        order_N: row numbers of the images to read.
+        seed: the seed of the order and the groups.
     """
 
     location: str
@@ -54,63 +73,64 @@ class LatentSet:
     split = "latents"
 
     def __len__(self) -> int:
-        """How many are to be read."""
+        """Return the number of images to read."""
         return len(self.order_N)
 
     @property
     def found(self) -> int:
-        """How many there are."""
-        return len(self.scales[0].latents_MX)
+        """The number of images in the file."""
+        return self.scales[0].source.shape[0]
 
     def name(self, index: int) -> str:
-        """An image's number in the file."""
+        """Return an image's row number in the file."""
         return str(self.order_N[index])
 
     def group(self, index: int) -> int:
-        """Jackknife group: by the number alone, so that every run and shard agrees."""
-        return keys_of(self.name(index), self.seed)[1] % GROUPS
+        """Return an image's jackknife group, from its row number alone: every run and shard agrees."""
+        return hash_path(self.name(index), self.seed)[1] % GROUPS
 
     def read(self, index: int) -> np.ndarray | str:
-        """The latents of all scales, one after the other."""
+        """Return the latents of all scales, concatenated, or why they are unusable."""
         image = int(self.order_N[index])
         row_X = np.concatenate([scale.row(image) for scale in self.scales])
         return row_X if np.isfinite(row_X).all() else "its latents have NaN or infinity"
 
     def fingerprint(self) -> str:
-        """Hash of shapes, types and numbers, or of a sample of them if they are very many."""
+        """Return a hash of shapes, dtypes and values, or of a sample of the values of a large file."""
         digest = hashlib.sha256()
         for scale in self.scales:
-            latents_MX = scale.latents_MX
-            digest.update(
-                f"{tuple(latents_MX.shape)} {latents_MX.dtype} {scale.channels_first}".encode()
-            )
-            is_small = latents_MX.numel() * latents_MX.element_size() <= WHOLE_BYTES
-            sampled = len(latents_MX) if is_small else min(SAMPLED, len(latents_MX))
-            rows = np.linspace(0, len(latents_MX) - 1, sampled)
-            for row in rows.astype(np.int64).tolist():
-                digest.update(latents_MX[row].contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            shape, dtype = tuple(scale.source.shape), scale.source.dtype
+            digest.update(f"{shape} {dtype} {scale.channels_first}".encode())
+            if math.prod(shape) * dtype.itemsize <= WHOLE_BYTES:
+                parts = [slice(None)]
+            else:
+                rows = np.linspace(0, shape[0] - 1, min(SAMPLED, shape[0])).astype(np.int64).tolist()
+                parts = [slice(row, row + 1) for row in rows]
+            for part in parts:
+                number_MX = scale.source.read(part).contiguous()
+                digest.update(number_MX.flatten().view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
 
 def find_latents(
     location: str, scales: Sequence[ScaleLatents], *, seed: int, limit: int | None, progress: Progress
 ) -> LatentSet:
-    """Put the images of these latents in the seeded order, that of their numbers' hashes.
+    """Put the images of these latents in the seeded order, by the hashes of their row numbers.
 
     Raises:
-        DatasetError: there are none, or not the same number at every scale.
+        DatasetError: there are no images, or scales have different numbers of images.
     """
-    images = {scale.name: len(scale.latents_MX) for scale in scales}
+    images = {scale.name: scale.source.shape[0] for scale in scales}
     if len(set(images.values())) > 1:
-        listed = ", ".join(f"{number} in {name}" for name, number in images.items())
+        listed = ", ".join(f"{count} in {name}" for name, count in images.items())
         raise DatasetError(
             f"{location}: got {listed}; expected latents of the same images at every scale."
         )
-    number = next(iter(images.values()))
-    if not number:
+    count = next(iter(images.values()))
+    if not count:
         raise DatasetError(f"{location}: no latents found. Expected (images, ...).")
-    key_N = np.empty(number, np.uint64)
-    for i in range(number):
-        key_N[i] = keys_of(str(i), seed)[0]
+    key_N = np.empty(count, np.uint64)
+    for i in range(count):
+        key_N[i] = hash_path(str(i), seed)[0]
         progress(1)
     return LatentSet(location, scales, np.argsort(key_N, kind="stable")[:limit], seed)

@@ -1,4 +1,4 @@
-"""A list of images that stays small, however many there are."""
+"""A list of image files that stays small in memory, however many there are."""
 
 import os
 from array import array
@@ -9,13 +9,14 @@ import numpy as np
 
 
 class ImageFile(NamedTuple):
-    """An image, in a folder or in a tar.
+    """An image file, in a folder or in a tar.
 
     Attributes:
-        path: relative to the root, with / between folders.
-        size: in bytes.
-        tar: number of the tar that it is in; -1 in a folder.
-        offset: of its first byte in the tar; below 0 it can't be read, see `tar_file.UNREADABLE`.
+        path: the path relative to the root, with / between folders.
+        size: the size in bytes.
+        tar: the index of its tar; -1 in a folder.
+        offset: the offset of its first byte in the tar; negative if unreadable, see
+            `tar_file.UNREADABLE`.
     """
 
     path: str
@@ -25,10 +26,10 @@ class ImageFile(NamedTuple):
 
 
 class ImageList(Sequence[ImageFile]):
-    """Images, each made when it is asked for from a few arrays.
+    """A list of image files, stored in a few arrays; each item is created on access.
 
-    A million Python objects cost hundreds of MB, and forked workers would copy them: counting references
-    writes to them.
+    A million Python objects cost hundreds of MB, and forked workers would copy them, because counting
+    references writes to them.
     """
 
     def __init__(
@@ -38,18 +39,18 @@ class ImageList(Sequence[ImageFile]):
         sizes_N: np.ndarray,
         places: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
-        """Keep what `of` collected.
+        """Store the arrays that `from_files` collected.
 
         Args:
-            paths: one after the other, as the file system has them.
-            ends_N: int64, where each path ends.
-            sizes_N: int64, bytes of each image.
-            places: of images in tars the number of the tar, int32, and the offset, int64.
+            paths: all paths concatenated, in the file system's encoding.
+            ends_N: the end of each path, int64.
+            sizes_N: the size of each image in bytes, int64.
+            places: for images in tars, the index of the tar, int32, and the offset, int64.
         """
         self._paths, self._ends_N, self._sizes_N, self._places = bytes(paths), ends_N, sizes_N, places
 
     @classmethod
-    def of(cls, files: Iterable[ImageFile]) -> "ImageList":
+    def from_files(cls, files: Iterable[ImageFile]) -> "ImageList":
         """Collect images; the iterable is read once."""
         paths, ends, sizes = bytearray(), array("q"), array("q")
         tars, offsets = array("i"), array("q")
@@ -60,12 +61,12 @@ class ImageList(Sequence[ImageFile]):
             if tar >= 0:
                 tars.append(tar)
                 offsets.append(offset)
-        assert len(tars) in (0, len(ends)), "a list is of one folder or of tars"
+        assert len(tars) in (0, len(ends)), "images are in one folder or in tars, not both"
         places = (_integers(tars, np.int32), _integers(offsets, np.int64)) if tars else None
         return cls(paths, _integers(ends, np.int64), _integers(sizes, np.int64), places)
 
     def __len__(self) -> int:
-        """How many images."""
+        """Return the number of images."""
         return len(self._ends_N)
 
     @overload
@@ -73,7 +74,7 @@ class ImageList(Sequence[ImageFile]):
     @overload
     def __getitem__(self, index: slice) -> "ImageList": ...
     def __getitem__(self, index: int | slice) -> "ImageFile | ImageList":
-        """One image, or some as a list of their own."""
+        """Return one image, or a slice as a list of its own."""
         if isinstance(index, slice):
             return self.take(np.arange(len(self))[index])
         index = range(len(self))[index]  # counts from the end, or raises IndexError
@@ -84,7 +85,7 @@ class ImageList(Sequence[ImageFile]):
         return ImageFile(path, size, int(tars_N[index]), int(offsets_N[index]))
 
     def take(self, indices: np.ndarray) -> "ImageList":
-        """The images at some indices, in the order of these."""
+        """Return the images at these indices, in this order."""
         paths, ends_N = bytearray(), np.empty(len(indices), np.int64)
         for i, index in enumerate(indices):
             paths += self._path(index)

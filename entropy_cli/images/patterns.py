@@ -1,4 +1,4 @@
-"""Which tars `--data` names: braces and wildcards, as in bash."""
+"""Patterns of tar files for `--data`: braces and wildcards, expanded as in bash."""
 
 import glob
 import itertools
@@ -8,35 +8,35 @@ from pathlib import Path
 
 from entropy_cli.core.errors import DatasetError
 
-MOST_TARS = 100_000
+MAX_TARS = 100_000
 
 
-def names_tars(data: Path) -> bool:
-    """Whether `--data` names tars: a file, a pattern, or what should be a tar; a folder never does."""
+def is_tar_pattern(data: Path) -> bool:
+    """Return whether `--data` names tars: a file, a pattern or a missing .tar, but never a folder."""
     if data.is_dir():
         return False
     return data.exists() or data.suffix == ".tar" or bool(re.search(r"[*?\[{]", str(data)))
 
 
-def expand(pattern: str) -> list[Path]:
-    """The tars that a pattern names: braces first, then * ? [] among files, as bash does it.
+def expand_pattern(pattern: str) -> list[Path]:
+    """Expand a pattern to paths of tars: braces first, then * ? [], as in bash.
 
     Raises:
-        DatasetError: it names none, far too many, one that isn't there, or nothing in a place.
+        DatasetError: a part is empty, names a missing tar, or there are more than MAX_TARS.
     """
     if Path(pattern).exists():
         return [Path(pattern)]
-    words = list(itertools.islice(expand_braces(pattern), MOST_TARS + 1))
-    if len(words) > MOST_TARS:
-        raise DatasetError(f"{pattern}: names more than {MOST_TARS} tars. Check the braces in --data.")
-    if "" in words:  # which would be the working folder
+    words = list(itertools.islice(expand_braces(pattern), MAX_TARS + 1))
+    if len(words) > MAX_TARS:
+        raise DatasetError(f"{pattern}: names more than {MAX_TARS} tars. Check the braces in --data.")
+    if "" in words:  # it would be the working folder
         raise DatasetError(f"{pattern}: a part is empty; is a variable unset? Check --data.")
-    paths: dict[str, None] = {}  # one named twice counts once
+    paths: dict[str, None] = {}  # without duplicates, in order
     missing = []
     for word in words:
-        found = sorted(glob.glob(word)) if not Path(word).exists() else [word]  # noqa: PTH207
-        paths.update(dict.fromkeys(found))
-        if not found:
+        matches = sorted(glob.glob(word)) if not Path(word).exists() else [word]  # noqa: PTH207
+        paths.update(dict.fromkeys(matches))
+        if not matches:
             missing.append(word)
     if missing:
         others = f", like {len(missing) - 1} others of {pattern}" if missing[1:] else ""
@@ -45,15 +45,15 @@ def expand(pattern: str) -> list[Path]:
 
 
 def expand_braces(text: str) -> Iterator[str]:
-    """Every word that braces stand for, as in bash.
+    """Iterate over the words that a brace expression stands for, as in bash.
 
     >>> list(expand_braces("{val,train}-{08..10}.tar"))[:4]
     ['val-08.tar', 'val-09.tar', 'val-10.tar', 'train-08.tar']
     """
     for opening in re.finditer("{", text):
         start = opening.start()
-        if (found := _alternatives(text, start)) is not None:
-            alternatives, end = found
+        if (parsed := _alternatives(text, start)) is not None:
+            alternatives, end = parsed
             for alternative in alternatives:
                 for middle in expand_braces(alternative):
                     for rest in expand_braces(text[end:]):
@@ -63,25 +63,25 @@ def expand_braces(text: str) -> Iterator[str]:
 
 
 def _alternatives(text: str, start: int) -> tuple[Iterable[str], int] | None:
-    """What a pair of braces holds, and where it ends; None if bash would leave it as it is."""
-    depth, cuts = 0, [start]
+    """Return the alternatives in a pair of braces, and its end; None if bash would not expand it."""
+    depth, commas = 0, [start]  # with the braces themselves
     for i in range(start, len(text)):
         depth += {"{": 1, "}": -1}.get(text[i], 0)
         if depth == 0:
-            cuts.append(i)
+            commas.append(i)
             break
         if depth == 1 and text[i] == ",":
-            cuts.append(i)
+            commas.append(i)
     else:
         return None
-    if cuts[2:]:
-        return [text[a + 1 : b] for a, b in itertools.pairwise(cuts)], i + 1
+    if commas[2:]:
+        return [text[a + 1 : b] for a, b in itertools.pairwise(commas)], i + 1
     numbers = _range(text[start + 1 : i])
     return None if numbers is None else (numbers, i + 1)
 
 
 def _range(text: str) -> Iterator[str] | None:
-    """The values of `first..last` or `first..last..step`."""
+    """Expand `first..last` or `first..last..step`; return None if the text is neither."""
     match = re.fullmatch(r"(-?[0-9]+|[a-zA-Z])\.\.(-?[0-9]+|[a-zA-Z])(?:\.\.(-?[0-9]+))?", text)
     if match is None or match[1].isalpha() != match[2].isalpha():
         return None

@@ -1,67 +1,66 @@
-"""Which images are read together, in which order, and by whom. Pure: numbers in, numbers out."""
+"""The schedule of a run: which images form a batch, in which order, and which process reads them."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
-BLOCK = 16  # images; the unit of shards, ranks, saves and resumption
-# A run that may stop is looked at after so many blocks or so large a share of those done, whichever is
-# more.
+BLOCK = 16  # images; the unit of shards, ranks, saves and resuming
+# A run that may stop early checks its estimate after this many blocks, or this share of those done,
+# whichever is more.
 CHECK_BLOCKS = 32
 CHECK_SHARE = 0.02
 
 
 @dataclass(frozen=True, slots=True)
 class BatchPlan:
-    """Some images of the seeded order, and the blocks of which this batch is the last part."""
+    """The images of a batch, as ranges of the seeded order, and the blocks that end with it."""
 
     spans: tuple[range, ...]
-    completes: tuple[int, ...]
+    completed_blocks: tuple[int, ...]
 
     def __len__(self) -> int:
-        """How many images."""
+        """Return the number of images."""
         return sum(map(len, self.spans))
 
     def __iter__(self) -> Iterator[int]:
-        """Their places in the seeded order."""
+        """Iterate over the images' indices in the seeded order."""
         return chain.from_iterable(self.spans)
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A part of a run, after which the estimate is recorded.
+    """The part of a run between two checks of the estimate.
 
     Attributes:
         plans: this process's batches.
-        rounds: the most encoded batches that any process has in it, each of one or several whole blocks.
-        records: whether to record the estimate at its end: not if that was done already, or if later
-            blocks were read before.
+        rounds: the largest number of units of a process; a unit is one or several whole blocks.
+        check: whether to check at its end: False if that was done before the run was resumed.
     """
 
     plans: list[BatchPlan]
     rounds: int
-    records: bool
+    check: bool
 
 
 def number_of_blocks(images: int) -> int:
-    """Blocks that hold so many images; the last may not be full."""
+    """Return the number of blocks that hold these images; the last may not be full."""
     return -(-images // BLOCK)
 
 
 def plan_batches(images: int, batch_size: int, blocks: Sequence[int]) -> list[BatchPlan]:
-    """Cut blocks into batches: parts of one block, or several whole blocks.
+    """Divide blocks into batches: parts of one block, or several whole blocks.
 
-    Which images share a batch must not depend on where a run was cut, so no batch crosses a block unless
-    it holds whole ones.
+    Which images share a batch must not depend on where a run was interrupted, so a batch holds either
+    whole blocks or a part of one.
 
     Args:
-        images: how many there are.
-        batch_size: the most images in a batch.
-        blocks: numbers of the blocks to read, in order.
+        images: the number of images.
+        batch_size: the largest number of images in a batch.
+        blocks: the numbers of the blocks to read, in order.
     """
     if batch_size >= BLOCK:
-        whole = _blocks_at_once(batch_size)
-        groups = [blocks[i : i + whole] for i in range(0, len(blocks), whole)]
+        step = _blocks_per_unit(batch_size)
+        groups = [blocks[i : i + step] for i in range(0, len(blocks), step)]
         return [BatchPlan(tuple(_block(b, images) for b in group), tuple(group)) for group in groups]
     plans = []
     for block in blocks:
@@ -80,14 +79,14 @@ def plan_segments(
     points: Sequence[int],
     share: tuple[int, int] = (0, 1),
 ) -> list[Segment]:
-    """Cut a run into segments, and each of them into the shares of the processes that work on it.
+    """Divide a run into segments, and return this process's share of each.
 
-    Where segments end does not depend on the processes: every run records the same numbers of images.
+    Segments end at the same numbers of images whatever the number of processes.
 
     Args:
-        images: how many there are.
-        batch_size: the most images in a batch.
-        blocks: the run's, in order, done or not.
+        images: the number of images.
+        batch_size: the largest number of images in a batch.
+        blocks: the blocks of the run, in order, done or not.
         done: for every block of the images, whether it is done already.
         points: numbers of blocks after which segments end, see `check_points`.
         share: (I, N): this process is the I-th of N.
@@ -97,32 +96,32 @@ def plan_segments(
         todo = [block for block in blocks[start:end] if not done[block]]
         plans = plan_batches(images, batch_size, todo[rank::ranks])
         most = -(-len(todo) // ranks)
-        records = bool(todo) or not any(done[block] for block in blocks[end:])
-        segments.append(Segment(plans, -(-most // _blocks_at_once(batch_size)), records))
+        check = bool(todo) or not any(done[block] for block in blocks[end:])
+        segments.append(Segment(plans, -(-most // _blocks_per_unit(batch_size)), check))
         start = end
     return segments
 
 
-def check_points(blocks: int, *, closely: bool) -> list[int]:
-    """Numbers of blocks after which to look at the estimate, up to all of them.
+def check_points(blocks: int, *, early_stop: bool) -> list[int]:
+    """Return the numbers of blocks after which to check the estimate, up to all of them.
 
-    They double; closely, for a run that may stop, no more than CHECK_BLOCKS or CHECK_SHARE lie between.
-    Looking brings the processes of a run together, so it is not done more often than is of use.
+    They double; with `early_stop` they are no more than CHECK_BLOCKS or CHECK_SHARE of the blocks apart.
+    A check synchronises the processes of a run, so it should not be done too often.
     """
     points, at = [], 1
     while at < blocks:
         points.append(at)
-        at += min(at, max(CHECK_BLOCKS, int(CHECK_SHARE * at))) if closely else at
+        at += min(at, max(CHECK_BLOCKS, int(CHECK_SHARE * at))) if early_stop else at
     return [*points, blocks] if blocks else []
 
 
 def shard_blocks(blocks: int, shard: tuple[int, int] | None) -> range:
-    """The blocks of shard I of N: every N-th from the I-th, so that any shard is a fair sample."""
+    """Return the blocks of shard I of N: every N-th from the I-th, so that each is a random sample."""
     start, step = shard or (0, 1)
     return range(start, blocks, step)
 
 
-def _blocks_at_once(batch_size: int) -> int:
+def _blocks_per_unit(batch_size: int) -> int:
     return max(1, batch_size // BLOCK)
 
 

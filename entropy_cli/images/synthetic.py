@@ -1,4 +1,4 @@
-"""Procedural pictures that are varied enough to be worth compressing: for the demo and for tests."""
+"""Procedural images for the demo and for tests."""
 
 import math
 from collections.abc import Callable
@@ -9,11 +9,11 @@ from torch import Tensor
 from torchvision.transforms.functional import to_pil_image
 
 KINDS = ("shapes", "gradients", "textures", "noise")
-SHORTEST_WAVE, LEAST_WAVE_NUMBER = 6, 3.0  # of textures: pixels, and radians in half a picture
+SHORTEST_WAVE, MIN_WAVE_NUMBER = 6, 3.0  # of textures: pixels, and radians in half an image
 
 
-def synthetic_picture(kind: str, size: int, generator: torch.Generator) -> Tensor:
-    """One picture, float32 (3, size, size) in [0, 1]."""
+def synthetic_image(kind: str, size: int, generator: torch.Generator) -> Tensor:
+    """Draw an image of one of KINDS, float32 (3, size, size) in [0, 1]."""
     axis = torch.linspace(-1, 1, size)
     y_HW, x_HW = torch.meshgrid(axis, axis, indexing="ij")
 
@@ -36,16 +36,16 @@ def write_image_folder(
     seed: int,
     progress: Callable[[int], object] = lambda _: None,
 ) -> list[Path]:
-    """Write JPEGs, a subfolder for each kind of picture; existing files of the same names go."""
+    """Write JPEGs, a subfolder for each of KINDS, and return their paths; replace existing files."""
     paths = []
     generator = torch.Generator().manual_seed(seed)
     for i in range(images):
         kind = KINDS[i % len(KINDS)]
         folder = root / kind
         folder.mkdir(parents=True, exist_ok=True)
-        picture = to_pil_image(synthetic_picture(kind, size, generator))
+        image = to_pil_image(synthetic_image(kind, size, generator))
         paths.append(folder / f"{kind}_{i:05d}.jpg")
-        picture.save(paths[-1], quality=92)
+        image.save(paths[-1], quality=92)
         progress(1)
     return paths
 
@@ -54,7 +54,7 @@ Random = Callable[..., Tensor]
 
 
 def _gradients(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
-    """A smooth change between two colours, straight or round."""
+    """Draw a linear or radial gradient between two colours."""
     angle = (2 * math.pi * random(1)).item()
     straight_HW = 0.5 + 0.35 * (x_HW * math.cos(angle) + y_HW * math.sin(angle))
     cx, cy = (2 * random(2) - 1).tolist()
@@ -65,8 +65,8 @@ def _gradients(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
 
 
 def _shapes(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
-    """Discs and turned rectangles of plain colour over a gradient."""
-    picture_3HW = _gradients(x_HW, y_HW, random)
+    """Draw discs and rotated rectangles of plain colour over a gradient."""
+    img_3HW = _gradients(x_HW, y_HW, random)
     for _ in range(2 + int(5 * random(1).item())):
         cx, cy = (1.6 * random(2) - 0.8).tolist()
         width, height = (0.12 + 0.5 * random(2)).tolist()
@@ -79,24 +79,24 @@ def _shapes(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
             if disc
             else (u_HW.abs() < width) & (v_HW.abs() < height)
         )
-        picture_3HW = torch.where(inside_HW, random(3, 1, 1), picture_3HW)
-    return picture_3HW
+        img_3HW = torch.where(inside_HW, random(3, 1, 1), img_3HW)
+    return img_3HW
 
 
 def _textures(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
-    """Sums of waves of several lengths and directions, each with its colour."""
+    """Draw a sum of waves of several lengths and directions, each with its own colour."""
     highest = math.pi * len(x_HW) / SHORTEST_WAVE
-    picture_3HW = 0.3 + 0.4 * random(3, 1, 1).expand(3, *x_HW.shape)
+    img_3HW = 0.3 + 0.4 * random(3, 1, 1).expand(3, *x_HW.shape)
     for _ in range(2 + int(3 * random(1).item())):
         angle, phase = (2 * math.pi * random(2)).tolist()
-        frequency = LEAST_WAVE_NUMBER * (highest / LEAST_WAVE_NUMBER) ** random(1).item()
+        frequency = MIN_WAVE_NUMBER * (highest / MIN_WAVE_NUMBER) ** random(1).item()
         wave_HW = (frequency * (x_HW * math.cos(angle) + y_HW * math.sin(angle)) + phase).sin()
-        picture_3HW = picture_3HW + 0.3 * (random(3, 1, 1) - 0.3) * wave_HW
-    return picture_3HW
+        img_3HW = img_3HW + 0.3 * (random(3, 1, 1) - 0.3) * wave_HW
+    return img_3HW
 
 
 def _noise(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
-    """Noise of a random coarseness around a gradient."""
+    """Draw noise of a random coarseness, mixed with a gradient."""
     size = len(x_HW)
     cells = max(2, int(size / 2 ** (4 * random(1).item())))
     noise_13HW = torch.nn.functional.interpolate(

@@ -1,19 +1,16 @@
-"""Reading an image in place, from the middle of a tar."""
+"""Reading a file in place, from the middle of a tar."""
 
-import os
 from dataclasses import dataclass
-from io import BufferedReader, FileIO, RawIOBase
+from io import BufferedReader
 from pathlib import Path
-from typing import Any
 
 from entropy_cli.core.errors import DatasetError
+from entropy_cli.core.reading import IMAGE_BYTES, OpenFile
 
-BUFFER = 2**16  # what Pillow reads at once
-
-# Offsets of what has no bytes to read, and why.
-NOWHERE, SPECIAL, SPARSE = -1, -2, -3
+# Offsets that stand for unreadable members, and the reasons.
+BROKEN_LINK, SPECIAL, SPARSE = -1, -2, -3
 UNREADABLE = {
-    NOWHERE: "a link that leads to no file in the tars",
+    BROKEN_LINK: "a link that leads to no file in the tars",
     SPECIAL: "not an ordinary file",
     SPARSE: "stored in its tar as a sparse file, which can't be read in place",
 }
@@ -21,12 +18,12 @@ UNREADABLE = {
 
 @dataclass(frozen=True)
 class Tar:
-    """A tar as it was when it was listed: in another one the offsets may lead anywhere.
+    """A tar file as it was when it was indexed; if it has changed, the offsets are wrong.
 
     Attributes:
-        path: of the file.
-        size: in bytes.
-        mtime_ns: when it was last written to.
+        path: the path of the file.
+        size: the size in bytes.
+        mtime_ns: the time of the last modification, in nanoseconds.
     """
 
     path: Path
@@ -34,68 +31,39 @@ class Tar:
     mtime_ns: int
 
     def open(self, offset: int, size: int) -> BufferedReader:
-        """Open some of its bytes as a file.
+        """Open a range of its bytes as a file.
 
         Raises:
-            DatasetError: they are no longer there, or `offset` is one of UNREADABLE.
+            DatasetError: the tar has changed, or `offset` is one of UNREADABLE.
         """
         if offset in UNREADABLE:
             raise DatasetError(UNREADABLE[offset])
-        file = self.path.open("rb", buffering=0)
-        if tar_of(self.path, file) != self:
-            file.close()
+        if size > IMAGE_BYTES:
+            mib = 2**20
+            raise DatasetError(f"{size // mib} MiB, expected at most {IMAGE_BYTES // mib} MiB")
+        file = OpenFile(self.path)
+        if tar_status(file) != self:
             raise DatasetError(f"{self.path} has changed since it was listed")
-        return BufferedReader(_Part(file, offset, size), BUFFER)
+        return file.reader(offset, size)
 
 
 @dataclass(frozen=True)
-class TarPicture:
-    """An image in a tar; `offset` may be one of UNREADABLE."""
+class TarImage:
+    """The location of an image in a tar; `offset` may be one of UNREADABLE."""
 
     tar: Tar
     offset: int
     size: int
 
     def open(self) -> BufferedReader:
-        """Open it as a file.
+        """Open the image as a file.
 
         Raises:
-            DatasetError: there is none, or the tar has changed.
+            DatasetError: the image is unreadable, or the tar has changed.
         """
         return self.tar.open(self.offset, self.size)
 
 
-class _Part(RawIOBase):
-    """Some bytes of a file, as a file that is read piece by piece, however large it is said to be.
-
-    It has no `fileno`: decoders in C would read from the start of the whole file.
-    """
-
-    def __init__(self, file: FileIO, start: int, size: int) -> None:
-        self._file, self._start, self._size, self._at = file, start, size, 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        self._at = offset + (0, self._at, self._size)[whence]
-        return self._at
-
-    def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - whatever has a buffer
-        self._file.seek(self._start + self._at)
-        read = self._file.readinto(memoryview(buffer)[: max(0, self._size - self._at)])
-        self._at += read
-        return read
-
-    def close(self) -> None:
-        self._file.close()
-        super().close()
-
-
-def tar_of(path: Path, file: BufferedReader | FileIO) -> Tar:
-    """An open tar as it is now."""
-    status = os.fstat(file.fileno())
-    return Tar(path, status.st_size, status.st_mtime_ns)
+def tar_status(file: OpenFile) -> Tar:
+    """Return the path, size and modification time of an open tar."""
+    return Tar(file.path, file.size, file.stamp.mtime_ns)

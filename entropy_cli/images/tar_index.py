@@ -1,4 +1,4 @@
-"""What is in a tar: its headers are read once, and kept in the cache folder."""
+"""The index of a tar: its headers are read once and cached in the user's cache folder."""
 
 import contextlib
 import hashlib
@@ -16,10 +16,11 @@ import numpy as np
 
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.core.files import cache_folder, write_atomically
-from entropy_cli.images.formats import SUFFIXES, LeftAside, is_image
-from entropy_cli.images.tar_file import NOWHERE, SPARSE, SPECIAL, Tar, tar_of
+from entropy_cli.core.reading import OpenFile
+from entropy_cli.images.formats import SUFFIXES, SkippedFiles, is_image
+from entropy_cli.images.tar_file import BROKEN_LINK, SPARSE, SPECIAL, Tar, tar_status
 
-VERSION = 1  # of the files in the cache
+VERSION = 1  # of the format of cached indices
 COLUMNS = ("texts", "kinds", "offsets", "sizes")
 FILE, FOLDER, SYMLINK, HARD_LINK = range(4)
 
@@ -35,14 +36,14 @@ NO_TARS = {b"PK\x03\x04": "zip", b"PAR1": "Parquet"}
 
 
 class Member(NamedTuple):
-    """What a header says.
+    """A member of a tar, from its header.
 
     Attributes:
-        path: without a leading ./, with / between folders.
+        path: the path, without a leading ./, with / between folders.
         kind: FILE, FOLDER, SYMLINK or HARD_LINK.
-        offset: of a file's first byte, or one of UNREADABLE.
-        size: of a file in bytes.
-        link: where a link leads, as the tar has it.
+        offset: the offset of a file's first byte, or one of UNREADABLE.
+        size: the size of a file in bytes.
+        link: the target of a link, as stored in the tar.
     """
 
     path: str
@@ -53,7 +54,7 @@ class Member(NamedTuple):
 
     @property
     def is_listed(self) -> bool:
-        """Whether it may be an image: no folder, and not hidden."""
+        """True if the member may be an image: not a folder and not hidden."""
         return self.kind != FOLDER and "/." not in f"/{self.path}"
 
 
@@ -62,9 +63,9 @@ class TarIndex:
     """The members of a tar, in a few arrays.
 
     Attributes:
-        texts: uint8, path and link of each member, with a zero byte after every one.
-        kinds, offsets, sizes: int64, one for each member.
-        images: how many of them are taken for images.
+        texts: path and link of each member, each ended by a zero byte, uint8.
+        kinds, offsets, sizes: one of each for every member, int64.
+        images: the number of members that count as images.
     """
 
     texts: np.ndarray
@@ -74,8 +75,8 @@ class TarIndex:
     images: int
 
     @classmethod
-    def of(cls, members: Iterator[Member], progress: Callable[[int], object]) -> "TarIndex":
-        """Collect members; `progress` is given 1 for each that is taken for an image."""
+    def from_members(cls, members: Iterator[Member], progress: Callable[[int], object]) -> "TarIndex":
+        """Collect members; `progress` is called with 1 for each that counts as an image."""
         texts, numbers, images = bytearray(), array("q"), 0
         for member in members:
             texts += os.fsencode(member.path) + b"\0" + os.fsencode(member.link) + b"\0"
@@ -87,7 +88,7 @@ class TarIndex:
         return cls(np.frombuffer(bytes(texts), np.uint8), kinds, offsets, sizes, images)
 
     def members(self) -> Iterator[Member]:
-        """Every member, in the order of the tar."""
+        """Iterate over the members in the order of the tar."""
         texts = iter(self.texts.tobytes().split(b"\0"))
         numbers = zip(self.kinds.tolist(), self.offsets.tolist(), self.sizes.tolist(), strict=True)
         for kind, offset, size in numbers:
@@ -96,48 +97,48 @@ class TarIndex:
 
 
 def index_tar(path: Path, progress: Callable[[int], object]) -> tuple[Tar, TarIndex]:
-    """Index a tar, or take its index from the cache if the tar is still the same.
+    """Index a tar, or load its index from the cache if the tar has not changed.
 
     Args:
-        path: of an uncompressed tar.
-        progress: is given how many images were found.
+        path: the path of an uncompressed tar.
+        progress: called with the numbers of images found.
 
     Raises:
-        DatasetError: it can't be read, is compressed, damaged or no tar, has no images, or paths in it
-            lead out of it.
+        DatasetError: the file can't be read, is compressed, damaged or no tar, has no images, or paths
+            in it lead out of it.
     """
     if not path.is_file():
-        what = "is not an ordinary file" if path.exists() else "no such tar"
-        raise DatasetError(f"{path}: {what}. Give --data a folder of images, or tars of one.")
+        problem = "is not an ordinary file" if path.exists() else "no such tar"
+        raise DatasetError(f"{path}: {problem}. Give --data a folder of images, or tars of one.")
     try:
-        with path.open("rb") as file:
-            tar = tar_of(path, file)
-            index = _load(tar)
-            if index is not None:
-                progress(index.images)
-            else:
-                index = TarIndex.of(_members(tar, file), progress)
-                _save(tar, index)
+        file = OpenFile(path)
+        tar = tar_status(file)
+        index = _load(tar)
+        if index is not None:
+            progress(index.images)
+        else:
+            index = TarIndex.from_members(_members(tar, file.reader()), progress)
+            _save(tar, index)
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror}.") from error
     if not index.images:
-        aside = LeftAside()
+        skipped = SkippedFiles()
         for member in index.members():
             if member.is_listed:
-                aside.add(member.path.rpartition("/")[2])
-        raise aside.error(str(path))
+                skipped.add(member.path.rpartition("/")[2])
+        raise skipped.error(str(path))
     return tar, index
 
 
 def _members(tar: Tar, file: BufferedReader) -> Iterator[Member]:
     for info in _headers(tar, file):
         member = _member(tar, info)
-        if member.path:  # not of the root
+        if member.path:  # empty for the root
             yield member
 
 
 def _headers(tar: Tar, file: BufferedReader) -> Iterator[tarfile.TarInfo]:
-    """Every header, and whether they go on to the end of the file."""
+    """Iterate over all headers, and check that the tar is complete."""
     start = file.read(max(map(len, COMPRESSED)))
     if kind := NO_TARS.get(start[:4]):
         raise DatasetError(
@@ -156,46 +157,48 @@ def _headers(tar: Tar, file: BufferedReader) -> Iterator[tarfile.TarInfo]:
         raise
     except Exception as error:  # a damaged header raises anything
         raise DatasetError(f"{tar.path}: is not a tar. Give a folder of images, or a tar.") from error
-    before = -1
-    # Of an archive without members Python 3.10 can't be asked for the next one.
+    previous = -1
+    # Python 3.10 fails if an archive without members is asked for the next one.
     empty = archive.firstmember is None  # type: ignore[attr-defined]
     while not empty and (info := _next(tar, archive)) is not None:
-        if archive.offset <= before:
-            raise _damaged(tar, before, "leads back")
-        before = archive.offset
+        if archive.offset <= previous:
+            raise _damaged(tar, previous, "the header leads backwards")
+        previous = archive.offset
         archive.members = []  # type: ignore[attr-defined]  # it would keep all, 1 KB each
         yield info
-    # Where tarfile meets anything but a header it takes it for the end.
+    # tarfile takes anything that is not a header for the end.
     file.seek(archive.offset)
     rest = file.read(1 << 20)
     if not rest:
         raise _damaged(tar, archive.offset, "no end mark, perhaps cut off")
     if rest.strip(b"\0") or len(rest) < tarfile.BLOCKSIZE:
-        raise _damaged(tar, archive.offset, "neither a header nor the end, perhaps two joined")
+        raise _damaged(tar, archive.offset, "neither a header nor the end mark, perhaps two tars joined")
 
 
 def _next(tar: Tar, archive: tarfile.TarFile) -> tarfile.TarInfo | None:
-    at = archive.offset
+    offset = archive.offset
     try:
         return archive.next()
     except OSError:
         raise
     except Exception as error:
-        raise _damaged(tar, at, str(error)) from error
+        raise _damaged(tar, offset, str(error)) from error
 
 
-def _damaged(tar: Tar, at: int, what: str) -> DatasetError:
-    return DatasetError(f"{tar.path}: is damaged at byte {at}: {what}. Make or fetch it again.")
+def _damaged(tar: Tar, offset: int, problem: str) -> DatasetError:
+    return DatasetError(
+        f"{tar.path}: is damaged at byte {offset}: {problem}. Create or download it again."
+    )
 
 
 def _member(tar: Tar, info: tarfile.TarInfo) -> Member:
     path = _relative(tar, info.name)
     if info.issym():
-        return Member(path, SYMLINK, NOWHERE, 0, info.linkname.partition("\0")[0])
+        return Member(path, SYMLINK, BROKEN_LINK, 0, info.linkname.partition("\0")[0])
     if info.islnk():
-        return Member(path, HARD_LINK, NOWHERE, 0, _relative(tar, info.linkname))
+        return Member(path, HARD_LINK, BROKEN_LINK, 0, _relative(tar, info.linkname))
     if info.isdir() or info.type == b"D":  # of GNU's incremental tars
-        return Member(path, FOLDER, NOWHERE, 0, "")
+        return Member(path, FOLDER, BROKEN_LINK, 0, "")
     if info.type in (tarfile.CHRTYPE, tarfile.BLKTYPE, tarfile.FIFOTYPE, b"M", b"V"):
         return Member(path, FILE, SPECIAL, 0, "")
     if info.issparse():
@@ -203,7 +206,7 @@ def _member(tar: Tar, info: tarfile.TarInfo) -> Member:
     if info.offset_data + info.size > tar.size:
         raise DatasetError(
             f"{tar.path}: is cut off: {path} ends at byte {info.offset_data + info.size}, the tar at "
-            f"{tar.size}. Make or fetch it again."
+            f"{tar.size}. Create or download it again."
         )
     return Member(path, FILE, info.offset_data, info.size, "")
 
@@ -212,13 +215,13 @@ def _relative(tar: Tar, name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
         raise DatasetError(
-            f"{tar.path}: holds {name!r}, which leads out of it. Make it again with relative paths."
+            f"{tar.path}: holds {name!r}, which leads out of it. Create it again with relative paths."
         )
     return "/".join(parts)
 
 
-def _place(tar: Tar) -> tuple[Path, str]:
-    """The file in the cache, and what must be in it for the index to be this tar's."""
+def _cache_entry(tar: Tar) -> tuple[Path, str]:
+    """Return the file of a tar's index in the cache, and the key that it must hold to be valid."""
     path = str(tar.path.resolve())
     name = hashlib.blake2b(os.fsencode(path), digest_size=16).hexdigest()
     return cache_folder() / "tars" / f"{name}.npz", json.dumps(
@@ -227,20 +230,20 @@ def _place(tar: Tar) -> tuple[Path, str]:
 
 
 def _load(tar: Tar) -> TarIndex | None:
-    """The index from the cache; None if there is none, or it is of another tar, or damaged."""
+    """Load an index from the cache; return None if it is missing, of another tar, or damaged."""
     try:
-        path, key = _place(tar)
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as kept:
-            if str(kept["key"]) != key:
+        path, key = _cache_entry(tar)
+        with np.load(OpenFile(path).reader(), allow_pickle=False) as cached:
+            if str(cached["key"]) != key:
                 return None
-            return TarIndex(**{name: kept[name] for name in COLUMNS}, images=int(kept["images"]))
+            return TarIndex(**{name: cached[name] for name in COLUMNS}, images=int(cached["images"]))
     except Exception:  # noqa: BLE001 - a damaged file raises anything, and a cache may be lost
         return None
 
 
 def _save(tar: Tar, index: TarIndex) -> None:
-    with contextlib.suppress(EntropyCliError, OSError):  # then it is read again next time
-        path, key = _place(tar)
+    with contextlib.suppress(EntropyCliError, OSError):  # then the tar is indexed again next time
+        path, key = _cache_entry(tar)
         path.parent.mkdir(parents=True, exist_ok=True)
 
         def write(temporary: Path) -> None:

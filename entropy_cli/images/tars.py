@@ -1,4 +1,4 @@
-"""The tree of folders that tars were made from, and the images in it."""
+"""The folder tree inside tars, with the images in it."""
 
 from array import array
 from collections.abc import Callable, Hashable, Iterable, Sequence
@@ -8,51 +8,51 @@ from pathlib import Path
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.formats import is_image
 from entropy_cli.images.listing import ImageFile
-from entropy_cli.images.patterns import expand
-from entropy_cli.images.tar_file import NOWHERE, Tar, TarPicture
+from entropy_cli.images.patterns import expand_pattern
+from entropy_cli.images.tar_file import BROKEN_LINK, Tar, TarImage
 from entropy_cli.images.tar_index import FOLDER, HARD_LINK, SYMLINK, Member, index_tar
 
-MOST_LINKS = 40  # one after the other, as on Linux
+MAX_LINKS = 40  # followed in a row, as on Linux
 
 
 @dataclass(frozen=True)
 class Tars:
-    """The tars that images are in.
+    """The tars that hold the images.
 
     Attributes:
-        name: the pattern, as it was given.
-        location: the pattern, with every folder above it.
-        tars: in the order of the pattern.
+        name: the pattern as the user gave it.
+        location: the pattern as an absolute path.
+        tars: the tars in the order of the pattern.
     """
 
     name: str
     location: str
     tars: tuple[Tar, ...]
 
-    def picture(self, file: ImageFile) -> TarPicture:
-        """Where an image is."""
-        return TarPicture(self.tars[file.tar], file.offset, file.size)
+    def locate(self, file: ImageFile) -> TarImage:
+        """Return the location of an image."""
+        return TarImage(self.tars[file.tar], file.offset, file.size)
 
 
 def open_tars(pattern: str, progress: Callable[[int], object]) -> "TarFolder":
-    """Index tars.
+    """Index tars and return the folder tree inside them.
 
     Args:
-        pattern: of their paths.
-        progress: is given how many images were found.
+        pattern: the pattern of their paths.
+        progress: called with the numbers of images found.
 
     Returns:
-        The folder that the tars together were made from.
+        The root folder, which unites the contents of all tars.
 
     Raises:
-        DatasetError: a tar is not there or can't be used, or two hold the same image.
+        DatasetError: a tar doesn't exist or can't be used, or two tars hold the same image.
     """
     tree, tars = _Tree(), []
-    for number, path in enumerate(expand(pattern)):
+    for i, path in enumerate(expand_pattern(pattern)):
         tar, index = index_tar(path, progress)
         tars.append(tar)
         for member in index.members():
-            if (other := tree.add(number, member)) is not None:
+            if (other := tree.add(i, member)) is not None:
                 raise DatasetError(
                     f"{member.path}: is in {tars[other].path} and in {path}. Leave one out."
                 )
@@ -60,12 +60,12 @@ def open_tars(pattern: str, progress: Callable[[int], object]) -> "TarFolder":
     return TarFolder(tree, (tree.root,))
 
 
-_Node = int | dict[str, "_Node"]  # a number of a row, or a folder
+_Node = int | dict[str, "_Node"]  # the index of a row, or a folder
 _Folders = tuple[dict[str, _Node], ...]  # from the root down
 
 
 class _Tree:
-    """The members of all tars: rows of numbers, and folders that say which row is where."""
+    """The members of all tars: a row for each file or link, and folders that hold indices of rows."""
 
     def __init__(self) -> None:
         self.source = Tars("", "", ())
@@ -74,42 +74,42 @@ class _Tree:
         self.links: dict[int, str] = {}  # rows that are symbolic links
 
     def add(self, tar: int, member: Member) -> int | None:
-        """Put a member in its place; gives the tar that has another image there, if one has.
+        """Add a member of a tar; return the index of another tar that has an image of the same path.
 
-        Within one tar the later counts, as when it is extracted.
+        Within one tar the later member wins, as when it is extracted.
 
         Raises:
-            DatasetError: there is a folder where a file should be, or the reverse.
+            DatasetError: the path is both a file and a folder.
         """
         *folders, name = member.path.split("/")
-        at = self._folder(folders, member)
+        parent = self._folder(folders, member)
         if member.kind == FOLDER:
             self._folder([*folders, name], member)
             return None
-        before = at.get(name)
-        if isinstance(before, dict):
-            raise self._twofold(member)
-        if before is not None and self.tars[before] != tar and is_image(name):
-            return self.tars[before]
-        at[name] = self._row(tar, member)
+        existing = parent.get(name)
+        if isinstance(existing, dict):
+            raise self._path_conflict(member)
+        if existing is not None and self.tars[existing] != tar and is_image(name):
+            return self.tars[existing]
+        parent[name] = self._row(tar, member)
         return None
 
     def _folder(self, names: Sequence[str], member: Member) -> dict[str, _Node]:
-        """The folder at a path, made if need be."""
-        at = self.root
+        """Return the folder at a path; create it if it doesn't exist."""
+        folder = self.root
         for name in names:
-            below = at.setdefault(name, {})
-            if isinstance(below, int):
-                raise self._twofold(member)
-            at = below
-        return at
+            child = folder.setdefault(name, {})
+            if isinstance(child, int):
+                raise self._path_conflict(member)
+            folder = child
+        return folder
 
     def _row(self, tar: int, member: Member) -> int:
         row, offset, size = len(self.tars), member.offset, member.size
         if member.kind == SYMLINK:
             self.links[row] = member.link
         elif member.kind == HARD_LINK:
-            target = self._plain(member.link)
+            target = self._lookup(member.link)
             if isinstance(target, int) and self.tars[target] == tar:
                 offset, size = self.offsets[target], self.sizes[target]
                 if target in self.links:
@@ -119,23 +119,24 @@ class _Tree:
         self.sizes.append(size)
         return row
 
-    def _plain(self, path: str) -> _Node | None:
-        """What is at a path, following no links."""
-        at: _Node | None = self.root
+    def _lookup(self, path: str) -> _Node | None:
+        """Return the node at a path, without following links; None if there is none."""
+        node: _Node | None = self.root
         for part in path.split("/"):
-            at = at.get(part) if isinstance(at, dict) else None
-        return at
+            node = node.get(part) if isinstance(node, dict) else None
+        return node
 
-    def _twofold(self, member: Member) -> DatasetError:
+    def _path_conflict(self, member: Member) -> DatasetError:
         return DatasetError(
-            f"{member.path}: is a file and a folder at once in the tars, or part of it is."
+            f"{member.path}: the tars have this path, or a part of it, as both a file and a folder. "
+            "Leave one of them out."
         )
 
     def follow(self, folders: _Folders, path: str) -> tuple[_Folders, int | None] | None:
-        """Where a path leads from a folder, through links.
+        """Resolve a path from a folder, following links.
 
         Returns:
-            The folders down to it, and the row if it is a file; None if it leads nowhere in the tars.
+            The folders down to the target, and its row if it is a file; None if there is no target.
         """
         row, links, pending = None, 0, path.split("/")[::-1]
         while pending:
@@ -154,7 +155,7 @@ class _Tree:
                     row = node
                 else:
                     links, target = links + 1, self.links[node]
-                    if links > MOST_LINKS or not target or target.startswith("/"):
+                    if links > MAX_LINKS or not target or target.startswith("/"):
                         return None
                     pending += target.split("/")[::-1]
             if not folders:
@@ -164,7 +165,7 @@ class _Tree:
 
 @dataclass(frozen=True)
 class TarFolder:
-    """A folder in tars; `folders` are those from the root down to it."""
+    """A folder in tars; `folders` is the chain from the root down to it."""
 
     tree: _Tree
     folders: _Folders
@@ -175,21 +176,21 @@ class TarFolder:
         return self.tree.source
 
     def identity(self) -> Hashable:
-        """The same for the same folder."""
+        """Return a value that is equal for the same folder."""
         return id(self.folders[-1])
 
-    def above(self) -> Iterable[Hashable]:
-        """Identities of the folders that it is in."""
+    def ancestors(self) -> Iterable[Hashable]:
+        """Return the identities of all folders above this one."""
         return [id(folder) for folder in self.folders[:-1]]
 
     def entries(self) -> "Sequence[_TarEntry]":
-        """What is in it, sorted by name."""
+        """Return the entries sorted by name."""
         return [_TarEntry(name, self) for name in sorted(self.folders[-1])]
 
     def subfolder(self, name: str) -> "TarFolder | None":
-        """A folder in it, or None."""
-        found = self.tree.follow(self.folders, name)
-        return TarFolder(self.tree, found[0]) if found and found[1] is None else None
+        """Return the subfolder of this name, or None."""
+        target = self.tree.follow(self.folders, name)
+        return TarFolder(self.tree, target[0]) if target and target[1] is None else None
 
 
 @dataclass(frozen=True)
@@ -201,9 +202,9 @@ class _TarEntry:
         return self.parent.subfolder(self.name)
 
     def image(self, path: str) -> ImageFile:
-        """Of size 0 for a link that leads nowhere, which counts as an unreadable image."""
+        """Return the entry as an image; a broken link has size 0 and is unreadable."""
         tree = self.parent.tree
-        found = tree.follow(self.parent.folders, self.name)
-        if found is None or (row := found[1]) is None:
-            return ImageFile(path, 0, 0, NOWHERE)
+        target = tree.follow(self.parent.folders, self.name)
+        if target is None or (row := target[1]) is None:
+            return ImageFile(path, 0, 0, BROKEN_LINK)
         return ImageFile(path, tree.sizes[row], tree.tars[row], tree.offsets[row])

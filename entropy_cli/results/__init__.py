@@ -1,1 +1,1 @@
-"""Results and states: schema, files, tables."""
+"""Results: their schema, tables, notes, floors and pages."""

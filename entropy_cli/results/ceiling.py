@@ -1,4 +1,4 @@
-"""What a trained model's loss must stay below: the unigram entropy, if it is known from above."""
+"""The ceiling of a trained model's loss: the unigram entropy, or an upper bound of it."""
 
 import math
 from collections.abc import Sequence
@@ -9,31 +9,31 @@ from entropy_cli.results.schema import Result, ScaleResult
 
 
 class Ceiling(NamedTuple):
-    """What a unigram entropy is at most, in nats per token, and the half-width of the 95 % interval."""
+    """An upper limit of a unigram entropy and the half-width of its 95 % interval, in nats per token."""
 
     value: float
     half_width: float
 
 
 def ceiling(result: Result, unigram: Estimate, scales: Sequence[ScaleResult]) -> Ceiling | None:
-    """The ceiling that a unigram entropy is.
+    """Return the ceiling that a unigram entropy sets, or None if it is only a lower bound.
 
-    A lower bound is none. In an average over scales, those of which there is only a lower bound count
-    as ln V; if there is no more of any of them, the average is none either.
+    In an average over scales, those with only a lower bound count as ln V; if all have only a lower
+    bound, there is no ceiling.
 
     Args:
-        result: what it is of.
-        unigram: of one scale, or the token-weighted average of several.
-        scales: these.
+        result: the result that holds the entropy.
+        unigram: the unigram entropy of one scale, or the token-weighted average of several.
+        scales: that scale, or those scales.
     """
     if unigram.half_width is not None:
         return Ceiling(unigram.known, unigram.half_width)
     if all(scale.unigram_entropy.half_width is None for scale in scales):
         return None
-    largest = math.log(result.tokenizer.vocab_size)
+    log_vocab = math.log(result.tokenizer.vocab_size)
     tokens, value, half_width = sum(scale.tokens for scale in scales), 0.0, 0.0
     for scale in scales:
-        of, weight = scale.unigram_entropy, scale.tokens / tokens
-        value += weight * (largest if of.half_width is None else of.known)
-        half_width += weight * (of.half_width or 0.0)
+        estimate, weight = scale.unigram_entropy, scale.tokens / tokens
+        value += weight * (log_vocab if estimate.half_width is None else estimate.known)
+        half_width += weight * (estimate.half_width or 0.0)
     return Ceiling(value, half_width)

@@ -1,4 +1,4 @@
-"""What there is to say of numbers beside the numbers. Imports no torch."""
+"""Findings: what a command reports about its numbers in sentences. Imports no torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ ORDER: tuple[Severity, ...] = ("error", "warning", "info")
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know, or to do: a sentence or two."""
+    """A finding: one or two sentences about a problem or an observation, with advice."""
 
     id: str
     severity: Severity
@@ -21,5 +21,5 @@ AnyFinding = TypeVar("AnyFinding", bound=Finding)
 
 
 def by_severity(findings: Sequence[AnyFinding]) -> list[AnyFinding]:
-    """The worst first."""
-    return sorted(findings, key=lambda one: ORDER.index(one.severity))
+    """Sort findings by severity, the most severe first."""
+    return sorted(findings, key=lambda finding: ORDER.index(finding.severity))

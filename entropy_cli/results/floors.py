@@ -1,4 +1,4 @@
-"""The floor of a loss: what an estimate says that it can't fall below, and the order-0 loss above it."""
+"""The floors of a model's losses, from an estimate, and the unigram entropies above them."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -7,7 +7,7 @@ from pathlib import Path
 from entropy_cli.core.errors import ResultError
 from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.ceiling import Ceiling, ceiling
-from entropy_cli.results.published import is_vars
+from entropy_cli.results.published import is_published_var
 from entropy_cli.results.schema import Estimates, Result, ScaleResult, read_result
 
 
@@ -16,11 +16,11 @@ class Level:
     """Floor and ceiling of one loss, in nats per token.
 
     Attributes:
-        floor: the assignment entropy, or what the user gave.
-        half_width: of its 95 % interval, if known.
-        unigram: entropy of the histogram of the nearest codes: what a constant prediction reaches; it
-            may be a lower bound.
-        ceiling: what it is at most, if that is known: only a loss above it tells something.
+        floor: the assignment entropy, or the user's number.
+        half_width: the half-width of its 95 % interval, if known.
+        unigram: entropy of the histogram of the nearest codes, the loss of the best constant
+            prediction; it may be a lower bound.
+        ceiling: an upper limit of the unigram entropy, if known: a loss above it is a sign of an error.
     """
 
     floor: float
@@ -30,7 +30,7 @@ class Level:
 
     @property
     def unigram_value(self) -> float | None:
-        """The unigram entropy; None where it is not known, or only what it is at least."""
+        """The unigram entropy; None if it is unknown or only a lower bound."""
         return None if self.unigram is None or self.unigram.bound else self.unigram.known
 
 
@@ -39,13 +39,13 @@ class Floor:
     """Floors of the losses of one model.
 
     Attributes:
-        source: where they are from, for people.
-        mean: of the mean over all tokens (VAR's Lm, L_mean): the token-weighted average.
-        last: of the mean over the tokens of the last scale (VAR's Lt, L_tail).
-        scales: of each square scale, by the side of its grid.
-        vocab_size: number of codes, if known.
-        is_vars: whether they are of a tokenizer as VAR published it, if known.
-        is_given: whether the user gave numbers, and not a result.
+        source: a description of where they come from.
+        mean: the floor of the mean over all tokens (VAR's Lm, L_mean): the token-weighted average.
+        last: the floor of the mean over the tokens of the final scale (VAR's Lt, L_tail).
+        scales: the floor of each square scale, by the side of its grid.
+        vocab_size: the number of codes, if known.
+        is_published_var: whether the tokenizer is the one that VAR published, if known.
+        is_given: whether the user gave numbers instead of a result.
     """
 
     source: str
@@ -53,17 +53,17 @@ class Floor:
     last: Level | None
     scales: Mapping[int, Level] = field(default_factory=dict)
     vocab_size: int | None = None
-    is_vars: bool | None = None
+    is_published_var: bool | None = None
     is_given: bool = False
 
-    def of_scales(self, sides: Sequence[int]) -> list[Level | None]:
-        """Of the scales with these sides; the last one's may be known alone."""
+    def for_scales(self, sides: Sequence[int]) -> list[Level | None]:
+        """Return the floors of the scales with these grid sides; None where unknown."""
         levels = [self.scales.get(side) for side in sides]
         return [*levels[:-1], self.last or levels[-1]] if levels else []
 
 
-def given_floor(mean: float | None, last: float | None) -> Floor:
-    """Floors that are plain numbers, in nats per token."""
+def floor_from_numbers(mean: float | None, last: float | None) -> Floor:
+    """Make floors from numbers that the user gave, in nats per token."""
     levels = {
         name: None if value is None else Level(value) for name, value in (("mean", mean), ("last", last))
     }
@@ -71,10 +71,10 @@ def given_floor(mean: float | None, last: float | None) -> Floor:
 
 
 def read_floor(path: Path) -> Floor:
-    """The floors in a result of `estimate`.
+    """Read the floors from a result file of `estimate`.
 
     Raises:
-        ResultError: it can't be read, or is no result.
+        ResultError: the file can't be read, or is not a result.
     """
     result = read_result(path)
     temperature = result.settings.temperature
@@ -85,26 +85,25 @@ def read_floor(path: Path) -> Floor:
         source=f"{path}: assignment entropy of {result.tokenizer.family} at {at}, "
         f"{result.data.images_used} images",
         mean=_level(result, result.average.token_weighted, scales, f"{path}: token-weighted average"),
-        last=_level(result, result.average.last_scale, scales[-1:], f"{path}: last scale"),
+        last=_level(result, result.average.last_scale, scales[-1:], f"{path}: final scale"),
         scales={
             scale.patch_num: level
             for scale, level in zip(scales, levels, strict=True)
             if scale.patch_num is not None
         },
         vocab_size=result.tokenizer.vocab_size,
-        is_vars=is_vars(result.tokenizer),
+        is_published_var=is_published_var(result.tokenizer),
     )
 
 
-def _level(result: Result, of: Estimates, scales: Sequence[ScaleResult], where: str) -> Level:
-    """Of one scale, or of the token-weighted average of several."""
-    found: Estimate = of.assignment_entropy
-    if found.value is None:
-        raise ResultError(f"{where} has no assignment entropy: {found.note}. Estimate it first.")
-    unigram = of.unigram_entropy
+def _level(result: Result, estimates: Estimates, scales: Sequence[ScaleResult], where: str) -> Level:
+    """Return the floor of one scale, or of the token-weighted average of several."""
+    entropy, unigram = estimates.assignment_entropy, estimates.unigram_entropy
+    if entropy.value is None:
+        raise ResultError(f"{where} has no assignment entropy: {entropy.note}. Estimate it first.")
     return Level(
-        found.value,
-        found.half_width,
+        entropy.value,
+        entropy.half_width,
         None if unigram.value is None else unigram,
         ceiling(result, unigram, scales),
     )

@@ -1,4 +1,4 @@
-"""The result of a run as a file: one dataclass for each JSON object, read back strictly.
+"""The schema of result files: a dataclass for each JSON object, and a strict reader.
 
 Entropies are in nats per token. Imports no torch, so that reading a result is fast.
 """
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from entropy_cli.core.errors import ResultError
-from entropy_cli.core.files import read_once, write_atomically
+from entropy_cli.core.files import write_atomically
+from entropy_cli.core.reading import JSON_BYTES, parse_json, read_stream
 from entropy_cli.entropy.quantity import AT_MOST, Estimate, HistoryPoint
 
 SCHEMA = "entropy-cli/estimate"
@@ -21,7 +22,7 @@ SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentr
 
 @dataclass(frozen=True)
 class TokenizerInfo:
-    """What was estimated."""
+    """The tokenizer whose entropies were estimated."""
 
     family: str
     vocab_size: int
@@ -33,7 +34,7 @@ class TokenizerInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """What it was estimated on; `fingerprint` is of the whole run, see interface in the README."""
+    """The images of an estimate; `fingerprint` identifies the whole run, see the README."""
 
     split: str
     images_found: int
@@ -46,7 +47,7 @@ class DataInfo:
 
 @dataclass(frozen=True)
 class SettingsInfo:
-    """What else changes the number."""
+    """The other settings that change the result."""
 
     temperature: float | Literal["auto"]
     temperature_source: str
@@ -61,7 +62,8 @@ class SettingsInfo:
 class SoftEstimates:
     """The quantities that depend on the temperature.
 
-    The bound is of bits and levels alone: the sum of their entropies, at least the marginal entropy.
+    Only codes of bits or levels have the bound: the sum of the dimensions' entropies, an upper bound of
+    the marginal entropy.
     """
 
     assignment_entropy: Estimate
@@ -72,21 +74,21 @@ class SoftEstimates:
 
     @property
     def marginal(self) -> Estimate:
-        """The marginal entropy or, of codes too many to be counted, what it is at most."""
-        at_most = self.marginal_entropy_bound
-        if self.marginal_entropy.value is not None or at_most is None:
+        """The marginal entropy, or its upper bound where there are too many codes to count."""
+        bound = self.marginal_entropy_bound
+        if self.marginal_entropy.value is not None or bound is None:
             return self.marginal_entropy
-        return replace(at_most, ci95=None, note=AT_MOST)
+        return replace(bound, ci95=None, note=AT_MOST)
 
     @property
     def soft(self) -> list[Estimate]:
-        """As they are shown, in the order of SOFT."""
+        """The estimates to show, in the order of SOFT."""
         return [self.assignment_entropy, self.marginal, self.mutual_information, self.varentropy]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimates(SoftEstimates):
-    """All quantities; usage is the share of codes seen."""
+    """All quantities; `usage` is the share of codes seen."""
 
     unigram_entropy: Estimate
     perplexity: Estimate  # exp of the unigram entropy
@@ -96,7 +98,7 @@ class Estimates(SoftEstimates):
 
 @dataclass(frozen=True, kw_only=True)
 class ScaleResult(Estimates):
-    """One scale; tokens are those of one image."""
+    """The estimates of one scale; `tokens` is the number of tokens of an image at it."""
 
     scale: int
     name: str
@@ -119,7 +121,7 @@ class Averages:
 
 @dataclass(frozen=True, kw_only=True)
 class SoftScale(SoftEstimates):
-    """One scale at one of several temperatures."""
+    """The estimates of one scale at one of several temperatures."""
 
     scale: int
     temperature: float
@@ -136,7 +138,7 @@ class SoftAverages:
 
 @dataclass(frozen=True)
 class TemperatureResult:
-    """Everything at one of several temperatures."""
+    """All estimates at one of several temperatures."""
 
     temperature: float | Literal["auto"]
     scales: list[SoftScale]
@@ -145,7 +147,7 @@ class TemperatureResult:
 
 @dataclass(frozen=True)
 class Result:
-    """What `estimate` found."""
+    """The result of `estimate`."""
 
     schema: str
     schema_version: int
@@ -165,11 +167,19 @@ class Result:
     provenance: dict[str, Any]
 
     def to_json(self) -> str:
-        """As JSON text; raises ValueError if a NaN got in."""
+        """Return the result as JSON text.
+
+        Raises:
+            ValueError: a value is NaN or infinite.
+        """
         return json.dumps(asdict(self), allow_nan=False, indent=1)
 
     def write(self, path: str | Path) -> None:
-        """Write as JSON, whole or not at all."""
+        """Write the result as JSON, atomically.
+
+        Raises:
+            ResultError: the file can't be written.
+        """
         text = self.to_json() + "\n"
         write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -178,10 +188,10 @@ def read_result(path: str | Path) -> Result:
     """Read a result file.
 
     Raises:
-        ResultError: it can't be read, is not a result, is of another version, or has other keys.
+        ResultError: it can't be read, is not a result, or has another version or other keys.
     """
     try:
-        content = json.loads(read_once(Path(path)).decode("utf-8"))
+        content = parse_json(read_stream(path, JSON_BYTES))
     except OSError as error:
         raise ResultError(f"{path}: can't be read: {error.strerror}.") from error
     except ValueError as error:
@@ -190,10 +200,10 @@ def read_result(path: str | Path) -> Result:
 
 
 def from_dict(content: Any, source: str = "result") -> Result:  # noqa: ANN401 - JSON
-    """Check and convert what `Result.to_json` wrote.
+    """Check and convert the parsed JSON of a result.
 
     Raises:
-        ResultError: naming the path of the first thing that is not as it should be.
+        ResultError: the content is not a result; the message names the first wrong key.
     """
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise ResultError(f"{source}: not a result of entropy-cli estimate.")
@@ -208,7 +218,7 @@ def from_dict(content: Any, source: str = "result") -> Result:  # noqa: ANN401 -
 
 
 def _convert(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - JSON
-    """A JSON value as an annotated type, or ResultError naming where it differs."""
+    """Convert a JSON value to an annotated type; raise ResultError with the key of a wrong value."""
     if is_dataclass(kind):
         return _convert_object(value, kind, where)
     origin, arguments = get_origin(kind), get_args(kind)
@@ -224,7 +234,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - JSON
 
 
 def _is_plain(value: Any, kind: Any) -> bool:  # noqa: ANN401 - JSON
-    """Whether a value needs no conversion to be of a kind; an integer is a float."""
+    """Return whether a value already has this type; an integer counts as a float."""
     if get_origin(kind) is Literal:
         return value in get_args(kind)
     if kind is Any or kind is float:

@@ -1,11 +1,11 @@
-"""The result as text for a terminal."""
+"""A result as text for a terminal."""
 
 import math
 from collections.abc import Sequence
 from typing import Any
 
 from entropy_cli.core.text import definitions, wrapped
-from entropy_cli.entropy.quantity import LEAST_IMAGES, LEAST_IMAGES_PER_GROUP, Estimate
+from entropy_cli.entropy.quantity import MIN_IMAGES, MIN_IMAGES_PER_GROUP, Estimate
 from entropy_cli.results import schema
 from entropy_cli.results.legend import averages, is_counted, legend
 from entropy_cli.results.notes import notes
@@ -15,15 +15,18 @@ UNKNOWN = "-"
 PER_NAT = {"nats": 1.0, "bits": 1 / math.log(2)}
 SPLITS = ("train", "val", "all")
 
+# The full name is in the legend; here it would make the table wider than a terminal.
+UNWEIGHTED_ROW = ("unweighted", "mean of scales")
+
 Cell = tuple[str, str]  # two lines
 
 
 def render(result: Result, units: str = "nats") -> str:
-    """Headline, tables, legend, what was read, and the notes that apply.
+    """Return the headline, the tables with their legend, the provenance and the notes.
 
     Args:
-        result: what to show.
-        units: "nats" or "bits"; of everything that has them.
+        result: the result to show.
+        units: "nats" or "bits".
     """
     counted = is_counted(result)
     parts = [
@@ -39,7 +42,7 @@ def render(result: Result, units: str = "nats") -> str:
         parts.append(f"Assignment entropy at each temperature, {units} per token\n" + curve)
     parts += [
         "value ± standard error, below it the 95 % interval; ≥ marks a lower bound, without interval"
-        + ("\n" if counted else "; ≤ an upper\n")
+        + ("\n" if counted else "; ≤ an upper bound\n")
         + definitions(legend(result, units)),
         definitions(provenance(result)),
         "Notes\n" + "\n".join(wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1)),
@@ -70,34 +73,40 @@ def _soft(result: Result, factor: float) -> str:
         ]
         for scale in result.scales
     ]
-    for kind, words in averages(result).items():
-        average = getattr(result.average, kind)
-        rows.append([(words, ""), ("", ""), *(_cell(estimate, factor) for estimate in average.soft)])
+    for label, average in _averages(result):
+        rows.append([label, ("", ""), *(_cell(estimate, factor) for estimate in average.soft)])
     return _table(head, rows, len(result.scales))
 
 
+def _averages(result: Result) -> list[tuple[Cell, schema.Estimates]]:
+    """Return the averages to show, with the labels of their rows."""
+    labels = {kind: (name, "") for kind, name in averages(result).items()}
+    if "over_scales" in labels:
+        labels["over_scales"] = UNWEIGHTED_ROW
+    return [(label, getattr(result.average, kind)) for kind, label in labels.items()]
+
+
 def _hard(result: Result, factor: float) -> str:
-    head = ["scale", "tokens", "unigram entropy", "perplexity", "codes used", "coverage"]
-    means = {words: getattr(result.average, kind) for kind, words in averages(result).items()}
+    head = ["scale", "tokens", "unigram entropy", "perplexity", "codebook usage", "coverage"]
     rows = []
-    for name, of in [*((scale.name, scale) for scale in result.scales), *means.items()]:
+    for label, estimates in [*(((s.name, ""), s) for s in result.scales), *_averages(result)]:
         rows.append(
             [
-                (name, ""),
-                (str(getattr(of, "tokens", "")), ""),
-                _cell(of.unigram_entropy, factor),
-                _cell(of.perplexity, digits=1),
-                _cell(of.usage_estimate, 100, digits=1, unit=" %"),
-                (_coverage(of), ""),
+                label,
+                (str(getattr(estimates, "tokens", "")), ""),
+                _cell(estimates.unigram_entropy, factor),
+                _cell(estimates.perplexity, digits=1),
+                _cell(estimates.usage_estimate, 100, digits=1, unit=" %"),
+                (_coverage(estimates), ""),
             ]
         )
     return _table(head, rows, len(result.scales))
 
 
-def _coverage(of: schema.ScaleResult | schema.Estimates) -> str:
-    if not isinstance(of, schema.ScaleResult):
+def _coverage(estimates: schema.ScaleResult | schema.Estimates) -> str:
+    if not isinstance(estimates, schema.ScaleResult):
         return ""
-    return UNKNOWN if of.coverage is None else f"{of.coverage:.4f}"
+    return UNKNOWN if estimates.coverage is None else f"{estimates.coverage:.4f}"
 
 
 def _curve(result: Result, factor: float) -> str:
@@ -105,25 +114,24 @@ def _curve(result: Result, factor: float) -> str:
     varentropy = "varentropy, token-weighted" if len(result.scales) > 1 else "varentropy"
     head = ["T", *kinds.values(), varentropy]
     rows = []
-    for at in result.temperatures:
-        of = at.average
-        estimates = [getattr(of, kind).assignment_entropy for kind in kinds]
-        cells = [_cell(estimate, factor) for estimate in [*estimates, of.token_weighted.varentropy]]
-        rows.append([(f"{at.temperature:g}", ""), *cells])
+    for one in result.temperatures:
+        estimates = [getattr(one.average, kind).assignment_entropy for kind in kinds]
+        estimates.append(one.average.token_weighted.varentropy)
+        rows.append([(f"{one.temperature:g}", ""), *(_cell(estimate, factor) for estimate in estimates)])
     return _table(head, rows, len(rows))
 
 
 def provenance(result: Result) -> dict[str, str]:
-    """What a result is of and how it was made, by label."""
+    """Return the inputs and settings of a result, and how it was computed, by label."""
     data, tokenizer, settings = result.data, result.tokenizer, result.settings
-    made = result.provenance
+    origin = result.provenance
     scales = ",".join(str(scale.patch_num or scale.tokens) for scale in result.scales)
     groups = sum(1 for images in result.replicates["images"] if images)
-    kind = {"sign": "bits", "bsq": "bits", "levels": "levels"}.get(tokenizer.rule, "numbers")
+    kind = {"sign": "bits", "bsq": "bits", "levels": "levels"}.get(tokenizer.rule, "dimensions")
     return {
-        "images": f"{_part(made)}{data.images_used} of {data.images_found} used, "
+        "images": f"{_shard(origin)}{data.images_used} of {data.images_found} used, "
         f"{data.images_failed} unreadable; "
-        f"{f'split {data.split}, ' if data.split in SPLITS else ''}{made['data']}, "
+        f"{f'split {data.split}, ' if data.split in SPLITS else ''}{origin['data']}, "
         f"order and groups by seed {settings.seed}",
         "preprocessing": settings.preprocess,
         "tokenizer": f"family {tokenizer.family}, {tokenizer.vocab_size} codes of "
@@ -135,68 +143,69 @@ def provenance(result: Result) -> dict[str, str]:
         + _hard_fit(result),
         **_target(result),
         **_precision(result),
-        "computed": f"in {settings.precision} " + _machine(made),
+        "computed": f"in {settings.precision} " + _machine(origin),
         "errors": f"delete-a-group jackknife over {groups} groups of images, Student's t",
     }
 
 
 def _checkpoint(result: Result) -> dict[str, str]:
-    """The file, which of its weights, and its hash; without a file, nothing."""
-    made, sha256 = result.provenance, result.tokenizer.checkpoint_sha256
+    """Return the checkpoint's file, weights and hash; nothing if there is no file."""
+    origin, sha256 = result.provenance, result.tokenizer.checkpoint_sha256
     if sha256 is None:
         return {}
-    several = len(made.get("checkpoint_copies", [])) > 1
-    which = f", {made['checkpoint_weights']} weights of the two it holds" if several else ""
-    return {"checkpoint": f"{made['checkpoint']}{which} (sha256 {sha256[:16]}...)"}
+    several = len(origin.get("checkpoint_copies", [])) > 1
+    weights = f", {origin['checkpoint_weights']} weights of the two it holds" if several else ""
+    return {"checkpoint": f"{origin['checkpoint']}{weights} (sha256 {sha256[:16]}...)"}
 
 
 def _target(result: Result) -> dict[str, str]:
-    """How an early stop ended, if one was asked for."""
+    """Return whether early stopping reached its target, if the run had one."""
     if result.target_reached is None:
         return {}
     used, found = result.data.images_used, result.data.images_found
     widest = result.history[-1].widest
-    is_at = "" if widest is None else f", the widest of the averages is at ± {widest:.4f}"
-    end = f"{used} images were enough, the full set has {found}"
+    current = "" if widest is None else f"; the widest interval of the averages is ± {widest:.4f}"
+    outcome = f": {used} images were enough, the full set has {found}"
     if not result.target_reached:
-        end = f"was not reached with {used} images"
+        outcome = f" was not reached with {used} images"
         if widest is not None and widest <= result.provenance["target_ci"]:
-            end += (
-                f": to stop early takes {LEAST_IMAGES} images, {LEAST_IMAGES_PER_GROUP} in each group, "
-                "and two looks in a row"
+            outcome += (
+                f": early stopping needs {MIN_IMAGES} images, {MIN_IMAGES_PER_GROUP} in each group, "
+                "and two checks in a row that meet the target"
             )
-    return {"target": f"± {result.provenance['target_ci']:g} nats {end}{is_at}"}
+    return {"target": f"± {result.provenance['target_ci']:g} nats{outcome}{current}"}
 
 
 def _precision(result: Result) -> dict[str, str]:
-    """What an encoder in less than float32 changes."""
+    """Return how much an encoder in less than float32 precision changes the result."""
     check = result.precision_check
     if check is None:
         return {}
     difference = check["assignment_entropy_difference_token_weighted"]
-    farthest = max(map(abs, check["assignment_entropy_difference"]))
+    largest = max(map(abs, check["assignment_entropy_difference"]))
     return {
         "precision": f"{result.settings.precision} against {check['reference']} on the first "
         f"{check['images']} images: {check['tokens_changed_overall']:.2%} of the nearest codes change, "
         f"the token-weighted assignment entropy by {difference:+.1e} nats (at a scale by at most "
-        f"{farthest:.1e}), latents by {check['latent_relative_error']:.1e} of their size"
+        f"{largest:.1e}), latents by {check['latent_relative_error']:.1e} of their size"
     }
 
 
-def _part(made: dict[str, Any]) -> str:
-    shard = made.get("shard")
+def _shard(origin: dict[str, Any]) -> str:
+    shard = origin.get("shard")
     return f"ONLY SHARD {shard[0]}/{shard[1]}: " if shard else ""
 
 
-def _machine(made: dict[str, Any]) -> str:
-    """How and how fast a result was made."""
-    if "states" in made:
-        return f"by adding {len(made['states'])} state{'s' if len(made['states']) > 1 else ''}"
-    processes = f"{made['processes']} processes " if made["processes"] > 1 else ""
-    before = f", {made['images_resumed']} images from before" if made["images_resumed"] else ""
+def _machine(origin: dict[str, Any]) -> str:
+    """Describe the device, the time and the speed of a run, or the states that were merged."""
+    if "states" in origin:
+        return f"by adding {len(origin['states'])} state{'s' if len(origin['states']) > 1 else ''}"
+    processes = f"{origin['processes']} processes " if origin["processes"] > 1 else ""
+    resumed = origin["images_resumed"]
     return (
-        f"{processes}on {made['device']}, {made['seconds']:.1f} s, {made['images_per_s']:.1f} images/s"
-        + before
+        f"{processes}on {origin['device']}, {origin['seconds']:.1f} s, "
+        f"{origin['images_per_s']:.1f} images/s"
+        + (f", {resumed} images from earlier runs" if resumed else "")
     )
 
 
@@ -205,14 +214,14 @@ def _number(value: float | str) -> str:
 
 
 def _hard_fit(result: Result) -> str:
-    """The temperatures that the nearest codes alone would give: too low where codes overlap."""
+    """Describe the temperatures fitted to the nearest codes alone: too low where clusters overlap."""
     fit = result.provenance.get("temperature_fit")
     values = ", ".join(map(_number, fit["hard"])) if fit else ""
     return f"; from the nearest codes alone it would be {values}" if fit else ""
 
 
 def _cell(estimate: Estimate, factor: float = 1.0, digits: int = 4, unit: str = "") -> Cell:
-    """An estimate as two lines: value and standard error, interval."""
+    """Format an estimate as two lines: value and standard error, then the interval."""
     if estimate.value is None:
         return UNKNOWN, ""
     rounded = round(factor * estimate.value, digits) + 0.0  # not -0.0000
@@ -226,7 +235,7 @@ def _cell(estimate: Estimate, factor: float = 1.0, digits: int = 4, unit: str = 
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], rule_after: int) -> str:
-    """Columns of left-aligned two-line cells, with a rule below the head and after some rows."""
+    """Format two-line cells in columns, with rules below the header and after `rule_after` rows."""
     lines = [list(head)]
     for i, row in enumerate(rows):
         if i == rule_after:

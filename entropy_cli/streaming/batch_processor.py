@@ -35,7 +35,7 @@ class EncodedBatch:
         names: relative paths.
         places: in the seeded order.
         failed: relative path and reason of the images that could not be read.
-        completes: numbers of the blocks.
+        completed_blocks: numbers of the blocks.
     """
 
     rest_BChw: Tensor
@@ -43,7 +43,7 @@ class EncodedBatch:
     names: list[str]
     places: list[int]
     failed: list[tuple[str, str]]
-    completes: list[int]
+    completed_blocks: list[int]
 
 
 @dataclass
@@ -89,7 +89,7 @@ class BatchProcessor:
         parts: list[EncodedBatch] = []
         for batch in batches:
             parts.append(self._encode(batch))
-            if batch.completes:
+            if batch.completed_blocks:
                 yield _concatenated(parts)
                 parts = []
 
@@ -105,7 +105,12 @@ class BatchProcessor:
         self.advance(images + len(batch.failed))
         rest_BChw = torch.cat(rest_BChws) if rest_BChws else torch.empty(0)
         return EncodedBatch(
-            rest_BChw, batch.group_B, batch.names, batch.places, batch.failed, list(batch.completes)
+            rest_BChw,
+            batch.group_B,
+            batch.names,
+            batch.places,
+            batch.failed,
+            list(batch.completed_blocks),
         )
 
     def add(self, batch: EncodedBatch, progress: Progress) -> None:
@@ -149,7 +154,7 @@ class BatchProcessor:
         self._in_slices(len(batch.rest_BChw), most, add)
         progress.images += images
         progress.failed += batch.failed
-        progress.blocks_done[batch.completes] = True
+        progress.blocks_done[batch.completed_blocks] = True
         progress.half_added = False
 
     def quantize_scales(
@@ -251,5 +256,5 @@ def _concatenated(parts: list[EncodedBatch]) -> EncodedBatch:
         [name for part in parts for name in part.names],
         [place for part in parts for place in part.places],
         [failed for part in parts for failed in part.failed],
-        parts[-1].completes,
+        parts[-1].completed_blocks,
     )

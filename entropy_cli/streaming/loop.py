@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted, Signals
-from entropy_cli.entropy.stopping import look, reached
-from entropy_cli.images.loader import death_of_worker
+from entropy_cli.entropy.stopping import history_point, target_reached
+from entropy_cli.images.loader import worker_death_error
 from entropy_cli.images.plan import Segment
 from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
 from entropy_cli.streaming.progress import Progress
@@ -53,7 +53,7 @@ class Loop:
             segments: the run in parts; the estimate is recorded after each.
 
         Returns:
-            Whether the target was reached.
+            Whether the target was target_reached.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the progress was saved.
@@ -63,7 +63,7 @@ class Loop:
         self._saved_at, self._in_step = time.monotonic(), self.ranks.world == 1
         # Several processes act on a signal where they have agreed to, and break off only what concerns
         # nobody else.
-        with self.signals.held() if self.ranks.world > 1 else contextlib.nullcontext():
+        with self.signals.deferred() if self.ranks.world > 1 else contextlib.nullcontext():
             try:
                 stop = any(self._run_segment(batches, segment) for segment in segments)
                 self._in_step = True
@@ -74,27 +74,27 @@ class Loop:
 
     def _run_segment(self, batches: Iterator[EncodedBatch], segment: Segment) -> bool:
         """Add a segment's batches; return whether to stop after it."""
-        mine = sum(bool(plan.completes) for plan in segment.plans)
+        mine = sum(bool(plan.completed_blocks) for plan in segment.plans)
         for turn in range(segment.rounds):
             failure: EntropyCliError | Interrupted | None = None
             try:
                 if turn < mine:
-                    with self.signals.let_through():
+                    with self.signals.interruptible():
                         batch = next(batches)
-                    with self.signals.held():
+                    with self.signals.deferred():
                         self.processor.add(batch, self.progress)
                 if turn + 1 == segment.rounds:
                     self.processor.check_finite()
             except (EntropyCliError, Interrupted) as error:
                 failure = error
             except RuntimeError as error:
-                failure = death_of_worker(error)
+                failure = worker_death_error(error)
                 if failure is None:
                     raise
             if failure is not None and self.ranks.world == 1:
                 raise failure
-            self._synchronize(failure or self.signals.arrived)
-        return segment.records and self._record_estimate()
+            self._synchronize(failure or self.signals.received)
+        return segment.check and self._record_estimate()
 
     def _synchronize(self, failure: EntropyCliError | Interrupted | None) -> None:
         """Save if it is time, in step with the other processes; stop if any of them has to."""
@@ -112,7 +112,7 @@ class Loop:
             self._save()
 
     def _save(self) -> None:
-        with self.signals.held():
+        with self.signals.deferred():
             try:
                 self.processor.check_finite()
             except EntropyCliError:
@@ -135,6 +135,6 @@ class Loop:
         images_G = self.ranks.all_reduce(tally.images_G).cpu()
         images = int(images_G.sum())
         if images > (progress.history[-1].images if progress.history else 0):
-            progress.history.append(look(entropy_GS, images_G, tally.tokens_S.cpu()))
-        narrow = self.target is not None and reached(self.target, progress.history, images_G)
+            progress.history.append(history_point(entropy_GS, images_G, tally.tokens_S.cpu()))
+        narrow = self.target is not None and target_reached(self.target, progress.history, images_G)
         return self.ranks.broadcast_from_first(narrow)  # machines may differ in the last bit

@@ -134,7 +134,9 @@ def _sums(
         return assign(z_BlC, processor.tokenizer.codebook(scale), temperatures[scale][:1])
 
     images = len(batch.names)
-    (encoded,) = processor.encode([replace(batch, completes=(-1,))])  # not to be joined with others
+    (encoded,) = processor.encode(
+        [replace(batch, completed_blocks=(-1,))]
+    )  # not to be joined with others
     quantized = processor.quantize_scales(encoded.rest_BChw, batch.names, assign_scale)
     sums = [scale_sums.first(images) for _, scale_sums in quantized]
     processor.check_finite()

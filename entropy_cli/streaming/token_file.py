@@ -12,7 +12,7 @@ from torch import Tensor
 from entropy_cli.core.errors import EntropyCliError, ResultError, StateError
 from entropy_cli.core.files import write_atomically
 from entropy_cli.core.reading import OpenFile
-from entropy_cli.entropy.assign import MOST_NUMBERED
+from entropy_cli.entropy.assign import MAX_INDEXABLE
 from entropy_cli.streaming.ranks import Ranks
 
 WRITTEN = b"\1"  # ends a row; a file that was cut off and grew again has a zero there
@@ -26,7 +26,7 @@ def smallest_type(vocab_size: int) -> np.dtype:
     Raises:
         ResultError: no type can.
     """
-    if vocab_size > MOST_NUMBERED:
+    if vocab_size > MAX_INDEXABLE:
         raise ResultError(
             f"--save-tokens: {vocab_size} codes can't be numbered in 63 bits. Leave it out."
         )

@@ -3,7 +3,7 @@
 import torch
 
 from entropy_cli.entropy.codebook import Codebook, Grid
-from entropy_cli.entropy.codebook_statistics import COINCIDES, coinciding
+from entropy_cli.entropy.codebook_statistics import NEAR_DUPLICATE, near_duplicates
 from entropy_cli.tokenizers.base import Tokenizer
 
 WARN_ABOVE = 0.01  # share of a codebook's codes
@@ -19,7 +19,7 @@ def codebook_notes(tokenizer: Tokenizer) -> list[str]:
     codebooks = _distinct(tokenizer)
     copies, collapsed = [], []
     for codebook, names in codebooks:
-        found = coinciding(codebook.compared_codes().cpu())
+        found = near_duplicates(codebook.codes_for_comparison().cpu())
         if found.number > WARN_ABOVE * found.codes:
             codes = f"{found.codes:,} codes" + (f" of {', '.join(names)}" if len(codebooks) > 1 else "")
             copies.append(f"{'' if found.is_exact else 'about '}{found.number:,} of the {codes}")
@@ -29,12 +29,12 @@ def codebook_notes(tokenizer: Tokenizer) -> list[str]:
         return []
     units = " (as unit vectors)" if tokenizer.spec.rule == "cosine" else ""
     return [
-        f"{' and '.join(copies)} coincide with another{units}: at most {COINCIDES:.0e} of the codes' "
-        f"median length apart{''.join(f'; {words}' for words in collapsed)}. The soft assignment splits "
-        "evenly among such copies, which raises the assignment entropy by up to ln n for n of them; "
-        "hard tokens go to the copy of the lowest number, or where rounding puts them. Such a codebook "
-        "has collapsed or was not trained: take another checkpoint, or leave the copies out (--latents "
-        "with a --codebook of your own)"
+        f"{' and '.join(copies)} coincide with another{units}: at most {NEAR_DUPLICATE:.0e} of the "
+        f"codes' median length apart{''.join(f'; {words}' for words in collapsed)}. The soft assignment "
+        "splits evenly among such copies, which raises the assignment entropy by up to ln n for n of "
+        "them; hard tokens go to the copy of the lowest number, or where rounding puts them. Such a "
+        "codebook has collapsed or was not trained: take another checkpoint, or leave the copies out "
+        "(--latents with a --codebook of your own)"
     ]
 
 

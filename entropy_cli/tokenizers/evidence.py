@@ -1,4 +1,4 @@
-"""What config.json beside a checkpoint says against a family."""
+"""Reasons against a family in the config.json beside a checkpoint."""
 
 import math
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ def foreign_classes(checkpoint: Checkpoint, own: tuple[str, ...]) -> list[str]:
 
 
 def contradictions(checkpoint: Checkpoint, spec: TokenizerSpec, tables: list[str]) -> Iterator[str]:
-    """List what config.json says that differs from the weights, or from how the encoder is computed.
+    """List the settings of config.json that differ from the weights or from the encoder's conventions.
 
     Args:
         checkpoint: the checkpoint, whose config.json is read.

@@ -12,7 +12,7 @@ from entropy_cli.core.signals import Interrupted, Signals
 def test_a_signal_waits_while_state_changes():
     done = []
     with Signals() as signals:
-        with pytest.raises(Interrupted) as caught, signals.held():
+        with pytest.raises(Interrupted) as caught, signals.deferred():
             os.kill(os.getpid(), signal.SIGTERM)
             done.append("still here")
         assert done and caught.value.exit_code == 143
@@ -22,7 +22,7 @@ def test_a_signal_waits_while_state_changes():
             os.kill(os.getpid(), signal.SIGINT)
         assert caught.value.exit_code == 130
         os.kill(os.getpid(), signal.SIGTERM)  # a second does not cut short what the first began
-        with pytest.raises(Interrupted), signals.held():
+        with pytest.raises(Interrupted), signals.deferred():
             done.append("saved")
         assert done[-1] == "saved"
 
@@ -36,17 +36,17 @@ def test_a_swallowed_signal_is_raised_again():
     with Signals() as signals:
         thing = Destroyed()
         del thing  # Python prints and drops what a destructor raises
-        with pytest.raises(Interrupted), signals.held():
+        with pytest.raises(Interrupted), signals.deferred():
             pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_scheduler_s_warning_is_a_request_to_stop(number):
-    with Signals() as signals, pytest.raises(Interrupted) as caught, signals.held():
-        with pytest.raises(Interrupted), signals.let_through():
+    with Signals() as signals, pytest.raises(Interrupted) as caught, signals.deferred():
+        with pytest.raises(Interrupted), signals.interruptible():
             os.kill(os.getpid(), number)
-        assert signals.arrived is not None
-        with signals.held():  # an inner one does not raise
+        assert signals.received is not None
+        with signals.deferred():  # an inner one does not raise
             pass
     assert caught.value.exit_code == 143 and str(caught.value) == signal.Signals(number).name
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # to other processes

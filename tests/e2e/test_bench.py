@@ -1,4 +1,4 @@
-"""The benchmark: what it counts is right, what it compares agrees, what it prints is there."""
+"""The benchmark: counted work, agreement with the baseline, and output."""
 
 import json
 
@@ -7,9 +7,9 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from entropy_cli.commands.bench import counts
-from entropy_cli.commands.bench.baseline import Plain
-from entropy_cli.commands.bench.counts import Peak, Work, count, measure_peak
+from entropy_cli.commands.bench import roofline
+from entropy_cli.commands.bench.baseline import PlainLoop
+from entropy_cli.commands.bench.roofline import Peak, Work, count_work, measure_peak
 from entropy_cli.entropy.assign import assign
 from entropy_cli.tokenizers.registry import load_tokenizer
 
@@ -57,7 +57,7 @@ def test_a_checkpoint_and_a_folder_of_one_s_own(cli, checkpoint, images):
     assert code == 0, err
     for words in ("decode", "end to end", "share of floor", "bf16", "peak memory", "20 images"):
         assert words in out
-    assert "plain" not in out and "times faster" not in out
+    assert "plain" not in out and "speedup" not in out
 
 
 def test_what_can_not_be_timed_is_one_line(cli, tmp_path, checkpoint):
@@ -74,16 +74,16 @@ def test_work_is_counted():
     conv = nn.Conv2d(3, 8, 3, padding=1)
     x = torch.zeros(2, 3, 16, 16)
     expected = Work(2 * 2 * 16 * 16 * 3 * 8 * 9, 4 * (x.numel() + conv.weight.numel() + 8 + 2 * 8 * 256))
-    assert count(lambda: functional.silu(conv(x))) == expected
+    assert count_work(lambda: functional.silu(conv(x))) == expected
     with torch.inference_mode():
-        assert count(lambda: conv(x)) == expected
-    assert Peak(100.0, 10.0).floor(Work(50.0, 20.0)) == 2.0
+        assert count_work(lambda: conv(x)) == expected
+    assert Peak(100.0, 10.0).least_seconds(Work(50.0, 20.0)) == 2.0
 
 
 def test_the_plain_loop_is_the_same_tokenizer(checkpoint, pictures):
     tokenizer = load_tokenizer(checkpoint).tokenizer
     exact = tokenizer.encode(pictures)
-    plain = Plain(load_tokenizer(checkpoint).tokenizer, (1.0, 0.5))
+    plain = PlainLoop(load_tokenizer(checkpoint).tokenizer, (1.0, 0.5))
     rest = plain.tokenizer.encode(pictures)
     torch.testing.assert_close(rest, exact, atol=2e-4, rtol=1e-4)
     entropy_ST, marginal_STV, idx_BL = plain.quantise(rest)
@@ -99,7 +99,7 @@ def test_the_plain_loop_is_the_same_tokenizer(checkpoint, pictures):
 
 
 def test_a_warm_up_longer_than_the_measuring_leaves_something_measured(monkeypatch):
-    monkeypatch.setattr(counts, "MEASURE_S", 0)
+    monkeypatch.setattr(roofline, "MEASURE_S", 0)
     peak = measure_peak(CPU, torch.float32)
     assert 0 < peak.flop_per_s < 1e16 and 0 < peak.bytes_per_s < 1e14
-    assert peak.floor(Work(1e9, 1e6)) > 0
+    assert peak.least_seconds(Work(1e9, 1e6)) > 0

@@ -1,4 +1,4 @@
-"""A bound is shown, drawn and compared as a bound: in tables, files and pictures, and as a ceiling."""
+"""A bound is shown, drawn and compared as a bound: in tables, files and figures, and as a ceiling."""
 
 import copy
 import csv
@@ -15,8 +15,8 @@ from entropy_cli.core.figures import new_figure, styled
 from entropy_cli.entropy.quantity import AT_MOST, UNDERSAMPLED, Estimate, perplexity
 from entropy_cli.results.floors import read_floor
 from entropy_cli.results.notes import notes
-from entropy_cli.results.page import content as report_content
-from entropy_cli.results.page.figures import ladder, ranks
+from entropy_cli.results.page import report_tables
+from entropy_cli.results.page.figures import scale_entropies, usage_by_rank
 from entropy_cli.results.schema import from_dict
 from entropy_cli.results.tables import render
 from tests.e2e.test_monitor import noisy, table
@@ -138,7 +138,7 @@ class TestText:
     def test_dead_codes_of_a_codebook_of_its_own(self, content):
         scale = content["scales"][0]
         scale |= {"codes_used": 3, "usage": 0.25, "code_counts": [1] * 3 + [0] * 9}
-        assert report_content.dead_codes(from_dict(content).scales[0]) == "9"
+        assert report_tables.dead_codes(from_dict(content).scales[0]) == "9"
 
     def test_what_is_made_of_a_bound_is_one(self):
         entropy = Estimate(2.0, 2.0, 0.1, None, "plug-in", UNDERSAMPLED)
@@ -167,25 +167,25 @@ def filled_at(lines, colour):
     return found
 
 
-class TestPictures:
+class TestFigures:
     def test_a_hollow_marker_is_the_only_one_at_its_place(self, content):
         value = content["scales"][1]["unigram_entropy"]["value"]
         colour = "#e69f00"
-        lines, (_, names) = drawn(ladder, content)
+        lines, (_, names) = drawn(scale_entropies, content)
         assert value in filled_at(lines, colour) and "unigram entropy, at least" not in names
         bound(content["scales"][1], ["unigram_entropy"])
-        lines, (_, names) = drawn(ladder, content)
+        lines, (_, names) = drawn(scale_entropies, content)
         assert value not in filled_at(lines, colour) and len(filled_at(lines, colour)) == 3
         to_meta = [line for line in lines if line.get_label() == "unigram entropy, at least"]
         assert [line.get_ydata().tolist() for line in to_meta] == [[value]]
         assert "unigram entropy" in names and "mutual information" in names
 
     def test_the_legend_names_what_is_there(self, bounds, uncounted):
-        _, (_, names) = drawn(ladder, bounds)
+        _, (_, names) = drawn(scale_entropies, bounds)
         assert {"marginal entropy, at least", "unigram entropy, at least"} < set(names)
         assert {"marginal entropy", "unigram entropy", "mutual information"}.isdisjoint(names)
         assert "mutual information, at least" in names
-        _, (_, names) = drawn(ladder, uncounted)
+        _, (_, names) = drawn(scale_entropies, uncounted)
         assert "marginal entropy, at most" in names and "marginal entropy" not in names
 
     def test_the_page_keeps_it_hollow(self, report, bounds):
@@ -194,8 +194,8 @@ class TestPictures:
 
     def test_dead_codes(self, content, bounds):
         dead = 48 - content["scales"][0]["codes_used"]
-        assert any(f"1x1: {dead} dead" in name for name in drawn(ranks, content)[1][1])
-        assert any(f"1x1: ≤ {dead} dead" in name for name in drawn(ranks, bounds)[1][1])
+        assert any(f"1x1: {dead} dead" in name for name in drawn(usage_by_rank, content)[1][1])
+        assert any(f"1x1: ≤ {dead} dead" in name for name in drawn(usage_by_rank, bounds)[1][1])
 
 
 class TestCeilings:

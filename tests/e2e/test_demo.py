@@ -1,4 +1,4 @@
-"""The demo: a trained tokenizer that comes along, its reconstructions, and an estimate."""
+"""The demo: its trained tokenizer, reconstructions, and an estimate."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from entropy_cli.commands.demo import cli as demo
 pytestmark = pytest.mark.slow
 
 
-def test_demo_estimates_with_the_tokenizer_that_comes_along(cli, tmp_path):
+def test_demo_estimates_with_its_own_tokenizer(cli, tmp_path):
     code, out, err = cli("demo", "--output", tmp_path)
     assert code == 0, err
     result = json.loads((tmp_path / "result.json").read_text())
@@ -20,13 +20,13 @@ def test_demo_estimates_with_the_tokenizer_that_comes_along(cli, tmp_path):
     total = result["average"]["token_weighted"]
     assert total["usage"] > 0.8
     assert f"{total['assignment_entropy']['value']:.4f}" in out
-    with Image.open(tmp_path / "reconstructions.png") as picture:
-        assert picture.width > picture.height / 2 > 300
+    with Image.open(tmp_path / "reconstructions.png") as figure:
+        assert figure.width > figure.height / 2 > 300
     assert str(tmp_path / "reconstructions.png") in out
     assert float(re.search(r"PSNR ([0-9.]+) dB", out)[1]) > 24  # of random weights about 10
 
 
-def test_the_tokenizer_is_small_and_tells_how_it_was_made():
+def test_the_tokenizer_is_small_and_records_how_it_was_trained():
     config = json.loads(demo.TOKENIZER.with_name("config.json").read_text())
     assert demo.TOKENIZER.stat().st_size <= 2_000_000
     assert config["command"].startswith("entropy-cli train --data synthetic --preset tiny --seed 0")

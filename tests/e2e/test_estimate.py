@@ -246,7 +246,7 @@ def test_units_and_table(cli, images, checkpoint, baseline):
             "mutual information",
             "unigram entropy",
             "perplexity",
-            "codes used",
+            "codebook usage",
             "varentropy",
             "95 %",
             "sha256",

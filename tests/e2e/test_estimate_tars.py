@@ -11,7 +11,7 @@ SAME = ("scales", "average", "replicates", "history", "data", "settings", "tempe
 
 @pytest.fixture
 def folder(images, tmp_path):
-    """Pictures in train/ and val/, one of which can't be read and one of which is a link."""
+    """Images in train/ and val/, one of which can't be read and one of which is a link."""
     root = tmp_path / "folder"
     for i, path in enumerate(sorted(images.rglob("*.jpg"))):
         place = root / ("train" if i % 3 == 0 else "val") / path.parent.name / path.name

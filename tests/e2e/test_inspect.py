@@ -1,4 +1,4 @@
-"""What `inspect` tells of checkpoints: golden ones, broken ones, unknown ones."""
+"""The command `inspect` on golden, broken and unknown checkpoints."""
 
 import hashlib
 import json
@@ -24,9 +24,9 @@ GOLDEN = {
     "open_magvit2": ("open-magvit2", "sign", 0.01, 1),
     "rq_vae": ("rq-vae", "l2", 0.5, 4),
 }
-# What has to be said of some: their scales, or which of two families it is.
+# Options that some need: their scales, or which of two families they are.
 SCALES = ("--image-size", 128, "--patch-nums", "1,2,3,4,6,8")
-SAID = {"var_l2": SCALES, "var_cosine": SCALES, "ibq": ("--family", "ibq")}
+OPTIONS = {"var_l2": SCALES, "var_cosine": SCALES, "ibq": ("--family", "ibq")}
 CODES = "quantize.embedding.weight"
 DECODER = "decoder.conv_in.weight"
 
@@ -70,7 +70,7 @@ def test_golden_checkpoints(inspect, cli, shared, name):
     (path,) = (shared / "golden" / name).glob("ckpt.*")
     expected = json.loads((shared / "golden" / name / "expected.json").read_text())
     family, rule, temperature, scales = GOLDEN[name]
-    code, report, err = inspect(path, "--full", *SAID.get(name, ()))
+    code, report, err = inspect(path, "--full", *OPTIONS.get(name, ()))
     assert (code, err, report["family"], report["problem"]) == (0, "", family, None)
     tokenizer = report["tokenizer"]
     assert (tokenizer["rule"], tokenizer["temperature"]) == (rule, temperature)
@@ -91,7 +91,7 @@ def test_golden_checkpoints(inspect, cli, shared, name):
         assert codebook["statistics"]["codes"] == expected["vocab_size"]
         assert codebook["statistics"]["non_finite"] == 0
     assert len(report["codebooks"]) == {"open_magvit2": 0, "rq_vae": 4}.get(name, 1)
-    code, out, _ = cli("inspect", path, *SAID.get(name, ()))
+    code, out, _ = cli("inspect", path, *OPTIONS.get(name, ()))
     assert code == 0 and max(map(len, out.splitlines())) <= 100
     assert f"family      {family}\n" in out and "usable      yes" in out
 
@@ -160,12 +160,12 @@ def test_several_families_and_a_forced_one(inspect, cli, saved):
     both = saved({name: torch.zeros(1) for name in FAMILIES["titok"].REQUIRED[:3]})
     code, report, err = inspect(both)
     assert code == 3 and report["family"] is None and report["candidates"] == ["var", "titok"]
-    assert "--family" in err and "not settled: fits var and titok" in cli("inspect", both)[1]
+    assert "--family" in err and "ambiguous: fits var and titok" in cli("inspect", both)[1]
     code, report, _ = inspect(both, "--family", "var")
     assert (code, report["family"], report["against"]["titok"]) == (3, "var", [])
     assert "got encoder." in report["problem"]
-    assert report["why"][0] == "asked for by --family"
-    # What estimate would refuse is an error here, and what speaks against the choice is told.
+    assert report["why"][0] == "set by --family"
+    # What estimate would refuse is an error here too, with the reasons against the choice.
     alone = saved()
     alone.with_name("config.json").unlink()
     code, report, err = inspect(alone, "--family", "vqgan")
@@ -276,7 +276,7 @@ def test_copies(inspect, cli, weights, tmp_path, checkpoint):
         assert file["weights_why"] and file["ignored"] == ["epoch"]
         norm = report["codebooks"][0]["statistics"]["norm"]["max"]
         assert norm == pytest.approx(factor * weights[CODES].norm(dim=1).max().item())
-    assert "asked for by --weights" in cli("inspect", path, "--weights", "ema")[1]
+    assert "set by --weights" in cli("inspect", path, "--weights", "ema")[1]
     code, _, err = inspect(checkpoint, "--weights", "ema")
     assert code == 3 and "holds no EMA copy" in err
 
@@ -293,7 +293,7 @@ def test_only_codes_and_what_belongs_to_them_are_read(inspect, shared, monkeypat
         return tensor
 
     monkeypatch.setattr(Checkpoint, "_read", counting)
-    assert inspect(path, *SAID.get(name, ()))[0] == 0
+    assert inspect(path, *OPTIONS.get(name, ()))[0] == 0
     assert all(name.startswith(("quantize.", "quantizer.")) for name in read)
     assert sum("." in name and name.endswith("weight") for name in read) <= 4
 
@@ -321,7 +321,7 @@ def test_what_is_no_checkpoint_or_no_family(inspect, tmp_path):
     assert code == 2 and "open-magvit2" in err
 
 
-def test_every_family_says_what_tells_it():
+def test_every_family_has_identifying_keys():
     for family in FAMILIES.values():
         assert family.IDENTIFYING_KEYS and all(family.IDENTIFYING_KEYS.values())
 

@@ -91,7 +91,7 @@ def test_an_interrupted_run_goes_on(estimate, inputs, monkeypatch, temperature):
     whole = estimate(*options)
     interrupt_at(monkeypatch, 3)
     code, err = estimate(*options)
-    assert code == 143 and "the same command resumes" in err.splitlines()[-1]
+    assert code == 143 and "to resume, run the same command" in err.splitlines()[-1]
     monkeypatch.undo()
     monkeypatch.setenv("XDG_CACHE_HOME", str(inputs[1].parent / "cache"))  # was undone with the rest
     result = estimate(*options)

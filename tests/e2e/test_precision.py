@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from entropy_cli.entropy.assign import assign
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.tokenizers.registry import load_tokenizer
 
 CPU = torch.device("cpu")
@@ -46,7 +46,7 @@ def test_the_check_agrees_with_a_plain_comparison(estimate, images, checkpoint):
     exact, rounded = tokenizer.to(CPU, "fp32"), tokenizer.to(CPU, "bf16")
     changed, entropies, tokens = 0, [0.0, 0.0], 0
     for i in range(10):
-        img_B3HW = read_picture(found.picture(i), tokenizer.spec.crop.apply)[None]
+        img_B3HW = read_image(found.locate(i), tokenizer.spec.crop.apply)[None]
         both = []
         for k, of in enumerate((exact, rounded)):
             rest, idx = of.encode(img_B3HW), []

@@ -107,7 +107,7 @@ def test_a_run_goes_on_with_another_number_of_processes(torchrun, alone, tmp_pat
     first.send_signal(signal.SIGTERM)  # torchrun passes it on
     _, err = first.communicate(timeout=60)
     assert (first.returncode != 0 and "Traceback (most recent call last):\n  File" in err) or err
-    assert "interrupted by SIGTERM; the same command resumes" in err
+    assert "interrupted by SIGTERM; to resume, run the same command" in err
     done = blocks_done(state)
     assert 1 <= done < 5
     result, err = finish(torchrun(3, *options))

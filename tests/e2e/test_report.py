@@ -14,7 +14,7 @@ import pytest
 
 from entropy_cli.core.figures import new_figure, styled
 from entropy_cli.results.page.comparison import difference
-from entropy_cli.results.page.figures import convergence, ladder, ranks, temperatures
+from entropy_cli.results.page.figures import convergence, scale_entropies, temperatures, usage_by_rank
 from entropy_cli.results.schema import from_dict
 from entropy_cli.tokenizers.families.var import PATCH_NUMS
 
@@ -61,7 +61,7 @@ def drawn(draw, content):
 
 
 class TestPage:
-    def test_it_holds_headline_tables_pictures_notes_and_provenance(self, report, content):
+    def test_it_holds_headline_tables_figures_notes_and_provenance(self, report, content):
         page = report(content)
         words = text_of(page)
         average = content["average"]["token_weighted"]["assignment_entropy"]
@@ -71,9 +71,9 @@ class TestPage:
             "Soft assignment",
             "Hard tokens: the nearest codes",
             "Assignment entropy at each temperature",
-            "Codes by use",
+            "Codes by usage",
             "Notes",
-            "Where it comes from",
+            "Provenance",
         ):
             assert title in words
         assert page.count("<svg") == 4
@@ -92,7 +92,7 @@ class TestPage:
         page = report(content, kind="md")
         total = np.sum([scale["code_counts"] for scale in content["scales"]], axis=0)
         order = sorted(range(48), key=lambda code: (-total[code], code))
-        table = page[page.index("## Codes by use") :].split("\n\n")[2].splitlines()[2:]
+        table = page[page.index("## Codes by usage") :].split("\n\n")[2].splitlines()[2:]
         shown = [[cell.strip() for cell in line.strip("|").split("|")] for line in table]
         assert [int(row[0]) for row in shown] == [*order[:10], *order[-10:]]
         assert [int(row[2]) for row in shown] == [total[int(row[0])] for row in shown]
@@ -101,7 +101,7 @@ class TestPage:
     @pytest.mark.parametrize(
         ("kind", "head"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
     )
-    def test_pictures(self, report, content, kind, head):
+    def test_figures(self, report, content, kind, head):
         first = report(content, kind=kind)
         assert first.startswith(head)
         assert report(content, kind=kind) == first
@@ -119,7 +119,7 @@ class TestPage:
 
 
 class TestNumbers:
-    """Those of pages and pictures are those of the result: change one, and it changes everywhere."""
+    """Those of pages and figures are those of the result: change one, and it changes everywhere."""
 
     @pytest.fixture
     def changed(self, content):
@@ -145,16 +145,16 @@ class TestNumbers:
 
     @pytest.mark.parametrize(
         ("draw", "value"),
-        [(ladder, 2.34567), (temperatures, 3.45678), (convergence, 1.56789)],
+        [(scale_entropies, 2.34567), (temperatures, 3.45678), (convergence, 1.56789)],
     )
-    def test_in_pictures(self, content, changed, draw, value):
+    def test_in_figures(self, content, changed, draw, value):
         assert not np.isclose(drawn(draw, content)[0], value, atol=1e-9).any()
         assert np.isclose(drawn(draw, changed)[0], value, atol=1e-9).any()
 
     def test_of_codes(self, content, changed):
         counts = np.array(changed["scales"][0]["code_counts"])
-        assert np.isclose(drawn(ranks, changed)[0], 100 * counts.max() / counts.sum()).any()
-        names = drawn(ranks, content)[1]
+        assert np.isclose(drawn(usage_by_rank, changed)[0], 100 * counts.max() / counts.sum()).any()
+        names = drawn(usage_by_rank, content)[1]
         dead = content["scales"][0]["code_counts"].count(0)
         coverage = content["scales"][0]["coverage"]
         assert f"1x1: {dead} dead, {coverage:.3f}" in names
@@ -165,7 +165,7 @@ class TestNumbers:
         content["tokenizer"] |= vars_own
         names = drawn(temperatures, content)[1]
         assert "5.0 to 5.1: token-weighted, VAR issue 23" in names
-        assert "4.5: last scale, VAR issue 23" in names
+        assert "4.5: final scale, VAR issue 23" in names
         for other in ({"family": "vqgan"}, {"vocab_size": 16384}, {"patch_nums": list(PATCH_NUMS[512])}):
             content["tokenizer"] |= vars_own | other
             assert not any("VAR issue" in name for name in drawn(temperatures, content)[1])
@@ -181,7 +181,7 @@ class TestComparison:
         assert found.paired
         assert found.value == pytest.approx(average[1]["value"] - average[0]["value"], abs=1e-12)
         assert found.se < average[0]["se"] / 5
-        assert found.not_comparable == "other temperatures"
+        assert found.not_comparable == "different temperatures"
         # the same by hand: Busing's jackknife of the difference, in plain Python
         images_G = a["replicates"]["images"]
         tokens = [scale["tokens"] for scale in a["scales"]]
@@ -223,7 +223,7 @@ class TestComparison:
 
     def test_other_temperatures_are_flagged(self, report, content, estimate, images, checkpoint):
         other = estimate("--data", images, "--ckpt", checkpoint, "--temperature", "0.5")
-        assert "NOT COMPARABLE: other temperatures" in report(content, other, kind="md")
+        assert "NOT COMPARABLE: different temperatures" in report(content, other, kind="md")
 
 
 class TestErrors:

@@ -10,7 +10,7 @@ import torch
 
 from entropy_cli import load_tokenizer
 from entropy_cli.entropy.tally import Tally
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.images.image_set import find_images
 from tests.conftest import PATCH_NUMS
 
@@ -52,7 +52,7 @@ def test_rows_are_the_nearest_codes_in_the_order_of_the_paths(images, checkpoint
     tokenizer = load_tokenizer(checkpoint)
     differing = 0
     for row, path in zip(rows[::7], paths[::7], strict=True):
-        rest = tokenizer.encode(read_picture(images / path, tokenizer.spec.crop.apply)[None])
+        rest = tokenizer.encode(read_image(images / path, tokenizer.spec.crop.apply)[None])
         start = 0
         for s, n in enumerate(PATCH_NUMS):  # scale after scale
             z_lC = tokenizer.vectors(rest, s)[0].double()

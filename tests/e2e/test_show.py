@@ -1,4 +1,4 @@
-"""The command `show`: pictures, tables, numbers equal to `estimate`'s, and its errors."""
+"""The command `show`: figures, tables, numbers equal to `estimate`'s, and errors."""
 
 import json
 import shutil
@@ -15,7 +15,7 @@ from tests.family_checkpoints import EXAMPLES, random_weights
 
 @pytest.fixture
 def some(images, tmp_path):
-    """A folder of three of the pictures."""
+    """Return a folder with three of the images."""
     folder = tmp_path / "some"
     folder.mkdir()
     for i, path in enumerate(sorted(images.rglob("*.jpg"))[:3]):
@@ -25,7 +25,7 @@ def some(images, tmp_path):
 
 @pytest.fixture
 def titok(tmp_path):
-    """A tiny tokenizer whose tokens have no grid."""
+    """Save a tiny tokenizer whose tokens have no grid."""
     path = tmp_path / "titok.safetensors"
     save_file(random_weights(EXAMPLES["titok"].shapes), path)
     return path
@@ -33,7 +33,7 @@ def titok(tmp_path):
 
 @pytest.fixture
 def decoded(checkpoint, tmp_path):
-    """The tiny tokenizer with a decoder."""
+    """Save the tiny tokenizer with a decoder."""
     folder = tmp_path / "decoded"
     shutil.copytree(checkpoint.parent, folder)
     weights = load_file(checkpoint) | random_weights(decoder_shapes(SIZES))
@@ -91,7 +91,7 @@ def test_temperatures_of_a_result_are_those_fitted_there(cli, estimate, some, ch
     path.write_text(json.dumps(result))
     refused(cli, 3, "is of another checkpoint", *other)
     refused(cli, 3, "its patch_nums is [1, 2, 4, 8]", *other, "--patch-nums", "1,8")
-    refused(cli, 2, "Leave one of them out", *other, "--temperature", 1)
+    refused(cli, 2, "Leave one of the two out", *other, "--temperature", 1)
     refused(
         cli,
         3,
@@ -107,14 +107,14 @@ def test_temperatures_of_a_result_are_those_fitted_there(cli, estimate, some, ch
 @pytest.mark.parametrize(
     ("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")]
 )
-def test_each_kind_of_picture_is_written_and_the_table_names_it(
+def test_each_figure_format_is_written_and_the_table_names_it(
     cli, some, checkpoint, tmp_path, suffix, start
 ):
-    picture = tmp_path / f"x{suffix}"
-    code, out, err = cli("show", some / "0.jpg", "--ckpt", checkpoint, "-o", picture)
+    figure = tmp_path / f"x{suffix}"
+    code, out, err = cli("show", some / "0.jpg", "--ckpt", checkpoint, "-o", figure)
     assert code == 0, err
-    assert picture.read_bytes().startswith(start)
-    assert f"picture: {picture}" in out
+    assert figure.read_bytes().startswith(start)
+    assert f"figure: {figure}" in out
     assert "no reconstructions: the checkpoint holds no decoder" in out
     assert [line.split()[3] for line in out.splitlines() if line[:1].isdigit()][:4] == [
         "1",
@@ -124,7 +124,7 @@ def test_each_kind_of_picture_is_written_and_the_table_names_it(
     ]
 
 
-def test_pictures_of_several_images_get_names_of_their_own(cli, some, checkpoint, tmp_path, monkeypatch):
+def test_figures_of_several_images_get_names_of_their_own(cli, some, checkpoint, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     other = tmp_path / "other"
     other.mkdir()
@@ -138,7 +138,7 @@ def test_pictures_of_several_images_get_names_of_their_own(cli, some, checkpoint
     assert (tmp_path / names[0]).read_bytes() != (tmp_path / names[1]).read_bytes()
 
 
-def test_with_a_decoder_each_scale_has_a_picture_and_its_psnr(cli, some, decoded, checkpoint, tmp_path):
+def test_with_a_decoder_each_scale_has_an_image_and_its_psnr(cli, some, decoded, checkpoint, tmp_path):
     found = shown(cli, some / "0.jpg", "--ckpt", decoded, "-o", tmp_path / "with.png")
     assert found["settings"]["no_decoder"] is None
     assert all(scale["psnr_db"] is not None for scale in found["images"][0]["scales"])
@@ -174,10 +174,8 @@ def test_names_that_a_font_lacks_are_drawn_all_the_same(cli, some, checkpoint, t
 
 def test_auto_is_refused_with_what_to_do(cli, some, checkpoint, titok):
     auto = [some / "0.jpg", "--ckpt", checkpoint, "--temperature", "auto"]
-    refused(cli, 3, "Give a number with --temperature, or with --result", *auto)
-    refused(
-        cli, 3, "Give a number with --temperature, or with --result", some / "0.jpg", "--ckpt", titok
-    )
+    refused(cli, 3, "Give a number with --temperature, or the result", *auto)
+    refused(cli, 3, "Give a number with --temperature, or the result", some / "0.jpg", "--ckpt", titok)
     refused(cli, 2, "expected one number", *auto[:-1], "1,2")
 
 
@@ -186,7 +184,7 @@ def test_images_that_cannot_be_read_are_named(cli, some, checkpoint, tmp_path):
     for path, words in (
         (tmp_path / "none.jpg", "none.jpg: no such image"),
         (tmp_path / "x.jpg", "x.jpg: can't be read"),
-        (some, "is a folder, expected image files"),
+        (some, "a folder, expected an image file"),
     ):
         output = tmp_path / "out"
         refused(cli, 3, words, some / "0.jpg", path, "--ckpt", checkpoint, "-o", output)
@@ -204,6 +202,6 @@ def test_outputs_are_checked_before_the_work(cli, some, checkpoint, tmp_path):
     assert png.read_bytes() == before
     refused(cli, 3, "there is no folder", one, *ckpt, "-o", tmp_path / "no" / "x.png")
     refused(cli, 3, "there is no folder", one, *ckpt, "-o", tmp_path / "no" / "x")
-    refused(cli, 2, "expected a name that ends in .png", one, *ckpt, "-o", tmp_path / "x.jpg")
+    refused(cli, 2, "expected a file name ending in .png", one, *ckpt, "-o", tmp_path / "x.jpg")
     refused(cli, 2, "Give a folder", one, some / "1.jpg", *ckpt, "-o", tmp_path / "x.png")
     refused(cli, 2, "--ckpt", one)

@@ -8,8 +8,8 @@ from entropy_cli.entropy import stopping
 @pytest.fixture
 def soon(monkeypatch):
     """Let a small set have images enough."""
-    monkeypatch.setattr(stopping, "LEAST_IMAGES", 20)
-    monkeypatch.setattr(stopping, "LEAST_IMAGES_PER_GROUP", 0)
+    monkeypatch.setattr(stopping, "MIN_IMAGES", 20)
+    monkeypatch.setattr(stopping, "MIN_IMAGES_PER_GROUP", 0)
 
 
 def test_a_run_stops_when_it_is_precise_enough(soon, cli, estimate, images, checkpoint, baseline):

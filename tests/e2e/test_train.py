@@ -61,10 +61,10 @@ def test_what_a_training_leaves(train, folder):
     assert [entry["step"] for entry in entries(out)] == [1, 2, 3, 4, 4]
     config = json.loads((out / "config.json").read_text())
     assert (config["image_size"], config["patch_nums"], config["preset"]) == (16, [1, 2, 4], "tiny")
-    with Image.open(out / "reconstructions.png") as picture:
-        assert picture.width > 5 * 96  # original, reconstruction and one for each scale
-        assert picture.height > 8 * 96
-        assert len(picture.convert("RGB").getcolors(2**20)) > 100
+    with Image.open(out / "reconstructions.png") as figure:
+        assert figure.width > 5 * 96  # original, reconstruction and one for each scale
+        assert figure.height > 8 * 96
+        assert len(figure.convert("RGB").getcolors(2**20)) > 100
     assert weights(out)["quantize.embedding.weight"].shape == (24, 4)
     assert result["checkpoint"] == str(out / "model.safetensors")
 
@@ -101,7 +101,7 @@ def test_the_table(cli, folder, tmp_path):
         )
     )
     assert code == 0
-    assert "PSNR" in text and "on 12 held-out pictures" in text
+    assert "PSNR" in text and "on 12 held-out images" in text
     assert "4 x 4" in text and str(tmp_path / "out" / "model.safetensors") in text
 
 

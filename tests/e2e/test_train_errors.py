@@ -1,4 +1,4 @@
-"""`train`: wrong usage is one line that says what fits; unreadable pictures are counted, not fatal."""
+"""`train`: wrong usage is one line that says what fits; unreadable images are counted, not fatal."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from tests.trainings import SMALL, last_line, steps
 
 @pytest.fixture
 def train(cli, folder, tmp_path):
-    """A training of four steps; gives its exit code, stdout and stderr."""
+    """Train for four steps; return exit code, stdout and stderr."""
 
     def run(*options, data=folder, out=tmp_path / "out"):
         return cli(
@@ -23,7 +23,7 @@ def train(cli, folder, tmp_path):
 @pytest.mark.parametrize(
     "options, code, words",
     [
-        (["--batch-size", 28], 3, "27 pictures to train on are fewer than a batch of 28"),
+        (["--batch-size", 28], 3, "27 images to train on are fewer than a batch of 28"),
         (["--batch-size", 28], 3, "Give --batch-size 27"),
         (["--batch-size", 28, "--grad-accum-steps", 4], 3, "Give --batch-size 24"),
         (["--batch-size", 9, "--grad-accum-steps", 4], 3, "Give a multiple of 4, such as 8."),
@@ -31,7 +31,7 @@ def train(cli, folder, tmp_path):
         (["--patch-nums", "2,1,4"], 3, "a list that grows up to 4, such as 1,2,3,4"),
         (["--patch-nums", "1,1,4"], 3, "a list that grows up to 4"),
         (["--patch-nums", "1,x"], 2, "expected positive integers"),
-        (["--width", 48], 3, "Give a multiple of that, such as"),
+        (["--width", 48], 3, "Give a multiple of 32, such as"),
         (["--width", 5], 3, "such as 32"),
         (["--image-size", 18], 3, "Give a multiple of 4, such as 16"),
         (["--image-size", 1], 3, "such as 4"),
@@ -131,7 +131,7 @@ def test_unreadable_pictures_are_counted_and_listed(train, broken, tmp_path):
 def test_files_left_aside_are_named_once(train, broken):
     (broken / "0.jpg_large").write_bytes(b"x")
     err = train(data=broken)[2]
-    assert err.count("left aside") == 1 and ".jpg_large: 1 file" in err
+    assert err.count("skipped files") == 1 and ".jpg_large: 1 file" in err
 
 
 @pytest.mark.parametrize("workers", [0, 2])

@@ -101,7 +101,7 @@ def test_two_processes_learn_what_one_learns(start, tmp_path, options):
 
 
 @pytest.mark.slow
-def test_a_training_goes_on_with_another_number_of_processes(start, tmp_path):
+def test_a_training_resumes_with_another_number_of_processes(start, tmp_path):
     """Stopped by a signal to all of them, as a scheduler sends it."""
     options = ("--steps", STEPS, "--eval-every", STEPS)
     before, after = 2, 1
@@ -111,10 +111,10 @@ def test_a_training_goes_on_with_another_number_of_processes(start, tmp_path):
     first.send_signal(signal.SIGTERM)  # torchrun passes it on
     _, err = first.communicate(timeout=60)
     assert first.returncode != 0
-    assert "interrupted by SIGTERM; the same command with --resume resumes" in err
+    assert "interrupted by SIGTERM; to resume, run the same command with --resume" in err
     assert (out / "trainer.pt").exists() and (out / "model.safetensors").exists()
     _, err = finish(start(after, *options, "--resume"))
-    assert "going on from step" in err
+    assert "resuming from step" in err
     finish(start(1, *options, out=tmp_path / "whole"))
     assert_same_training(out, tmp_path / "whole")
 
@@ -131,7 +131,7 @@ def test_a_process_that_dies_stops_all_and_spoils_nothing(start, tmp_path):
     assert "another process of this run has ended" in err or "interrupted by SIGTERM" in err
     done = len(steps(out))
     result, err = finish(start(1, "--steps", 5 * (done // 5 + 1), "--eval-every", 5, "--resume"))
-    assert "going on from step" in err and result["steps"] == 5 * (done // 5 + 1)
+    assert "resuming from step" in err and result["steps"] == 5 * (done // 5 + 1)
 
 
 @pytest.mark.slow
@@ -155,7 +155,7 @@ def test_a_folder_in_use_ends_all(start, tmp_path):
 
 
 def test_codebooks_that_differ_are_an_error_that_names_their_hashes(monkeypatch):
-    recipe = PRESETS["tiny"].changed(width_mult=(1, 1), image_size=16, vocab_size=8)
+    recipe = PRESETS["tiny"].override(width_mult=(1, 1), image_size=16, vocab_size=8)
     trainer = Trainer(recipe, torch.device("cpu"), Ranks())
     trainer.check_codes()
     mine = []

@@ -88,7 +88,7 @@ def test_killed_and_resumed_equals_unbroken(start, tmp_path, options):
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     _, err = finish(start(*options, "--resume"))
-    assert "going on from step" in err
+    assert "resuming from step" in err
     assert entries(out) == entries(whole)
     assert same_weights(out, whole)
 
@@ -105,7 +105,7 @@ def test_a_signal_saves_at_once(start, tmp_path, number, code):
     text, err = process.communicate(timeout=60)
     assert process.returncode == code and text == ""
     assert last_line(err) == (
-        f"error: interrupted by {number.name}; the same command with --resume resumes from what is saved"
+        f"error: interrupted by {number.name}; to resume, run the same command with --resume"
     )
     assert {"trainer.pt", "model.safetensors", "config.json"} <= {path.name for path in out.iterdir()}
     finish(start(*options, "--resume"))
@@ -122,7 +122,7 @@ def signal_after(monkeypatch):
     def stop_after(number):
         def noted(self, *args, **given):
             metrics = step(self, *args, **given)
-            if self.done == number:
+            if self.steps_done == number:
                 os.kill(os.getpid(), signal.SIGTERM)
             return metrics
 
@@ -136,12 +136,12 @@ def test_a_signal_in_the_last_steps_says_that_all_is_saved(train, signal_after, 
     signal_after(number)
     code, _, err = train("--steps", 4, "--eval-every", 1)
     assert code == 143
-    assert "the same command with --resume resumes from what is saved" in last_line(err)
+    assert "to resume, run the same command with --resume" in last_line(err)
     assert torch.isfinite(weights(tmp_path / "out")["quantize.embedding.weight"]).all()
 
 
 def test_a_signal_before_the_first_step_saves_nothing(train, monkeypatch):
-    monkeypatch.setattr(Trainer, "begin", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+    monkeypatch.setattr(Trainer, "init_codebook", lambda *_: os.kill(os.getpid(), signal.SIGTERM))
     code, _, err = train("--steps", 4)
     assert code == 143 and last_line(err) == "error: interrupted by SIGTERM, nothing is saved"
 
@@ -163,14 +163,14 @@ def test_resumed_with_another_option_is_an_error_that_names_it(train, options, w
     assert code == 3 and out == "" and words in last_line(err)
 
 
-def test_resumed_on_other_pictures_is_an_error(train, tmp_path):
+def test_resumed_on_other_images_is_an_error(train, tmp_path):
     write_image_folder(tmp_path / "data", images=31, size=22, seed=1)
     assert train("--steps", 2)[0] == 0
     code, _, err = train("--steps", 4, "--resume", data=tmp_path / "data")
     assert code == 3 and "other images" in last_line(err)
 
 
-def test_more_steps_go_on(train, tmp_path):
+def test_more_steps_are_resumed(train, tmp_path):
     assert train("--steps", 3)[0] == 0
     code, out, _ = train("--steps", 5, "--resume", "--json")
     assert code == 0 and json.loads(out)["steps"] == 5
@@ -182,7 +182,7 @@ def test_resume_of_a_finished_training_gives_the_result_again(train, tmp_path):
     before = weights(tmp_path / "out")
     code, out, err = train("--steps", 3, "--json", "--resume")
     again = json.loads(out)
-    assert code == 0 and "going on from step 3 of 3" in err
+    assert code == 0 and "resuming from step 3 of 3" in err
     for result in (first, again):
         del result["provenance"], result["seconds"]
     assert again == first
@@ -256,7 +256,7 @@ def test_divergence_before_the_first_save_leaves_one(train, tmp_path, monkeypatc
 
     def broken(self, *args):
         losses, *rest = backward(self, *args)
-        return (losses * (float("nan") if self.done == 2 else 1), *rest)
+        return (losses * (float("nan") if self.steps_done == 2 else 1), *rest)
 
     monkeypatch.setattr(Trainer, "_backward", broken)
     code, _, err = train("--steps", 9, "--eval-every", 9, "--codebook", codebook)

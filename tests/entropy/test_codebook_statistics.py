@@ -90,7 +90,7 @@ def test_few_codes_none_or_too_many(monkeypatch):
         got = codebook_statistics(empty)
         assert (got.mean, got.std, got.norm, got.nearest) == (None,) * 4
         assert got.non_finite == len(empty)
-    monkeypatch.setattr(module, "MOST_COMPARED", 5)
+    monkeypatch.setattr(module, "MAX_COMPARED", 5)
     assert codebook_statistics(torch.eye(6)).nearest is None
     assert codebook_statistics(torch.eye(5)).nearest.min == pytest.approx(2**0.5)
     with pytest.raises(ShapeError):

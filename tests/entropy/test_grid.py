@@ -9,7 +9,7 @@ import torch
 from entropy_cli.core.errors import ShapeError
 from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.codebook import Grid
-from entropy_cli.entropy.vocabulary import MOST_COUNTED, Vocabulary
+from entropy_cli.entropy.vocabulary import MAX_COUNTED, Vocabulary
 
 TEMPERATURES = (0.05, 0.3, 1.0, 7.0)
 
@@ -152,7 +152,7 @@ def test_latents_of_another_length():
 
 
 def test_what_is_counted():
-    assert Vocabulary.product((2,) * 18) == Vocabulary(MOST_COUNTED, (2,) * 18)
+    assert Vocabulary.product((2,) * 18) == Vocabulary(MAX_COUNTED, (2,) * 18)
     assert Vocabulary.product((2,) * 18).counted and Vocabulary.product((2,) * 18).entries == 2**18
     assert not Vocabulary.product((2,) * 19).counted and Vocabulary.product((2,) * 19).entries == 38
     assert Vocabulary(2**20).counted  # in a table, which is as large

@@ -36,7 +36,7 @@ def test_the_bound_on_the_marginal_entropy(monkeypatch, counted):
     z_BlC[:, :, 1] = z_BlC[:, :, 0] + 0.1 * z_BlC[:, :, 1]  # two bits that go together
     group_B = torch.tensor([0, 0, 0, 1, 1, 1, 1, 2, 2, 3, 3, 3])
     if not counted:
-        monkeypatch.setattr(vocabularies, "MOST_COUNTED", 31)
+        monkeypatch.setattr(vocabularies, "MAX_COUNTED", 31)
     vocabulary = Grid.of_bits(5, "sign").vocabulary
     assert vocabulary.counted == counted
     sums = assign(z_BlC, Grid.of_bits(5, "sign"), [1.0, 0.2])
@@ -150,7 +150,7 @@ def test_levels_of_different_numbers_are_counted_each(monkeypatch):
     grid = Grid.of_levels((5, 3, 4))
     z_BlC = 2 * random_latents(2, 30, 3)
     of_codes = assign(z_BlC, grid, [0.5])
-    monkeypatch.setattr(vocabularies, "MOST_COUNTED", 59)
+    monkeypatch.setattr(vocabularies, "MAX_COUNTED", 59)
     of_levels = assign(z_BlC, grid, [0.5])
     assert torch.equal(of_codes.idx_Bl, of_levels.idx_Bl)
     for codes_BV, levels_BE in (

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from entropy_cli.entropy.quantity import HistoryPoint
-from entropy_cli.entropy.stopping import look, reached
+from entropy_cli.entropy.stopping import history_point, target_reached
 from entropy_cli.images.plan import BLOCK, check_points
 
 GROUPS, REPEATS = 32, 2000
@@ -33,18 +33,18 @@ def point(images, widest):
 def test_two_narrow_looks_in_a_row_and_images_enough(widths, images_G, stops):
     images_G = torch.tensor(images_G)
     history = [point(10, 0.001), point(20, 0.5), *(point(1000 + i, w) for i, w in enumerate(widths))]
-    assert reached(0.01, history, images_G) == stops
+    assert target_reached(0.01, history, images_G) == stops
 
 
 def test_looks_come_ever_less_often():
-    points = check_points(80_000, closely=True)
+    points = check_points(80_000, early_stop=True)
     assert points[:9] == [1, 2, 4, 8, 16, 32, 64, 96, 128] and points[-1] == 80_000
     for at, following in pairwise(points[5:-1]):
         assert 500 <= (following - at) * BLOCK <= max(512, 0.02 * at * BLOCK)
     for closely in (False, True):
-        assert check_points(0, closely=closely) == [] and check_points(1, closely=closely) == [1]
-        assert check_points(5, closely=closely) == [1, 2, 4, 5]
-    assert check_points(1000, closely=False) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000]
+        assert check_points(0, early_stop=closely) == [] and check_points(1, early_stop=closely) == [1]
+        assert check_points(5, early_stop=closely) == [1, 2, 4, 5]
+    assert check_points(1000, early_stop=False) == [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1000]
 
 
 @pytest.mark.slow
@@ -54,7 +54,7 @@ def test_the_interval_at_the_stop_still_covers(skewed):
     generator = torch.Generator().manual_seed(7 + skewed)
     tokens_S = torch.tensor([1, 4, 9])
     truth, inside, images = 0.0, [0, 0, 0], []
-    points = [at * BLOCK for at in check_points(1000, closely=True)]
+    points = [at * BLOCK for at in check_points(1000, early_stop=True)]
     for _ in range(REPEATS):
         noise_M4 = torch.randn(points[-1], 4, generator=generator, dtype=torch.float64)
         if skewed:  # lognormal, less its mean
@@ -73,8 +73,8 @@ def test_the_interval_at_the_stop_still_covers(skewed):
             start = end
             if end < 500:
                 continue
-            history.append(look(entropy_GS, images_G, tokens_S))
-            if reached(0.011, history, images_G):
+            history.append(history_point(entropy_GS, images_G, tokens_S))
+            if target_reached(0.011, history, images_G):
                 break
         else:
             pytest.fail("a run that never stops tests nothing")

@@ -10,8 +10,13 @@ from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
 from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, perplexity
-from entropy_cli.entropy.stopping import look
-from entropy_cli.entropy.summary import AVERAGES, assignment_averages, spread_over_images, summarise
+from entropy_cli.entropy.stopping import history_point
+from entropy_cli.entropy.summary import (
+    AVERAGES,
+    assignment_averages,
+    standard_errors_over_images,
+    summarise,
+)
 from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
@@ -103,7 +108,7 @@ def test_errors_agree_with_deleting_the_images_for_real(kind):
                 (estimate.value - half, estimate.value + half), rel=1e-6
             )
         if isinstance(kind, int):
-            assert summary.deleted[name][:4, kind].tolist() == pytest.approx(deleted)
+            assert summary.replicates[name][:4, kind].tolist() == pytest.approx(deleted)
 
 
 def test_the_jackknife_agrees_with_the_spread_over_images():
@@ -111,7 +116,7 @@ def test_the_jackknife_agrees_with_the_spread_over_images():
     sums = random_sums(images)
     tally = Tally.zeros(SumsLayout.of_codes(32, TOKENS, T, V))
     tally.add(torch.arange(images) % 32, sums)
-    spread_S = spread_over_images(tally)
+    spread_S = standard_errors_over_images(tally)
     for s, scale in enumerate(summarise(tally, VOCABULARIES).scales):
         means_B = sums[s].entropy_BT[:, 0] / TOKENS[s]
         assert spread_S[s] == pytest.approx((means_B.std() / math.sqrt(images)).item(), rel=1e-9)
@@ -148,13 +153,13 @@ def test_bounds_hold_for_every_temperature():
 def test_one_group_gives_values_without_errors():
     tally = tally_of(random_sums(5), torch.zeros(5, dtype=torch.int64))
     summary = summarise(tally, VOCABULARIES)
-    assert summary.deleted == {}
+    assert summary.replicates == {}
     estimates = summary.averages["token_weighted"]
     assert estimates.pop("marginal_entropy_bound").value is None  # of bits and levels alone
     for estimate in estimates.values():
         assert estimate.se is None and estimate.ci95 is None and ONE_GROUP in estimate.note
     assert assignment_averages(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S)[1] is None
-    point = look(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S)
+    point = history_point(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S)
     assert point.half_width is None and point.widest is None and point.images == 5
 
 
@@ -176,7 +181,7 @@ def test_watching_the_entropy_agrees_with_the_summary():
         estimate = averages[kind]["assignment_entropy"]
         assert value_A[a].item() == pytest.approx(estimate.value)
         assert half_width_A[a].item() == pytest.approx((estimate.ci95[1] - estimate.ci95[0]) / 2)
-    point = look(*watched)
+    point = history_point(*watched)
     assert (point.images, point.value, point.half_width, point.widest) == (
         50,
         value_A[0].item(),
@@ -206,7 +211,7 @@ def test_tallies_add_up_in_any_order_and_zero_is_neutral():
             torch.testing.assert_close(total.state_dict()[name], tensor, rtol=tolerance, atol=tolerance)
         assert torch.equal((a + b).state_dict()[name], (b + a).state_dict()[name])
         assert torch.equal((a + zero).state_dict()[name], a.state_dict()[name])
-    with pytest.raises(ValueError, match="other scales"):
+    with pytest.raises(ValueError, match="different scales"):
         a + Tally.zeros(SumsLayout.of_codes(G, (1, 4), T, V))
 
 

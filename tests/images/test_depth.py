@@ -1,4 +1,4 @@
-"""Pictures of 16 bits become those of 8 by dropping the low byte; what can't is unreadable."""
+"""Images of 16 bits become those of 8 by dropping the low byte; what can't is unreadable."""
 
 import io
 import struct
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.tokenizers.preprocess import chameleon_crop
 
 HEIGHT, WIDTH = 6, 8
@@ -18,13 +18,13 @@ DARK_HW = RNG.integers(0, 256, (HEIGHT, WIDTH), dtype=np.uint16)
 COLOUR_HW3 = RNG.integers(0, 65536, (HEIGHT, WIDTH, 3), dtype=np.uint16)
 
 
-def rgb(picture):
-    return picture.convert("RGB")
+def rgb(image):
+    return image.convert("RGB")
 
 
 def read(tmp_path, content, name="x.png"):
     (tmp_path / name).write_bytes(content)
-    got = read_picture(tmp_path / name, rgb)
+    got = read_image(tmp_path / name, rgb)
     return got if isinstance(got, str) else got.permute(1, 2, 0).numpy()
 
 
@@ -130,7 +130,7 @@ def test_what_is_transparent_in_16_bits_is_compared_in_16_bits(tmp_path):
     key = struct.pack(">I4sH", 2, b"tRNS", 0x1235)
     key += struct.pack(">I", zlib.crc32(key[4:]))
     (tmp_path / "x.png").write_bytes(png(16, 0, values_HW, key))
-    got_3HW = read_picture(tmp_path / "x.png", chameleon_crop(HEIGHT).apply)
+    got_3HW = read_image(tmp_path / "x.png", chameleon_crop(HEIGHT).apply)
     assert got_3HW[:, 3, 0].tolist() == [255] * 3 and got_3HW[:, 3, -1].tolist() == [0x12] * 3
 
 
@@ -149,7 +149,7 @@ UNREADABLE = {
     "32 bits, unsigned": (tiff([DARK_HW.astype("<u4").tobytes()], [32]), "have 32 bits"),
     "16 bits, signed": (tiff([GREY_HW.tobytes()], [16], kind=2), "signed"),
     "8 bits, signed": (tiff([DARK_HW.astype(np.uint8).tobytes()], [8], kind=2), "signed"),
-    "white is 0": (tiff([GREY_HW.tobytes()], [16], photometric=0), "count from white"),
+    "white is 0": (tiff([GREY_HW.tobytes()], [16], photometric=0), "have 0 as white"),
     "planes": (
         tiff(
             [plane.tobytes() for plane in np.moveaxis(COLOUR_HW3, 2, 0)],
@@ -157,7 +157,7 @@ UNREADABLE = {
             planar=2,
             photometric=2,
         ),
-        "one after the other",
+        "stored in planes",
     ),
     "JPEG 2000": (jpeg2000(10), "have 10 bits, which Pillow misreads"),
 }

@@ -8,17 +8,17 @@ import pytest
 from PIL import Image, ImageFile
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.decode import read_picture
-from entropy_cli.images.formats import FORMATS, MOST_COUNTED, READABLE, SUFFIXES, LeftAside
+from entropy_cli.images.decode import read_image
+from entropy_cli.images.formats import FORMATS, MAX_SUFFIXES, READABLE, SUFFIXES, SkippedFiles
 from entropy_cli.images.image_set import find_images
-from tests.images.test_tars import picture, write_tar
+from tests.images.test_tars import png_bytes, write_tar
 
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 32 32\n%%EndComments\nshowpage\n%%EOF\n"
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
 
 
-def rgb(picture):
-    return picture.convert("RGB")
+def rgb(image):
+    return image.convert("RGB")
 
 
 def saved(name, *more, **options):
@@ -33,15 +33,15 @@ def test_an_eps_named_jpg_runs_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     (tmp_path / "evil.jpg").write_bytes(EPS)
     tar = write_tar(tmp_path / "x.tar", [("evil.jpg", EPS)])
-    for source in (tmp_path / "evil.jpg", find_images(tar).picture(0)):
-        assert read_picture(source, rgb) == f"not identified as one of {', '.join(READABLE)}"
+    for source in (tmp_path / "evil.jpg", find_images(tar).locate(0)):
+        assert read_image(source, rgb) == f"not identified as one of {', '.join(READABLE)}"
     assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("name", ["TGA", "ICO", "PCX", "SGI", "PDF"])
 def test_other_formats_stay_shut(tmp_path, name):
     (tmp_path / "other.png").write_bytes(saved(name))
-    assert "not identified" in read_picture(tmp_path / "other.png", rgb)
+    assert "not identified" in read_image(tmp_path / "other.png", rgb)
 
 
 @pytest.mark.parametrize("name", READABLE)
@@ -56,23 +56,23 @@ def test_every_suffix_of_a_format_is_read_whatever_its_case(tmp_path, name):
     with Image.open(io.BytesIO(content)) as opened:
         expected = np.asarray(opened.convert("RGB"))
     for i in range(len(found)):
-        got_3HW = read_picture(found.picture(i), rgb)
+        got_3HW = read_image(found.locate(i), rgb)
         np.testing.assert_array_equal(got_3HW.permute(1, 2, 0).numpy(), expected)
 
 
 def test_formats_that_this_pillow_lacks_are_left_aside(tmp_path, monkeypatch):
     monkeypatch.setattr("entropy_cli.images.formats.SUFFIXES", SUFFIXES[:-1])
     assert SUFFIXES[-1] == ".avif"
-    (tmp_path / "0.png").write_bytes(picture(0))
+    (tmp_path / "0.png").write_bytes(png_bytes(0))
     (tmp_path / "1.avif").write_bytes(b"")
     assert find_images(tmp_path).note.endswith(": .avif: 1 file")
 
 
 @pytest.mark.parametrize("name", ["MPO", "GIF", "WEBP", "PNG", "TIFF", "AVIF"])
-def test_of_several_pictures_in_a_file_the_first_is_read(tmp_path, name):
+def test_of_several_images_in_a_file_the_first_is_read(tmp_path, name):
     first, second = (Image.new("RGB", (40, 30), colour) for colour in ((10, 200, 30), (200, 0, 0)))
     first.save(tmp_path / "several.jpg", name, save_all=True, append_images=[second])
-    first_3HW = read_picture(tmp_path / "several.jpg", rgb).int()
+    first_3HW = read_image(tmp_path / "several.jpg", rgb).int()
     assert first_3HW.shape == (3, 30, 40)
     assert np.abs(first_3HW[:, 15, 20].numpy() - (10, 200, 30)).max() < 4
 
@@ -98,13 +98,13 @@ def test_what_is_cut_off_is_never_filled_with_grey(tmp_path, name, lenient, monk
     for way in WAYS[name]:
         content = saved(name, **way)
         path.write_bytes(content)
-        whole_3HW = read_picture(path, rgb)
+        whole_3HW = read_image(path, rgb)
         for share in np.linspace(0.02, 0.98, 25):
             path.write_bytes(content[: int(share * len(content))])
-            assert isinstance(read_picture(path, rgb), str), (way, share)
-        for missing in range(1, 6):  # marks of the end: without them a picture may be whole
+            assert isinstance(read_image(path, rgb), str), (way, share)
+        for missing in range(1, 6):  # marks of the end: without them an image may be whole
             path.write_bytes(content[:-missing])
-            got = read_picture(path, rgb)
+            got = read_image(path, rgb)
             assert isinstance(got, str) or got.equal(whole_3HW), (way, missing)
     assert lenient == ImageFile.LOAD_TRUNCATED_IMAGES  # of this process, not only ours
 
@@ -116,7 +116,7 @@ def test_tars_give_the_pixels_of_files_in_every_format(tmp_path, name):
     found = find_images(tar)
     for i in range(len(found)):
         (tmp_path / "alone.jpg").write_bytes(contents[int(found.name(i)[0])])
-        assert read_picture(found.picture(i), rgb).equal(read_picture(tmp_path / "alone.jpg", rgb))
+        assert read_image(found.locate(i), rgb).equal(read_image(tmp_path / "alone.jpg", rgb))
 
 
 def test_other_files_are_counted_by_suffix_on_one_line(tmp_path):
@@ -131,7 +131,7 @@ def test_other_files_are_counted_by_suffix_on_one_line(tmp_path):
     for data in (tmp_path / "tree", tar):
         found = find_images(data)
         assert len(found) == 2
-        assert found.note.startswith(f"{data}: left aside files") and found.note.count(".jpg_large") == 1
+        assert found.note.startswith(f"{data}: skipped files") and found.note.count(".jpg_large") == 1
         assert all(part in found.note for part in words.split(", ")) and "\n" not in found.note
         assert ".txt" not in found.note and ".db" not in found.note
     for name in names[2:]:
@@ -140,21 +140,23 @@ def test_other_files_are_counted_by_suffix_on_one_line(tmp_path):
 
 
 def test_many_suffixes_stay_a_short_line():
-    aside = LeftAside()
-    for i in range(2 * MOST_COUNTED):
-        aside.add(f"{i}.{i}")
+    skipped = SkippedFiles()
+    for i in range(2 * MAX_SUFFIXES):
+        skipped.add(f"{i}.{i}")
     for _ in range(3):
-        aside.add("x." + "y" * 500)
-    assert len(aside.counts) <= MOST_COUNTED + 1 and sum(aside.counts.values()) == 2 * MOST_COUNTED + 3
-    assert len(aside.note()) < 200 and ", and " in aside.note() and aside.note().endswith(" more")
+        skipped.add("x." + "y" * 500)
+    assert (
+        len(skipped.counts) <= MAX_SUFFIXES + 1 and sum(skipped.counts.values()) == 2 * MAX_SUFFIXES + 3
+    )
+    assert len(skipped.note()) < 200 and ", and " in skipped.note() and skipped.note().endswith(" more")
 
 
 @pytest.mark.parametrize("in_tar", [False, True])
 @pytest.mark.parametrize(
     "names, words",
     [
-        (["a.parquet", "b.parquet", "README.md"], "2 .parquet, 1 .md. Images are not read from within"),
-        (["x.zip"], r"1 .zip. Images are not read from within .zip: unpack"),
+        (["a.parquet", "b.parquet", "README.md"], "2 .parquet, 1 .md. Images inside .parquet files"),
+        (["x.zip"], r"1 .zip. Images inside .zip files are not read: unpack"),
         (["n01.tar", "n02.tar"], r"2 .tar. Give the tars themselves.* 'FOLDER/\*.tar'"),
         (["a.jpg_large"], "1 .jpg_large. Expected files ending in .jpg, .jpeg"),
         ([".DS_Store", "._1.jpg"], "no images found. Expected files ending in .jpg"),
@@ -183,11 +185,11 @@ def test_a_huge_member_of_a_tar_is_read_piece_by_piece(tmp_path):
     import tracemalloc
 
     size = 64 << 20
-    write_tar(tmp_path / "x.tar", [("big.jpg", bytes(size)), ("ok.png", picture(0))])
+    write_tar(tmp_path / "x.tar", [("big.jpg", bytes(size)), ("ok.png", png_bytes(0))])
     found = find_images(tmp_path / "x.tar")
     big = next(i for i in range(2) if found.name(i) == "big.jpg")
     tracemalloc.start()
-    assert "not identified" in read_picture(found.picture(big), rgb)
+    assert "not identified" in read_image(found.locate(big), rgb)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < size // 8

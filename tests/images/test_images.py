@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.decode import Pictures, read_picture
+from entropy_cli.images.decode import CroppedImages, read_image
 from entropy_cli.images.image_set import GROUPS, find_images
 from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, plan_batches
@@ -123,16 +123,16 @@ def test_batches_are_parts_of_a_block_or_whole_blocks(images, batch_size):
     blocks = -(-images // BLOCK)
     batches = plan_batches(images, batch_size, range(blocks))
     assert [i for batch in batches for i in batch] == list(range(images))
-    assert [b for batch in batches for b in batch.completes] == list(range(blocks))
+    assert [b for batch in batches for b in batch.completed_blocks] == list(range(blocks))
     for batch in batches:
         assert len(batch) <= max(batch_size, 1)
         touched = {i // BLOCK for i in batch}
-        assert len(touched) == 1 or touched == set(batch.completes)
+        assert len(touched) == 1 or touched == set(batch.completed_blocks)
 
 
 def test_a_plan_may_leave_blocks_out():
     batches = plan_batches(70, 32, [1, 4])
-    assert [batch.completes for batch in batches] == [(1, 4)]
+    assert [batch.completed_blocks for batch in batches] == [(1, 4)]
     assert list(batches[0]) == [*range(16, 32), *range(64, 70)]
 
 
@@ -155,23 +155,21 @@ def test_every_mode_reaches_the_crop_as_it_is(tmp_path, name):
     mode, colour = MODES[name]
     Image.new(mode, (40, 30), colour).save(tmp_path / name)
     modes = []
-    got = read_picture(
-        tmp_path / name, lambda picture: modes.append(picture.mode) or picture.convert("RGB")
-    )
-    with Image.open(tmp_path / name) as picture:
-        expected = np.asarray(picture.convert("RGB"))
-        assert modes == [picture.mode]
+    got = read_image(tmp_path / name, lambda image: modes.append(image.mode) or image.convert("RGB"))
+    with Image.open(tmp_path / name) as image:
+        expected = np.asarray(image.convert("RGB"))
+        assert modes == [image.mode]
     assert got.dtype == torch.uint8 and got.shape == (3, 30, 40)
     np.testing.assert_array_equal(got.permute(1, 2, 0).numpy(), expected)
 
 
-def rgb(picture):
-    return picture.convert("RGB")
+def rgb(image):
+    return image.convert("RGB")
 
 
-def test_unreadable_pictures_say_why(tmp_path, monkeypatch):
+def test_unreadable_images_say_why(tmp_path, monkeypatch):
     (tmp_path / "empty.jpg").write_bytes(b"")
-    (tmp_path / "text.jpg").write_text("not a picture")
+    (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "folder.jpg").mkdir()
     os.mkfifo(tmp_path / "pipe.jpg")
     Image.effect_noise((60, 60), 50).save(tmp_path / "whole.png")
@@ -185,14 +183,14 @@ def test_unreadable_pictures_say_why(tmp_path, monkeypatch):
         ("gone.jpg", "FileNotFoundError: [Errno 2] No such file or directory"),
         ("whole.png", "DecompressionBombError"),
     ):
-        reason = read_picture(tmp_path / name, rgb)
+        reason = read_image(tmp_path / name, rgb)
         assert isinstance(reason, str) and word in reason and "\n" not in reason
     monkeypatch.undo()
-    assert "truncated" in read_picture(tmp_path / "cut.png", rgb)
+    assert "truncated" in read_image(tmp_path / "cut.png", rgb)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_batches_carry_pictures_groups_and_failures(tmp_path, workers):
+def test_batches_carry_images_groups_and_failures(tmp_path, workers):
     for i in range(20):
         Image.new("RGB", (50, 40), (i, 0, 0)).save(tmp_path / f"{i:02d}.png")
     (tmp_path / "07.png").write_bytes(b"broken")
@@ -200,7 +198,7 @@ def test_batches_carry_pictures_groups_and_failures(tmp_path, workers):
     batches = list(
         read_batches(
             open_loader(
-                Pictures(images, var_crop(32).apply), plan_batches(20, 8, range(2)), workers=workers
+                CroppedImages(images, var_crop(32).apply), plan_batches(20, 8, range(2)), workers=workers
             )
         )
     )

@@ -60,7 +60,7 @@ def test_the_fingerprint_of_before(tmp_path):
 
 
 def test_where_hashes_collide_the_path_decides(folder, monkeypatch):
-    monkeypatch.setattr(images, "keys_of", lambda path, _: (len(path) % 3, 0))
+    monkeypatch.setattr(images, "hash_path", lambda path, _: (len(path) % 3, 0))
     got = [file.path for file in find_images(folder[0]).files]
     assert got == sorted((path for path, _ in folder[1]), key=lambda path: (len(path) % 3, path))
 
@@ -69,7 +69,7 @@ def test_where_hashes_collide_the_path_decides(folder, monkeypatch):
 def test_it_is_a_sequence(in_tars):
     place = [(i % 3, i * 512 - 1) if in_tars else (-1, 0) for i in range(7)]
     files = [ImageFile(name, 2**40 * i, *place[i]) for i, name in enumerate(NAMES)]
-    listed = ImageList.of(iter(files))
+    listed = ImageList.from_files(iter(files))
     assert list(listed) == files and len(listed) == 7 and listed[-1] == files[-1]
     assert list(reversed(listed)) == files[::-1] and files[3] in listed
     for part in (slice(None, 3), slice(1, None, 2), slice(None, None, -1), slice(9, None)):
@@ -78,9 +78,9 @@ def test_it_is_a_sequence(in_tars):
         with pytest.raises(IndexError):
             listed[index]
     assert list(pickle.loads(pickle.dumps(listed))) == files
-    assert not ImageList.of([]) and list(ImageList.of([])) == []
+    assert not ImageList.from_files([]) and list(ImageList.from_files([])) == []
 
 
 def test_an_image_costs_little_more_than_its_path():
-    listed = ImageList.of(ImageFile(f"{i:040d}", i) for i in range(10_000))
+    listed = ImageList.from_files(ImageFile(f"{i:040d}", i) for i in range(10_000))
     assert len(pickle.dumps(listed, protocol=5)) < 10_000 * (40 + 8 + 8) + 1000

@@ -4,7 +4,7 @@ import subprocess
 
 import pytest
 
-from entropy_cli.images.patterns import expand, expand_braces
+from entropy_cli.images.patterns import expand_braces, expand_pattern
 
 RANGES = ["v-{000..003}.tar", "{8..11}", "{08..11}", "{3..1}", "{0..10..4}", "{-1..01}", "{1..1}"]
 STEPS = ["{5..1..2}", "{001..10..3}", "{a..e..2}", "{c..a}", "{0..3..0}", "{-05..5..5}"]
@@ -21,6 +21,6 @@ def test_braces_are_those_of_bash(pattern):
 def test_a_file_of_that_very_name_is_no_pattern(tmp_path):
     for name in ("a{1,2}.tar", "[x].tar"):
         (tmp_path / name).touch()
-        assert expand(str(tmp_path / name)) == [tmp_path / name]
+        assert expand_pattern(str(tmp_path / name)) == [tmp_path / name]
     (tmp_path / ".hidden.tar").touch()
-    assert len(expand(str(tmp_path / "*.tar"))) == 2
+    assert len(expand_pattern(str(tmp_path / "*.tar"))) == 2

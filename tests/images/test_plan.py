@@ -11,20 +11,20 @@ from entropy_cli.images.plan import BLOCK, check_points, number_of_blocks, plan_
 def test_processes_share_each_leg(images, batch_size, ranks):
     blocks = number_of_blocks(images)
     done = [block % 5 == 3 for block in range(blocks)]
-    points = check_points(blocks, closely=True)
+    points = check_points(blocks, early_stop=True)
     of_rank = [
         plan_segments(images, batch_size, range(blocks), done, points, (r, ranks)) for r in range(ranks)
     ]
     seen = []
     for end, segments in zip(points, zip(*of_rank, strict=True), strict=True):
-        assert len({(segment.rounds, segment.records) for segment in segments}) == 1
-        units = [sum(bool(plan.completes) for plan in segment.plans) for segment in segments]
+        assert len({(segment.rounds, segment.check) for segment in segments}) == 1
+        units = [sum(bool(plan.completed_blocks) for plan in segment.plans) for segment in segments]
         assert max(units) == segments[0].rounds
-        mine = [b for segment in segments for plan in segment.plans for b in plan.completes]
+        mine = [b for segment in segments for plan in segment.plans for b in plan.completed_blocks]
         assert all(b < end for b in mine)
         for segment in segments:
             read = [i for plan in segment.plans for i in plan]
-            completed = [b for plan in segment.plans for b in plan.completes]
+            completed = [b for plan in segment.plans for b in plan.completed_blocks]
             assert sorted({i // BLOCK for i in read}) == completed
             assert all(len(plan) <= batch_size for plan in segment.plans)
         seen += mine
@@ -41,8 +41,8 @@ def test_shards_part_the_blocks(number):
 
 def test_looks_not_taken_before_a_cut_are_taken_after_it():
     def looks(done):
-        points = check_points(8, closely=False)
-        return [segment.records for segment in plan_segments(16 * 8, 4, range(8), done, points)]
+        points = check_points(8, early_stop=False)
+        return [segment.check for segment in plan_segments(16 * 8, 4, range(8), done, points)]
 
     assert looks([False] * 8) == [True] * 4  # after 1, 2, 4 and 8 blocks
     assert looks([True] * 3 + [False] * 5) == [False, False, True, True]

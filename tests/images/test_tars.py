@@ -13,13 +13,13 @@ from PIL import Image
 
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.images import tar_index
-from entropy_cli.images.decode import Pictures, read_picture
+from entropy_cli.images.decode import CroppedImages, read_image
 from entropy_cli.images.image_set import find_images
 from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import plan_batches
 
 
-def picture(seed):
+def png_bytes(seed):
     content = io.BytesIO()
     pixels = np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(content, "png")
@@ -49,8 +49,8 @@ def link(name, target, kind=tarfile.SYMTYPE):
     return info
 
 
-def same(picture):
-    return picture.convert("RGB")
+def same(image):
+    return image.convert("RGB")
 
 
 def agree(folder, tars, split="auto", seed=0):
@@ -60,7 +60,7 @@ def agree(folder, tars, split="auto", seed=0):
     assert (got.split, got.found, got.fingerprint()) == (want.split, want.found, want.fingerprint())
     assert got.note.replace(got.source.name, want.source.name) == want.note
     for i in range(len(want.files)):
-        a, b = (read_picture(found.picture(i), same) for found in (want, got))
+        a, b = (read_image(found.locate(i), same) for found in (want, got))
         assert type(a) is type(b) and (isinstance(a, str) or a.equal(b)), (want.files[i], a, b)
         assert got.group(i) == want.group(i)
     return got
@@ -81,9 +81,9 @@ def tree(tmp_path):
     names += [f"train/{'deep/' * 60}5.png", f"train/{'n' * 150}é.png", os.fsdecode(b"train/\xff.png")]
     for seed, name in enumerate(names):
         (root / name).parent.mkdir(parents=True, exist_ok=True)
-        (root / name).write_bytes(picture(seed))
-    (root / "val/b/data").write_bytes(picture(99))
-    (root / "val/broken.png").write_bytes(b"no picture")
+        (root / name).write_bytes(png_bytes(seed))
+    (root / "val/b/data").write_bytes(png_bytes(99))
+    (root / "val/broken.png").write_bytes(b"no image")
     (root / "val/empty.png").write_bytes(b"")
     for name, target in {
         "val/b/link.png": "../a/1.png",
@@ -132,7 +132,7 @@ def test_several_tars_are_one_folder(tree, tmp_path):
 
 
 def test_splits_need_no_images_of_their_own(tmp_path):
-    one = write_tar(tmp_path / "x.tar", [("val", None), ("1.png", picture(0))])
+    one = write_tar(tmp_path / "x.tar", [("val", None), ("1.png", png_bytes(0))])
     with pytest.raises(DatasetError, match=r"x\.tar: no images found"):
         find_images(one)
     assert find_images(one, "all").found == 1
@@ -141,46 +141,46 @@ def test_splits_need_no_images_of_their_own(tmp_path):
 
 
 def test_in_one_tar_the_later_counts(tmp_path):
-    early, late = picture(0), picture(1)
+    early, late = png_bytes(0), png_bytes(1)
     hard = link("hard.png", "./1.png", tarfile.LNKTYPE)
     tar = write_tar(tmp_path / "x.tar", [("./1.png", early), hard, ("1.png", late)])
     found = find_images(tar)
-    assert {f.path: found.picture(i).open().read() for i, f in enumerate(found.files)} == {
+    assert {f.path: found.locate(i).open().read() for i, f in enumerate(found.files)} == {
         "1.png": late,
         "hard.png": early,
     }
 
 
 def test_one_image_in_two_tars_is_an_error_that_names_both(tmp_path):
-    write_tar(tmp_path / "a.tar", [("labels.txt", b"a"), ("x/1.png", picture(0))])
-    write_tar(tmp_path / "b.tar", [("labels.txt", b"b"), ("./x/2.png", picture(1))])
+    write_tar(tmp_path / "a.tar", [("labels.txt", b"a"), ("x/1.png", png_bytes(0))])
+    write_tar(tmp_path / "b.tar", [("labels.txt", b"b"), ("./x/2.png", png_bytes(1))])
     assert find_images(tmp_path / "{a,b}.tar").found == 2
     assert find_images(tmp_path / "{a,b,a}.tar").found == 2  # one tar named twice is one tar
-    write_tar(tmp_path / "c.tar", [("./x//1.png", picture(0))])
+    write_tar(tmp_path / "c.tar", [("./x//1.png", png_bytes(0))])
     with pytest.raises(DatasetError, match=r"^x/1\.png: is in .*a\.tar and in .*c\.tar") as error:
         find_images(tmp_path / "?.tar")
     assert "\n" not in str(error.value)
 
 
 def test_a_file_that_is_a_folder_elsewhere(tmp_path):
-    write_tar(tmp_path / "a.tar", [("x", b""), ("1.png", picture(0))])
-    write_tar(tmp_path / "b.tar", [("x/1.png", picture(0))])
+    write_tar(tmp_path / "a.tar", [("x", b""), ("1.png", png_bytes(0))])
+    write_tar(tmp_path / "b.tar", [("x/1.png", png_bytes(0))])
     for pattern in ("{a,b}.tar", "{b,a}.tar"):
-        with pytest.raises(DatasetError, match="a file and a folder at once"):
+        with pytest.raises(DatasetError, match="as both a file and a folder"):
             find_images(tmp_path / pattern)
 
 
 @pytest.mark.parametrize("name", ["/etc/1.png", "../1.png", "a/../../1.png", "a/.."])
 def test_paths_that_lead_out_are_errors(tmp_path, name):
-    tar = write_tar(tmp_path / "x.tar", [("0.png", picture(0)), (name, b"")])
+    tar = write_tar(tmp_path / "x.tar", [("0.png", png_bytes(0)), (name, b"")])
     with pytest.raises(DatasetError, match="leads out of it"):
         find_images(tar)
 
 
 def broken_tars(tmp_path):
     """Name, content and words of the error."""
-    whole = write_tar(tmp_path / "w", [(f"{i}.png", picture(i)) for i in range(3)]).read_bytes()
-    length = len(picture(0))
+    whole = write_tar(tmp_path / "w", [(f"{i}.png", png_bytes(i)) for i in range(3)]).read_bytes()
+    length = len(png_bytes(0))
     second = 512 + -(-length // 512) * 512
     used = whole.rstrip(b"\0")
     third_header = bytearray(whole)
@@ -191,7 +191,7 @@ def broken_tars(tmp_path):
     yield "cut in a header", whole[: second + 100], "damaged at"
     yield "cut between members", whole[:second], "no end mark"
     yield "cut in padding", used[: len(used) + 1], "damaged at|cut off"
-    yield "joined", whole + whole, "two joined"
+    yield "joined", whole + whole, "two tars joined"
     yield "damaged", bytes(third_header), "damaged at"
     yield "text", b"not a tar at all\n" * 100, "is not a tar"
     yield "empty", b"", "is not a tar"
@@ -215,7 +215,7 @@ def test_what_is_no_whole_tar_says_so_in_one_line(tmp_path):
 
 
 def test_damaged_headers_never_end_in_anything_else(tmp_path):
-    members = [("é" * 120 + f"{i}.png", picture(i)) for i in range(2)]
+    members = [("é" * 120 + f"{i}.png", png_bytes(i)) for i in range(2)]
     whole = write_tar(tmp_path / "w", members, format=tarfile.PAX_FORMAT).read_bytes()
     rng = np.random.default_rng(0)
     for i in range(200):
@@ -225,13 +225,13 @@ def test_damaged_headers_never_end_in_anything_else(tmp_path):
         (tmp_path / f"{i}.tar").write_bytes(content)
         try:
             found = find_images(tmp_path / f"{i}.tar")
-            read_picture(found.picture(0), same)
+            read_image(found.locate(0), same)
         except DatasetError:
             continue
 
 
 def test_tars_that_are_not_there(tmp_path):
-    write_tar(tmp_path / "x-0.tar", [("0.png", picture(0))])
+    write_tar(tmp_path / "x-0.tar", [("0.png", png_bytes(0))])
     (tmp_path / "x-2.tar").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, words in (
@@ -249,7 +249,7 @@ def test_tars_that_are_not_there(tmp_path):
 
 
 def test_the_index_is_kept_and_read_again_when_the_tar_changes(tmp_path, monkeypatch):
-    tars = [write_tar(tmp_path / f"{i}.tar", [(f"{i}.png", picture(i))]) for i in range(2)]
+    tars = [write_tar(tmp_path / f"{i}.tar", [(f"{i}.png", png_bytes(i))]) for i in range(2)]
     data, counted = tmp_path / "{0..1}.tar", []
     before = find_images(data, progress=counted.append)
     assert len(list((tmp_path / "cache/entropy-cli/tars").iterdir())) == 2 and sum(counted) == 2
@@ -264,7 +264,7 @@ def test_the_index_is_kept_and_read_again_when_the_tar_changes(tmp_path, monkeyp
     assert not opened and list(again.files) == list(before.files) and sum(counted) == 4
     monkeypatch.chdir(tmp_path)  # the same tars by other names
     assert list(find_images(Path("[01].tar")).files) == list(before.files) and not opened
-    write_tar(tars[0], [("0.png", picture(5)), ("5.png", picture(6))])
+    write_tar(tars[0], [("0.png", png_bytes(5)), ("5.png", png_bytes(6))])
     changed = find_images(data)
     assert len(opened) == 1 and {f.path for f in changed.files} == {"0.png", "1.png", "5.png"}
     os.utime(tars[1], ns=(1, 1))
@@ -274,7 +274,7 @@ def test_the_index_is_kept_and_read_again_when_the_tar_changes(tmp_path, monkeyp
 
 
 def test_a_damaged_index_is_made_again(tmp_path, monkeypatch):
-    tar = write_tar(tmp_path / "x.tar", [(f"{i}.png", picture(i)) for i in range(3)])
+    tar = write_tar(tmp_path / "x.tar", [(f"{i}.png", png_bytes(i)) for i in range(3)])
     before = list(find_images(tar).files)
     (kept,) = (tmp_path / "cache/entropy-cli/tars").iterdir()
     whole = kept.read_bytes()
@@ -291,7 +291,7 @@ def test_a_damaged_index_is_made_again(tmp_path, monkeypatch):
 
 
 def test_a_cache_that_cant_be_written_is_no_error(tmp_path, monkeypatch):
-    tar = write_tar(tmp_path / "x.tar", [("0.png", picture(0))])
+    tar = write_tar(tmp_path / "x.tar", [("0.png", png_bytes(0))])
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file", Path("/proc/nothing")):
         monkeypatch.setenv("XDG_CACHE_HOME", str(folder))
@@ -303,18 +303,18 @@ def test_a_cache_that_cant_be_written_is_no_error(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("change", ["written", "shrunk", "gone"])
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_tar_that_changes_while_it_is_read_gives_reasons_not_pictures(tmp_path, change, workers):
-    tar = write_tar(tmp_path / "x.tar", [(f"{i}.png", picture(i)) for i in range(3)])
+def test_a_tar_that_changes_while_it_is_read_gives_reasons_not_images(tmp_path, change, workers):
+    tar = write_tar(tmp_path / "x.tar", [(f"{i}.png", png_bytes(i)) for i in range(3)])
     os.utime(tar, (1, 1))  # clocks of file systems are coarse
     found = find_images(tar)
     if change == "written":
-        write_tar(tar, [(f"{i}.png", picture(i + 1)) for i in range(3)])
+        write_tar(tar, [(f"{i}.png", png_bytes(i + 1)) for i in range(3)])
     elif change == "shrunk":
         os.truncate(tar, 5000)
     else:
         tar.unlink()
     (batch,) = read_batches(
-        open_loader(Pictures(found, same), plan_batches(3, 16, [0]), workers=workers)
+        open_loader(CroppedImages(found, same), plan_batches(3, 16, [0]), workers=workers)
     )
     words = "No such file" if change == "gone" else "has changed since it was listed"
     assert not batch.names and len(batch.failed) == 3
@@ -324,25 +324,25 @@ def test_a_tar_that_changes_while_it_is_read_gives_reasons_not_pictures(tmp_path
 def test_sparse_files_and_links_to_nowhere_have_a_reason(tmp_path):
     tree = tmp_path / "tree"
     tree.mkdir()
-    (tree / "0.png").write_bytes(picture(0))
+    (tree / "0.png").write_bytes(png_bytes(0))
     (tree / "link.png").symlink_to("gone.png")
     with (tree / "holes.png").open("wb") as file:
-        file.write(picture(1))
+        file.write(png_bytes(1))
         file.truncate(1 << 20)
     os.mkfifo(tree / "pipe.png")
     subprocess.run(["tar", "-S", "-cf", tmp_path / "x.tar", "-C", tree, "."], check=True)
     found = find_images(tmp_path / "x.tar")
     assert found.fingerprint() == find_images(tree).fingerprint()
-    reasons = {f.path: read_picture(found.picture(i), same) for i, f in enumerate(found.files)}
+    reasons = {f.path: read_image(found.locate(i), same) for i, f in enumerate(found.files)}
     assert "no file in the tars" in reasons["link.png"] and "ordinary" in reasons["pipe.png"]
     assert "sparse" in reasons["holes.png"] and not isinstance(reasons["0.png"], str)
 
 
 def test_reasons_of_damaged_images_name_no_memory(tmp_path):
-    tar = write_tar(tmp_path / "x.tar", [("bad.png", b"no picture")])
-    reason = read_picture(find_images(tar).picture(0), same)
-    (tmp_path / "bad.png").write_bytes(b"no picture")
-    assert reason == read_picture(tmp_path / "bad.png", same)
+    tar = write_tar(tmp_path / "x.tar", [("bad.png", b"no image")])
+    reason = read_image(find_images(tar).locate(0), same)
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    assert reason == read_image(tmp_path / "bad.png", same)
     assert reason.startswith("not identified as one of JPEG, ")
 
 

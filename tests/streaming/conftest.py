@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from entropy_cli.core.signals import Signals
-from entropy_cli.images.decode import Pictures
+from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import GROUPS, find_images
 from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import check_points, plan_segments
@@ -28,10 +28,12 @@ def run(images, checkpoint):
     def run(progress, blocks, batch_size, device=CPU, target=None, advance=lambda _: None, **hooks):
         processor = BatchProcessor(tokenizer.to(device, "fp32"), device, batch_size, advance)
         done = progress.blocks_done.tolist()
-        points = check_points(len(blocks), closely=target is not None)
+        points = check_points(len(blocks), early_stop=target is not None)
         segments = plan_segments(70, batch_size, list(blocks), done, points)
         plans = [plan for segment in segments for plan in segment.plans]
-        read = read_batches(open_loader(Pictures(found, tokenizer.spec.crop.apply), plans, workers=0))
+        read = read_batches(
+            open_loader(CroppedImages(found, tokenizer.spec.crop.apply), plans, workers=0)
+        )
         if not progress.accumulators:
             progress.temperatures = [[1.0] for _ in tokenizer.spec.scales]
             progress.allocate(sums_layout(tokenizer.spec.scales, GROUPS, 1), device)

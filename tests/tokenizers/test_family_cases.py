@@ -285,7 +285,7 @@ def test_titok_without_codes(load):
     for codes, words in (
         (torch.zeros(0, 12), "holds no codes"),
         (torch.tensor(1.0), r"is \(\), expected 2 axes"),
-        (torch.zeros(40, 11), "a code has 11 numbers, a latent 12"),
+        (torch.zeros(40, 11), "a code has 11 dimensions, a latent 12"),
     ):
         with pytest.raises(CheckpointError, match=words):
             load(weights | {name: codes}, settings=TokenizerSettings())

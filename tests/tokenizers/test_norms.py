@@ -7,7 +7,7 @@ from torch.nn import functional
 
 from entropy_cli.commands.train.recipe import PRESETS
 from entropy_cli.commands.train.result import MODEL, save_tokenizer
-from entropy_cli.commands.train.trainer import Trainer, scaled
+from entropy_cli.commands.train.trainer import Trainer, normalize
 from entropy_cli.entropy.assign import assign
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.tokenizers.layers.norms import NORM_EPS, BatchNorm, GroupNorm
@@ -164,19 +164,19 @@ class Silu(nn.Module):
 
 @pytest.mark.parametrize("norm", ["group", "batch"])
 def test_a_checkpoint_gives_the_latents_and_tokens_of_the_model(tmp_path, norm):
-    recipe = PRESETS["tiny"].changed(
+    recipe = PRESETS["tiny"].override(
         image_size=16, width_mult=(1, 1, 2), patch_nums=(1, 2, 4), vocab_size=32, batch_size=6, norm=norm
     )
     trainer = Trainer(recipe, torch.device("cpu"), Ranks())
     pictures = torch.randint(256, (6, 3, 16, 16), generator=torch.manual_seed(6)).byte()
-    trainer.begin(pictures)
+    trainer.init_codebook(pictures)
     for _ in range(3):
         trainer.step([pictures])
     model = trainer.ema_model.eval()
     save_tokenizer(tmp_path, model.state_dict(), recipe.to_json(), as_fp16=False)
     tokenizer = load_tokenizer(tmp_path / MODEL).tokenizer
     with torch.no_grad():
-        f_BChw = model.encode(scaled(pictures, torch.device("cpu")))
+        f_BChw = model.encode(normalize(pictures, torch.device("cpu")))
         quantised = model.quantize(f_BChw)
         rest_BChw = tokenizer.encode(pictures)
         torch.testing.assert_close(rest_BChw, f_BChw, atol=2e-5, rtol=0)

@@ -8,7 +8,7 @@ from PIL import Image
 from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.tokenizers.opencv import resize_window
 from entropy_cli.tokenizers.preprocess import (
     adm_crop,
@@ -158,7 +158,7 @@ def test_every_size(name, size):
     assert_agree(name, drawn(size), SIZE)
 
 
-@pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # as read_picture does
+@pytest.mark.filterwarnings("ignore:Palette images with Transparency")  # as read_image does
 @every_crop
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("size", [(113, 150), (30, 20)], ids=str)
@@ -185,7 +185,7 @@ def test_photographs(shared, name):
         with Image.open(path) as picture:
             assert_agree(name, picture, 256)
             expected = np.asarray(CROPS[name][1](picture, 256))
-        got = read_picture(path, CROPS[name][0](256).apply)
+        got = read_image(path, CROPS[name][0](256).apply)
         np.testing.assert_array_equal(got.permute(1, 2, 0).numpy(), expected)
 
 

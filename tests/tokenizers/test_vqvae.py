@@ -7,7 +7,7 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
-from entropy_cli.commands.train.sizes import recipe_of
+from entropy_cli.commands.train.sizes import make_recipe
 from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.tokenizers.layers.residual import latents_of
@@ -37,7 +37,7 @@ def x_B3HW():
 
 
 def test_preset_var_of_width_32_has_exactly_the_published_keys_and_shapes():
-    recipe = recipe_of("var", {"width": 32})
+    recipe = make_recipe("var", {"width": 32})
     state = Trainer(recipe, CPU, Ranks()).ema_model.state_dict()
     expected = published_shapes(32, (1, 1, 2, 2, 4), 2, z=32, V=4096, scales=10)
     assert len(expected) == 324
@@ -113,7 +113,7 @@ def test_losses_train_what_they_are_for(model):
 def test_whatever_is_trained_gets_a_gradient(patch_nums, codebook):
     """Or processes that learn together would wait for it."""
     given = {"patch_nums": patch_nums, "codebook": codebook, "width_mult": (2, 1, 2), "batch_size": 2}
-    trainer = Trainer(recipe_of("tiny", given), CPU, Ranks())
+    trainer = Trainer(make_recipe("tiny", given), CPU, Ranks())
     trainer.step([torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)])
     without = {
         name for name, w in trainer.model.named_parameters() if w.requires_grad and w.grad is None

@@ -1,1 +1,1 @@
-"""Time the program beside a plain loop."""
+"""Time the program, with or without a plain loop as the baseline."""

@@ -1,7 +1,7 @@
-"""The loop a researcher would write first: what `bench` measures the program against.
+"""The baseline of `bench`: the loop a researcher would write first.
 
-Eager float32 in channel order, pictures decoded one after the other in the same process, the whole
-matrix of distances, softmax and its logarithm, everything summed in float32.
+Eager float32 in NCHW layout, images decoded one by one in the same process, the full distance matrix,
+softmax and its logarithm, all sums in float32.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,18 +11,18 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from entropy_cli.entropy.codebook import Codebook
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.images.image_set import ImageSet
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.layers.autoencoder import Encoder, ResnetBlock
 from entropy_cli.tokenizers.layers.norms import GroupNorm
 
 
-class Plain:
-    """A tokenizer without what makes the program fast; the one it is given is changed.
+class PlainLoop:
+    """A tokenizer without the program's optimizations.
 
     Args:
-        tokenizer: in float32, on the device.
+        tokenizer: in float32, on the device; its modules are changed in place.
         temperatures: divisors of the squared distance.
     """
 
@@ -30,15 +30,15 @@ class Plain:
         self.tokenizer, self.temperatures = tokenizer, temperatures
         for part in vars(tokenizer).values():
             if isinstance(part, nn.Module):
-                _in_channel_order(part)
+                _use_torch_defaults(part)
 
     def decode(self, images: ImageSet, indices: Iterable[int]) -> Tensor:
-        """Pictures, one after the other."""
-        pictures = (read_picture(images.picture(i), self.tokenizer.spec.crop.apply) for i in indices)
+        """Decode images one by one: uint8 (B, 3, H, W)."""
+        pictures = (read_image(images.locate(i), self.tokenizer.spec.crop.apply) for i in indices)
         return torch.stack([p.contiguous() for p in pictures if isinstance(p, Tensor)])
 
     def quantise(self, rest_BChw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Entropy of the soft assignments, (S, T), and these, (S, T, V), averaged; and hard tokens."""
+        """Return assignment entropies (S, T), marginals (S, T, V) and hard tokens (B, L)."""
         scales = len(self.tokenizer.spec.scales)
         entropies, marginals, tokens = [], [], []
         for scale in range(scales):
@@ -66,8 +66,8 @@ class Plain:
         return norms_NV - 2 * z_NC @ codes_VC.T
 
 
-def _in_channel_order(network: nn.Module) -> None:
-    """Turn a network back to torch's own norm and layout, in place."""
+def _use_torch_defaults(network: nn.Module) -> None:
+    """Replace norms, residual blocks and memory layout by torch's own, in place."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(memory_format=torch.contiguous_format)
@@ -83,18 +83,18 @@ def _in_channel_order(network: nn.Module) -> None:
 
 
 class _TorchNorm(nn.GroupNorm):
-    """torch's own norm."""
+    """torch's GroupNorm with the interface of the program's norm."""
 
     def then_silu(self, x_BChw: Tensor) -> Tensor:
-        """Norm and SiLU."""
+        """Apply the norm, then SiLU."""
         return functional.silu(self(x_BChw), inplace=True)
 
 
 class _PublishedBlock(ResnetBlock):
-    """As the published code has it."""
+    """The residual block of the published code."""
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        """Norm, SiLU, convolution, twice, around a shortcut."""
+        """Apply norm, SiLU and convolution twice, and add the shortcut."""
         h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
         h_BChw = self.conv2(self.norm2.then_silu(h_BChw))
         return self.nin_shortcut(x_BChw) + h_BChw

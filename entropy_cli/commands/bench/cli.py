@@ -1,4 +1,4 @@
-"""`entropy-cli bench`."""
+"""The command line of `entropy-cli bench`."""
 
 import contextlib
 from pathlib import Path
@@ -27,7 +27,7 @@ def bench(
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Images; default: made for the purpose."),
+        typer.Option("--data", metavar="DIR", help="Images; default: synthetic images."),
     ] = None,
     baseline: Annotated[
         bool,
@@ -36,9 +36,9 @@ def bench(
         ),
     ] = False,
     images: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="How many; default two batches.")
+        int | None, typer.Option(min=1, metavar="N", help="Number of images; default: two batches.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=3, metavar="N", help="Passes over each stage.")] = 3,
+    rounds: Annotated[int, typer.Option(min=3, metavar="N", help="Timed passes over each stage.")] = 3,
     family: Family = "auto",
     patch_nums: PatchNums = None,
     image_size: ImageSize = None,
@@ -54,31 +54,34 @@ def bench(
     device: Device = "auto",
     precision: Annotated[
         Literal["fp32", "tf32", "fp16", "bf16"] | None,
-        typer.Option(help="Of the encoder; default fp32 on a CPU, fp16 on a GPU."),
+        typer.Option(help="Precision of the encoder; default: fp32 on a CPU, fp16 on a GPU."),
     ] = None,
-    batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Images at once.")] = "auto",
+    batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Images per batch.")] = "auto",
     workers: Annotated[
-        str, typer.Option(metavar="N|auto", help="Processes that decode; 0 uses the one that computes.")
+        str,
+        typer.Option(
+            metavar="N|auto", help="Processes that decode images; 0 decodes in the main process."
+        ),
     ] = "auto",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the figures as JSON.")
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, not the table.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
-    """Time decoding, encoder, quantiser and all of it, and set them against what the device can do.
+    """Time decoding, encoder, quantiser and the whole pass, and compare them with the device's peak.
 
     Example: entropy-cli bench --baseline
     """
     temperatures = parse_temperatures(temperature, "--temperature")
     if temperatures == "auto":
-        raise typer.BadParameter("auto is nothing to time: give numbers.", param_hint="--temperature")
+        raise typer.BadParameter("auto: can't be timed. Give numbers.", param_hint="--temperature")
     if width % 32:
         raise typer.BadParameter(f"{width}: expected a multiple of 32.", param_hint="--width")
     grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
     name = parse_device(device, "--device")
     sizes = parse_count(batch_size, 1, "--batch-size"), parse_count(workers, 0, "--workers")
 
-    from entropy_cli.commands.bench.bench import BenchConfig, prepared
+    from entropy_cli.commands.bench.bench import BenchConfig, prepare_workload
     from entropy_cli.commands.bench.bench import bench as run
     from entropy_cli.commands.bench.result import render
     from entropy_cli.core.files import check_writable, write_atomically
@@ -101,8 +104,8 @@ def bench(
         temperatures=temperatures,
     )
     with contextlib.ExitStack() as stack:
-        workload = prepared(stack, config, tqdm_bar)
-        found = run(workload, number=rounds, bars=tqdm_bar, baseline=baseline)
+        workload = prepare_workload(stack, config, tqdm_bar)
+        found = run(workload, rounds, tqdm_bar, baseline=baseline)
     text = found.to_json()
     if output is not None:
         write_atomically(output, lambda path: path.write_text(text + "\n", encoding="utf-8"))

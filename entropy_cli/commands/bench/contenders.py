@@ -1,4 +1,4 @@
-"""What is timed: the stages as the program does them, and as the plain loop does."""
+"""The contenders of a benchmark: the stages as the program and as the baseline compute them."""
 
 import contextlib
 import resource
@@ -11,11 +11,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from entropy_cli.commands.bench.baseline import Plain
-from entropy_cli.commands.bench.counts import Work, count, measure_peak
+from entropy_cli.commands.bench.baseline import PlainLoop
+from entropy_cli.commands.bench.roofline import Work, count_work, measure_peak
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.entropy.assign import assign
-from entropy_cli.images.decode import Pictures
+from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import GROUPS, ImageSet, find_images
 from entropy_cli.images.loader import Loader, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
@@ -28,12 +28,12 @@ from entropy_cli.tokenizers.precision import DTYPES, Precision
 from entropy_cli.tokenizers.registry import load_tokenizer
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
-LEAST_DECODED = 128  # images, so that the start of a reading does not count for much
+LEAST_DECODED = 128  # images, so that starting the loader hardly counts
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What is timed: so many images of a folder through a checkpoint's tokenizer."""
+    """The images and the tokenizer to time, with the settings of the pass."""
 
     checkpoint: Path
     data: Path
@@ -47,69 +47,69 @@ class Workload:
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
 
     def load(self, precision: Precision) -> tuple[BatchProcessor, ImageSet]:
-        """The tokenizer on the device, and the images."""
+        """Return a processor with the tokenizer on the device, and the images."""
         device = torch.device(self.device)
         loaded = load_tokenizer(self.checkpoint, self.family, self.tokenizer)
-        worker = BatchProcessor(loaded.tokenizer.to(device, precision), device, self.batch_size)
-        return worker, find_images(self.data, limit=self.images)
+        processor = BatchProcessor(loaded.tokenizer.to(device, precision), device, self.batch_size)
+        return processor, find_images(self.data, limit=self.images)
 
 
 @dataclass(frozen=True)
-class Assigned:
-    """What a quantiser makes of latents, as arrays that travel between processes."""
+class Assignments:
+    """Assignment entropies and hard tokens, as arrays that can be sent between processes."""
 
     entropy_ST: np.ndarray
     idx_BL: np.ndarray
 
 
-class Arm:
-    """One way of doing the stages, with what each needs made ready before it is timed."""
+class Contender:
+    """One implementation of the stages, with their inputs prepared before they are timed."""
 
     def __init__(self, workload: Workload, precision: Precision) -> None:
         self.workload = workload
-        self.worker, self.images = workload.load(precision)
-        self.device, self.tokenizer = self.worker.device, self.worker.tokenizer
+        self.processor, self.images = workload.load(precision)
+        self.device, self.tokenizer = self.processor.device, self.processor.tokenizer
         self.repeats = -(-LEAST_DECODED // len(self.images.files))
-        # The workers start here: a fork of a process that has computed much already copies its memory.
+        # The workers start here: forking after much computation would copy its memory.
         self.loader = self._loader()
-        img_B3HWs = [batch.input_B for batch in read_batches(self.loader)]
-        self.img_B3HW = torch.cat(img_B3HWs).to(self.device)
-        self.often = self._loader(self.repeats)
-        next(read_batches(self.often))
+        batches = [batch.input_B for batch in read_batches(self.loader)]
+        self.img_B3HW = torch.cat(batches).to(self.device)
+        self.repeated_loader = self._loader(self.repeats)
+        next(read_batches(self.repeated_loader))
         if not len(self.img_B3HW):
             raise EntropyCliError(f"{workload.data}: none of the first images can be read.")
-        self.rest_BChws = self._latents()
+        self.latent_batches = self._encode()
 
-    def _loader(self, times: int = 1) -> Loader:
-        """Reads all images so many times."""
+    def _loader(self, repeats: int = 1) -> Loader:
+        """Open a loader that reads all images `repeats` times."""
         images = len(self.images.files)
         plans = plan_batches(images, self.workload.batch_size, range(number_of_blocks(images)))
-        source = Pictures(self.images, self.tokenizer.spec.crop.apply)
-        return open_loader(source, plans * times, workers=self.workload.workers, persistent=True)
+        source = CroppedImages(self.images, self.tokenizer.spec.crop.apply)
+        return open_loader(source, plans * repeats, workers=self.workload.workers, persistent=True)
 
-    def _latents(self) -> list[Tensor]:
+    def _encode(self) -> list[Tensor]:
         return [
             self.tokenizer.encode(img) for img in torch.split(self.img_B3HW, self.workload.batch_size)
         ]
 
     def encoder(self) -> None:
-        """All images through the encoder."""
-        self._latents()
+        """Encode all images."""
+        self._encode()
 
     def latents(self) -> np.ndarray:
-        """Of all images."""
-        return torch.cat(self.rest_BChws).cpu().numpy()
+        """Return the latents f_BChw of all images."""
+        return torch.cat(self.latent_batches).cpu().numpy()
 
     def peak_bytes(self) -> int:
-        """Largest memory of the process so far; on a GPU what torch had there."""
+        """Return the peak memory of the process; on a GPU, torch's peak allocation there."""
         if self.device.type == "cuda":
             return torch.cuda.max_memory_allocated(self.device)
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-class Ours(Arm):
-    """What `estimate` does."""
+class EntropyCli(Contender):
+    """The program, as in `estimate`."""
 
     def __init__(self, workload: Workload) -> None:
         if workload.device == "cpu":
@@ -117,27 +117,27 @@ class Ours(Arm):
         super().__init__(workload, workload.precision)
 
     def decode(self) -> None:
-        """All images read by the workers, several times."""
-        for _ in read_batches(self.often):
+        """Decode all images in the workers, `repeats` times."""
+        for _ in read_batches(self.repeated_loader):
             pass
 
     def quantiser(self) -> None:
-        """The latents of all images into a tally, a block at a time."""
+        """Assign the latents of all images and add them to a tally, block by block."""
         progress = self._progress()
         at_once = max(BLOCK, self.workload.batch_size)
-        for rest_BChw in torch.split(torch.cat(self.rest_BChws), at_once):
+        for rest_BChw in torch.split(torch.cat(self.latent_batches), at_once):
             names = ["" for _ in rest_BChw]
             group_B = torch.arange(len(names)) % GROUPS
-            self.worker.add(EncodedBatch(rest_BChw, group_B, names, [], [], []), progress)
-        self.worker.check_finite()
+            self.processor.add(EncodedBatch(rest_BChw, group_B, names, [], [], []), progress)
+        self.processor.check_finite()
 
     def end_to_end(self) -> None:
-        """From the files to a tally."""
+        """Decode, encode and assign all images, from files to a tally."""
         progress = self._progress()
         with contextlib.closing(prefetch(read_batches(self.loader), self.device)) as batches:
-            for unit in self.worker.encode(batches):
-                self.worker.add(unit, progress)
-        self.worker.check_finite()
+            for batch in self.processor.encode(batches):
+                self.processor.add(batch, progress)
+        self.processor.check_finite()
 
     def _progress(self) -> Progress:
         spec, temperatures = self.tokenizer.spec, list(self.workload.temperatures)
@@ -146,28 +146,29 @@ class Ours(Arm):
         progress.allocate(sums_layout(spec.scales, GROUPS, len(temperatures)), self.device)
         return progress
 
-    def assigned(self, latent_BChw: np.ndarray) -> Assigned:
-        """What the quantiser makes of these latents."""
-        rest_BChw = torch.from_numpy(latent_BChw).to(self.device)
-        names = ["" for _ in latent_BChw]
+    def assign(self, f_BChw: np.ndarray) -> Assignments:
+        """Assign latents to codes."""
+        rest_BChw = torch.from_numpy(f_BChw).to(self.device)
+        names = ["" for _ in f_BChw]
         codebook, temperatures = self.tokenizer.codebook, self.workload.temperatures
         sums = [
-            of_scale
-            for _, of_scale in self.worker.quantize_scales(
+            scale_sums
+            for _, scale_sums in self.processor.quantize_scales(
                 rest_BChw, names, lambda s, z_BlC: assign(z_BlC, codebook(s), temperatures)
             )
         ]
         entropy_ST = torch.stack([s.entropy_BT.mean(0) / s.tokens for s in sums])
-        return Assigned(entropy_ST.cpu().numpy(), torch.cat([s.idx_Bl for s in sums], 1).cpu().numpy())
+        idx_BL = torch.cat([s.idx_Bl for s in sums], 1)
+        return Assignments(entropy_ST.cpu().numpy(), idx_BL.cpu().numpy())
 
     def counts(self) -> dict[str, Any]:
-        """What an image costs at least, and what the device can do."""
+        """Return the least work per image, the device's peaks, and the tokenizer's sizes."""
         one = self.img_B3HW[:1]
         tokenizer, spec = self.tokenizer, self.tokenizer.spec
         tokens = sum(scale.tokens for scale in spec.scales)
         logits = tokens * spec.vocab_size
         return {
-            "encoder": count(lambda: tokenizer.encode(one)),
+            "encoder": count_work(lambda: tokenizer.encode(one)),
             # The distances, written and read once.
             "quantiser": Work(2.0 * logits * spec.latent_dim, 2.0 * 4 * logits),
             "peak_encoder": measure_peak(self.device, DTYPES[self.workload.precision]),
@@ -180,34 +181,34 @@ class Ours(Arm):
         }
 
 
-class PlainLoop(Arm):
-    """The plain loop; on a GPU with the TF32 convolutions that torch does by itself."""
+class Baseline(Contender):
+    """The plain loop; on a GPU with TF32 convolutions, torch's default."""
 
     def __init__(self, workload: Workload) -> None:
         super().__init__(workload, "fp32" if workload.device == "cpu" else "tf32")
-        self.plain = Plain(self.tokenizer, workload.temperatures)
-        self.rest_BChws = self._latents()
+        self.loop = PlainLoop(self.tokenizer, workload.temperatures)
+        self.latent_batches = self._encode()
 
     def decode(self) -> None:
-        """All images, one after the other, several times."""
+        """Decode all images one by one, `repeats` times."""
         for _ in range(self.repeats):
-            self.plain.decode(self.images, range(len(self.images.files)))
+            self.loop.decode(self.images, range(len(self.images.files)))
 
     def quantiser(self) -> None:
-        """The latents of all images, a batch at a time."""
-        for rest_BChw in self.rest_BChws:
-            self.plain.quantise(rest_BChw)
+        """Assign the latents of all images, batch by batch."""
+        for rest_BChw in self.latent_batches:
+            self.loop.quantise(rest_BChw)
 
     def end_to_end(self) -> None:
-        """From the files to the sums of a batch."""
+        """Decode, encode and assign all images, batch by batch."""
         images = len(self.images.files)
         for start in range(0, images, self.workload.batch_size):
             stop = min(images, start + self.workload.batch_size)
-            img_B3HW = self.plain.decode(self.images, range(start, stop)).to(self.device)
-            self.plain.quantise(self.tokenizer.encode(img_B3HW))
+            img_B3HW = self.loop.decode(self.images, range(start, stop)).to(self.device)
+            self.loop.quantise(self.tokenizer.encode(img_B3HW))
 
-    def assigned(self, latent_BChw: np.ndarray) -> Assigned:
-        """What the plain quantiser makes of these latents."""
-        rest_BChw = torch.from_numpy(latent_BChw).to(self.device)
-        entropy_ST, _, idx_BL = self.plain.quantise(rest_BChw)
-        return Assigned(entropy_ST.cpu().numpy(), idx_BL.cpu().numpy())
+    def assign(self, f_BChw: np.ndarray) -> Assignments:
+        """Assign latents to codes."""
+        rest_BChw = torch.from_numpy(f_BChw).to(self.device)
+        entropy_ST, _, idx_BL = self.loop.quantise(rest_BChw)
+        return Assignments(entropy_ST.cpu().numpy(), idx_BL.cpu().numpy())

@@ -1,4 +1,4 @@
-"""Random weights of VAR's layout: they compute as long as trained ones."""
+"""Random weights of VAR's layout, as slow to compute with as trained ones."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from entropy_cli.tokenizers.layers.var_layout import VARSizes, var_shapes
 
 
 def random_weights(sizes: VARSizes, seed: int) -> dict[str, Tensor]:
-    """Weights that keep the variance of what passes through them; norms that do nothing."""
+    """Return weights that preserve the variance of activations, with identity norms."""
     generator = torch.Generator().manual_seed(seed)
     weights = {}
     for name, shape in var_shapes(sizes).items():

@@ -1,1 +1,1 @@
-"""Run the main job on images that the program makes itself."""
+"""Run an estimate on synthetic images."""

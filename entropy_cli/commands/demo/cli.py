@@ -1,6 +1,5 @@
-"""`entropy-cli demo`."""
+"""The command line of `entropy-cli demo`."""
 
-import json
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,18 +12,18 @@ if TYPE_CHECKING:
     from entropy_cli.results.schema import Result
 
 TOKENIZER = Path(__file__).parents[2] / "assets" / "model.safetensors"
-IMAGES, SHOWN, SEED = 1200, 8, 1  # of pictures; the tokenizer was trained on those of another seed
+IMAGES, SHOWN, SEED = 1200, 8, 1  # the tokenizer was trained on images of another seed
 
 
 def demo(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", metavar="DIR", help="Where its files go; default: the cache folder."
+            "--output", "-o", metavar="DIR", help="Folder for its files; default: the cache folder."
         ),
     ] = None,
 ) -> None:
-    """Run `estimate` on pictures made on the spot, with a small tokenizer that comes along.
+    """Run `estimate` on synthetic images, with a small tokenizer that is part of the package.
 
     Example: entropy-cli demo
     """
@@ -33,52 +32,51 @@ def demo(
     from entropy_cli.commands.estimate.estimate import estimate
     from entropy_cli.core.errors import EntropyCliError
     from entropy_cli.core.files import cache_folder
-    from entropy_cli.results.page.write import check_report, write
+    from entropy_cli.core.reading import CONFIG_BYTES, parse_json, read_bytes
+    from entropy_cli.results.page.report_file import check_report, write_report
     from entropy_cli.results.tables import render
 
     folder = output or cache_folder() / "demo"
-    data, result_file, picture = (
-        folder / "images",
-        folder / "result.json",
-        folder / "reconstructions.png",
-    )
-    page = folder / "report.html"
+    data, result_file = folder / "images", folder / "result.json"
+    reconstructions, page = folder / "reconstructions.png", folder / "report.html"
     try:
         check_report(page)
         no_page = ""
-    except EntropyCliError as error:  # matplotlib is not there: no reason to show nothing
+    except EntropyCliError as error:  # without matplotlib, the rest of the demo still runs
         no_page = str(error)
-    config = json.loads(TOKENIZER.with_name("config.json").read_text())
-    pictures = _make_pictures(data, config["image_size"])
-    psnr = reconstruct(TOKENIZER, pictures[:SHOWN], picture)
+    config = parse_json(read_bytes(TOKENIZER.with_name("config.json"), CONFIG_BYTES))
+    images = _write_images(data, config["image_size"])
+    psnr = reconstruct(TOKENIZER, images[:SHOWN], reconstructions)
     argv = ["entropy-cli", "estimate", "--data", str(data), "--ckpt", str(TOKENIZER)]
     files = ["-o", str(result_file), *(() if no_page else ("--report", str(page)))]
     command = shlex.join([*argv, "--temperature", "auto", *files])
     typer.echo(
-        f"Made {IMAGES} procedural pictures. The tokenizer was trained on others of their kind, by\n"
+        f"Wrote {IMAGES} synthetic images. The tokenizer was trained on other images of that kind, by\n"
         f"  {config['command']}\n"
-        f"{SHOWN} of them and what it keeps of each, scale by scale (PSNR {psnr:.1f} dB): {picture}\n\n"
-        f"$ {command}\n"
+        f"{SHOWN} images and their reconstructions, scale by scale (PSNR {psnr:.1f} dB): "
+        f"{reconstructions}\n\n$ {command}\n"
     )
 
     def deliver(result: "Result") -> None:
         result.write(result_file)
         print_result(render(result))
         if not no_page:
-            write(page, [result], [])
-        print_result(f"\nThe same as a page with pictures: {no_page or page}")
+            write_report(page, [result], [])
+        print_result(f"\nThe same as a page with figures: {no_page or page}")
 
     config = EstimateConfig(data=data, checkpoint=TOKENIZER, temperatures="auto", command=command)
     estimate(config, tqdm_bar, deliver)
 
 
-def _make_pictures(data: Path, size: int) -> list[Path]:
+def _write_images(data: Path, size: int) -> list[Path]:
     from entropy_cli.core.errors import DatasetError
     from entropy_cli.images.synthetic import write_image_folder
     from entropy_cli.tokenizers.preprocess import resized_side
 
     try:
-        with tqdm_bar("making pictures", IMAGES, "img") as bar:
+        with tqdm_bar("writing images", IMAGES, "img") as bar:
             return write_image_folder(data, IMAGES, resized_side(size), SEED, bar.update)
     except OSError as error:
-        raise DatasetError(f"{data}: can't be written: {error.strerror}. Use --output.") from error
+        raise DatasetError(
+            f"{data}: can't be written: {error.strerror}. Give another folder with --output."
+        ) from error

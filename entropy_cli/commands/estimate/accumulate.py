@@ -13,7 +13,7 @@ from entropy_cli.commands.estimate.run import Run
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.signals import Signals
-from entropy_cli.images.loader import death_of_worker
+from entropy_cli.images.loader import worker_death_error
 from entropy_cli.images.plan import BLOCK, BatchPlan, Segment, check_points, plan_batches, plan_segments
 from entropy_cli.streaming import state_file
 from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
@@ -143,7 +143,7 @@ def _read(
 
 def _segments(run: Run, blocks: Sequence[int], done: Sequence[bool]) -> list[Segment]:
     """Plan blocks, and this process's share of them."""
-    points = check_points(len(blocks), closely=run.config.target is not None)
+    points = check_points(len(blocks), early_stop=run.config.target is not None)
     share = run.ranks.rank, run.ranks.world
     return plan_segments(run.settings.images, run.batch_size, blocks, done, points, share)
 
@@ -175,7 +175,7 @@ def _set_temperatures(
     pilot = range(min(PILOT_BLOCKS, len(progress.blocks_done)))
     if run.config.shard is None:  # the first images of the run itself
         plans = [plan for segment in segments for plan in segment.plans]
-        mine = sum(bool(plan.completes) and _within(plan, pilot) for plan in plans)
+        mine = sum(bool(plan.completed_blocks) and _within(plan, pilot) for plan in plans)
         first: Iterator[EncodedBatch] = islice(batches, mine)
         fitted, progress.pilot, encoded = fit_temperatures(reader.processor, first, run.ranks, describe)
         batches = chain(encoded, batches)
@@ -214,7 +214,7 @@ def _torch_errors_in_one_line(device: torch.device) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if (death := death_of_worker(error)) is not None:
+        if (death := worker_death_error(error)) is not None:
             raise death from error
         if is_out_of_memory(error):
             raise EntropyCliError(

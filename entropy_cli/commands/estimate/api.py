@@ -25,7 +25,7 @@ from entropy_cli.commands.estimate.callables import CallableTokenizer, Encode
 from entropy_cli.commands.estimate.inputs import identify
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.entropy.codebook import Rule
-from entropy_cli.entropy.stopping import look
+from entropy_cli.entropy.stopping import history_point
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
 from entropy_cli.images.image_set import GROUPS, ImageSet, find_images
 from entropy_cli.images.loader import Batch
@@ -263,6 +263,6 @@ def _accumulate(
     tally = progress.tally
     assert tally is not None
     progress.history.append(
-        look(tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
+        history_point(tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
     )
     return progress, digest.hexdigest()

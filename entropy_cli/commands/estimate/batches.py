@@ -11,8 +11,8 @@ from torch import Tensor
 from entropy_cli.commands.estimate.callables import check_batch
 from entropy_cli.core.errors import EntropyCliError, ShapeError
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
-from entropy_cli.images.decode import Pictures
-from entropy_cli.images.image_set import GROUPS, ImageSet, keys_of
+from entropy_cli.images.decode import CroppedImages
+from entropy_cli.images.image_set import GROUPS, ImageSet, hash_path
 from entropy_cli.images.loader import Batch, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
 from entropy_cli.tokenizers.base import Tokenizer
@@ -78,7 +78,7 @@ def to_blocks(inputs: Iterable[Tensor], seed: int) -> Iterator[Batch]:
     for input_B in _blocks(inputs):
         names = [str(i) for i in range(images, images + len(input_B))]
         images += len(names)
-        group_B = torch.tensor([keys_of(name, seed)[1] % GROUPS for name in names])
+        group_B = torch.tensor([hash_path(name, seed)[1] % GROUPS for name in names])
         yield Batch(input_B, group_B, names, [], [], (0,))
 
 
@@ -98,5 +98,5 @@ def _blocks(inputs: Iterable[Tensor]) -> Iterator[Tensor]:
 def read_folder(images: ImageSet, tokenizer: Tokenizer) -> Iterator[Batch]:
     """Read the images of a folder, cropped for a loaded tokenizer, in the seeded order."""
     plans = plan_batches(len(images), BLOCK, range(number_of_blocks(len(images))))
-    loader = open_loader(Pictures(images, tokenizer.spec.crop.apply), plans, workers=0)
-    return (replace(batch, completes=(0,)) for batch in read_batches(loader))
+    loader = open_loader(CroppedImages(images, tokenizer.spec.crop.apply), plans, workers=0)
+    return (replace(batch, completed_blocks=(0,)) for batch in read_batches(loader))

@@ -14,7 +14,7 @@ from entropy_cli.core.errors import DatasetError
 from entropy_cli.entropy.bias import coverage
 from entropy_cli.entropy.point_estimates import BOUND
 from entropy_cli.entropy.quantity import Estimate, perplexity
-from entropy_cli.entropy.summary import Summary, spread_over_images, summarise
+from entropy_cli.entropy.summary import Summary, standard_errors_over_images, summarise
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.results import schema
 from entropy_cli.streaming.progress import Progress
@@ -78,7 +78,7 @@ def build_result(
         history=progress.history,
         replicates={
             "images": tally.images_G.tolist(),
-            **{name: _without_nan(deleted_GS) for name, deleted_GS in headline.deleted.items()},
+            **{name: _without_nan(deleted_GS) for name, deleted_GS in headline.replicates.items()},
         },
         precision_check=progress.precision_check,
         target_reached=target_reached,
@@ -115,7 +115,7 @@ def _checks(metadata: RunMetadata, progress: Progress, tally: Tally) -> dict[str
     return {
         "failed_reasons": [reason for _, reason in progress.failed],
         "temperature_fit": progress.pilot,
-        "assignment_entropy_se_over_images": spread_over_images(tally),
+        "assignment_entropy_se_over_images": standard_errors_over_images(tally),
         "temperature_if_hard": nearest_S.tolist() if fits else None,
         "temperature_implied": implied_S.tolist() if progress.pilot is not None else None,
     }

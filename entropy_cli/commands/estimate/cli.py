@@ -177,7 +177,7 @@ def estimate(
     from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
     from entropy_cli.commands.estimate.estimate import estimate as run
     from entropy_cli.core.files import check_files
-    from entropy_cli.results.page.write import check_report, write
+    from entropy_cli.results.page.report_file import check_report, write_report
     from entropy_cli.results.tables import render
     from entropy_cli.streaming.token_file import paths_file
     from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -199,7 +199,7 @@ def estimate(
             result.write(output)
         print_result(result.to_json() if as_json else render(result, units))
         if report is not None:
-            write(report, [result], [])
+            write_report(report, [result], [])
 
     images = run(
         EstimateConfig(

@@ -10,7 +10,7 @@ from torch import Tensor
 from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.images.decode import Pictures
+from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import ImageSet, find_images
 from entropy_cli.images.latents import LatentSet, ScaleLatents, find_latents
 from entropy_cli.images.loader import Source
@@ -73,7 +73,7 @@ def _images(config: EstimateConfig, bars: Bars) -> Inputs:
         sha256 = checkpoint.sha256(bar.update)
     identity, provenance = identify(loaded, sha256)
     provenance = {"data": images.location, **provenance}
-    source = Pictures(images, tokenizer.spec.crop.apply)
+    source = CroppedImages(images, tokenizer.spec.crop.apply)
     return Inputs(tokenizer, images, source, identity, provenance)
 
 
@@ -105,9 +105,7 @@ def _latents(config: EstimateConfig, given: GivenLatents, bars: Bars) -> Inputs:
     codes = [None] * len(arrays.tensors) if tables is None else _codes(tables, arrays)
     read, described = [], []
     for (name, array), table_VC in zip(arrays.tensors.items(), codes, strict=True):
-        first, scale = describe_latents(
-            name, array.shape, given.rule, table_VC, given.levels
-        )
+        first, scale = describe_latents(name, array.shape, given.rule, table_VC, given.levels)
         described.append(scale if len(arrays.tensors) > 1 else replace(scale, name=scale.grid))
         read.append(ScaleLatents(name, array, first))
     with bars("listing latents", None, "img") as bar:
@@ -141,9 +139,7 @@ def _codes(tables: Arrays, latents: Arrays) -> Sequence[Tensor]:
         codes = codes_of_scales([array.read() for array in arrays], scales)
         if codes is not None:
             return codes
-    channels = {
-        n for array in latents.tensors.values() for n in (*array.shape[1:2], *array.shape[-1:])
-    }
+    channels = {n for array in latents.tensors.values() for n in (*array.shape[1:2], *array.shape[-1:])}
     likely = [
         f"{tables.path}:{name} {codes.shape}"
         for name, codes in tables.tensors.items()

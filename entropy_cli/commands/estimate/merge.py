@@ -11,7 +11,7 @@ from entropy_cli.commands.estimate.build_result import build_result
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.quantity import HistoryPoint
-from entropy_cli.entropy.stopping import look
+from entropy_cli.entropy.stopping import history_point
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
 from entropy_cli.streaming.progress import Progress
@@ -108,7 +108,7 @@ def _add(path: Path, part: Progress, total: Progress) -> None:
 
 def _history_point(total: Progress) -> HistoryPoint:
     assert total.tally is not None
-    return look(total.tally.entropy_GST[..., 0], total.tally.images_G, total.tally.tokens_S)
+    return history_point(total.tally.entropy_GST[..., 0], total.tally.images_G, total.tally.tokens_S)
 
 
 def _check_whole(done_N: Tensor, images: int, shards: Sequence[tuple[int, int] | None]) -> None:

@@ -50,9 +50,9 @@ class _SizeColours:
         cm = import_extra("matplotlib.cm", "plots", "an image")
         self.sizes = np.array([point.data_size for point in points], dtype=np.float64)
         # The yellow end is too faint on paper.
-        ramp = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 256))
+        colour_ramp = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 256))
         norm = colors.LogNorm(self.sizes.min(), self.sizes.max())
-        self.mapping = cm.ScalarMappable(norm, colors.ListedColormap(ramp))
+        self.mapping = cm.ScalarMappable(norm, colors.ListedColormap(colour_ramp))
 
     def colour_of(self, sizes: Any) -> Any:  # noqa: ANN401 - a number or an array, and its colours
         return self.mapping.to_rgba(sizes)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.core.files import read_once
+from entropy_cli.core.reading import JSON_BYTES, read_stream
 
 SUFFIXES = {"": 1.0, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}
 MULTIPLES = {"k": 1e3, "thousand": 1e3, "m": 1e6, "million": 1e6, "mio": 1e6, "b": 1e9, "g": 1e9}
@@ -102,7 +102,7 @@ def read_points(path: Path, columns: Columns, *, with_data_size: bool) -> PointT
 def _rows(path: Path) -> list[tuple[int, list[str]]]:
     """Return the stripped cells of each row, with the line number it ends in."""
     try:
-        text = read_once(path).decode("utf-8-sig")
+        text = read_stream(path, JSON_BYTES).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path}: not UTF-8 text. Save the table as CSV in UTF-8.") from error
     except OSError as error:

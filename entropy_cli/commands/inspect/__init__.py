@@ -1,1 +1,1 @@
-"""Look into a checkpoint."""
+"""Inspect a checkpoint."""

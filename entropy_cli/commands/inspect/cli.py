@@ -1,4 +1,4 @@
-"""`entropy-cli inspect`."""
+"""The command line of `entropy-cli inspect`."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -18,22 +18,24 @@ from entropy_cli.options import (
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, or a folder with one.")],
+    file: Annotated[
+        Path, typer.Argument(metavar="FILE", help="A checkpoint, or a folder that holds one.")
+    ],
     family: Family = "auto",
     weights: Weights = None,
     patch_nums: PatchNums = None,
     image_size: ImageSize = None,
     rule: Annotated[
         Literal["l2", "cosine", "dot"] | None,
-        typer.Option(help="How the nearest code is found; default the family's."),
+        typer.Option(help="How the nearest code is found; default: the family's rule."),
     ] = None,
     full: Annotated[
         bool,
         typer.Option("--full", help="Also hash the file, read all weights and build the tokenizer."),
     ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="JSON on stdout, not the text.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
-    """Tell what the program makes of a checkpoint, from its names, shapes and codebook alone.
+    """Describe a checkpoint: its family, scales, weights and codebook, without running it.
 
     Example: entropy-cli inspect vq.pt
     """

@@ -1,4 +1,4 @@
-"""The codebooks of a checkpoint, of a known family or not, and the usage that it carries with them."""
+"""The codebooks of a checkpoint, of a known family or not, and the usage stored beside them."""
 
 import math
 import re
@@ -13,41 +13,41 @@ from entropy_cli.entropy.codebook_statistics import codebook_statistics, usage
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.registry import FAMILIES
 
-# RQ-VAE's, whose last row is for tokens that are not there.
+# RQ-VAE: the last row is padding, for missing tokens.
 PADDED = re.compile(r"quantizer\.codebooks\.\d+\.weight")
-# Of an unknown family: a table with such a name.
-LOOKS_LIKE = re.compile(
+# Names of codebooks in checkpoints of unknown families.
+CODEBOOK_NAMES = re.compile(
     r"(.*\.)?(quantizers?|quantize|vq|codebooks?)\.(.*\.)?(codebook|embed|embedding|\d+)(\.weight)?"
     r"|(.*\.)?_codebook\.embed"  # vector-quantize-pytorch's, (1, V, C)
 )
-MOST_NUMBERS, MOST_TABLES = 2**28, 32
+MAX_ELEMENTS, MAX_CODEBOOKS = 2**28, 32
 AVERAGE = "moving average over training of how often each code was chosen"
-# Where usage is kept beside a codebook: both names, and what it holds.
-KEPT = (
+# Tensors that hold the usage of a codebook: the codebook's name, theirs, and what they hold.
+USAGE_TENSORS = (
     (r"quantize\.embedding\.weight", "quantize.embedding.cluster_size", AVERAGE),
     (r"quantize\.embedding\.weight", "quantize.ema_vocab_hit_SV", f"{AVERAGE}, at each scale"),
     (r"quantize\.embedding\.weight", "quantize.vocab_usage", AVERAGE),
     (r"quantizer\.codebooks\.(\d+)\.weight", r"quantizer.codebooks.\1.cluster_size_ema", AVERAGE),
-    (r"quantize\.embedding\.weight", "quantize.codebook_used", "last tokens of training, by number"),
+    (r"quantize\.embedding\.weight", "quantize.codebook_used", "indices of the last tokens of training"),
 )
 LAST_TOKENS = "quantize.codebook_used"
 
 
 def codebooks(checkpoint: Checkpoint, family: str | None, bars: Bars) -> list[Codebook]:
-    """All of them, with statistics."""
-    names = FAMILIES[family].codebooks(checkpoint) if family else _likely(checkpoint)
+    """Return all codebooks of a checkpoint, with statistics and usage."""
+    names = FAMILIES[family].codebooks(checkpoint) if family else _codebook_names(checkpoint)
     return [_codebook(checkpoint, name, bars) for name in names]
 
 
-def _likely(checkpoint: Checkpoint) -> list[str]:
-    """Names of what looks like codebooks."""
+def _codebook_names(checkpoint: Checkpoint) -> list[str]:
+    """Return the names of tensors that look like codebooks."""
     return [
         name
         for name, shape in checkpoint.shapes.items()
         if (len(shape) == 2 or (len(shape) == 3 and shape[0] == 1))
-        and 0 < math.prod(shape) <= MOST_NUMBERS
-        and LOOKS_LIKE.fullmatch(name)
-    ][:MOST_TABLES]
+        and 0 < math.prod(shape) <= MAX_ELEMENTS
+        and CODEBOOK_NAMES.fullmatch(name)
+    ][:MAX_CODEBOOKS]
 
 
 def _codebook(checkpoint: Checkpoint, name: str, bars: Bars) -> Codebook:
@@ -63,13 +63,13 @@ def _codebook(checkpoint: Checkpoint, name: str, bars: Bars) -> Codebook:
     code_VC = rows_RC.flatten(1)[: len(rows_RC) - padding]
     with bars("comparing codes", len(code_VC), "code") as bar:
         statistics = codebook_statistics(code_VC, bar.update)
-    return Codebook(name, padding, statistics, list(_counts(checkpoint, name, len(code_VC))), None)
+    return Codebook(name, padding, statistics, list(_usage(checkpoint, name, len(code_VC))), None)
 
 
-def _counts(checkpoint: Checkpoint, codebook: str, codes: int) -> Iterator[Counts]:
-    for pattern, where, meaning in KEPT:
+def _usage(checkpoint: Checkpoint, codebook: str, codes: int) -> Iterator[Counts]:
+    for pattern, replacement, meaning in USAGE_TENSORS:
         match = re.fullmatch(pattern, codebook)
-        name = match.expand(where) if match else ""
+        name = match.expand(replacement) if match else ""
         if name not in checkpoint.shapes:
             continue
         try:
@@ -79,22 +79,22 @@ def _counts(checkpoint: Checkpoint, codebook: str, codes: int) -> Iterator[Count
         if name == LAST_TOKENS:
             count = _histogram(count, codes)
         if count.ndim == 1 and len(count) == codes:
-            yield _counted(name, meaning, None, count)
+            yield _summarize(name, meaning, None, count)
         elif count.ndim == 2 and count.shape[1] == codes:
-            yield _counted(name, meaning, None, count.sum(0))
-            for scale, of_scale in enumerate(count):
-                yield _counted(name, meaning, scale, of_scale)
+            yield _summarize(name, meaning, None, count.sum(0))
+            for scale, count_V in enumerate(count):
+                yield _summarize(name, meaning, scale, count_V)
 
 
 def _histogram(idx_N: Tensor, codes: int) -> Tensor:
-    """Of code numbers; all zero, as before training, means none, and empty that they are none."""
-    known_N = idx_N[(idx_N >= 0) & (idx_N < codes)]
-    if len(known_N) < len(idx_N) or not known_N.any():
+    """Count how often each code occurs; zeros if some index is no code or all are 0 (untrained)."""
+    valid_N = idx_N[(idx_N >= 0) & (idx_N < codes)]
+    if len(valid_N) < len(idx_N) or not valid_N.any():
         return idx_N.new_zeros(codes)
-    return known_N.long().bincount(minlength=codes)
+    return valid_N.long().bincount(minlength=codes)
 
 
-def _counted(name: str, meaning: str, scale: int | None, count_V: Tensor) -> Counts:
+def _summarize(name: str, meaning: str, scale: int | None, count_V: Tensor) -> Counts:
     used = usage(count_V)
     if used is None:
         return Counts(name, meaning, scale, len(count_V), None, None, None)

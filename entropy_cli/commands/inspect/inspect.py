@@ -1,4 +1,4 @@
-"""What the program makes of a checkpoint, from its names, shapes and codebooks alone."""
+"""From a checkpoint to its description, read from names, shapes and codebooks alone."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from pathlib import Path
 from entropy_cli.commands.inspect import result as inspection
 from entropy_cli.commands.inspect.codebooks import codebooks
 from entropy_cli.commands.inspect.result import Inspection
-from entropy_cli.commands.inspect.weights import encoder_sizes, parts, quantiser_names, scanned
+from entropy_cli.commands.inspect.weights import encoder_sizes, parts, quantiser_names, scan
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
@@ -16,13 +16,13 @@ from entropy_cli.tokenizers.codebook_notes import codebook_notes
 from entropy_cli.tokenizers.registry import FAMILIES, Found, match_family, reasons_against
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
-KEYS = {"norm_groups": "norm_num_groups"}  # of config.json, where they have another name
-NEAREST = 2  # families shown as candidates where none fits
+CONFIG_KEYS = {"norm_groups": "norm_num_groups"}  # names in config.json, where they differ
+CANDIDATES = 2  # families to name where none fits
 
 
 @dataclass(frozen=True)
 class InspectConfig:
-    """What to inspect: the file, the family or "auto", and what the user decides."""
+    """The file to inspect, its family or "auto", and the user's settings."""
 
     path: Path
     family: str
@@ -31,8 +31,8 @@ class InspectConfig:
 
 
 @dataclass(frozen=True)
-class _Told:
-    """How far the program gets with a checkpoint, and the sentence with which it stops."""
+class _Match:
+    """The families that fit a checkpoint, and why `estimate` would refuse it."""
 
     checkpoint: Checkpoint
     name: str | None
@@ -44,41 +44,41 @@ class _Told:
 
 
 def inspect(config: InspectConfig, bars: Bars) -> Inspection:
-    """Look into a checkpoint.
+    """Inspect a checkpoint.
 
     Args:
-        config: what to inspect.
+        config: the file and the settings.
         bars: makes progress bars.
 
     Raises:
-        CheckpointError: there is no such file or it can't be opened as a checkpoint. Whatever else is
-            wrong is in the inspection.
+        CheckpointError: the file is missing or is not a checkpoint. Other problems are reported in
+            the inspection.
     """
-    told = _tell(open_checkpoint(config.path), config)
-    checkpoint, name = told.checkpoint, told.name
+    match = _match(open_checkpoint(config.path), config)
+    checkpoint, name = match.checkpoint, match.name
     sha256, weights = None, parts(checkpoint)
     if config.full:
         with bars("hashing", checkpoint.size, "B") as bar:
             sha256 = checkpoint.sha256(bar.update)
-        weights = scanned(checkpoint, weights, bars)
-    tokenizer, problem = (None, told.problem) if told.problem else _built(told, full=config.full)
+        weights = scan(checkpoint, weights, bars)
+    tokenizer, problem = (None, match.problem) if match.problem else _build(match, full=config.full)
     return Inspection(
         family=name,
-        why=_why(told, config),
-        doubts=told.reasons[name] if name else [],
-        candidates=[] if name else _candidates(told),
-        against={other: why for other, why in told.reasons.items() if other != name},
+        why=_evidence(match, config),
+        doubts=match.reasons[name] if name else [],
+        candidates=[] if name else _candidates(match),
+        against={other: why for other, why in match.reasons.items() if other != name},
         problem=problem,
         weights_checked=config.full and problem is None,
-        file=_file(told, config, sha256),
-        tokenizer=_tokenizer(told, config, codebook_notes(tokenizer) if tokenizer else []),
+        file=_file(match, config, sha256),
+        tokenizer=_tokenizer(match, config, codebook_notes(tokenizer) if tokenizer else []),
         encoder=encoder_sizes(checkpoint, name),
         parts=weights,
         codebooks=codebooks(checkpoint, name, bars),
     )
 
 
-def _tell(checkpoint: Checkpoint, config: InspectConfig) -> _Told:
+def _match(checkpoint: Checkpoint, config: InspectConfig) -> _Match:
     reasons = reasons_against(checkpoint)
     fitting = [name for name, against in reasons.items() if not against]
     found = spec = problem = None
@@ -91,35 +91,29 @@ def _tell(checkpoint: Checkpoint, config: InspectConfig) -> _Told:
     if config.family != "auto" and not FAMILIES[config.family].missing_keys(checkpoint):
         name = config.family
     used = found.checkpoint if found else checkpoint
-    return _Told(used, name, fitting, reasons, found, spec, problem)
+    return _Match(used, name, fitting, reasons, found, spec, problem)
 
 
-def _candidates(told: _Told) -> list[str]:
-    return told.fitting or sorted(told.reasons, key=lambda name: len(told.reasons[name]))[:NEAREST]
+def _candidates(match: _Match) -> list[str]:
+    return match.fitting or sorted(match.reasons, key=lambda name: len(match.reasons[name]))[:CANDIDATES]
 
 
-def _why(told: _Told, config: InspectConfig) -> list[str]:
-    if told.name is None:
+def _evidence(match: _Match, config: InspectConfig) -> list[str]:
+    if match.name is None:
         return []
-    family = FAMILIES[told.name]
-    given = ["asked for by --family"] if config.family != "auto" else []
-    told_by = [
-        f"has {key}: {words}" for key, words in family.IDENTIFYING_KEYS.items() if _has(told, key)
-    ]
-    if not told_by:
+    family, shapes = FAMILIES[match.name], match.checkpoint.shapes
+    chosen = ["set by --family"] if config.family != "auto" else []
+    keys = [f"has {key}: {meaning}" for key, meaning in family.IDENTIFYING_KEYS.items() if key in shapes]
+    if not keys:
         required = family.missing_keys(Checkpoint.of_tensors(config.path, {}))
-        told_by = [f"has {key}" for key in required if _has(told, key)]
-    return given + told_by[:3]
+        keys = [f"has {key}" for key in required if key in shapes]
+    return chosen + keys[:3]
 
 
-def _has(told: _Told, key: str) -> bool:
-    return key in told.checkpoint.shapes
-
-
-def _built(told: _Told, *, full: bool) -> tuple[Tokenizer | None, str | None]:
-    """The tokenizer, or why it can't be built; unless in full, from codes, names and shapes alone."""
-    assert told.found is not None
-    found, checkpoint = told.found, told.checkpoint
+def _build(match: _Match, *, full: bool) -> tuple[Tokenizer | None, str | None]:
+    """Build the tokenizer, or say why it can't be; without `full` only its codes are read."""
+    assert match.found is not None
+    found, checkpoint = match.found, match.checkpoint
     if not full:
         dtypes, codes = checkpoint.dtypes, found.family.codebooks(checkpoint)
         lists = [name for name in quantiser_names(checkpoint) if dtypes[name].startswith("int")]
@@ -131,8 +125,8 @@ def _built(told: _Told, *, full: bool) -> tuple[Tokenizer | None, str | None]:
         return None, str(error)
 
 
-def _file(told: _Told, config: InspectConfig, sha256: str | None) -> inspection.File:
-    checkpoint = told.checkpoint
+def _file(match: _Match, config: InspectConfig, sha256: str | None) -> inspection.File:
+    checkpoint = match.checkpoint
     return inspection.File(
         path=str(checkpoint.path),
         files=[{"name": file.name, "bytes": file.stat().st_size} for file in checkpoint.files],
@@ -142,7 +136,7 @@ def _file(told: _Told, config: InspectConfig, sha256: str | None) -> inspection.
         prefix=checkpoint.prefix,
         copies=list(checkpoint.copies),
         weights=checkpoint.weights,
-        weights_why=_weights_why(told, config),
+        weights_why=_weights_source(match, config),
         classes=list(checkpoint.classes),
         ignored=list(checkpoint.ignored),
         dtypes=dict(Counter(checkpoint.dtypes.values()).most_common()),
@@ -150,27 +144,26 @@ def _file(told: _Told, config: InspectConfig, sha256: str | None) -> inspection.
     )
 
 
-def _weights_why(told: _Told, config: InspectConfig) -> str:
-    checkpoint = told.checkpoint
+def _weights_source(match: _Match, config: InspectConfig) -> str:
+    checkpoint = match.checkpoint
     if not (checkpoint.has_raw and checkpoint.has_ema):
         return "the only copy"
-    if told.found is None:
-        return "the default of a family that is not known"
+    if match.found is None:
+        return "the default of an unknown family"
     if config.settings.weights:
-        return "asked for by --weights"
-    averaged = FAMILIES[told.found.name].EMA_BY_DEFAULT
-    kind = "averaged" if averaged else "last"
-    return f"the {kind} weights are the default of family {told.found.name}; --weights chooses"
+        return "set by --weights"
+    kind = "EMA" if FAMILIES[match.found.name].EMA_BY_DEFAULT else "raw"
+    return f"the {kind} weights are the default of family {match.found.name}; --weights changes it"
 
 
-def _tokenizer(told: _Told, config: InspectConfig, notes: list[str]) -> inspection.Tokenizer | None:
-    spec = told.spec
+def _tokenizer(match: _Match, config: InspectConfig, notes: list[str]) -> inspection.Tokenizer | None:
+    spec = match.spec
     if spec is None:
         return None
     levels = spec.scales[0].vocabulary.levels
-    file = told.checkpoint.config.settings(config.settings)
+    file = match.checkpoint.config.settings(config.settings)
     names = ("image_size", "patch_nums", "rule", "norm_groups", "quant_resi")
-    beside = {name: getattr(file, name) for name in names if getattr(config.settings, name) is None}
+    from_file = {name: getattr(file, name) for name in names if getattr(config.settings, name) is None}
     return inspection.Tokenizer(
         image_size=spec.image_size,
         scales=[
@@ -185,6 +178,6 @@ def _tokenizer(told: _Told, config: InspectConfig, notes: list[str]) -> inspecti
         temperature=spec.temperature,
         temperature_source=spec.temperature_source,
         preprocess=spec.preprocess,
-        config=[KEYS.get(name, name) for name, value in beside.items() if value is not None],
+        config=[CONFIG_KEYS.get(name, name) for name, value in from_file.items() if value is not None],
         notes=[*spec.notes, *notes],
     )

@@ -1,6 +1,6 @@
-"""What an inspection found, and as JSON. Imports no torch.
+"""The result of `inspect`, and its JSON. Imports no torch.
 
-The fields' names are the keys of the JSON; `Inspection` is the whole of it.
+The fields' names are the keys of the JSON; `Inspection` is the top level.
 """
 
 import json
@@ -19,21 +19,21 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class File:
-    """The file or files.
+    """The file or files of a checkpoint.
 
     Attributes:
         path: as given.
-        files: those that the weights are in, each `name` and `bytes`.
-        bytes: of all of them.
+        files: the files that hold the weights, `name` and `bytes` of each.
+        bytes: total size.
         formats: "safetensors", "torch-zip" or "torch-legacy" (torch.save before torch 1.6).
         wrapper: the keys that lead to the state dict in the file, with dots between; "" for the top.
-        prefix: what stands before all names there, and is left off below.
-        copies: of the weights that there are: "raw", "ema" (averaged over the training).
+        prefix: the prefix of all names there, left off below.
+        copies: the copies of the weights: "raw", "ema" (averaged over the training).
         weights: the copy that is used.
-        weights_why: why that one.
+        weights_why: why that copy is used.
         classes: Python classes that the file names and that were not imported.
-        ignored: what else the file holds.
-        dtypes: types of numbers, with the tensors of each.
+        ignored: other contents of the file.
+        dtypes: number of tensors of each dtype.
         sha256: of the whole file, with --full.
     """
 
@@ -54,15 +54,15 @@ class File:
 
 @dataclass(frozen=True)
 class Encoder:
-    """Sizes of the encoder, as its shapes tell them.
+    """Sizes of the encoder, from its shapes.
 
     Attributes:
         kind: "convolutional" or "transformer".
         widths: channels of each level, finest first; the width of a transformer.
         blocks: on each level; layers of a transformer.
-        attention: on each level, whether it has any.
-        middle_blocks: after the last level.
-        middle_attention: whether there is any among them.
+        attention: whether each level has attention.
+        middle_blocks: blocks after the last level.
+        middle_attention: whether there is attention among them.
         downsampling: pixels on the side of one latent, or of a transformer's patch.
     """
 
@@ -77,7 +77,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Scale:
-    """A scale: its name, its tokens in an image, the side of a square grid or null, its codes."""
+    """A scale: its name, tokens per image, side of its square grid or null, and number of codes."""
 
     name: str
     tokens: int
@@ -87,21 +87,21 @@ class Scale:
 
 @dataclass(frozen=True)
 class Tokenizer:
-    """What `estimate` would make of the checkpoint.
+    """The tokenizer that `estimate` would build from the checkpoint.
 
     Attributes:
         image_size: pixels on a side.
         scales: in order.
-        tokens: of one image.
-        vocab_size: codes, of the scale that has most.
-        bits: of a code, where codes are bits and there is no codebook.
-        latent_dim: numbers in a latent.
+        tokens: per image.
+        vocab_size: number of codes, at the scale that has most.
+        bits: bits of a code, where codes are bits and there is no codebook.
+        latent_dim: dimensions of a latent.
         rule: how a latent's code is found.
         temperature: the default; "auto" is fitted to the images.
-        temperature_source: where it is from.
-        preprocess: what is done to a picture.
-        config: what of this config.json beside the checkpoint decided.
-        notes: what to know of this checkpoint.
+        temperature_source: source of the default.
+        preprocess: how images are resized and cropped.
+        config: the settings above that come from the config.json beside the checkpoint.
+        notes: warnings about this checkpoint.
     """
 
     image_size: int | None
@@ -125,10 +125,10 @@ class Part:
     Attributes:
         name: "encoder", "quant_conv" (convolution between encoder and codes), "quantiser", "decoder",
             "post_quant_conv" (between codes and decoder), "loss" (discriminator too) or "other".
-        makes_tokens: whether tokens depend on it; the rest is not read but for --full.
-        tensors, numbers, bytes: how many.
-        nan, infinite: numbers that are, with --full.
-        largest: magnitude of the largest finite number, with --full.
+        makes_tokens: whether tokens depend on it; other parts are read with --full only.
+        tensors, numbers, bytes: number of tensors, elements and bytes.
+        nan, infinite: number of such elements, with --full.
+        largest: magnitude of the largest finite element, with --full.
         bad: names of tensors with NaN or infinity, with --full.
         unread: names of tensors that can't be read, with the reason, with --full.
     """
@@ -147,16 +147,16 @@ class Part:
 
 @dataclass(frozen=True)
 class Counts:
-    """Usage of the codes as the checkpoint itself carries it; of its training, not of your images.
+    """Codebook usage in training, as stored in the checkpoint; not that of your images.
 
     Attributes:
-        tensor: the weight that holds it.
-        meaning: what it holds.
-        scale: which, if it counts for each scale.
-        codes: that it counts.
-        never: codes never chosen; null if nothing was counted, as the next two.
-        rare: chosen less than 1 % as often as on average.
-        top_share: of the code chosen most often.
+        tensor: name of the tensor that holds it.
+        meaning: description of its contents.
+        scale: index of the scale, null for all scales together.
+        codes: number of codes counted.
+        never: codes never chosen; null if nothing was counted, like the next two.
+        rare: codes chosen less than 1 % as often as on average.
+        top_share: share of the code chosen most often.
     """
 
     tensor: str
@@ -170,11 +170,11 @@ class Counts:
 
 @dataclass(frozen=True)
 class Codebook:
-    """A table of codes.
+    """A codebook.
 
     Attributes:
-        tensor: the weight that holds it.
-        padding: rows at its end that are no codes.
+        tensor: name of the tensor that holds it.
+        padding: rows at its end that are not codes.
         statistics: see `CodebookStatistics`; null with a `problem`.
         counts: usage in training.
         problem: why it can't be read.
@@ -189,20 +189,20 @@ class Codebook:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All of it; `schema`, `schema_version` and `tool_version` come before.
+    """A description of a checkpoint; the JSON begins with `schema`, `schema_version`, `tool_version`.
 
     Attributes:
-        family: of the tokenizer, null if it isn't clear.
-        why: the weights that tell it, or who decided.
-        doubts: what speaks against the family that was asked for.
-        candidates: families that fit if there are several, the nearest if there are none.
-        against: of each other family, what the checkpoint lacks for it or has that it has not.
+        family: of the tokenizer, null if it is unknown or ambiguous.
+        why: the weights that identify it, or the option that set it.
+        doubts: reasons against the family set by --family.
+        candidates: the families that fit if there are several, the nearest if there are none.
+        against: for each other family, the keys that are missing or that conflict with it.
         problem: why `estimate` would refuse the checkpoint, null if nothing is known.
         weights_checked: whether encoder and quantiser were built from the weights themselves (with
             --full), not from names, shapes and codes alone.
-        tokenizer, encoder: null if they can't be told.
-        parts: of the copy of the weights that is used, those that are there.
-        codebooks: none if codes are bits.
+        tokenizer, encoder: null if unknown.
+        parts: the parts of the copy of the weights that is used.
+        codebooks: empty if codes are bits.
     """
 
     family: str | None
@@ -219,7 +219,7 @@ class Inspection:
     codebooks: list[Codebook]
 
     def to_json(self) -> str:
-        """As JSON text, with null for what is no number."""
+        """Return the inspection as JSON text, with null for NaN and infinity."""
         content = {
             "schema": SCHEMA,
             "schema_version": SCHEMA_VERSION,

@@ -1,4 +1,4 @@
-"""The weights of a checkpoint by part: sizes from shapes alone, and a scan of all of them."""
+"""The weights of a checkpoint by part: sizes from shapes alone, and a scan of all values."""
 
 import math
 from collections.abc import Callable
@@ -15,12 +15,12 @@ from entropy_cli.tokenizers.layers.autoencoder import Shapes, count
 from entropy_cli.tokenizers.names import PARTS, Layout, joined_shapes, part_of
 from entropy_cli.tokenizers.registry import FAMILIES
 
-SCANNED = 2**24  # numbers at once
+CHUNK = 2**24  # elements at once
 LAYER = "encoder.transformer.{}.mlp.c_fc.weight"
 
 
 def parts(checkpoint: Checkpoint) -> list[Part]:
-    """Those that are there, counted."""
+    """Return the parts that the checkpoint has, with their sizes."""
     found = []
     for part, names in _by_part(checkpoint).items():
         numbers = {name: math.prod(checkpoint.shapes[name]) for name in names}
@@ -29,15 +29,15 @@ def parts(checkpoint: Checkpoint) -> list[Part]:
     return found
 
 
-def scanned(checkpoint: Checkpoint, counted: list[Part], bars: Bars) -> list[Part]:
-    """The parts with what reading every number of them tells."""
+def scan(checkpoint: Checkpoint, counted: list[Part], bars: Bars) -> list[Part]:
+    """Read all weights and return the parts with their non-finite and largest values."""
     names = _by_part(checkpoint)
     with bars("reading all weights", sum(part.bytes for part in counted), "B") as bar:
-        return [_scan(checkpoint, part, names[part.name], bar.update) for part in counted]
+        return [_scan_part(checkpoint, part, names[part.name], bar.update) for part in counted]
 
 
 def encoder_sizes(checkpoint: Checkpoint, name: str | None) -> Encoder | None:
-    """Sizes of the encoder: of the family's layout, or of the first that gives it any levels."""
+    """Return the encoder's sizes, by the family's layout or the first in which it has levels."""
     shapes = checkpoint.shapes
     families = [FAMILIES[name]] if name else FAMILIES.values()
     for family in families:
@@ -49,7 +49,7 @@ def encoder_sizes(checkpoint: Checkpoint, name: str | None) -> Encoder | None:
 
 
 def quantiser_names(checkpoint: Checkpoint) -> list[str]:
-    """Names of what belongs to the quantiser."""
+    """Return the names of the quantiser's weights."""
     return _by_part(checkpoint).get("quantiser", [])
 
 
@@ -61,8 +61,8 @@ def _by_part(checkpoint: Checkpoint) -> dict[str, list[str]]:
 
 
 def _itemsize(dtype: str) -> int:
-    known = getattr(torch, dtype, None)
-    return known.itemsize if isinstance(known, torch.dtype) else 0
+    torch_dtype = getattr(torch, dtype, None)
+    return torch_dtype.itemsize if isinstance(torch_dtype, torch.dtype) else 0
 
 
 def _convolutional(published: Shapes, layout: Layout) -> Encoder | None:
@@ -101,7 +101,7 @@ def _transformer(shapes: Shapes) -> Encoder | None:
     )
 
 
-def _scan(
+def _scan_part(
     checkpoint: Checkpoint, part: Part, names: list[str], progress: Callable[[int], object]
 ) -> Part:
     nan = infinite = 0
@@ -120,16 +120,16 @@ def _scan(
 
 
 def _extremes(tensor: Tensor) -> tuple[int, int, float]:
-    """How many numbers are NaN, how many infinite, and the largest magnitude of the others."""
+    """Return the number of NaN, the number of infinities, and the largest finite magnitude."""
     if tensor.is_complex():
         tensor = torch.view_as_real(tensor)
     nan = infinite = 0
     largest = 0.0
-    for piece in torch.split(tensor.reshape(-1), SCANNED):
+    for piece in torch.split(tensor.reshape(-1), CHUNK):
         low = piece.dtype.itemsize < 4 or not piece.is_floating_point()
         part = piece.to(torch.float32 if piece.is_floating_point() else torch.float64) if low else piece
         ends = torch.stack(part.aminmax()) if len(part) else part.new_zeros(1)
-        if not ends.isfinite().all():  # NaN is passed on
+        if not ends.isfinite().all():  # aminmax propagates NaN
             nan, infinite = nan + int(part.isnan().sum()), infinite + int(part.isinf().sum())
             part = part[part.isfinite()]
             ends = torch.stack(part.aminmax()) if len(part) else part.new_zeros(1)

@@ -55,7 +55,7 @@ def build(sums: LossSums, run: RunInfo, floor: Floor | None) -> LossResult:
     sides = run.patch_nums or ()
     if floor is not None:
         check_scales(floor, sides)
-    levels = [None] * len(sides) if floor is None else floor.of_scales(sides)
+    levels = [None] * len(sides) if floor is None else floor.for_scales(sides)
     scales = [
         ScaleLosses(s, side, _losses(sums, s, run, level))
         for s, (side, level) in enumerate(zip(sides, levels, strict=True))

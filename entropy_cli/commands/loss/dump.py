@@ -73,7 +73,9 @@ class Rows:
 
     def location(self, row: int, position: int) -> str:
         """Return the location of a token in the file, for messages."""
-        place = str(row * self.shape[1] + position) if self.is_flat else f"{row}, {position + self.first}"
+        place = (
+            str(row * self.shape[1] + position) if self.is_flat else f"{row}, {position + self.first}"
+        )
         return f"{self.array.name}[{place}]"
 
 

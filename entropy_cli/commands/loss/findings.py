@@ -43,7 +43,7 @@ def _too_high(result: LossResult, floor: Floor | None) -> Iterator[Finding]:
         )
     if floor is None:
         return
-    levels = [*floor.of_scales([scale.patch_num for scale in result.scales]), floor.mean]
+    levels = [*floor.for_scales([scale.patch_num for scale in result.scales]), floor.mean]
     if locations := _locations(result, [None if level is None else level.ceiling for level in levels]):
         yield Finding(
             "above_unigram",

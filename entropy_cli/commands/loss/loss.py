@@ -129,7 +129,11 @@ class LossPass:
 
     def _counted_mask(self, rows: slice, positions: slice) -> Tensor | bool:
         label_BL = self._dump.label_BL
-        return True if label_BL is None else label_BL.read(rows, positions).long() != self._dump.ignore_index
+        return (
+            True
+            if label_BL is None
+            else label_BL.read(rows, positions).long() != self._dump.ignore_index
+        )
 
     def _chunk_losses(self, rows: slice, positions: slice, counted_bl: Tensor) -> Tensor:
         dump = self._dump
@@ -177,8 +181,8 @@ class LossPass:
         lowest = q_NV[n].amin().item()
         got = f"sum to {sum_N[n].item():.6g}" if lowest >= 0 else f"hold {lowest:.6g}"
         raise EntropyCliError(
-            f"{location(self._dump.target_BLV, n)}: the soft labels {got}; expected probabilities, nonnegative with "
-            f"sum 1 to within {self._dump.tolerance:g}. Give a softmax, or normalise them."
+            f"{location(self._dump.target_BLV, n)}: the soft labels {got}; expected probabilities, "
+            f"nonnegative with sum 1 to within {self._dump.tolerance:g}. Give a softmax, or normalise them."
         )
 
 

@@ -15,12 +15,12 @@ from entropy_cli.core.figures import (
     INK,
     PAPER,
     SERIES,
-    arrowed,
+    arrow_marker,
+    colour_ramp,
     inline_svg,
     legend_below,
     new_figure,
     plain_log_ticks,
-    ramp,
     styled,
     write_figure,
 )
@@ -164,7 +164,7 @@ def _draw_scales(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) ->
     axis.set_title("Loss by scale")
     axis.set_ylabel("nats per token")
     curves = sorted(curves, key=lambda curve: int(curve[0].metric.scope or 0))
-    for (series, level), shade in zip(curves, ramp(len(curves)), strict=True):
+    for (series, level), shade in zip(curves, colour_ramp(len(curves)), strict=True):
         side = series.metric.scope
         _plot_curve(axis, series, shade, label=f"{side} x {side}")
         if level is not None:
@@ -226,7 +226,7 @@ def _draw_unigram(axis: Any, unigram: Estimate, colour: str) -> None:  # noqa: A
         axis.plot(
             0.98,
             unigram.known,
-            marker=arrowed("", unigram.bound),
+            marker=arrow_marker("", unigram.bound),
             markersize=12,
             color=colour,
             transform=axis.get_yaxis_transform(),

@@ -91,8 +91,8 @@ def _is_published_var(log: Log, curves: Sequence[SeriesWithFloor], floor: Floor 
         log.format.startswith("var") or any(curve.metric.name.startswith("AR_") for curve in curves)
     ):
         return False
-    if floor is not None and floor.is_vars is not None:
-        return floor.is_vars
+    if floor is not None and floor.is_published_var is not None:
+        return floor.is_published_var
     sides = tuple(map(int, re.findall(r"\d+", log.arguments.get("patch_nums", ""))))
     losses = [curve for curve in curves if curve.metric.kind == "cross_entropy" and len(curve.finite)]
     uniform = math.log(VAR_CODES)

@@ -1,4 +1,4 @@
-"""`entropy-cli report`."""
+"""The command line of `entropy-cli report`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +10,8 @@ from entropy_cli.options import print_result
 
 def report(
     results: Annotated[
-        list[Path], typer.Argument(metavar="RESULT.json...", help="Of estimate; several are compared.")
+        list[Path],
+        typer.Argument(metavar="RESULT.json...", help="Results of estimate; several are compared."),
     ],
     output: Annotated[
         Path | None,
@@ -18,21 +19,21 @@ def report(
             "--output",
             "-o",
             metavar="FILE",
-            help="A page (.html), a picture (.png, .svg, .pdf) or text (.md, .csv); default "
-            "RESULT.html in this folder.",
+            help="A page (.html), a figure (.png, .svg, .pdf) or text (.md, .csv); default: "
+            "RESULT.html in the working folder.",
         ),
     ] = None,
 ) -> None:
-    """Make a page, pictures or tables of a result, or compare several.
+    """Write a page, a figure or tables of a result, or compare several.
 
     Example: entropy-cli report result.json -o report.html
     """
     from entropy_cli.core.files import check_files
-    from entropy_cli.results.page.write import check_report, write
+    from entropy_cli.results.page.report_file import check_report, write_report
     from entropy_cli.results.schema import read_result
 
     path = output or Path(f"{results[0].stem if len(results) == 1 else 'comparison'}.html")
-    check_files([("RESULT.json", given) for given in results], [("--output", path)])
+    check_files([("RESULT.json", file) for file in results], [("--output", path)])
     check_report(path)
-    write(path, [read_result(given) for given in results], [str(given) for given in results])
+    write_report(path, [read_result(file) for file in results], [str(file) for file in results])
     print_result(str(path))

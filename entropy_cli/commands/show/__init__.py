@@ -1,1 +1,1 @@
-"""Show single images token by token."""
+"""Draw the assignments of single images, token by token."""

@@ -1,4 +1,4 @@
-"""`entropy-cli show`."""
+"""The command line of `entropy-cli show`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,7 +26,7 @@ FORMATS = (".png", ".svg", ".pdf")
 
 
 def show(
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Files of images.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="Image files.")],
     ckpt: Annotated[
         Path,
         typer.Option(
@@ -41,8 +41,8 @@ def show(
             "--output",
             "-o",
             metavar="FILE|DIR",
-            help="The picture, .png, .svg or .pdf; or a folder for one of each image. Default: "
-            "IMAGE.entropy.png, in the working folder.",
+            help="The figure, .png, .svg or .pdf; or a folder, for one figure per image. Default: "
+            "IMAGE.entropy.png in the working folder.",
         ),
     ] = None,
     family: Family = "auto",
@@ -51,35 +51,35 @@ def show(
     weights: Weights = None,
     rule: Annotated[
         Literal["l2", "cosine", "dot"] | None,
-        typer.Option(help="How the nearest code is found; default the family's."),
+        typer.Option(help="How the nearest code is found; default: the family's rule."),
     ] = None,
     temperature: Annotated[
         str | None,
-        typer.Option(metavar="T", help="Divisor of the squared distance or dot product, of all scales."),
+        typer.Option(metavar="T", help="Divisor of the squared distance or dot product, at all scales."),
     ] = None,
     result: Annotated[
         Path | None,
         typer.Option(
             "--result",
             metavar="RESULT.json",
-            help="Of an estimate with this tokenizer: take its temperatures, scale by scale.",
+            help="Result of an estimate with this tokenizer, whose temperatures are used.",
         ),
     ] = None,
     device: Device = "auto",
     precision: Annotated[
         Literal["fp32", "tf32", "fp16", "bf16"] | None,
-        typer.Option(help="Of the encoder; default fp32 on a CPU, fp16 on a GPU."),
+        typer.Option(help="Precision of the encoder; default: fp32 on a CPU, fp16 on a GPU."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw where a tokenizer is undecided on images: entropies, codes and what they keep, by scale.
+    """Draw each token's assignment entropy, most probable code and reconstruction, scale by scale.
 
     Example: entropy-cli show photo.jpg --ckpt vae_ch160v4096z32.pth -o photo.png
     """
-    value = _temperature(temperature, result)
+    fixed_temperature = _parse_temperature(temperature, result)
     grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
-    on = parse_device(device, "--device")
-    pictures, folder = _pictures(images, output)
+    device_name = parse_device(device, "--device")
+    figures, folder = _figure_paths(images, output)
 
     from entropy_cli.commands.show.result import render
     from entropy_cli.commands.show.show import ShowConfig
@@ -91,22 +91,22 @@ def show(
     check_family(family, "--family")
     if folder is not None and not folder.is_dir():
         if folder.exists() or not folder.resolve().parent.is_dir():
-            reason = "is no folder" if folder.exists() else f"there is no folder {folder.parent}"
-            raise ResultError(f"--output {folder}: {reason}. Give another, or make it first.")
+            reason = "not a folder" if folder.exists() else f"there is no folder {folder.parent}"
+            raise ResultError(f"--output {folder}: {reason}. Give another, or create it first.")
         folder.mkdir()
-    given = files_read({"latents": None, "codebook": None, "ckpt": ckpt})
-    read = [*(("IMAGE", image) for image in images), *given]
-    read += [] if result is None else [("--result", result)]
-    check_files(read, [("--output", picture) for picture in pictures])
+    inputs = [("IMAGE", image) for image in images]
+    inputs += files_read({"latents": None, "codebook": None, "ckpt": ckpt})
+    inputs += [] if result is None else [("--result", result)]
+    check_files(inputs, [("--output", figure) for figure in figures])
     shown = run(
         ShowConfig(
-            pictures=list(zip(images, pictures, strict=True)),
+            files=list(zip(images, figures, strict=True)),
             checkpoint=ckpt,
             family=family,
             tokenizer=TokenizerSettings(image_size, grids, rule, weights),
-            temperature=value,
+            temperature=fixed_temperature,
             result=result,
-            device=on,
+            device=device_name,
             precision=precision,
         ),
         tqdm_bar,
@@ -114,13 +114,14 @@ def show(
     print_result(shown.to_json() if as_json else render(shown))
 
 
-def _temperature(text: str | None, result: Path | None) -> float | Literal["auto"] | None:
+def _parse_temperature(text: str | None, result: Path | None) -> float | Literal["auto"] | None:
     if text is None:
         return None
     values = parse_temperatures(text, "--temperature")
     if result is not None:
         raise typer.BadParameter(
-            "the temperatures are those of --result. Leave one of them out.", param_hint="--temperature"
+            f"{text}: --result gives the temperatures already. Leave one of the two out.",
+            param_hint="--temperature",
         )
     if values == "auto":
         return values
@@ -129,25 +130,25 @@ def _temperature(text: str | None, result: Path | None) -> float | Literal["auto
     return values[0]
 
 
-def _pictures(images: Sequence[Path], output: Path | None) -> tuple[list[Path], Path | None]:
-    """A file to draw for each image, and the folder that they are to be in if one was named."""
+def _figure_paths(images: Sequence[Path], output: Path | None) -> tuple[list[Path], Path | None]:
+    """Return the path of each image's figure, and their folder if --output names one."""
     if output is not None and output.suffix.lower() in FORMATS and not output.is_dir():
         if len(images) > 1:
             raise typer.BadParameter(
-                f"{output}: is one file, but there are {len(images)} images. Give a folder.",
+                f"{output}: one file for {len(images)} images. Give a folder.",
                 param_hint="--output",
             )
         return [output], None
     if output is not None and output.suffix and not output.is_dir():
         raise typer.BadParameter(
-            f"{output}: expected a name that ends in {', '.join(FORMATS)}, or a folder.",
+            f"{output}: expected a file name ending in {', '.join(FORMATS)}, or a folder.",
             param_hint="--output",
         )
-    pictures: list[Path] = []
+    figures: list[Path] = []
     for image in images:
         name, number = f"{image.stem}.entropy.png", 1
-        while (output or Path()) / name in pictures:  # of another folder
+        while (output or Path()) / name in figures:  # images of the same name in two folders
             number += 1
             name = f"{image.stem}-{number}.entropy.png"
-        pictures.append((output or Path()) / name)
-    return pictures, output
+        figures.append((output or Path()) / name)
+    return figures, output

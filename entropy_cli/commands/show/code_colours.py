@@ -1,4 +1,4 @@
-"""Colours of codes: codes whose vectors are near each other get like colours, always the same ones."""
+"""Colours of codes: codes whose vectors are near each other get similar colours."""
 
 import torch
 from torch import Tensor
@@ -9,18 +9,19 @@ from entropy_cli.entropy.codebook import Codebook, Grid
 LIGHTNESS, LIGHTNESS_RANGE, CHROMA = 60.0, 26.0, 58.0  # of CIELAB
 
 
-def colours_of(code_N: Tensor, codebook: Codebook | Grid) -> Tensor:
-    """Colours of codes, by number: sRGB in [0, 1], float64 (N, 3).
+def code_colours(idx_N: Tensor, codebook: Codebook | Grid) -> Tensor:
+    """Return a deterministic colour for each code: sRGB in [0, 1], float64 (N, 3).
 
-    Of a table by the first three principal components of its vectors: lightness, red to green, blue to
-    yellow. Of bits and levels by the most, the middle and the least significant third of the number.
+    In a table, lightness, red to green, and blue to yellow are the first three principal components of
+    its vectors. With bits or levels, they are the most, the middle and the least significant third of
+    the index.
 
     Args:
-        code_N: numbers of codes.
+        idx_N: indices of codes.
         codebook: on any device.
     """
     if isinstance(codebook, Grid):
-        return _of_lab(_thirds(code_N, codebook))
+        return _lab_to_srgb(_thirds(idx_N, codebook))
     code_VC = codebook.codes_VC.detach().cpu().double()
     if codebook.rule == "cosine":
         code_VC = functional.normalize(code_VC, dim=1)
@@ -32,14 +33,14 @@ def colours_of(code_N: Tensor, codebook: Codebook | Grid) -> Tensor:
     score_VK = place_VK / place_VK.std(0, correction=0).clamp(min=1e-12)
     place_VK = (score_VK / 2**0.5).erf()  # about evenly over the axis, if scores are normal
     missing = 3 - place_VK.shape[1]
-    return _of_lab(functional.pad(place_VK[code_N.cpu()], (0, missing)))
+    return _lab_to_srgb(functional.pad(place_VK[idx_N.cpu()], (0, missing)))
 
 
-def _thirds(code_N: Tensor, grid: Grid) -> Tensor:
-    """Numbers in three parts, each from -1 to 1, (N, 3)."""
+def _thirds(idx_N: Tensor, grid: Grid) -> Tensor:
+    """Split indices into three parts, each scaled to [-1, 1], (N, 3)."""
     sizes = [len(grid.coordinates[c]) for c in reversed(grid.significance)]  # least significant first
     third = -(-len(sizes) // 3)
-    rest_N, parts = code_N.cpu(), []
+    rest_N, parts = idx_N.cpu(), []
     for i in range(0, 3 * third, third):
         size = int(torch.tensor([1, *sizes[i : i + third]]).prod())
         parts.append((rest_N % size).double() / max(1, size - 1) * 2 - 1)
@@ -47,8 +48,8 @@ def _thirds(code_N: Tensor, grid: Grid) -> Tensor:
     return torch.stack(parts[::-1], 1)
 
 
-def _of_lab(place_N3: Tensor) -> Tensor:
-    """From places in [-1, 1] on the axes of CIELAB to sRGB, cut to its gamut.
+def _lab_to_srgb(place_N3: Tensor) -> Tensor:
+    """Convert positions in [-1, 1] on the axes of CIELAB to sRGB, clipped to its gamut.
 
     Source:
         CIE 15:2004 (CIELAB, white point D65); IEC 61966-2-1 (sRGB).

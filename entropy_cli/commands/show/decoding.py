@@ -1,4 +1,4 @@
-"""From what codes explain of a latent back to a picture, where the checkpoint holds such a decoder.
+"""Decoders that checkpoints hold: from a reconstructed latent to an image.
 
 Source:
     FoundationVision/VAR models/vqvae.py (fhat_to_img);
@@ -35,20 +35,28 @@ LLAMAGEN_LEVEL = "decoder.conv_blocks.{}.res.0.conv1.weight"
 
 
 class LatentDecoder(nn.Module):
-    """The convolution before a decoder, and the decoder, of the sizes that shapes tell."""
+    """The convolution before a decoder, and the decoder, of the sizes that the shapes imply."""
 
     def __init__(
-        self, shapes: dict[str, tuple[int, ...]], by: Conventions, pixels: PixelRange, *, unit: bool
+        self,
+        shapes: dict[str, tuple[int, ...]],
+        conventions: Conventions,
+        pixels: PixelRange,
+        *,
+        unit_length: bool,
     ) -> None:
         super().__init__()
-        there = "post_quant_conv.weight" in shapes
-        self.post_quant_conv = conv_like(shapes, "post_quant_conv", by) if there else nn.Identity()
-        self.decoder = Decoder(shapes, by)
-        self.pixels, self.unit = pixels, unit
+        self.post_quant_conv = (
+            conv_like(shapes, "post_quant_conv", conventions)
+            if "post_quant_conv.weight" in shapes
+            else nn.Identity()
+        )
+        self.decoder = Decoder(shapes, conventions)
+        self.pixels, self.unit_length = pixels, unit_length
 
     def forward(self, f_hat_BChw: Tensor) -> Tensor:
-        """Pictures around [-1, 1] from the sum of the codes so far."""
-        if self.unit:
+        """Decode reconstructed latents to images around [-1, 1], (B, 3, H, W)."""
+        if self.unit_length:
             f_hat_BChw = functional.normalize(f_hat_BChw, dim=1)
         out_B3HW: Tensor = self.decoder(self.post_quant_conv(f_hat_BChw))
         return out_B3HW if self.pixels == "[-1, 1]" else 2 * out_B3HW - 1
@@ -57,40 +65,40 @@ class LatentDecoder(nn.Module):
 def load_decoder(
     checkpoint: Checkpoint, family: str, pixels: PixelRange = "[-1, 1]", groups: int | None = None
 ) -> tuple[LatentDecoder | None, str]:
-    """The decoder of a checkpoint, for inference.
+    """Build the decoder of a checkpoint, for inference.
 
     Args:
-        checkpoint: open, of a known family.
-        family: its name.
-        pixels: what the encoder takes, and the decoder gives.
-        groups: of the norms, if they are others than the layout says.
+        checkpoint: an open checkpoint of a known family.
+        family: name of the family.
+        pixels: range of the encoder's input and the decoder's output.
+        groups: number of groups of the norms; None for the layout's.
 
     Returns:
-        The decoder, or none; and why there is none, for people.
+        The decoder and "", or None and the reason why there is none.
 
     Raises:
-        CheckpointError: its weights aren't finite.
+        CheckpointError: its weights are not finite.
     """
     shapes = checkpoint.shapes
     if not any(name.startswith("decoder.") for name in shapes):
         return None, "the checkpoint holds no decoder"
     decodes_codes = vqgan.PROJECTION not in shapes and var.PHI_SINGLE not in shapes
     if family not in LAYOUTS or not decodes_codes:
-        return None, f"this kind of decoder, of {family}, is not read"
-    layout = _mirrored(checkpoint, LAYOUTS[family])
+        return None, f"this kind of {family} decoder is not supported"
+    layout = _decoder_layout(checkpoint, LAYOUTS[family])
     names = [name for name in shapes if name.startswith(NEEDED)]
     try:
         sources = layout.sources(names)
         joined = joined_shapes(shapes, sources)
         with torch.device("meta"):
             model = LatentDecoder(
-                joined, layout.with_groups(groups).conventions, pixels, unit=family == "llamagen"
+                joined, layout.with_groups(groups).conventions, pixels, unit_length=family == "llamagen"
             )
     except (ValueError, KeyError, IndexError, RuntimeError):
-        return None, "its decoder is not of the family's published layout"
+        return None, "its decoder does not have the family's published layout"
     expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
     if expected != joined:
-        return None, "its decoder is not of the family's published layout"
+        return None, "its decoder does not have the family's published layout"
     weights = {
         ours: torch.cat([read_finite(checkpoint, name) for name in theirs]).view(expected[ours])
         for ours, theirs in sources.items()
@@ -99,8 +107,8 @@ def load_decoder(
     return model.eval().requires_grad_(requires_grad=False), ""
 
 
-def _mirrored(checkpoint: Checkpoint, layout: Layout) -> Layout:
-    """The names of a decoder: those of the encoder, but for LlamaGen's order of levels."""
+def _decoder_layout(checkpoint: Checkpoint, layout: Layout) -> Layout:
+    """Return the layout of the decoder's names: the encoder's, except for LlamaGen's order of levels."""
     levels = count(checkpoint.shapes, LLAMAGEN_LEVEL)
 
     def level(match: re.Match[str]) -> str:

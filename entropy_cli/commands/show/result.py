@@ -1,4 +1,4 @@
-"""Where a tokenizer is undecided on single images, as JSON and as tables. Imports no torch."""
+"""The result of `show`, as JSON and as tables. Imports no torch."""
 
 import json
 import math
@@ -18,14 +18,14 @@ class ShownScale:
     """The tokens of one scale of one image; entropies in nats.
 
     Attributes:
-        grid: rows and columns that the tokens lie in, [1, tokens] of those without a grid.
+        grid: rows and columns of the tokens, [1, tokens] where they have no grid.
         assignment_entropy: mean over the tokens.
         most_undecided: row and column, from 0, of the token of the largest entropy.
-        share_above_1_nat: of the tokens.
-        psnr_db: of the picture decoded up to this scale; null without a decoder.
-        token_entropy: of each token, row by row.
-        codes: the most probable ones of each token, the most probable first.
-        probabilities: of these.
+        share_above_1_nat: share of the tokens whose entropy is above 1 nat.
+        psnr_db: PSNR of the image decoded up to this scale; null without a decoder.
+        token_entropy: entropy of each token, row by row.
+        codes: the most probable codes of each token, the most probable first.
+        probabilities: their probabilities.
     """
 
     scale: int
@@ -52,14 +52,14 @@ def shown_scale(
     tokens: tuple[Sequence[float], list[list[int]], list[list[float]]],
     psnr_db: float | None,
 ) -> ShownScale:
-    """What is said of a scale.
+    """Summarize the tokens of a scale.
 
     Args:
-        name: for people.
-        place: its number, the side of its grid as of `estimate`, and rows and columns.
+        name: as shown in tables.
+        place: index of the scale, side of its grid as in `estimate`, and its rows and columns.
         temperature: divisor of the squared distance.
         tokens: entropies in nats, codes and probabilities of each token.
-        psnr_db: of the picture decoded up to this scale.
+        psnr_db: PSNR of the image decoded up to this scale.
     """
     entropies, codes, probabilities = tokens
     scale, patch_num, grid = place
@@ -86,13 +86,13 @@ def shown_scale(
 
 @dataclass(frozen=True)
 class ShownImage:
-    """One image.
+    """The totals of one image and its scales.
 
     Attributes:
-        picture: the file that was drawn.
+        picture: path of its figure.
         assignment_entropy: mean over all tokens, nats per token.
         nats_per_image: sum over all tokens.
-        bits_per_pixel: the same in bits, over the pixels of the crop.
+        bits_per_pixel: that sum in bits, divided by the pixels of the crop.
     """
 
     image: str
@@ -105,7 +105,7 @@ class ShownImage:
 
 
 def shown_image(image: str, picture: str, side: int, scales: list[ShownScale]) -> ShownImage:
-    """The totals of an image whose crop has so many pixels on a side."""
+    """Add up the scales of an image whose crop is `side` pixels wide and high."""
     total = math.fsum(scale.nats_per_image for scale in scales)
     tokens = sum(scale.tokens for scale in scales)
     bits_per_pixel = total / math.log(2) / side**2
@@ -114,11 +114,12 @@ def shown_image(image: str, picture: str, side: int, scales: list[ShownScale]) -
 
 @dataclass(frozen=True)
 class ShowResult:
-    """All images of one call.
+    """The images of one call.
 
     Attributes:
         tokenizer: family, vocab_size, latent_dim, patch_nums, rule, checkpoint.
-        settings: temperature_source, image_size, preprocess, precision, and why there is no decoder.
+        settings: temperature_source, image_size, preprocess, precision, no_decoder
+            (the reason why there is none, or null).
     """
 
     tokenizer: dict[str, Any]
@@ -126,28 +127,28 @@ class ShowResult:
     images: list[ShownImage]
 
     def to_json(self) -> str:
-        """As JSON text."""
+        """Return the result as JSON text."""
         head = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "units": "nats per token"}
         return json.dumps({**head, **asdict(self)}, allow_nan=False, indent=1)
 
 
 def render(shown: ShowResult) -> str:
-    """A table for each image, and what it was made with."""
+    """Render a table for each image, and the settings."""
     tokenizer, settings = shown.tokenizer, shown.settings
-    lines = [_table(image, tokenizer["vocab_size"]) for image in shown.images]
+    tables = [_table(image, tokenizer["vocab_size"]) for image in shown.images]
     side = settings["image_size"]
-    words = (
+    description = (
         f"{tokenizer['family']}, V = {tokenizer['vocab_size']}, rule {tokenizer['rule']}; crops of "
         f"{side} x {side} px"
     )
-    about = [
-        wrapped("tokenizer    ", words),
+    footer = [
+        wrapped("tokenizer    ", description),
         wrapped("temperature  ", settings["temperature_source"]),
-        wrapped("precision    ", f"{settings['precision']}, of the encoder"),
+        wrapped("precision    ", f"{settings['precision']} (encoder)"),
     ]
     if settings["no_decoder"]:
-        about.append(wrapped("decoder      ", f"no reconstructions: {settings['no_decoder']}"))
-    return "\n\n".join([*lines, "\n".join(about)])
+        footer.append(wrapped("decoder      ", f"no reconstructions: {settings['no_decoder']}"))
+    return "\n\n".join([*tables, "\n".join(footer)])
 
 
 def _table(image: ShownImage, vocab_size: int) -> str:
@@ -156,7 +157,7 @@ def _table(image: ShownImage, vocab_size: int) -> str:
     rows = [[*head, "PSNR"] if decoded else head]
     for scale in image.scales:
         row = [scale.name, str(scale.tokens), f"{scale.temperature:g}"]
-        row += [f"{scale.assignment_entropy:.4f}", f"{scale.largest:.4f}", _place(scale)]
+        row += [f"{scale.assignment_entropy:.4f}", f"{scale.largest:.4f}", _position(scale)]
         row += [f"{scale.share_above_1_nat:.1%}"]
         rows.append([*row, "" if scale.psnr_db is None else f"{scale.psnr_db:.1f} dB"])
     above = sum(scale.share_above_1_nat * scale.tokens for scale in image.scales) / image.tokens
@@ -168,9 +169,9 @@ def _table(image: ShownImage, vocab_size: int) -> str:
         f"{image.nats_per_image:.2f} nats per image, {image.bits_per_pixel:.5f} bits per pixel; at most "
         f"ln V = {math.log(vocab_size):.4f} nats per token"
     )
-    return "\n".join([image.image, columns(rows), totals, f"picture: {image.picture}"])
+    return "\n".join([image.image, columns(rows), totals, f"figure: {image.picture}"])
 
 
-def _place(scale: ShownScale) -> str:
+def _position(scale: ShownScale) -> str:
     row, column = scale.most_undecided
     return f"{row}, {column}" if scale.grid[0] > 1 or scale.tokens == 1 else f"{column}"

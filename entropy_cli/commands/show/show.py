@@ -1,4 +1,4 @@
-"""From images and a checkpoint to pictures in which one sees where the tokenizer is undecided."""
+"""From images and a checkpoint to figures of each token's assignment entropy."""
 
 import logging
 import warnings
@@ -10,15 +10,15 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from entropy_cli.commands.show.check import ScaleLook, encoded, look
-from entropy_cli.commands.show.code_colours import colours_of
+from entropy_cli.commands.show.assignments import ScaleTokens, assign_image, encode_images
+from entropy_cli.commands.show.code_colours import code_colours
 from entropy_cli.commands.show.decoding import LatentDecoder, load_decoder
 from entropy_cli.commands.show.figure import Panel, draw
 from entropy_cli.commands.show.result import ShownImage, ShowResult, shown_image, shown_scale
 from entropy_cli.core.errors import CheckpointError, DatasetError, EntropyCliError
 from entropy_cli.core.figures import styled, write_figure
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.images.decode import read_picture
+from entropy_cli.images.decode import read_image
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result, read_result
 from entropy_cli.streaming.batch_processor import BatchProcessor
@@ -37,23 +37,23 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 
 logger = logging.getLogger(__name__)
 ADVICE = (
-    "is fitted to many images, and here are few. Give a number with --temperature, or with --result the "
-    "file of an estimate, whose temperatures are then taken"
+    "needs more images than `show` is given. Give a number with --temperature, or the result of an "
+    "estimate with --result, to use its temperatures"
 )
 
 
 @dataclass(frozen=True)
 class ShowConfig:
-    """What to show and with what; None where the program chooses.
+    """Images, tokenizer and settings; None where the program chooses.
 
     Attributes:
-        pictures: for each image the file to draw.
+        files: each image and the path of its figure.
         temperature: of all scales.
-        result: of an estimate with the same tokenizer, whose temperatures are taken.
+        result: of an estimate with the same tokenizer, whose temperatures are used.
         precision: of the encoder.
     """
 
-    pictures: Sequence[tuple[Path, Path]]
+    files: Sequence[tuple[Path, Path]]
     checkpoint: Path
     family: str = "auto"
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
@@ -64,48 +64,48 @@ class ShowConfig:
 
 
 @dataclass(frozen=True)
-class _Opened:
-    """The tokenizer, on the device, and what was decided about it."""
+class _Loaded:
+    """The tokenizer on the device, and the settings that were chosen for it."""
 
-    worker: BatchProcessor
+    processor: BatchProcessor
     decoder: LatentDecoder | None
     no_decoder: str
     temperatures: list[float]
-    source: str
+    temperature_source: str
     precision: Precision
 
     @property
     def tokenizer(self) -> Tokenizer:
         """The tokenizer."""
-        return self.worker.tokenizer
+        return self.processor.tokenizer
 
 
 @torch.inference_mode()
 @matmul_precision(tf32=False)
 def show(config: ShowConfig, bars: Bars) -> ShowResult:
-    """Look at images, token by token, and draw a picture of each.
+    """Assign the tokens of images and draw a figure of each image.
 
     Args:
-        config: for what.
+        config: images, tokenizer and settings.
         bars: makes progress bars.
 
     Raises:
         EntropyCliError: an image, the checkpoint or the result can't be used, there is no temperature,
             or matplotlib is missing.
     """
-    with styled():  # that it is there is known before the work
+    with styled():  # fails before the work if matplotlib is missing
         result = None if config.result is None else read_result(config.result)
-    for path, _ in config.pictures:
+    for path, _ in config.files:
         _check_image(path)
-    opened = _open(config, result, bars)
-    crops = _crops(config, opened.tokenizer, bars)
-    warn_if_emulated(opened.tokenizer, opened.precision, opened.worker.device, crops[0][None])
-    looks = _looks(config, opened, crops, bars)
+    loaded = _load(config, result, bars)
+    crops = _load_crops(config, loaded.tokenizer, bars)
+    warn_if_emulated(loaded.tokenizer, loaded.precision, loaded.processor.device, crops[0][None])
+    assigned = _assign_images(config, loaded, crops, bars)
     images = [
-        _described(path, picture, opened, of_image)
-        for (path, picture), of_image in zip(config.pictures, looks, strict=True)
+        _summarize(path, figure, loaded, scales)
+        for (path, figure), scales in zip(config.files, assigned, strict=True)
     ]
-    spec = opened.tokenizer.spec
+    spec = loaded.tokenizer.spec
     shown = ShowResult(
         {
             "family": spec.family,
@@ -116,20 +116,20 @@ def show(config: ShowConfig, bars: Bars) -> ShowResult:
             "checkpoint": str(config.checkpoint),
         },
         {
-            "temperature_source": opened.source,
+            "temperature_source": loaded.temperature_source,
             "image_size": spec.image_size,
             "preprocess": spec.preprocess,
-            "precision": opened.precision,
-            "no_decoder": opened.no_decoder or None,
+            "precision": loaded.precision,
+            "no_decoder": loaded.no_decoder or None,
         },
         images,
     )
-    with bars("drawing", len(crops), "picture") as bar:
-        for i, (_, picture) in enumerate(config.pictures):
-            panels = _panels(opened.tokenizer, looks[i])
+    with bars("drawing", len(crops), "figure") as bar:
+        for i, (_, figure) in enumerate(config.files):
+            panels = _panels(loaded.tokenizer, assigned[i])
             with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph")  # of a name, drawn as a box
-                write_figure(draw(shown, i, crops[i].permute(1, 2, 0).numpy(), panels), picture)
+                warnings.filterwarnings("ignore", "Glyph")  # missing from the font, drawn as a box
+                write_figure(draw(shown, i, crops[i].permute(1, 2, 0).numpy(), panels), figure)
             bar.update(1)
     return shown
 
@@ -137,13 +137,13 @@ def show(config: ShowConfig, bars: Bars) -> ShowResult:
 def _check_image(path: Path) -> None:
     if path.is_dir():
         raise DatasetError(
-            f"{path}: is a folder, expected image files. Give some of them, such as {path}/*.jpg."
+            f"{path}: a folder, expected an image file. Give files, such as {path}/*.jpg."
         )
     if not path.exists():
         raise DatasetError(f"{path}: no such image.")
 
 
-def _open(config: ShowConfig, result: Result | None, bars: Bars) -> _Opened:
+def _load(config: ShowConfig, result: Result | None, bars: Bars) -> _Loaded:
     device = choose_device(config.device)
     precision = config.precision or choose_precision(device)
     check_precision(precision, device)
@@ -153,21 +153,21 @@ def _open(config: ShowConfig, result: Result | None, bars: Bars) -> _Opened:
         logger.warning("%s: %s", config.checkpoint, note)
     temperatures, source = _temperatures(config, tokenizer)
     if result is not None:
-        _check_same(result, config, tokenizer, found, bars)
+        _check_result(result, config, tokenizer, found, bars)
         temperatures = [scale.temperature for scale in result.scales]
-        source = f"those of {config.result}"
+        source = f"from {config.result}"
     groups = found.settings.norm_groups
     decoder, why = load_decoder(found.checkpoint, found.name, tokenizer.spec.pixels, groups)
     found.checkpoint.close()
     assert tokenizer.spec.image_size is not None
     batch_size = min(BLOCK, choose_batch_size(device, tokenizer.spec.image_size))
-    worker = BatchProcessor(tokenizer.to(device, precision), device, batch_size)
+    processor = BatchProcessor(tokenizer.to(device, precision), device, batch_size)
     decoder = None if decoder is None else decoder.to(device)
-    return _Opened(worker, decoder, why, temperatures, source, precision)
+    return _Loaded(processor, decoder, why, temperatures, source, precision)
 
 
 def _temperatures(config: ShowConfig, tokenizer: Tokenizer) -> tuple[list[float], str]:
-    """Of each scale, and where they are from; none yet if they come from a result."""
+    """Return each scale's temperature and their source; nothing if a result gives them."""
     spec = tokenizer.spec
     if config.result is not None:
         return [], ""
@@ -177,14 +177,14 @@ def _temperatures(config: ShowConfig, tokenizer: Tokenizer) -> tuple[list[float]
         raise EntropyCliError(f"{config.checkpoint}: {spec.temperature_source}, and auto {ADVICE}.")
     value = spec.temperature if config.temperature is None else config.temperature
     assert value != "auto"
-    source = spec.temperature_source if config.temperature is None else "given"
+    source = spec.temperature_source if config.temperature is None else "set by --temperature"
     return [value] * len(spec.scales), f"{value:g}: {source}"
 
 
-def _check_same(
+def _check_result(
     result: Result, config: ShowConfig, tokenizer: Tokenizer, found: Found, bars: Bars
 ) -> None:
-    """That a result is of this tokenizer, or CheckpointError."""
+    """Raise CheckpointError if a result is of another tokenizer."""
     spec, theirs = tokenizer.spec, result.tokenizer
     for name, was, now in (
         ("family", theirs.family, spec.family),
@@ -195,25 +195,24 @@ def _check_same(
     ):
         if was != now:
             raise CheckpointError(
-                f"{config.result}: is of another tokenizer: its {name} is {was}, that of "
-                f"{config.checkpoint} {now}. Give the result of an estimate with this checkpoint and "
-                "the same options."
+                f"{config.result}: its {name} is {was}, but that of {config.checkpoint} is {now}. Give "
+                "the result of an estimate with this checkpoint and the same options."
             )
     with bars("hashing checkpoint", found.checkpoint.size, "B") as bar:
         sha256 = found.checkpoint.sha256(bar.update)
     if sha256 != theirs.checkpoint_sha256:
         raise CheckpointError(
             f"{config.result}: is of another checkpoint: its sha256 is not that of {config.checkpoint}. "
-            "Give the result of an estimate with this one."
+            "Give the result of an estimate with this checkpoint."
         )
 
 
-def _crops(config: ShowConfig, tokenizer: Tokenizer, bars: Bars) -> list[Tensor]:
-    """All images, before the work: one that can't be read is better known at once."""
+def _load_crops(config: ShowConfig, tokenizer: Tokenizer, bars: Bars) -> list[Tensor]:
+    """Read and crop all images first, so that an unreadable one fails before the work."""
     crops = []
-    with bars("decoding", len(config.pictures), "picture") as bar:
-        for path, _ in config.pictures:
-            crop = read_picture(path, tokenizer.spec.crop.apply)
+    with bars("decoding", len(config.files), "image") as bar:
+        for path, _ in config.files:
+            crop = read_image(path, tokenizer.spec.crop.apply)
             if isinstance(crop, str):
                 raise DatasetError(f"{path}: can't be read: {crop}. Give an image file.")
             crops.append(crop)
@@ -221,42 +220,42 @@ def _crops(config: ShowConfig, tokenizer: Tokenizer, bars: Bars) -> list[Tensor]
     return crops
 
 
-def _looks(
-    config: ShowConfig, opened: _Opened, crops: Sequence[Tensor], bars: Bars
-) -> list[list[ScaleLook]]:
-    """Of each image, its scales; through the encoder images go in batches like `estimate`'s."""
-    worker, looks = opened.worker, []
-    names = [str(path) for path, _ in config.pictures]
-    with bars("looking", len(crops) * len(opened.temperatures), "scale") as bar:
-        for start in range(0, len(crops), worker.batch_size):
-            part = slice(start, start + worker.batch_size)
-            latent_BChw = encoded(worker, names[part], torch.stack(list(crops[part])))
+def _assign_images(
+    config: ShowConfig, loaded: _Loaded, crops: Sequence[Tensor], bars: Bars
+) -> list[list[ScaleTokens]]:
+    """Assign the tokens of each image, scale by scale; the encoder runs in batches as in `estimate`."""
+    processor, assigned = loaded.processor, []
+    names = [str(path) for path, _ in config.files]
+    with bars("assigning tokens", len(crops) * len(loaded.temperatures), "scale") as bar:
+        for start in range(0, len(crops), processor.batch_size):
+            part = slice(start, start + processor.batch_size)
+            f_BChw = encode_images(processor, names[part], torch.stack(list(crops[part])))
             for i, name in enumerate(names[part]):
-                img_3HW, one_BChw = crops[start + i], latent_BChw[i : i + 1]
-                looks.append(
-                    look(
-                        worker, name, img_3HW, one_BChw, opened.temperatures, opened.decoder, bar.update
-                    )
+                image = name, crops[start + i], f_BChw[i : i + 1]
+                assigned.append(
+                    assign_image(processor, *image, loaded.temperatures, loaded.decoder, bar.update)
                 )
-    return looks
+    return assigned
 
 
-def _described(path: Path, picture: Path, opened: _Opened, looks: Sequence[ScaleLook]) -> ShownImage:
-    spec, scales = opened.tokenizer.spec, []
-    for s, (scale, seen) in enumerate(zip(spec.scales, looks, strict=True)):
-        tokens = seen.entropy_l.tolist(), seen.code_lK.tolist(), seen.probability_lK.tolist()
-        place = s, scale.patch_num, seen.grid
-        scales.append(shown_scale(scale.name, place, opened.temperatures[s], tokens, seen.psnr_db))
+def _summarize(path: Path, figure: Path, loaded: _Loaded, scales: Sequence[ScaleTokens]) -> ShownImage:
+    spec, shown = loaded.tokenizer.spec, []
+    for s, (scale, found) in enumerate(zip(spec.scales, scales, strict=True)):
+        tokens = found.entropy_l.tolist(), found.code_lK.tolist(), found.probability_lK.tolist()
+        place = s, scale.patch_num, found.grid
+        shown.append(shown_scale(scale.name, place, loaded.temperatures[s], tokens, found.psnr_db))
     assert spec.image_size is not None
-    return shown_image(str(path), str(picture), spec.image_size, scales)
+    return shown_image(str(path), str(figure), spec.image_size, shown)
 
 
-def _panels(tokenizer: Tokenizer, looks: Sequence[ScaleLook]) -> list[Panel]:
-    """What of the looks is drawn as pictures."""
+def _panels(tokenizer: Tokenizer, scales: Sequence[ScaleTokens]) -> list[Panel]:
+    """Return the colours and the decoded image of each scale, for drawing."""
     panels = []
-    for s, seen in enumerate(looks):
-        numbered = seen.code_lK.shape[1] > 0
-        colours_l3 = colours_of(seen.code_lK[:, 0], tokenizer.codebook(s)).numpy() if numbered else None
-        decoded = None if seen.picture_3HW is None else seen.picture_3HW.permute(1, 2, 0).numpy()
-        panels.append(Panel(colours_l3, decoded))
+    for s, scale in enumerate(scales):
+        numbered = scale.code_lK.shape[1] > 0
+        colours_l3 = (
+            code_colours(scale.code_lK[:, 0], tokenizer.codebook(s)).numpy() if numbered else None
+        )
+        recon_HW3 = None if scale.recon_3HW is None else scale.recon_3HW.permute(1, 2, 0).numpy()
+        panels.append(Panel(colours_l3, recon_HW3))
     return panels

@@ -1,4 +1,4 @@
-"""`entropy-cli slurm`."""
+"""The command line of `entropy-cli slurm`."""
 
 import hashlib
 import json
@@ -15,17 +15,17 @@ import typer
 from entropy_cli.input_options import given_latents
 from entropy_cli.options import print_result
 
-# Why some options of `estimate` can't be given; by their parameter's name.
-OURS = {
-    "shard": "the script says which part is whose",
-    "state": "the script keeps the state in the folder of slurm's own --output",
-    "output": "the result goes into the folder of slurm's own --output",
+# Options of `estimate` that can't be used here, by parameter name, and why.
+RESERVED = {
+    "shard": "the script assigns the shards",
+    "state": "the script keeps the state in the folder of slurm's --output",
+    "output": "the result goes into the folder of slurm's --output",
 }
-ARRAY_ONLY = {
-    "save_tokens": "every shard would write the same file; give it to each by hand",
-    "target_ci": "no shard can know how precise all of them together are; use --limit",
+RESERVED_WITH_ARRAY = {
+    "save_tokens": "every shard would write the same file; run such shards by hand",
+    "target_ci": "a shard does not know the precision of all shards together; use --limit",
 }
-# Options of sbatch that the scripts give, or stand on.
+# Options of sbatch that the scripts set or rely on.
 FIXED = {
     *("--array", "-a", "--nodes", "-N", "--ntasks", "-n", "--ntasks-per-node", "--output", "-o"),
     *(
@@ -45,7 +45,7 @@ def slurm(
     context: typer.Context,
     options: Annotated[
         list[str],
-        typer.Argument(metavar="OPTIONS OF ESTIMATE", help="After --, as to entropy-cli estimate."),
+        typer.Argument(metavar="OPTIONS OF ESTIMATE", help="After --, as for entropy-cli estimate."),
     ],
     array: Annotated[
         int | None,
@@ -54,7 +54,7 @@ def slurm(
         ),
     ] = None,
     nodes: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="One job on K nodes at once, by torchrun.")
+        int | None, typer.Option(min=1, metavar="K", help="One job on K nodes, with torchrun.")
     ] = None,
     output: Annotated[
         Path | None,
@@ -62,29 +62,33 @@ def slurm(
             "--output",
             "-o",
             metavar="DIR",
-            help="For scripts, states, logs and the result; default slurm-... by the options.",
+            help="Folder for scripts, states, logs and the result; default: slurm-CKPT-HASH.",
         ),
     ] = None,
-    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Where to run.")] = None,
+    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Slurm partition.")] = None,
     time: Annotated[
         str | None,
-        typer.Option(metavar="T", help="Time limit as sbatch takes it; a job that reaches it goes on."),
+        typer.Option(
+            metavar="T", help="Time limit as for sbatch; a job that reaches it saves, and resumes."
+        ),
     ] = None,
     cpus_per_task: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Cores of each shard, or on each node.")
+        int | None, typer.Option(min=1, metavar="N", help="Cores for each shard, or on each node.")
     ] = None,
     gpus: Annotated[
-        int, typer.Option(min=0, metavar="N", help="GPUs on each node; a shard uses one at most.")
+        int, typer.Option(min=0, metavar="N", help="GPUs on each node; a shard uses at most one.")
     ] = 0,
     mem: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory on each node.")] = None,
     sbatch: Annotated[
         list[str] | None,
-        typer.Option(metavar="OPTION", help="Any other of sbatch, as --sbatch=--qos=long; repeatable."),
+        typer.Option(
+            metavar="OPTION", help="Another option of sbatch, as --sbatch=--qos=long; repeatable."
+        ),
     ] = None,
 ) -> None:
     """Write the scripts that run `estimate` on a Slurm cluster.
 
-    Preempted or out of time, a job saves, is queued again, and goes on. Give the number of shards
+    A job that is preempted or out of time saves, is requeued, and resumes. Give the number of shards
     or of nodes, then --, then the options of estimate.
 
     Example: entropy-cli slurm --array 8 --time 4:00:00 -- --data imagenet/ --ckpt vae.pth
@@ -92,14 +96,17 @@ def slurm(
     from entropy_cli.commands.slurm.script import Job, Resources, array_scripts, node_scripts
 
     if (array is None) == (nodes is None):
-        raise typer.BadParameter("give one of the two.", param_hint="--array / --nodes")
+        raise typer.BadParameter(
+            "expected exactly one of the two. Give one.", param_hint="--array / --nodes"
+        )
     if array is not None and gpus > 1:
         raise typer.BadParameter(
             f"{gpus}: a shard uses one GPU. Give more shards, or --nodes.", param_hint="--gpus"
         )
-    given = _parsed(context, options, OURS | ARRAY_ONLY if nodes is None else OURS)
-    of = Path(given["ckpt"] or given["latents"].partition(":")[0])
-    folder = output or Path(_name(of, options, array, nodes))
+    reserved = RESERVED | RESERVED_WITH_ARRAY if nodes is None else RESERVED
+    parsed = _parse_estimate_options(context, options, reserved)
+    source = Path(parsed["ckpt"] or parsed["latents"].partition(":")[0])
+    folder = output or Path(_folder_name(source, options, array, nodes))
     texts = {"--partition": partition, "--mem": mem, "--output": str(folder.absolute())}
     for option, text in texts.items():
         if text is not None and not text.isprintable():
@@ -111,37 +118,39 @@ def slurm(
         folder=folder.absolute(),
         parts=array or nodes or 1,
         resources=Resources(
-            partition, _checked_time(time), cpus_per_task, mem, gpus, _checked_sbatch(sbatch or [])
+            partition, _check_time(time), cpus_per_task, mem, gpus, _check_sbatch(sbatch or [])
         ),
     )
     _write(folder, array_scripts(job) if nodes is None else node_scripts(job))
-    what = f"{array} shards and their merge" if nodes is None else f"one job on {nodes} nodes"
+    jobs = f"{array} shards and their merge" if nodes is None else f"one job on {nodes} nodes"
     print_result(
-        f"Wrote {folder}/: {what}; the result will be {folder / 'result.json'}. To submit:\n\n"
+        f"Wrote {folder}/: {jobs}; the result will be {folder / 'result.json'}. To submit:\n\n"
         f"bash {shlex.quote(str(folder / 'submit.sh'))}"
     )
 
 
-def _parsed(context: typer.Context, options: list[str], refused: dict[str, str]) -> dict[str, Any]:
-    """The values of estimate's options, by estimate's own parser; wrong ones are told now."""
+def _parse_estimate_options(
+    context: typer.Context, options: list[str], reserved: dict[str, str]
+) -> dict[str, Any]:
+    """Parse estimate's options with estimate's own parser, so that errors show before the job runs."""
     group: Any = context.find_root()
     inner = group.command.commands["estimate"].make_context("estimate", list(options), parent=group)
-    for name, why in refused.items():
+    for name, why in reserved.items():
         source = inner.get_parameter_source(name)
         if source is not None and source.name != "DEFAULT":
             option = "--" + name.replace("_", "-")
-            raise typer.BadParameter(f"can't be given here: {why}.", param_hint=option)
+            raise typer.BadParameter(f"can't be used here: {why}.", param_hint=option)
     given_latents(inner.params)
     return inner.params
 
 
-def _name(of: Path, options: list[str], array: int | None, nodes: int | None) -> str:
-    """The same for the same work, so that it goes on, and another for other work."""
+def _folder_name(source: Path, options: list[str], array: int | None, nodes: int | None) -> str:
+    """Return a name that is the same for the same options, so that the work is resumed there."""
     text = json.dumps([options, array, nodes])
-    return f"slurm-{of.stem}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+    return f"slurm-{source.stem}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
-def _checked_time(text: str | None) -> str | None:
+def _check_time(text: str | None) -> str | None:
     from entropy_cli.commands.slurm.script import LEAST_MINUTES, WARNING_S, minutes
 
     if text is None:
@@ -154,23 +163,25 @@ def _checked_time(text: str | None) -> str | None:
         ) from error
     if not long_enough:
         raise typer.BadParameter(
-            f"{text}: expected {LEAST_MINUTES} minutes or more, for {WARNING_S // 60} or more before "
-            "its limit a job stops to save.",
+            f"{text}: expected {LEAST_MINUTES} minutes or more, because a job stops to save "
+            f"{WARNING_S // 60} or more before its limit.",
             param_hint="--time",
         )
     return text
 
 
-def _checked_sbatch(options: list[str]) -> tuple[str, ...]:
+def _check_sbatch(options: list[str]) -> tuple[str, ...]:
     for option in options:
         if not option.startswith("-") or not option.isprintable():
             raise typer.BadParameter(
-                f"{option!r}: expected an option as --qos=long.", param_hint="--sbatch"
+                f"{option!r}: expected an option of sbatch, such as --qos=long.", param_hint="--sbatch"
             )
         name = re.split("[= ]", option)[0] if option.startswith("--") else option[:2]
-        # sbatch takes the beginning of a long name for the name.
+        # sbatch accepts abbreviated long names.
         if any(fixed.startswith(name) for fixed in FIXED):
-            raise typer.BadParameter(f"{option}: is what this command decides.", param_hint="--sbatch")
+            raise typer.BadParameter(
+                f"{option}: is set by this command. Leave it out.", param_hint="--sbatch"
+            )
     return tuple(options)
 
 
@@ -182,7 +193,7 @@ def _write(folder: Path, scripts: dict[str, str]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultError(
-            f"--output {folder}: can't be made: {error.strerror}. Choose another place."
+            f"--output {folder}: can't be created: {error.strerror}. Give another folder."
         ) from error
     for name, text in scripts.items():
         write_atomically(folder / name, methodcaller("write_bytes", os.fsencode(text)))

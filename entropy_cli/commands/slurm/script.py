@@ -1,9 +1,9 @@
-"""Batch scripts for Slurm: text that sbatch takes, from what to estimate and what to ask for.
+"""Batch scripts for Slurm: the text of each script for a job and its resources.
 
-A job is stopped before its end in two ways. Before the time limit the batch script alone is signalled,
-as `--signal=B:USR1` asks, and nobody requeues the job. On preemption all its processes are, and Slurm
-requeues it. So a script passes signals on, waits for its program to save, and asks to be requeued only
-if Slurm still counts the job as running.
+A job is stopped before its end in two ways. Before the time limit, `--signal=B:USR1` signals the batch
+script alone, and the job is not requeued. On preemption all processes are signalled, and Slurm requeues
+the job. So a script passes signals on, waits for its program to save, and requeues itself only if Slurm
+still counts the job as running.
 """
 
 import math
@@ -12,9 +12,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-# Slurm may send the warning a minute early. Saving takes seconds, a batch on a CPU perhaps a minute.
+# Slurm may send the signal a minute early. Saving takes seconds, a batch on a CPU perhaps a minute.
 WARNING_S = 120
-# A shorter job would be warned before it got anywhere, and requeued for ever.
+# A shorter job would be stopped before it made progress, and requeued for ever.
 LEAST_MINUTES = 10
 
 TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
@@ -23,11 +23,11 @@ UNLIMITED = ("UNLIMITED", "INFINITE", "0", "-1")
 
 @dataclass(frozen=True)
 class Resources:
-    """What each job asks Slurm for; None leaves it to the cluster.
+    """The resources of each job; None for the cluster's default.
 
     Attributes:
-        gpus: of an array's task, or of each node.
-        others: more options of sbatch, as `--qos=long`; for the merge too.
+        gpus: per task of an array, or per node.
+        others: more options of sbatch, such as `--qos=long`; for the merge too.
     """
 
     partition: str | None = None
@@ -40,14 +40,14 @@ class Resources:
 
 @dataclass(frozen=True)
 class Job:
-    """An estimate to be run by Slurm.
+    """An estimate for Slurm to run.
 
     Attributes:
         python: the interpreter.
-        options: of `estimate`, without those that the scripts give.
-        workdir: absolute; relative paths among the options are meant from here.
-        folder: absolute; where scripts, states, logs and the result are.
-        parts: how many tasks, or nodes.
+        options: of `estimate`, without those that the scripts set.
+        workdir: absolute; relative paths among the options start here.
+        folder: absolute; holds scripts, states, logs and the result.
+        parts: number of tasks, or of nodes.
     """
 
     python: str
@@ -59,77 +59,80 @@ class Job:
 
 
 def array_scripts(job: Job) -> dict[str, str]:
-    """An array that computes shards, a job that merges them, and what submits both; by file name."""
+    """Return the scripts of an array of shards, of their merge, and of submitting both, by file name."""
     return {
-        "estimate.sbatch": _array(job),
-        "merge.sbatch": _merge(job),
+        "estimate.sbatch": _array_script(job),
+        "merge.sbatch": _merge_script(job),
         "submit.sh": _fill(_SUBMIT_ARRAY, folder=_quote(job.folder)),
     }
 
 
 def node_scripts(job: Job) -> dict[str, str]:
-    """One job on several nodes, and what submits it; by file name."""
-    return {"estimate.sbatch": _nodes(job), "submit.sh": _fill(_SUBMIT_NODES, folder=_quote(job.folder))}
+    """Return the scripts of one job on several nodes and of submitting it, by file name."""
+    submit = _fill(_SUBMIT_NODES, folder=_quote(job.folder))
+    return {"estimate.sbatch": _nodes_script(job), "submit.sh": submit}
 
 
 def minutes(text: str) -> float:
-    """The length of a time limit as Slurm writes it.
+    """Parse a time limit in Slurm's notation, in minutes.
 
     >>> minutes("90"), minutes("1:30:00"), minutes("1-12"), minutes("UNLIMITED")
     (90.0, 90.0, 2160.0, inf)
 
     Raises:
-        ValueError: it is none.
+        ValueError: the text is not a time limit.
     """
     if text.upper() in UNLIMITED:
         return math.inf
     match = TIME.fullmatch(text)
     if match is None:
         raise ValueError(text)
-    days, *given = match.groups()
-    first, second, third = (int(part or 0) for part in given)
-    if days is not None or given[2] is not None:
+    days, *parts = match.groups()
+    first, second, third = (int(part or 0) for part in parts)
+    if days is not None or parts[2] is not None:
         return int(days or 0) * 1440 + first * 60 + second + third / 60
     return first + second / 60
 
 
-def _array(job: Job) -> str:
-    """Each task computes one shard.
+def _array_script(job: Job) -> str:
+    """Return the script of an array whose tasks compute one shard each.
 
-    The shard is the task's own number and not `--shard slurm`: so `sbatch --array=3 estimate.sbatch`
-    does one shard again, where the array's variables would make it the whole.
+    The shard is the task's index and not `--shard slurm`, so that `sbatch --array=3 estimate.sbatch`
+    computes that shard again; from the array's variables it would be the whole.
     """
     return _fill(
         _ARRAY + _END,
-        head=_head(job, "entropy-cli", "shard-%a.log", f"--array=0-{job.parts - 1}", *_stoppable(job)),
+        head=_head(
+            job, "entropy-cli", "shard-%a.log", f"--array=0-{job.parts - 1}", *_requeue_options(job)
+        ),
         parts=str(job.parts),
         id="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
-        **_places(job),
+        **_common_values(job),
     )
 
 
-def _nodes(job: Job) -> str:
-    """One process on each GPU, or one on each node without."""
+def _nodes_script(job: Job) -> str:
+    """Return the script of a job with a process per GPU, or per node without GPUs."""
     cpus = job.resources.cpus_per_task
     size = (f"--nodes={job.parts}", "--ntasks-per-node=1")
     return _fill(
         _NODES + _END,
-        head=_head(job, "entropy-cli", "estimate.log", *size, *_stoppable(job)),
+        head=_head(job, "entropy-cli", "estimate.log", *size, *_requeue_options(job)),
         srun="srun" if cpus is None else f"srun --cpus-per-task={cpus}",
         parts=str(job.parts),
         processes=str(max(1, job.resources.gpus)),
         id="$SLURM_JOB_ID",
-        **_places(job),
+        **_common_values(job),
     )
 
 
-def _merge(job: Job) -> str:
+def _merge_script(job: Job) -> str:
     head = _head(job, "entropy-cli-merge", "merge.log", "--ntasks=1", "--requeue")
-    return _fill(_MERGE, head=head, parts=str(job.parts), **_places(job))
+    return _fill(_MERGE, head=head, parts=str(job.parts), **_common_values(job))
 
 
-def _places(job: Job) -> dict[str, str]:
-    """What every script names."""
+def _common_values(job: Job) -> dict[str, str]:
+    """Return the values that every script contains."""
     return {
         "workdir": _quote(job.workdir),
         "python": shlex.quote(job.python),
@@ -138,8 +141,8 @@ def _places(job: Job) -> dict[str, str]:
     }
 
 
-def _stoppable(job: Job) -> list[str]:
-    """Options of a job that may be stopped and goes on later, and of its size."""
+def _requeue_options(job: Job) -> list[str]:
+    """Return the sbatch options of a job that can be requeued and resumed, and of its size."""
     options = ["--requeue", "--open-mode=append", f"--signal=B:USR1@{WARNING_S}"]
     if job.resources.cpus_per_task is not None:
         options.append(f"--cpus-per-task={job.resources.cpus_per_task}")
@@ -151,9 +154,9 @@ def _stoppable(job: Job) -> list[str]:
 
 
 def _head(job: Job, name: str, log: str, *options: str) -> str:
-    """The lines that sbatch reads; what the user gave comes last, and so counts."""
+    """Return the #SBATCH lines; the user's options come last, and so win."""
     resources = job.resources
-    # In the name of a log % begins a placeholder.
+    # % begins a placeholder in the name of a log.
     lines = [f"--job-name={name}", f"--output={str(job.folder).replace('%', '%%')}/{log}", *options]
     if resources.partition is not None:
         lines.append(f"--partition={resources.partition}")
@@ -167,17 +170,17 @@ def _quote(path: Path) -> str:
 
 
 def _fill(text: str, **values: str) -> str:
-    """Put values in for @names@; not str.format, for bash is full of braces."""
+    """Replace each @name@ by its value; str.format would need every brace of bash doubled."""
     return re.sub("@([a-z]+)@", lambda match: values[match[1]], text)
 
 
 _ARRAY = """\
 #!/bin/bash
 @head@
-# Task I of the array computes shard I of @parts@; requeued, it goes on from what is saved.
+# Task I of the array computes shard I of @parts@; when requeued, it resumes from its saved state.
 
 cd @workdir@ || exit
-# As many threads as Slurm gives cores; torch would start one for each core of the machine.
+# As many threads as Slurm allots cores; torch would start one for each core of the machine.
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}}"
 
 program=
@@ -197,15 +200,15 @@ trap 'pass_on TERM' TERM
 _NODES = """\
 #!/bin/bash
 @head@
-# Requeued, it goes on from what is saved.
+# When requeued, it resumes from its saved state.
 
 cd @workdir@ || exit
-# The cores that Slurm gives on a node, shared among its processes.
+# The cores that Slurm allots on a node, shared among its processes.
 cores=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(((cores + @processes@ - 1) / @processes@))}"
 
-# At a TERM srun would kill its step without a word, so the step is signalled past it. When the job is
-# preempted or cancelled, Slurm has done that itself.
+# On TERM srun would kill its step at once, so the step is signalled directly. When the job is
+# preempted or cancelled, Slurm has already done so.
 signalled=
 trap 'signalled=yes; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
 trap 'signalled=yes' TERM
@@ -220,9 +223,9 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 
 _END = """\
 program=$!
-if [ -n "$signalled" ]; then kill -s TERM "$program"; fi # from before there was a program
+if [ -n "$signalled" ]; then kill -s TERM "$program"; fi # arrived before the program started
 
-# wait returns at a signal, when the program has yet to save.
+# wait returns on a signal, before the program has saved.
 wait "$program"
 code=$?
 while kill -0 "$program" 2>/dev/null; do
@@ -231,8 +234,8 @@ while kill -0 "$program" 2>/dev/null; do
 done
 program=
 
-# What Slurm preempts it requeues, what it cancels it doesn't, and neither counts as running any more. A
-# job that does was only warned of its time limit.
+# Slurm requeues preempted jobs itself, and cancelled jobs must not be; neither counts as running now. A
+# job that still does was only warned of its time limit.
 job=@id@
 if [ -n "$signalled" ] && [ "$code" != 0 ] && scontrol show job "$job" | grep -q JobState=RUNNING; then
   scontrol requeue "$job"
@@ -248,11 +251,11 @@ cd @workdir@ || exit
 exec @python@ -m entropy_cli merge @folder@/shard-*-of-@parts@.safetensors --output @folder@/result.json
 """
 
-# afterany, not afterok: a task that ends with 4, some images being unreadable, is done; and the merge
-# says in its log what is missing, where a job that waits for ever, or was cancelled, says nothing.
+# afterany, not afterok: a task that exits with 4 because some images are unreadable is done; and the
+# merge logs what is missing, where a job that waits for ever or was cancelled would log nothing.
 _SUBMIT_ARRAY = """\
 #!/bin/bash
-# Submits the array, and the merge for when all of its tasks have ended; it tells if a shard is missing.
+# Submits the array, and the merge to run when all tasks have ended; the merge reports missing shards.
 set -eu
 array=$(sbatch --parsable @folder@/estimate.sbatch)
 array=${array%%;*}

@@ -1,4 +1,4 @@
-"""`entropy-cli train`."""
+"""The command line of `entropy-cli train`."""
 
 import shlex
 from pathlib import Path
@@ -19,7 +19,7 @@ from entropy_cli.options import (
     tqdm_bar,
 )
 
-HIGHEST = 1e12  # of weights and rates: infinity is no number to go on with
+HIGHEST = 1e12  # for weights and rates, which must be finite
 
 if TYPE_CHECKING:
     from entropy_cli.commands.train.result import TrainResult
@@ -31,61 +31,68 @@ def train(
         str,
         typer.Option(
             metavar="DIR|TARS|synthetic",
-            help="Images, or procedural pictures. val/ is held out if it is there, else a tenth.",
+            help="Images, or synthetic ones. val/ is held out if present, else a tenth.",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for everything that it writes.")
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for all output files.")
     ],
     preset: Annotated[
-        Literal["tiny", "var"], typer.Option(help="The default of every option below.")
+        Literal["tiny", "var"], typer.Option(help="The defaults of the options below.")
     ] = "tiny",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Go on from what DIR holds, if it holds a training.")
+        bool, typer.Option("--resume", help="Resume the training in DIR, if there is one.")
     ] = False,
-    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Of the optimizer.")] = None,
+    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Optimizer steps.")] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Pictures in a step, of all processes together."),
+        typer.Option(min=1, metavar="N", help="Images per step, over all processes."),
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Pixels on a side.")] = None,
     patch_nums: Annotated[
         str | None,
-        typer.Option(metavar="1,2,3,...", help="Side of each scale's grid; default by image size."),
+        typer.Option(metavar="1,2,3,...", help="Side of each scale's grid; default: by image size."),
     ] = None,
-    vocab_size: Annotated[int | None, typer.Option(min=2, metavar="V", help="Codes.")] = None,
+    vocab_size: Annotated[
+        int | None, typer.Option(min=2, metavar="V", help="Codes in the codebook.")
+    ] = None,
     latent_dim: Annotated[
-        int | None, typer.Option(min=1, metavar="C", help="Numbers in a code.")
+        int | None, typer.Option(min=1, metavar="C", help="Dimensions of a code.")
     ] = None,
     width: Annotated[
-        int | None, typer.Option(min=1, metavar="CH", help="Channels, a multiple of 32.")
+        int | None, typer.Option(min=1, metavar="CH", help="Base number of channels, a multiple of 32.")
     ] = None,
     width_mult: Annotated[
         str | None,
-        typer.Option(metavar="1,1,2,...", help="Of each level; each but the last halves the size."),
+        typer.Option(
+            metavar="1,1,2,...", help="Width of each level; each but the last halves the size."
+        ),
     ] = None,
     blocks: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Of each level; the decoder has one more.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Residual blocks per level; the decoder has one more."),
     ] = None,
     norm: Annotated[
         Literal["group", "batch"] | None,
-        typer.Option(help="Batch norms see all processes' pictures, and are in no published layout."),
+        typer.Option(help="Batch norms are synchronized over processes; no published layout has them."),
     ] = None,
     codebook: Annotated[
         Literal["ema", "gradient"] | None,
-        typer.Option(help="Codes as moving averages of the vectors nearest to them, or trained."),
+        typer.Option(help="Update codes by moving averages of their vectors, or by gradient."),
     ] = None,
     codebook_decay: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="F", help="Of the moving averages.")
+        float | None, typer.Option(min=0, max=1, metavar="F", help="Decay of those averages.")
     ] = None,
     init: Annotated[
         Literal["kmeans", "uniform"] | None,
-        typer.Option(help="Codes begin as k-means of the first residuals, or uniform in +-1/V."),
+        typer.Option(help="Initialize codes by k-means of residuals, or uniform in +-1/V."),
     ] = None,
     revive_every: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="N", help="Steps between revivals of dead codes, until 4/5; 0 for never."
+            min=0,
+            metavar="N",
+            help="Steps between restarts of dead codes, until 4/5 of --steps; 0: never.",
         ),
     ] = None,
     beta: Annotated[
@@ -99,50 +106,55 @@ def train(
         float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Weight of the squared error.")
     ] = None,
     lr: Annotated[
-        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Learning rate at its highest.")
+        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Peak learning rate.")
     ] = None,
     warmup: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Steps in which it grows.")
+        int | None, typer.Option(min=0, metavar="N", help="Steps of linear warm-up.")
     ] = None,
     schedule: Annotated[
         Literal["cosine", "staged"] | None,
-        typer.Option(help="Then: cosine, or a tenth at 2/3 and again at 8/9 of the steps."),
+        typer.Option(help="After it: cosine, or a tenth at 2/3 and again at 8/9 of the steps."),
     ] = None,
     final_lr: Annotated[
         float | None,
-        typer.Option(min=0, max=1, metavar="F", help="Where cosine ends, as a share of --lr."),
+        typer.Option(min=0, max=1, metavar="F", help="Final rate of cosine, as a share of --lr."),
     ] = None,
     weight_decay: Annotated[
-        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Of convolutions, by AdamW.")
+        float | None,
+        typer.Option(min=0, max=HIGHEST, metavar="F", help="AdamW's weight decay, for convolutions."),
     ] = None,
     grad_clip: Annotated[
         float | None,
-        typer.Option(min=0, max=HIGHEST, metavar="F", help="Largest norm of the gradient; 0 for any."),
+        typer.Option(min=0, max=HIGHEST, metavar="F", help="Maximum norm of the gradient; 0: no limit."),
     ] = None,
     ema_decay: Annotated[
         float | None,
         typer.Option(
-            min=0, max=1, metavar="F", help="Decay of the average of weights that is saved; 0 for none."
+            min=0, max=1, metavar="F", help="Decay of the averaged weights that are saved; 0: none."
         ),
     ] = None,
     grad_accum_steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Parts that a batch is computed in.")
+        int | None, typer.Option(min=1, metavar="N", help="Micro-batches per step.")
     ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16"],
-        typer.Option(help="Of all but the quantiser; auto: fp32 on a CPU, bf16 or fp16 on a GPU."),
+        typer.Option(help="Except the quantiser; auto: fp32 on a CPU, bf16 or fp16 on a GPU."),
     ] = "auto",
     seed: Annotated[
         int | None,
-        typer.Option(min=0, max=2**31 - 1, metavar="N", help="Of weights, codes, crops and order."),
+        typer.Option(min=0, max=2**31 - 1, metavar="N", help="Seed of weights, codes, crops and order."),
     ] = None,
     grad_checkpointing: Annotated[
         bool,
-        typer.Option("--grad-checkpointing", help="Keep no activations of blocks: slower, less memory."),
+        typer.Option(
+            "--grad-checkpointing", help="Recompute activations of blocks: slower, less memory."
+        ),
     ] = False,
     eval_every: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Steps between evaluations and saves; default a quarter."),
+        typer.Option(
+            min=1, metavar="N", help="Steps between evaluations and saves; default: a quarter."
+        ),
     ] = None,
     log_every: Annotated[
         int, typer.Option(min=1, metavar="N", help="Steps between lines of metrics.jsonl.")
@@ -151,11 +163,11 @@ def train(
         bool, typer.Option("--save-fp16", help="Save the tokenizer in float16, half the size.")
     ] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write DIR/tensorboard too; an extra.")
+        bool, typer.Option("--tensorboard", help="Write DIR/tensorboard too; needs an extra.")
     ] = False,
     device: Device = "auto",
     workers: Annotated[
-        str, typer.Option(metavar="N|auto", help="Processes that decode images; 0 for none.")
+        str, typer.Option(metavar="N|auto", help="Processes that decode images; 0: none.")
     ] = "auto",
     max_failed: MaxFailed = MAX_FAILED,
     as_json: AsJson = False,
@@ -165,17 +177,17 @@ def train(
     Example: entropy-cli train --data photos/ --output tokenizer/ --image-size 64 --steps 5000
     """
     parse_device(device, "--device")
-    decoders = parse_count(workers, 0, "--workers")
+    worker_count = parse_count(workers, 0, "--workers")
     sizes = {
         "patch_nums": patch_nums and parse_patch_nums(patch_nums, "--patch-nums"),
         "width_mult": width_mult and parse_patch_nums(width_mult, "--width-mult"),
     }
     from entropy_cli.commands.train.result import render
-    from entropy_cli.commands.train.sizes import recipe_of
+    from entropy_cli.commands.train.sizes import make_recipe
     from entropy_cli.commands.train.train import TrainConfig
     from entropy_cli.commands.train.train import train as run
 
-    given = {
+    overrides = {
         **sizes,
         "steps": steps,
         "batch_size": batch_size,
@@ -205,12 +217,12 @@ def train(
     config = TrainConfig(
         data=data,
         output=output,
-        recipe=recipe_of(preset, given),
+        recipe=make_recipe(preset, overrides),
         precision=None if precision == "auto" else precision,
         command=shlex.join(["entropy-cli", *context.obj]),
         resume=resume,
         device=device,
-        workers=decoders,
+        workers=worker_count,
         eval_every=eval_every,
         log_every=log_every,
         grad_checkpointing=grad_checkpointing,

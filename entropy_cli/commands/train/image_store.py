@@ -1,4 +1,4 @@
-"""Pictures to train on and pictures held out: which, in which order, and in memory where they fit."""
+"""The images of a training: subsets, batches in a seeded order, and a cache in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -11,180 +11,182 @@ from torch import Tensor
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.loader import Source, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, BatchPlan, number_of_blocks, plan_batches
-from entropy_cli.images.synthetic import KINDS, synthetic_picture
+from entropy_cli.images.synthetic import KINDS, synthetic_image
 
 MOST_CACHED_BYTES = 2**30
 Progress = Callable[[int], object]
 
 
 @dataclass(frozen=True)
-class SyntheticPictures:
-    """Procedural pictures as a source; each is made of the seed and its number alone."""
+class SyntheticImages:
+    """A source of synthetic images; each depends on the seed and its index alone."""
 
     size: int
     seed: int
 
     def name(self, index: int) -> str:
-        """Kind and number."""
+        """Return kind and index."""
         return f"{KINDS[index % len(KINDS)]}/{index:06d}"
 
     def group(self, index: int) -> int:
-        """None are needed."""
+        """Return 0: training needs no groups."""
         return 0
 
     def read(self, index: int) -> np.ndarray:
-        """Make it: uint8 (H, W, 3)."""
+        """Generate an image: uint8 (H, W, 3)."""
         generator = torch.Generator().manual_seed((self.seed << 32) + index)
-        picture_3HW = synthetic_picture(KINDS[index % len(KINDS)], self.size, generator)
-        return picture_3HW.mul(255).round().byte().permute(1, 2, 0).numpy()
+        img_3HW = synthetic_image(KINDS[index % len(KINDS)], self.size, generator)
+        return img_3HW.mul(255).round().byte().permute(1, 2, 0).numpy()
 
 
 @dataclass(frozen=True)
-class Part:
-    """Some places of a source."""
+class Subset:
+    """A subset of a source."""
 
     source: Source
-    places: Sequence[int]
+    indices: Sequence[int]
 
     def __len__(self) -> int:
-        """How many."""
-        return len(self.places)
+        """Return the number of images."""
+        return len(self.indices)
 
     def name(self, index: int) -> str:
-        """Of the source's."""
-        return self.source.name(self.places[index])
+        """Return the image's name in the source."""
+        return self.source.name(self.indices[index])
 
     def group(self, index: int) -> int:
-        """Of the source's."""
-        return self.source.group(self.places[index])
+        """Return the image's group in the source."""
+        return self.source.group(self.indices[index])
 
     def read(self, index: int) -> np.ndarray | str:
-        """Of the source's."""
-        return self.source.read(self.places[index])
+        """Read the image from the source: uint8 (H, W, 3), or why it can't be read."""
+        return self.source.read(self.indices[index])
 
 
 @dataclass
-class Shelf:
-    """Pictures of a part, read at once and kept, or read when they are asked for.
+class ImageStore:
+    """The images of a subset, cached in memory or read on demand.
 
     Attributes:
-        img_N3HW: those that could be read, uint8, if they are kept.
-        failed: name and reason of the others, as far as they are known.
+        img_N3HW: the readable images, uint8; None if they are not cached.
+        failed: name and reason of the images known to be unreadable.
     """
 
-    part: Part
+    subset: Subset
     workers: int
     img_N3HW: Tensor | None = None
     failed: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
-        """How many there are to choose from."""
-        return len(self.part) if self.img_N3HW is None else len(self.img_N3HW)
+        """Return the number of images to choose from."""
+        return len(self.subset) if self.img_N3HW is None else len(self.img_N3HW)
 
-    def batches(self, choices: Sequence[Sequence[int]]) -> Iterator[Tensor]:
-        """Pictures by their numbers, uint8 (B, 3, H, W), batch by batch.
+    def batches(self, batch_indices: Sequence[Sequence[int]]) -> Iterator[Tensor]:
+        """Yield the images of each list of indices, uint8 (B, 3, H, W).
 
-        A picture that can't be read is left out and another of its batch taken twice.
+        An unreadable image is replaced by another of its batch.
 
         Raises:
-            DatasetError: of a batch none can be read.
+            DatasetError: no image of a batch can be read.
         """
         if self.img_N3HW is not None:
-            for choice in choices:
-                yield self.img_N3HW[torch.as_tensor(choice)]
+            for indices in batch_indices:
+                yield self.img_N3HW[torch.as_tensor(indices)]
             return
-        loader = open_loader(self.part, _Plans(choices), workers=self.workers)
-        for batch, choice in zip(read_batches(loader), choices, strict=True):
+        loader = open_loader(self.subset, _BatchPlans(batch_indices), workers=self.workers)
+        for batch, indices in zip(read_batches(loader), batch_indices, strict=True):
             self.failed |= dict(batch.failed)
             if not len(batch.input_B):
                 name, reason = batch.failed[0]
-                raise DatasetError(f"{name} and the others of its batch can't be read: {reason}.")
-            again = torch.arange(len(choice)) % len(batch.input_B)
-            yield batch.input_B[again] if batch.failed else batch.input_B
+                raise DatasetError(f"{name}: can't be read, like all others of its batch: {reason}.")
+            repeated = torch.arange(len(indices)) % len(batch.input_B)
+            yield batch.input_B[repeated] if batch.failed else batch.input_B
 
 
-def fits_memory(part: Part, size: int) -> bool:
-    """Whether pictures of a size are better kept than read again."""
-    return len(part) * size * size * 3 <= MOST_CACHED_BYTES
+def fits_in_memory(subset: Subset, size: int) -> bool:
+    """Return whether images of a size are few enough to cache."""
+    return len(subset) * size * size * 3 <= MOST_CACHED_BYTES
 
 
-def open_shelf(part: Part, size: int, workers: int, progress: Progress, *, keep: bool) -> Shelf:
-    """Pictures of a size in the part's order, read now if they are to be kept."""
-    shelf = Shelf(part, workers)
-    if not keep:
-        return shelf
-    plans = plan_batches(len(part), BLOCK, range(number_of_blocks(len(part))))
+def open_store(
+    subset: Subset, size: int, workers: int, progress: Progress, *, cache: bool
+) -> ImageStore:
+    """Open a subset of images of a size; with `cache`, read them all now."""
+    store = ImageStore(subset, workers)
+    if not cache:
+        return store
+    plans = plan_batches(len(subset), BLOCK, range(number_of_blocks(len(subset))))
     read = []
-    for batch in read_batches(open_loader(part, plans, workers=workers)):
-        shelf.failed |= dict(batch.failed)
+    for batch in read_batches(open_loader(subset, plans, workers=workers)):
+        store.failed |= dict(batch.failed)
         if len(batch.input_B):
             read.append(batch.input_B)
         progress(len(batch.input_B) + len(batch.failed))
-    shelf.img_N3HW = torch.cat(read).contiguous() if read else torch.empty(0, 3, size, size)
-    return shelf
+    store.img_N3HW = torch.cat(read).contiguous() if read else torch.empty(0, 3, size, size)
+    return store
 
 
 @dataclass(frozen=True)
-class _Plans(Sequence[BatchPlan]):
-    """Of each choice the loader's plan, made when it is asked for."""
+class _BatchPlans(Sequence[BatchPlan]):
+    """The loader's plan of each batch, built on access."""
 
-    choices: Sequence[Sequence[int]]
+    batch_indices: Sequence[Sequence[int]]
 
     def __len__(self) -> int:
-        return len(self.choices)
+        return len(self.batch_indices)
 
     def __getitem__(self, item: int) -> BatchPlan:  # type: ignore[override]
-        return BatchPlan(tuple(range(i, i + 1) for i in self.choices[item]), ())
+        return BatchPlan(tuple(range(i, i + 1) for i in self.batch_indices[item]), ())
 
 
 @dataclass(frozen=True)
-class Order(Sequence[Sequence[int]]):
-    """Which pictures a process computes, part by part: its share of each part of the batch of a step.
+class BatchSampler(Sequence[Sequence[int]]):
+    """The image indices of a process's share of each micro-batch.
 
-    All pictures come once, in an order of the seed, then all in another. The batch of a step and its
-    parts, whose pictures batch norms see together, are the same however many processes share them.
+    Every epoch visits all images once, in another seeded order. A step's batch and its micro-batches,
+    which batch norms see as a whole, are the same for any number of processes.
 
     Attributes:
-        images: to choose from.
-        batch_size: of all processes together.
-        parts: of a batch, that are computed one after the other.
-        first, last: steps, from 0; `last` is not one of them.
-        share: (I, N): the I-th of N.
+        images: number of images.
+        batch_size: over all processes.
+        accum_steps: micro-batches per step.
+        first, last: range of steps, from 0; `last` is excluded.
+        share: rank and number of processes.
     """
 
     images: int
     batch_size: int
-    parts: int
+    accum_steps: int
     first: int
     last: int
     seed: int
     share: tuple[int, int]
 
     def __len__(self) -> int:
-        """Parts in all."""
-        return (self.last - self.first) * self.parts
+        """Return the number of micro-batches."""
+        return (self.last - self.first) * self.accum_steps
 
     def __getitem__(self, item: int) -> list[int]:  # type: ignore[override]
-        """Numbers of a part's pictures."""
-        step, part = divmod(item, self.parts)
+        """Return the indices of this process's images in a micro-batch."""
+        step, micro_batch = divmod(item, self.accum_steps)
         if step >= self.last - self.first:
             raise IndexError(item)
         rank, world = self.share
-        size = self.batch_size // self.parts // world
-        start = (self.first + step) * self.batch_size + (part * world + rank) * size
-        found = []
+        size = self.batch_size // self.accum_steps // world
+        start = (self.first + step) * self.batch_size + (micro_batch * world + rank) * size
+        indices = []
         for place in range(start, start + size):
             epoch, position = divmod(place, self.images)
-            found.append(int(_permutation(self.seed, epoch, self.images)[position]))
-        return found
+            indices.append(int(_permutation(self.seed, epoch, self.images)[position]))
+        return indices
 
-    def corners(self, item: int, slack: int) -> np.ndarray:
-        """Of a part's crops, up to `slack` pixels from the top and left: integers (B, 2)."""
-        step, part = divmod(item, self.parts)
+    def crop_corners(self, item: int, slack: int) -> np.ndarray:
+        """Draw the crops' offsets from the top and left, up to `slack` pixels: integers (B, 2)."""
+        step, micro_batch = divmod(item, self.accum_steps)
         generator = np.random.default_rng([self.seed, self.first + step, slack])
         corner_B2 = generator.integers(0, slack + 1, (self.batch_size, 2))
-        of_part = np.split(corner_B2, self.parts)[part]
-        return np.split(of_part, self.share[1])[self.share[0]]
+        rank, world = self.share
+        return np.split(np.split(corner_B2, self.accum_steps)[micro_batch], world)[rank]
 
 
 @lru_cache(maxsize=2)
@@ -192,8 +194,8 @@ def _permutation(seed: int, epoch: int, images: int) -> np.ndarray:
     return np.random.default_rng([seed, epoch]).permutation(images)
 
 
-def cropped(img_B3HW: Tensor, size: int, corner_B2: np.ndarray | None = None) -> Tensor:
-    """A square of each picture, its corner's row and column given; without, of the centre."""
+def crop(img_B3HW: Tensor, size: int, corner_B2: np.ndarray | None = None) -> Tensor:
+    """Crop squares at the given rows and columns, or at the centre without them."""
     slack = img_B3HW.shape[-1] - size
     if corner_B2 is None:
         return img_B3HW[..., slack // 2 : slack // 2 + size, slack // 2 : slack // 2 + size]

@@ -1,4 +1,4 @@
-"""How good a tokenizer is on pictures that it was not trained on."""
+"""The quality of a tokenizer on held-out images."""
 
 import copy
 from collections.abc import Callable, Iterable, Sequence
@@ -13,8 +13,8 @@ from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.tokenizers.layers.vqvae import VQVAE
 
 
-def score(mean_3HW: Tensor, img_B3HW: Tensor) -> float:
-    """Mean PSNR of one picture in the place of all of these, values in [0, 255], in dB."""
+def mean_image_psnr(mean_3HW: Tensor, img_B3HW: Tensor) -> float:
+    """Return the mean PSNR, in dB, of predicting one image for all; values in [0, 255]."""
     values = [
         psnr(mean_3HW.expand(part.shape) / 127.5 - 1, part.double() / 127.5 - 1)
         for part in torch.split(img_B3HW, 64)
@@ -24,11 +24,11 @@ def score(mean_3HW: Tensor, img_B3HW: Tensor) -> float:
 
 @dataclass(frozen=True)
 class ScaleQuality:
-    """Codes that the held-out pictures' tokens of a scale are nearest to.
+    """The codebook usage of the held-out images' tokens at one scale.
 
     Attributes:
         usage: share of all codes.
-        usage_of_possible: share of as many as there could be: no more than there are tokens.
+        usage_of_possible: share of the codes that could be used, at most one per token.
     """
 
     patch_num: int
@@ -41,12 +41,12 @@ class ScaleQuality:
 
 @dataclass(frozen=True)
 class Quality:
-    """Of reconstructions and codes, over held-out pictures.
+    """The quality of reconstructions and codebook usage over held-out images.
 
     Attributes:
-        psnr_db: mean over pictures.
-        count_SV: how many tokens of each scale each code is nearest to, int64.
-        images: how many pictures.
+        psnr_db: mean over images.
+        count_SV: number of tokens of each scale assigned to each code, int64.
+        images: number of images.
     """
 
     psnr_db: float
@@ -55,16 +55,16 @@ class Quality:
 
     @staticmethod
     def usage(count_V: Tensor) -> float:
-        """Share of the codes chosen at least once."""
+        """Return the share of the codes chosen at least once."""
         return float((count_V > 0).double().mean())
 
     @staticmethod
     def perplexity(count_V: Tensor) -> float:
-        """Exponential of the entropy of how often each code was chosen."""
+        """Return the exponential of the entropy of the code histogram."""
         return float(entropy(count_V).exp())
 
     def scales(self, patch_nums: Sequence[int]) -> list[ScaleQuality]:
-        """Of each scale."""
+        """Return the codebook usage of each scale."""
         found = []
         for patch_num, count_V in zip(patch_nums, self.count_SV, strict=True):
             tokens, used = int(count_V.sum()), int((count_V > 0).sum())
@@ -74,8 +74,8 @@ class Quality:
         return found
 
 
-def rounded(model: VQVAE, dtype: torch.dtype) -> VQVAE:
-    """A copy whose weights are those that a file of a narrower type holds."""
+def round_weights(model: VQVAE, dtype: torch.dtype) -> VQVAE:
+    """Return a copy with weights rounded to a narrower dtype, as in a saved file."""
     model = copy.deepcopy(model)
     for weight in model.parameters():
         weight.data = weight.data.to(dtype).to(weight.dtype)
@@ -83,19 +83,19 @@ def rounded(model: VQVAE, dtype: torch.dtype) -> VQVAE:
 
 
 @torch.no_grad()
-def measure(
+def evaluate(
     model: VQVAE,
     batches: Iterable[Tensor],
     ranks: Ranks,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Quality:
-    """Reconstruct pictures and count their codes.
+    """Reconstruct images and count their codes.
 
     Args:
-        model: in training mode, in which it is left.
-        batches: this process's share of the pictures, in [-1, 1], on the model's device.
-        ranks: over which is summed.
-        progress: is given how many pictures were done.
+        model: in training mode, and left in training mode.
+        batches: this process's share of the images, in [-1, 1], on the model's device.
+        ranks: the processes to sum over.
+        progress: is called with the number of images after each batch.
     """
     model.eval()
     S, V = model.quantize.ema_vocab_hit_SV.shape
@@ -112,11 +112,11 @@ def measure(
 
 
 @torch.no_grad()
-def grown(model: VQVAE, x_B3HW: Tensor) -> list[Tensor]:
-    """Pictures decoded from the first scale's codes, from the first two's ...: (B, 3, H, W) each."""
+def reconstruct_by_scale(model: VQVAE, x_B3HW: Tensor) -> list[Tensor]:
+    """Decode images from the codes up to each scale: (B, 3, H, W) for each scale."""
     model.eval()
     f_BChw = model.encode(x_B3HW)
     idx_BL = model.quantize(f_BChw).idx_BL
-    pictures = [model.decode(f) for f in model.quantize.growing(idx_BL, f_BChw.shape[-1])]
+    recon_S = [model.decode(f) for f in model.quantize.growing(idx_BL, f_BChw.shape[-1])]
     model.train()
-    return pictures
+    return recon_S

@@ -1,12 +1,12 @@
-"""How a tokenizer is trained: everything that decides what comes out."""
+"""The recipe of a training: every setting that changes the result."""
 
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from entropy_cli.tokenizers.layers.var_layout import VARSizes
 
-UNTIL_REVIVAL_ENDS = 0.8  # of the steps; then the codes settle
-# Where the key in files is not the field's name: files of version 0.1 have these keys.
+RESTART_UNTIL = 0.8  # share of the steps with restarts of dead codes; then the codes settle
+# Keys in files that differ from the field's name, as in version 0.1.
 JSON_KEYS = {
     "codebook_decay": "decay",
     "ema_decay": "average",
@@ -17,28 +17,28 @@ JSON_KEYS = {
 
 @dataclass(frozen=True)
 class Recipe:
-    """Numbers of images are of all processes together.
+    """The settings of a training; numbers of images are over all processes.
 
     Attributes:
         width, width_mult, blocks, latent_dim, vocab_size: see `VARSizes`.
         image_size: pixels on a side.
         patch_nums: side of each scale's grid.
         norm: group or batch norm.
-        lr: at its highest.
-        final_lr: at the end, as a share of that.
-        warmup: steps of linear growth.
-        schedule: after it: cosine, or a tenth from 2/3 of the steps on and again from 8/9.
-        grad_clip: largest norm of the gradient; 0 for any.
-        l1, l2: weights of the reconstruction losses, of pixels in [-1, 1].
+        lr: peak learning rate.
+        final_lr: final learning rate, as a share of the peak.
+        warmup: steps of linear warm-up.
+        schedule: after the warm-up: cosine, or a tenth from 2/3 of the steps on and again from 8/9.
+        grad_clip: maximum norm of the gradient; 0 for no limit.
+        l1, l2: weights of the reconstruction losses, for pixels in [-1, 1].
         beta: weight of the commitment loss.
-        codebook: whether codes are moving averages of what they are nearest to, or trained.
-        codebook_decay: of those averages, and of the counts of both.
-        init: of the codes: k-means of the first residuals, or uniform in +-1/V.
+        codebook: codes are moving averages of the vectors assigned to them, or trained by gradient.
+        codebook_decay: decay of those averages, and of the counts in both cases.
+        init: initial codes: k-means of the first residuals, or uniform in +-1/V.
         revive_every: steps between replacements of dead codes by vectors; 0 for never.
-        grad_accum_steps: parts that a batch is computed in, one after the other.
-        ema_decay: decay of the average of the weights that is saved and evaluated; 0 for none.
+        grad_accum_steps: micro-batches per step, computed one after the other.
+        ema_decay: decay of the averaged weights that are saved and evaluated; 0 for none.
         precision: of convolutions and attention.
-        seed: of weights, crops, order of images, and codes.
+        seed: of weights, codes, crops and order of images.
     """
 
     preset: str
@@ -72,21 +72,21 @@ class Recipe:
 
     @property
     def sizes(self) -> VARSizes:
-        """Of the model."""
-        phis = min(4, len(self.patch_nums))  # one that no scale uses would not be trained
+        """The sizes of the model."""
+        phis = min(4, len(self.patch_nums))  # a phi that no scale uses would not be trained
         return VARSizes(self.width, self.width_mult, self.blocks, self.latent_dim, self.vocab_size, phis)
 
     @property
     def downsampling(self) -> int:
-        """Pixels on the side of one latent."""
+        """The number of pixels on the side of one latent."""
         return 2 ** (len(self.width_mult) - 1)
 
-    def changed(self, **given: Any) -> "Recipe":  # noqa: ANN401 - values of its fields
-        """With what is given, and the rest as it is; None is not given."""
-        return replace(self, **{name: value for name, value in given.items() if value is not None})
+    def override(self, **fields: Any) -> "Recipe":  # noqa: ANN401 - values of its fields
+        """Return the recipe with other values of some fields; None keeps the field."""
+        return replace(self, **{name: value for name, value in fields.items() if value is not None})
 
     def to_json(self) -> dict[str, Any]:
-        """Return plain values by the keys that they have in files."""
+        """Return the settings as plain values, by their keys in files."""
         values = {JSON_KEYS.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
 
@@ -97,8 +97,8 @@ PRESETS = {
         steps=700,
         batch_size=8,
         width=32,
-        # 32 groups of 32 channels would be normalised alone: before the last convolution that takes away
-        # a picture's colours, so the first level is twice as wide.
+        # 32 groups of 32 channels would normalise each channel alone. Before the last convolution that
+        # removes an image's colours, so the first level is twice as wide.
         width_mult=(2, 1, 2),
         blocks=1,
         latent_dim=16,

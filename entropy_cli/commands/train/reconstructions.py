@@ -1,4 +1,4 @@
-"""A picture of held-out pictures, their reconstructions, and how these grow scale by scale."""
+"""A figure of held-out images and their reconstructions, scale by scale."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,17 +13,17 @@ GAP, MARGIN, LEAST_SIDE, FONT_SIZE = 4, 12, 96, 15
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
-def draw(path: Path, x_B3HW: Tensor, grown_S: Sequence[Tensor], patch_nums: Sequence[int]) -> None:
-    """Write pictures, their reconstructions, and how these grow, a row for each picture, as PNG.
+def draw(path: Path, x_B3HW: Tensor, recon_S: Sequence[Tensor], patch_nums: Sequence[int]) -> None:
+    """Write a PNG with a row per image: the original, its reconstruction, and that after each scale.
 
     Args:
-        path: of the file.
-        x_B3HW: the pictures, in [-1, 1].
-        grown_S: decoded from the codes of the first scale, of the first two ...; values beyond are cut.
-        patch_nums: of the scales.
+        path: of the PNG file.
+        x_B3HW: the images, in [-1, 1].
+        recon_S: for each scale, images (B, 3, H, W) decoded from the codes up to it; clipped to [-1, 1].
+        patch_nums: sides of the scales' grids.
     """
-    columns = [("original", x_B3HW), ("reconstruction", grown_S[-1])]
-    for i, (patch_num, img_B3HW) in enumerate(zip(patch_nums, grown_S, strict=True)):
+    columns = [("original", x_B3HW), ("reconstruction", recon_S[-1])]
+    for i, (patch_num, img_B3HW) in enumerate(zip(patch_nums, recon_S, strict=True)):
         columns.append((f"{'+ ' if i else ''}{patch_num} x {patch_num}", img_B3HW))
     size = columns[0][1].shape[-1]
     factor = max(1, -(-LEAST_SIDE // size))
@@ -36,6 +36,6 @@ def draw(path: Path, x_B3HW: Tensor, grown_S: Sequence[Tensor], patch_nums: Sequ
         left = MARGIN + column * (side + GAP)
         pen.text((left + side // 2, MARGIN + FONT_SIZE // 2), title, INK, font, anchor="mm")
         for row, img_3HW in enumerate(img_B3HW.float().cpu().clamp(-1, 1).add(1).div(2)):
-            picture = to_pil_image(img_3HW).resize((side, side), Image.Resampling.NEAREST)
-            sheet.paste(picture, (left, top + row * (side + GAP)))
+            tile = to_pil_image(img_3HW).resize((side, side), Image.Resampling.NEAREST)
+            sheet.paste(tile, (left, top + row * (side + GAP)))
     write_atomically(path, lambda temporary: sheet.save(temporary, "PNG", optimize=True))

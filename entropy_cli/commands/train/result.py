@@ -1,6 +1,7 @@
-"""What a training leaves behind: the tokenizer, its metrics, what to go on from, and the result."""
+"""The files of a training: tokenizer, metrics, the state to resume from, and the result."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,27 +15,28 @@ from entropy_cli.commands.train.quality import ScaleQuality
 from entropy_cli.commands.train.recipe import JSON_KEYS, Recipe
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.files import remove_leftovers, write_atomically
+from entropy_cli.core.reading import LOG_BYTES, read_bytes
 from entropy_cli.core.text import columns, definitions
+from entropy_cli.tokenizers.checkpoints.checkpoint import open_file, read_contents
 from entropy_cli.tokenizers.checkpoints.stored import Stored
-from entropy_cli.tokenizers.checkpoints.torchfile import read_torch
 from entropy_cli.tokenizers.layers.vqvae import HITS
 
 SCHEMA = "entropy-cli/train"
 SCHEMA_VERSION = 1
 MODEL, CONFIG, METRICS, TRAINER = "model.safetensors", "config.json", "metrics.jsonl", "trainer.pt"
-CHANGEABLE = ("preset", "steps", "warmup", "grad_accum_steps")  # by a training that is gone on with
-PICTURE, TENSORBOARD = "reconstructions.png", "tensorboard"
+CHANGEABLE = ("preset", "steps", "warmup", "grad_accum_steps")  # fields that may change on resume
+FIGURE, TENSORBOARD = "reconstructions.png", "tensorboard"
 
 
 @dataclass(frozen=True)
 class TrainResult:
-    """Quality is of the held-out pictures.
+    """The result of a training; quality is that of the held-out images.
 
     Attributes:
-        psnr_mean_image_db: what predicting the training pictures' mean scores there.
+        psnr_mean_image_db: PSNR of predicting the training images' mean for each of them.
         checkpoint: path of the tokenizer.
-        seconds: of training, also before it was resumed.
-        images: how many were trained on, held out and unreadable.
+        seconds: time of training, including before it was resumed.
+        images: number of images trained on, held out and unreadable.
         settings: the recipe.
         provenance: command, machine, versions.
     """
@@ -52,21 +54,21 @@ class TrainResult:
     provenance: dict[str, Any]
 
     def to_json(self) -> str:
-        """As JSON text."""
+        """Return the result as JSON text."""
         content = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, **asdict(self)}
         return json.dumps(content, allow_nan=False, indent=1)
 
 
 def render(result: TrainResult) -> str:
-    """The headline, a row for each scale, and where everything is."""
+    """Render the headline, a row for each scale, and the settings and files."""
     above = result.psnr_db - result.psnr_mean_image_db
     head = [
-        f"PSNR {result.psnr_db:.2f} dB on {result.images['held_out']} held-out pictures, {above:.2f} dB "
-        f"above the mean picture's {result.psnr_mean_image_db:.2f}",
-        f"codes used {100 * result.usage:.1f} %, perplexity {result.perplexity:.1f} "
+        f"PSNR {result.psnr_db:.2f} dB on {result.images['held_out']} held-out images, {above:.2f} dB "
+        f"above the mean image's {result.psnr_mean_image_db:.2f}",
+        f"codebook usage {100 * result.usage:.1f} %, perplexity {result.perplexity:.1f} "
         f"of {result.settings['vocab_size']}",
     ]
-    rows = [["scale", "tokens", "codes used", "usage", "of possible", "perplexity"]]
+    rows = [["scale", "tokens", "distinct codes", "codebook usage", "of possible", "perplexity"]]
     rows += [
         [
             f"{scale.patch_num} x {scale.patch_num}",
@@ -81,12 +83,12 @@ def render(result: TrainResult) -> str:
     s, images = result.settings, result.images
     unreadable = f", {images['failed']} unreadable" if images["failed"] else ""
     terms = {
-        "trained": f"{result.steps} steps of {s['batch_size']} on {images['train']} pictures of "
+        "trained": f"{result.steps} steps of {s['batch_size']} on {images['train']} images of "
         f"{s['image_size']} px{unreadable}, {result.seconds:.0f} s; seed {s['seed']}",
         "computed": f"in {s['precision']} on {result.provenance['device']}",
         "checkpoint": result.checkpoint,
-        "pictures": str(Path(result.checkpoint).with_name(PICTURE)),
-        "of possible": "a scale can't use more codes than it has tokens in these pictures",
+        "figure": str(Path(result.checkpoint).with_name(FIGURE)),
+        "of possible": "a scale can't use more codes than it has tokens in these images",
     }
     return "\n".join([*head, "", columns(rows), "", definitions(terms)])
 
@@ -98,9 +100,9 @@ def save_tokenizer(
     *,
     as_fp16: bool,
 ) -> None:
-    """Write the tokenizer, if wanted in float16, and its config.json, each whole or not at all."""
+    """Write the tokenizer and its config.json atomically; with `as_fp16` weights are float16."""
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
-    if as_fp16:  # counts and moments may be too large for it
+    if as_fp16:  # counts and moments may overflow float16
         wide = (HITS, ".running_mean", ".running_var")
         tensors = {name: w if name.endswith(wide) else w.half() for name, w in tensors.items()}
     write_atomically(folder / MODEL, lambda path: save_file(tensors, path))
@@ -109,35 +111,34 @@ def save_tokenizer(
 
 
 def save_trainer(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write everything that a training goes on from."""
+    """Write the state that a training resumes from."""
 
     def write(path: Path) -> None:
         try:
             torch.save(dict(state), path)
-        except RuntimeError as error:  # of a full disk, say
+        except RuntimeError as error:  # a full disk, for example
             raise OSError(0, str(error).splitlines()[0]) from error
 
     write_atomically(folder / TRAINER, write)
 
 
-def clear(folder: Path) -> None:
-    """Remove what saves that were killed left there; only while nobody else saves."""
-    for name in (MODEL, CONFIG, METRICS, TRAINER, PICTURE):
+def remove_partial_files(folder: Path) -> None:
+    """Remove the leftovers of killed saves; the folder must be locked."""
+    for name in (MODEL, CONFIG, METRICS, TRAINER, FIGURE):
         remove_leftovers(folder / name)
 
 
 def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
-    """Read what a training goes on from, if there is something; nothing in it is run.
+    """Read the state to resume from, or None without one; no code in it is run.
 
     Raises:
-        StateError: it can't be read, or is there although the training is to begin.
+        StateError: it can't be read, or exists although `resume` is false.
     """
     path = folder / TRAINER
     if path.exists() and not resume:
         raise StateError(
-            f"--output {folder}: {path.name} is there already, from an earlier training. Give "
-            "--resume to "
-            "resume it, or another --output."
+            f"--output {folder}: holds {path.name} of an earlier training. Give --resume to resume it, "
+            "or another --output."
         )
     if not path.exists():
         if (folder / MODEL).exists():
@@ -147,21 +148,36 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
             )
         return None
     try:
-        value = _read(read_torch(path).value)
+        value = _load_tensors(read_contents(open_file(path)).value)
     except Exception as error:
         raise StateError(
             f"{path}: can't be read: {error}. Train again with another --output."
         ) from error
-    if not isinstance(value, dict) or "recipe" not in value:
-        raise StateError(f"{path}: is no state of a training. Give the --output of one.")
+    if not _is_state(value):
+        raise StateError(f"{path}: not the state of a training. Give the --output of a training.")
     return value
 
 
-def check_same(state: Mapping[str, Any], recipe: Recipe, data: str) -> None:
-    """That a training is gone on with as it began; only what is CHANGEABLE may be other.
+def _is_state(value: Any) -> bool:  # noqa: ANN401 - any content of a pickle
+    """Return whether a value has the parts of a state, of the right types."""
+    if not isinstance(value, dict) or not isinstance(trainer := value.get("trainer"), dict):
+        return False
+    done, seconds = trainer.get("done"), value.get("seconds")
+    return (
+        isinstance(value.get("recipe"), dict)
+        and isinstance(value.get("data"), str)
+        and type(done) is int
+        and done >= 0
+        and isinstance(seconds, int | float)
+        and 0 <= seconds < math.inf
+    )
+
+
+def check_resumable(state: Mapping[str, Any], recipe: Recipe, data: str) -> None:
+    """Check that recipe and data are those of the state, except for CHANGEABLE fields.
 
     Raises:
-        StateError: it is another, which the message names.
+        StateError: they differ.
     """
     values = recipe.to_json()
     for field in fields(recipe):
@@ -179,39 +195,47 @@ def check_same(state: Mapping[str, Any], recipe: Recipe, data: str) -> None:
         )
 
 
-def _read(value: Any) -> Any:  # noqa: ANN401 - what a pickle holds
-    """With tensors in the place of what stands for them."""
+def _load_tensors(value: Any) -> Any:  # noqa: ANN401 - any content of a pickle
+    """Replace stored tensors by tensors, recursively."""
     if isinstance(value, Stored):
         return value.read().clone()
     if isinstance(value, Mapping):
-        return {key: _read(part) for key, part in value.items()}
-    return [_read(part) for part in value] if isinstance(value, list) else value
+        return {key: _load_tensors(item) for key, item in value.items()}
+    return [_load_tensors(item) for item in value] if isinstance(value, list) else value
 
 
-class Metrics:
-    """metrics.jsonl, a line for each entry; those after the step that is gone on from are dropped."""
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return read_bytes(path, LOG_BYTES).decode("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise StateError(
+            f"{path}: can't be read: {error}. Remove it, or give another --output."
+        ) from error
+
+
+class MetricsFile:
+    """The file metrics.jsonl, a line per entry; lines after the resumed step are dropped."""
 
     def __init__(self, folder: Path, done: int) -> None:
         path = folder / METRICS
-        kept = path.read_text().splitlines() if done and path.exists() else []
-        entries = [line for line in kept if _step(line) <= done]
-        text = "".join(f"{entry}\n" for entry in entries)
+        lines = _read_lines(path) if done and path.exists() else []
+        text = "".join(f"{line}\n" for line in lines if _step(line) <= done)
         write_atomically(path, lambda temporary: temporary.write_text(text))
         self._file = path.open("a")
 
     def write(self, entry: Mapping[str, Any]) -> None:
-        """Add an entry."""
+        """Append an entry."""
         self._file.write(json.dumps(dict(entry), allow_nan=False) + "\n")
         self._file.flush()
 
     def close(self) -> None:
-        """No more entries."""
+        """Close the file."""
         self._file.close()
 
 
 def _step(line: str) -> float:
-    """Of an entry; of half a line, left by a process that was killed, none."""
+    """Return the step of a line; infinity for a partial line, left by a killed process."""
     try:
         return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return float("inf")

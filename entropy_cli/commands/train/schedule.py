@@ -1,4 +1,4 @@
-"""The learning rate over the steps of a training."""
+"""The learning rate schedule."""
 
 import math
 
@@ -7,14 +7,14 @@ from entropy_cli.commands.train.recipe import Recipe
 STAGES, STAGE_FACTOR = (2 / 3, 8 / 9), 0.1
 
 
-def rate(step: int, recipe: Recipe) -> float:
-    """Share of the highest learning rate at a step, from 0.
+def lr_factor(step: int, recipe: Recipe) -> float:
+    """Return the learning rate at a step, counted from 0, as a share of the peak.
 
     >>> from entropy_cli.commands.train.recipe import PRESETS
-    >>> recipe = PRESETS["tiny"].changed(steps=100, warmup=4, final_lr=0.1)
-    >>> [round(rate(step, recipe), 2) for step in (0, 3, 52, 100)]
+    >>> recipe = PRESETS["tiny"].override(steps=100, warmup=4, final_lr=0.1)
+    >>> [round(lr_factor(step, recipe), 2) for step in (0, 3, 52, 100)]
     [0.25, 1.0, 0.55, 0.1]
-    >>> [round(rate(step, recipe.changed(schedule="staged")), 2) for step in (3, 66, 67, 89)]
+    >>> [round(lr_factor(step, recipe.override(schedule="staged")), 2) for step in (3, 66, 67, 89)]
     [1.0, 1.0, 0.1, 0.01]
     """
     if step < recipe.warmup:

@@ -1,4 +1,4 @@
-"""Training a tokenizer: from pictures to a checkpoint, in one process or more, interrupted or not."""
+"""Training a tokenizer: from images to a checkpoint, in one process or several, and resumable."""
 
 import contextlib
 import itertools
@@ -16,15 +16,15 @@ from torch import Tensor
 
 from entropy_cli.commands.train import quality
 from entropy_cli.commands.train import result as files
-from entropy_cli.commands.train.images import TrainingData, open_data
+from entropy_cli.commands.train.data import TrainingData, open_data
 from entropy_cli.commands.train.log import TrainingLog
 from entropy_cli.commands.train.recipe import Recipe
-from entropy_cli.commands.train.sizes import check_batches, check_fit, warnings_of
-from entropy_cli.commands.train.trainer import DivergedError, Trainer, scaled
+from entropy_cli.commands.train.sizes import check_batches, check_sizes, recipe_warnings
+from entropy_cli.commands.train.trainer import DivergedError, Trainer, normalize
 from entropy_cli.core.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.core.progress_bars import Bars, no_bars
 from entropy_cli.core.signals import Interrupted, Signals
-from entropy_cli.images.loader import death_of_worker
+from entropy_cli.images.loader import worker_death_error
 from entropy_cli.streaming.device import (
     choose_device,
     choose_training_precision,
@@ -40,24 +40,24 @@ from entropy_cli.tokenizers.precision import matmul_precision
 
 logger = logging.getLogger(__name__)
 
-EVALUATIONS = 4  # of a training, unless asked for otherwise
+EVALUATIONS = 4  # by default
 SAVE_EVERY_S = 600.0
-PIXELS_AT_ONCE = 32 * 64**2  # of held-out pictures
+PIXELS_AT_ONCE = 32 * 64**2  # of held-out images
 
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """What to train on and how.
+    """The data, the recipe and the settings that do not change the result.
 
     Attributes:
-        data: a folder of images, tars of one, or "synthetic".
-        output: folder for everything that comes out.
-        eval_every: steps between evaluations, each of which also saves; None for a quarter of all.
+        data: a folder of images, tars, or "synthetic".
+        output: folder for all output files.
+        eval_every: steps between evaluations, which also save; None for a quarter of the steps.
         log_every: steps between entries of metrics.jsonl.
-        grad_checkpointing: keep no activations of blocks for the backward pass.
+        grad_checkpointing: recompute activations of blocks in the backward pass.
         save_fp16: save the tokenizer in float16.
-        command: for the record.
-        precision: of all but the quantiser; None for the device's.
+        command: the command line, for the record.
+        precision: of all modules but the quantiser; None for the device's default.
     """
 
     data: str
@@ -81,15 +81,15 @@ def train(
     """Train until the recipe's last step.
 
     Args:
-        config: what and how.
+        config: data, recipe and settings.
         bars: makes progress bars.
-        deliver: is given the result, in the first process only.
+        deliver: is called with the result, in the first process only.
 
     Returns:
-        How many pictures were trained on, held out and unreadable.
+        The number of images trained on, held out and unreadable.
 
     Raises:
-        EntropyCliError: anything the user can mend; what was saved last is there to go on from.
+        EntropyCliError: an error the user can fix; the last save is intact and can be resumed.
     """
     with (
         _resumable(config.output),
@@ -97,41 +97,44 @@ def train(
         join(on_gpus=True) as ranks,
         contextlib.ExitStack() as stack,
     ):
-        check_fit(config.recipe)
+        check_sizes(config.recipe)
         if ranks.first:
             config.output.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(config.output / files.TRAINER, "--output"))
-            files.clear(config.output)
+            files.remove_partial_files(config.output)
         state = files.load_trainer(config.output, resume=config.resume)
         if len(set(ranks.all_gather(state and state["trainer"]["done"]))) > 1:
-            raise StateError(f"--output {config.output}: not all processes see the same there.")
-        with _in_one_line(config.device), named_if_lost(), matmul_precision(tf32=False):
-            run = _Run(config, bars if ranks.first else no_bars, signals, ranks)
-            run.start(state)
-            run.work(stack)
-        images = run.images()
+            raise StateError(
+                f"--output {config.output}: processes see different files. Use a shared file system."
+            )
+        with _user_errors(config.device), named_if_lost(), matmul_precision(tf32=False):
+            training = _Training(config, bars if ranks.first else no_bars, signals, ranks)
+            training.start(state)
+            training.run(stack)
+        images = training.count_images()
         if ranks.first:
-            deliver(run.result(images))
+            deliver(training.result(images))
         return images
 
 
-class _Run:
-    """One process's part of a training."""
+class _Training:
+    """A training, as one of its processes runs it."""
 
     def __init__(self, config: TrainConfig, bars: Bars, signals: Signals, ranks: Ranks) -> None:
         self.config, self.bars, self.signals, self.ranks = config, bars, signals, ranks
         self.seconds = 0.0
         self.device = choose_device(config.device, ranks.local_rank)
         precision = config.precision or choose_training_precision(self.device)
-        self.recipe = config.recipe.changed(precision=precision)
-        asked = config.workers
-        workers = choose_workers(self.device, ranks.local_world) if asked is None else asked
+        self.recipe = config.recipe.override(precision=precision)
+        workers = config.workers
+        if workers is None:
+            workers = choose_workers(self.device, ranks.local_world)
         self.data: TrainingData = open_data(config.data, self.recipe, workers, bars)
         check_batches(self.recipe, len(self.data.train), ranks.world)
         if ranks.first:
-            for words in (*self.data.notes, *warnings_of(self.recipe)):
-                logger.warning("%s", words)
-        self.mean_psnr = quality.score(self.data.mean_3HW, self.data.held_out_B3HW)
+            for warning in (*self.data.notes, *recipe_warnings(self.recipe)):
+                logger.warning("%s", warning)
+        self.mean_psnr = quality.mean_image_psnr(self.data.mean_3HW, self.data.held_out_B3HW)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.trainer = Trainer(
@@ -142,58 +145,58 @@ class _Run:
         self.quality: quality.Quality | None = None
         self.saved_at = time.monotonic()
 
-    def images(self) -> dict[str, int]:
-        """How many are trained on, held out and unreadable; asked for by all processes."""
+    def count_images(self) -> dict[str, int]:
+        """Count images trained on, held out and unreadable; a collective call of all processes."""
         failed = self.ranks.all_gather(sorted(self.data.failed))
         counts = {"train": len(self.data.train), "held_out": len(self.data.held_out_B3HW)}
         return counts | {"failed": len(set(itertools.chain.from_iterable(failed)))}
 
     def start(self, state: dict[str, Any] | None) -> None:
-        """Begin with fresh codes, or go on from a state."""
+        """Initialize the codebook, or resume from a state."""
         if state is None:
-            first_B3HW = self.data.first(self.recipe, self._share)
-            with self.bars("first codes", len(first_B3HW), "pictures") as bar:
-                self.trainer.begin(first_B3HW, bar.update)
+            img_B3HW = self.data.kmeans_images(self.recipe, self._share)
+            with self.bars("initializing codes", len(img_B3HW), "img") as bar:
+                self.trainer.init_codebook(img_B3HW, bar.update)
             return
-        files.check_same(state, self.recipe, self.data.fingerprint)
+        files.check_resumable(state, self.recipe, self.data.fingerprint)
         self.trainer.load_state(state["trainer"])
         self.seconds = state["seconds"]
-        logger.info("going on from step %d of %d", self.trainer.done, self.recipe.steps)
+        logger.info("resuming from step %d of %d", self.trainer.steps_done, self.recipe.steps)
 
-    def work(self, stack: contextlib.ExitStack) -> None:
-        """Train, evaluate and save until the last step, or until a signal comes."""
-        trainer, steps, done = self.trainer, self.recipe.steps, self.trainer.done
-        with self.signals.held():
+    def run(self, stack: contextlib.ExitStack) -> None:
+        """Train, evaluate and save until the last step or a signal."""
+        trainer, steps, done = self.trainer, self.recipe.steps, self.trainer.steps_done
+        with self.signals.deferred():
             log = stack.enter_context(self._log())
             bar = stack.enter_context(self.bars("", steps, "step", done))
-            parts = self.data.parts(self.recipe, done, self._share)
+            data = self.data.micro_batches(self.recipe, done, self._share)
             for _ in range(done, steps):
                 start = time.monotonic()
-                metrics = self._step([next(parts) for _ in range(self.recipe.grad_accum_steps)], log)
+                metrics = self._step([next(data) for _ in range(self.recipe.grad_accum_steps)], log)
                 stop = metrics.pop("stop")
                 self.seconds += time.monotonic() - start
                 images_per_s = self.recipe.batch_size / (time.monotonic() - start)
-                log.step(trainer.done, metrics | {"images_per_s": round(images_per_s, 2)})
-                bar.set_description(log.words, False)  # noqa: FBT003 - not at every step
+                log.step(trainer.steps_done, metrics | {"images_per_s": round(images_per_s, 2)})
+                bar.set_description(log.description, False)  # noqa: FBT003 - not at every step
                 bar.update(1)
-                if trainer.done % self.eval_every == 0 or trainer.done == steps:
+                if trainer.steps_done % self.eval_every == 0 or trainer.steps_done == steps:
                     self._evaluate(log)
                 elif stop or time.monotonic() - self.saved_at > SAVE_EVERY_S:
                     self._save()
-                if stop and trainer.done < steps:
-                    raise self.signals.arrived or Interrupted(signal.SIGTERM)
-            if self.quality is None:  # there was nothing left to do
+                if stop and trainer.steps_done < steps:
+                    raise self.signals.received or Interrupted(signal.SIGTERM)
+            if self.quality is None:  # resumed after the last step
                 self._evaluate(log)
 
-    def _step(self, parts: list[Tensor], log: TrainingLog) -> dict[str, float]:
+    def _step(self, micro_batches: list[Tensor], log: TrainingLog) -> dict[str, float]:
         try:
-            return self.trainer.step(parts, stop=self.signals.arrived is not None)
+            return self.trainer.step(micro_batches, stop=self.signals.received is not None)
         except DivergedError:
-            self._diverged(log, self.trainer.done + 1)
+            self._diverged(log, self.trainer.steps_done + 1)
             raise
 
     def _diverged(self, log: TrainingLog, step: int) -> None:
-        """Leave a checkpoint, if there is none yet and this one is of numbers."""
+        """Save a checkpoint if there is none yet and the weights are finite."""
         log.diverged(step)
         weights = self.trainer.ema_model.state_dict().values()
         saved = (self.config.output / files.TRAINER).exists()
@@ -204,21 +207,22 @@ class _Run:
         start = time.monotonic()
         self.trainer.check_codes()
         model, config = self.trainer.ema_model, self.config
-        if config.save_fp16 and self.trainer.done == self.recipe.steps:
-            model = quality.rounded(model, torch.float16)
-        held = self.data.held_out_B3HW
-        mine = held[self.ranks.rank :: self.ranks.world]
+        if config.save_fp16 and self.trainer.steps_done == self.recipe.steps:
+            model = quality.round_weights(model, torch.float16)
+        held_out_B3HW = self.data.held_out_B3HW
+        share_B3HW = held_out_B3HW[self.ranks.rank :: self.ranks.world]
         at_once = max(1, PIXELS_AT_ONCE // self.recipe.image_size**2)
-        batches = (scaled(part, self.device) for part in torch.split(mine, at_once) if len(part))
-        with self.bars("held-out pictures", len(mine), "pictures") as bar:
-            self.quality = quality.measure(model, batches, self.ranks, bar.update)
+        parts = torch.split(share_B3HW, at_once)
+        batches = (normalize(part, self.device) for part in parts if len(part))
+        with self.bars("evaluating", len(share_B3HW), "img") as bar:
+            self.quality = quality.evaluate(model, batches, self.ranks, bar.update)
         self.seconds += time.monotonic() - start
-        if not math.isfinite(self.quality.psnr_db):  # the last step's doing, which its loss did not see
-            self._diverged(log, self.trainer.done)
-            raise DivergedError(self.trainer.done)
+        if not math.isfinite(self.quality.psnr_db):  # diverged in the last step, after its loss
+            self._diverged(log, self.trainer.steps_done)
+            raise DivergedError(self.trainer.steps_done)
         if self.ranks.first:
-            log.evaluation(self.trainer.done, self.quality, self.mean_psnr)
-            log.picture(model, scaled(held[: log.shown], self.device))
+            log.evaluation(self.trainer.steps_done, self.quality, self.mean_psnr)
+            log.draw(model, normalize(held_out_B3HW[: log.drawn], self.device))
         self._save()
 
     def _save(self) -> None:
@@ -226,22 +230,22 @@ class _Run:
         if not self.ranks.first:
             return
         config, recipe = self.config, self.recipe.to_json()
-        done = {"seconds": self.seconds, "trainer": self.trainer.state()}
-        files.save_trainer(config.output, {"recipe": recipe, "data": self.data.fingerprint, **done})
+        state = {"recipe": recipe, "data": self.data.fingerprint, "seconds": self.seconds}
+        files.save_trainer(config.output, state | {"trainer": self.trainer.state()})
         weights = self.trainer.ema_model.state_dict()
-        about = {"steps_done": self.trainer.done, "data": self.data.words, "command": config.command}
-        described = recipe | {"rule": "l2"} | about
-        files.save_tokenizer(config.output, weights, described, as_fp16=config.save_fp16)
+        tokenizer_config = recipe | {"rule": "l2", "steps_done": self.trainer.steps_done}
+        tokenizer_config |= {"data": self.data.description, "command": config.command}
+        files.save_tokenizer(config.output, weights, tokenizer_config, as_fp16=config.save_fp16)
 
     def result(self, images: dict[str, int]) -> files.TrainResult:
-        """What came out."""
+        """Return the result of the training."""
         assert self.quality is not None
         count_SV = self.quality.count_SV
         machine: dict[str, Any] = {"device": device_name(self.device), "processes": self.ranks.world}
         if self.device.type == "cuda":
             machine["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
         return files.TrainResult(
-            steps=self.trainer.done,
+            steps=self.trainer.steps_done,
             psnr_db=self.quality.psnr_db,
             psnr_mean_image_db=self.mean_psnr,
             usage=self.quality.usage(count_SV.sum(0)),
@@ -253,7 +257,7 @@ class _Run:
             settings=self.recipe.to_json(),
             provenance={
                 "command": self.config.command,
-                "data": self.data.words,
+                "data": self.data.description,
                 **machine,
                 **versions(),
             },
@@ -267,30 +271,33 @@ class _Run:
         config = self.config
         log = TrainingLog(self.recipe, config.log_every)
         if self.ranks.first:
-            log.open(config.output, self.trainer.done, tensorboard=config.tensorboard)
+            log.open(config.output, self.trainer.steps_done, tensorboard=config.tensorboard)
         return contextlib.closing(log)
 
 
 @contextlib.contextmanager
 def _resumable(out: Path) -> Iterator[None]:
-    """A signal's message says how to go on, whenever it comes."""
+    """Let the message of a signal say how to resume."""
     try:
         yield
     except Interrupted as error:
-        error.saved, error.again = (out / files.TRAINER).exists(), "the same command with --resume"
+        error.saved, error.resume_command = (
+            (out / files.TRAINER).exists(),
+            "the same command with --resume",
+        )
         raise
 
 
 @contextlib.contextmanager
-def _in_one_line(device: str) -> Iterator[None]:
-    """What torch raises wherever it happens to be, as something that the user can mend."""
+def _user_errors(device: str) -> Iterator[None]:
+    """Turn torch's errors that the user can fix into EntropyCliError."""
     try:
         yield
     except RuntimeError as error:
-        if death_of_worker(error) is not None:
-            advice = "Go on with --resume and fewer --workers."
+        if worker_death_error(error) is not None:
+            advice = "Resume with --resume and fewer --workers."
             raise DatasetError(f"a process that decodes images died. {advice}") from error
         if is_out_of_memory(error):
-            advice = "Go on with --resume and more --grad-accum-steps, or with --grad-checkpointing."
+            advice = "Resume with --resume and more --grad-accum-steps, or with --grad-checkpointing."
             raise EntropyCliError(f"--device {device}: not enough memory. {advice}") from error
         raise

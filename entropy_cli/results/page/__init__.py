@@ -1,1 +1,1 @@
-"""Results as pages, pictures and tables for others; imports no torch."""
+"""Reports of results: HTML pages, figures, Markdown and CSV. Imports no torch."""

@@ -1,4 +1,4 @@
-"""The pictures of one result; every number is that of the result."""
+"""The figures of one result; every number in them is one of the result's."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,29 +8,29 @@ from typing import Any
 import numpy as np
 
 from entropy_cli.core.figures import (
-    ARROWED,
+    ARROW_SCALE,
     BLUE,
     GREEN,
     INK,
     ORANGE,
     PAPER,
     VERMILION,
-    arrowed,
+    arrow_marker,
+    colour_ramp,
     legend_below,
     new_figure,
     plain_log_ticks,
-    ramp,
 )
 from entropy_cli.entropy.quantity import Bound, Estimate
 from entropy_cli.results.legend import averages
-from entropy_cli.results.page.content import dead_codes, headline, name_of, temperature_of
-from entropy_cli.results.published import is_vars
+from entropy_cli.results.page.report_tables import dead_codes, headline, result_name, temperature_text
+from entropy_cli.results.published import is_published_var
 from entropy_cli.results.schema import Result
 
 WIDTH, HEIGHT = 5.6, 4.1  # inches
 PUBLISHED = {"last_scale": (4.5, 4.5), "token_weighted": (5.0, 5.1)}
 SOURCE = "VAR issue 23"
-LADDER = (
+ENTROPIES = (
     ("marginal", "marginal entropy", GREEN, "s"),
     ("unigram_entropy", "unigram entropy", ORANGE, "D"),
     ("assignment_entropy", "assignment entropy", BLUE, "o"),
@@ -38,65 +38,65 @@ LADDER = (
 Draw = Callable[[Any, Result], None]
 
 
-def pictures(result: Result) -> dict[str, Draw]:
-    """What there is to draw of a result: titles, and what draws onto axes of matplotlib."""
-    found: dict[str, Draw] = {"What each scale leaves open": ladder}
+def figure_panels(result: Result) -> dict[str, Draw]:
+    """Return the panels of a result's figure: titles, and functions that draw onto matplotlib axes."""
+    panels: dict[str, Draw] = {"Entropies of each scale": scale_entropies}
     if len(result.temperatures) > 1:
-        found["Assignment entropy against temperature"] = temperatures
+        panels["Assignment entropy against temperature"] = temperatures
     if len(result.history) > 1:
-        found["Convergence with the number of images"] = convergence
+        panels["Convergence with the number of images"] = convergence
     if any(scale.code_counts for scale in result.scales):
-        found["Use of the codes by rank"] = ranks
-    return found
+        panels["Codebook usage by rank"] = usage_by_rank
+    return panels
 
 
-def ladder(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
-    """The ladder of each scale: ln V, marginal, unigram and assignment entropy."""
+def scale_entropies(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
+    """Draw ln V and the marginal, unigram and assignment entropy of each scale."""
     scales = result.scales
     x_S = np.arange(len(scales))
-    top = math.log(result.tokenizer.vocab_size)
-    axes.axhline(top, color=INK, linewidth=1, label=f"ln V = {top:.3f}")
+    log_vocab = math.log(result.tokenizer.vocab_size)
+    axes.axhline(log_vocab, color=INK, linewidth=1, label=f"ln V = {log_vocab:.3f}")
     soft, marginal = (
         [getattr(scale, name).value for scale in scales]
         for name in ("assignment_entropy", "marginal_entropy")
     )
     if None not in marginal:
         at_least = ", at least" if any(scale.mutual_information.bound for scale in scales) else ""
-        words = f"mutual information{at_least}"
-        axes.fill_between(x_S, soft, marginal, color=BLUE, alpha=0.12, label=words)
+        label = f"mutual information{at_least}"
+        axes.fill_between(x_S, soft, marginal, color=BLUE, alpha=0.12, label=label)
         if len(scales) == 1:
             axes.bar(0, marginal[0] - soft[0], 0.3, soft[0], color=BLUE, alpha=0.12)
-    for name, words, colour, marker in LADDER:
+    for name, label, colour, marker in ENTROPIES:
         estimates = [getattr(scale, name) for scale in scales]
-        with_errors(axes, x_S, estimates, label=words, color=colour, marker=marker)
+        plot_with_errors(axes, x_S, estimates, label=label, color=colour, marker=marker)
     tokens = sum(scale.tokens for scale in scales)
     names = [f"{scale.name.replace(' x ', 'x')}\n{scale.tokens / tokens:.1%}" for scale in scales]
     axes.set_xticks(x_S, names, fontsize=9 if len(scales) < 8 else 8)
-    axes.set(xlabel="scale, and its share of the tokens", ylabel="nats per token", ylim=(0, 1.06 * top))
-    axes.set_xlim(-0.5, len(scales) - 0.5)
+    axes.set(xlabel="scale, and its share of the tokens", ylabel="nats per token")
+    axes.set(xlim=(-0.5, len(scales) - 0.5), ylim=(0, 1.06 * log_vocab))
     legend_below(axes, 2)
 
 
 def temperatures(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
-    """The assignment entropy of the averages against T, with slopes, and what VAR's author published."""
-    numbers = [at for at in result.temperatures if not isinstance(at.temperature, str)]
-    numbers.sort(key=lambda at: float(at.temperature))
-    t_T = np.array([float(at.temperature) for at in numbers])
+    """Draw the averages of the assignment entropy against T, with slopes and VAR's published values."""
+    fixed = [one for one in result.temperatures if not isinstance(one.temperature, str)]
+    fixed.sort(key=lambda one: float(one.temperature))
+    t_T = np.array([float(one.temperature) for one in fixed])
     kinds = averages(result) or {"token_weighted": "assignment entropy"}
     colours = {"token_weighted": BLUE, "over_scales": GREEN, "last_scale": VERMILION}
-    for kind, words in kinds.items():
-        of_T = [getattr(at.average, kind) for at in numbers]
+    for kind, label in kinds.items():
+        estimates_T = [getattr(one.average, kind) for one in fixed]
         curve_T, slope_T = (
-            np.array([getattr(of, name).known for of in of_T])
+            np.array([getattr(estimates, name).known for estimates in estimates_T])
             for name in ("assignment_entropy", "varentropy")
         )
         fine_t, fine = _hermite(np.log(t_T), curve_T, slope_T)
         axes.plot(np.exp(fine_t), fine, color=colours[kind], linewidth=1, alpha=0.6)
-        with_errors(
+        plot_with_errors(
             axes,
             t_T,
-            [of.assignment_entropy for of in of_T],
-            label=words,
+            [estimates.assignment_entropy for estimates in estimates_T],
+            label=label,
             color=colours[kind],
             marker="o",
             linestyle="none",
@@ -104,16 +104,16 @@ def temperatures(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplo
         for t, value, slope in zip(t_T, curve_T, slope_T, strict=True):
             reach = np.exp(np.array([-0.25, 0.25]))
             axes.plot(t * reach, value + slope * np.log(reach), color=colours[kind], linewidth=2.2)
-        if kind in PUBLISHED and is_vars(result.tokenizer):
+        if kind in PUBLISHED and is_published_var(result.tokenizer):
             low, high = PUBLISHED[kind]
-            said = f"{low:g}" if low == high else f"{low:.1f} to {high:.1f}"
+            published = f"{low:g}" if low == high else f"{low:.1f} to {high:.1f}"
             axes.axhspan(
                 low,
                 high,
                 color=colours[kind],
                 alpha=0.35,
                 linewidth=1.5 * (low == high),
-                label=f"{said}: {words}, {SOURCE}",
+                label=f"{published}: {label}, {SOURCE}",
             )
     axes.set_xscale("log")
     plain_log_ticks(axes.xaxis, (1, 2, 5))
@@ -124,7 +124,7 @@ def temperatures(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplo
 
 
 def _hermite(x_n: np.ndarray, y_n: np.ndarray, slope_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """A cubic curve through points with these slopes."""
+    """Interpolate points and slopes by cubic Hermite splines; return the x and y of the curve."""
     fine_x, fine_y = [x_n[:1]], [y_n[:1]]
     u = np.linspace(0, 1, 25)[1:]
     for i in range(len(x_n) - 1):
@@ -140,7 +140,7 @@ def _hermite(x_n: np.ndarray, y_n: np.ndarray, slope_n: np.ndarray) -> tuple[np.
 
 
 def convergence(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
-    """The token-weighted assignment entropy as images came in, with its interval."""
+    """Draw the token-weighted assignment entropy and its interval against the number of images."""
     images_n = np.array([point.images for point in result.history])
     value_n = np.array([point.value for point in result.history])
     half_n = np.array(
@@ -163,9 +163,9 @@ def convergence(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplot
     legend_below(axes)
 
 
-def ranks(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
-    """How often each code is nearest, the most used first, at every scale."""
-    for scale, colour in zip(result.scales, ramp(len(result.scales)), strict=True):
+def usage_by_rank(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
+    """Draw how often each code is nearest, the most used first, at every scale."""
+    for scale, colour in zip(result.scales, colour_ramp(len(result.scales)), strict=True):
         if scale.code_counts is None or scale.coverage is None:
             continue
         counts_V = np.sort(np.array(scale.code_counts))[::-1]
@@ -178,7 +178,7 @@ def ranks(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
         )
     vocab_size = result.tokenizer.vocab_size
     axes.axhline(
-        100 / vocab_size, color=INK, linewidth=0.8, linestyle="--", label=f"all alike, 1/{vocab_size}"
+        100 / vocab_size, color=INK, linewidth=0.8, linestyle="--", label=f"uniform, 1/{vocab_size}"
     )
     axes.set(
         xscale="log",
@@ -191,7 +191,7 @@ def ranks(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
     legend_below(axes)
 
 
-def with_errors(
+def plot_with_errors(
     axes: Any,  # noqa: ANN401 - of matplotlib
     at: np.ndarray,
     estimates: Sequence[Estimate],
@@ -199,14 +199,14 @@ def with_errors(
     sideways: bool = False,
     **style: Any,  # noqa: ANN401 - of its errorbar
 ) -> None:
-    """Draw estimates with their 95 % intervals; hollow and with an arrow where they are only bounds.
+    """Draw estimates with their 95 % intervals; bounds have hollow markers and an arrow.
 
     Args:
-        axes: of matplotlib.
-        at: where on the axis of the categories.
-        estimates: those without a value are left out.
-        sideways: whether the categories are below each other.
-        style: of the markers and lines.
+        axes: axes of matplotlib.
+        at: the positions on the axis of the categories.
+        estimates: the estimates; those without a value are left out.
+        sideways: whether the categories are on the y axis.
+        style: the style of the markers and lines, and the label.
     """
     known = [i for i, estimate in enumerate(estimates) if estimate.value is not None]
     if not known:
@@ -216,46 +216,47 @@ def with_errors(
     error = np.abs(np.array(ends).T - value)
     filled = [n for n, i in enumerate(known) if not estimates[i].bound]
     style = {"linewidth": 1.2, "markersize": 5, "capsize": 2.5, "markevery": filled, **style}
-    words = style["label"]
-    style["label"] = words if filled else None
+    label = style["label"]
+    style["label"] = label if filled else None
     if sideways:
         axes.errorbar(value, at[known], xerr=error, **{**style, "linestyle": "none"})
     else:
         axes.errorbar(at[known], value, yerr=error, **style)
     sides: dict[Bound, str] = {"lower": "least", "upper": "most"}
     for bound, side in sides.items():
-        to_meta = [i for i in known if estimates[i].bound == bound]
-        if to_meta:
-            x, y = at[to_meta], np.array([estimates[i].known for i in to_meta])
+        bounds = [i for i in known if estimates[i].bound == bound]
+        if bounds:
+            x, y = at[bounds], np.array([estimates[i].known for i in bounds])
             axes.plot(
                 *((y, x) if sideways else (x, y)),
-                marker=arrowed(style["marker"], bound, sideways=sideways),
-                markersize=ARROWED * style["markersize"],
+                marker=arrow_marker(style["marker"], bound, sideways=sideways),
+                markersize=ARROW_SCALE * style["markersize"],
                 markerfacecolor=PAPER,
                 markeredgecolor=style["color"],
                 linestyle="none",
                 zorder=4,
-                label=f"{words}, at {side}",
+                label=f"{label}, at {side}",
             )
 
 
-def sheet(result: Result) -> Any:  # noqa: ANN401 - a figure of matplotlib
-    """All pictures on one sheet, below the headline."""
-    drawn = pictures(result)
-    rows, wide = -(-len(drawn) // 2), min(2, len(drawn))
-    figure = new_figure(WIDTH * wide, HEIGHT * rows + 0.7)
-    value, words = headline(result)
-    title = "\n".join([f"{name_of(result)}: {value}", *wrap(words, 62 * wide)])
+def report_figure(result: Result) -> Any:  # noqa: ANN401 - a figure of matplotlib
+    """Draw all panels in one figure, below the headline."""
+    panels = figure_panels(result)
+    rows, columns = -(-len(panels) // 2), min(2, len(panels))
+    figure = new_figure(WIDTH * columns, HEIGHT * rows + 0.7)
+    value, description = headline(result)
+    title = "\n".join([f"{result_name(result)}: {value}", *wrap(description, 62 * columns)])
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
-    grid = figure.add_gridspec(rows, wide)
-    for i, (title, draw) in enumerate(drawn.items()):
-        alone = i == len(drawn) - 1 and i % wide == 0
-        axes = figure.add_subplot(grid[i // wide, :] if alone else grid[i // wide, i % wide])
+    grid = figure.add_gridspec(rows, columns)
+    for i, (title, draw) in enumerate(panels.items()):
+        row, column = divmod(i, columns)
+        alone = i == len(panels) - 1 and column == 0
+        axes = figure.add_subplot(grid[row, :] if alone else grid[row, column])
         axes.set_title(title)
         draw(axes, result)
     return figure
 
 
-def picture_words(title: str, result: Result) -> str:
-    """What a picture shows, for those who can't see it."""
-    return f"{title}, of {name_of(result)} at {temperature_of(result)}"
+def alt_text(title: str, result: Result) -> str:
+    """Describe a panel for readers who can't see it."""
+    return f"{title}, of {result_name(result)} at {temperature_text(result)}"

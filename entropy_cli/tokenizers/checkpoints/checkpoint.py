@@ -30,7 +30,7 @@ NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, 
 
 
 class Checkpoint:
-    """Names and shapes of the tensors in a file, or several, and the tensors one at a time.
+    """A checkpoint of one file or several: names and shapes, and the tensors one at a time.
 
     Attributes:
         path: the file or folder that was given.
@@ -88,7 +88,7 @@ class Checkpoint:
 
     @property
     def copies(self) -> list[Weights]:
-        """Which copies there are."""
+        """The copies of the weights that the checkpoint has."""
         copies: dict[Weights, bool] = {"raw": self.has_raw, "ema": self.has_ema}
         return [kind for kind, there in copies.items() if there]
 
@@ -111,7 +111,7 @@ class Checkpoint:
                 f"--weights {weights}: {self.path} holds no {kind} copy. Use --weights {other}."
             )
         if not self._copies:
-            raise CheckpointError(f"{self.path}: was closed before its {weights} copy was asked for.")
+            raise CheckpointError(f"{self.path}: was closed before its {weights} copy was read.")
         chosen = self._copies[weights]
         for name, full in chosen.twins.items():
             raw, twin = self._copies["raw"].tensors[name].shape, chosen.tensors[name].shape
@@ -206,9 +206,7 @@ class Checkpoint:
         return hash_files(self._opened, progress)
 
 
-def hash_files(
-    files: Sequence[OpenFile], progress: Callable[[int], object] = lambda _: None
-) -> str:
+def hash_files(files: Sequence[OpenFile], progress: Callable[[int], object] = lambda _: None) -> str:
     """Return the sha256 of the bytes of open files, one after the other.
 
     Args:

@@ -1,4 +1,4 @@
-"""The config.json beside a checkpoint: settings that the weights don't show, and whose they are."""
+"""The config.json beside a checkpoint: settings and classes that the weights do not show."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -45,7 +45,7 @@ READ: dict[str, tuple[tuple[str, ...], Callable[[object], bool], str]] = {
 
 @dataclass(frozen=True)
 class Config:
-    """What config.json says.
+    """The contents of config.json.
 
     Attributes:
         path: of the file, which may not exist.
@@ -59,7 +59,7 @@ class Config:
 
     @cached_property
     def classes(self) -> dict[str, str]:
-        """The classes of models that it names, each with its key."""
+        """The model classes that it names, each with its key."""
         found = {}
         for part in self._parts():
             for key in CLASS_KEYS:
@@ -75,7 +75,7 @@ class Config:
         return parts[-1] if parts else {}
 
     def _parts(self) -> Iterator[Mapping[str, Any]]:
-        """The whole, and what it says of a tokenizer inside a larger model."""
+        """Yield the whole, and the sections of a tokenizer inside a larger model."""
         yield self.content
         for keys in SECTIONS:
             part: Any = self.content
@@ -85,15 +85,15 @@ class Config:
                 yield part
 
     def find(self, *keys: str) -> tuple[str, Any]:
-        """The first of the keys that has a value in what describes the tokenizer, and the value."""
+        """Return the first key that has a value in the tokenizer's section, and the value."""
         values = self._tokenizer
         return next(((key, values[key]) for key in keys if values.get(key) is not None), ("", None))
 
     def settings(self, decided: TokenizerSettings) -> TokenizerSettings:
-        """Settings that it holds.
+        """Return the settings that it holds.
 
         Args:
-            decided: by the caller; what is there is not looked at.
+            decided: settings that the caller has decided, which are not read.
 
         Raises:
             CheckpointError: a value is not of its kind.

@@ -1,4 +1,4 @@
-"""Reading pickles without running them: what they name is never imported or called.
+"""Reading pickles without running them: globals are never imported or called.
 
 The interpreter of the standard library, in Python, with every instruction replaced that looks up, calls
 or changes something by name. A global is one of the caller's own functions, or nothing at all.
@@ -11,33 +11,33 @@ from typing import Any, ClassVar, Protocol
 
 
 class Source(Protocol):
-    """What a pickle is read from."""
+    """The file interface that a pickle is read from."""
 
     def read(self, size: int, /) -> bytes:
-        """At most so many bytes."""
+        """Read at most `size` bytes."""
         ...
 
     def readline(self) -> bytes:
-        """Up to the end of a line."""
+        """Read up to the end of a line."""
         ...
 
 
 @dataclass(frozen=True)
 class Known:
-    """A function of ours that stands for a global."""
+    """A function of ours in place of a global."""
 
     function: Callable[..., Any]
 
 
 @dataclass(frozen=True)
 class Unknown:
-    """A global that is only a name."""
+    """A global that is not known, by name only."""
 
     name: str
 
 
 class Placeholder(dict[str | int, Any]):
-    """Stands for an object of an unknown class; keeps the mappings that it was made of.
+    """A placeholder for an object of an unknown class, with the mappings it was made of.
 
     Attributes:
         kind: dotted name of the class, "" if it has none.
@@ -52,14 +52,14 @@ class Placeholder(dict[str | int, Any]):
 
 
 def make(kind: object, arguments: Iterable[Any]) -> Any:  # noqa: ANN401 - a pickle may hold anything
-    """What calling `kind` would give: only functions of ours are called."""
+    """Call `kind` if it is a function of ours, else return a placeholder."""
     if isinstance(kind, Known):
         return kind.function(*arguments)
     return Placeholder(kind.name if isinstance(kind, Unknown) else "", arguments)
 
 
 def reconstruct(kind: object, *arguments: Any) -> Any:  # noqa: ANN401
-    """Stands for the functions of copyreg, which get the class as their first argument."""
+    """Replace the functions of copyreg, which take the class as their first argument."""
     return make(kind, arguments)
 
 
@@ -68,7 +68,7 @@ def _ordered(items: Iterable[tuple[Any, Any]] | Mapping[Any, Any] = ()) -> dict[
 
 
 def _pairs(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str | int, Any]]:
-    """Those keyed by text or numbers: to hash a deep tuple overflows the stack."""
+    """Return the items keyed by text or integers: hashing a deep tuple overflows the stack."""
     return ((key, value) for key, value in items if isinstance(key, (str, int)))
 
 
@@ -107,7 +107,7 @@ INTERPRETER: Any = pickle._Unpickler
 
 
 class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
-    """Reads one pickle; use `load()`.
+    """A reader of one pickle; call `load()`.
 
     Attributes:
         classes: names of the globals that became placeholders.
@@ -118,13 +118,13 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
     def __init__(
         self, source: Source, known: Mapping[str, object], refer: Callable[[Any], object] | None = None
     ) -> None:
-        """Take `known` for globals by dotted name and `refer` for what a persistent id refers to."""
+        """Use `known` for globals by dotted name, and `refer` to resolve persistent ids."""
         super().__init__(source, encoding="latin1")
         self.classes: set[str] = set()
         self._known, self._refer = {**STANDARD, **known}, refer
 
     def find_class(self, module: str, name: str) -> object:
-        """A function of ours, or only the name."""
+        """Return a function of ours in place of a global, or its name."""
         dotted = f"{module}.{name}"
         if dotted in self._known:
             return self._known[dotted]
@@ -134,7 +134,7 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
         return Unknown(shown)
 
     def persistent_load(self, reference: Any) -> object:  # noqa: ANN401
-        """What lies outside the pickle."""
+        """Resolve a persistent id."""
         if self._refer is None:
             raise pickle.UnpicklingError("refers to something outside")
         return self._refer(reference)

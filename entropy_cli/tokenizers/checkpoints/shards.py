@@ -1,4 +1,4 @@
-"""Which files a path means: a file, shards with an index, or a folder of a model."""
+"""The files of a checkpoint: one file, shards with an index, or a model folder."""
 
 import re
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class Located:
     """Files that hold one model.
 
     Attributes:
-        path: what was asked for.
+        path: the path that was given.
         files: in order of name.
         folder: where they are.
         index: the file of each tensor by name; None if there is one file only, without an index.
@@ -42,7 +42,7 @@ class Located:
     index: Mapping[str, Path] | None = None
 
     def merged(self, values: Mapping[Path, Any]) -> Any:  # noqa: ANN401 - files may hold anything
-        """What the files hold together.
+        """Merge the contents of the files.
 
         Raises:
             CheckpointError: a file lacks a tensor that the index says it has.
@@ -62,7 +62,7 @@ class Located:
 
 
 def locate(path: Path) -> Located:
-    """The files that a path means.
+    """Find the files of a checkpoint.
 
     Raises:
         CheckpointError: there are none, or it is not clear which, or an index can't be used.

@@ -1,4 +1,4 @@
-"""Which of the mappings in a checkpoint is the tokenizer: wrapper, prefix, and averaged (EMA) copies."""
+"""Finding the tokenizer among a checkpoint's mappings: wrapper, prefix, and EMA copies."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -83,7 +83,7 @@ class _Place:
         return f"{self.path}.{name}" if self.path else name
 
     def rank(self) -> tuple[int, int, int]:
-        """How much it looks like the tokenizer: by its names, by where it is, by its size."""
+        """Rank it as a tokenizer: by its names, its location and its size."""
         tensors = self.tensors()
         anchored = bool(_prefixes(tensors))
         known = self.path in WRAPPERS and (anchored or bool(self.path))
@@ -92,7 +92,7 @@ class _Place:
 
 
 def choose(content: Any) -> dict[Weights, Copy]:  # noqa: ANN401 - a file may hold anything
-    """The copies of a tokenizer's weights in what a file holds.
+    """Find the copies of a tokenizer's weights in the contents of a file.
 
     Raises:
         UnusableError: there are no tensors by name.
@@ -121,18 +121,18 @@ def choose(content: Any) -> dict[Weights, Copy]:  # noqa: ANN401 - a file may ho
 
 
 def is_averaged(path: str) -> bool:
-    """Whether a wrapper or prefix is named as an averaged copy."""
+    """Return whether a wrapper or prefix is named as an averaged copy."""
     return "ema" in re.split(r"[._]", path.lower())
 
 
 def some(names: Collection[str], most: int = 6) -> str:
-    """A few of the names, and how many more there are."""
+    """List the first names, and the number of the others."""
     more = f" and {len(names) - most:,} more" if len(names) > most else ""
     return ", ".join(list(names)[:most]) + more
 
 
 def _places(content: Any) -> Iterator[_Place]:  # noqa: ANN401
-    """A mapping and those two levels inside it, each once; not the parts of a pickled module."""
+    """Yield a mapping and those up to two levels inside it, once each; not parts of pickled modules."""
     level, seen = [_Place("", content)], set()
     for _ in range(3):
         inside = []
@@ -146,7 +146,7 @@ def _places(content: Any) -> Iterator[_Place]:  # noqa: ANN401
 
 
 def _names(mapping: Mapping[Any, Any]) -> list[str]:
-    """Keys that can be names, and shown."""
+    """Return the keys that are printable names."""
     return [key for key in mapping if isinstance(key, str) and key and key.isprintable()]
 
 
@@ -162,7 +162,7 @@ def _refuse(content: object, places: list[_Place]) -> None:
 
 
 def _copies(place: _Place, twin: _Place | None) -> dict[Weights, Copy]:
-    """The copies in one state dict: one, or a second that is kept beside it under other names."""
+    """Find the copies in one state dict: one, or a second under other names."""
     tensors = place.tensors()
     prefix, others = _prefix(tensors)
     averages = tuple(
@@ -193,7 +193,7 @@ def _copies(place: _Place, twin: _Place | None) -> dict[Weights, Copy]:
 
 
 def _beside(place: _Place, twin: _Place | None) -> list[str]:
-    """What lies beside each step of the way to a state dict and in it, but for its other copy."""
+    """List the contents beside a state dict and in it, except its other copy."""
     known = {place.path, twin and twin.path}
     names = [name for name in _names(place.mapping) if not isinstance(place.mapping[name], Stored)]
     names = [name for name in names if place.inside(name) not in known]
@@ -209,13 +209,13 @@ def _beside(place: _Place, twin: _Place | None) -> list[str]:
 
 
 def _belongs(average: str, prefix: str) -> bool:
-    """Whether a prefix is named as the averaged twin of another: `ema.`, `vae_ema.` of `vae.`."""
+    """Return whether a prefix names the averaged copy of another: `ema.`, `vae_ema.` of `vae.`."""
     words, own = (set(re.split(r"[._]", text)) - {"", "ema", "model"} for text in (average, prefix))
     return is_averaged(average) and words in (set(), own)
 
 
 def _twin(name: str, prefix: str, averages: Iterable[str], tensors: Mapping[str, Stored]) -> str | None:
-    """The name of a tensor's averaged twin, if there is one."""
+    """Return the name of a tensor's averaged copy, None without one."""
     dotless = name.replace(".", "")
     candidates = [f"{prefix}{AVERAGED}{dotless}", f"{AVERAGED}{prefix.replace('.', '')}{dotless}"]
     candidates += [f"{average}{name}" for average in averages]
@@ -223,7 +223,7 @@ def _twin(name: str, prefix: str, averages: Iterable[str], tensors: Mapping[str,
 
 
 def _prefix(tensors: Mapping[str, Stored]) -> tuple[str, list[str]]:
-    """What stands before all names of the tokenizer, and before those of others of its layout."""
+    """Find the prefix of the tokenizer's names, and those of others of its layout."""
     prefixes = _prefixes(tensors)
     if not prefixes:
         prefix = ""
@@ -240,7 +240,7 @@ def _prefix(tensors: Mapping[str, Stored]) -> tuple[str, list[str]]:
 
 
 def _prefixes(tensors: Mapping[str, Stored]) -> set[str]:
-    """Everything that stands before an anchor."""
+    """Return all prefixes of anchors."""
     found = set()
     for name in tensors:
         for anchor in ANCHORS:

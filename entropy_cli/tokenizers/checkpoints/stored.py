@@ -107,7 +107,7 @@ class _InMemory(Stored):
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file holds.
+    """The contents of a file.
 
     Attributes:
         value: mappings and lists, with `Stored` for tensors and placeholders for unknown classes.

@@ -28,7 +28,11 @@ class ZipRecords:
         """
         info = self.infos[name]
         head = self._file.read(info.header_offset, info.header_offset + LOCAL_HEADER)
-        start = info.header_offset + LOCAL_HEADER + sum(int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
+        start = (
+            info.header_offset
+            + LOCAL_HEADER
+            + sum(int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
+        )
         if head[:4] != b"PK\x03\x04" or start + info.compress_size > self._file.size:
             raise ValueError(f"record {name} is too short")
         return start

@@ -76,22 +76,22 @@ AMUSED_NOTE = "aMUSEd's, by its sizes: its images stay in [0, 1]"
 
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """The keys that a checkpoint lacks to be of this family."""
+    """Return the required keys that a checkpoint lacks."""
     return absent_keys(checkpoint.shapes, REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """Nothing: its names are its own."""
+    """Return no keys: the family's names are unique."""
     return []
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """One."""
+    """Return the name of the codebook."""
     return [CODEBOOK]
 
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """What its shapes and the settings make of it."""
+    """Describe the tokenizer from its shapes and the settings."""
     network = plan_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
     if (network.encoder.widths, network.latent_dim, vocabulary.size) == AMUSED:
@@ -101,7 +101,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
-    """Read the weights."""
+    """Read the weights and build the tokenizer."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     return ConvTokenizer(spec, network, [Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)])

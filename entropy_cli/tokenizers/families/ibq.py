@@ -38,24 +38,24 @@ MOVQ = "its decoder has the norms of a MoVQGAN (conv_y), which compares distance
 
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """The keys that a checkpoint lacks to be of this family."""
+    """Return the required keys that a checkpoint lacks."""
     return absent_keys(checkpoint.shapes, vqgan.REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """What tells it from a VQGAN; four blocks a level tell nothing, fewer are no IBQ."""
+    """Return what marks a VQGAN: fewer than four blocks per level; with four it may be either."""
     found = [] if vqgan.FOURTH_BLOCK in checkpoint.shapes else [f"no {vqgan.FOURTH_BLOCK}"]
     found += [f"has {name}" for name in vqgan.multi_scale(checkpoint)]
     return found + ([MOVQ] if vqgan.is_movq(checkpoint) else [])
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """One."""
+    """Return the name of the codebook."""
     return [CODEBOOK]
 
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """What its shapes and the settings make of it.
+    """Describe the tokenizer from its shapes and the settings.
 
     Raises:
         CheckpointError: it is a MoVQGAN, or the settings don't fit.
@@ -68,7 +68,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
-    """Read the weights."""
+    """Read the weights and build the tokenizer."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     codebook = Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)

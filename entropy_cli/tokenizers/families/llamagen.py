@@ -64,27 +64,27 @@ JANUS = replace(TRAITS, image_size=384)
 
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """The keys that a checkpoint lacks to be of this family."""
+    """Return the required keys that a checkpoint lacks."""
     if REQUIRED[0] not in checkpoint.shapes and checkpoint.shapes.get(CODEBOOK) == vqgan.JANUS_CODES:
         return absent_keys(checkpoint.shapes, vqgan.REQUIRED)
     return absent_keys(checkpoint.shapes, REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """A VQGAN's names, but for Janus as transformers renames it; or the codes of FlexVAR."""
+    """Return what marks a VQGAN (its names, unless they are Janus's in transformers) or FlexVAR."""
     if checkpoint.shapes.get(CODEBOOK, ())[1:] == (FLEXVAR_DIM,):
-        return [f"has codes of {FLEXVAR_DIM} numbers, as FlexVAR's ten scales have"]
+        return [f"has codes of {FLEXVAR_DIM} dimensions, as FlexVAR's ten scales have"]
     janus = vqgan.is_janus(checkpoint) or vqgan.could_be_janus(checkpoint)
     return [] if REQUIRED[0] in checkpoint.shapes or janus else [f"no {REQUIRED[0]}, and no Janus"]
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """One."""
+    """Return the name of the codebook."""
     return [CODEBOOK]
 
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """What its shapes and the settings make of it."""
+    """Describe the tokenizer from its shapes and the settings."""
     network = plan_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
     renamed = REQUIRED[0] not in checkpoint.shapes
@@ -107,7 +107,7 @@ def _notes(checkpoint: Checkpoint) -> list[str]:
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
-    """Read the weights."""
+    """Read the weights and build the tokenizer."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
     return ConvTokenizer(spec, network, [Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)])

@@ -55,30 +55,30 @@ TRAITS = Traits(
 
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """The keys that a checkpoint lacks to be of this family."""
+    """Return the required keys that a checkpoint lacks."""
     return absent_keys(checkpoint.shapes, REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """What a checkpoint has that this family has not."""
+    """Return the keys of a checkpoint that conflict with this family."""
     names = ("quant_conv.weight", "quantize.embedding.weight")
     return [f"has {name}" for name in names if name in checkpoint.shapes]
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """None: the codes are the corners of a cube."""
+    """Return no names: the codes are the corners of a cube."""
     return []
 
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """What its shapes and the settings make of it."""
+    """Describe the tokenizer from its shapes and the settings."""
     network = plan_network(checkpoint, LAYOUT, [], settings.norm_groups)
     vocabulary = Vocabulary.product((2,) * network.latent_dim)
     return describe_grid(TRAITS, network, settings, vocabulary)
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
-    """Read the weights."""
+    """Read the weights and build the tokenizer."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, [], settings.norm_groups)
     return ConvTokenizer(spec, network, [Grid.of_bits(spec.latent_dim, "sign")])

@@ -51,22 +51,22 @@ TRAITS = Traits(
 
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """The keys that a checkpoint lacks to be of this family."""
+    """Return the required keys that a checkpoint lacks."""
     return absent_keys(checkpoint.shapes, REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """Nothing: its codebooks are its own."""
+    """Return no keys: the names of its codebooks are unique."""
     return []
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """One for each depth."""
+    """Return the name of each depth's codebook."""
     return [CODEBOOKS.format(i) for i in range(count(checkpoint.shapes, CODEBOOKS))]
 
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """What its shapes and the settings make of it."""
+    """Describe the tokenizer from its shapes and the settings."""
     network = plan_network(checkpoint, LAYOUT, _others(checkpoint), settings.norm_groups)
     sizes = [vocab_size(checkpoint, name, network, padding=1) for name in codebooks(checkpoint)]
 
@@ -80,7 +80,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
-    """Read the weights."""
+    """Read the weights and build the tokenizer."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, LAYOUT, _others(checkpoint), settings.norm_groups)
     tables = [read_finite(checkpoint, name)[:-1] for name in codebooks(checkpoint)]
@@ -88,6 +88,6 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
 
 
 def _others(checkpoint: Checkpoint) -> list[str]:
-    """What is read apart from the network, and the averages that training keeps beside each codebook."""
+    """Return the names of the codebooks and of the averages that training keeps beside them."""
     names = codebooks(checkpoint)
     return names + [f"{name.removesuffix('weight')}{average}" for name in names for average in AVERAGES]

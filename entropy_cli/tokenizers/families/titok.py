@@ -44,22 +44,22 @@ COSINE_DIM = 12  # the first checkpoints compare directions, and they alone have
 
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """The keys that a checkpoint lacks to be of this family."""
+    """Return the required keys that a checkpoint lacks."""
     return absent_keys(checkpoint.shapes, REQUIRED)
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """Nothing: its names are its own."""
+    """Return no keys: the family's names are unique."""
     return []
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """One."""
+    """Return the name of the codebook."""
     return [CODEBOOK]
 
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """What its shapes and the settings make of it.
+    """Describe the tokenizer from its shapes and the settings.
 
     Raises:
         CheckpointError: another image size or grid was asked for; its places are learned.
@@ -95,7 +95,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenizer":
-    """Read the weights."""
+    """Read the weights and build the tokenizer."""
     spec, encoder = describe(checkpoint, settings), _plan(checkpoint)
     weights = {ours: read_finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
     encoder.load_state_dict(weights, assign=True)
@@ -104,7 +104,7 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenize
 
 
 class TiTokTokenizer:
-    """Encoder and codebook; see `tokenizers.base.Tokenizer`. Its latents are (B, C, 1, l)."""
+    """TiTok's encoder and codebook, with latents (B, C, 1, l); see `tokenizers.base.Tokenizer`."""
 
     def __init__(
         self,
@@ -118,17 +118,17 @@ class TiTokTokenizer:
         cast_convolutions(encoder, precision)
 
     def to(self, device: torch.device, precision: Precision) -> "TiTokTokenizer":
-        """Copy to a device, with the encoder in a precision."""
+        """Return a copy on a device, with the encoder in a precision."""
         encoder = copy.deepcopy(self.encoder) if precision != self.precision else self.encoder
         codebook = self._codebook.to(device)
         return TiTokTokenizer(self.spec, encoder.to(device), codebook, precision)
 
     def codebook(self, scale: int) -> Codebook:
-        """Its one codebook."""
+        """Return the codebook."""
         return self._codebook
 
     def encode(self, img_B3HW: Tensor) -> Tensor:
-        """The latents in the order of the tokens."""
+        """Return the latents in the order of the tokens."""
         half = self.precision in ("fp16", "bf16")
         dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
         with (
@@ -139,22 +139,22 @@ class TiTokTokenizer:
         return z_BlC.float().transpose(1, 2)[:, :, None]
 
     def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
-        """All of them."""
+        """Return all latents, (B, l, C)."""
         return rest_BChw.flatten(2).transpose(1, 2)
 
     def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
-        """Nothing comes after its one scale."""
+        """Return the residual unchanged: there is one scale."""
         return rest_BChw
 
 
 def _names(encoder: TiTokEncoder) -> dict[str, str]:
-    """The encoder's names of its weights, and those published."""
+    """Map the encoder's names of its weights to the published ones."""
     names = {ours: PREFIX + ours for ours in encoder.state_dict()}
     return names | {"latent_tokens": "latent_tokens"}
 
 
 def _plan(checkpoint: Checkpoint) -> TiTokEncoder:
-    """The encoder without its weights, or CheckpointError."""
+    """Build the encoder on the meta device, or raise CheckpointError."""
     shapes = checkpoint.shapes
     tells = FIRST_DECODER in shapes or LATER_DECODER in shapes
     scrambled = None if tells else shapes[CODEBOOK][1:] == (COSINE_DIM,)

@@ -94,7 +94,7 @@ TRAITS = Traits(
 
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """The keys that a checkpoint lacks to be of this family, those that tell it from others first."""
+    """Return the required keys that a checkpoint lacks, those that identify the family first."""
     shapes = checkpoint.shapes
     phis = (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE)
     return [
@@ -104,17 +104,17 @@ def missing_keys(checkpoint: Checkpoint) -> list[str]:
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """What a checkpoint has that this family has not; its phi convolutions are its own."""
+    """Return the keys of a checkpoint that conflict with this family; its phi keys are unique."""
     return []
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """One, for all scales."""
+    """Return the name of the codebook that all scales share."""
     return [CODEBOOK]
 
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """What its shapes and the settings make of it.
+    """Describe the tokenizer from its shapes and the settings.
 
     Raises:
         CheckpointError: patch_nums and image size don't fit.
@@ -135,7 +135,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VARTokenizer":
-    """Read the weights.
+    """Read the weights and build the tokenizer.
 
     Raises:
         CheckpointError: they are not finite, or not the layout's.
@@ -150,13 +150,13 @@ class VARTokenizer(ConvTokenizer):
     """VAR's encoder and residual quantiser; see `tokenizers.base.Tokenizer`."""
 
     def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
-        """Area-averaged to the scale's grid, but for the last scale."""
+        """Return the residual area-averaged to the scale's grid; unchanged at the final scale."""
         patch_num = self.spec.patch_nums[scale]
         assert patch_num is not None
         return latents_of(rest_BChw, patch_num)
 
     def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
-        """The codes, upsampled bicubically and a share of them convolved, taken from the rest."""
+        """Subtract the codes, upsampled bicubically and partly convolved by phi, from the residual."""
         network, side = self.network, rest_BChw.shape[-1]
         phi = network.phi[phi_of(scale, len(self.spec.scales), len(network.phi))]
         return rest_BChw - upsampled(self.decoded(idx_Bl, scale), side, phi, network.phi_ratio)
@@ -188,7 +188,7 @@ def _check_own_phi(checkpoint: Checkpoint, scales: int) -> None:
 
 
 def _counted_scales(checkpoint: Checkpoint) -> int | None:
-    """Number of scales at which a training counted the use of codes, if it did."""
+    """Return the number of scales at which training counted codebook usage, None if it did not."""
     hits = checkpoint.shapes.get(HITS)
     return hits[0] if hits else None
 

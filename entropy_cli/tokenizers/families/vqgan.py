@@ -89,13 +89,13 @@ MUSE = replace(
 
 
 def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """The keys that a checkpoint lacks to be of this family."""
+    """Return the required keys that a checkpoint lacks."""
     codes = [] if PROJECTION in checkpoint.shapes else absent_keys(checkpoint.shapes, [CODEBOOK])
     return [*codes, *absent_keys(checkpoint.shapes, ENCODER)]
 
 
 def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """What a checkpoint has that this family has not."""
+    """Return the keys of a checkpoint that conflict with this family."""
     found = multi_scale(checkpoint)
     if is_janus(checkpoint):
         found.append(f"{CODEBOOK} of {checkpoint.shapes[CODEBOOK]} under {checkpoint.prefix}: Janus")
@@ -103,12 +103,12 @@ def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
 
 
 def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """One: of codes, or the weights that make a latent's logits."""
+    """Return the name of the codebook, or of the linear layer that maps latents to logits."""
     return [PROJECTION if PROJECTION in checkpoint.shapes else CODEBOOK]
 
 
 def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """What its shapes and the settings make of it."""
+    """Describe the tokenizer from its shapes and the settings."""
     network = plan_network(checkpoint, _layout(checkpoint), _others(checkpoint), settings.norm_groups)
     size = vocab_size(checkpoint, codebooks(checkpoint)[0], network)
     traits = GUMBEL if PROJECTION in checkpoint.shapes else TRAITS
@@ -121,7 +121,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
-    """Read the weights."""
+    """Read the weights and build the tokenizer."""
     spec = describe(checkpoint, settings)
     network = load_network(checkpoint, _layout(checkpoint), _others(checkpoint), settings.norm_groups)
     if spec.rule == "logits":
@@ -132,12 +132,12 @@ def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
 
 
 def is_janus(checkpoint: Checkpoint) -> bool:
-    """Whether it is Janus as transformers stores it: LlamaGen's tokenizer under this layout's names."""
+    """Return whether it is Janus in transformers' layout: LlamaGen's tokenizer with these names."""
     return checkpoint.prefix.endswith("vqmodel.") and checkpoint.shapes.get(CODEBOOK) == JANUS_CODES
 
 
 def could_be_janus(checkpoint: Checkpoint) -> bool:
-    """Tell whether it may be Janus under this layout's names, saved without the rest of the model.
+    """Return whether it may be Janus with these names, saved without the rest of the model.
 
     Latent diffusion's f16 has as many and as long codes; its own training leaves its loss in the file.
     """
@@ -146,12 +146,12 @@ def could_be_janus(checkpoint: Checkpoint) -> bool:
 
 
 def is_movq(checkpoint: Checkpoint) -> bool:
-    """Tell by its decoder whether it is a MoVQGAN."""
+    """Return whether the decoder is that of a MoVQGAN."""
     return any(MOVQ.fullmatch(name) for name in checkpoint.shapes)
 
 
 def multi_scale(checkpoint: Checkpoint) -> list[str]:
-    """What a checkpoint has of VAR's convolutions between scales."""
+    """Return one of VAR's convolutions between scales, if the checkpoint has any."""
     return [name for name in checkpoint.shapes if name.startswith("quantize.quant_resi.")][:1]
 
 
@@ -160,7 +160,7 @@ def _layout(checkpoint: Checkpoint) -> Layout:
 
 
 def _others(checkpoint: Checkpoint) -> list[str]:
-    """What is read apart from the network."""
+    """Return the names of weights to read besides the network."""
     bias = [PROJECTION_BIAS] if PROJECTION in checkpoint.shapes else []
     return [*codebooks(checkpoint), *bias, USED]
 
@@ -180,7 +180,7 @@ def _refuse_idle_attention(checkpoint: Checkpoint, network: Network) -> None:
 
 
 def _is_chameleon(checkpoint: Checkpoint) -> bool:
-    """By the prefix of its Hugging Face files, or by its encoder, which attends in the middle only."""
+    """Return whether it is Chameleon's, by its prefix or by attention in the middle block only."""
     shapes = checkpoint.shapes
     if shapes.get(CODEBOOK) != CHAMELEON_CODES:
         return False
@@ -203,7 +203,7 @@ def _notes(checkpoint: Checkpoint) -> list[str]:
 
 
 def _number_used(checkpoint: Checkpoint) -> int | None:
-    """How many codes the checkpoint lists as used, None if it lists none, or all of them."""
+    """Return the number of codes listed as used, None without a list or if all are listed."""
     shape = checkpoint.shapes.get(USED)
     if shape is None:
         return None
@@ -214,7 +214,7 @@ def _number_used(checkpoint: Checkpoint) -> int | None:
 
 
 def _projection(checkpoint: Checkpoint) -> Codebook:
-    """The linear layer that makes logits of a latent."""
+    """Read the linear layer that maps latents to logits."""
     weight_VC = read_finite(checkpoint, PROJECTION).flatten(1)
     bias_V = read_finite(checkpoint, PROJECTION_BIAS)
     if bias_V.shape != (len(weight_VC),):
@@ -226,7 +226,7 @@ def _projection(checkpoint: Checkpoint) -> Codebook:
 
 
 def _used(checkpoint: Checkpoint, of_V: Tensor) -> Tensor:
-    """What the checkpoint says is used of each code's numbers, in the codebook's order if it is all."""
+    """Return the rows of the used codes, in codebook order if all are used."""
     if USED not in checkpoint.shapes:
         return of_V
     used_U = checkpoint.integers(USED)

@@ -24,7 +24,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 @dataclass(frozen=True)
 class Conventions:
-    """What is not visible in the weights.
+    """The conventions of an encoder that its weights do not show.
 
     Attributes:
         norm_groups: of every group norm.
@@ -41,7 +41,7 @@ LDM = Conventions()
 
 
 def conv_like(shapes: Shapes, name: str, by: Conventions, *, stride: int = 1) -> nn.Conv2d:
-    """A convolution of the size of its weight; padding keeps the image's size, if it is its own."""
+    """Build a convolution from the shape of its weight, with padding that preserves the image's size."""
     out_channels, in_channels, kernel, _ = shapes[f"{name}.weight"]
     return nn.Conv2d(
         in_channels,
@@ -54,7 +54,7 @@ def conv_like(shapes: Shapes, name: str, by: Conventions, *, stride: int = 1) ->
 
 
 class ResnetBlock(nn.Module):
-    """norm, SiLU, convolution, twice, around a shortcut."""
+    """Norm, SiLU and convolution, twice, with a shortcut."""
 
     recomputes = False  # its activations in the backward pass, to keep none of them
 
@@ -81,7 +81,7 @@ class ResnetBlock(nn.Module):
 
 
 class AttnBlock(nn.Module):
-    """Self-attention of one head over the grid, around a shortcut."""
+    """Single-head self-attention over the grid, with a shortcut."""
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class AttnBlock(nn.Module):
 
 
 class Downsample(nn.Module):
-    """Half the size: a stride of 2."""
+    """A convolution of stride 2 that halves the size."""
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
@@ -110,7 +110,7 @@ class Downsample(nn.Module):
 
 
 class Blocks(nn.Module):
-    """The blocks of one resolution, all or none of them with attention after."""
+    """The blocks of one resolution, each or none followed by attention."""
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
@@ -130,7 +130,7 @@ class Blocks(nn.Module):
 
 
 class Level(Blocks):
-    """The blocks of one resolution, and the way down to the next."""
+    """The blocks of one resolution, and the downsampling to the next."""
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__(shapes, name, by)
@@ -163,7 +163,7 @@ class Middle(nn.Module):
 
 
 class Encoder(nn.Module):
-    """From images in [-1, 1] to a grid `downsampling` times smaller, in its weights' precision."""
+    """The encoder from images in [-1, 1] to a grid `downsampling` times smaller."""
 
     memory_format = torch.channels_last
 
@@ -178,17 +178,17 @@ class Encoder(nn.Module):
 
     @property
     def halvings(self) -> int:
-        """How often the image is halved."""
+        """The number of times the image is halved."""
         return sum(level.downsample is not None for level in self.down)
 
     @property
     def downsampling(self) -> int:
-        """Pixels on the side of one latent."""
+        """The number of pixels on the side of one latent."""
         return 2**self.halvings
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """Channels of each level."""
+        """The number of channels of each level."""
         return tuple(level.channels for level in self.down)  # type: ignore[misc]
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
@@ -202,7 +202,7 @@ class Encoder(nn.Module):
 
 
 def count(shapes: Shapes, pattern: str, first: int = 0) -> int:
-    """How many of pattern.format(first), pattern.format(first + 1), ... are there, without a gap."""
+    """Count the names pattern.format(first), pattern.format(first + 1), ... up to the first gap."""
     i = first
     while pattern.format(i) in shapes:
         i += 1

@@ -15,7 +15,7 @@ from entropy_cli.tokenizers.layers.norms import norm_like
 
 
 class Upsample(nn.Module):
-    """Twice the size: each pixel four times, then a convolution."""
+    """Nearest-neighbour upsampling by 2, then a convolution."""
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Upsample(nn.Module):
 
 
 class UpLevel(Blocks):
-    """The blocks of one resolution, and the way up to the next."""
+    """The blocks of one resolution, and the upsampling to the next."""
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
         super().__init__(shapes, name, by)
@@ -39,7 +39,7 @@ class UpLevel(Blocks):
 
 
 class Decoder(nn.Module):
-    """From a grid of latents, after post_quant_conv, to images around [-1, 1]."""
+    """The decoder from a grid of latents, after post_quant_conv, to images around [-1, 1]."""
 
     def __init__(self, shapes: Shapes, by: Conventions, name: str = "decoder") -> None:
         super().__init__()

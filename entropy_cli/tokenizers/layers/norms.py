@@ -37,7 +37,7 @@ class GroupNorm(nn.GroupNorm):
         return torch.addcmul(shift_BC11, x_BChw.float(), scale_BC11).to(x_BChw.dtype)
 
     def then_silu(self, x_BChw: Tensor) -> Tensor:
-        """Norm and SiLU; on a CPU rounded once, and in pieces, so that what is between is cached."""
+        """Apply norm and SiLU; on a CPU rounded once, and in pieces that fit the cache."""
         trains = _trains(x_BChw, self.weight)
         if x_BChw.device.type != "cpu" or trains or _in_channel_order(x_BChw, self.weight):
             return functional.silu(self(x_BChw), inplace=not trains)
@@ -59,7 +59,7 @@ class GroupNorm(nn.GroupNorm):
         return out_BChw
 
     def _affine(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
-        """What is added to each channel of each image after it is multiplied, and by what; float32."""
+        """Return the offset and the factor of each channel of each image, float32."""
         B, C = x_BChw.shape[:2]
         mean_BgC, variance_BgC = (t.view(B, self.num_groups, -1) for t in _channel_moments(x_BChw))
         mean_Bg1 = mean_BgC.mean(2, keepdim=True)
@@ -71,7 +71,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 def _channel_moments(x_BChw: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and variance of each channel of each image, (B, C), float64; fast in channels_last.
+    """Return mean and variance of each channel of each image, (B, C), float64; fast in channels_last.
 
     The kernel of batch norm adds rows up in float32, with an error that grows with their number and with
     the mean. So it is given few rows at a time, less the first of them, and these are long: the channels
@@ -97,7 +97,7 @@ def _channel_moments(x_BChw: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class BatchNorm(nn.Module):
-    """Batch norm in float32, over the images of all processes in training; by its running moments else.
+    """Batch norm in float32, over the images of all processes in training; else by running moments.
 
     torch's SyncBatchNorm needs a GPU; this one needs none. The running variance is of those that were
     divided by, without torch's n / (n - 1).
@@ -135,13 +135,13 @@ class BatchNorm(nn.Module):
         return normed_BChw.to(x_BChw.dtype)
 
     def then_silu(self, x_BChw: Tensor) -> Tensor:
-        """Norm and SiLU."""
+        """Apply norm and SiLU."""
         return functional.silu(self(x_BChw))
 
 
 @contextmanager
 def uncounted(module: nn.Module) -> Iterator[None]:
-    """Batch norms keep their running moments, as when a batch that they have seen is computed again."""
+    """Keep the running moments of batch norms, for recomputing a batch they have already seen."""
     norms = [norm for norm in module.modules() if isinstance(norm, BatchNorm)]
     for norm in norms:
         norm.momentum = 0.0
@@ -161,14 +161,14 @@ def _trains(x_BChw: Tensor, weight_C: Tensor) -> bool:
 
 
 def _in_channel_order(x_BChw: Tensor, weight_C: Tensor) -> bool:
-    """Whether torch's own norm keeps the digits on a CPU, as it does in float32 on its own layout."""
+    """Return whether torch's own norm is exact on a CPU: in float32 in its default layout."""
     return x_BChw.dtype == weight_C.dtype == torch.float32 and x_BChw.is_contiguous()
 
 
 def norm_like(
     shapes: Mapping[str, tuple[int, ...]], name: str, before: str, groups: int
 ) -> GroupNorm | BatchNorm:
-    """The norm before a convolution: a batch norm if there are running moments of its name."""
+    """Build the norm before a convolution: a batch norm if the weights have running moments."""
     channels = shapes[f"{before}.weight"][1]
     if f"{name}.running_mean" in shapes:
         return BatchNorm(channels)

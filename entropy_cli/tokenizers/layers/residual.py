@@ -15,7 +15,7 @@ PHI_RATIO = 0.5  # what VAR publishes
 
 
 def latents_of(rest_BChw: Tensor, patch_num: int) -> Tensor:
-    """What is to be assigned at a scale, z_BlC: area-averaged to its grid, the last as it is."""
+    """Return the residual z_BlC to assign at a scale: area-averaged, or unchanged at the final scale."""
     if patch_num != rest_BChw.shape[-1]:
         rest_BChw = functional.interpolate(rest_BChw, size=patch_num, mode="area")
     return rest_BChw.flatten(2).transpose(1, 2)
@@ -24,7 +24,7 @@ def latents_of(rest_BChw: Tensor, patch_num: int) -> Tensor:
 def upsampled(
     code_BlC: Tensor, side: int, phi: Callable[[Tensor], Tensor], ratio: float = PHI_RATIO
 ) -> Tensor:
-    """Give what a scale's codes explain of the latent, h_BChw: bicubic, a share of it through phi."""
+    """Return a scale's contribution to the latent, h_BChw: bicubic upsampling, partly through phi."""
     patch_num = math.isqrt(code_BlC.shape[1])
     h_BChw = torch.unflatten(code_BlC.transpose(1, 2), 2, (patch_num, patch_num))
     if patch_num != side:
@@ -33,7 +33,7 @@ def upsampled(
 
 
 def phi_of(scale: int, scales: int, K: int) -> int:
-    """Which of K shared convolutions a scale uses, as the published code chooses.
+    """Return the index of the shared convolution that a scale uses, as in the published code.
 
     The position on [0, 1] is often halfway between two ticks, so the ticks have to be rounded as
     numpy.linspace rounds them, and the first of the nearest taken.

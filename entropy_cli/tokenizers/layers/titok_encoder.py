@@ -30,7 +30,7 @@ FIRST_DECODER, LATER_DECODER = "decoder.ffn.2.weight", "decoder.conv_out.weight"
 
 
 class Attention(nn.Module):
-    """Self-attention of all places, with the weights of torch's MultiheadAttention."""
+    """Self-attention over all positions, with the weights of torch's MultiheadAttention."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(width, width)
 
     def forward(self, x_BnC: Tensor) -> Tensor:
-        """What each place gathers."""
+        """Return the attention output at each position."""
         B, n, width = x_BnC.shape
         qkv_BnC = functional.linear(x_BnC, self.in_proj_weight, self.in_proj_bias)
         qkv_Bn3hc = qkv_BnC.view(B, n, 3, width // HEAD_DIM, HEAD_DIM)
@@ -49,7 +49,7 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then a perceptron of one hidden layer, each after a norm and around a shortcut."""
+    """A pre-norm transformer block: attention, then an MLP of one hidden layer."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
@@ -59,13 +59,13 @@ class Block(nn.Module):
         self.mlp = nn.Sequential(OrderedDict(c_fc=fc, gelu=nn.GELU(), c_proj=proj))
 
     def forward(self, x_BnC: Tensor) -> Tensor:
-        """What each place is from here on."""
+        """Return the hidden state of each position."""
         x_BnC = x_BnC + self.attn(self.ln_1(x_BnC))
         return x_BnC + self.mlp(self.ln_2(x_BnC))
 
 
 class TiTokEncoder(nn.Module):
-    """From images in [0, 1] to the latents of the tokens, before any normalisation.
+    """The encoder from images in [0, 1] to the latents of the tokens, before any normalisation.
 
     The first checkpoints were trained with the numbers of an image, place after place, read as if they
     lay channel after channel: number j became channel j // l of token j % l. Such latents are scrambled.
@@ -105,7 +105,7 @@ class TiTokEncoder(nn.Module):
         self._check(shapes)
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
-        """The latents z_BlC in the order of the tokens, in float32 whatever the weights' type."""
+        """Return the latents z_BlC in the order of the tokens, in float32."""
         x_BCgg = self.patch_embed(x_B3HW.to(self.patch_embed.weight.dtype))
         x_BnC = x_BCgg.flatten(2).transpose(1, 2).to(self.class_embedding.dtype)
         x_BnC = torch.cat([self.class_embedding.expand(len(x_BnC), 1, -1), x_BnC], dim=1)
@@ -120,7 +120,7 @@ class TiTokEncoder(nn.Module):
         return self.conv_out(said_BCl[..., None])[..., 0].transpose(1, 2).float()
 
     def _check(self, shapes: Shapes) -> None:
-        """That the checkpoint has these weights in these shapes and no others, and codes that fit."""
+        """Check that the checkpoint has exactly these weights and shapes, and codes that fit."""
         ours = {
             name if name == "latent_tokens" else PREFIX + name: tuple(weight.shape)
             for name, weight in self.state_dict().items()
@@ -134,18 +134,18 @@ class TiTokEncoder(nn.Module):
         if CODEBOOK not in shapes:
             raise ValueError(f"{CODEBOOK} is missing: latents without a codebook are no tokens")
         if (code_dim := _sizes(shapes, CODEBOOK, 2)[1]) != self.conv_out.out_channels:
-            raise ValueError(f"a code has {code_dim} numbers, a latent {self.conv_out.out_channels}")
+            raise ValueError(f"a code has {code_dim} dimensions, a latent {self.conv_out.out_channels}")
 
 
 def _sizes(shapes: Shapes, name: str, axes: int) -> tuple[int, ...]:
-    """The shape of a weight that has to be there, with so many axes."""
+    """Return the shape of a required weight; raise unless it has `axes` axes."""
     if name not in shapes or len(shapes[name]) != axes:
         raise ValueError(f"{name} is {shapes.get(name, 'missing')}, expected {axes} axes")
     return tuple(shapes[name])
 
 
 def _tells_scrambled(shapes: Shapes) -> bool:
-    """Whether the decoder is the first one."""
+    """Return whether the decoder is that of the first version."""
     if (FIRST_DECODER in shapes) == (LATER_DECODER in shapes):
         raise ValueError(
             f"expected {FIRST_DECODER} or {LATER_DECODER}, which tell if latents are scrambled"

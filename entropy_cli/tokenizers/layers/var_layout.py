@@ -26,18 +26,18 @@ class VARSizes:
 
 
 def var_shapes(sizes: VARSizes) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every weight that tokens need: of the encoder and the quantiser."""
+    """Return the name and shape of each weight of the encoder and the quantiser."""
     shapes = _weights([*_encoder(sizes), *_quantiser(sizes)])
     return shapes | {"quantize.embedding.weight": (sizes.vocab_size, sizes.latent_dim)}
 
 
 def decoder_shapes(sizes: VARSizes) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every weight that images need beside."""
+    """Return the name and shape of each weight of the decoder."""
     return _weights(_decoder(sizes))
 
 
 def batch_normed(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
-    """The same with a batch norm for each group norm: those have running moments."""
+    """Add running moments to every norm, which makes it a batch norm."""
     norms = [name.removesuffix(".weight") for name, shape in shapes.items() if _is_norm(name, shape)]
     return shapes | {
         f"{name}.{moment}": shapes[f"{name}.weight"]
@@ -51,7 +51,7 @@ def _is_norm(name: str, shape: tuple[int, ...]) -> bool:
 
 
 def _weights(convolutions: Iterable[Convolution]) -> dict[str, tuple[int, ...]]:
-    """Of the convolutions, and of the norms before those that have one."""
+    """Return the shapes of convolutions and of the norms before them."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, out_channels, in_channels, kernel in convolutions:
         shapes[f"{name}.weight"] = (out_channels, in_channels, kernel, kernel)
@@ -120,7 +120,7 @@ def _attention(name: str, channels: int) -> Iterator[Convolution]:
 
 
 def _norms(shapes: dict[str, tuple[int, ...]]) -> list[tuple[str, int]]:
-    """The norm before each convolution that has one, with the channels it normalises."""
+    """Yield the norm before each convolution that has one, with its number of channels."""
     before = {"conv1": "norm1", "conv2": "norm2", "qkv": "norm", "conv_out": "norm_out"}
     found = []
     for name, shape in shapes.items():

@@ -21,7 +21,7 @@ HITS = "quantize.ema_vocab_hit_SV"
 
 @dataclass(frozen=True)
 class Quantised:
-    """What the quantiser makes of latents.
+    """The output of the quantiser.
 
     Attributes:
         f_hat_BChw: the sum of the decoded codes, through which gradients pass straight to the latents.
@@ -40,7 +40,7 @@ class Quantised:
 
 
 class Quantiser(nn.Module):
-    """The residual quantiser of one codebook for all scales, in float32 whatever surrounds it.
+    """A residual quantiser with one codebook for all scales, in float32 under any autocast.
 
     Source:
         FoundationVision/VAR models/quant.py (VectorQuantizer2.forward), with the residual detached.
@@ -62,15 +62,15 @@ class Quantiser(nn.Module):
 
     @property
     def tokens(self) -> list[int]:
-        """Of each scale."""
+        """The number of tokens of each scale."""
         return [patch_num**2 for patch_num in self.patch_nums]
 
     def by_scale(self, idx_BL: Tensor) -> tuple[Tensor, ...]:
-        """The codes of each scale's tokens, (B, l)."""
+        """Split codes by scale, (B, l) each."""
         return torch.split(idx_BL, self.tokens, 1)
 
     def counts(self, idx_BL: Tensor) -> Tensor:
-        """How many tokens of each scale each code is chosen by, int64 (S, V)."""
+        """Count the tokens of each scale assigned to each code, int64 (S, V)."""
         V = self.embedding.num_embeddings
         return torch.stack(
             [torch.bincount(idx_Bl.flatten(), minlength=V) for idx_Bl in self.by_scale(idx_BL)]
@@ -104,11 +104,11 @@ class Quantiser(nn.Module):
     def scales(
         self, f_BChw: Tensor, choose: Callable[[Tensor], Tensor]
     ) -> Iterator[tuple[Tensor, Tensor]]:
-        """Go down the residual: at each scale the vectors z_BlC, and what their codes explain, h_BChw.
+        """Yield each scale's vectors z_BlC and its contribution to the latent, h_BChw.
 
         Args:
             f_BChw: latents without gradients.
-            choose: gives the codes of vectors.
+            choose: maps vectors z_BlC to their codes, (B, l, C).
         """
         rest_BChw, phis = f_BChw, self.quant_resi["qresi_ls"]
         assert isinstance(phis, nn.ModuleList)
@@ -120,12 +120,12 @@ class Quantiser(nn.Module):
             rest_BChw = rest_BChw - h_BChw.detach()
 
     def nearest(self) -> Callable[[Tensor], Tensor]:
-        """From vectors to the codes of today that are nearest, without the (tokens, codes) matrix."""
+        """Return a function from vectors to their nearest current codes, without the (N, V) matrix."""
         codebook = Codebook(self.embedding.weight.detach(), "l2")
         return lambda z_BlC: assign(z_BlC, codebook, ()).idx_Bl
 
     def growing(self, idx_BL: Tensor, side: int) -> Iterator[Tensor]:
-        """What the codes of the first scale explain, of the first two ...: f_hat_BChw for each."""
+        """Yield the reconstructed latent f_hat_BChw up to each scale."""
         idx = iter(self.by_scale(idx_BL))
         C = self.embedding.embedding_dim
         f_hat_BChw = self.embedding.weight.new_zeros(len(idx_BL), C, side, side)
@@ -135,7 +135,7 @@ class Quantiser(nn.Module):
 
 
 class VQVAE(nn.Module):
-    """Encoder, quantiser and decoder, of the sizes that shapes tell."""
+    """Encoder, quantiser and decoder, of the sizes that the shapes imply."""
 
     def __init__(self, shapes: Shapes, patch_nums: Sequence[int]) -> None:
         super().__init__()
@@ -146,20 +146,20 @@ class VQVAE(nn.Module):
         self.decoder = Decoder(shapes, LDM)
 
     def forward(self, img_B3HW: Tensor) -> tuple[Tensor, Quantised]:
-        """Reconstructions of images, both in [-1, 1], and what the quantiser did."""
+        """Return reconstructions of images in [-1, 1], and the quantiser's output."""
         quantised = self.quantize(self.encode(img_B3HW))
         return self.decode(quantised.f_hat_BChw), quantised
 
     def encode(self, img_B3HW: Tensor) -> Tensor:
-        """The latent f_BChw."""
+        """Return the latent f_BChw."""
         return self.quant_conv(self.encoder(img_B3HW))
 
     def decode(self, f_hat_BChw: Tensor) -> Tensor:
-        """Images, around [-1, 1]."""
+        """Decode latents to images around [-1, 1]."""
         return self.decoder(self.post_quant_conv(f_hat_BChw))
 
     def recompute_activations(self) -> None:
-        """Keep no activations of the blocks for the backward pass: less memory, a third more time."""
+        """Recompute the blocks' activations in the backward pass: less memory, a third more time."""
         for module in self.modules():
             if isinstance(module, ResnetBlock):
                 module.recomputes = True

@@ -57,13 +57,13 @@ def test_rules_without_a_codebook(rule):
 
 def test_all_ways_to_a_checkpoint(checkpoint, images, cli, tmp_path):
     """A folder, batches of its pictures, and the command line."""
-    from entropy_cli.images.decode import read_picture
+    from entropy_cli.images.decode import read_image
     from entropy_cli.images.image_set import find_images
 
     tokenizer = load_tokenizer(str(checkpoint))
     found = find_images(images)
     crop = tokenizer.spec.crop.apply
-    pictures = torch.stack([read_picture(found.picture(i), crop) for i in range(len(found))])
+    pictures = torch.stack([read_image(found.locate(i), crop) for i in range(len(found))])
     folder = estimate(images, tokenizer)
     batches = estimate((pictures[i : i + 20] for i in range(0, 70, 20)), tokenizer)
     for one, two in zip(folder.scales, batches.scales, strict=True):

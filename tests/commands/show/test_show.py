@@ -1,4 +1,4 @@
-"""The numbers and colours of `show`, and the decoders that it reads."""
+"""The entropies and colours of `show`, and the decoders that it reads."""
 
 from pathlib import Path
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from entropy_cli.commands.show.check import encoded, look
-from entropy_cli.commands.show.code_colours import colours_of
+from entropy_cli.commands.show.assignments import assign_image, encode_images
+from entropy_cli.commands.show.code_colours import code_colours
 from entropy_cli.commands.show.decoding import load_decoder
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.streaming.batch_processor import BatchProcessor
@@ -22,13 +22,14 @@ CPU = torch.device("cpu")
 TINY = VARSizes(width=32, width_mult=(1, 2), blocks=1, latent_dim=6)
 
 
-def seen_by(tokenizer, img_3HW, temperatures):
-    worker = BatchProcessor(tokenizer, CPU, 1)
-    return look(worker, "x", img_3HW, encoded(worker, ["x"], img_3HW[None]), temperatures)
+def scales_of(tokenizer, img_3HW, temperatures):
+    processor = BatchProcessor(tokenizer, CPU, 1)
+    f_BChw = encode_images(processor, ["x"], img_3HW[None])
+    return assign_image(processor, "x", img_3HW, f_BChw, temperatures)
 
 
 def by_hand(z_lC, code_VC, rule, temperature):
-    """Entropy, best code and its probability of each token, in float64, one by one."""
+    """Return the reference result of each token, in float64, one by one."""
     return [reference(z_1C[None], code_VC, rule, temperature) for z_1C in z_lC[:, None].double().numpy()]
 
 
@@ -36,36 +37,36 @@ def by_hand(z_lC, code_VC, rule, temperature):
 @pytest.mark.parametrize("temperature", [0.3, 2.0])
 def test_entropies_of_tokens_are_those_of_a_plain_computation(checkpoint, pictures, temperature):
     tokenizer = load_tokenizer(checkpoint).tokenizer
-    looks = seen_by(tokenizer, pictures[0], [temperature] * 4)
+    scales = scales_of(tokenizer, pictures[0], [temperature] * 4)
     rest_BChw = tokenizer.encode(pictures[:1])
-    for s, seen in enumerate(looks):
+    for s, scale in enumerate(scales):
         z_BlC = tokenizer.vectors(rest_BChw, s)
         code_VC = tokenizer.codebook(s).codes_VC.double().numpy()
         found = by_hand(z_BlC[0], code_VC, "l2", temperature)
         expected_l = np.array([one["assignment_entropy"] for one in found])
-        np.testing.assert_allclose(seen.entropy_l.numpy(), expected_l, atol=2e-5)
+        np.testing.assert_allclose(scale.entropy_l.numpy(), expected_l, atol=2e-5)
         distance_lV = torch.cdist(z_BlC[0].double(), torch.from_numpy(code_VC)) ** 2
         best = (-distance_lV / temperature).softmax(1).topk(3)
-        np.testing.assert_allclose(seen.probability_lK, best.values, atol=2e-5)
-        assert torch.equal(seen.code_lK[:, 0], best.indices[:, 0])
-        rest_BChw = tokenizer.subtract(rest_BChw, seen.code_lK[None, :, 0], s)
+        np.testing.assert_allclose(scale.probability_lK, best.values, atol=2e-5)
+        assert torch.equal(scale.code_lK[:, 0], best.indices[:, 0])
+        rest_BChw = tokenizer.subtract(rest_BChw, scale.code_lK[None, :, 0], s)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("name", EXAMPLES)
-def test_every_family_can_be_looked_at(name):
+def test_every_family_can_be_shown(name):
     example = EXAMPLES[name]
     weights = random_weights(example.shapes)
     opened = Checkpoint.of_tensors(Path("x"), weights)
     tokenizer = FAMILIES[name].build(opened, example.settings)
     img_3HW = torch.randint(0, 256, (3, 16, 16), generator=torch.Generator().manual_seed(0))
     temperatures = [0.5] * len(tokenizer.spec.scales)
-    looks = seen_by(tokenizer, img_3HW.to(torch.uint8), temperatures)
-    for s, (seen, (_, tokens, side)) in enumerate(zip(looks, example.scales, strict=True)):
-        assert seen.grid == ((1, tokens) if name == "titok" else (side or 8, side or 8))
-        assert len(seen.entropy_l) == tokens
-        assert (seen.probability_lK.sum(1) <= 1 + 1e-6).all()
-        colours_l3 = colours_of(seen.code_lK[:, 0], tokenizer.codebook(s))
+    scales = scales_of(tokenizer, img_3HW.to(torch.uint8), temperatures)
+    for s, (scale, (_, tokens, side)) in enumerate(zip(scales, example.scales, strict=True)):
+        assert scale.grid == ((1, tokens) if name == "titok" else (side or 8, side or 8))
+        assert len(scale.entropy_l) == tokens
+        assert (scale.probability_lK.sum(1) <= 1 + 1e-6).all()
+        colours_l3 = code_colours(scale.code_lK[:, 0], tokenizer.codebook(s))
         assert colours_l3.shape == (tokens, 3)
         assert ((colours_l3 >= 0) & (colours_l3 <= 1)).all()
 
@@ -81,35 +82,35 @@ class Bits:
 
 
 def test_of_more_bits_than_can_be_counted_the_best_code_has_the_product_of_its_bits(monkeypatch):
-    from entropy_cli.commands.show.check import _tokens
+    from entropy_cli.commands.show.assignments import _assign_tokens
 
     z_lC = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
-    listed = _tokens(z_lC, Bits(6).codebook(0), 1.5)
+    listed = _assign_tokens(z_lC, Bits(6).codebook(0), 1.5)
     monkeypatch.setattr("entropy_cli.entropy.vocabulary.MOST_COUNTED", 2)
-    product = _tokens(z_lC, Bits(6).codebook(0), 1.5)
+    product = _assign_tokens(z_lC, Bits(6).codebook(0), 1.5)
     assert product[1].shape == (5, 1)
     assert torch.equal(listed[1][:, :1], product[1])
     torch.testing.assert_close(listed[2][:, :1], product[2])
     found = by_hand(z_lC, codes_of("sign", dims=6), "sign", 1.5)
     expected_l = [one["assignment_entropy"] for one in found]
     np.testing.assert_allclose(product[0].numpy(), expected_l, atol=1e-9)
-    assert _tokens(torch.randn(2, 70), Bits(70).codebook(0), 1.5)[1].shape == (2, 0)
+    assert _assign_tokens(torch.randn(2, 70), Bits(70).codebook(0), 1.5)[1].shape == (2, 0)
 
 
-def test_codes_of_like_vectors_get_like_colours_whatever_their_order():
+def test_codes_of_similar_vectors_get_similar_colours_whatever_their_order():
     generator = torch.Generator().manual_seed(3)
     code_VC = torch.randn(30, 5, generator=generator)
     code_VC[7] = code_VC[4] + 1e-3
-    colour_V3 = colours_of(torch.arange(30), Codebook(code_VC, "l2"))
+    colour_V3 = code_colours(torch.arange(30), Codebook(code_VC, "l2"))
     assert (colour_V3[7] - colour_V3[4]).abs().max() < 0.01
     assert (colour_V3[:, None] - colour_V3).abs().sum(2).max() > 0.5
     order_V = torch.randperm(30, generator=generator)
-    shuffled_V3 = colours_of(torch.arange(30), Codebook(code_VC[order_V], "l2"))
+    shuffled_V3 = code_colours(torch.arange(30), Codebook(code_VC[order_V], "l2"))
     torch.testing.assert_close(shuffled_V3, colour_V3[order_V], atol=1e-5, rtol=0)
 
 
 def llamagen_names(shapes):
-    """Names of the mirrored decoder as LlamaGen has them."""
+    """Rename the mirrored decoder's weights as LlamaGen does."""
     renamed = {}
     for name, shape in shapes.items():
         for ours, theirs in (
@@ -140,11 +141,11 @@ def test_llamagens_decoder_is_the_same_with_its_levels_the_other_way_and_unit_co
     ("family", "change", "words"),
     [
         ("vqgan", {"decoder.more.weight": (3,)}, "published layout"),
-        ("titok", {}, "not read"),
-        ("vqgan", {"quantize.proj.weight": (4, 6)}, "not read"),
+        ("titok", {}, "not supported"),
+        ("vqgan", {"quantize.proj.weight": (4, 6)}, "not supported"),
     ],
 )
-def test_decoders_that_are_others_are_left_alone_with_the_reason(family, change, words):
+def test_unsupported_decoders_are_not_built_and_the_reason_is_given(family, change, words):
     weights = random_weights(decoder_shapes(TINY) | change)
     decoder, why = load_decoder(Checkpoint.of_tensors(Path("x"), weights), family)
     assert decoder is None

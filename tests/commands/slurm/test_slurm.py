@@ -12,7 +12,7 @@ import pytest
 
 from entropy_cli.commands.slurm.script import Job, Resources, array_scripts, minutes, node_scripts
 
-# Slurm as far as the scripts ask it: each call is written down, jobs are in the state that $STATE tells.
+# The parts of Slurm that the scripts call: each call is logged, and jobs are in state $STATE.
 SLURM = """#!/bin/bash
 echo "$(basename "$0") $*" >> "$CALLS"
 case "$(basename "$0") $1 $2" in
@@ -22,7 +22,7 @@ case "$(basename "$0") $1 $2" in
   srun*) exec "$@" ;;
 esac
 """
-# A program that saves for a while when it is told to stop, and tells when it can be told.
+# A program that takes a while to save when it is stopped, and touches a file when it is ready.
 PROGRAM = """#!/bin/bash
 echo "$@" > "$FOLDER/arguments"
 echo "$PWD $OMP_NUM_THREADS" > "$FOLDER/place"

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from entropy_cli.commands.train.quality import rounded
-from entropy_cli.commands.train.sizes import recipe_of, warnings_of
+from entropy_cli.commands.train.quality import round_weights
+from entropy_cli.commands.train.sizes import make_recipe, recipe_warnings
 from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.streaming.ranks import Ranks
 
@@ -14,7 +14,7 @@ SMALL = {"image_size": 16, "patch_nums": (1, 2, 4), "batch_size": 4, "vocab_size
 
 
 def trainer_of(**given):
-    return Trainer(recipe_of("tiny", SMALL | given), torch.device("cpu"), Ranks())
+    return Trainer(make_recipe("tiny", SMALL | given), torch.device("cpu"), Ranks())
 
 
 def pictures(n=4, seed=0, size=16):
@@ -54,19 +54,19 @@ def test_a_step_is_that_of_adam_on_the_weighted_losses(codebook):
 def test_a_rounded_copy_leaves_the_original_alone():
     model = trainer_of().model
     before = model.encoder.conv_in.weight.clone()
-    half = rounded(model, torch.float16)
+    half = round_weights(model, torch.float16)
     assert torch.equal(half.encoder.conv_in.weight, before.half().float())
     assert torch.equal(model.encoder.conv_in.weight, before)
     assert not torch.equal(before, before.half().float())
 
 
 def test_a_first_level_of_lone_channels_is_warned_of():
-    assert not warnings_of(recipe_of("tiny", {}))
-    assert "--norm batch" in warnings_of(recipe_of("var", {"width": 32}))[0]
-    assert not warnings_of(recipe_of("var", {"width": 32, "norm": "batch"}))
-    assert not warnings_of(recipe_of("var", {}))
+    assert not recipe_warnings(make_recipe("tiny", {}))
+    assert "--norm batch" in recipe_warnings(make_recipe("var", {"width": 32}))[0]
+    assert not recipe_warnings(make_recipe("var", {"width": 32, "norm": "batch"}))
+    assert not recipe_warnings(make_recipe("var", {}))
 
 
 def test_a_short_training_warms_up_in_a_part_of_its_steps():
-    assert [recipe_of("tiny", {"steps": n}).warmup for n in (5, 70, 7000)] == [0, 10, 100]
-    assert recipe_of("tiny", {"steps": 5, "warmup": 4}).warmup == 4
+    assert [make_recipe("tiny", {"steps": n}).warmup for n in (5, 70, 7000)] == [0, 10, 100]
+    assert make_recipe("tiny", {"steps": 5, "warmup": 4}).warmup == 4

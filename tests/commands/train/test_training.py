@@ -1,4 +1,4 @@
-"""What decides the course of a training: rates, order of pictures, crops, averages, parts of a batch."""
+"""The course of a training: learning rates, order of images, crops, averages, micro-batches."""
 
 import copy
 import math
@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from entropy_cli.commands.train.image_store import Order, cropped
-from entropy_cli.commands.train.quality import Quality, measure
+from entropy_cli.commands.train.image_store import BatchSampler, crop
+from entropy_cli.commands.train.quality import Quality, evaluate
 from entropy_cli.commands.train.recipe import PRESETS
-from entropy_cli.commands.train.schedule import rate
-from entropy_cli.commands.train.sizes import check_batches, check_fit, patch_nums_for, recipe_of
+from entropy_cli.commands.train.schedule import lr_factor
+from entropy_cli.commands.train.sizes import check_batches, check_sizes, make_recipe, patch_nums_for
 from entropy_cli.commands.train.trainer import DivergedError, Trainer
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.images.psnr import psnr
@@ -20,7 +20,7 @@ from entropy_cli.streaming.ranks import Ranks
 
 CPU = torch.device("cpu")
 TINY = PRESETS["tiny"]
-RECIPE = TINY.changed(
+RECIPE = TINY.override(
     image_size=16, width_mult=(1, 1, 1), patch_nums=(1, 2, 4), vocab_size=32, batch_size=4, warmup=0
 )
 
@@ -38,80 +38,80 @@ def batch(seed=0, images=4, size=16):
     ],
 )
 def test_rates(schedule, expected):
-    recipe = TINY.changed(steps=100, warmup=10, final_lr=0.2, schedule=schedule)
-    assert {step: rate(step, recipe) for step in expected} == pytest.approx(expected)
+    recipe = TINY.override(steps=100, warmup=10, final_lr=0.2, schedule=schedule)
+    assert {step: lr_factor(step, recipe) for step in expected} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("warmup", [0, 3, 5])
 def test_rates_without_steps_to_fall_in(warmup):
-    rates = [rate(step, TINY.changed(steps=5, warmup=warmup)) for step in range(5)]
+    rates = [lr_factor(step, TINY.override(steps=5, warmup=warmup)) for step in range(5)]
     assert all(0 < value <= 1 for value in rates)
     assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
 
 
 def test_cosine_falls_as_cosine():
-    recipe = TINY.changed(steps=40, warmup=0, final_lr=0.0)
+    recipe = TINY.override(steps=40, warmup=0, final_lr=0.0)
     for step in range(40):
-        assert rate(step, recipe) == pytest.approx(math.cos(math.pi * step / 80) ** 2)
+        assert lr_factor(step, recipe) == pytest.approx(math.cos(math.pi * step / 80) ** 2)
 
 
 IMAGES, BATCH, STEPS = 30, 8, 15  # four epochs, whose ends are within batches
 
 
-def order(share=(0, 1), parts=1, first=0, seed=3):
-    return Order(IMAGES, BATCH, parts, first, STEPS, seed, share)
+def sampler(share=(0, 1), accum_steps=1, first=0, seed=3):
+    return BatchSampler(IMAGES, BATCH, accum_steps, first, STEPS, seed, share)
 
 
-def test_every_picture_comes_once_an_epoch_in_another_order():
-    numbers = [number for part in order() for number in part]
+def test_every_image_comes_once_an_epoch_in_another_order():
+    numbers = [number for part in sampler() for number in part]
     epochs = [numbers[i : i + IMAGES] for i in range(0, STEPS * BATCH, IMAGES)]
     assert len(epochs) == 4
     assert all(sorted(epoch) == list(range(IMAGES)) for epoch in epochs)
     assert len({tuple(epoch) for epoch in epochs}) == 4
-    assert numbers != [number for part in order(seed=4) for number in part]
+    assert numbers != [number for part in sampler(seed=4) for number in part]
 
 
 @pytest.mark.parametrize("first", [0, 1, 7, 14])
 @pytest.mark.parametrize("parts", [1, 2])
 @pytest.mark.parametrize("processes", [1, 2, 4])
-def test_pictures_and_crops_of_a_step_are_the_same_however_they_are_computed(processes, parts, first):
-    alone = order()
-    shares = [order((rank, processes), parts, first) for rank in range(processes)]
+def test_images_and_crops_of_a_step_are_the_same_however_they_are_computed(processes, parts, first):
+    alone = sampler()
+    shares = [sampler((rank, processes), parts, first) for rank in range(processes)]
     assert all(len(share) == (STEPS - first) * parts for share in shares)
     for step in range(first, STEPS):
         found = []
         for item in range((step - first) * parts, (step - first + 1) * parts):
             for share in shares:  # a part of the batch is the same too: batch norms see it together
-                corners = share.corners(item, 4).tolist()
+                corners = share.crop_corners(item, 4).tolist()
                 found += zip(share[item], corners, strict=True)
-        assert found == list(zip(alone[step], alone.corners(step, 4).tolist(), strict=True))
+        assert found == list(zip(alone[step], alone.crop_corners(step, 4).tolist(), strict=True))
 
 
-def test_a_batch_of_more_than_an_epoch_has_every_picture_as_often():
-    (numbers,) = Order(5, 10, 1, 0, 1, 0, (0, 1))
+def test_a_batch_of_more_than_an_epoch_has_every_image_as_often():
+    (numbers,) = BatchSampler(5, 10, 1, 0, 1, 0, (0, 1))
     assert sorted(numbers) == sorted([*range(5)] * 2)
     assert sorted(numbers[:5]) == [*range(5)]
 
 
-def test_crops_are_anywhere_in_the_picture():
-    corner_N2 = np.concatenate([order().corners(step, 2) for step in range(STEPS)])
+def test_crops_are_anywhere_in_the_image():
+    corner_N2 = np.concatenate([sampler().crop_corners(step, 2) for step in range(STEPS)])
     assert {tuple(corner) for corner in corner_N2.tolist()} == {
         (y, x) for y in range(3) for x in range(3)
     }
-    assert not order().corners(0, 0).any()
+    assert not sampler().crop_corners(0, 0).any()
 
 
 def test_a_crop_is_the_square_at_its_corner():
     img_B3HW = torch.arange(2 * 3 * 6 * 6).view(2, 3, 6, 6)
-    crop_B3HW = cropped(img_B3HW, 4, np.array([[0, 2], [1, 0]]))
+    crop_B3HW = crop(img_B3HW, 4, np.array([[0, 2], [1, 0]]))
     assert torch.equal(crop_B3HW[0], img_B3HW[0, :, 0:4, 2:6])
     assert torch.equal(crop_B3HW[1], img_B3HW[1, :, 1:5, 0:4])
-    assert torch.equal(cropped(img_B3HW, 4), img_B3HW[..., 1:5, 1:5])
+    assert torch.equal(crop(img_B3HW, 4), img_B3HW[..., 1:5, 1:5])
 
 
 @pytest.mark.parametrize("codebook", ["ema", "gradient"])
 def test_the_average_of_the_weights_rises_to_its_decay(codebook):
-    trainer = Trainer(RECIPE.changed(ema_decay=0.3, norm="batch", codebook=codebook), CPU, Ranks())
+    trainer = Trainer(RECIPE.override(ema_decay=0.3, norm="batch", codebook=codebook), CPU, Ranks())
     expected = {name: weight.detach().double() for name, weight in trainer.model.named_parameters()}
     decays = []
     for step in range(8):
@@ -132,18 +132,18 @@ def test_the_average_of_the_weights_rises_to_its_decay(codebook):
 
 
 def test_without_an_average_the_last_weights_count():
-    trainer = Trainer(RECIPE.changed(ema_decay=0.0), CPU, Ranks())
+    trainer = Trainer(RECIPE.override(ema_decay=0.0), CPU, Ranks())
     assert trainer.ema_model is trainer.model
 
 
-def test_a_batch_in_parts_makes_the_same_step():
-    whole, halves = (Trainer(RECIPE.changed(grad_accum_steps=n), CPU, Ranks()) for n in (1, 2))
+def test_micro_batches_make_the_same_step():
+    whole, halves = (Trainer(RECIPE.override(grad_accum_steps=n), CPU, Ranks()) for n in (1, 2))
     for step in range(3):
         img_B3HW = batch(step)
         expected = whole.step([img_B3HW])
         assert halves.step([*img_B3HW.split(2)]) == pytest.approx(expected, rel=1e-4)
-        torch.testing.assert_close(whole.codes.sum_VC, halves.codes.sum_VC, atol=1e-4, rtol=1e-4)
-        assert torch.equal(whole.codes.last_V, halves.codes.last_V)
+        torch.testing.assert_close(whole.codebook.sum_VC, halves.codebook.sum_VC, atol=1e-4, rtol=1e-4)
+        assert torch.equal(whole.codebook.last_V, halves.codebook.last_V)
         # Not of the weights: AdamW makes a whole step of a gradient that is nothing but rounding.
         for weight, other in zip(whole.model.parameters(), halves.model.parameters(), strict=True):
             if weight.requires_grad:
@@ -153,11 +153,11 @@ def test_a_batch_in_parts_makes_the_same_step():
 @pytest.mark.parametrize(
     "given", [{}, {"norm": "batch", "ema_decay": 0.9, "codebook": "gradient"}], ids=str
 )
-def test_a_training_gone_on_with_ends_as_if_it_had_not_stopped(given):
-    recipe = RECIPE.changed(revive_every=1, **given)
+def test_a_resumed_training_ends_as_if_it_had_not_stopped(given):
+    recipe = RECIPE.override(revive_every=1, **given)
     straight, begun, resumed = (Trainer(recipe, CPU, Ranks()) for _ in range(3))
     for trainer in (straight, begun):
-        trainer.begin(batch(9))
+        trainer.init_codebook(batch(9))
         for step in range(2):
             trainer.step([batch(step)])
     resumed.load_state(copy.deepcopy(begun.state()))
@@ -168,7 +168,7 @@ def test_a_training_gone_on_with_ends_as_if_it_had_not_stopped(given):
 
 
 def test_a_step_that_diverges_changes_nothing():
-    trainer = Trainer(RECIPE.changed(ema_decay=0.9, norm="batch"), CPU, Ranks())
+    trainer = Trainer(RECIPE.override(ema_decay=0.9, norm="batch"), CPU, Ranks())
     trainer.step([batch(0)])
     with torch.no_grad():
         trainer.model.encoder.conv_in.weight[0, 0, 0, 0] = float("inf")
@@ -179,18 +179,18 @@ def test_a_step_that_diverges_changes_nothing():
     for part in ("model", "average", "codes"):
         for name, tensor in before[part].items():
             assert torch.equal(after[part][name], tensor), name
-    assert trainer.done == 1
+    assert trainer.steps_done == 1
 
 
-def test_losses_are_weighted_as_asked():
-    recipe = RECIPE.changed(l1=0.7, l2=0.3, beta=0.5)
+def test_losses_are_weighted():
+    recipe = RECIPE.override(l1=0.7, l2=0.3, beta=0.5)
     metrics = Trainer(recipe, CPU, Ranks()).step([batch()])
     parts = 0.7 * metrics["l1"] + 0.3 * metrics["l2"]
     parts += metrics["codebook"] + 0.5 * metrics["commitment"]
     assert metrics["loss"] == pytest.approx(parts, rel=1e-6)
 
 
-def test_psnr_is_of_pictures_with_256_levels():
+def test_psnr_is_of_images_with_256_levels():
     target_B3HW, img_B3HW = batch(0), batch(1)
     for found, a, b in zip(
         psnr(img_B3HW / 127.5 - 1, target_B3HW / 127.5 - 1), img_B3HW, target_B3HW, strict=True
@@ -221,11 +221,11 @@ def test_a_scale_cannot_use_more_codes_than_it_has_tokens():
     assert (two.tokens, two.codes_used, two.usage, two.usage_of_possible) == (8, 5, 5 / 6, 5 / 6)
 
 
-def test_quality_is_the_mean_over_pictures_in_whatever_batches():
+def test_quality_is_the_mean_over_images_in_whatever_batches():
     model = Trainer(RECIPE, CPU, Ranks()).model
     x_B3HW = batch(2, images=6) / 127.5 - 1
     done = []
-    found = measure(model, x_B3HW.split([4, 1, 1]), Ranks(), done.append)
+    found = evaluate(model, x_B3HW.split([4, 1, 1]), Ranks(), done.append)
     assert done == [4, 1, 1]
     assert found.images == 6
     assert found.count_SV.sum(1).tolist() == [6 * 1, 6 * 4, 6 * 16]
@@ -250,41 +250,47 @@ def test_grids_for_any_side_grow_up_to_it(side):
         ({"image_size": 2}, "--image-size 2: .* such as 4"),
         (
             {"patch_nums": (1, 2, 4)},
-            r"--patch-nums 1,2,4 .* 8 x 8.* such as 1,2,3,5,8\..*--image-size 16",
+            r"--patch-nums 1,2,4: .* 8 x 8.* such as 1,2,3,5,8\..*--image-size 16",
         ),
-        ({"patch_nums": (1, 3, 2, 8)}, "--patch-nums 1,3,2,8 .* grows up to 8, such as 1,2,3,5,8"),
-        ({"patch_nums": (1, 2, 2, 8)}, "--patch-nums 1,2,2,8 "),
+        ({"patch_nums": (1, 3, 2, 8)}, "--patch-nums 1,3,2,8: .* grows up to 8, such as 1,2,3,5,8"),
+        ({"patch_nums": (1, 2, 2, 8)}, "--patch-nums 1,2,2,8: "),
         ({"width": 48}, "--width 48: .* such as (32|64)"),
         ({"width": 8}, "--width 8: .* such as 32"),
     ],
 )
 def test_sizes_that_do_not_fit_say_what_would(given, words):
     with pytest.raises(EntropyCliError, match=words) as caught:
-        check_fit(recipe_of("tiny", given))
+        check_sizes(make_recipe("tiny", given))
     assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(("preset", "size"), [("tiny", 16), ("tiny", 36), ("var", 512), ("var", 48)])
-def test_grids_fit_the_size_of_pictures(preset, size):
-    recipe = recipe_of(preset, {"image_size": size})
-    check_fit(recipe)
+def test_grids_fit_the_size_of_images(preset, size):
+    recipe = make_recipe(preset, {"image_size": size})
+    check_sizes(recipe)
     assert recipe.patch_nums[-1] == size // recipe.downsampling
 
 
 @pytest.mark.parametrize(
-    ("size", "parts", "processes", "pictures", "words"),
+    ("size", "accum_steps", "processes", "images", "words"),
     [
-        (6, 2, 2, 100, "--batch-size 6: .* 2 processes in 2 parts .* multiple of 4, such as 8"),
+        (
+            6,
+            2,
+            2,
+            100,
+            "--batch-size 6: .* 2 processes with 2 micro-batches .* multiple of 4, such as 8",
+        ),
         (3, 1, 8, 100, "--batch-size 3: .* such as 8"),
-        (8, 2, 2, 7, "7 pictures .* fewer than a batch of 8. Give --batch-size 4, or more"),
-        (8, 4, 2, 7, r"7 pictures .* Give more pictures\."),
+        (8, 2, 2, 7, "7 images .* fewer than a batch of 8. Give --batch-size 4, or more"),
+        (8, 4, 2, 7, r"7 images .* Give more images\."),
     ],
 )
-def test_batches_that_cannot_be_shared_say_what_could(size, parts, processes, pictures, words):
-    recipe = replace(TINY, batch_size=size, grad_accum_steps=parts)
+def test_batches_that_cannot_be_divided_say_what_could(size, accum_steps, processes, images, words):
+    recipe = replace(TINY, batch_size=size, grad_accum_steps=accum_steps)
     with pytest.raises(EntropyCliError, match=words):
-        check_batches(recipe, pictures, processes)
+        check_batches(recipe, images, processes)
 
 
-def test_as_many_pictures_as_a_batch_are_enough():
+def test_as_many_images_as_a_batch_are_enough():
     check_batches(replace(TINY, batch_size=8, grad_accum_steps=2), 8, 4)

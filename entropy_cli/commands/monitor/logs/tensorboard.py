@@ -13,6 +13,7 @@ from entropy_cli.commands.monitor.logs.names import infer_split, metric_from_nam
 from entropy_cli.commands.monitor.logs.series import RESTART, Kind, Metric, Row, select_run
 from entropy_cli.core.errors import LogError
 from entropy_cli.core.extras import import_extra
+from entropy_cli.core.reading import OpenFile
 
 EVENTS = "*tfevents*"
 SIGNATURE = b"brain.Event:"  # within the first bytes of an event file
@@ -25,8 +26,8 @@ def is_event_file(path: Path) -> bool:
     """Return whether a path is an event file of TensorBoard."""
     if not path.is_file():
         return False
-    with path.open("rb") as file:
-        return SIGNATURE in file.read(64)
+    file = OpenFile(path)
+    return SIGNATURE in file.read(0, min(64, file.size))
 
 
 def event_folder(path: Path) -> Path:

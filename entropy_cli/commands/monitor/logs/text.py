@@ -1,25 +1,17 @@
 """Decode the bytes of a log to plain lines, without colours and progress bars."""
 
 import codecs
-import errno
 import re
-import sys
 from pathlib import Path
 
 from entropy_cli.core.errors import LogError
-from entropy_cli.core.files import read_once
+from entropy_cli.core.reading import LOG_BYTES, read_stream
 
 STDIN = Path("-")
 
 COLOURS = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 # A rough pattern of a number; float() has the last word.
 NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf(?:inity)?)"
-
-
-def _read_stdin() -> bytes:
-    if sys.stdin is None:
-        raise OSError(errno.EBADF, "standard input is closed")
-    return sys.stdin.buffer.read()
 
 
 def read_text(path: Path) -> str:
@@ -32,7 +24,7 @@ def read_text(path: Path) -> str:
         LogError: it can't be read.
     """
     try:
-        content = _read_stdin() if path == STDIN else read_once(path)
+        content = read_stream(path, LOG_BYTES)
     except OSError as error:
         raise LogError(f"{path}: can't be read: {error.strerror}. Give a training log.") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

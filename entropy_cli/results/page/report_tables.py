@@ -1,4 +1,4 @@
-"""What a report of one result says, as text and tables: pages, Markdown and pictures are made of it."""
+"""The headline and the tables of a report of one result, for HTML, Markdown and figures alike."""
 
 import math
 from collections.abc import Sequence
@@ -10,11 +10,11 @@ from entropy_cli.results.legend import averages, is_counted
 from entropy_cli.results.schema import SOFT, Result
 
 UNKNOWN = "-"
-MOST_CODES = 10
+MAX_CODES = 10
 
 
 def headline(result: Result) -> tuple[str, str]:
-    """The number with its error and unit; and what it is the number of."""
+    """Return the assignment entropy with its error and unit, and a description of it."""
     average = result.average.token_weighted.assignment_entropy
     used = result.data.images_used
     interval = "no interval"
@@ -22,34 +22,34 @@ def headline(result: Result) -> tuple[str, str]:
         interval = f"95 % interval {average.ci95[0]:.4f} to {average.ci95[1]:.4f}"
     which = "token-weighted average over scales, " if len(result.scales) > 1 else ""
     return (
-        f"{shown(average)} nats per token",
-        f"Assignment entropy (VAR-style irreducible loss) at {temperature_of(result)}; "
+        f"{format_estimate(average)} nats per token",
+        f"Assignment entropy (VAR-style irreducible loss) at {temperature_text(result)}; "
         f"{which}{interval}, {used} image{'s' if used > 1 else ''}",
     )
 
 
-def temperature_of(result: Result) -> str:
-    """The headline's temperature, for people."""
+def temperature_text(result: Result) -> str:
+    """Describe the temperature of the headline."""
     temperature = result.settings.temperature
     return "T fitted to each scale" if temperature == "auto" else f"T = {temperature:g}"
 
 
-def name_of(result: Result) -> str:
-    """A short name for a result: its checkpoint, else its family."""
+def result_name(result: Result) -> str:
+    """Return a short name for a result: its checkpoint, else its family."""
     checkpoint = str(result.provenance.get("checkpoint") or "")
     return checkpoint.rpartition("/")[2] or result.tokenizer.family
 
 
-def shown(estimate: Estimate, digits: int = 4, factor: float = 1.0) -> str:
-    """An estimate with its standard error; ≥ or ≤ marks a bound."""
+def format_estimate(estimate: Estimate, digits: int = 4, factor: float = 1.0) -> str:
+    """Format an estimate with its standard error; ≥ or ≤ marks a bound."""
     if estimate.value is None:
         return UNKNOWN
     error = "" if estimate.se is None else f" ± {factor * estimate.se:.{digits}f}"
     return f"{estimate.sign}{factor * estimate.value:.{digits}f}{error}"
 
 
-def with_signs(caption: str, rows: Sequence[Sequence[str]]) -> str:
-    """A caption that says what the signs before the numbers mean, of those that are there."""
+def caption_with_bounds(caption: str, rows: Sequence[Sequence[str]]) -> str:
+    """Append to a caption what the signs ≥ and ≤ mean, if they occur in the rows."""
     cells = [cell for row in rows for cell in row]
     for kind, sign in SIGNS.items():
         if sign and any(cell.startswith(sign) for cell in cells):
@@ -58,7 +58,7 @@ def with_signs(caption: str, rows: Sequence[Sequence[str]]) -> str:
 
 
 def dead_codes(scale: schema.ScaleResult) -> str:
-    """How many codes were never nearest; at most so many, if other images may have others."""
+    """Format the number of codes that were never nearest; ≤ if more images could use more codes."""
     if scale.codes_used is None or not scale.usage:
         return UNKNOWN
     dead = round(scale.codes_used / scale.usage) - scale.codes_used
@@ -66,7 +66,7 @@ def dead_codes(scale: schema.ScaleResult) -> str:
 
 
 def tables(result: Result) -> list[Table]:
-    """All tables of a result that there is something to show in."""
+    """Return all tables of a result that have content."""
     found = [soft_table(result)]
     if is_counted(result):
         found.append(hard_table(result))
@@ -77,7 +77,7 @@ def tables(result: Result) -> list[Table]:
 
 
 def soft_table(result: Result) -> Table:
-    """The soft quantities of every scale, and their averages."""
+    """Return a table of the soft quantities of every scale, and their averages."""
     tokens = sum(scale.tokens for scale in result.scales)
     rows = [
         [
@@ -85,64 +85,64 @@ def soft_table(result: Result) -> Table:
             str(scale.tokens),
             f"{scale.tokens / tokens:.1%}",
             f"{scale.temperature:g}",
-            *map(shown, scale.soft),
+            *map(format_estimate, scale.soft),
         ]
         for scale in result.scales
     ]
     for kind, words in averages(result).items():
-        rows.append([words, "", "", "", *map(shown, getattr(result.average, kind).soft)])
+        rows.append([words, "", "", "", *map(format_estimate, getattr(result.average, kind).soft)])
     head = ["scale", "tokens", "share", "T", *(name.replace("_", " ") for name in SOFT)]
-    top = f"ln V = {math.log(result.tokenizer.vocab_size):.4f}"
-    caption = with_signs(f"nats per token, at most {top}; value ± standard error", rows)
+    maximum = f"ln V = {math.log(result.tokenizer.vocab_size):.4f}"
+    caption = caption_with_bounds(f"nats per token, at most {maximum}; value ± standard error", rows)
     return Table("soft", "Soft assignment", caption, head, rows)
 
 
 def hard_table(result: Result) -> Table:
-    """The nearest codes of every scale, and their averages."""
-    means = {words: getattr(result.average, kind) for kind, words in averages(result).items()}
+    """Return a table of the hard tokens of every scale, and their averages."""
+    means = {name: getattr(result.average, kind) for kind, name in averages(result).items()}
     rows = []
-    for name, of in [*((scale.name, scale) for scale in result.scales), *means.items()]:
-        is_scale = isinstance(of, schema.ScaleResult)
-        coverage = f"{of.coverage:.4f}" if is_scale and of.coverage is not None else ""
+    for name, estimates in [*((scale.name, scale) for scale in result.scales), *means.items()]:
+        is_scale = isinstance(estimates, schema.ScaleResult)
+        coverage = f"{estimates.coverage:.4f}" if is_scale and estimates.coverage is not None else ""
         rows.append(
             [
                 name,
-                shown(of.unigram_entropy),
-                shown(of.perplexity, 1),
-                f"{shown(of.usage_estimate, 1, 100)} %",
-                dead_codes(of) if is_scale else "",
+                format_estimate(estimates.unigram_entropy),
+                format_estimate(estimates.perplexity, 1),
+                f"{format_estimate(estimates.usage_estimate, 1, 100)} %",
+                dead_codes(estimates) if is_scale else "",
                 coverage,
             ]
         )
-    head = ["scale", "unigram entropy", "perplexity", "codes used", "dead codes", "coverage"]
+    head = ["scale", "unigram entropy", "perplexity", "codebook usage", "dead codes", "coverage"]
     caption = "entropy in nats per token; coverage: probability of the codes seen so far (Good-Turing)"
-    return Table("hard", "Hard tokens: the nearest codes", with_signs(caption, rows), head, rows)
+    return Table(
+        "hard", "Hard tokens: the nearest codes", caption_with_bounds(caption, rows), head, rows
+    )
 
 
 def temperature_table(result: Result) -> Table:
-    """The assignment entropy at every temperature, and how fast it grows there."""
+    """Return a table of the assignment entropy and the varentropy at every temperature."""
     kinds = averages(result) or {"token_weighted": "assignment entropy"}
     rows = []
-    for at in result.temperatures:
-        cells = [shown(getattr(at.average, kind).assignment_entropy) for kind in kinds]
-        slope = shown(at.average.token_weighted.varentropy)
-        rows.append(
-            [at.temperature if isinstance(at.temperature, str) else f"{at.temperature:g}", *cells, slope]
-        )
+    for one in result.temperatures:
+        temperature = one.temperature if isinstance(one.temperature, str) else f"{one.temperature:g}"
+        cells = [format_estimate(getattr(one.average, kind).assignment_entropy) for kind in kinds]
+        rows.append([temperature, *cells, format_estimate(one.average.token_weighted.varentropy)])
     head = ["T", *kinds.values(), "varentropy"]
-    caption = "nats per token; varentropy: what the token-weighted average gains for each factor e of T"
+    caption = "nats per token; varentropy: slope of the token-weighted average in ln T"
     return Table(
         "temperatures", "Assignment entropy at each temperature", caption, head, rows, sortable=True
     )
 
 
 def codes_table(result: Result) -> Table | None:
-    """The ten most and the ten least used codes, over all scales that share them."""
+    """Return a table of the ten most and the ten least used codes, over all scales that share them."""
     counts = total_counts(result)
     if counts is None or not sum(counts):
         return None
     order = sorted(range(len(counts)), key=lambda code: (-counts[code], code))
-    chosen = order if len(order) <= 2 * MOST_CODES else [*order[:MOST_CODES], *order[-MOST_CODES:]]
+    chosen = order if len(order) <= 2 * MAX_CODES else [*order[:MAX_CODES], *order[-MAX_CODES:]]
     total, dead = sum(counts), counts.count(0)
     ranks = {code: rank for rank, code in enumerate(order, 1)}
     rows = [
@@ -154,16 +154,16 @@ def codes_table(result: Result) -> Table | None:
         f"the ten most and the ten least used of {len(counts)}, over {where}; {dead} were never nearest"
     )
     return Table(
-        "codes", "Codes by use", caption, ["code", "rank", "tokens", "share"], rows, sortable=True
+        "codes", "Codes by usage", caption, ["code", "rank", "tokens", "share"], rows, sortable=True
     )
 
 
 def total_counts(result: Result) -> list[int] | None:
-    """How often each code was nearest, over all scales; None where codes were too many to count."""
+    """Return how often each code was nearest, over all scales; None if there are too many to count."""
     by_scale = [scale.code_counts for scale in result.scales if scale.code_counts is not None]
     if not by_scale:
         return None
     longest = max(map(len, by_scale))
     if any(len(counts) != longest for counts in by_scale):
-        by_scale = by_scale[-1:]  # of codebooks of their own
+        by_scale = by_scale[-1:]  # the scales have codebooks of their own
     return [sum(column) for column in zip(*by_scale, strict=True)]

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from entropy_cli import estimate
 from entropy_cli.entropy import codebook_statistics as module
 from entropy_cli.entropy.codebook import Codebook
-from entropy_cli.entropy.codebook_statistics import coinciding
+from entropy_cli.entropy.codebook_statistics import near_duplicates
 from tests.family_checkpoints import EXAMPLES, gumbel_shapes, random_weights
 
 
@@ -54,7 +54,7 @@ def some_codes(V, C, kind, seed):
 def test_like_brute_force(V, C, kind):
     for seed in range(3):
         code_VC = some_codes(V, C, kind, seed) if V > 5 else torch.ones(V, C)
-        found = coinciding(code_VC)
+        found = near_duplicates(code_VC)
         assert (found.codes, found.number, found.is_exact) == (V, brute_force(code_VC), True)
 
 
@@ -62,7 +62,7 @@ def test_like_brute_force(V, C, kind):
 def test_float32_far_from_zero(offset):
     code_VC = (some_codes(400, 8, "clusters", 0) + offset).float()
     code_VC[7] = code_VC[8] = 5.0
-    assert coinciding(code_VC).number == brute_force(code_VC)
+    assert near_duplicates(code_VC).number == brute_force(code_VC)
 
 
 def test_few_neighbours_and_a_sample(monkeypatch):
@@ -70,21 +70,21 @@ def test_few_neighbours_and_a_sample(monkeypatch):
     code_VC = some_codes(600, 40, "cloud", 0)
     expected = brute_force(code_VC)
     assert 60 < expected < 600
-    monkeypatch.setattr(module, "MOST_NEIGHBOURS", 3)
-    assert coinciding(code_VC).number == expected
-    monkeypatch.setattr(module, "MOST_PAIRS", 0)
-    assert coinciding(code_VC).number == expected
-    monkeypatch.setattr(module, "MOST_PRODUCTS", 200 * code_VC.numel())
-    found = coinciding(code_VC)
+    monkeypatch.setattr(module, "MAX_NEIGHBOURS", 3)
+    assert near_duplicates(code_VC).number == expected
+    monkeypatch.setattr(module, "MAX_PAIRS", 0)
+    assert near_duplicates(code_VC).number == expected
+    monkeypatch.setattr(module, "MAX_PRODUCTS", 200 * code_VC.numel())
+    found = near_duplicates(code_VC)
     assert not found.is_exact and found.number == pytest.approx(expected, abs=80)
 
 
 def test_one_code_and_none_alike():
-    assert coinciding(torch.ones(1, 4)).number == 0
-    assert coinciding(torch.eye(5)).number == 0
-    assert coinciding(torch.zeros(5, 2)).number == 5
-    assert coinciding(torch.zeros(5, 2)).spread is None
-    assert coinciding(1 + 1e-5 * torch.eye(6)).spread == pytest.approx(
+    assert near_duplicates(torch.ones(1, 4)).number == 0
+    assert near_duplicates(torch.eye(5)).number == 0
+    assert near_duplicates(torch.zeros(5, 2)).number == 5
+    assert near_duplicates(torch.zeros(5, 2)).spread is None
+    assert near_duplicates(1 + 1e-5 * torch.eye(6)).spread == pytest.approx(
         1e-5 * (5 / 6 / 6) ** 0.5, rel=0.01
     )
 
@@ -92,18 +92,24 @@ def test_one_code_and_none_alike():
 def test_a_large_codebook_of_pairs():
     code_VC = torch.randn(2**15, 64, generator=generator())
     code_VC[::2] = code_VC[1::2]
-    assert coinciding(code_VC).number == 2**15
+    assert near_duplicates(code_VC).number == 2**15
 
 
 def test_what_coincides_goes_by_the_rule():
     code_VC = torch.randn(50, 4, generator=generator()).repeat(2, 1)
     code_VC[50:] *= 3
-    assert coinciding(Codebook(code_VC, "l2").compared_codes()).number == 0
-    assert coinciding(Codebook(code_VC, "cosine").compared_codes()).number == 100
-    assert coinciding(Codebook(code_VC, "dot").compared_codes()).number == 0
+    assert near_duplicates(Codebook(code_VC, "l2").codes_for_comparison()).number == 0
+    assert near_duplicates(Codebook(code_VC, "cosine").codes_for_comparison()).number == 100
+    assert near_duplicates(Codebook(code_VC, "dot").codes_for_comparison()).number == 0
     code_VC[50:] /= 3
-    assert coinciding(Codebook(code_VC, "logits", torch.arange(100.0)).compared_codes()).number == 0
-    assert coinciding(Codebook(code_VC, "logits", torch.ones(100)).compared_codes()).number == 100
+    assert (
+        near_duplicates(Codebook(code_VC, "logits", torch.arange(100.0)).codes_for_comparison()).number
+        == 0
+    )
+    assert (
+        near_duplicates(Codebook(code_VC, "logits", torch.ones(100)).codes_for_comparison()).number
+        == 100
+    )
 
 
 CODES = "quantize.embedding.weight"

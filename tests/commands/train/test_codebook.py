@@ -1,4 +1,4 @@
-"""The codes in training: where they begin, what they follow, which come to life again."""
+"""The codebook in training: initialization, moving averages, restarts of dead codes."""
 
 import pytest
 import torch
@@ -9,9 +9,9 @@ from entropy_cli.entropy.kmeans import cluster_sums, kmeans
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.tokenizers.layers.vqvae import Quantised
 
-PATCH_NUMS = (1, 2, 4)  # 21 tokens of a picture
+PATCH_NUMS = (1, 2, 4)  # 21 tokens per image
 IMAGES, V, C = 3, 7, 4
-RECIPE = PRESETS["tiny"].changed(
+RECIPE = PRESETS["tiny"].override(
     image_size=16,
     width_mult=(1, 1, 1),
     patch_nums=PATCH_NUMS,
@@ -25,11 +25,11 @@ RECIPE = PRESETS["tiny"].changed(
 
 
 def trainer_of(**given):
-    return Trainer(RECIPE.changed(**given), torch.device("cpu"), Ranks())
+    return Trainer(RECIPE.override(**given), torch.device("cpu"), Ranks())
 
 
-def step_of(seed, vocab_size=V):
-    """What a quantiser would have made of latents: vectors and codes, at random."""
+def random_step(seed, vocab_size=V):
+    """Return a quantiser's output with random vectors and codes."""
     generator = torch.Generator().manual_seed(seed)
     z_BLC = torch.randn(IMAGES, 21, C, generator=generator)
     idx_BL = torch.randint(vocab_size, (IMAGES, 21), generator=generator)
@@ -38,7 +38,7 @@ def step_of(seed, vocab_size=V):
 
 
 def plain_averages(codes_VC, steps, decay):
-    """The moving averages of codes, token by token."""
+    """Return the codes by moving averages, token by token."""
     tokens = IMAGES * 21
     count_V = [tokens / V] * V
     sum_VC = [[count * x for x in code] for count, code in zip(count_V, codes_VC, strict=True)]
@@ -56,41 +56,43 @@ def plain_averages(codes_VC, steps, decay):
     return [[x / smooth for x in row] for row, smooth in zip(sum_VC, smooth_V, strict=True)]
 
 
-def follow(codes, steps):
+def update(codebook, steps):
     for number, step in enumerate(steps):
-        codes.ema_update(number, codes.sums(step))
+        codebook.ema_update(number, codebook.sums(step))
 
 
 @pytest.mark.parametrize("decay", [0.0, 0.9, 0.99])
 def test_codes_are_moving_averages_of_what_they_are_nearest_to(decay):
-    codes = trainer_of(codebook_decay=decay).codes
+    codes = trainer_of(codebook_decay=decay).codebook
     before_VC = codes.weight_VC.tolist()
-    steps = [step_of(seed) for seed in range(5)]
-    follow(codes, steps)
+    steps = [random_step(seed) for seed in range(5)]
+    update(codes, steps)
     expected_VC = torch.tensor(plain_averages(before_VC, steps, decay))
     torch.testing.assert_close(codes.weight_VC.detach(), expected_VC, atol=1e-7, rtol=1e-6)
 
 
 def test_a_code_that_is_not_used_stays_where_it_is():
-    codes = trainer_of().codes
+    codes = trainer_of().codebook
     before_VC = codes.weight_VC.detach().clone()
-    follow(codes, [step_of(seed, vocab_size=3) for seed in range(20)])
+    update(codes, [random_step(seed, vocab_size=3) for seed in range(20)])
     moved_V = (codes.weight_VC - before_VC).abs().amax(1)
     assert (moved_V[:3] > 1e-2).all()
     assert (moved_V[3:] < 1e-4).all()
 
 
 def test_trained_codes_are_only_counted():
-    codes = trainer_of(codebook="gradient").codes
+    codes = trainer_of(codebook="gradient").codebook
     before_VC = codes.weight_VC.detach().clone()
-    follow(codes, [step_of(0)])
+    update(codes, [random_step(0)])
     assert torch.equal(codes.weight_VC, before_VC)
-    expected_V = 0.9 * IMAGES * 21 / V + 0.1 * torch.bincount(step_of(0).idx_BL.flatten(), minlength=V)
+    expected_V = 0.9 * IMAGES * 21 / V + 0.1 * torch.bincount(
+        random_step(0).idx_BL.flatten(), minlength=V
+    )
     torch.testing.assert_close(codes.count_V, expected_V.double())
 
 
 def test_sums_count_exactly_and_come_together_from_parts():
-    codes, step = trainer_of().codes, step_of(3)
+    codes, step = trainer_of().codebook, random_step(3)
     sums = codes.sums(step)
     count_SV, sum_VC = sums[: 3 * V].view(3, V), sums[3 * V :].view(V, C)
     for count_V, of_scale in zip(count_SV, step.idx_BL.split([1, 4, 16], 1), strict=True):
@@ -135,19 +137,19 @@ def test_kmeans_of_fewer_vectors_than_codes_gives_those_vectors():
 
 
 @pytest.mark.parametrize("vocab_size", [8, 512])
-def test_codes_begin_nearer_to_the_residuals_than_uniform_ones(vocab_size):
+def test_kmeans_codes_are_nearer_to_the_residuals_than_uniform_ones(vocab_size):
     trainer = trainer_of(vocab_size=vocab_size, batch_size=8)
     f_BChw = torch.randn(8, C, 4, 4, generator=torch.manual_seed(4))
     uniform = trainer.model.quantize(f_BChw).commitment_loss.item()
-    trainer.codes.init_kmeans(f_BChw)
-    assert trainer.codes.weight_VC.isfinite().all()
+    trainer.codebook.init_kmeans(f_BChw)
+    assert trainer.codebook.weight_VC.isfinite().all()
     assert trainer.model.quantize(f_BChw).commitment_loss.item() < 0.95 * uniform
-    expected_VC = trainer.codes.weight_VC.double() * trainer.codes.count_V[:, None]
-    torch.testing.assert_close(trainer.codes.sum_VC, expected_VC)
+    expected_VC = trainer.codebook.weight_VC.double() * trainer.codebook.count_V[:, None]
+    torch.testing.assert_close(trainer.codebook.sum_VC, expected_VC)
 
 
-def with_dead(codes, dead, share=0.029):
-    """Averages in which some codes have a share of the mean count; which those are."""
+def set_dead(codes, dead, share=0.029):
+    """Set the counts of some codes to a share of the mean; return a mask of them."""
     mean = codes.count_V.mean()
     codes.count_V[dead] = share * mean
     codes.sum_VC[dead] = 0.5
@@ -156,28 +158,28 @@ def with_dead(codes, dead, share=0.029):
 
 
 def test_dead_codes_become_vectors_of_the_step_and_stay_there():
-    codes, z_BLC = trainer_of().codes, step_of(1).z_BLC
-    dead_V = with_dead(codes, [2])
+    codes, z_BLC = trainer_of().codebook, random_step(1).z_BLC
+    dead_V = set_dead(codes, [2])
     mean, alive_VC = codes.count_V.mean().item(), codes.weight_VC[~dead_V].clone()
     assert torch.equal(codes.restart_dead_codes(9, z_BLC), dead_V)
-    revived_C = codes.weight_VC[2].detach().clone()
-    assert (z_BLC == revived_C).all(2).any()
+    restarted_C = codes.weight_VC[2].detach().clone()
+    assert (z_BLC == restarted_C).all(2).any()
     assert torch.equal(codes.weight_VC[~dead_V], alive_VC)
     assert codes.count_V[2] == pytest.approx(mean)
-    assert torch.equal(codes.sum_VC[2], revived_C.double() * codes.count_V[2])
+    assert torch.equal(codes.sum_VC[2], restarted_C.double() * codes.count_V[2])
     assert not codes.restart_dead_codes(19, z_BLC).any()
-    codes.ema_update(10, codes.sums(step_of(2, vocab_size=2)))  # which does not use it
-    torch.testing.assert_close(codes.weight_VC[2], revived_C, atol=1e-5, rtol=1e-5)
+    codes.ema_update(10, codes.sums(random_step(2, vocab_size=2)))  # which does not use it
+    torch.testing.assert_close(codes.weight_VC[2], restarted_C, atol=1e-5, rtol=1e-5)
 
 
 def test_a_code_used_a_little_is_not_dead():
-    codes = trainer_of().codes
-    with_dead(codes, [2], share=0.031)
-    assert not codes.restart_dead_codes(9, step_of(1).z_BLC).any()
+    codes = trainer_of().codebook
+    set_dead(codes, [2], share=0.031)
+    assert not codes.restart_dead_codes(9, random_step(1).z_BLC).any()
 
 
 @pytest.mark.parametrize(
-    ("every", "step", "revives"),
+    ("every", "step", "restarts"),
     [
         (10, 9, True),
         (10, 8, False),
@@ -190,25 +192,25 @@ def test_a_code_used_a_little_is_not_dead():
         (0, 9, False),
     ],
 )
-def test_codes_are_revived_every_few_steps_but_not_in_the_last_fifth(every, step, revives):
-    codes = trainer_of(revive_every=every).codes
-    dead_V = with_dead(codes, [1, 4])
+def test_codes_are_restarted_every_few_steps_but_not_in_the_last_fifth(every, step, restarts):
+    codes = trainer_of(revive_every=every).codebook
+    dead_V = set_dead(codes, [1, 4])
     before_VC = codes.weight_VC.detach().clone()
-    revived_V = codes.restart_dead_codes(step, step_of(1).z_BLC)
-    assert torch.equal(revived_V, dead_V & revives)
-    assert torch.equal(codes.weight_VC[~revived_V], before_VC[~revived_V])
+    restarted_V = codes.restart_dead_codes(step, random_step(1).z_BLC)
+    assert torch.equal(restarted_V, dead_V & restarts)
+    assert torch.equal(codes.weight_VC[~restarted_V], before_VC[~restarted_V])
 
 
-def test_the_optimizer_forgets_codes_that_are_others_now():
+def test_the_optimizer_forgets_restarted_codes():
     trainer = trainer_of(codebook="gradient", revive_every=2, steps=1000, warmup=0)
     pictures = torch.randint(256, (IMAGES, 3, 16, 16), generator=torch.manual_seed(6)).byte()
     trainer.step([pictures])
     with_zero = [1, 5]
-    state = trainer.optimizer.state[trainer.codes.weight_VC]
+    state = trainer.optimizer.state[trainer.codebook.weight_VC]
     for name in ("exp_avg", "exp_avg_sq"):
         state[name].fill_(1.0)
-    trainer.codes.count_V[:] = 9.0
-    trainer.codes.count_V[with_zero] = -1e3  # dead, whatever the next step uses
+    trainer.codebook.count_V[:] = 9.0
+    trainer.codebook.count_V[with_zero] = -1e3  # dead, whatever the next step uses
     assert trainer.step([pictures])["revived"] == 2
     for name in ("exp_avg", "exp_avg_sq"):
         forgotten_V = (state[name] == 0).all(1)
@@ -216,21 +218,21 @@ def test_the_optimizer_forgets_codes_that_are_others_now():
 
 
 def test_usage_is_of_the_last_hundred_steps():
-    codes = trainer_of().codes
+    codes = trainer_of().codebook
     assert codes.usage(0) == 0
-    codes.ema_update(0, codes.sums(step_of(0)))
+    codes.ema_update(0, codes.sums(random_step(0)))
     assert codes.usage(0) == codes.usage(99) == 1
     assert codes.usage(100) == 0
-    codes.ema_update(100, codes.sums(step_of(1, vocab_size=2)))
+    codes.ema_update(100, codes.sums(random_step(1, vocab_size=2)))
     assert codes.usage(100) == codes.usage(199) == pytest.approx(2 / V)
     assert codes.usage(200) == 0
 
 
 def test_hits_of_each_scale_are_averaged_faster_at_first():
-    codes = trainer_of().codes
+    codes = trainer_of().codebook
     expected_SV = torch.zeros(3, V, dtype=torch.float64)
     for step in range(103):
-        made = step_of(step)
+        made = random_step(step)
         codes.ema_update(step, codes.sums(made))
         hit_SV = torch.stack(
             [torch.bincount(idx.flatten(), minlength=V) for idx in made.idx_BL.split([1, 4, 16], 1)]

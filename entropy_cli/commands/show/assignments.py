@@ -1,0 +1,130 @@
+"""The soft assignments of one image, token by token and scale by scale."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from entropy_cli.entropy.assign import MAX_INDEXABLE, assign
+from entropy_cli.entropy.codebook import Codebook, Grid
+from entropy_cli.entropy.sums import ImageSums
+from entropy_cli.images.loader import Batch
+from entropy_cli.images.psnr import psnr
+from entropy_cli.streaming.batch_processor import BatchProcessor
+
+TOP_CODES = 3  # per token, the most probable first
+MOST_PROBABILITIES = 2**23  # held at once
+
+
+@dataclass(frozen=True)
+class ScaleTokens:
+    """The l tokens of one scale of one image, on the CPU.
+
+    Attributes:
+        grid: rows and columns of the tokens, (1, l) where they have no grid.
+        entropy_l: entropy of each token's soft assignment, in nats, float64.
+        code_lK: the K most probable codes, the most probable first; K = 0 where codes have no index.
+        probability_lK: their probabilities.
+        recon_3HW: the image decoded from the codes up to this scale, uint8; None without a decoder.
+        psnr_db: PSNR of that image.
+    """
+
+    grid: tuple[int, int]
+    entropy_l: Tensor
+    code_lK: Tensor
+    probability_lK: Tensor
+    recon_3HW: Tensor | None
+    psnr_db: float | None
+
+
+def encode_images(processor: BatchProcessor, names: Sequence[str], img_B3HW: Tensor) -> Tensor:
+    """Return the latents f_BChw of uint8 images of the tokenizer's size, the same as in `estimate`.
+
+    Raises:
+        EntropyCliError: not enough memory for a single image.
+    """
+    group_B = torch.zeros(len(names), dtype=torch.int64)
+    indices = list(range(len(names)))
+    (batch,) = processor.encode([Batch(img_B3HW, group_B, list(names), indices, [], (0,))])
+    return batch.rest_BChw[: len(names)]
+
+
+def assign_image(
+    processor: BatchProcessor,
+    name: str,
+    img_3HW: Tensor,
+    f_BChw: Tensor,
+    temperatures: Sequence[float],
+    decoder: nn.Module | None = None,
+    advance: Callable[[int], object] = lambda _: None,
+) -> list[ScaleTokens]:
+    """Assign the tokens of an image to codes, scale by scale.
+
+    Args:
+        processor: holds the tokenizer.
+        name: of the image, for messages.
+        img_3HW: uint8, of the tokenizer's size.
+        f_BChw: latent of this one image (B = 1), from `encode_images`.
+        temperatures: of each scale, divisors of the squared distance.
+        decoder: maps a reconstructed latent to an image around [-1, 1], on the device.
+        advance: is called with 1 after each scale.
+
+    Raises:
+        EntropyCliError: the latents are not finite.
+    """
+    tokenizer = processor.tokenizer
+
+    def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
+        return assign(z_BlC, tokenizer.codebook(scale), temperatures[scale : scale + 1])
+
+    quantized = [
+        (z_BlC[0], sums.idx_Bl)
+        for z_BlC, sums in processor.quantize_scales(f_BChw, [name], assign_scale)
+    ]
+    processor.check_finite()
+    rest_BChw, scales = f_BChw, []
+    for s, (z_lC, idx_Bl) in enumerate(quantized):
+        tokens = _assign_tokens(z_lC, tokenizer.codebook(s), temperatures[s])
+        recon_3HW, psnr_db = None, None
+        if decoder is not None:
+            rest_BChw = tokenizer.subtract(rest_BChw, idx_Bl, s)
+            recon_B3HW = decoder(f_BChw - rest_BChw).float().clamp(-1, 1).cpu()
+            psnr_db = psnr(recon_B3HW, img_3HW[None].double() / 127.5 - 1).item()
+            recon_3HW = ((recon_B3HW[0] + 1) * 127.5).round().to(torch.uint8)
+        scales.append(ScaleTokens(_grid(len(z_lC), f_BChw), *tokens, recon_3HW, psnr_db))
+        advance(1)
+    return scales
+
+
+def _grid(tokens: int, f_BChw: Tensor) -> tuple[int, int]:
+    """Return the rows and columns of the tokens: a square, or one row where latents have no grid."""
+    height, side = f_BChw.shape[2], math.isqrt(tokens)
+    return (side, side) if height > 1 and side * side == tokens else (1, tokens)
+
+
+def _assign_tokens(
+    z_lC: Tensor, codebook: Codebook | Grid, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return each token's entropy, most probable codes, and their probabilities, on the CPU."""
+    at_once = max(1, MOST_PROBABILITIES // codebook.vocabulary.entries)
+    parts = [_assign_separately(z_NC, codebook, temperature) for z_NC in torch.split(z_lC, at_once)]
+    entropy_l, code_lK, probability_lK = (torch.cat(part).cpu() for part in zip(*parts, strict=True))
+    return entropy_l, code_lK, probability_lK
+
+
+def _assign_separately(
+    z_NC: Tensor, codebook: Codebook | Grid, temperature: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    # Each token is passed as an image of its own, so that nothing is summed over tokens.
+    sums, vocabulary = assign(z_NC[:, None], codebook, (temperature,)), codebook.vocabulary
+    q_NE = sums.soft_BTE[:, 0]
+    if vocabulary.counted:
+        probability_NK, code_NK = q_NE.topk(min(TOP_CODES, vocabulary.size))
+    else:  # too many to list: the nearest, whose probability is the product over its levels
+        assert vocabulary.levels is not None
+        best = [q_NL.amax(1) for q_NL in torch.split(q_NE, list(vocabulary.levels), 1)]
+        probability_NK, code_NK = torch.stack(best).prod(0)[:, None], sums.idx_Bl
+    numbered = vocabulary.size <= MAX_INDEXABLE
+    return sums.entropy_BT[:, 0], code_NK[:, : len(code_NK[0]) * numbered], probability_NK
