@@ -57,7 +57,7 @@ class OpenFile:
             OSError: it can't be opened, is not an ordinary file, or is too large.
         """
         self.path = Path(path)
-        self._file = io.FileIO(path, opener=_open_without_waiting)
+        self._file = _open(path)
         status = os.fstat(self._file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, NOT_ORDINARY, str(path))
@@ -111,6 +111,11 @@ class OpenFile:
         """
         return io.BufferedReader(_Part(self, begin, self.size - begin if size is None else size), BUFFER)
 
+    def __del__(self) -> None:
+        """Close the file."""
+        if hasattr(self, "_file"):  # it could be opened
+            self._file.close()
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path: another process opens the file again, if it is still the same."""
         return _reopen, (self.path, self.stamp)
@@ -133,16 +138,21 @@ class _Part(io.RawIOBase):
         return self._at
 
     def readinto(self, buffer: Any) -> int:  # noqa: ANN401 - whatever has a buffer
-        number = max(0, min(len(buffer), self._size - self._at))
+        number = min(len(buffer), self._size - self._at)
+        if number <= 0:
+            return 0
         start = self._begin + self._at
         buffer[:number] = self._open.read(start, start + number)
         self._at += number
         return number
 
 
-def _open_without_waiting(path: str, flags: int) -> int:
-    """Open a file, or a pipe that has no writer yet."""
-    return os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC)
+def _open(path: str | Path) -> io.FileIO:
+    """Open a file, or a pipe that may have no writer yet."""
+    try:
+        return io.FileIO(path, opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
+    except IsADirectoryError:
+        raise OSError(errno.EINVAL, NOT_ORDINARY, str(path)) from None
 
 
 def _reopen(path: Path, stamp: Stamp) -> OpenFile:
@@ -180,13 +190,13 @@ def read_stream(path: str | Path, max_bytes: int) -> bytes:
         if sys.stdin is None:
             raise OSError(errno.EBADF, "standard input is closed")
         return _at_most(sys.stdin.buffer, max_bytes, path)
-    with io.FileIO(path, opener=_open_without_waiting) as file:
+    with io.BufferedReader(_open(path)) as file:
         mode = os.fstat(file.fileno()).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise OSError(errno.EINVAL, NOT_ORDINARY, str(path))
         head = _await_writer(file.fileno(), path) if stat.S_ISFIFO(mode) else b""
         os.set_blocking(file.fileno(), True)
-        return head + _at_most(io.BufferedReader(file), max_bytes, path)
+        return head + _at_most(file, max_bytes, path)
 
 
 def _at_most(stream: Any, max_bytes: int, path: str | Path) -> bytes:  # noqa: ANN401 - a binary stream

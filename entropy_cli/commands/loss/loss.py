@@ -182,7 +182,8 @@ class LossPass:
         got = f"sum to {sum_N[n].item():.6g}" if lowest >= 0 else f"hold {lowest:.6g}"
         raise EntropyCliError(
             f"{location(self._dump.target_BLV, n)}: the soft labels {got}; expected probabilities, "
-            f"nonnegative with sum 1 to within {self._dump.tolerance:g}. Give a softmax, or normalise them."
+            f"nonnegative with sum 1 to within {self._dump.tolerance:g}. Give a softmax, or normalise "
+            "them."
         )
 
 
