@@ -281,7 +281,6 @@ def test_the_size_of_the_pieces_changes_nothing(loss, files, monkeypatch, logits
     monkeypatch.setattr("entropy_cli.commands.loss.dump.LOGITS_PER_CHUNK", logits)
     monkeypatch.setattr("entropy_cli.commands.loss.dump.LABELS_PER_CHUNK", tokens)
     monkeypatch.setattr("entropy_cli.commands.loss.loss.TOKENS_PER_BLOCK", tokens)
-    monkeypatch.setattr("entropy_cli.commands.loss.loss.MAX_HELD_BYTES", nbytes)
     parts = loss(*options, targets=files / "targets.npy")
     for one, other in zip([whole, *whole["scales"]], [parts, *parts["scales"]], strict=True):
         for name in (*EXACT, "target_entropy", "kl", "label_cross_entropy"):

@@ -180,7 +180,7 @@ def test_unreadable_images_say_why(tmp_path, monkeypatch):
         ("text.jpg", "not identified as one of JPEG, PNG, "),
         ("folder.jpg", "not an ordinary file"),
         ("pipe.jpg", "not an ordinary file"),
-        ("gone.jpg", "FileNotFoundError: [Errno 2] No such file or directory"),
+        ("gone.jpg", "No such file or directory"),
         ("whole.png", "DecompressionBombError"),
     ):
         reason = read_image(tmp_path / name, rgb)

@@ -16,7 +16,7 @@ from entropy_cli.images.latents import LatentSet, ScaleLatents, find_latents
 from entropy_cli.images.loader import Source
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.checkpoints.arrays import Arrays, open_arrays
-from entropy_cli.tokenizers.checkpoints.checkpoint import hash_files
+from entropy_cli.tokenizers.checkpoints.contents import hash_files
 from entropy_cli.tokenizers.checkpoints.states import some
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
 from entropy_cli.tokenizers.latents import LatentsTokenizer, codes_of_scales, describe_latents

@@ -1,30 +1,24 @@
 """The files of a training: tokenizer, metrics, the state to resume from, and the result."""
 
 import json
-import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
 from entropy_cli.commands.train.quality import ScaleQuality
-from entropy_cli.commands.train.recipe import JSON_KEYS, Recipe
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.files import remove_leftovers, write_atomically
 from entropy_cli.core.reading import LOG_BYTES, read_bytes
 from entropy_cli.core.text import columns, definitions
-from entropy_cli.tokenizers.checkpoints.checkpoint import open_file, read_contents
-from entropy_cli.tokenizers.checkpoints.stored import Stored
 from entropy_cli.tokenizers.layers.vqvae import HITS
 
 SCHEMA = "entropy-cli/train"
 SCHEMA_VERSION = 1
 MODEL, CONFIG, METRICS, TRAINER = "model.safetensors", "config.json", "metrics.jsonl", "trainer.pt"
-CHANGEABLE = ("preset", "steps", "warmup", "grad_accum_steps")  # fields that may change on resume
 FIGURE, TENSORBOARD = "reconstructions.png", "tensorboard"
 
 
@@ -110,98 +104,10 @@ def save_tokenizer(
     write_atomically(folder / CONFIG, lambda path: path.write_text(text))
 
 
-def save_trainer(folder: Path, state: Mapping[str, Any]) -> None:
-    """Write the state that a training resumes from."""
-
-    def write(path: Path) -> None:
-        try:
-            torch.save(dict(state), path)
-        except RuntimeError as error:  # a full disk, for example
-            raise OSError(0, str(error).splitlines()[0]) from error
-
-    write_atomically(folder / TRAINER, write)
-
-
 def remove_partial_files(folder: Path) -> None:
     """Remove the leftovers of killed saves; the folder must be locked."""
     for name in (MODEL, CONFIG, METRICS, TRAINER, FIGURE):
         remove_leftovers(folder / name)
-
-
-def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
-    """Read the state to resume from, or None without one; no code in it is run.
-
-    Raises:
-        StateError: it can't be read, or exists although `resume` is false.
-    """
-    path = folder / TRAINER
-    if path.exists() and not resume:
-        raise StateError(
-            f"--output {folder}: holds {path.name} of an earlier training. Give --resume to resume it, "
-            "or another --output."
-        )
-    if not path.exists():
-        if (folder / MODEL).exists():
-            raise StateError(
-                f"--output {folder}: holds {MODEL}, but no {TRAINER} to resume from. Give another "
-                "--output."
-            )
-        return None
-    try:
-        value = _load_tensors(read_contents(open_file(path)).value)
-    except Exception as error:
-        raise StateError(
-            f"{path}: can't be read: {error}. Train again with another --output."
-        ) from error
-    if not _is_state(value):
-        raise StateError(f"{path}: not the state of a training. Give the --output of a training.")
-    return value
-
-
-def _is_state(value: Any) -> bool:  # noqa: ANN401 - any content of a pickle
-    """Return whether a value has the parts of a state, of the right types."""
-    if not isinstance(value, dict) or not isinstance(trainer := value.get("trainer"), dict):
-        return False
-    done, seconds = trainer.get("done"), value.get("seconds")
-    return (
-        isinstance(value.get("recipe"), dict)
-        and isinstance(value.get("data"), str)
-        and type(done) is int
-        and done >= 0
-        and isinstance(seconds, int | float)
-        and 0 <= seconds < math.inf
-    )
-
-
-def check_resumable(state: Mapping[str, Any], recipe: Recipe, data: str) -> None:
-    """Check that recipe and data are those of the state, except for CHANGEABLE fields.
-
-    Raises:
-        StateError: they differ.
-    """
-    values = recipe.to_json()
-    for field in fields(recipe):
-        key = JSON_KEYS.get(field.name, field.name)
-        if field.name not in CHANGEABLE and (was := state["recipe"].get(key)) != values[key]:
-            option = f"--{field.name.replace('_', '-')}"
-            raise StateError(
-                f"--resume: {TRAINER} was trained with {option} {was}, this command has {values[key]}. "
-                "Give the same options, or another --output."
-            )
-    if state["data"] != data:
-        raise StateError(
-            f"--resume: {TRAINER} was trained on other images. Give the same --data, or another "
-            "--output."
-        )
-
-
-def _load_tensors(value: Any) -> Any:  # noqa: ANN401 - any content of a pickle
-    """Replace stored tensors by tensors, recursively."""
-    if isinstance(value, Stored):
-        return value.read().clone()
-    if isinstance(value, Mapping):
-        return {key: _load_tensors(item) for key, item in value.items()}
-    return [_load_tensors(item) for item in value] if isinstance(value, list) else value
 
 
 def _read_lines(path: Path) -> list[str]:

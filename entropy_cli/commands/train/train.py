@@ -20,6 +20,7 @@ from entropy_cli.commands.train.data import TrainingData, open_data
 from entropy_cli.commands.train.log import TrainingLog
 from entropy_cli.commands.train.recipe import Recipe
 from entropy_cli.commands.train.sizes import check_batches, check_sizes, recipe_warnings
+from entropy_cli.commands.train.state import check_resumable, load_trainer, save_trainer
 from entropy_cli.commands.train.trainer import DivergedError, Trainer, normalize
 from entropy_cli.core.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.core.progress_bars import Bars, no_bars
@@ -102,7 +103,7 @@ def train(
             config.output.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(config.output / files.TRAINER, "--output"))
             files.remove_partial_files(config.output)
-        state = files.load_trainer(config.output, resume=config.resume)
+        state = load_trainer(config.output, resume=config.resume)
         if len(set(ranks.all_gather(state and state["trainer"]["done"]))) > 1:
             raise StateError(
                 f"--output {config.output}: processes see different files. Use a shared file system."
@@ -126,9 +127,8 @@ class _Training:
         self.device = choose_device(config.device, ranks.local_rank)
         precision = config.precision or choose_training_precision(self.device)
         self.recipe = config.recipe.override(precision=precision)
-        workers = config.workers
-        if workers is None:
-            workers = choose_workers(self.device, ranks.local_world)
+        default = choose_workers(self.device, ranks.local_world)
+        workers = default if config.workers is None else config.workers
         self.data: TrainingData = open_data(config.data, self.recipe, workers, bars)
         check_batches(self.recipe, len(self.data.train), ranks.world)
         if ranks.first:
@@ -158,7 +158,7 @@ class _Training:
             with self.bars("initializing codes", len(img_B3HW), "img") as bar:
                 self.trainer.init_codebook(img_B3HW, bar.update)
             return
-        files.check_resumable(state, self.recipe, self.data.fingerprint)
+        check_resumable(state, self.recipe, self.data.fingerprint)
         self.trainer.load_state(state["trainer"])
         self.seconds = state["seconds"]
         logger.info("resuming from step %d of %d", self.trainer.steps_done, self.recipe.steps)
@@ -230,8 +230,8 @@ class _Training:
         if not self.ranks.first:
             return
         config, recipe = self.config, self.recipe.to_json()
-        state = {"recipe": recipe, "data": self.data.fingerprint, "seconds": self.seconds}
-        files.save_trainer(config.output, state | {"trainer": self.trainer.state()})
+        state = {"recipe": recipe, "data": self.data.fingerprint, "trainer": self.trainer.state()}
+        save_trainer(config.output, state | {"seconds": self.seconds})
         weights = self.trainer.ema_model.state_dict()
         tokenizer_config = recipe | {"rule": "l2", "steps_done": self.trainer.steps_done}
         tokenizer_config |= {"data": self.data.description, "command": config.command}
@@ -268,10 +268,9 @@ class _Training:
         return self.ranks.rank, self.ranks.world
 
     def _log(self) -> contextlib.AbstractContextManager[TrainingLog]:
-        config = self.config
-        log = TrainingLog(self.recipe, config.log_every)
+        log = TrainingLog(self.recipe, self.config.log_every)
         if self.ranks.first:
-            log.open(config.output, self.trainer.steps_done, tensorboard=config.tensorboard)
+            log.open(self.config.output, self.trainer.steps_done, tensorboard=self.config.tensorboard)
         return contextlib.closing(log)
 
 
@@ -281,10 +280,8 @@ def _resumable(out: Path) -> Iterator[None]:
     try:
         yield
     except Interrupted as error:
-        error.saved, error.resume_command = (
-            (out / files.TRAINER).exists(),
-            "the same command with --resume",
-        )
+        error.saved = (out / files.TRAINER).exists()
+        error.resume_command = "the same command with --resume"
         raise
 
 

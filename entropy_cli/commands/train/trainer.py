@@ -6,7 +6,7 @@ import functools
 import hashlib
 import inspect
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,8 @@ from torch.nn.parallel import DistributedDataParallel
 from entropy_cli.commands.train.codebook import TrainingCodebook
 from entropy_cli.commands.train.recipe import Recipe
 from entropy_cli.commands.train.schedule import lr_factor
-from entropy_cli.core.errors import EntropyCliError, StateError
+from entropy_cli.commands.train.state import check_alike, load_optimizer
+from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.images.psnr import psnr
 from entropy_cli.streaming.emulation import warn_if_training_is_emulated
 from entropy_cli.streaming.ranks import Ranks
@@ -231,44 +232,15 @@ class Trainer:
         """
         fresh = self.state()
         for part in ("model", "average", "codes"):
-            _check_alike(part, state.get(part), fresh[part])
+            check_alike(part, state.get(part), fresh[part])
         self.steps_done = state["done"]
         self.model.load_state_dict(state["model"])
         if self.ema_model is not self.model:
             self.ema_model.load_state_dict(state["average"])
-        try:
-            self.optimizer.load_state_dict(state["optimizer"])
-            if self.scaler.is_enabled():
-                self.scaler.load_state_dict(state["scaler"])
-            moments = [
-                (moment.shape, weight.shape)
-                for weight, kept in self.optimizer.state.items()
-                for name, moment in kept.items()
-                if name != "step"
-            ]
-        except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
-            raise StateError(f"--resume: the optimizer's state can't be used: {error!r}.") from error
-        if any(got != expected for got, expected in moments):
-            raise StateError("--resume: the optimizer's state is of another model.")
+        load_optimizer(self.optimizer, state.get("optimizer"))
+        if self.scaler.is_enabled():
+            self.scaler.load_state_dict(state["scaler"])
         self.codebook.load_state(state["codes"])
-
-
-def _check_alike(part: str, found: Any, fresh: Mapping[str, Tensor] | None) -> None:  # noqa: ANN401
-    """Raise StateError unless saved tensors have the names, shapes and types of fresh ones."""
-    if fresh is None and found is None:
-        return
-    got, expected = (
-        {name: (tuple(t.shape), t.dtype) if isinstance(t, Tensor) else None for name, t in of.items()}
-        if isinstance(of, Mapping)
-        else {}
-        for of in (found, fresh)
-    )
-    if got != expected or not all(t.isfinite().all() for t in found.values()):
-        names = sorted(name for name in {*got, *expected} if got.get(name) != expected.get(name))
-        which = f", {names[0]} for one" if names else ""
-        raise StateError(
-            f"--resume: the state's {part} is not that of this model{which}. Give another --output."
-        )
 
 
 def normalize(img_B3HW: Tensor, device: torch.device) -> Tensor:

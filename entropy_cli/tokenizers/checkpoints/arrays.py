@@ -11,7 +11,7 @@ from torch import Tensor
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.reading import OpenFile
-from entropy_cli.tokenizers.checkpoints.checkpoint import (
+from entropy_cli.tokenizers.checkpoints.contents import (
     first_line,
     is_zip,
     open_file,

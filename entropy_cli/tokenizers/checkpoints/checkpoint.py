@@ -3,9 +3,8 @@
 A tensor is read when it is needed, so a decoder is not loaded.
 """
 
-import hashlib
 import re
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -16,17 +15,19 @@ from torch import Tensor
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.reading import OpenFile
 from entropy_cli.tokenizers.checkpoints.config import Config, read_config
-from entropy_cli.tokenizers.checkpoints.safetensorsfile import read_safetensors
+from entropy_cli.tokenizers.checkpoints.contents import (
+    first_line,
+    hash_files,
+    open_file,
+    read_contents,
+)
 from entropy_cli.tokenizers.checkpoints.shards import Located, locate
 from entropy_cli.tokenizers.checkpoints.states import Copy, choose
-from entropy_cli.tokenizers.checkpoints.stored import Contents, FileFormat, Stored, UnusableError
-from entropy_cli.tokenizers.checkpoints.torchfile import read_torch
-from entropy_cli.tokenizers.checkpoints.zips import RunningCrcs, ZipRecords
+from entropy_cli.tokenizers.checkpoints.stored import FileFormat, Stored, UnusableError
 from entropy_cli.tokenizers.settings import Weights
 
 # Weights that are trained, and so averaged; but codes that training averages itself.
 TRAINED = re.compile(r"(encoder|quant_conv)\..*|quantizer?\..*\.(weight|bias)|latent_tokens")
-NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, .bin or .safetensors."
 
 
 class Checkpoint:
@@ -206,33 +207,6 @@ class Checkpoint:
         return hash_files(self._opened, progress)
 
 
-def hash_files(files: Sequence[OpenFile], progress: Callable[[int], object] = lambda _: None) -> str:
-    """Return the sha256 of the bytes of open files, one after the other.
-
-    Args:
-        files: in order; the records of a zip are compared with their CRCs on the way.
-        progress: called with the number of bytes that were read since the last call.
-
-    Raises:
-        CheckpointError: a file was changed since it was opened, or its own checksums don't fit.
-    """
-    digest = hashlib.sha256()
-    for file in files:
-        try:
-            crcs = RunningCrcs(file) if is_zip(file) else None
-            for piece in file.pieces():
-                digest.update(piece)
-                if crcs is not None:
-                    crcs.update(piece)
-                progress(len(piece))
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise CheckpointError(
-                f"{file.path}: can't be used: {reason}. Copy or download it again."
-            ) from error
-    return digest.hexdigest()
-
-
 def open_checkpoint(path: Path) -> Checkpoint:
     """Open one or several files of safetensors or torch.save; the content decides which.
 
@@ -257,56 +231,5 @@ def open_checkpoint(path: Path) -> Checkpoint:
     return Checkpoint(located, copies, weights, forms, classes, tuple(opened.values()))
 
 
-def open_file(path: Path) -> OpenFile:
-    """Open a file.
-
-    Raises:
-        CheckpointError: it can't be opened, or is not an ordinary file.
-    """
-    try:
-        return OpenFile(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
-
-
-def is_zip(file: OpenFile) -> bool:
-    """Return whether a file begins as a zip does."""
-    return file.read(0, min(4, file.size)) == b"PK\x03\x04"
-
-
-def read_contents(file: OpenFile) -> Contents:
-    """Describe the tensors of a file of torch or safetensors.
-
-    Raises:
-        CheckpointError: it can't be read.
-    """
-    path = file.path
-    head = bytes(file.read(0, min(16, file.size)))
-    if head.startswith(b"version https:/"):
-        raise CheckpointError(
-            f"{path}: is a git-lfs pointer, not the checkpoint it points to. Run git lfs pull."
-        )
-    # safetensors: the length of a JSON header, then the header.
-    is_safetensors = head[8:9] == b"{"
-    try:
-        if is_safetensors:
-            return read_safetensors(file)
-        return read_torch(file, ZipRecords(file) if is_zip(file) else None)
-    except UnusableError as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # what readers raise on damaged files has no limit
-        if is_safetensors:
-            raise CheckpointError(
-                f"{path}: a damaged safetensors file ({first_line(error)}). Copy or download it again."
-            ) from error
-        raise CheckpointError(f"{path}: {NO_CHECKPOINT}") from error
-
-
 def _is_integer(dtype: torch.dtype) -> bool:
     return not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
-
-
-def first_line(error: BaseException) -> str:
-    """Return an error's first line, short enough for one of ours."""
-    text = str(error).strip().splitlines() or [type(error).__name__]
-    return text[0][:160]

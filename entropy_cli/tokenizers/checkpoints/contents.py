@@ -1,0 +1,92 @@
+"""Open files of tensors, describe what they hold, and hash their bytes."""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.core.reading import OpenFile
+from entropy_cli.tokenizers.checkpoints.safetensorsfile import read_safetensors
+from entropy_cli.tokenizers.checkpoints.stored import Contents, UnusableError
+from entropy_cli.tokenizers.checkpoints.torchfile import read_torch
+from entropy_cli.tokenizers.checkpoints.zips import RunningCrcs, ZipRecords
+
+NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, .bin or .safetensors."
+
+
+def open_file(path: Path) -> OpenFile:
+    """Open a file.
+
+    Raises:
+        CheckpointError: it can't be opened, or is not an ordinary file.
+    """
+    try:
+        return OpenFile(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: can't be read: {error.strerror}") from error
+
+
+def is_zip(file: OpenFile) -> bool:
+    """Return whether a file begins as a zip does."""
+    return file.read(0, min(4, file.size)) == b"PK\x03\x04"
+
+
+def read_contents(file: OpenFile) -> Contents:
+    """Describe the tensors of a file of torch or safetensors.
+
+    Raises:
+        CheckpointError: it can't be read.
+    """
+    path = file.path
+    head = bytes(file.read(0, min(16, file.size)))
+    if head.startswith(b"version https:/"):
+        raise CheckpointError(
+            f"{path}: is a git-lfs pointer, not the checkpoint it points to. Run git lfs pull."
+        )
+    # safetensors: the length of a JSON header, then the header.
+    is_safetensors = head[8:9] == b"{"
+    try:
+        if is_safetensors:
+            return read_safetensors(file)
+        return read_torch(file, ZipRecords(file) if is_zip(file) else None)
+    except UnusableError as error:
+        raise CheckpointError(f"{path}: {error}") from error
+    except Exception as error:  # what readers raise on damaged files has no limit
+        if is_safetensors:
+            raise CheckpointError(
+                f"{path}: a damaged safetensors file ({first_line(error)}). Copy or download it again."
+            ) from error
+        raise CheckpointError(f"{path}: {NO_CHECKPOINT}") from error
+
+
+def hash_files(files: Sequence[OpenFile], progress: Callable[[int], object] = lambda _: None) -> str:
+    """Return the sha256 of the bytes of open files, one after the other.
+
+    Args:
+        files: in order; the records of a zip are compared with their CRCs on the way.
+        progress: called with the number of bytes that were read since the last call.
+
+    Raises:
+        CheckpointError: a file was changed since it was opened, or its own checksums don't fit.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        try:
+            crcs = RunningCrcs(file) if is_zip(file) else None
+            for piece in file.pieces():
+                digest.update(piece)
+                if crcs is not None:
+                    crcs.update(piece)
+                progress(len(piece))
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise CheckpointError(
+                f"{file.path}: can't be used: {reason}. Copy or download it again."
+            ) from error
+    return digest.hexdigest()
+
+
+def first_line(error: BaseException) -> str:
+    """Return an error's first line, short enough for one of ours."""
+    text = str(error).strip().splitlines() or [type(error).__name__]
+    return text[0][:160]
