@@ -3,17 +3,17 @@
 Entropies are in nats per token. Imports no torch, so that reading a result is fast.
 """
 
-import contextlib
 import json
-import types
-from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal
 
+from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.files import write_atomically
 from entropy_cli.core.reading import JSON_BYTES, parse_json, read_stream
 from entropy_cli.entropy.quantity import AT_MOST, Estimate, HistoryPoint
+from entropy_cli.results.consistency import check_consistency
 
 SCHEMA = "entropy-cli/estimate"
 SCHEMA_VERSION = 1
@@ -200,53 +200,23 @@ def read_result(path: str | Path) -> Result:
 
 
 def from_dict(content: Any, source: str = "result") -> Result:  # noqa: ANN401 - JSON
-    """Check and convert the parsed JSON of a result.
+    """Check and convert what `Result.to_json` wrote.
 
     Raises:
-        ResultError: the content is not a result; the message names the first wrong key.
+        ResultError: naming the path of the first thing that is not as it should be.
     """
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise ResultError(f"{source}: not a result of entropy-cli estimate.")
     version = content.get("schema_version")
     if version != SCHEMA_VERSION:
-        advice = "Upgrade entropy-cli" if version and version > SCHEMA_VERSION else "Estimate again"
+        is_newer = isinstance(version, int) and version > SCHEMA_VERSION
+        advice = "Upgrade entropy-cli" if is_newer else "Estimate again"
         raise ResultError(
-            f"{source}: schema version {version}, this program reads {SCHEMA_VERSION}. {advice}."
+            f"{source}: schema version {version!r:.20}, this program reads {SCHEMA_VERSION}. {advice}."
         )
-    result: Result = _convert(content, Result, source)
+    try:
+        result = from_json(content, Result)
+        check_consistency(result)
+    except ValueError as error:
+        raise ResultError(f"{source}: {error}. Estimate again, or give another result.") from error
     return result
-
-
-def _convert(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - JSON
-    """Convert a JSON value to an annotated type; raise ResultError with the key of a wrong value."""
-    if is_dataclass(kind):
-        return _convert_object(value, kind, where)
-    origin, arguments = get_origin(kind), get_args(kind)
-    if origin in (Union, types.UnionType):
-        for argument in arguments:
-            with contextlib.suppress(ResultError):
-                return _convert(value, argument, where)
-    elif origin in (list, tuple) and isinstance(value, list):
-        return origin(_convert(item, arguments[0], f"{where}[{i}]") for i, item in enumerate(value))
-    elif _is_plain(value, kind):
-        return value
-    raise ResultError(f"{where}: got {json.dumps(value)[:60]}, expected {kind}.")
-
-
-def _is_plain(value: Any, kind: Any) -> bool:  # noqa: ANN401 - JSON
-    """Return whether a value already has this type; an integer counts as a float."""
-    if get_origin(kind) is Literal:
-        return value in get_args(kind)
-    if kind is Any or kind is float:
-        return kind is Any or (isinstance(value, (int, float)) and not isinstance(value, bool))
-    return type(value) is (get_origin(kind) or kind)
-
-
-def _convert_object(value: Any, kind: Any, where: str) -> Any:  # noqa: ANN401 - JSON
-    if not isinstance(value, dict):
-        raise ResultError(f"{where}: got {json.dumps(value)[:60]}, expected an object.")
-    hints = get_type_hints(kind)
-    required = {field.name for field in fields(kind) if field.default is MISSING}
-    for name in [*sorted(required - set(value)), *sorted(set(value) - set(hints))]:
-        raise ResultError(f"{where}.{name}: {'missing' if name in required else 'unknown'} key.")
-    return kind(**{name: _convert(item, hints[name], f"{where}.{name}") for name, item in value.items()})

@@ -1,0 +1,160 @@
+"""Check that the parts of a result that was read fit each other: its types were checked before."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, TypedDict
+
+from entropy_cli.core.documents import from_json
+from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, QUANTITIES, Estimate
+
+if TYPE_CHECKING:
+    from entropy_cli.results.schema import Result
+
+
+class Pilot(TypedDict):
+    """How the temperatures were fitted."""
+
+    images: int
+    hard: list[float]
+    steps: list[int]
+    ended: list[str]
+
+
+class PrecisionCheck(TypedDict):
+    """What the encoder's precision changes."""
+
+    images: int
+    reference: str
+    latent_relative_error: float
+    latent_largest_error: float
+    tokens_changed: list[float]
+    tokens_changed_overall: float
+    assignment_entropy_difference: list[float]
+    assignment_entropy_difference_token_weighted: float
+
+
+class Origin(TypedDict, total=False):
+    """The keys of the provenance that are read."""
+
+    checkpoint: str | None
+    checkpoint_weights: str
+    checkpoint_copies: list[str]
+    checkpoint_notes: list[str]
+    command: str
+    temperature_fit: Pilot | None
+    temperature_if_hard: list[float] | None
+    temperature_implied: list[float] | None
+    target_ci: float | None
+    shard: tuple[int, int] | None
+
+
+class SomeOrigin(Origin):
+    """The keys of every provenance."""
+
+    data: str
+
+
+class RunOrigin(SomeOrigin):
+    """The provenance of a run."""
+
+    device: str
+    processes: int
+    seconds: float
+    images_per_s: float
+    images_resumed: int
+
+
+class MergeOrigin(SomeOrigin):
+    """The provenance of merged states."""
+
+    states: list[str]
+
+
+def check_consistency(result: "Result") -> None:
+    """Check lengths, signs and ranges.
+
+    Raises:
+        ValueError: naming the path of the first part that no estimate writes.
+    """
+    scales = len(result.scales)
+    if result.precision_check is not None:
+        check = _part(result.precision_check, PrecisionCheck, "precision_check")
+        for name in ("tokens_changed", "assignment_entropy_difference"):
+            _require(len(check[name]) == scales, f"precision_check.{name}", f"{scales} numbers")
+    kind = MergeOrigin if "states" in result.provenance else RunOrigin
+    origin = _part(result.provenance, kind, "provenance")
+    if result.target_reached is not None:
+        _require(origin.get("target_ci") is not None, "provenance.target_ci", "the target")
+        _require(bool(result.history), "history", "entries, as there is a target")
+    _require(scales > 0, "scales", "at least one")
+    _require(result.tokenizer.vocab_size > 0, "tokenizer.vocab_size", "at least 1")
+    _require(result.data.images_used > 0, "data.images_used", "at least 1")
+    for s, scale in enumerate(result.scales):
+        _require(scale.tokens > 0, f"scales[{s}].tokens", "at least 1")
+        in_range = LOWEST_TEMPERATURE <= scale.temperature <= HIGHEST_TEMPERATURE
+        _require(in_range, f"scales[{s}].temperature", "a positive number")
+    for t, one in enumerate(result.temperatures):
+        _require(len(one.scales) == scales, f"temperatures[{t}].scales", f"{scales} scales")
+    for path, estimate in _estimates(result, ""):
+        _check_estimate(path, estimate)
+    for kind_of_average in fields(result.average):
+        path = f"average.{kind_of_average.name}.assignment_entropy"
+        average = getattr(result.average, kind_of_average.name)
+        _require(average.assignment_entropy.value is not None, f"{path}.value", "a number")
+    _check_replicates(result)
+
+
+def _check_estimate(path: str, estimate: Estimate) -> None:
+    _require(estimate.se is None or estimate.se >= 0, f"{path}.se", "a number from 0")
+    ci95 = estimate.ci95
+    _require(ci95 is None or ci95[0] <= ci95[1], f"{path}.ci95", "the lower limit first")
+    _require(ci95 is None or estimate.value is not None, f"{path}.value", "a number in its interval")
+
+
+def _check_replicates(result: "Result") -> None:
+    """Check that each group of images has its count and, for each quantity, a number a scale."""
+    groups, scales = result.settings.groups, len(result.scales)
+    images_G: Any = result.replicates.get("images")
+    is_counts = isinstance(images_G, list) and all(type(n) is int and n >= 0 for n in images_G)
+    _require(is_counts and len(images_G) == groups, "replicates.images", f"{groups} counts")
+    used = result.data.images_used
+    _require(sum(images_G) == used, "replicates.images", f"{used} images in all")
+    for name in QUANTITIES:
+        value_GS = result.replicates.get(name, [])
+        path = f"replicates.{name}"
+        if name == QUANTITIES[0]:
+            _require(name in result.replicates, path, "its replicates")
+        is_table = isinstance(value_GS, list) and all(
+            isinstance(row_S, list) and len(row_S) == scales and all(map(_is_number, row_S))
+            for row_S in value_GS
+        )
+        _require(is_table and len(value_GS) in (0, groups), path, f"{groups} rows of {scales} numbers")
+
+
+def _is_number(value: object) -> bool:
+    return value is None or (isinstance(value, int | float) and math.isfinite(value))
+
+
+def _estimates(part: Any, path: str) -> Iterator[tuple[str, Estimate]]:  # noqa: ANN401 - any part
+    if isinstance(part, Estimate):
+        yield path, part
+    elif isinstance(part, list):
+        for i, inner in enumerate(part):
+            yield from _estimates(inner, f"{path}[{i}]")
+    elif is_dataclass(part):
+        for field in fields(part):
+            inner_path = f"{path}.{field.name}" if path else field.name
+            yield from _estimates(getattr(part, field.name), inner_path)
+
+
+def _part(content: dict[str, Any], kind: Any, path: str) -> Any:  # noqa: ANN401 - a TypedDict
+    try:
+        return from_json(content, kind, unknown=True)
+    except ValueError as error:
+        raise ValueError(str(error).replace("`$", f"`$.{path}")) from error
+
+
+def _require(holds: bool, path: str, expected: str) -> None:  # noqa: FBT001 - an assertion
+    if not holds:
+        raise ValueError(f"expected {expected} - at `$.{path}`")
