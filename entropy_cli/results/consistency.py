@@ -152,7 +152,8 @@ def _part(content: dict[str, Any], kind: Any, path: str) -> Any:  # noqa: ANN401
     try:
         return from_json(content, kind, unknown=True)
     except ValueError as error:
-        raise ValueError(str(error).replace("`$", f"`$.{path}")) from error
+        message = str(error) if "`$" in str(error) else f"{error} - at `$`"
+        raise ValueError(message.replace("`$", f"`$.{path}")) from error
 
 
 def _require(holds: bool, path: str, expected: str) -> None:  # noqa: FBT001 - an assertion

@@ -107,9 +107,10 @@ def _load_tensors(value: Any) -> Any:  # noqa: ANN401 - any content of a pickle
     return [_load_tensors(item) for item in value] if isinstance(value, list) else value
 
 
-def check_alike(part: str, found: Any, fresh: Mapping[str, Tensor] | None) -> None:  # noqa: ANN401
-    """Raise StateError unless saved tensors have the names, shapes and types of fresh ones."""
-    if fresh is None and found is None:
+def check_alike(part: str, state: Mapping[str, Any], fresh: Mapping[str, Tensor] | None) -> None:
+    """Raise StateError unless a part's tensors have the names, shapes and types of fresh ones."""
+    found: Any = state.get(part)
+    if fresh is None and found is None and part in state:
         return
     got, expected = (
         {name: (tuple(t.shape), t.dtype) if isinstance(t, Tensor) else None for name, t in of.items()}
@@ -117,7 +118,8 @@ def check_alike(part: str, found: Any, fresh: Mapping[str, Tensor] | None) -> No
         else {}
         for of in (found, fresh)
     )
-    if got != expected or not all(t.isfinite().all() for t in found.values()):
+    is_same = found is not None and got == expected
+    if not is_same or not all(t.isfinite().all() for t in found.values()):
         names = sorted(name for name in {*got, *expected} if got.get(name) != expected.get(name))
         which = f", {names[0]} for one" if names else ""
         raise StateError(

@@ -232,7 +232,7 @@ class Trainer:
         """
         fresh = self.state()
         for part in ("model", "average", "codes"):
-            check_alike(part, state.get(part), fresh[part])
+            check_alike(part, state, fresh[part])
         self.steps_done = state["done"]
         self.model.load_state_dict(state["model"])
         if self.ema_model is not self.model:
