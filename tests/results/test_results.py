@@ -47,7 +47,15 @@ def changed(content, path, value):
         del inner[last]
     else:
         inner[last] = value
+    if path == ["data", "images_used"] and isinstance(value, int):
+        images_G = copy["replicates"]["images"]
+        images_G[:] = [value, *[0] * (len(images_G) - 1)]
     return copy
+
+
+def fit_that(*ended):
+    """How temperatures were fitted, with these ends of the fit."""
+    return {"images": 9, "hard": [1.0] * len(ended), "steps": [1] * len(ended), "ended": ended}
 
 
 @pytest.mark.parametrize(
@@ -56,12 +64,29 @@ def changed(content, path, value):
         (["schema"], "other", "not a result"),
         (["schema_version"], 2, "Upgrade"),
         (["schema_version"], 0, "Estimate again"),
-        (["units"], None, "units: missing"),
-        (["surprise"], 1, "surprise: unknown"),
-        (["data", "images_used"], "many", "data.images_used: got"),
-        (["scales", 1, "tokens"], 1.5, "tokens: got 1.5"),
-        (["average", "last_scale", "varentropy", "se"], "x", "varentropy.se: got"),
-        (["scales"], {}, "scales: got"),
+        (["units"], None, "missing required field `units`"),
+        (["surprise"], 1, r"unknown key - at `\$.surprise`"),
+        (["data", "images_used"], "many", r"got `str` - at `\$.data.images_used`"),
+        (["scales", 1, "tokens"], 1.5, r"got `float` - at `\$.scales\[\S*\].tokens`"),
+        (
+            ["average", "last_scale", "varentropy", "se"],
+            "x",
+            r"got `str` - at `\$.average.last_scale.varentropy.se`",
+        ),
+        (["average", "last_scale", "varentropy", "se"], -1.0, "expected a number from 0"),
+        (["average", "token_weighted", "assignment_entropy", "ci95"], [1.0], "length 2, got 1"),
+        (["average", "token_weighted", "assignment_entropy", "ci95"], [2.0, 1.0], "lower limit first"),
+        (["average", "last_scale", "assignment_entropy", "value"], math.nan, "not finite"),
+        (["average", "last_scale", "assignment_entropy", "value"], 10**400, "not finite"),
+        (["scales", 1, "temperature"], -1.0, "a positive number"),
+        (["scales", 1, "tokens"], 0, "at least 1"),
+        (["tokenizer", "vocab_size"], 0, "at least 1"),
+        (["replicates", "images"], [1], "counts"),
+        (["replicates", "assignment_entropy"], [[1.0]], "rows of"),
+        (["provenance", "data"], None, r"field `data` - at `\$.provenance`"),
+        (["precision_check"], {}, r"at `\$.precision_check`"),
+        (["target_reached"], True, "the target"),
+        (["scales"], {}, r"got `object` - at `\$.scales`"),
     ],
 )
 def test_other_content_is_refused_by_place(content, path, value, words):
@@ -109,8 +134,8 @@ def test_bounds_are_marked(content):
         (["data", "images_used"], 999, "images are few"),
         (["data", "images_failed"], 3, "3 images could not be read"),
         (["provenance", "checkpoint_notes"], ["ten rows"], "ten rows"),
-        (["provenance", "temperature_fit"], {"ended": ["flat", "converged"]}, "Scale 0: the fitted"),
-        (["provenance", "temperature_fit"], {"ended": ["converged", "slow"]}, "Scale 1: the fit"),
+        (["provenance", "temperature_fit"], fit_that("flat", "converged"), "Scale 0: the fitted"),
+        (["provenance", "temperature_fit"], fit_that("converged", "slow"), "Scale 1: the fit"),
         (["average", "token_weighted", "assignment_entropy", "value"], 3.86, "close to its maximum"),
     ],
 )
