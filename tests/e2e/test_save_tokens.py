@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from entropy_cli import load_tokenizer
+from entropy_cli.core.errors import StateError
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.decode import read_image
 from entropy_cli.images.image_set import find_images
+from entropy_cli.streaming.token_file import TokenStore
 from tests.conftest import PATCH_NUMS
 
 TOKENS = sum(n * n for n in PATCH_NUMS)
@@ -259,3 +261,17 @@ def test_any_name_is_one_line(estimate, images, checkpoint, tmp_path):
     assert lines.pop() == b"" and len(lines) == 5 == len(np.load(tmp_path / "t.npy"))
     escaped = {b"a\\nb.jpg", b"a\\\\nb.jpg", b"\xff.jpg", b"c\\rd.jpg", "\u2028.jpg".encode()}
     assert set(lines) == escaped
+
+
+def test_a_store_that_was_cut_off_is_an_error_and_no_row_of_zeros(tmp_path):
+    store = TokenStore(tmp_path / "s", 4, 3, 256)
+    store.create(resumed=False)
+    store.open()
+    store.write([0, 1, 2], torch.tensor([[1, 2, 3]] * 3))
+    store.deliver(tmp_path / "t.npy", [0, 2], ["a", "b"])
+    assert np.load(tmp_path / "t.npy").tolist() == [[1, 2, 3]] * 2
+    os.truncate(store.path, 5)
+    store.write([2], torch.tensor([[1, 2, 3]]))  # grows again, with zeros between
+    with pytest.raises(StateError, match="lacks tokens"):
+        store.deliver(tmp_path / "t.npy", [0, 1, 2], ["a", "b", "c"])
+    store.close()

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ import time
 import pytest
 import torch
 
+from entropy_cli.cli import main
 from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.images.synthetic import write_image_folder
 from tests.conftest import subprocess_environment
@@ -275,3 +277,51 @@ def test_collapse_is_named(train, tmp_path):
     assert "codebook collapse: only" in err and "--codebook ema" in err
     code, _, err = train("--steps", 20, out=tmp_path / "healthy")
     assert code == 0 and "collapse" not in err
+
+
+DAMAGES = {
+    "an empty recipe": lambda state: state.update(recipe={}, data=None),
+    "no data": lambda state: state.pop("data"),
+    "no seconds": lambda state: state.pop("seconds"),
+    "negative seconds": lambda state: state.update(seconds=-1.0),
+    "no model": lambda state: state["trainer"].pop("model"),
+    "a model of another shape": lambda state: state["trainer"]["model"].update(
+        {"quant_conv.bias": torch.zeros(1)}
+    ),
+    "a model with NaN": lambda state: state["trainer"]["model"]["quant_conv.bias"].fill_(torch.nan),
+    "steps in words": lambda state: state["trainer"].update(done="x"),
+    "negative steps": lambda state: state["trainer"].update(done=-5),
+    "no averages": lambda state: state["trainer"].pop("average"),
+    "no optimizer": lambda state: state["trainer"].pop("optimizer"),
+    "moments of another shape": lambda state: state["trainer"]["optimizer"]["state"][0].update(
+        exp_avg=torch.zeros(1)
+    ),
+    "codes of another shape": lambda state: state["trainer"]["codes"].update(count_V=torch.zeros(1)),
+}
+
+
+@pytest.fixture(scope="module")
+def two_steps(folder, tmp_path_factory):
+    out = tmp_path_factory.mktemp("two") / "out"
+    assert main(["train", "--data", str(folder), "--output", str(out), *SMALL, "--steps", "2"]) == 0
+    return out
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_state_is_refused_in_one_line(two_steps, train, tmp_path, damage):
+    out = shutil.copytree(two_steps, tmp_path / "out")
+    state = torch.load(out / "trainer.pt", weights_only=False)  # noqa: TID251 - our own
+    DAMAGES[damage](state)
+    torch.save(state, out / "trainer.pt")
+    code, _, err = train("--steps", "3", "--resume", out=out)
+    assert code == 3 and "Traceback" not in err
+    assert any(words in last_line(err) for words in ("not the state of a training", "--resume: the "))
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b'{"step": 1' + b"0" * 400 + b"}\n"])
+def test_damaged_metrics_are_refused_or_dropped(two_steps, train, tmp_path, content):
+    out = shutil.copytree(two_steps, tmp_path / "out")
+    (out / "metrics.jsonl").write_bytes(content)
+    code, _, err = train("--steps", "3", "--resume", out=out)
+    assert code in (0, 3) and "Traceback" not in err
+    assert (code == 3) == (content[0] == 0xFF)
