@@ -25,8 +25,8 @@ $(READY): pyproject.toml
 demo: $(READY) ## run the main job on pictures it makes itself, with a tokenizer that comes along
 	$(BIN)/entropy-cli demo
 
-test: $(READY) ## the whole suite
-	$(BIN)/python -m pytest
+test: $(READY) ## the whole suite, on all cores
+	$(BIN)/python -m pytest -n auto --dist loadgroup
 
 test-cluster: $(READY) ## the tests on a real Slurm, installed for it when root on Debian
 	if ! PATH="$$PATH:/usr/sbin" command -v slurmctld >/dev/null \

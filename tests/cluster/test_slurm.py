@@ -17,7 +17,7 @@ from tests.e2e.test_resume import SLOW, blocks_done
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slurm")]
 
 
 @pytest.fixture

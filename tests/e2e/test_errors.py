@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from entropy_cli.options import exit_code
 from entropy_cli.tokenizers.families.var import VARTokenizer
 from tests.conftest import subprocess_environment
 from tests.e2e.test_estimate import assert_same
@@ -223,3 +224,9 @@ def test_a_checkpoint_with_nan_is_refused(cli, images, weights, tmp_path):
         *("--image-size", 32, "--patch-nums", "1,8"),
     )
     assert code == 3 and "quantize.embedding.weight holds NaN" in err
+
+
+@pytest.mark.parametrize(("failed", "code"), [(0, 0), (1, 0), (2, 0), (3, 4)])
+def test_a_run_is_incomplete_only_above_the_share_of_max_failed(failed, code):
+    assert exit_code(100 - failed, failed, 0.02) == code
+    assert exit_code(100 - failed, failed, 0) == (4 if failed else 0)

@@ -469,6 +469,7 @@ def test_labels_of_other_logits_are_noticed(loss, files, tensors):
 def test_a_floor_is_set_against_its_own_mean(loss, files):
     found = loss("--patch-nums", PATCH_NUMS, "--floor-mean", 0.5, "--floor-last", 0.25)
     assert found["reducible"] == pytest.approx(found["cross_entropy"] - 0.5)
+    assert found["reducible_half_width"] == pytest.approx((found["ci95"][1] - found["ci95"][0]) / 2)
     assert [scale["floor"] for scale in found["scales"]] == [None, None, 0.25]
     last = found["scales"][2]
     assert last["reducible"] == pytest.approx(last["cross_entropy"] - 0.25)
@@ -498,6 +499,9 @@ def test_the_floor_of_an_estimate(loss, cli, files, images, checkpoint):
         unigram = theirs["unigram_entropy"]
         assert ours["unigram_entropy"] == (None if unigram["note"] else unigram["value"])
         assert ours["reducible"] == ours["cross_entropy"] - ours["floor"]
+        halves = [(high - low) / 2 for low, high in (ours["ci95"], theirs["assignment_entropy"]["ci95"])]
+        assert min(halves) > 1e-3
+        assert ours["reducible_half_width"] == pytest.approx(math.hypot(*halves))
     ids = [finding["id"] for finding in found["findings"]]
     assert ids == ["above_uniform", "above_unigram", "unigram_bound", "hard_labels"]
     found = loss("--floor", result, **given)

@@ -44,7 +44,7 @@ def test_the_check_agrees_with_a_plain_comparison(estimate, images, checkpoint):
     found = find_images(images, limit=10)
     tokenizer = load_tokenizer(checkpoint).tokenizer
     exact, rounded = tokenizer.to(CPU, "fp32"), tokenizer.to(CPU, "bf16")
-    changed, entropies, tokens = 0, [0.0, 0.0], 0
+    changed_S, entropies, tokens_S = torch.zeros(4), [0.0, 0.0], torch.tensor([1, 4, 16, 64])
     for i in range(10):
         img_B3HW = read_image(found.locate(i), tokenizer.spec.crop.apply)[None]
         both = []
@@ -57,10 +57,13 @@ def test_the_check_agrees_with_a_plain_comparison(estimate, images, checkpoint):
                 if s + 1 < len(of.spec.scales):
                     rest = of.subtract(rest, sums.idx_Bl, s)
             both.append(torch.cat(idx, 1))
-        changed += (both[0] != both[1]).sum().item()
-        tokens += both[0].numel()
+        changed_L = (both[0] != both[1])[0]
+        changed_S += torch.stack([part.sum() for part in changed_L.split(tokens_S.tolist())])
+    tokens = 10 * tokens_S.sum().item()
     assert check["images"] == 10
-    assert check["tokens_changed_overall"] == pytest.approx(changed / tokens)
+    assert changed_S.sum() > 0
+    assert check["tokens_changed"] == pytest.approx((changed_S / (10 * tokens_S)).tolist())
+    assert check["tokens_changed_overall"] == pytest.approx(changed_S.sum().item() / tokens)
     assert check["assignment_entropy_difference_token_weighted"] == pytest.approx(
         (entropies[1] - entropies[0]) / tokens, abs=1e-6
     )

@@ -14,11 +14,17 @@ import pytest
 
 from entropy_cli.core.figures import new_figure, styled
 from entropy_cli.results.page.comparison import difference
-from entropy_cli.results.page.figures import convergence, scale_entropies, temperatures, usage_by_rank
+from entropy_cli.results.page.figures import (
+    convergence,
+    plot_with_errors,
+    scale_entropies,
+    temperatures,
+    usage_by_rank,
+)
 from entropy_cli.results.schema import from_dict
 from entropy_cli.tokenizers.families.var import PATCH_NUMS
 
-pytest.importorskip("matplotlib")
+LineCollection = pytest.importorskip("matplotlib.collections").LineCollection
 
 
 @pytest.fixture
@@ -150,6 +156,34 @@ class TestNumbers:
     def test_in_figures(self, content, changed, draw, value):
         assert not np.isclose(drawn(draw, content)[0], value, atol=1e-9).any()
         assert np.isclose(drawn(draw, changed)[0], value, atol=1e-9).any()
+
+    def test_error_bars_end_at_the_ends_of_the_intervals(self, content):
+        estimates = [scale.assignment_entropy for scale in from_dict(content).scales]
+        at, style = np.arange(4.0), {"label": "", "color": "red", "marker": "o"}
+        for sideways in (False, True):
+            axes = new_figure(5, 4).add_subplot()
+            plot_with_errors(axes, at, estimates, sideways=sideways, **style)
+            (bars,) = (bars for bars in axes.collections if isinstance(bars, LineCollection))
+            ends = [segment[:, int(not sideways)] for segment in bars.get_segments()]
+            np.testing.assert_allclose(ends, [estimate.ci95 for estimate in estimates], rtol=1e-12)
+
+    def test_the_curve_of_temperatures_has_the_slopes_of_the_points(self, content):
+        """The spline of a cubic in ln T is the cubic, and the dashes are its tangents."""
+        cubic = np.polynomial.Polynomial([2, 1, 0.3, 0.1])
+        content = copy.deepcopy(content)
+        for at in content["temperatures"]:
+            of, x = at["average"]["token_weighted"], np.log(at["temperature"])
+            of["assignment_entropy"]["value"], of["varentropy"]["value"] = cubic(x), cubic.deriv()(x)
+        axes = new_figure(5, 4).add_subplot()
+        temperatures(axes, from_dict(content))
+        curve, *others = axes.get_lines()
+        np.testing.assert_allclose(curve.get_ydata(), cubic(np.log(curve.get_xdata())), rtol=1e-12)
+        assert len(curve.get_xdata()) > 40
+        tangents = [line.get_xydata() for line in others if len(line.get_xdata()) == 2][:3]
+        for (x, y), (x1, y1) in tangents:
+            middle = np.log(x * x1) / 2
+            assert (y + y1) / 2 == pytest.approx(cubic(middle))
+            assert (y1 - y) / np.log(x1 / x) == pytest.approx(cubic.deriv()(middle))
 
     def test_of_codes(self, content, changed):
         counts = np.array(changed["scales"][0]["code_counts"])

@@ -129,3 +129,19 @@ def test_janus_without_its_prefix_is_asked_about(run, tmp_path):
     assert code == 3 and "fits vqgan and llamagen" in error and "--family" in error
     code, result, _ = run(tmp_path / "vq.pt", "--family", "llamagen")
     assert (code, result["tokenizer"]["rule"], result["settings"]["temperature"]) == (0, "cosine", 0.01)
+
+
+def test_which_copy_of_the_weights_is_part_of_the_run(run, weights, tmp_path):
+    raw, other = weights("vqgan"), weights("vqgan", seed=1)
+    twins = {f"model_ema.{name.replace('.', '')}": weight for name, weight in other.items()}
+    torch.save({"state_dict": raw | twins}, tmp_path / "both.ckpt")
+    kept = ("--state", tmp_path / "kept.state")
+    code, of_raw, _ = run(tmp_path / "both.ckpt", "--weights", "raw", *kept)
+    assert code == 0
+    _, of_ema, _ = run(tmp_path / "both.ckpt", "--weights", "ema")
+    assert value(of_raw) != value(of_ema)
+    assert of_raw["data"]["fingerprint"] != of_ema["data"]["fingerprint"]
+    code, _, error = run(tmp_path / "both.ckpt", "--weights", "ema", *kept)
+    assert code == 3 and "checkpoint_weights" in error
+    torch.save({"state_dict": other}, tmp_path / "ema.ckpt")
+    assert value(run(tmp_path / "ema.ckpt")[1]) == value(of_ema)

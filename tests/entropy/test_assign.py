@@ -114,3 +114,20 @@ def test_the_nearest_code_is_the_first_of_equals_whatever_the_number_of_codes(V)
 def test_wrong_shapes_are_named(z_BlC):
     with pytest.raises(ShapeError, match="expected"):
         assign(z_BlC, Codebook(torch.randn(3, 4), "l2"), (1.0,))
+
+
+@pytest.mark.parametrize("rule", ["l2", "dot"])
+def test_codes_far_from_zero_keep_the_digits_of_their_differences(rule):
+    """float32 has no digits left after 2 z.e - |e|^2 unless the codes' mean is subtracted first."""
+    generator = torch.Generator().manual_seed(2)
+    z_BlC, code_VC = (
+        (torch.randn(shape, generator=generator) * 64).round() / 64 + shift
+        for shape, shift in (((1, 40, 4), 1024 * (rule == "l2")), ((13, 4), 1024))
+    )
+    sums = assign(z_BlC, Codebook(code_VC, rule), (1.0,))
+    z_lC, exact_VC = z_BlC[0].double(), code_VC.double()
+    logit_lV = z_lC @ exact_VC.T if rule == "dot" else -(torch.cdist(z_lC, exact_VC) ** 2)
+    log_q_lV = logit_lV.log_softmax(1)
+    expected = -(log_q_lV.exp() * log_q_lV).sum().item()
+    assert sums.entropy_BT.item() == pytest.approx(expected, abs=1e-3)
+    assert torch.equal(sums.idx_Bl[0], log_q_lV.argmax(1))

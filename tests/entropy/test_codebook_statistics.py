@@ -110,3 +110,9 @@ def test_usage():
     assert usage(torch.zeros(4)) is None
     assert usage(torch.tensor([1.0, math.nan])) is None
     assert usage(torch.tensor([1, 3])).top_share == 0.75
+
+
+@pytest.mark.parametrize(("count", "rare"), [(9.99, 1), (10, 0), (6, 1), (15, 0), (0, 0)])
+def test_a_code_is_rare_below_a_hundredth_of_an_even_share(count, rare):
+    got = usage(torch.tensor([count, 1000, 1000, 2000 - count], dtype=torch.float64))
+    assert (got.rare, got.never) == (rare, int(count == 0))

@@ -219,3 +219,16 @@ def test_counts_pass_the_largest_float32_integer():
     tally = tally_of(random_sums(2), torch.tensor([0, 1]))
     tally.counts_GSE[0, 0, 0] = 2**24
     assert int((tally + tally).counts_GSE[0, 0, 0] + 1) == 2**25 + 1
+
+
+def test_squares_are_of_the_means_over_an_images_tokens():
+    sums = random_sums(12)
+    tally = tally_of(sums, torch.arange(12) % G)
+    for s, (image, tokens) in enumerate(zip(sums, TOKENS, strict=True)):
+        for of, square_X in (
+            (image.soft_BTE / tokens, tally.soft_squares_STE[s]),
+            (image.entropy_BT / tokens, tally.entropy_squares_ST[s]),
+            (image.counts_BE, tally.count_squares_SE[s]),
+        ):
+            expected_X = sum(one_X.double() ** 2 for one_X in of)
+            torch.testing.assert_close(square_X.double(), expected_X, rtol=1e-12, atol=0)

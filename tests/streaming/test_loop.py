@@ -89,15 +89,18 @@ def test_what_memory_holds_at_once_moves_nothing(run, monkeypatch):
 @pytest.mark.parametrize("batch_size", [4, 32])
 def test_out_of_memory_halves_what_is_done_at_once(run, monkeypatch, caplog, batch_size):
     whole = run(Progress.start(5), range(5), 2)
-    encode = VARTokenizer.encode
+    encode, tried = VARTokenizer.encode, []
 
     def full(self, img_B3HW):
+        tried.append(len(img_B3HW))
         if len(img_B3HW) > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return encode(self, img_B3HW)
 
     monkeypatch.setattr(VARTokenizer, "encode", full)
     halved = run(Progress.start(5), range(5), batch_size)
+    assert sorted({*tried}, reverse=True) == [size for size in (32, 16, 8, 4, 2) if size <= batch_size]
+    assert [size for size in tried if size > 2] == sorted({*tried} - {2}, reverse=True)  # each once
     assert torch.equal(whole.tally.counts_GSE, halved.tally.counts_GSE)
     monkeypatch.setattr(VARTokenizer, "encode", lambda *_: full(None, range(99)))
     with pytest.raises(EntropyCliError, match="single image"):
@@ -237,3 +240,19 @@ def test_a_gpu_s_other_precisions_are_close_to_float32(checkpoint, pictures, pre
         rounded = tokenizer.to(cuda, precision).encode(pictures.to(cuda))
     assert rounded.dtype == torch.float32
     assert 0 < (rounded - exact).std() < 0.02 * exact.std()
+
+
+@pytest.mark.parametrize(("batch_size", "shapes"), [(32, {32}), (48, {48}), (16, {16, 6})])
+def test_a_last_batch_of_several_blocks_is_filled_up_to_the_shape_of_all(
+    run, monkeypatch, batch_size, shapes
+):
+    """70 images: kernels round by shape, and how much is left at the end depends on earlier cuts."""
+    encode, seen = VARTokenizer.encode, set()
+
+    def noted(self, img_B3HW):
+        seen.add(len(img_B3HW))
+        return encode(self, img_B3HW)
+
+    monkeypatch.setattr(VARTokenizer, "encode", noted)
+    assert run(Progress.start(5), range(5), batch_size).images == 70
+    assert seen == shapes

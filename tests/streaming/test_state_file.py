@@ -141,3 +141,22 @@ def test_a_state_of_a_newer_version_is_refused(run, tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(StateError, match="version 99"):
         state_file.load(tmp_path / "s")
+
+
+@pytest.mark.parametrize("setting", sorted({*SETTINGS.to_json()} - {"norm_groups"}))
+def test_a_state_of_any_other_setting_is_refused(tmp_path, setting):
+    other = replace(SETTINGS, **{setting: "another"})
+    for got, expected in ((other, SETTINGS), (SETTINGS, other)):
+        with pytest.raises(StateError, match=r"was saved with .*, or another --state"):
+            state_file.check_same(tmp_path / "s", got, expected)
+    assert other.fingerprint() != SETTINGS.fingerprint()
+    state_file.check_same(tmp_path / "s", SETTINGS, replace(SETTINGS))
+
+
+@pytest.mark.parametrize("identity", [{}, {"norm_groups": 16}, {"norm_groups": 32, "more": "ema"}])
+def test_a_state_of_another_tokenizer_is_refused(tmp_path, identity):
+    other = replace(SETTINGS, identity=identity)
+    for got, expected in ((other, SETTINGS), (SETTINGS, other)):
+        with pytest.raises(StateError, match="Use the same"):
+            state_file.check_same(tmp_path / "s", got, expected)
+    assert other.fingerprint() != SETTINGS.fingerprint()

@@ -336,6 +336,12 @@ def test_divergence_is_a_rise_above_the_start():
     t = np.arange(1000) / 1000
     assert rate(divergence, 0.5 * t + white_Rn) == 1
     assert rate(divergence, 0.5 * (1 - t) + white_Rn) == 0
+    for rise in np.linspace(0.1, 0.6, 40):  # around six errors
+        found = divergence(rise * t + white_Rn[0])
+        assert found.rise == found.last - found.start
+        assert found.se == pytest.approx(math.hypot(found.start_se, found.last_se))
+        assert found.fires == (found.rise > 6 * found.se)
+    assert found.start_se == pytest.approx(0.05, rel=0.1)
     found = divergence(0.5 * t)
     assert (found.start, found.last_first) == (0, 900)
     assert found.last == pytest.approx(0.47475)

@@ -2,12 +2,15 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from entropy_cli.commands.monitor.logs.names import infer_kind, infer_split, stem
 from entropy_cli.commands.monitor.logs.read import read_log
+from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
+from entropy_cli.commands.monitor.series_with_floor import find_repeated_training
 from entropy_cli.core.errors import LogError
 from tests import training_logs as logs
 
@@ -494,3 +497,14 @@ class TestFromAReview:
     def test_a_value_that_is_as_good_as_infinite(self, read):
         log = read("step,loss\n0,3.0\n1,1e308\n2,2.0\n")
         assert (log.find("loss").nonfinite, values(log, "loss")[1]) == (1, 1e308)
+
+
+@pytest.mark.parametrize(("difference", "repeats"), [(0.0, True), (0.00055, True), (0.00065, False)])
+def test_validation_that_repeats_training_may_differ_by_rounding(difference, repeats):
+    """Three decimals and four: at most 0.00055."""
+    epochs = np.arange(5.0)
+    training = Series(Metric("L", kind="cross_entropy"), 5 - epochs, epochs, np.full(5, np.nan))
+    off = np.array([0, 0, difference, 0, 0])
+    repeated = replace(training, metric=replace(training.metric, split="val"), value_n=5 - epochs - off)
+    found = find_repeated_training(Log("var", [training, repeated], 1, 1, 0))
+    assert found == ({"L": pytest.approx(difference)} if repeats else {})

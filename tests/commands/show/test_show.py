@@ -10,6 +10,7 @@ from torch.nn import functional
 from entropy_cli.commands.show.assignments import assign_image, encode_images
 from entropy_cli.commands.show.code_colours import code_colours
 from entropy_cli.commands.show.decoding import load_decoder
+from entropy_cli.commands.show.result import shown_scale
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
@@ -164,3 +165,12 @@ def test_a_decoder_of_pixels_from_zero_to_one_gives_the_same_range():
     unit, _ = load_decoder(checkpoint, "vqgan", "[0, 1]")
     f_hat_BChw = torch.randn(1, 6, 4, 4, generator=torch.manual_seed(2))
     assert torch.equal(unit(f_hat_BChw), 2 * usual(f_hat_BChw) - 1)
+
+
+def test_a_scale_names_its_most_undecided_token_by_row_and_column_and_counts_those_above_1_nat():
+    entropies = [0.5, 1.0, 1.01, 0.2, 1.5, 2.5, 0.1, 0.9]
+    scale = shown_scale("2 x 4", (1, None, (2, 4)), 1.0, (entropies, [[]] * 8, [[]] * 8), None)
+    assert (scale.grid, scale.most_undecided, scale.largest) == ((2, 4), (1, 1), 2.5)
+    assert scale.share_above_1_nat == 3 / 8
+    assert scale.assignment_entropy == pytest.approx(7.71 / 8)
+    assert scale.nats_per_image == pytest.approx(7.71)
