@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 
 from entropy_cli.commands.loss.result import Losses, LossResult
-from entropy_cli.core.text import WIDTH, columns, definitions, wrapped
+from entropy_cli.core.table import WIDTH
+from entropy_cli.core.text import columns, definitions, wrapped
 
 Cell = Callable[[Losses, float], str]
 

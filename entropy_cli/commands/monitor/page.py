@@ -6,7 +6,8 @@ from pathlib import Path
 
 from entropy_cli.commands.monitor.figure import Curve, inline_run
 from entropy_cli.commands.monitor.result import MonitorResult, format_number, format_place
-from entropy_cli.core.page import Table, html_table, write_page
+from entropy_cli.core.page import write_page
+from entropy_cli.core.table import Table
 from entropy_cli.results.findings import by_severity
 
 
@@ -48,7 +49,7 @@ def _values(result: MonitorResult) -> str:
         row = [one.name, one.split, one.kind.replace("_", "-"), str(one.points)]
         rows.append([*row, *numbers, format_number(one.noise)])
     caption = "unsmoothed values; cross-entropies in nats per token"
-    return html_table(Table("series", "Series", caption, head, rows, sortable=True))
+    return Table("series", "Series", head, rows, caption, sortable=True).html()
 
 
 def _reducible(result: MonitorResult) -> str:
@@ -61,4 +62,4 @@ def _reducible(result: MonitorResult) -> str:
             slope = "" if one.slope is None else f"{one.slope[0]:.3f} ± {one.slope[1]:.3f}"
             rows.append([one.name, one.split, *map(format_number, numbers), share, slope])
     caption = f"above the floor, nats per token; {result.floor_source}"
-    return html_table(Table("reducible", "Reducible loss", caption, head, rows))
+    return Table("reducible", "Reducible loss", head, rows, caption).html()

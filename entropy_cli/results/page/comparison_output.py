@@ -16,10 +16,10 @@ from entropy_cli.core.figures import (
     plain_log_ticks,
     styled,
 )
-from entropy_cli.core.page import html_table, ordered_list, write_page
+from entropy_cli.core.page import ordered_list, write_page
 from entropy_cli.results.page.comparison import NamedResult, comparison_tables, difference, remarks
 from entropy_cli.results.page.figures import ENTROPIES, HEIGHT, WIDTH, plot_with_errors
-from entropy_cli.results.page.markdown_and_csv import NUMBERS, estimates_of, markdown_table
+from entropy_cli.results.page.markdown_and_csv import NUMBERS, estimates_of
 
 TITLE = "Assignment entropies compared"
 MARGIN = 1.04  # beyond the largest value, for its marker
@@ -35,7 +35,7 @@ def comparison_page(path: Path, several: Sequence[NamedResult]) -> None:
             draw(figure.add_subplot(), several)
             figures.append(f"<figure>{inline_svg(figure, alt_text)}</figure>")
     parts = [f'<div class="panels">{"".join(figures)}</div>']
-    parts += [html_table(table) for table in comparison_tables(several)]
+    parts += [table.html() for table in comparison_tables(several)]
     write_page(path, TITLE, [*parts, "<h2>Notes</h2>", ordered_list(remarks(several))])
 
 
@@ -50,7 +50,11 @@ def comparison_figure(several: Sequence[NamedResult]) -> Any:  # noqa: ANN401 - 
 def comparison_markdown(several: Sequence[NamedResult]) -> str:
     """Return the tables and notes of a comparison as Markdown."""
     notes = "\n".join(f"{i}. {remark}" for i, remark in enumerate(remarks(several), 1))
-    parts = [f"# {TITLE}", *map(markdown_table, comparison_tables(several)), f"## Notes\n\n{notes}"]
+    parts = [
+        f"# {TITLE}",
+        *(table.markdown() for table in comparison_tables(several)),
+        f"## Notes\n\n{notes}",
+    ]
     return "\n\n".join(parts) + "\n"
 
 

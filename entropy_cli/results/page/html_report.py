@@ -4,7 +4,7 @@ from html import escape
 from pathlib import Path
 
 from entropy_cli.core.figures import inline_svg, new_figure, styled
-from entropy_cli.core.page import definition_list, html_table, ordered_list, write_page
+from entropy_cli.core.page import definition_list, ordered_list, write_page
 from entropy_cli.results.legend import legend
 from entropy_cli.results.notes import notes
 from entropy_cli.results.page.figures import HEIGHT, WIDTH, Draw, alt_text, figure_panels
@@ -29,7 +29,7 @@ def write_html_report(path: Path, result: Result) -> None:
     sections = [
         f'<p class="headline">{escape(value)}</p><p>{escape(description)}. {escape(MEANING)}</p>',
         "<h2>Figures</h2>" + _figures(result),
-        *(html_table(table) for table in tables(result)),
+        *(table.html() for table in tables(result)),
         "<h2>Terms</h2>" + definition_list(legend(result, "nats")),
         "<h2>Notes</h2>" + ordered_list(notes(result)),
         "<h2>Provenance</h2>" + definition_list(provenance(result)) + _command(result),

@@ -2,10 +2,9 @@
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 
-from entropy_cli.core.page import Table
 from entropy_cli.entropy.quantity import Bound, Estimate
 from entropy_cli.results.legend import averages
 from entropy_cli.results.notes import notes
@@ -21,7 +20,7 @@ def report_markdown(result: Result) -> str:
     """Return the headline, tables, notes and provenance of a result as Markdown."""
     value, description = headline(result)
     parts = [f"# Assignment entropy of {result_name(result)}", f"**{value}**", f"{description}."]
-    parts += [markdown_table(table) for table in tables(result)]
+    parts += [table.markdown() for table in tables(result)]
     parts.append("## Notes\n\n" + "\n".join(f"{i}. {note}" for i, note in enumerate(notes(result), 1)))
     origin = provenance(result)
     command = result.provenance.get("command")
@@ -31,17 +30,6 @@ def report_markdown(result: Result) -> str:
         "## Provenance\n\n" + "\n".join(f"- **{term}**: {text}" for term, text in origin.items())
     )
     return "\n\n".join(parts) + "\n"
-
-
-def markdown_table(table: Table) -> str:
-    """Return a table with its title and caption as Markdown."""
-    lines = [_row(table.head), _row(["---", *["---:"] * (len(table.head) - 1)])]
-    lines += [_row(row) for row in table.rows]
-    return f"## {table.title}\n\n{table.caption}\n\n" + "\n".join(lines)
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def report_csv(result: Result) -> str:

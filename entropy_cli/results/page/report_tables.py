@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from entropy_cli.core.page import Table
+from entropy_cli.core.table import Table
 from entropy_cli.entropy.quantity import SIGNS, Estimate
 from entropy_cli.results import schema
 from entropy_cli.results.legend import averages, is_counted
@@ -94,7 +94,7 @@ def soft_table(result: Result) -> Table:
     head = ["scale", "tokens", "share", "T", *(name.replace("_", " ") for name in SOFT)]
     maximum = f"ln V = {math.log(result.tokenizer.vocab_size):.4f}"
     caption = caption_with_bounds(f"nats per token, at most {maximum}; value ± standard error", rows)
-    return Table("soft", "Soft assignment", caption, head, rows)
+    return Table("soft", "Soft assignment", head, rows, caption)
 
 
 def hard_table(result: Result) -> Table:
@@ -117,7 +117,7 @@ def hard_table(result: Result) -> Table:
     head = ["scale", "unigram entropy", "perplexity", "codebook usage", "dead codes", "coverage"]
     caption = "entropy in nats per token; coverage: probability of the codes seen so far (Good-Turing)"
     return Table(
-        "hard", "Hard tokens: the nearest codes", caption_with_bounds(caption, rows), head, rows
+        "hard", "Hard tokens: the nearest codes", head, rows, caption_with_bounds(caption, rows)
     )
 
 
@@ -132,7 +132,7 @@ def temperature_table(result: Result) -> Table:
     head = ["T", *kinds.values(), "varentropy"]
     caption = "nats per token; varentropy: slope of the token-weighted average in ln T"
     return Table(
-        "temperatures", "Assignment entropy at each temperature", caption, head, rows, sortable=True
+        "temperatures", "Assignment entropy at each temperature", head, rows, caption, sortable=True
     )
 
 
@@ -154,7 +154,7 @@ def codes_table(result: Result) -> Table | None:
         f"the ten most and the ten least used of {len(counts)}, over {where}; {dead} were never nearest"
     )
     return Table(
-        "codes", "Codes by usage", caption, ["code", "rank", "tokens", "share"], rows, sortable=True
+        "codes", "Codes by usage", ["code", "rank", "tokens", "share"], rows, caption, sortable=True
     )
 
 
