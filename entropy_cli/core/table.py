@@ -73,7 +73,7 @@ class Table:
         Cells are never broken: columns that don't fit the width follow in a further table, after the
         first column again.
         """
-        heading = ": ".join(filter(None, (self.title, self.caption)))
+        heading = ", ".join(filter(None, (self.title, self.caption)))
         parts = [_terminal_table(self.select(part)) for part in _parts(self, width)]
         notes = [wrapped("", note, width) for note in self.notes]
         body = "\n".join(filter(None, (wrapped("", heading, width), "\n\n".join(parts))))

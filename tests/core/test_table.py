@@ -21,7 +21,7 @@ def example(**changes):
 
 def test_text_aligns_the_first_column_left_and_the_others_right():
     assert example(caption="in nats", notes=["A note."], rules=[1]).text() == (
-        "Title: in nats\n"
+        "Title, in nats\n"
         "scale          entropy  tokens  empty\n"
         "-------------------------------------\n"
         "1 x 1  0.1234 ± 0.0012       3\n"

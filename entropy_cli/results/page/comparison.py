@@ -8,8 +8,8 @@ import numpy as np
 
 from entropy_cli.core.table import Table
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
-from entropy_cli.results.page.report_tables import UNKNOWN, caption_with_bounds, format_estimate
 from entropy_cli.results.schema import Result
+from entropy_cli.results.tables import UNKNOWN, caption_with_bounds, format_estimate
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ def side_by_side(several: Sequence[NamedResult]) -> Table:
                 else format_estimate(average.assignment_entropy, 4, per_pixel),
                 format_estimate(average.unigram_entropy),
                 format_estimate(average.mutual_information),
-                f"{format_estimate(average.usage_estimate, 1, 100)} %",
+                format_estimate(average.usage_estimate, 1, 100, " %"),
             ]
         )
     caption = caption_with_bounds(
