@@ -67,6 +67,12 @@ class Table:
             [i for i in range(len(self.head)) if any(filled(row[i]) for row in self.rows)]
         )
 
+    def fitted(self, *heads: str, width: int = WIDTH) -> "Table":
+        """Return the table that fits a width, without the first of these columns as far as needed."""
+        if not heads or len(list(_parts(self, width))) == 1:
+            return self
+        return self.without(heads[0]).fitted(*heads[1:], width=width)
+
     def text(self, width: int = WIDTH) -> str:
         """Return the table as text for a terminal, with a bold head if stdout is one.
 

@@ -72,6 +72,13 @@ def test_columns_are_selected_with_their_alignment():
     assert table.without_empty_columns().head == ["scale", "entropy", "tokens"]
 
 
+def test_columns_that_do_not_fit_are_left_out_in_the_order_given():
+    table = example()
+    assert table.fitted("tokens") == table
+    assert table.fitted("empty", "tokens", width=31).head == ["scale", "entropy", "tokens"]
+    assert table.fitted("empty", "tokens", width=1).head == ["scale", "entropy"]
+
+
 def test_markdown_has_no_html_and_as_many_cells_as_columns():
     text = Table("t", "<b>", ["x", "y"], [[one, one] for one in HOSTILE], "<i>", ["<u>"]).markdown()
     assert "<" not in text.replace("<br>", "")
