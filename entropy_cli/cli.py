@@ -25,6 +25,7 @@ from entropy_cli.commands.slurm import cli as slurm
 from entropy_cli.commands.train import cli as train
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted, Signals
+from entropy_cli.core.table import escape_terminal
 from entropy_cli.options import STDERR, Command
 
 app = typer.Typer(
@@ -147,7 +148,7 @@ def _fail(message: str, code: int) -> int:
 
 def _printable(text: str) -> str:
     """Escape control characters, so that a message stays on one line."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+    return escape_terminal(text).replace("\n", "\\n")
 
 
 class _StderrHandler(logging.Handler):

@@ -285,4 +285,5 @@ MaxFailed = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, not the table.")]
+WholeTable = Annotated[bool, typer.Option("--table", help="Show all rows and columns.")]
 Units = Annotated[Literal["nats", "bits"], typer.Option(help="Of the table; files are in nats.")]

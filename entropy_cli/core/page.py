@@ -1,7 +1,6 @@
 """Self-contained HTML pages for screen and print: no network, no external scripts."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 
@@ -30,7 +29,8 @@ caption { text-align: left; color: var(--ink); opacity: .8; padding: .3rem 0; }
 th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--faint);
   white-space: nowrap; vertical-align: top; }
 thead th { background: var(--shade); }
-th:first-child { text-align: left; }
+th:first-child, .left { text-align: left; }
+.below-rule > * { border-top: 2px solid var(--faint); }
 tbody th { font-weight: normal; }
 caption { max-width: 46rem; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0;
@@ -76,48 +76,6 @@ for (const table of document.querySelectorAll("table.sortable")) {
   });
 }
 """
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table of text whose first column names the rows.
-
-    Attributes:
-        name: a short identifier for links.
-        title: the heading above the table.
-        caption: units and explanations.
-        head: names of the columns.
-        rows: the cells, not yet escaped.
-        sortable: whether a reader may sort the rows.
-    """
-
-    name: str
-    title: str
-    caption: str
-    head: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    sortable: bool = False
-
-
-def html_table(table: Table) -> str:
-    """Return the HTML of a table below its title; a sortable one has buttons in its header."""
-    head = "".join(
-        f'<th scope="col">{f"<button>{escape(cell)}</button>" if table.sortable else escape(cell)}</th>'
-        for cell in table.head
-    )
-    body = "\n".join(
-        f'<tr><th scope="row">{escape(row[0])}</th>'
-        + "".join(f"<td>{escape(cell)}</td>" for cell in row[1:])
-        + "</tr>"
-        for row in table.rows
-    )
-    css_class = ' class="sortable"' if table.sortable else ""
-    return (
-        f'<h2 id="{table.name}">{escape(table.title)}</h2>\n'
-        f'<div class="wide" tabindex="0" role="region" aria-labelledby="{table.name}">'
-        f"<table{css_class}><caption>{escape(table.caption)}</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
-    )
 
 
 def definition_list(terms: Mapping[str, str]) -> str:

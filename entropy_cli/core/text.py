@@ -1,37 +1,12 @@
-"""Text layout for a terminal: lists of terms, and tables."""
+"""Columns of text for a terminal."""
 
-from collections.abc import Mapping, Sequence
-from textwrap import wrap
+from collections.abc import Sequence
 
-WIDTH = 100
+from entropy_cli.core.table import Table, definitions, wrapped
 
-
-def definitions(terms: Mapping[str, str]) -> str:
-    """Format terms in one column and their definitions, wrapped, in another."""
-    indent = max(map(len, terms)) + 2
-    return "\n".join(wrapped(term.ljust(indent), text) for term, text in terms.items())
-
-
-def wrapped(prefix: str, text: str) -> str:
-    """Wrap text after a prefix, with a hanging indent; words are never broken."""
-    lines = wrap(
-        prefix + text,
-        WIDTH,
-        subsequent_indent=" " * len(prefix),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-    return "\n".join(lines)
+__all__ = ["columns", "definitions", "wrapped"]
 
 
 def columns(rows: Sequence[Sequence[str]], left: int = 1) -> str:
     """Format rows, the first of them the header, as a table; only `left` columns are left-aligned."""
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if i < left else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    ]
-    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])
+    return Table("", "", rows[0], rows[1:], left=range(left)).text()

@@ -1,254 +1,259 @@
-"""A result as text for a terminal."""
+"""The headline and the tables of a result, for a terminal and for reports alike."""
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
 
-from entropy_cli.core.text import definitions, wrapped
-from entropy_cli.entropy.quantity import MIN_IMAGES, MIN_IMAGES_PER_GROUP, Estimate
+from entropy_cli.core.table import Table, definitions, wrapped
+from entropy_cli.entropy.quantity import SIGNS, Estimate
 from entropy_cli.results import schema
 from entropy_cli.results.legend import averages, is_counted, legend
 from entropy_cli.results.notes import notes
+from entropy_cli.results.provenance import provenance
 from entropy_cli.results.schema import SOFT, Result
 
 UNKNOWN = "-"
-PER_NAT = {"nats": 1.0, "bits": 1 / math.log(2)}
-SPLITS = ("train", "val", "all")
+MAX_CODES = 10
+NARROW = {
+    "token_weighted": "token-\nweighted",
+    "over_scales": "mean of\nscales",
+    "last_scale": "final\nscale",
+}
 
-# The full name is in the legend; here it would make the table wider than a terminal.
-UNWEIGHTED_ROW = ("unweighted", "mean of scales")
 
-Cell = tuple[str, str]  # two lines
+@dataclass(frozen=True)
+class Format:
+    """How numbers are shown.
+
+    Attributes:
+        units: "nats" or "bits", of entropies.
+        intervals: whether cells have a second line with the 95 % interval; then names are narrow, so
+            that a table fits a terminal.
+    """
+
+    units: str = "nats"
+    intervals: bool = False
+
+    @property
+    def per_nat(self) -> float:
+        """The number of units in a nat."""
+        return 1.0 if self.units == "nats" else 1 / math.log(2)
+
+    def cell(self, estimate: Estimate, digits: int = 4, factor: float = 1.0, unit: str = "") -> str:
+        """Format an estimate with its standard error and, if wanted, its interval."""
+        text = format_estimate(estimate, digits, factor, unit)
+        if not self.intervals or estimate.value is None:
+            return text
+        if estimate.ci95 is None:
+            return text.replace(" ± ", "\n± ")
+        low, high = (f"{factor * end:.{digits}f}" for end in estimate.ci95)
+        return f"{text}\n{low} to {high}"
+
+    def entropy(self, estimate: Estimate) -> str:
+        """Format an entropy."""
+        return self.cell(estimate, factor=self.per_nat)
+
+    def averages(self, result: Result) -> dict[str, str]:
+        """Return the averages to show, by key, with their names."""
+        names = averages(result)
+        return {kind: NARROW[kind] for kind in names} if self.intervals else names
+
+    def name(self, words: str) -> str:
+        """Return the name of a column, on two lines if names are narrow."""
+        return words.replace(" ", "\n", 1) if self.intervals else words
+
+    def caption(self, text: str, rows: Sequence[Sequence[str]]) -> str:
+        """Return a caption that says the units, `text`, what a cell holds, and what signs mean."""
+        below = ", below it the 95 % interval" if self.intervals else ""
+        caption = f"{self.units} per token{text}; value ± standard error{below}"
+        return caption_with_bounds(caption, rows)
+
+
+REPORT = Format()
 
 
 def render(result: Result, units: str = "nats") -> str:
-    """Return the headline, the tables with their legend, the provenance and the notes.
+    """Return a result as text for a terminal: headline, tables, legend, provenance and notes.
 
     Args:
         result: the result to show.
         units: "nats" or "bits".
     """
-    counted = is_counted(result)
-    parts = [
-        _headline(result, units),
-        f"Soft assignment, {units} per token\n" + _soft(result, PER_NAT[units]),
-    ]
-    if counted:
-        parts.append(
-            f"Hard tokens: the nearest codes, {units} per token\n" + _hard(result, PER_NAT[units])
-        )
+    style = Format(units, intervals=True)
+    subject, value, details = headline(result, units)
+    shown = [soft_table(result, style).without("tokens", "share", "T")]
+    if is_counted(result):
+        shown.append(hard_table(result, style).without("dead codes"))
     if len(result.temperatures) > 1:
-        curve = _curve(result, PER_NAT[units])
-        parts.append(f"Assignment entropy at each temperature, {units} per token\n" + curve)
-    parts += [
-        "value ± standard error, below it the 95 % interval; ≥ marks a lower bound, without interval"
-        + ("\n" if counted else "; ≤ an upper bound\n")
-        + definitions(legend(result, units)),
-        definitions(provenance(result)),
-        "Notes\n" + "\n".join(wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1)),
-    ]
-    return "\n\n".join(parts)
-
-
-def _headline(result: Result, units: str) -> str:
-    average = result.average.token_weighted.assignment_entropy
-    value, interval = _cell(average, PER_NAT[units])
-    temperature = _number(result.settings.temperature)
-    at = "T fitted to each scale" if temperature == "auto" else f"T = {temperature}"
-    which = "token-weighted average, " if len(result.scales) > 1 else ""
-    return (
-        f"Assignment entropy (VAR-style irreducible loss) at {at}: {value} {units} per token\n"
-        f"{which}{f'95 % interval {interval}' if interval else 'no interval'}; "
-        f"images: {result.data.images_used}"
+        shown.append(temperature_table(result, style))
+    numbered = (wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1))
+    return "\n\n".join(
+        [
+            "\n".join([wrapped("", f"{subject}:"), value, wrapped("", details)]),
+            *(table.text() for table in shown),
+            definitions(legend(result, units)),
+            definitions(provenance(result)),
+            "\n".join(["Notes", *numbered]),
+        ]
     )
 
 
-def _soft(result: Result, factor: float) -> str:
-    head = ["scale", "T", *(name.replace("_", " ") for name in SOFT)]
-    rows = [
-        [
-            (scale.name, ""),
-            (f"{scale.temperature:g}", ""),
-            *(_cell(estimate, factor) for estimate in scale.soft),
-        ]
-        for scale in result.scales
-    ]
-    for label, average in _averages(result):
-        rows.append([label, ("", ""), *(_cell(estimate, factor) for estimate in average.soft)])
-    return _table(head, rows, len(result.scales))
+def headline(result: Result, units: str = "nats") -> tuple[str, str, str]:
+    """Return what the headline is of, the assignment entropy with error and unit, and details."""
+    average, style = result.average.token_weighted.assignment_entropy, Format(units)
+    interval = "no interval"
+    if average.ci95 is not None:
+        low, high = (style.per_nat * end for end in average.ci95)
+        interval = f"95 % interval {low:.4f} to {high:.4f}"
+    which = "token-weighted average over scales, " if len(result.scales) > 1 else ""
+    return (
+        f"Assignment entropy (VAR-style irreducible loss) at {temperature_text(result)}",
+        f"{style.entropy(average)} {units} per token",
+        f"{which}{interval}, images: {result.data.images_used}",
+    )
 
 
-def _averages(result: Result) -> list[tuple[Cell, schema.Estimates]]:
-    """Return the averages to show, with the labels of their rows."""
-    labels = {kind: (name, "") for kind, name in averages(result).items()}
-    if "over_scales" in labels:
-        labels["over_scales"] = UNWEIGHTED_ROW
-    return [(label, getattr(result.average, kind)) for kind, label in labels.items()]
+def temperature_text(result: Result) -> str:
+    """Describe the temperature of the headline."""
+    temperature = result.settings.temperature
+    return "T fitted to each scale" if temperature == "auto" else f"T = {temperature:g}"
 
 
-def _hard(result: Result, factor: float) -> str:
-    head = ["scale", "tokens", "unigram entropy", "perplexity", "codebook usage", "coverage"]
+def result_name(result: Result) -> str:
+    """Return a short name for a result: its checkpoint, else its family."""
+    checkpoint = str(result.provenance.get("checkpoint") or "")
+    return checkpoint.rpartition("/")[2] or result.tokenizer.family
+
+
+def format_estimate(estimate: Estimate, digits: int = 4, factor: float = 1.0, unit: str = "") -> str:
+    """Format an estimate with its standard error; ≥ or ≤ marks a bound."""
+    if estimate.value is None:
+        return UNKNOWN
+    error = "" if estimate.se is None else f" ± {factor * estimate.se:.{digits}f}"
+    rounded = round(factor * estimate.value, digits) + 0.0  # not -0.0000
+    return f"{estimate.sign}{rounded:.{digits}f}{error}{unit}"
+
+
+def caption_with_bounds(caption: str, rows: Sequence[Sequence[str]]) -> str:
+    """Append to a caption what the signs ≥ and ≤ mean, if they occur in the rows."""
+    cells = [cell for row in rows for cell in row]
+    for kind, sign in SIGNS.items():
+        if sign and any(cell.startswith(sign) for cell in cells):
+            caption += f"; {sign}marks {'a lower' if kind == 'lower' else 'an upper'} bound"
+    return caption
+
+
+def dead_codes(scale: schema.ScaleResult) -> str:
+    """Format the number of codes that were never nearest; ≤ if more images could use more codes."""
+    if scale.codes_used is None or not scale.usage:
+        return UNKNOWN
+    dead = round(scale.codes_used / scale.usage) - scale.codes_used
+    return f"{SIGNS['upper'] if scale.usage_estimate.bound else ''}{dead}"
+
+
+def tables(result: Result) -> list[Table]:
+    """Return all tables of a report that have content."""
+    found = [soft_table(result)]
+    if is_counted(result):
+        found.append(hard_table(result).without("tokens"))
+    if len(result.temperatures) > 1:
+        found.append(temperature_table(result))
+    codes = codes_table(result)
+    return [*found, codes] if codes is not None else found
+
+
+def soft_table(result: Result, style: Format = REPORT) -> Table:
+    """Return a table of the soft quantities of every scale, and their averages."""
+    tokens = sum(scale.tokens for scale in result.scales)
+    in_names = style.intervals and len({scale.temperature for scale in result.scales}) > 1
     rows = []
-    for label, estimates in [*(((s.name, ""), s) for s in result.scales), *_averages(result)]:
-        rows.append(
-            [
-                label,
-                (str(getattr(estimates, "tokens", "")), ""),
-                _cell(estimates.unigram_entropy, factor),
-                _cell(estimates.perplexity, digits=1),
-                _cell(estimates.usage_estimate, 100, digits=1, unit=" %"),
-                (_coverage(estimates), ""),
-            ]
-        )
-    return _table(head, rows, len(result.scales))
+    for scale in result.scales:
+        temperature = f"{scale.temperature:g}"
+        name = f"{scale.name}\n{temperature}" if in_names else scale.name
+        row = [name, str(scale.tokens), f"{scale.tokens / tokens:.1%}", temperature]
+        rows.append([*row, *map(style.entropy, scale.soft)])
+    for kind, name in style.averages(result).items():
+        soft = getattr(result.average, kind).soft
+        rows.append([name, "", "", "", *map(style.entropy, soft)])
+    names = (style.name(name.replace("_", " ")) for name in SOFT)
+    head = ["scale, T" if in_names else "scale", "tokens", "share", "T", *names]
+    log = "ln" if style.units == "nats" else "log2"
+    maximum = f", at most {log} V = {style.per_nat * math.log(result.tokenizer.vocab_size):.4f}"
+    caption, rules = style.caption(maximum, rows), (len(result.scales),)
+    return Table("soft", "Soft assignment", head, rows, caption, rules=rules)
 
 
-def _coverage(estimates: schema.ScaleResult | schema.Estimates) -> str:
-    if not isinstance(estimates, schema.ScaleResult):
-        return ""
-    return UNKNOWN if estimates.coverage is None else f"{estimates.coverage:.4f}"
+def hard_table(result: Result, style: Format = REPORT) -> Table:
+    """Return a table of the hard tokens of every scale, and their averages."""
+    means = [(name, getattr(result.average, kind)) for kind, name in style.averages(result).items()]
+    rows = []
+    for name, estimates in [*((scale.name, scale) for scale in result.scales), *means]:
+        row = [
+            style.entropy(estimates.unigram_entropy),
+            style.cell(estimates.perplexity, 1),
+            style.cell(estimates.usage_estimate, 1, 100, " %"),
+        ]
+        if isinstance(estimates, schema.ScaleResult):
+            coverage = "" if estimates.coverage is None else f"{estimates.coverage:.4f}"
+            rows.append([name, str(estimates.tokens), *row, dead_codes(estimates), coverage])
+        else:
+            rows.append([name, "", *row, "", ""])
+    head = [
+        "scale",
+        "tokens",
+        "unigram entropy",
+        "perplexity",
+        "codebook usage",
+        "dead codes",
+        "coverage",
+    ]
+    meaning = "" if style.intervals else "; coverage: probability of the codes seen so far (Good-Turing)"
+    caption, rules = style.caption(meaning, rows), (len(result.scales),)
+    return Table("hard", "Hard tokens: the nearest codes", head, rows, caption, rules=rules)
 
 
-def _curve(result: Result, factor: float) -> str:
-    kinds = averages(result) or {"token_weighted": "assignment entropy"}
-    varentropy = "varentropy, token-weighted" if len(result.scales) > 1 else "varentropy"
-    head = ["T", *kinds.values(), varentropy]
+def temperature_table(result: Result, style: Format = REPORT) -> Table:
+    """Return a table of the assignment entropy and the varentropy at every temperature."""
+    kinds = style.averages(result) or {"token_weighted": "assignment entropy"}
     rows = []
     for one in result.temperatures:
+        temperature = one.temperature if isinstance(one.temperature, str) else f"{one.temperature:g}"
         estimates = [getattr(one.average, kind).assignment_entropy for kind in kinds]
         estimates.append(one.average.token_weighted.varentropy)
-        rows.append([(f"{one.temperature:g}", ""), *(_cell(estimate, factor) for estimate in estimates)])
-    return _table(head, rows, len(rows))
+        rows.append([temperature, *map(style.entropy, estimates)])
+    meaning = "; varentropy: slope of the token-weighted average in ln T"
+    title, head = "Assignment entropy at each temperature", ["T", *kinds.values(), "varentropy"]
+    return Table("temperatures", title, head, rows, style.caption(meaning, rows), sortable=True)
 
 
-def provenance(result: Result) -> dict[str, str]:
-    """Return the inputs and settings of a result, and how it was computed, by label."""
-    data, tokenizer, settings = result.data, result.tokenizer, result.settings
-    origin = result.provenance
-    scales = ",".join(str(scale.patch_num or scale.tokens) for scale in result.scales)
-    groups = sum(1 for images in result.replicates["images"] if images)
-    kind = {"sign": "bits", "bsq": "bits", "levels": "levels"}.get(tokenizer.rule, "dimensions")
-    return {
-        "images": f"{_shard(origin)}{data.images_used} of {data.images_found} used, "
-        f"{data.images_failed} unreadable; "
-        f"{f'split {data.split}, ' if data.split in SPLITS else ''}{origin['data']}, "
-        f"order and groups by seed {settings.seed}",
-        "preprocessing": settings.preprocess,
-        "tokenizer": f"family {tokenizer.family}, {tokenizer.vocab_size} codes of "
-        f"{tokenizer.latent_dim} {kind}, {tokenizer.rule} rule, scales {scales}, "
-        f"{sum(scale.tokens for scale in result.scales)} tokens an image"
-        + (f" of {settings.image_size} px" if settings.image_size else ""),
-        **_checkpoint(result),
-        "temperature": f"{_number(settings.temperature)}: {settings.temperature_source}"
-        + _hard_fit(result),
-        **_target(result),
-        **_precision(result),
-        "computed": f"in {settings.precision} " + _machine(origin),
-        "errors": f"delete-a-group jackknife over {groups} groups of images, Student's t",
-    }
-
-
-def _checkpoint(result: Result) -> dict[str, str]:
-    """Return the checkpoint's file, weights and hash; nothing if there is no file."""
-    origin, sha256 = result.provenance, result.tokenizer.checkpoint_sha256
-    if sha256 is None:
-        return {}
-    several = len(origin.get("checkpoint_copies", [])) > 1
-    weights = f", {origin['checkpoint_weights']} weights of the two it holds" if several else ""
-    return {"checkpoint": f"{origin['checkpoint']}{weights} (sha256 {sha256[:16]}...)"}
-
-
-def _target(result: Result) -> dict[str, str]:
-    """Return whether early stopping reached its target, if the run had one."""
-    if result.target_reached is None:
-        return {}
-    used, found = result.data.images_used, result.data.images_found
-    widest = result.history[-1].widest
-    current = "" if widest is None else f"; the widest interval of the averages is ± {widest:.4f}"
-    outcome = f": {used} images were enough, the full set has {found}"
-    if not result.target_reached:
-        outcome = f" was not reached with {used} images"
-        if widest is not None and widest <= result.provenance["target_ci"]:
-            outcome += (
-                f": early stopping needs {MIN_IMAGES} images, {MIN_IMAGES_PER_GROUP} in each group, "
-                "and two checks in a row that meet the target"
-            )
-    return {"target": f"± {result.provenance['target_ci']:g} nats{outcome}{current}"}
-
-
-def _precision(result: Result) -> dict[str, str]:
-    """Return how much an encoder in less than float32 precision changes the result."""
-    check = result.precision_check
-    if check is None:
-        return {}
-    difference = check["assignment_entropy_difference_token_weighted"]
-    largest = max(map(abs, check["assignment_entropy_difference"]))
-    return {
-        "precision": f"{result.settings.precision} against {check['reference']} on the first "
-        f"{check['images']} images: {check['tokens_changed_overall']:.2%} of the nearest codes change, "
-        f"the token-weighted assignment entropy by {difference:+.1e} nats (at a scale by at most "
-        f"{largest:.1e}), latents by {check['latent_relative_error']:.1e} of their size"
-    }
-
-
-def _shard(origin: dict[str, Any]) -> str:
-    shard = origin.get("shard")
-    return f"ONLY SHARD {shard[0]}/{shard[1]}: " if shard else ""
-
-
-def _machine(origin: dict[str, Any]) -> str:
-    """Describe the device, the time and the speed of a run, or the states that were merged."""
-    if "states" in origin:
-        return f"by adding {len(origin['states'])} state{'s' if len(origin['states']) > 1 else ''}"
-    processes = f"{origin['processes']} processes " if origin["processes"] > 1 else ""
-    resumed = origin["images_resumed"]
-    return (
-        f"{processes}on {origin['device']}, {origin['seconds']:.1f} s, "
-        f"{origin['images_per_s']:.1f} images/s"
-        + (f", {resumed} images from earlier runs" if resumed else "")
+def codes_table(result: Result) -> Table | None:
+    """Return a table of the ten most and the ten least used codes, over all scales that share them."""
+    counts = total_counts(result)
+    if counts is None or not sum(counts):
+        return None
+    order = sorted(range(len(counts)), key=lambda code: (-counts[code], code))
+    chosen = order if len(order) <= 2 * MAX_CODES else [*order[:MAX_CODES], *order[-MAX_CODES:]]
+    total, dead = sum(counts), counts.count(0)
+    ranks = {code: rank for rank, code in enumerate(order, 1)}
+    rows = [
+        [str(code), str(ranks[code]), str(counts[code]), f"{counts[code] / total:.3%}"]
+        for code in chosen
+    ]
+    where = "all scales" if len(result.scales) > 1 else "all tokens"
+    caption = (
+        f"the ten most and the ten least used of {len(counts)}, over {where}; {dead} were never nearest"
+    )
+    return Table(
+        "codes", "Codes by usage", ["code", "rank", "tokens", "share"], rows, caption, sortable=True
     )
 
 
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
-
-
-def _hard_fit(result: Result) -> str:
-    """Describe the temperatures fitted to the nearest codes alone: too low where clusters overlap."""
-    fit = result.provenance.get("temperature_fit")
-    values = ", ".join(map(_number, fit["hard"])) if fit else ""
-    return f"; from the nearest codes alone it would be {values}" if fit else ""
-
-
-def _cell(estimate: Estimate, factor: float = 1.0, digits: int = 4, unit: str = "") -> Cell:
-    """Format an estimate as two lines: value and standard error, then the interval."""
-    if estimate.value is None:
-        return UNKNOWN, ""
-    rounded = round(factor * estimate.value, digits) + 0.0  # not -0.0000
-    value = f"{estimate.sign}{rounded:.{digits}f}"
-    if estimate.se is not None:
-        value += f" ± {factor * estimate.se:.{digits}f}"
-    if estimate.ci95 is None:
-        return value + unit, ""
-    low, high = (f"{factor * bound:.{digits}f}" for bound in estimate.ci95)
-    return value + unit, f"{low} to {high}"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[Cell]], rule_after: int) -> str:
-    """Format two-line cells in columns, with rules below the header and after `rule_after` rows."""
-    lines = [list(head)]
-    for i, row in enumerate(rows):
-        if i == rule_after:
-            lines.append([])
-        lines.append([cell[0] for cell in row])
-        if any(cell[1] for cell in row):
-            lines.append([cell[1] for cell in row])
-    lines.insert(1, [])
-    widths = [max(map(len, column)) for column in zip(*filter(None, lines), strict=True)]
-    text = [
-        "  ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=False)).rstrip()
-        for line in lines
-    ]
-    rule = "-" * max(map(len, text))
-    text = [line or rule for line in text]
-    return "\n".join(text)
+def total_counts(result: Result) -> list[int] | None:
+    """Return how often each code was nearest, over all scales; None if there are too many to count."""
+    by_scale = [scale.code_counts for scale in result.scales if scale.code_counts is not None]
+    if not by_scale:
+        return None
+    longest = max(map(len, by_scale))
+    if any(len(counts) != longest for counts in by_scale):
+        by_scale = by_scale[-1:]  # the scales have codebooks of their own
+    return [sum(column) for column in zip(*by_scale, strict=True)]

@@ -517,10 +517,17 @@ def test_the_table(cli, files):
         output = files / f"{units}.json"
         code, out, _ = cli(*argv, "--units", units, "-o", output)
         found = json.loads(output.read_text())
-        assert code == 0 and max(map(len, out.splitlines())) <= 100
+        assert code == 0 and max(map(len, out.splitlines())) <= 80
         (row,) = [line for line in out.splitlines() if line.startswith("all tokens") and "%" in line]
         assert f" {found['cross_entropy'] / unit:.4f} " in row
-        assert f"{100 * found['accuracy_top5']:.2f} %" in row
+        assert f"{100 * found['accuracy_top1']:.2f} %" in row
+        _, every, _ = cli(*argv, "--units", units, "--table")
+        assert max(map(len, every.splitlines())) <= 80
+        for name in ("accuracy_top5", "predictive_entropy", "label_cross_entropy"):
+            number = 100 * found[name] if "accuracy" in name else found[name] / unit
+            assert f"{number:.{2 if 'accuracy' in name else 4}f}" in every
+        assert "hard labels" in out.partition("With --table: ")[2].partition(".")[0]
+        assert "With --table" not in every
         assert f"{found['reducible'] / unit:.4f}" in out and f"in {units} per token" in out
         assert "1. Warning: The cross-entropy is below the floor" in out
 

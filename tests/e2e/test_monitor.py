@@ -279,11 +279,29 @@ def test_bits(monitor):
 def test_the_table(cli, tmp_path):
     log = tmp_path / "log"
     log.write_text(logs.var_stdout())
-    code, out, err = cli("monitor", log, "--floor-mean", 5.1, "--floor-last", 4.5)
-    assert (code, err) == (0, "")
-    for words in ("Reducible loss", "share left", "Findings", "warning val_is_train", "8.3180"):
-        assert words in out
-    assert max(map(len, out.splitlines())) <= 120
+    for options in ([], ["--table"]):
+        code, out, err = cli("monitor", log, "--floor-mean", 5.1, "--floor-last", 4.5, *options)
+        assert (code, err) == (0, "")
+        for words in ("above", "share left", "Findings", "warning val_is_train", "8.3180"):
+            assert words in out
+        assert all(len(line) <= 80 or str(log) in line for line in out.splitlines())
+        assert ("power of time\n---" in out) == ("With --table: " not in out) == bool(options)
+    assert "Reducible loss, above the floor, nats per token; given\n" in out
+
+
+def test_a_log_of_many_losses_fits_a_screen_and_the_rest_is_in_the_table(cli, tmp_path):
+    log = tmp_path / "log.csv"
+    names = [f"loss_{i}" for i in range(25)]
+    rows = [
+        ",".join([str(step), *[f"{9 - i / 10 - step / 100:.4f}" for i in range(25)]])
+        for step in range(20)
+    ]
+    log.write_text("\n".join([",".join(["step", *names]), *rows]) + "\n")
+    _, out, _ = cli("monitor", log)
+    assert len(out.splitlines()) <= 40 and "loss_9 " in out and "loss_10 " not in out
+    assert "With --table: 15 more series, noise, power of time and descriptions." in out
+    _, out, _ = cli("monitor", log, "--table")
+    assert all(f"{name} " in out for name in names)
 
 
 class TestOutput:

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 
 import pytest
 
@@ -116,14 +117,14 @@ def test_the_table_shows_the_numbers_of_the_result(content, result):
     assert "1.2345" not in render(result)
     assert "1.2345" in render(from_dict(changed(content, place, 1.23451)))
     text = render(result)
-    assert max(map(len, text.splitlines())) <= 110 or "/" in text  # only paths are longer
+    assert all(len(line) <= 80 or "/" in line for line in text.splitlines())  # only paths are longer
     assert "Assignment entropy at each temperature" in text
 
 
 def test_bounds_are_marked(content):
     bound = dataclasses.asdict(Estimate(2.5, 2.5, 0.1, None, "plug-in", UNDERSAMPLED))
     result = from_dict(changed(content, ["scales", 3, "unigram_entropy"], bound))
-    assert "≥ 2.5000 ± 0.1000" in render(result)
+    assert re.search(r"≥ 2\.5000 .*\n.* ± 0\.1000 ", render(result))
     assert any("8 x 8" in note and "lower bound" in note for note in notes(result))
 
 
@@ -164,7 +165,8 @@ def test_part_of_a_set_is_said(content):
 def test_poorly_covered_usage_is_a_bound(content):
     place = ["scales", 0, "usage_estimate"]
     bound = dataclasses.asdict(Estimate(0.25, 0.25, 0.01, None, "codes seen", UNDERSAMPLED))
-    assert "≥ 25.0 ± 1.0 %" in render(from_dict(changed(content, place, bound)))
+    text = render(from_dict(changed(content, place, bound)))
+    assert re.search(r"≥ 25\.0 .*\n.* ± 1\.0 %", text)
 
 
 def test_what_the_number_is_no_floor_of_is_always_said(result):

@@ -11,6 +11,7 @@ from entropy_cli.options import (
     AsJson,
     Output,
     Units,
+    WholeTable,
     parse_file,
     parse_patch_nums,
     print_result,
@@ -78,6 +79,7 @@ def loss(
     output: Output = None,
     as_json: AsJson = False,
     units: Units = "nats",
+    table: WholeTable = False,
 ) -> None:
     """Split a model's loss into entropies, divergence, accuracy and scales, from logits and labels.
 
@@ -126,4 +128,4 @@ def loss(
         for finding in result.findings:
             if finding.severity == "warning":
                 logger.warning("%s", finding.message)
-    print_result(text if as_json else render(result, units))
+    print_result(text if as_json else render(result, units, whole=table))

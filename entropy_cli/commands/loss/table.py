@@ -1,10 +1,10 @@
-"""Tables of a model's loss for a terminal. Imports no torch."""
+"""A model's loss as a table for a terminal. Imports no torch."""
 
 import math
 from collections.abc import Callable
 
 from entropy_cli.commands.loss.result import Losses, LossResult
-from entropy_cli.core.text import WIDTH, columns, definitions, wrapped
+from entropy_cli.core.table import Table, definitions, wrapped
 
 Cell = Callable[[Losses, float], str]
 
@@ -78,24 +78,22 @@ COLUMNS: tuple[tuple[str, Cell, str], ...] = (
     ("reducible", _nats("reducible"), "cross-entropy minus floor, in {units}"),
 )
 
+# Columns that a narrow terminal does without, the first first.
+EXPENDABLE = ("its floor", "hard labels", "smoothed", "predictive", "perplexity", "top-5", "tokens")
 
-def render(result: LossResult, units: str) -> str:
+
+def render(result: LossResult, units: str, *, whole: bool = False) -> str:
     """Render the table, the meaning of its columns, and the findings.
 
     Args:
         result: the losses.
         units: nats or bits, for all entropies.
+        whole: whether to show all columns, in several tables if need be, and not only what fits.
     """
     unit = 1.0 if units == "nats" else math.log(2)
-    named = list(result.named())
-    shown = [
-        column
-        for column in COLUMNS
-        if any(column[1](losses, unit) for _, losses in named)
-        and (column[0] != "hard labels" or result.has_targets)
-    ]
-    lead = ["scale" if result.scales else "", *(name for name, _ in named)]
-    cells = [[head, *(cell(losses, unit) for _, losses in named)] for head, cell, _ in shown]
+    full = loss_table(result, unit)
+    table = full if whole else full.fitted(*EXPENDABLE)
+    left_out = [name for name in full.head if name not in table.head]
     values = {
         "units": units,
         "cross": "-sum q ln p" if result.has_targets else "-ln p(label)",
@@ -104,26 +102,20 @@ def render(result: LossResult, units: str) -> str:
         "epsilon": result.settings["label_smoothing"] or 0.0,
         "source": result.floor_source or "",
     }
-    legend = {head: meaning.format(**values) for head, _, meaning in shown if meaning}
-    return "\n".join(
-        [
-            *_tables(lead, cells),
-            _headline(result, units),
-            "",
-            definitions(legend),
-            *_findings(result),
-        ]
-    )
+    shown = [(head, meaning) for head, _, meaning in COLUMNS if head in table.head and meaning]
+    legend = definitions({head: meaning.format(**values) for head, meaning in shown})
+    lines = [table.text(), "", _headline(result, units), "", legend]
+    if left_out:
+        lines.append(wrapped("", f"With --table: {', '.join(left_out)}."))
+    return "\n".join([*lines, *_findings(result)])
 
 
-def _tables(lead: list[str], cells: list[list[str]]) -> list[str]:
-    """Return one table, or several if the columns don't fit one line, each followed by a blank line."""
-    parts = [[lead]]
-    for column in cells:
-        if sum(2 + max(map(len, c)) for c in [*parts[-1], column]) > WIDTH + 2:
-            parts.append([lead])
-        parts[-1].append(column)
-    return [line for part in parts for line in (columns(list(zip(*part, strict=True))), "")]
+def loss_table(result: LossResult, unit: float) -> Table:
+    """Return a table with a row for each scale and one for all tokens; `unit` is in nats."""
+    rows = [[name, *(cell(losses, unit) for _, cell, _ in COLUMNS)] for name, losses in result.named()]
+    head = ["scale" if result.scales else "", *(head for head, _, _ in COLUMNS)]
+    table = Table("loss", "", head, rows, rules=(len(result.scales),)).without_empty_columns()
+    return table if result.has_targets else table.without("hard labels")
 
 
 def _headline(result: LossResult, units: str) -> str:
@@ -139,10 +131,8 @@ def _headline(result: LossResult, units: str) -> str:
 
 
 def _findings(result: LossResult) -> list[str]:
-    if not result.findings:
-        return []
     lines = [
         wrapped(f"{number}. ", f"{'Warning: ' if f.severity == 'warning' else ''}{f.message}")
         for number, f in enumerate(result.findings, 1)
     ]
-    return ["", *lines]
+    return ["", *lines] if lines else []

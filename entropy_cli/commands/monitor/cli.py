@@ -11,7 +11,7 @@ import typer
 
 from entropy_cli.core.errors import NoLossError
 from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_floor
-from entropy_cli.options import AsJson, parse_output, print_result, tqdm_bar
+from entropy_cli.options import AsJson, WholeTable, parse_output, print_result, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.commands.monitor.monitor import MonitorOutput
@@ -63,6 +63,7 @@ def monitor(
         float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two reads with --follow.")
     ] = 10,
     as_json: AsJson = False,
+    table: WholeTable = False,
 ) -> None:
     """Compare a training log with the floor of its loss, and report findings on the run.
 
@@ -92,13 +93,13 @@ def monitor(
         with tqdm_bar("reading", None, "row") as bar:
             done = monitor_log(config, bar.update)
         _warn(done.result)
-        _show(done, output, as_json=as_json)
+        _show(done, output, as_json=as_json, whole=table)
         return
     size = None
     while True:
         if size != (size := logs.log_size(log)):
             try:
-                _show(monitor_log(config), output, as_json=as_json, again=True)
+                _show(monitor_log(config), output, as_json=as_json, whole=table, again=True)
             except NoLossError as error:  # it may get a loss later
                 logger.info("%s", error)
         time.sleep(interval)
@@ -117,12 +118,14 @@ def _warn(result: "MonitorResult") -> None:
         )
 
 
-def _show(done: "MonitorOutput", output: Path | None, *, as_json: bool, again: bool = False) -> None:
+def _show(
+    done: "MonitorOutput", output: Path | None, *, as_json: bool, whole: bool, again: bool = False
+) -> None:
     """Print the result, then write the output file."""
     from entropy_cli.commands.monitor.monitor import write
     from entropy_cli.commands.monitor.result import render
 
-    text = done.result.to_json(None if again else 1) if as_json else render(done.result)
+    text = done.result.to_json(None if again else 1) if as_json else render(done.result, whole=whole)
     print_result(f"{CLEAR if again and sys.stdout.isatty() and not as_json else ''}{text}")
     if output is not None:
         write(done, output)

@@ -5,8 +5,8 @@ from html import escape
 from pathlib import Path
 
 from entropy_cli.commands.monitor.figure import Curve, inline_run
-from entropy_cli.commands.monitor.result import MonitorResult, format_number, format_place
-from entropy_cli.core.page import Table, html_table, write_page
+from entropy_cli.commands.monitor.result import MonitorResult, tables
+from entropy_cli.core.page import write_page
 from entropy_cli.results.findings import by_severity
 
 
@@ -17,9 +17,8 @@ def write_run_page(path: Path, result: MonitorResult, curves: Sequence[Curve]) -
         f"entropy-cli {result.tool_version}</p>"
     )
     panels = f'<div class="panels">{"".join(inline_run(result, curves))}</div>'
-    parts = [intro, panels, "<h2>Findings</h2>", _findings(result), _values(result)]
-    if any(one.floor is not None for one in result.series):
-        parts.append(_reducible(result))
+    numbers = (table.html() for table in tables(result))
+    parts = [intro, panels, "<h2>Findings</h2>", _findings(result), *numbers]
     write_page(path, f"Training run {Path(result.log).name}", parts)
 
 
@@ -33,32 +32,3 @@ def _findings(result: MonitorResult) -> str:
             f"{escape(one.message)}</li>"
         )
     return f"<ul>{''.join(items)}</ul>" if items else "<p>None.</p>"
-
-
-def _values(result: MonitorResult) -> str:
-    head = ["series", "split", "kind", "points", "first", "best", "at", "last", "noise"]
-    rows = []
-    for one in result.series:
-        numbers = [
-            format_number(one.first),
-            format_number(one.best),
-            format_place(one.best_at),
-            format_number(one.last),
-        ]
-        row = [one.name, one.split, one.kind.replace("_", "-"), str(one.points)]
-        rows.append([*row, *numbers, format_number(one.noise)])
-    caption = "unsmoothed values; cross-entropies in nats per token"
-    return html_table(Table("series", "Series", caption, head, rows, sortable=True))
-
-
-def _reducible(result: MonitorResult) -> str:
-    head = ["series", "split", "floor", "first", "best", "last", "share left", "power of time"]
-    rows = []
-    for one in result.series:
-        if one.floor is not None:
-            numbers = (one.floor, one.reducible_first, one.reducible_best, one.reducible_last)
-            share = "" if one.share_left is None else f"{one.share_left:.1%}"
-            slope = "" if one.slope is None else f"{one.slope[0]:.3f} ± {one.slope[1]:.3f}"
-            rows.append([one.name, one.split, *map(format_number, numbers), share, slope])
-    caption = f"above the floor, nats per token; {result.floor_source}"
-    return html_table(Table("reducible", "Reducible loss", caption, head, rows))

@@ -2,14 +2,15 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from entropy_cli.core.text import columns, definitions, wrapped
+from entropy_cli.core.table import Table, definitions, wrapped
 from entropy_cli.results.findings import Finding, by_severity
 
 SCHEMA = "entropy-cli/monitor"
 SCHEMA_VERSION = 1
+MAX_SERIES, MAX_FINDINGS = 10, 5  # on a screen
 
 
 @dataclass(frozen=True)
@@ -93,54 +94,94 @@ class MonitorResult:
         return json.dumps(content, allow_nan=False, indent=indent)
 
 
-def render(result: MonitorResult) -> str:
-    """Render the headline, the series, their reducible losses and the findings, the worst first."""
-    parts = [_headline(result), _series(result.series)]
-    with_floor = [series for series in result.series if series.floor is not None]
-    if with_floor:
-        title = f"Reducible loss: above the floor, nats per token; {result.floor_source}"
-        parts.append(wrapped("", title) + "\n" + _reducible(with_floor))
+def render(result: MonitorResult, *, whole: bool = False) -> str:
+    """Render the headline, the series and the findings, the worst first.
+
+    Args:
+        result: the summaries and findings.
+        whole: whether to show all of them, not only what fits a screen.
+    """
+    shown = tables(result) if whole else [_overview(result)]
+    parts = [_headline(result), *(table.text() for table in shown)]
     descriptions = {f"{one.name}, {one.split}": one.words for one in result.series if one.words}
-    if descriptions:
+    if descriptions and whole:
         parts.append(definitions(descriptions))
-    parts.append(_findings(result.findings))
+    findings = by_severity(result.findings)
+    lines = [_finding(one) for one in (findings if whole else findings[:MAX_FINDINGS])]
+    parts.append("\n".join(["Findings", *(lines or ["none"])]))
+    if not whole:
+        parts.append(_left_out(result))
     return "\n\n".join(parts)
 
 
 def _headline(result: MonitorResult) -> str:
     parts = f", {result.segments} segments" if result.segments > 1 else ""
     parts += f", {result.unreadable} unreadable lines or cells" if result.unreadable else ""
-    return f"{result.log}: format {result.format}{parts}, entropy-cli {result.tool_version}"
+    text = f"{result.log}: format {result.format}{parts}, entropy-cli {result.tool_version}"
+    return wrapped("", text)
 
 
-def _series(series: Sequence[SeriesSummary]) -> str:
+def _overview(result: MonitorResult) -> Table:
+    """Return one table of the first series, with the reducible loss where there is a floor."""
+    series = result.series[:MAX_SERIES]
+    reducible = [[format_number(one.reducible_last), _share_left(one)] for one in series]
+    table = series_table(series)
+    rows = [[*row, *more] for row, more in zip(table.rows, reducible, strict=True)]
+    table = replace(table, head=[*table.head, "above floor", "share left"], rows=rows)
+    if result.floor_source is not None:
+        table = replace(
+            table, caption=f"{table.caption}; above floor: of the last; {result.floor_source}"
+        )
+    return table.without("kind", "noise").without_empty_columns().fitted("points", "at", "first")
+
+
+def _left_out(result: MonitorResult) -> str:
+    """Say what a screen leaves out."""
+    counts = {
+        "series": len(result.series) - MAX_SERIES,
+        "findings": len(result.findings) - MAX_FINDINGS,
+    }
+    more = [f"{count} more {name}" for name, count in counts.items() if count > 0]
+    return wrapped("", f"With --table: {', '.join([*more, 'noise, power of time and descriptions'])}.")
+
+
+def tables(result: MonitorResult) -> list[Table]:
+    """Return all numbers: the series, and the reducible loss of those with a floor."""
+    with_floor = [one for one in result.series if one.floor is not None]
+    found = [series_table(result.series)]
+    return [*found, _reducible(with_floor, result.floor_source or "")] if with_floor else found
+
+
+def series_table(series: Sequence[SeriesSummary]) -> Table:
+    """Return the values of series, a row each."""
     head = ["series", "split", "kind", "points", "first", "best", "at", "last", "noise"]
-    rows = [head]
+    rows = []
     for one in series:
-        numbers = [format_number(value) for value in (one.first, one.best, one.last, one.noise)]
+        first, best, last, noise = map(format_number, (one.first, one.best, one.last, one.noise))
         row = [one.name, one.split, one.kind.replace("_", "-"), str(one.points)]
-        rows.append([*row, *numbers[:2], format_place(one.best_at), *numbers[2:]])
-    return columns(rows, left=3)
+        rows.append([*row, first, best, format_place(one.best_at), last, noise])
+    caption = "unsmoothed values; cross-entropies in nats per token"
+    return Table("series", "Series", head, rows, caption, sortable=True, left=range(3))
 
 
-def _reducible(series: Sequence[SeriesSummary]) -> str:
-    rows = [["series", "split", "floor", "first", "best", "last", "share left", "power of time"]]
+def _reducible(series: Sequence[SeriesSummary], source: str) -> Table:
+    head = ["series", "split", "floor", "first", "best", "last", "share left", "power of time"]
+    rows = []
     for one in series:
         slope = "" if one.slope is None else f"{one.slope[0]:.3f} ± {one.slope[1]:.3f}"
         numbers = (one.floor, one.reducible_first, one.reducible_best, one.reducible_last)
-        share = "" if one.share_left is None else f"{one.share_left:.1%}"
-        rows.append([one.name, one.split, *map(format_number, numbers), share, slope])
-    return columns(rows, left=2)
+        rows.append([one.name, one.split, *map(format_number, numbers), _share_left(one), slope])
+    caption = f"above the floor, nats per token; {source}"
+    return Table("reducible", "Reducible loss", head, rows, caption, left=range(2))
 
 
-def _findings(findings: Sequence[RunFinding]) -> str:
-    if not findings:
-        return "Findings\nnone"
-    lines = []
-    for finding in by_severity(findings):
-        series = f"{finding.series}: " if finding.series else ""
-        lines.append(wrapped(f"{finding.severity:8}{finding.id:15}", f"{series}{finding.message}"))
-    return "\n".join(["Findings", *lines])
+def _share_left(one: SeriesSummary) -> str:
+    return "" if one.share_left is None else f"{one.share_left:.1%}"
+
+
+def _finding(one: RunFinding) -> str:
+    series = f" {one.series}:" if one.series else ""
+    return wrapped(f"{one.severity:8}", f"{one.id}:{series} {one.message}")
 
 
 def format_place(at: Mapping[str, float]) -> str:

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from entropy_cli.core.page import Table
+from entropy_cli.core.table import Table
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
-from entropy_cli.results.page.report_tables import UNKNOWN, caption_with_bounds, format_estimate
 from entropy_cli.results.schema import Result
+from entropy_cli.results.tables import UNKNOWN, caption_with_bounds, format_estimate
 
 
 @dataclass(frozen=True)
@@ -145,13 +145,13 @@ def side_by_side(several: Sequence[NamedResult]) -> Table:
                 else format_estimate(average.assignment_entropy, 4, per_pixel),
                 format_estimate(average.unigram_entropy),
                 format_estimate(average.mutual_information),
-                f"{format_estimate(average.usage_estimate, 1, 100)} %",
+                format_estimate(average.usage_estimate, 1, 100, " %"),
             ]
         )
     caption = caption_with_bounds(
         "token-weighted averages ± standard error, entropies in nats per token", rows
     )
-    return Table("results", "Side by side", caption, head, rows, sortable=True)
+    return Table("results", "Side by side", head, rows, caption, sortable=True)
 
 
 def differences(several: Sequence[NamedResult]) -> Table:
@@ -173,7 +173,7 @@ def differences(several: Sequence[NamedResult]) -> Table:
         )
     head = ["result", "difference", "95 % interval", "error", "comparable"]
     caption = f"token-weighted assignment entropy minus that of {first.name}, nats per token"
-    return Table("differences", f"Differences from {first.name}", caption, head, rows)
+    return Table("differences", f"Differences from {first.name}", head, rows, caption)
 
 
 def by_scale(several: Sequence[NamedResult]) -> Table | None:
@@ -186,7 +186,7 @@ def by_scale(several: Sequence[NamedResult]) -> Table | None:
         for s, name in enumerate(names[0])
     ]
     head = ["scale", *(named.name for named in several)]
-    return Table("scales", "Assignment entropy by scale", "nats per token", head, rows)
+    return Table("scales", "Assignment entropy by scale", head, rows, "nats per token")
 
 
 def remarks(several: Sequence[NamedResult]) -> list[str]:

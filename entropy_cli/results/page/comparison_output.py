@@ -1,7 +1,5 @@
 """A comparison as an HTML page, a figure, Markdown or CSV."""
 
-import csv
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,11 @@ from entropy_cli.core.figures import (
     plain_log_ticks,
     styled,
 )
-from entropy_cli.core.page import html_table, ordered_list, write_page
+from entropy_cli.core.page import ordered_list, write_page
+from entropy_cli.core.table import Cell, Table
 from entropy_cli.results.page.comparison import NamedResult, comparison_tables, difference, remarks
 from entropy_cli.results.page.figures import ENTROPIES, HEIGHT, WIDTH, plot_with_errors
-from entropy_cli.results.page.markdown_and_csv import NUMBERS, estimates_of, markdown_table
+from entropy_cli.results.page.report_output import NUMBERS, estimates_of, markdown_list
 
 TITLE = "Assignment entropies compared"
 MARGIN = 1.04  # beyond the largest value, for its marker
@@ -35,7 +34,7 @@ def comparison_page(path: Path, several: Sequence[NamedResult]) -> None:
             draw(figure.add_subplot(), several)
             figures.append(f"<figure>{inline_svg(figure, alt_text)}</figure>")
     parts = [f'<div class="panels">{"".join(figures)}</div>']
-    parts += [html_table(table) for table in comparison_tables(several)]
+    parts += [table.html() for table in comparison_tables(several)]
     write_page(path, TITLE, [*parts, "<h2>Notes</h2>", ordered_list(remarks(several))])
 
 
@@ -49,29 +48,29 @@ def comparison_figure(several: Sequence[NamedResult]) -> Any:  # noqa: ANN401 - 
 
 def comparison_markdown(several: Sequence[NamedResult]) -> str:
     """Return the tables and notes of a comparison as Markdown."""
-    notes = "\n".join(f"{i}. {remark}" for i, remark in enumerate(remarks(several), 1))
-    parts = [f"# {TITLE}", *map(markdown_table, comparison_tables(several)), f"## Notes\n\n{notes}"]
+    parts = [
+        f"# {TITLE}",
+        *(table.markdown() for table in comparison_tables(several)),
+        f"## Notes\n\n{markdown_list(remarks(several))}",
+    ]
     return "\n\n".join(parts) + "\n"
 
 
 def comparison_csv(several: Sequence[NamedResult]) -> str:
     """Return all token-weighted estimates, and the differences from the first result, as CSV."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["result", "quantity", *NUMBERS])
+    rows: list[list[Cell]] = []
     for named in several:
-        for name, numbers in estimates_of(named.result.average.token_weighted):
-            writer.writerow([named.name, name, *numbers])
+        rows += [[named.name, *row] for row in estimates_of(named.result.average.token_weighted)]
     first = several[0]
+    quantity = f"assignment_entropy minus that of {first.name}"
     for named in several[1:]:
         change = difference(first.result, named.result)
-        low, high = change.ci95 or ("", "")
+        low, high = change.ci95 or (None, None)
         estimator = "paired jackknife" if change.paired else "unpaired"
-        quantity = f"assignment_entropy minus that of {first.name}"
-        se = "" if change.se is None else change.se
-        note = f"not comparable: {change.not_comparable}" if change.not_comparable else ""
-        writer.writerow([named.name, quantity, change.value, "", se, low, high, estimator, note, ""])
-    return text.getvalue()
+        note = f"not comparable: {change.not_comparable}" if change.not_comparable else None
+        numbers = [change.value, None, change.se, low, high, estimator, note, None]
+        rows.append([named.name, quantity, *numbers])
+    return Table("comparison", "", ["result", "quantity", *NUMBERS], rows).csv()
 
 
 def _averages(axes: Any, several: Sequence[NamedResult]) -> None:  # noqa: ANN401 - of matplotlib

@@ -23,9 +23,9 @@ from entropy_cli.core.figures import (
 )
 from entropy_cli.entropy.quantity import Bound, Estimate
 from entropy_cli.results.legend import averages
-from entropy_cli.results.page.report_tables import dead_codes, headline, result_name, temperature_text
 from entropy_cli.results.published import is_published_var
 from entropy_cli.results.schema import Result
+from entropy_cli.results.tables import dead_codes, headline, result_name, temperature_text
 
 WIDTH, HEIGHT = 5.6, 4.1  # inches
 PUBLISHED = {"last_scale": (4.5, 4.5), "token_weighted": (5.0, 5.1)}
@@ -244,8 +244,8 @@ def report_figure(result: Result) -> Any:  # noqa: ANN401 - a figure of matplotl
     panels = figure_panels(result)
     rows, columns = -(-len(panels) // 2), min(2, len(panels))
     figure = new_figure(WIDTH * columns, HEIGHT * rows + 0.7)
-    value, description = headline(result)
-    title = "\n".join([f"{result_name(result)}: {value}", *wrap(description, 62 * columns)])
+    subject, value, details = headline(result)
+    title = "\n".join([f"{result_name(result)}: {value}", *wrap(f"{subject}; {details}", 62 * columns)])
     figure.suptitle(title, x=0.01, ha="left", fontsize=11)
     grid = figure.add_gridspec(rows, columns)
     for i, (title, draw) in enumerate(panels.items()):

@@ -16,8 +16,7 @@ from entropy_cli.results.page.comparison_output import (
     comparison_page,
 )
 from entropy_cli.results.page.figures import report_figure
-from entropy_cli.results.page.html_report import write_html_report
-from entropy_cli.results.page.markdown_and_csv import report_csv, report_markdown
+from entropy_cli.results.page.report_output import report_csv, report_markdown, write_html_report
 from entropy_cli.results.schema import Result
 
 TEXT = (".md", ".csv")

@@ -1,0 +1,238 @@
+"""Tables, rendered for a terminal, as Markdown, HTML or CSV, and the escaping that each target needs."""
+
+import csv
+import io
+import re
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from html import escape as escape_html
+from textwrap import wrap
+
+WIDTH = 80
+UNLIMITED = 1_000_000  # columns of a terminal
+GAP = 2  # columns between two cells
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+
+Cell = str | int | float | None
+
+
+@dataclass(frozen=True)
+class Table:
+    r"""A table whose first column names the rows. Its texts are not yet escaped.
+
+    Attributes:
+        name: a short identifier for links.
+        title: the heading above the table; may be empty.
+        head: names of the columns.
+        rows: the cells; a text may have several lines, None is an empty cell.
+        caption: units and explanations.
+        notes: sentences below the table.
+        sortable: whether a reader of the HTML may sort the rows.
+        left: indices of the left-aligned columns.
+        rules: numbers of rows after which a horizontal rule goes.
+
+    >>> print(Table("t", "", ["code", "share"], [["a|b", "<1"]]).markdown())
+    | code | share |
+    | --- | ---: |
+    | a\|b | &lt;1 |
+    """
+
+    name: str
+    title: str
+    head: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+    caption: str = ""
+    notes: Sequence[str] = ()
+    sortable: bool = False
+    left: Collection[int] = (0,)
+    rules: Collection[int] = ()
+
+    def select(self, columns: Sequence[int]) -> "Table":
+        """Return the table with these columns alone, by index."""
+        return replace(
+            self,
+            head=[self.head[i] for i in columns],
+            rows=[[row[i] for i in columns] for row in self.rows],
+            left=[new for new, old in enumerate(columns) if old in self.left],
+        )
+
+    def without(self, *heads: str) -> "Table":
+        """Return the table without the columns of these names."""
+        return self.select([i for i, name in enumerate(self.head) if name not in heads])
+
+    def without_empty_columns(self) -> "Table":
+        """Return the table without the columns that have no cell in any row."""
+        return self.select(
+            [i for i in range(len(self.head)) if any(filled(row[i]) for row in self.rows)]
+        )
+
+    def fitted(self, *heads: str, width: int = WIDTH) -> "Table":
+        """Return the table that fits a width, without the first of these columns as far as needed."""
+        if not heads or len(list(_parts(self, width))) == 1:
+            return self
+        return self.without(heads[0]).fitted(*heads[1:], width=width)
+
+    def text(self, width: int = WIDTH) -> str:
+        """Return the table as text for a terminal, with a bold head if stdout is one.
+
+        Cells are never broken: columns that don't fit the width follow in a further table, after the
+        first column again.
+        """
+        heading = ", ".join(filter(None, (self.title, self.caption)))
+        parts = [_terminal_table(self.select(part)) for part in _parts(self, width)]
+        notes = [wrapped("", note, width) for note in self.notes]
+        body = "\n".join(filter(None, (wrapped("", heading, width), "\n\n".join(parts))))
+        return "\n\n".join(filter(None, (body, "\n".join(notes))))
+
+    def markdown(self) -> str:
+        """Return the title, caption, table and notes as Markdown."""
+        marks = ["---" if i in self.left else "---:" for i in range(len(self.head))]
+        rows = [map(escape_markdown, map(plain, row)) for row in (self.head, *self.rows)]
+        lines = [f"| {' | '.join(row)} |" for row in rows]
+        lines.insert(1, f"| {' | '.join(marks)} |")
+        title = f"## {escape_markdown(self.title)}" if self.title else ""
+        texts = [escape_markdown(text) for text in (self.caption, *self.notes)]
+        return "\n\n".join(filter(None, (title, texts[0], "\n".join(lines), *texts[1:])))
+
+    def html(self) -> str:
+        """Return the HTML of the table below its title; a sortable one has buttons in its header."""
+        button = "<button>{}</button>" if self.sortable else "{}"
+        sides = [' class="left"' if i in self.left else "" for i in range(len(self.head))]
+        names = [button.format(_html_cell(name)) for name in self.head]
+        head = "".join(
+            f'<th scope="col"{side}>{name}</th>' for side, name in zip(sides, names, strict=True)
+        )
+        lines = []
+        for i, row in enumerate(self.rows):
+            first, *rest = map(_html_cell, row)
+            cells = "".join(f"<td{s}>{cell}</td>" for s, cell in zip(sides[1:], rest, strict=True))
+            rule = ' class="below-rule"' if i in self.rules else ""
+            lines.append(f'<tr{rule}><th scope="row">{first}</th>{cells}</tr>')
+        body = "\n".join(lines)
+        css_class = ' class="sortable"' if self.sortable else ""
+        return (
+            f'<h2 id="{self.name}">{escape_html(self.title)}</h2>\n'
+            f'<div class="wide" tabindex="0" role="region" aria-labelledby="{self.name}">'
+            f"<table{css_class}><caption>{escape_html(self.caption)}</caption>\n"
+            f"<thead><tr>{head}</tr></thead>\n<tbody>\n{body}\n</tbody></table></div>"
+            + "".join(f"\n<p>{escape_html(note)}</p>" for note in self.notes)
+        )
+
+    def csv(self) -> str:
+        """Return head and rows as CSV; numbers in full precision."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        for row in (self.head, *self.rows):
+            writer.writerow([escape_csv(cell) if isinstance(cell, str) else cell for cell in row])
+        return text.getvalue()
+
+
+def escape_terminal(text: str) -> str:
+    r"""Return a text whose control characters, other than line ends, are shown as escapes.
+
+    >>> escape_terminal("a\x1b[2J")
+    'a\\x1b[2J'
+    """
+    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+
+
+def escape_markdown(text: str) -> str:
+    r"""Return a text that is neither HTML nor the end of a cell in Markdown; line ends become <br>.
+
+    >>> escape_markdown("a|b <c")
+    'a\\|b &lt;c'
+    """
+    return text.replace("<", "&lt;").replace("|", "\\|").replace("\n", "<br>")
+
+
+def escape_csv(text: str) -> str:
+    """Return a text that a spreadsheet does not take for a formula.
+
+    >>> escape_csv("=1+1")
+    "'=1+1"
+    """
+    return f"'{text}" if text.startswith(FORMULA) else text
+
+
+def markdown_code(text: str) -> str:
+    """Return a text as code in Markdown, on one line."""
+    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
+    space = " " if len(fence) > 1 else ""
+    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
+
+
+def plain(cell: Cell) -> str:
+    """Return a cell as text, None as an empty one."""
+    return "" if cell is None else str(cell)
+
+
+def filled(cell: Cell) -> bool:
+    """Return whether a cell shows anything."""
+    return plain(cell) != ""
+
+
+def wrapped(prefix: str, text: str, width: int = WIDTH) -> str:
+    """Wrap text for a terminal after a prefix, with a hanging indent; words are never broken."""
+    lines = wrap(
+        escape_terminal(prefix + text),
+        width,
+        subsequent_indent=" " * len(prefix),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+    return "\n".join(lines)
+
+
+def definitions(terms: Mapping[str, str]) -> str:
+    """Format terms for a terminal in one column and their definitions, wrapped, in another."""
+    indent = max(map(len, terms)) + 2
+    return "\n".join(wrapped(term.ljust(indent), text) for term, text in terms.items())
+
+
+def _html_cell(cell: Cell) -> str:
+    return escape_html(plain(cell)).replace("\n", "<br>")
+
+
+def _parts(table: Table, width: int) -> Iterator[list[int]]:
+    """Iterate over the columns of the parts into which a table is split to fit a width."""
+    from rich.cells import cell_len
+
+    widths = [
+        max(cell_len(line) for cell in column for line in escape_terminal(plain(cell)).split("\n"))
+        for column in zip(table.head, *table.rows, strict=True)
+    ]
+    part, used = [0], widths[0]
+    for i, size in enumerate(widths[1:], 1):
+        if len(part) > 1 and used + GAP + size > width:
+            yield part
+            part, used = [0], widths[0]
+        part.append(i)
+        used += GAP + size
+    yield part
+
+
+def _terminal_table(table: Table) -> str:
+    """Return the lines of head and rows, with rules of hyphens."""
+    from rich.box import Box
+    from rich.console import Console
+    from rich.table import Table as Grid
+    from rich.text import Text
+
+    def cells(row: Sequence[Cell]) -> list[Text]:
+        return [Text(escape_terminal(plain(cell)), no_wrap=True) for cell in row]
+
+    no_edge, rule = "    \n", " -- \n"
+    box = Box(no_edge * 2 + rule + no_edge + rule + no_edge * 3, ascii=True)
+    grid = Grid(box=box, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
+    for i, name in enumerate(cells(table.head)):
+        grid.add_column(name, justify="left" if i in table.left else "right", no_wrap=True)
+    for i, row in enumerate(table.rows):
+        if i in table.rules and i:
+            grid.add_section()
+        grid.add_row(*cells(row))
+    text = io.StringIO()
+    Console(file=text, width=UNLIMITED, force_terminal=sys.stdout.isatty(), legacy_windows=False).print(
+        grid
+    )
+    return "\n".join(line.rstrip() for line in text.getvalue().splitlines())
