@@ -79,7 +79,7 @@ def open_loader(
         batch_size=None,  # an item is a batch
         collate_fn=_identity,
         num_workers=workers,
-        worker_init_fn=_leave_signals_to_parent,
+        worker_init_fn=leave_signals_to_parent,
         prefetch_factor=2 if workers else None,
         multiprocessing_context=_context() if workers else None,
         persistent_workers=persistent and workers > 0,
@@ -166,7 +166,7 @@ def _context() -> str:
     return "fork" if "fork" in methods and sys.platform == "linux" else "spawn"
 
 
-def _leave_signals_to_parent(_worker: int) -> None:
+def leave_signals_to_parent(_worker: int) -> None:
     """Ignore the signals that the parent handles: it stops the workers once it has saved.
 
     Ctrl-C and a job's SIGTERM reach workers too. A SIGTERM ends a worker only after a while, if the

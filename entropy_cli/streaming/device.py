@@ -5,6 +5,8 @@ import ctypes
 import os
 import platform
 import re
+import resource
+import sys
 from importlib.metadata import version
 from typing import Literal
 
@@ -50,15 +52,22 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
     return device
 
 
-def choose_precision(device: torch.device) -> Precision:
-    """Return the default precision of an encoder: the most exact fast one of a GPU, float32 on a CPU.
+def choose_precision(device: torch.device, wanted: Precision | None = None) -> Precision:
+    """Return the precision of an encoder: by default a GPU's most exact fast one, float32 on a CPU.
 
     float16 has eight times less rounding error than bfloat16 at the same speed; a latent that leaves its
     range is an error that says so.
+
+    Raises:
+        EntropyCliError: the device does not have the precision that is wanted.
     """
-    if device.type == "cpu":
-        return "fp32"
-    return "fp16" if torch.cuda.get_device_capability(device) >= (7, 0) else "fp32"
+    version = (0, 0) if device.type == "cpu" else torch.cuda.get_device_capability(device)
+    if wanted == "tf32" and version < (8, 0):
+        raise EntropyCliError(
+            f"--precision tf32: {device} has no TF32, NVIDIA GPUs from Ampere on have. "
+            "Use fp32, or bf16 where speed counts more than the last digits."
+        )
+    return wanted or ("fp16" if version >= (7, 0) else "fp32")
 
 
 def choose_training_precision(device: torch.device) -> Literal["fp32", "fp16", "bf16"]:
@@ -66,17 +75,6 @@ def choose_training_precision(device: torch.device) -> Literal["fp32", "fp16", "
     if device.type == "cpu":
         return "fp32"
     return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
-
-
-def check_precision(precision: Precision, device: torch.device) -> None:
-    """Raise EntropyCliError if the device does not have a precision."""
-    if precision == "tf32" and (
-        device.type == "cpu" or torch.cuda.get_device_capability(device) < (8, 0)
-    ):
-        raise EntropyCliError(
-            f"--precision tf32: {device} has no TF32, NVIDIA GPUs from Ampere on have. "
-            "Use fp32, or bf16 where speed counts more than the last digits."
-        )
 
 
 def device_name(device: torch.device) -> str:
@@ -103,6 +101,14 @@ def versions() -> dict[str, str]:
     """Return the versions of everything that may change the last digits of the number."""
     packages = ("torch", "torchvision", "pillow")
     return {"python": platform.python_version(), **{name: version(name) for name in packages}}
+
+
+def peak_memory_bytes(device: torch.device) -> int:
+    """Return the peak memory of this process; on a GPU, torch's peak allocation there."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def keep_freed_memory() -> None:

@@ -34,12 +34,8 @@ def test_program_and_plain_loop_are_timed_side_by_side_and_agree(bench, tmp_path
     found = bench(*SMALL, "--baseline", "--temperature", "1,0.5", "-o", tmp_path / "b.json")
     assert found == json.loads((tmp_path / "b.json").read_text())
     assert found["schema"] == "entropy-cli/bench" and found["schema_version"] == 1
-    assert [stage["name"] for stage in found["stages"]] == [
-        "decode",
-        "encoder",
-        "quantiser",
-        "end to end",
-    ]
+    names = [stage["name"] for stage in found["stages"]]
+    assert names == ["load", "decode", "encoder", "quantiser", "end to end"]
     for stage in found["stages"]:
         assert set(stage["timings"]) == {"entropy-cli", "plain"} and len(stage["ratios"]) == 3
         for timing in stage["timings"].values():
@@ -57,7 +53,8 @@ def test_a_checkpoint_and_a_folder_of_one_s_own(cli, checkpoint, images):
     assert code == 0, err
     for words in ("decode", "end to end", "share of floor", "bf16", "peak memory", "20 images"):
         assert words in out
-    assert "plain" not in out and "speedup" not in out
+    assert "plain" not in out and "speedup" not in out and "load, ms" in out
+    assert max(map(len, out.splitlines())) <= 80 and out.count("\n") <= 24
 
 
 def test_what_can_not_be_timed_is_one_line(cli, tmp_path, checkpoint):

@@ -92,8 +92,11 @@ def test_golden_checkpoints(inspect, cli, shared, name):
         assert codebook["statistics"]["non_finite"] == 0
     assert len(report["codebooks"]) == {"open_magvit2": 0, "rq_vae": 4}.get(name, 1)
     code, out, _ = cli("inspect", path, *OPTIONS.get(name, ()))
-    assert code == 0 and max(map(len, out.splitlines())) <= 100
+    assert code == 0 and max(map(len, out.splitlines())) <= 80 and out.count("\n") <= 30
     assert f"family      {family}\n" in out and "usable      yes" in out
+    code, out, _ = cli("inspect", path, *OPTIONS.get(name, ()), "--table")
+    assert code == 0 and max(map(len, out.splitlines())) <= 80
+    assert "not titok" in out and "for tokens" in out and "by default: " in out
 
 
 def test_titok(inspect, tmp_path):

@@ -15,7 +15,6 @@ from entropy_cli.images.decode import read_image
 from entropy_cli.images.image_set import ImageSet
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.layers.autoencoder import Encoder, ResnetBlock
-from entropy_cli.tokenizers.layers.norms import GroupNorm
 
 
 class PlainLoop:
@@ -28,9 +27,15 @@ class PlainLoop:
 
     def __init__(self, tokenizer: Tokenizer, temperatures: Sequence[float]) -> None:
         self.tokenizer, self.temperatures = tokenizer, temperatures
-        for part in vars(tokenizer).values():
-            if isinstance(part, nn.Module):
-                _use_torch_defaults(part)
+        networks = [part for part in vars(tokenizer).values() if isinstance(part, nn.Module)]
+        for module in (module for network in networks for module in network.modules()):
+            # Norms are torch's own where the layout is.
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.contiguous_format)
+            elif isinstance(module, Encoder):
+                module.memory_format = torch.contiguous_format
+            elif isinstance(module, ResnetBlock):
+                module.__class__ = _PublishedBlock
 
     def decode(self, images: ImageSet, indices: Iterable[int]) -> Tensor:
         """Decode images one by one: uint8 (B, 3, H, W)."""
@@ -66,35 +71,10 @@ class PlainLoop:
         return norms_NV - 2 * z_NC @ codes_VC.T
 
 
-def _use_torch_defaults(network: nn.Module) -> None:
-    """Replace norms, residual blocks and memory layout by torch's own, in place."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            module.to(memory_format=torch.contiguous_format)
-        if isinstance(module, Encoder):
-            module.memory_format = torch.contiguous_format
-        if isinstance(module, ResnetBlock):
-            module.__class__ = _PublishedBlock
-        for name, child in module.named_children():
-            if isinstance(child, GroupNorm):
-                norm = _TorchNorm(child.num_groups, child.num_channels, child.eps)
-                norm.weight, norm.bias = child.weight, child.bias
-                setattr(module, name, norm)
-
-
-class _TorchNorm(nn.GroupNorm):
-    """torch's GroupNorm with the interface of the program's norm."""
-
-    def then_silu(self, x_BChw: Tensor) -> Tensor:
-        """Apply the norm, then SiLU."""
-        return functional.silu(self(x_BChw), inplace=True)
-
-
 class _PublishedBlock(ResnetBlock):
-    """The residual block of the published code."""
+    """The residual block of the published code, which keeps its input."""
 
-    def forward(self, x_BChw: Tensor) -> Tensor:
-        """Apply norm, SiLU and convolution twice, and add the shortcut."""
+    def _run(self, x_BChw: Tensor) -> Tensor:
         h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
         h_BChw = self.conv2(self.norm2.then_silu(h_BChw))
         return self.nin_shortcut(x_BChw) + h_BChw

@@ -1,51 +1,43 @@
 """A benchmark: from a workload to its timings, its counted work and the baseline's errors."""
 
 import contextlib
-import statistics
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from importlib.metadata import version
+from functools import cache
+from itertools import product
+from multiprocessing import active_children, get_context
 from pathlib import Path
-from typing import Any
+from statistics import median
 
-import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from entropy_cli.commands.bench.contenders import Workload
+from entropy_cli.commands.bench.contenders import Baseline, Contender, EntropyCli
 from entropy_cli.commands.bench.random_weights import random_weights
-from entropy_cli.commands.bench.result import Bench, Errors, Stage, Timing
-from entropy_cli.commands.bench.roofline import Peak, Work
-from entropy_cli.commands.bench.timing import STAGES, ContenderName, ContenderProcess, time_rounds
+from entropy_cli.commands.bench.result import Bench, Errors, Stage, Timing, Workload
+from entropy_cli.commands.bench.roofline import count_work, measure_peak, quantiser_work, time_call
 from entropy_cli.core.errors import EntropyCliError
-from entropy_cli.core.progress_bars import Bars
-from entropy_cli.images.decode import CroppedImages
+from entropy_cli.core.progress_bars import Bar, Bars
+from entropy_cli.images.loader import leave_signals_to_parent
 from entropy_cli.images.synthetic import write_image_folder
-from entropy_cli.streaming.device import (
-    check_precision,
-    choose_batch_size,
-    choose_device,
-    choose_precision,
-    choose_workers,
-)
+from entropy_cli.streaming import device as machine
 from entropy_cli.streaming.emulation import missing_instructions, warn_if_emulated
 from entropy_cli.tokenizers.layers.var_layout import VARSizes
-from entropy_cli.tokenizers.precision import Precision
+from entropy_cli.tokenizers.precision import DTYPES, Precision, matmul_precision
 from entropy_cli.tokenizers.registry import find_family
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
+STAGES = ("load", "decode", "encoder", "quantiser", "end to end")
+CONTENDERS: dict[str, Callable[[Workload], Contender]] = {"entropy-cli": EntropyCli, "plain": Baseline}
 SEED = 0
 
 
 @dataclass(frozen=True)
 class BenchConfig:
-    """The user's choices; None where the program chooses.
-
-    Attributes:
-        checkpoint: None for random weights of `sizes`.
-        data: a folder of images; None for synthetic images.
-    """
+    """The user's choices; None where the program chooses, random weights and synthetic images too."""
 
     checkpoint: Path | None
     data: Path | None
@@ -58,165 +50,156 @@ class BenchConfig:
     batch_size: int | None
     workers: int | None
     temperatures: tuple[float, ...]
+    rounds: int
+    baseline: bool
 
 
-def bench(workload: Workload, rounds: int, bars: Bars, *, baseline: bool) -> Bench:
-    """Time every stage, count its work, and compare the results with the baseline's.
-
-    Args:
-        workload: images, tokenizer and settings.
-        rounds: timed passes over each stage.
-        bars: makes progress bars.
-        baseline: time the plain loop too.
-    """
-    if baseline:
-        _check_baseline(workload)
-    names: list[ContenderName] = ["entropy-cli", "plain"] if baseline else ["entropy-cli"]
+@torch.inference_mode()
+@matmul_precision(tf32=False)
+def bench(config: BenchConfig, bars: Bars) -> Bench:
+    """Time every stage, count its work, and compare the results with the baseline's."""
+    names = list(CONTENDERS) if config.baseline else ["entropy-cli"]
     with contextlib.ExitStack() as stack:
-        contenders = []
-        with bars("starting", len(names), "process") as bar:
-            for name in names:
-                process = contextlib.closing(ContenderProcess(name, workload))
-                contenders.append(stack.enter_context(process))
-                bar.update(1)
-        total = len(STAGES) * (rounds + 1) * len(names)
-        with bars("timing", total, "pass") as bar:
-            seconds = time_rounds(contenders, STAGES, rounds, bar.update)
+        workload = _prepare(config, stack, bars)
+        with bars("timing", len(STAGES) * (config.rounds + 1) * len(names), "pass") as bar:
+            seconds, memory = _time(workload, names, config.rounds, bar)
         with bars("counting and comparing", 2, "step") as bar:
-            memory = [contender.call("peak_bytes") for contender in contenders]
-            counts = contenders[0].call("counts")
+            program = EntropyCli(workload)
+            tokenizer, images = program.tokenizer, len(program.img_B3HW)
+            encoder = count_work(lambda: tokenizer.encode(program.img_B3HW[:1]))
+            work = {"encoder": encoder, "quantiser": quantiser_work(tokenizer.spec)}
+            dtypes = {"encoder": DTYPES[workload.precision], "quantiser": torch.float32}
+            peak = {part: measure_peak(program.device, dtype) for part, dtype in dtypes.items()}
             bar.update(1)
-            errors = _compare(contenders) if baseline else None
-    images = contenders[0].images
+            errors = _compare(program, Baseline(workload)) if config.baseline else None
+    least = {part: peak[part].least_seconds(work[part]) for part in work}
+    least["end to end"] = sum(least.values())
     return Bench(
-        device=counts["device"],
+        device=machine.device_name(program.device),
         images=images,
-        rounds=rounds,
-        workload=_record(workload, counts["tokenizer"]),
-        work={"encoder": vars(counts["encoder"]), "quantiser": vars(counts["quantiser"])},
-        peak={"encoder": vars(counts["peak_encoder"]), "quantiser": vars(counts["peak_quantiser"])},
-        peak_memory_bytes=dict(zip(names, memory, strict=True)),
-        stages=[_stage(stage, names, seconds[stage], images, counts) for stage in STAGES],
+        rounds=config.rounds,
+        workload=workload.record(tokenizer.spec),
+        work=work,
+        peak=peak,
+        peak_memory_bytes=memory,
+        stages=[_stage(stage, seconds[stage], images, least.get(stage)) for stage in STAGES],
         errors=errors,
     )
 
 
-def _stage(
-    name: str, names: Sequence[str], seconds: list[list[float]], images: int, counts: dict[str, Any]
-) -> Stage:
-    floor = _floor(name, counts)
+def _time(
+    workload: Workload, names: Sequence[str], rounds: int, bar: Bar
+) -> tuple[dict[str, dict[str, list[float]]], dict[str, int]]:
+    """Time contenders in turn, each in a process of its own, after one untimed round of each stage.
+
+    Returns:
+        Seconds by stage, contender and round, and the peak memory of each contender.
+    """
+    seconds: dict[str, dict[str, list[float]]] = {
+        stage: {name: [] for name in names} for stage in STAGES
+    }
+    memory = {}
+    settings = (1, get_context("spawn"), leave_signals_to_parent, (0,))
+    processes = {name: ProcessPoolExecutor(*settings) for name in names}
+    try:
+        for stage, turn in product(STAGES, range(rounds + 1)):
+            for name, process in processes.items():
+                taken, memory[name] = process.submit(_run_stage, name, workload, stage).result()
+                seconds[stage][name] += [taken] if turn else []
+                bar.update(1)
+    except BrokenProcessPool:
+        raise EntropyCliError(
+            "a benchmark process died, perhaps out of memory. Give fewer --images or a smaller "
+            "--batch-size."
+        ) from None
+    finally:
+        for child in active_children():
+            child.kill()
+    return seconds, memory
+
+
+@torch.inference_mode()
+@matmul_precision(tf32=False)
+def _run_stage(name: str, workload: Workload, stage: str) -> tuple[float, int]:
+    """Return the seconds of a stage for all images once, and the peak memory of this process."""
+    contender = _contender(name, workload)
+    taken = time_call(getattr(contender, stage.replace(" ", "_")), contender.device)
+    if stage == "decode":
+        taken /= contender.repeats
+    return taken, machine.peak_memory_bytes(contender.device)
+
+
+@cache
+def _contender(name: str, workload: Workload) -> Contender:
+    return CONTENDERS[name](workload)
+
+
+def _stage(name: str, seconds: dict[str, list[float]], images: int, least: float | None) -> Stage:
     timings = {
         contender: Timing(
-            ms_per_image=1000 * statistics.median(durations) / images,
+            ms_per_image=1000 * median(durations) / images,
             fastest_ms_per_image=1000 * min(durations) / images,
-            share_of_floor=None if floor is None else floor * images / statistics.median(durations),
+            share_of_floor=None if least is None else least * images / median(durations),
         )
-        for contender, durations in zip(names, seconds, strict=True)
+        for contender, durations in seconds.items()
     }
-    ratios = [plain / ours for ours, plain in zip(*seconds, strict=True)] if len(seconds) > 1 else None
-    return Stage(name, timings, ratios)
+    pairs = zip(*seconds.values(), strict=True)
+    return Stage(name, timings, [plain / ours for ours, plain in pairs] if len(seconds) > 1 else None)
 
 
-def _floor(stage: str, counts: dict[str, Any]) -> float | None:
-    """Return the least seconds per image; None for decoding, whose work is not counted."""
-    parts: dict[str, list[tuple[Work, Peak]]] = {
-        "encoder": [(counts["encoder"], counts["peak_encoder"])],
-        "quantiser": [(counts["quantiser"], counts["peak_quantiser"])],
-    }
-    parts["end to end"] = [*parts["encoder"], *parts["quantiser"]]
-    return sum(peak.least_seconds(work) for work, peak in parts[stage]) if stage in parts else None
-
-
-def _compare(contenders: Sequence[ContenderProcess]) -> Errors:
+def _compare(program: EntropyCli, baseline: Baseline) -> Errors:
     """Return the largest differences between the program's results and the baseline's."""
-    program, baseline = contenders
-    f_BChw, baseline_f_BChw = program.call("latents"), baseline.call("latents")
-    reference = baseline.call("assign", baseline_f_BChw)
-    same_latents, own_latents = program.call("assign", baseline_f_BChw), program.call("assign", f_BChw)
+    program.encoder()
+    baseline.encoder()
+    f_BChw, baseline_f_BChw = (torch.cat(c.latent_batches) for c in (program, baseline))
+    reference_ST, _, reference_BL = baseline.loop.quantise(baseline_f_BChw)
+    (same_ST, same_BL), (own_ST, own_BL) = map(program.assign, (baseline_f_BChw, f_BChw))
     return Errors(
-        latents=float(np.abs(f_BChw - baseline_f_BChw).max()),
-        quantiser_tokens_changed=int((same_latents.idx_BL != reference.idx_BL).sum()),
-        quantiser_entropy=float(np.abs(same_latents.entropy_ST - reference.entropy_ST).max()),
-        tokens_changed=int((own_latents.idx_BL != reference.idx_BL).sum()),
-        entropy=float(np.abs(own_latents.entropy_ST - reference.entropy_ST).max()),
-        tokens=int(reference.idx_BL.size),
+        latents=float((f_BChw - baseline_f_BChw).abs().max()),
+        quantiser_tokens_changed=int((same_BL != reference_BL).sum()),
+        quantiser_entropy=float((same_ST - reference_ST).abs().max()),
+        tokens_changed=int((own_BL != reference_BL).sum()),
+        entropy=float((own_ST - reference_ST).abs().max()),
+        tokens=reference_BL.numel(),
     )
 
 
-def _record(workload: Workload, tokenizer: dict[str, Any]) -> dict[str, Any]:
-    """Return the workload and the versions, as the result records them."""
-    text = {name: str(getattr(workload, name)) for name in ("checkpoint", "data", "device", "precision")}
-    return {
-        **text,
-        "images": workload.images,
-        "batch_size": workload.batch_size,
-        "workers": workload.workers,
-        "temperatures": list(workload.temperatures),
-        **tokenizer,
-        "versions": {name: version(name) for name in ("entropy-cli", "torch", "torchvision", "pillow")},
-    }
-
-
-def _check_baseline(workload: Workload) -> None:
-    """Raise EntropyCliError if the baseline does not support the tokenizer's rule."""
-    rule = find_family(workload.checkpoint, workload.family, workload.tokenizer).describe().rule
-    if rule not in ("l2", "cosine"):
+def _prepare(config: BenchConfig, stack: contextlib.ExitStack, bars: Bars) -> Workload:
+    """Choose what the user left open; temporary weights and images are removed with the stack."""
+    device = machine.choose_device(config.device)
+    precision = machine.choose_precision(device, config.precision)
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="entropy-cli-")))
+    checkpoint, data = (
+        config.checkpoint or folder / "random.safetensors",
+        config.data or folder / "images",
+    )
+    if config.checkpoint is None:
+        save_file(random_weights(config.sizes, SEED), checkpoint)
+    found = find_family(checkpoint, config.family, config.tokenizer)
+    spec = found.describe()
+    assert spec.image_size is not None
+    if config.baseline and spec.rule not in ("l2", "cosine"):
         raise EntropyCliError(
-            f"--baseline: rule {rule}, but the plain loop supports l2 and cosine only. Leave "
+            f"--baseline: rule {spec.rule}, but the plain loop supports l2 and cosine only. Leave "
             "--baseline out."
         )
-
-
-def prepare_workload(stack: contextlib.ExitStack, config: BenchConfig, bars: Bars) -> Workload:
-    """Build the workload, with random weights and synthetic images where the user gives none.
-
-    Args:
-        stack: removes the temporary files when it closes.
-        config: the user's choices.
-        bars: makes progress bars.
-    """
-    device = choose_device(config.device)
-    precision = config.precision or choose_precision(device)
-    check_precision(precision, device)
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="entropy-cli-")))
-    checkpoint = config.checkpoint
-    if checkpoint is None:
-        checkpoint = folder / "random.safetensors"
-        with bars("writing random weights", None, "B"):
-            save_file(random_weights(config.sizes, SEED), checkpoint)
-    size = find_family(checkpoint, config.family, config.tokenizer).describe().image_size
-    assert size is not None
-    batch_size = config.batch_size or choose_batch_size(device, size)
-    images = config.images or 2 * batch_size
-    data = config.data
-    if data is None:
-        data = folder / "images"
+    if missing_instructions(precision, device):
+        img_B3HW = torch.zeros(1, 3, spec.image_size, spec.image_size, dtype=torch.uint8)
+        warn_if_emulated(found.build().to(device, precision), precision, device, img_B3HW)
+    batch_size = config.batch_size or machine.choose_batch_size(device, spec.image_size)
+    images, data = config.images or 2 * batch_size, config.data or folder / "images"
+    if config.data is None:
         with bars("writing images", images, "img") as bar:
-            write_image_folder(data, images, size * 3 // 2, SEED, bar.update)
-    workload = Workload(
+            write_image_folder(data, images, spec.image_size * 3 // 2, SEED, bar.update)
+    return Workload(
         checkpoint=checkpoint,
         data=data,
         images=images,
         batch_size=batch_size,
-        workers=choose_workers(device) if config.workers is None else config.workers,
+        workers=machine.choose_workers(device) if config.workers is None else config.workers,
         device=str(device),
         precision=precision,
         temperatures=config.temperatures,
         family=config.family,
         tokenizer=config.tokenizer,
     )
-    if missing_instructions(precision, device):
-        _warn_if_emulated(workload, device)
-    return workload
-
-
-@torch.inference_mode()
-def _warn_if_emulated(workload: Workload, device: torch.device) -> None:
-    processor, images = workload.load(workload.precision)
-    pictures = CroppedImages(images, processor.tokenizer.spec.crop.apply)
-    for index in range(len(images)):
-        img_HW3 = pictures.read(index)
-        if not isinstance(img_HW3, str):
-            img_B3HW = torch.from_numpy(img_HW3).permute(2, 0, 1)[None]
-            warn_if_emulated(processor.tokenizer, workload.precision, device, img_B3HW)
-            return

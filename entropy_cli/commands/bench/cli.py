@@ -1,6 +1,5 @@
 """The command line of `entropy-cli bench`."""
 
-import contextlib
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -66,6 +65,9 @@ def bench(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
     ] = None,
+    table: Annotated[
+        bool, typer.Option("--table", help="Show the fastest times and the floor too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
 ) -> None:
     """Time decoding, encoder, quantiser and the whole pass, and compare them with the device's peak.
@@ -81,7 +83,7 @@ def bench(
     name = parse_device(device, "--device")
     sizes = parse_count(batch_size, 1, "--batch-size"), parse_count(workers, 0, "--workers")
 
-    from entropy_cli.commands.bench.bench import BenchConfig, prepare_workload
+    from entropy_cli.commands.bench.bench import BenchConfig
     from entropy_cli.commands.bench.bench import bench as run
     from entropy_cli.commands.bench.result import render
     from entropy_cli.core.files import check_writable, write_atomically
@@ -102,11 +104,11 @@ def bench(
         batch_size=sizes[0],
         workers=sizes[1],
         temperatures=temperatures,
+        rounds=rounds,
+        baseline=baseline,
     )
-    with contextlib.ExitStack() as stack:
-        workload = prepare_workload(stack, config, tqdm_bar)
-        found = run(workload, rounds, tqdm_bar, baseline=baseline)
+    found = run(config, tqdm_bar)
     text = found.to_json()
     if output is not None:
         write_atomically(output, lambda path: path.write_text(text + "\n", encoding="utf-8"))
-    print_result(text if as_json else render(found))
+    print_result(text if as_json else render(found, full=table))

@@ -2,11 +2,75 @@
 
 import json
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from entropy_cli.core.table import Table, definitions
+
+if TYPE_CHECKING:
+    from entropy_cli.tokenizers.base import TokenizerSpec
+    from entropy_cli.tokenizers.precision import Precision
+    from entropy_cli.tokenizers.settings import TokenizerSettings
 
 SCHEMA = "entropy-cli/bench"
 SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Workload:
+    """The images and the tokenizer to time, with the settings of the pass."""
+
+    checkpoint: Path
+    data: Path
+    images: int
+    batch_size: int
+    workers: int
+    device: str
+    precision: "Precision"
+    temperatures: tuple[float, ...]
+    family: str
+    tokenizer: "TokenizerSettings"
+
+    def record(self, spec: "TokenizerSpec") -> dict[str, Any]:
+        """Return the workload with the tokenizer's sizes and the versions, for JSON."""
+        own = {name: value for name, value in vars(self).items() if name != "tokenizer"}
+        sizes = ("family", "image_size", "patch_nums", "vocab_size", "latent_dim")
+        packages = ("entropy-cli", "torch", "torchvision", "pillow")
+        return {
+            **own,
+            "checkpoint": str(self.checkpoint),
+            "data": str(self.data),
+            **{name: getattr(spec, name) for name in sizes},
+            "versions": {name: version(name) for name in packages},
+        }
+
+
+@dataclass(frozen=True)
+class Work:
+    """The least work of a call.
+
+    Attributes:
+        flop: floating-point operations of products and convolutions, 2 for a multiply-add.
+        traffic: bytes read and written if each product reads its factors once and writes its result
+            once, with all other operations fused.
+    """
+
+    flop: float
+    traffic: float
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The measured peak of a device: FLOP and bytes per second."""
+
+    flop_per_s: float
+    bytes_per_s: float
+
+    def least_seconds(self, work: Work) -> float:
+        """Return the least time for some work, in seconds."""
+        return max(work.flop / self.flop_per_s, work.traffic / self.bytes_per_s)
 
 
 @dataclass(frozen=True)
@@ -24,7 +88,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's timings by contender; `ratios`: plain loop's time / program's, round by round."""
+    """A stage's timings by contender; `ratios`: plain loop's time / program's, round by round.
+
+    The checkpoint is loaded once: the time of the stage `load` is shared among the images.
+    """
 
     name: str
     timings: dict[str, Timing]
@@ -56,8 +123,8 @@ class Bench:
     images: int
     rounds: int
     workload: dict[str, Any]
-    work: dict[str, dict[str, float]]
-    peak: dict[str, dict[str, float]]
+    work: dict[str, Work]
+    peak: dict[str, Peak]
     peak_memory_bytes: dict[str, int]
     stages: list[Stage]
     errors: Errors | None
@@ -68,56 +135,64 @@ class Bench:
         return json.dumps(content, allow_nan=False, indent=1)
 
 
-def render(bench: Bench) -> str:
-    """Render the timings as a table, with the workload, the device's peak and the errors below."""
-    contenders = list(bench.stages[0].timings)
-    head = ["stage", *(f"{name}, ms/image" for name in contenders), "images/s", "share of floor"]
-    rows = [[*head, "speedup", "range"] if len(contenders) > 1 else head]
+def render(bench: Bench, *, full: bool) -> str:
+    """Render the timings and what was timed; `full` adds the fastest passes and the floor."""
+    terms = {**_summary(bench), **(_details(bench) if full else {})}
+    return f"{_table(bench, full=full).text()}\n\n{definitions(terms)}"
+
+
+def _table(bench: Bench, *, full: bool) -> Table:
+    head = ["stage", *bench.peak_memory_bytes, "images/s", "share of floor", "speedup", "range"]
+    head += [f"fastest {name}" for name in bench.peak_memory_bytes] if full else []
+    rows = []
     for stage in bench.stages:
-        ours = stage.timings[contenders[0]]
-        share = "" if ours.share_of_floor is None else f"{ours.share_of_floor:.0%}"
-        row = [stage.name, *(f"{stage.timings[name].ms_per_image:.2f}" for name in contenders)]
-        row += [f"{1000 / ours.ms_per_image:.1f}", share]
-        if stage.ratios is not None:
-            row += [f"{median(stage.ratios):.2f}", f"{min(stage.ratios):.2f} to {max(stage.ratios):.2f}"]
-        rows.append(row)
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    lines.insert(1, "-" * max(map(len, lines)))
-    return "\n".join([*lines, "", *_footer(bench)])
+        # The checkpoint is loaded once for all images.
+        is_load, timings, ratios = stage.name == "load", list(stage.timings.values()), stage.ratios
+        unit, share = bench.images if is_load else 1, timings[0].share_of_floor
+        rows.append(
+            [
+                "load, ms" if is_load else stage.name,
+                *(f"{timing.ms_per_image * unit:.2f}" for timing in timings),
+                None if is_load else f"{1000 / timings[0].ms_per_image:.1f}",
+                None if share is None else f"{share:.0%}",
+                f"{median(ratios):.2f}" if ratios else None,
+                f"{min(ratios):.2f}-{max(ratios):.2f}" if ratios else None,
+                *(f"{timing.fastest_ms_per_image * unit:.2f}" for timing in timings if full),
+            ]
+        )
+    return Table("bench", "ms per image", head, rows).without_empty_columns()
 
 
-def _footer(bench: Bench) -> list[str]:
-    """Return the lines below the table."""
-    encoder, quantiser = (bench.work[stage] for stage in ("encoder", "quantiser"))
-    fast, exact = (bench.peak[stage] for stage in ("encoder", "quantiser"))
+def _summary(bench: Bench) -> dict[str, str]:
     load = bench.workload
-    memory = ", ".join(
-        f"{name} {size / 2**20:.0f} MiB" for name, size in bench.peak_memory_bytes.items()
-    )
     requested = "" if bench.images == load["images"] else f" (of {load['images']} requested)"
-    lines = [
-        f"timed         {bench.images} images{requested} in batches of {load['batch_size']}, "
-        f"{load['workers']} workers, encoder in {load['precision']};",
-        f"              medians of {bench.rounds} rounds, contenders alternating",
-        f"device        {bench.device}: for the encoder {fast['flop_per_s'] / 1e12:.3g} TFLOP/s "
-        f"measured in {load['precision']},",
-        f"              for the quantiser {exact['flop_per_s'] / 1e12:.3g} in fp32; "
-        f"{fast['bytes_per_s'] / 1e9:.3g} GB/s copied",
-        "floor         least time: FLOP or bytes at those speeds, whichever takes longer; per image:",
-        f"              encoder {encoder['flop'] / 1e9:.4g} GFLOP, {encoder['traffic'] / 1e9:.3g} GB; "
-        f"quantiser {quantiser['flop'] / 1e9:.3g} GFLOP, {quantiser['traffic'] / 1e9:.3g} GB",
-        f"peak memory   {memory}",
-    ]
-    if bench.errors is not None:
-        e = bench.errors
-        lines += [
-            f"differences   {e.tokens_changed} of {e.tokens} tokens, entropies up to {e.entropy:.1e} "
-            f"nats, latents up to {e.latents:.1e}",
-            f"              from the same latents: {e.quantiser_tokens_changed} tokens, "
-            f"up to {e.quantiser_entropy:.1e} nats",
-        ]
-    return lines
+    terms = {
+        "timed": f"{bench.images} images{requested} in batches of {load['batch_size']}, "
+        f"{load['workers']} workers, encoder in {load['precision']}; medians of {bench.rounds} rounds, "
+        "contenders alternating",
+        "device": bench.device,
+        "peak memory": ", ".join(
+            f"{name} {size / 2**20:.0f} MiB" for name, size in bench.peak_memory_bytes.items()
+        ),
+    }
+    if (e := bench.errors) is not None:
+        terms["differences"] = (
+            f"{e.tokens_changed} of {e.tokens} tokens, entropies up to {e.entropy:.1e} nats, latents up "
+            f"to {e.latents:.1e}; from the same latents {e.quantiser_tokens_changed} tokens, up to "
+            f"{e.quantiser_entropy:.1e} nats"
+        )
+    return terms
+
+
+def _details(bench: Bench) -> dict[str, str]:
+    encoder, quantiser = (bench.work[part] for part in ("encoder", "quantiser"))
+    fast, exact = (bench.peak[part] for part in ("encoder", "quantiser"))
+    return {
+        "load": "open the checkpoint, hash it (the program alone) and build the tokenizer; once a run",
+        "measured": f"{fast.flop_per_s / 1e12:.3g} TFLOP/s for the encoder in "
+        f"{bench.workload['precision']}, {exact.flop_per_s / 1e12:.3g} for the quantiser in fp32; "
+        f"{fast.bytes_per_s / 1e9:.3g} GB/s copied",
+        "floor": "least time: FLOP or bytes at those speeds, whichever takes longer; per image: encoder "
+        f"{encoder.flop / 1e9:.4g} GFLOP, {encoder.traffic / 1e9:.3g} GB; quantiser "
+        f"{quantiser.flop / 1e9:.3g} GFLOP, {quantiser.traffic / 1e9:.3g} GB",
+    }

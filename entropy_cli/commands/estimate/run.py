@@ -13,7 +13,6 @@ from entropy_cli.core.progress_bars import Bars
 from entropy_cli.images.image_set import ImageSet
 from entropy_cli.images.plan import BLOCK, CHECK_BLOCKS, number_of_blocks, shard_blocks
 from entropy_cli.streaming.device import (
-    check_precision,
     choose_batch_size,
     choose_device,
     choose_precision,
@@ -72,8 +71,7 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
     """
     device = choose_device(config.device, ranks.local_rank if ranks.world > 1 else None)
     # Given latents have no encoder that could be less precise.
-    precision = config.precision or ("fp32" if config.latents else choose_precision(device))
-    check_precision(precision, device)
+    precision = choose_precision(device, config.precision or ("fp32" if config.latents else None))
     inputs = open_inputs(config, bars)
     tokenizer, images = inputs.tokenizer, inputs.images
     if ranks.first:

@@ -33,6 +33,9 @@ def inspect(
         bool,
         typer.Option("--full", help="Also hash the file, read all weights and build the tokenizer."),
     ] = False,
+    table: Annotated[
+        bool, typer.Option("--table", help="Show the evidence, the parts and all details too.")
+    ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
 ) -> None:
     """Describe a checkpoint: its family, scales, weights and codebook, without running it.
@@ -50,6 +53,6 @@ def inspect(
     check_family(family, "--family")
     settings = TokenizerSettings(image_size, grids, rule, weights)
     found = run(InspectConfig(file, family, settings, full), tqdm_bar)
-    print_result(found.to_json() if as_json else render(found))
+    print_result(found.to_json() if as_json else render(found, full=table))
     if found.problem is not None:
         raise CheckpointError(found.problem)

@@ -96,6 +96,5 @@ def _histogram(idx_N: Tensor, codes: int) -> Tensor:
 
 def _summarize(name: str, meaning: str, scale: int | None, count_V: Tensor) -> Counts:
     used = usage(count_V)
-    if used is None:
-        return Counts(name, meaning, scale, len(count_V), None, None, None)
-    return Counts(name, meaning, scale, len(count_V), used.never, used.rare, used.top_share)
+    figures = (used.never, used.rare, used.top_share) if used else (None, None, None)
+    return Counts(name, meaning, scale, len(count_V), *figures)

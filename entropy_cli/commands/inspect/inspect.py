@@ -32,11 +32,10 @@ class InspectConfig:
 
 @dataclass(frozen=True)
 class _Match:
-    """The families that fit a checkpoint, and why `estimate` would refuse it."""
+    """The family of a checkpoint if it is known, and why `estimate` would refuse it."""
 
     checkpoint: Checkpoint
     name: str | None
-    fitting: list[str]
     reasons: dict[str, list[str]]
     found: Found | None
     spec: TokenizerSpec | None
@@ -66,7 +65,7 @@ def inspect(config: InspectConfig, bars: Bars) -> Inspection:
         family=name,
         why=_evidence(match, config),
         doubts=match.reasons[name] if name else [],
-        candidates=[] if name else _candidates(match),
+        candidates=[] if name else _candidates(match.reasons),
         against={other: why for other, why in match.reasons.items() if other != name},
         problem=problem,
         weights_checked=config.full and problem is None,
@@ -79,23 +78,27 @@ def inspect(config: InspectConfig, bars: Bars) -> Inspection:
 
 
 def _match(checkpoint: Checkpoint, config: InspectConfig) -> _Match:
-    reasons = reasons_against(checkpoint)
-    fitting = [name for name, against in reasons.items() if not against]
+    reasons, name = reasons_against(checkpoint), config.family
     found = spec = problem = None
     try:
-        found = match_family(checkpoint, config.family, config.settings)
+        found = match_family(checkpoint, name, config.settings)
         spec = found.describe()
     except CheckpointError as error:
         problem = str(error)
-    name = fitting[0] if config.family == "auto" and len(fitting) == 1 else None
-    if config.family != "auto" and not FAMILIES[config.family].missing_keys(checkpoint):
-        name = config.family
+    if name == "auto":
+        fitting = [other for other, against in reasons.items() if not against]
+        known = len(fitting) == 1
+        name = fitting[0] if known else name
+    else:
+        known = not FAMILIES[name].missing_keys(checkpoint)
     used = found.checkpoint if found else checkpoint
-    return _Match(used, name, fitting, reasons, found, spec, problem)
+    return _Match(used, name if known else None, reasons, found, spec, problem)
 
 
-def _candidates(match: _Match) -> list[str]:
-    return match.fitting or sorted(match.reasons, key=lambda name: len(match.reasons[name]))[:CANDIDATES]
+def _candidates(reasons: dict[str, list[str]]) -> list[str]:
+    """Return the families that fit if there are any, else the nearest."""
+    fitting = [name for name, against in reasons.items() if not against]
+    return fitting or sorted(reasons, key=lambda name: len(reasons[name]))[:CANDIDATES]
 
 
 def _evidence(match: _Match, config: InspectConfig) -> list[str]:

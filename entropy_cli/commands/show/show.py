@@ -23,7 +23,6 @@ from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result, read_result
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import (
-    check_precision,
     choose_batch_size,
     choose_device,
     choose_precision,
@@ -145,8 +144,7 @@ def _check_image(path: Path) -> None:
 
 def _load(config: ShowConfig, result: Result | None, bars: Bars) -> _Loaded:
     device = choose_device(config.device)
-    precision = config.precision or choose_precision(device)
-    check_precision(precision, device)
+    precision = choose_precision(device, config.precision)
     found = find_family(config.checkpoint, config.family, config.tokenizer)
     tokenizer = found.build()
     for note in (*tokenizer.spec.notes, *codebook_notes(tokenizer)):
