@@ -9,11 +9,16 @@ Source:
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.files import write_atomically
+
+# Of matplotlib, which is imported only where something is drawn.
+Axes: TypeAlias = Any
+Figure: TypeAlias = Any
+Colour: TypeAlias = Any
 
 INK, PAPER, FAINT = "#24292f", "#ffffff", "#8b949e"
 BLUE, VERMILION, GREEN, PURPLE, SKY, ORANGE = (
@@ -72,7 +77,7 @@ def styled() -> Any:  # noqa: ANN401 - a context manager of matplotlib
     return matplotlib.rc_context(STYLE)
 
 
-def new_figure(width: float, height: float) -> Any:  # noqa: ANN401 - a figure of matplotlib
+def new_figure(width: float, height: float) -> Figure:
     """Create an empty figure of this size in inches, with matplotlib's constrained layout.
 
     Raises:
@@ -90,7 +95,7 @@ def colour_ramp(count: int) -> list[str]:
     return ["#" + "".join(f"{part:02x}" for part in parts) for parts in mixed]
 
 
-def plain_log_ticks(axis: Any, parts: Sequence[float] = (1,)) -> None:  # noqa: ANN401 - an axis of matplotlib
+def plain_log_ticks(axis: Axes, parts: Sequence[float] = (1,)) -> None:
     """Label a logarithmic axis with plain decimal numbers, at these multiples in each decade."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -99,7 +104,7 @@ def plain_log_ticks(axis: Any, parts: Sequence[float] = (1,)) -> None:  # noqa: 
     axis.set_minor_formatter(NullFormatter())
 
 
-def legend_below(axes: Any, lines: int = 1) -> None:  # noqa: ANN401 - axes of matplotlib
+def legend_below(axes: Axes, lines: int = 1) -> None:
     """Put the legend below the axes, under this many lines of tick labels."""
     from matplotlib.transforms import ScaledTranslation
 
@@ -139,7 +144,7 @@ def arrow_marker(marker: str, bound: str, *, sideways: bool = False) -> Any:  # 
     return Outline.make_compound_path(*([shape] if marker else []), arrow.transformed(turn))
 
 
-def write_figure(figure: Any, path: Path) -> None:  # noqa: ANN401 - a figure of matplotlib
+def write_figure(figure: Figure, path: Path) -> None:
     """Write a figure atomically, in the format of the file's suffix.
 
     Raises:
@@ -154,7 +159,7 @@ def write_figure(figure: Any, path: Path) -> None:  # noqa: ANN401 - a figure of
     write_atomically(path, lambda temporary: temporary.write_bytes(content))
 
 
-def inline_svg(figure: Any, alt_text: str) -> str:  # noqa: ANN401 - a figure of matplotlib
+def inline_svg(figure: Figure, alt_text: str) -> str:
     """Return a figure as an SVG element for an HTML page, in the page's own colours.
 
     Args:
@@ -169,7 +174,7 @@ def inline_svg(figure: Any, alt_text: str) -> str:  # noqa: ANN401 - a figure of
     return text.replace("<svg", f'<svg role="img" aria-label="{escape(alt_text)}"', 1)
 
 
-def _render(figure: Any, file_format: str) -> bytes:  # noqa: ANN401 - a figure of matplotlib
+def _render(figure: Figure, file_format: str) -> bytes:
     file = io.BytesIO()
     no_date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same figure, the same file
     metadata = no_date.get(file_format)

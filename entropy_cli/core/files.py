@@ -39,6 +39,15 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write text as UTF-8, atomically.
+
+    Raises:
+        ResultError: it can't be written; an existing file is kept.
+    """
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def remove_leftovers(path: Path) -> None:
     """Remove temporary files that a killed `write_atomically` left; call it while nobody writes."""
     path = path.resolve()

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
-from entropy_cli.core.files import write_atomically
+from entropy_cli.core.files import write_text
 
 CSS = """
 :root { color-scheme: light dark; --ink: #24292f; --paper: #ffffff; --faint: #8b949e; --shade: #f3f5f7;
@@ -106,4 +106,4 @@ def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
             "</body></html>\n",
         ]
     )
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_text(path, text)

@@ -177,8 +177,8 @@ def soft_table(result: Result, style: Format = REPORT) -> Table:
         rows.append([name, "", "", "", *map(style.entropy, soft)])
     names = (style.name(name.replace("_", " ")) for name in SOFT)
     head = ["scale, T" if in_names else "scale", "tokens", "share", "T", *names]
-    log = "ln" if style.units == "nats" else "log2"
-    maximum = f", at most {log} V = {style.per_nat * math.log(result.tokenizer.vocab_size):.4f}"
+    log_vocab = math.log(result.tokenizer.vocab_size)
+    maximum = "" if style.intervals else f", at most ln V = {log_vocab:.4f}"
     caption, rules = style.caption(maximum, rows), (len(result.scales),)
     return Table("soft", "Soft assignment", head, rows, caption, rules=rules)
 

@@ -215,7 +215,7 @@ def test_the_table(cli, models):
     assert out.startswith("Extrapolated irreducible loss E: ")
     for words in ("N0", "parameters", "verdict", "ok: ", "L = E + (N0/N)^alpha", "model-based"):
         assert words in out
-    assert max(map(len, out.splitlines())) <= 100
+    assert max(map(len, out.splitlines())) <= 80
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def fit(
     from entropy_cli.commands.fit.fit import fit as run
     from entropy_cli.commands.fit.points import Columns
     from entropy_cli.commands.fit.result import render
-    from entropy_cli.core.files import check_files, write_atomically
+    from entropy_cli.core.files import check_files, write_text
 
     read = [("POINTS.csv", points), ("--floor", result_of_estimate)]
     check_files(read, [("--output", output)])
@@ -133,7 +133,7 @@ def fit(
     if image is not None:
         write_figure(draw(found.result, found.points), image)
     elif output is not None:
-        write_atomically(output, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        write_text(output, text + "\n")
     print_result(text if as_json else render(found.result))
 
 

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from textwrap import fill
-from typing import Any
 
 import numpy as np
 
@@ -11,14 +10,25 @@ from entropy_cli.commands.fit.points import Point
 from entropy_cli.commands.fit.result import FitResult
 from entropy_cli.commands.fit.scaling_law import FORMULAS
 from entropy_cli.core.extras import import_extra
-from entropy_cli.core.figures import BLUE, GREEN, INK, VERMILION, legend_below, new_figure, styled
+from entropy_cli.core.figures import (
+    BLUE,
+    GREEN,
+    INK,
+    VERMILION,
+    Axes,
+    Colour,
+    Figure,
+    legend_below,
+    new_figure,
+    styled,
+)
 
 WIDTH, HEIGHT = 10.0, 4.6
 CURVES = 4  # of the form chinchilla, each for one data size
 TOKENS, PARAMETERS_AXIS, LOSS_AXIS = "tokens", "model size N, parameters", "loss, nats per token"
 
 
-def draw(result: FitResult, points: Sequence[Point]) -> Any:  # noqa: ANN401 - a figure of matplotlib
+def draw(result: FitResult, points: Sequence[Point]) -> Figure:
     """Draw losses against sizes beside reducible losses, or the points alone if the fit is refused.
 
     Raises:
@@ -54,7 +64,7 @@ class _SizeColours:
         norm = colors.LogNorm(self.sizes.min(), self.sizes.max())
         self.mapping = cm.ScalarMappable(norm, colors.ListedColormap(colour_ramp))
 
-    def colour_of(self, sizes: Any) -> Any:  # noqa: ANN401 - a number or an array, and its colours
+    def colour_of(self, sizes: float | np.ndarray) -> Colour:
         return self.mapping.to_rgba(sizes)
 
     def curve_sizes(self) -> list[float]:
@@ -63,16 +73,13 @@ class _SizeColours:
         return [float(size) for size in np.exp(inner)]
 
 
-def _arrays(points: Sequence[Point]) -> tuple[Any, Any]:
+def _arrays(points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.array([point.size for point in points])
     return sizes, np.array([point.loss for point in points])
 
 
 def _draw_losses(
-    axes: Any,  # noqa: ANN401
-    result: FitResult,
-    points: Sequence[Point],
-    colours: _SizeColours | None,
+    axes: Axes, result: FitResult, points: Sequence[Point], colours: _SizeColours | None
 ) -> None:
     sizes, losses = _arrays(points)
     _scatter(axes, sizes, losses, colours)
@@ -107,7 +114,7 @@ def _draw_losses(
         axes.legend(loc="upper right")
 
 
-def _draw_E(axes: Any, result: FitResult) -> None:  # noqa: ANN401
+def _draw_E(axes: Axes, result: FitResult) -> None:
     assert result.parameters is not None
     floor, known = result.parameters["E"], (result.ci95 or {}).get("E")
     origin = "given" if result.fixed_E is not None else "extrapolated"
@@ -117,10 +124,7 @@ def _draw_E(axes: Any, result: FitResult) -> None:  # noqa: ANN401
 
 
 def _draw_reducible(
-    axes: Any,  # noqa: ANN401
-    result: FitResult,
-    points: Sequence[Point],
-    colours: _SizeColours | None,
+    axes: Axes, result: FitResult, points: Sequence[Point], colours: _SizeColours | None
 ) -> None:
     """Draw loss - E on logarithmic axes, where the form with one term is a straight line."""
     assert result.parameters is not None
@@ -153,7 +157,7 @@ def _draw_reducible(
         axes.legend(loc="lower left")
 
 
-def _terms(parameters: dict[str, float], sizes: Any, data_size: float | None) -> Any:  # noqa: ANN401
+def _terms(parameters: dict[str, float], sizes: np.ndarray, data_size: float | None) -> np.ndarray:
     """Return the reducible terms of the loss, (T, sizes)."""
     logs = np.log(sizes)
     if data_size is None:
@@ -163,19 +167,25 @@ def _terms(parameters: dict[str, float], sizes: Any, data_size: float | None) ->
     return np.stack([size_term, np.full_like(size_term, data_term)])
 
 
-def _curves(colours: _SizeColours | None) -> list[tuple[float | None, Any]]:
+def _curves(colours: _SizeColours | None) -> list[tuple[float | None, Colour]]:
     if colours is None:
         return [(None, BLUE)]
     return [(size, colours.colour_of(size)) for size in colours.curve_sizes()]
 
 
-def _scatter(axes: Any, x: Any, y: Any, colours: _SizeColours | None, shown: Any = slice(None)) -> None:  # noqa: ANN401
+def _scatter(
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    colours: _SizeColours | None,
+    shown: np.ndarray | slice = slice(None),
+) -> None:
     colour = INK if colours is None else colours.colour_of(colours.sizes[shown])
     few = len(x) <= 40
     axes.scatter(x, y, s=30 if few else 14, c=colour, edgecolors="white", linewidths=0.5, zorder=3)
 
 
-def _si_ticks(axis: Any) -> None:  # noqa: ANN401
+def _si_ticks(axis: Axes) -> None:
     """Label ticks as 300M or 0.05, at 1 and 3 of each decade, or more if there are few decades."""
     ticker = import_extra("matplotlib.ticker", "plots", "an image")
     low, high = axis.get_view_interval()

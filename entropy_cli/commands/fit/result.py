@@ -7,7 +7,7 @@ from typing import Any
 
 from entropy_cli.commands.fit.scaling_law import FORMULAS, PARAMETERS, Form
 from entropy_cli.commands.fit.verdict import Verdict
-from entropy_cli.core.text import columns, definitions
+from entropy_cli.core.table import Table, definitions, wrapped
 
 SCHEMA = "entropy-cli/fit"
 SCHEMA_VERSION = 1
@@ -121,9 +121,9 @@ class FitResult:
 
 def render(result: FitResult) -> str:
     """Render the headline, a row for each parameter, and the details of the fit."""
-    parts = [_headline(result)]
+    parts = [wrapped("", _headline(result))]
     if result.parameters is not None:
-        parts.append(_parameters(result))
+        parts.append(_parameters(result, result.parameters).text())
     parts.append(definitions(_details(result)))
     return "\n\n".join(parts)
 
@@ -140,24 +140,21 @@ def _headline(result: FitResult) -> str:
     return f"Extrapolated irreducible loss E: {value}{between}"
 
 
-def _parameters(result: FitResult) -> str:
-    assert result.parameters is not None
+def _parameters(result: FitResult, parameters: Mapping[str, float]) -> Table:
     chosen = result.intervals.get(result.interval_kind or "")
-    errors = None if chosen is None else chosen.se
-    rows = [["parameter", "value", "standard error", "95 % interval", "unit"]]
+    errors = {} if chosen is None else chosen.se or {}
+    rows = []
     for name in PARAMETERS[result.form]:
         places = name in ("E", "alpha", "beta")
-        se = "" if errors is None or name not in errors else _format_number(errors[name], places=places)
-        between = "given"
-        if name != "E" or result.fixed_E is None:
-            known = None if result.ci95 is None else result.ci95.get(name)
-            between = "unknown" if known is None else _format_interval(known, places=places)
-        rows.append(
-            [name, _format_number(result.parameters[name], places=places), se, between, UNITS[name]]
-        )
-    if errors is None:
-        rows = [[row[0], row[1], *row[3:]] for row in rows]
-    return columns(rows, left=len(rows[0]))
+        value = _format_number(parameters[name], places=places)
+        se = _format_number(errors[name], places=places) if name in errors else ""
+        known = None if result.ci95 is None else result.ci95.get(name)
+        between = "unknown" if known is None else _format_interval(known, places=places)
+        if name == "E" and result.fixed_E is not None:
+            between = "given"
+        rows.append([name, value, se, between, UNITS[name]])
+    head = ["parameter", "value", "standard\nerror", "95 % interval", "unit"]
+    return Table("parameters", "", head, rows, left=range(5)).without_empty_columns()
 
 
 def _format_interval(ends: tuple[float | None, float | None], *, places: bool = True) -> str:

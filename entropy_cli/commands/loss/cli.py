@@ -108,7 +108,7 @@ def loss(
     from entropy_cli.commands.loss.dump import InputFiles
     from entropy_cli.commands.loss.loss import loss as run
     from entropy_cli.commands.loss.table import render
-    from entropy_cli.core.files import check_files, write_atomically
+    from entropy_cli.core.files import check_files, write_text
 
     options = {"--logits": logits, "--labels": labels, "--targets": targets}
     read = [(option, parse_file(text, option)) for option, text in options.items() if text is not None]
@@ -123,7 +123,7 @@ def loss(
     )
     text = result.to_json()
     if output is not None:
-        write_atomically(output, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        write_text(output, text + "\n")
     if as_json:
         for finding in result.findings:
             if finding.severity == "warning":

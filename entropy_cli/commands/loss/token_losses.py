@@ -16,6 +16,7 @@ LABEL, TOP1, TOP5 = "label_cross_entropy", "accuracy_top1", "accuracy_top5"
 TARGET_ENTROPY, TARGET = "target_entropy", "target_cross_entropy"
 UNIFORM = "uniform_cross_entropy"  # mean over the codes of -ln p, for label smoothing
 
+SUMS = ("tokens_G", "ignored_G", "sum_GQ", "rows_G", "moments_G3")  # of LossSums
 # exp of anything lower is exactly 0 in float64, and 0 times it is 0 and not NaN.
 LOWEST = -1e4
 
@@ -177,15 +178,8 @@ class LossSums:
             raise ShapeError(
                 f"sums: got {other.names}, expected {self.names}. Add sums of the same quantities."
             )
-        return LossSums(
-            self.names,
-            self.headline,
-            self.tokens_G + other.tokens_G,
-            self.ignored_G + other.ignored_G,
-            self.sum_GQ + other.sum_GQ,
-            self.rows_G + other.rows_G,
-            self.moments_G3 + other.moments_G3,
-        )
+        sums = [getattr(self, name) + getattr(other, name) for name in SUMS]
+        return LossSums(self.names, self.headline, *sums)
 
     def mean(self, name: str, group: int) -> float | None:
         """Return the mean over a group's counted tokens; None without tokens or if not computed."""

@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 from textwrap import wrap
-from typing import Any
 
 import numpy as np
 
@@ -15,6 +14,9 @@ from entropy_cli.core.figures import (
     INK,
     PAPER,
     SERIES,
+    Axes,
+    Colour,
+    Figure,
     arrow_marker,
     colour_ramp,
     inline_svg,
@@ -36,7 +38,7 @@ WIDTH, PANEL_HEIGHT, LINE_HEIGHT = 11.2, 4.1, 0.17  # inches
 COLUMNS = 128  # characters
 MARKS = {"error": "X", "warning": "^", "info": "o"}
 Curve = tuple[Series, Level | None]  # finite values, and the floor if one applies
-Panel = Callable[[Any, Sequence[Curve], Sequence[RunFinding]], None]
+Panel = Callable[[Axes, Sequence[Curve], Sequence[RunFinding]], None]
 
 
 def draw_run(path: Path, result: MonitorResult, curves: Sequence[Curve]) -> None:
@@ -56,13 +58,13 @@ def inline_run(result: MonitorResult, curves: Sequence[Curve]) -> list[str]:
             if shown:
                 figure = new_figure(WIDTH / 2, PANEL_HEIGHT)
                 axis = figure.add_subplot()
-                draw(axis, shown, result.findings)
+                _draw_panel(axis, draw, shown, result.findings)
                 title = axis.get_title(loc="left")
                 panels.append(inline_svg(figure, f"{title}, {result.log}, over training"))
     return panels
 
 
-def _figure(result: MonitorResult, curves: Sequence[Curve], lines: Sequence[str]) -> Any:  # noqa: ANN401
+def _figure(result: MonitorResult, curves: Sequence[Curve], lines: Sequence[str]) -> Figure:
     """Draw a matplotlib figure: two panels per row, and lines of text below."""
     panels = [panel for panel in _panels(curves) if panel[1]]
     wide = max(1, min(2, len(panels)))
@@ -73,7 +75,7 @@ def _figure(result: MonitorResult, curves: Sequence[Curve], lines: Sequence[str]
     for i, (draw, shown) in enumerate(panels):
         alone = i == len(panels) - 1 and i % wide == 0
         place = grid[i // wide, :] if alone else grid[i // wide, i % wide]
-        draw(figure.add_subplot(place), shown, result.findings)
+        _draw_panel(figure.add_subplot(place), draw, shown, result.findings)
     text = figure.add_subplot(grid[rows, :])
     text.axis("off")
     for i, line in enumerate(lines):
@@ -107,13 +109,21 @@ def _panels(curves: Sequence[Curve]) -> list[tuple[Panel, list[Curve]]]:
     ]
 
 
+def _draw_panel(
+    axis: Axes, draw: Panel, curves: Sequence[Curve], findings: Sequence[RunFinding]
+) -> None:
+    draw(axis, curves, findings)
+    axis.set_xlabel(f"training, {curves[0][0].position_unit}s")
+    legend_below(axis)
+
+
 def _is_above_floor(curve: Curve) -> bool:
     """Return whether any point of a curve is above its floor."""
     series, level = curve
     return level is not None and bool((series.value_n > level.floor).any())
 
 
-def _draw_losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFinding]) -> None:  # noqa: ANN401
+def _draw_losses(axis: Axes, curves: Sequence[Curve], findings: Sequence[RunFinding]) -> None:
     """Draw losses with their floors, unigram entropies and findings."""
     axis.set_title("Loss")
     axis.set_ylabel(_unit([series for series, _ in curves]))
@@ -136,16 +146,14 @@ def _draw_losses(axis: Any, curves: Sequence[Curve], findings: Sequence[RunFindi
                 linewidth=1,
                 label="running minimum, no floor" if series is first_proxy else None,
             )
-    _label_time(axis, curves)
     _mark_findings(axis, curves, colours, findings)
     lowest, highest = (pick(pick(series.value_n) for series, _ in curves) for pick in (min, max))
     if 0 < lowest < highest / LOG_RATIO:
         axis.set_yscale("log")
         plain_log_ticks(axis.yaxis, (1, 2, 5))
-    legend_below(axis)
 
 
-def _draw_reducible(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
+def _draw_reducible(axis: Axes, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:
     """Draw losses minus their floors on logarithmic axes, where a power law is a straight line."""
     axis.set_title("Reducible loss: above the floor")
     axis.set_ylabel("nats per token")
@@ -155,11 +163,9 @@ def _draw_reducible(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding])
     axis.set(xscale="log", yscale="log")
     plain_log_ticks(axis.xaxis, (1,))
     plain_log_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
-    _label_time(axis, curves)
-    legend_below(axis)
 
 
-def _draw_scales(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
+def _draw_scales(axis: Axes, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:
     """Draw the loss of each scale, from blue for the first to orange for the final one."""
     axis.set_title("Loss by scale")
     axis.set_ylabel("nats per token")
@@ -169,28 +175,20 @@ def _draw_scales(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) ->
         _plot_curve(axis, series, shade, label=f"{side} x {side}")
         if level is not None:
             axis.axhline(level.floor, color=shade, linestyle="--", linewidth=0.8)
-    _label_time(axis, curves)
-    legend_below(axis)
 
 
-def _draw_accuracies(axis: Any, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:  # noqa: ANN401
+def _draw_accuracies(axis: Axes, curves: Sequence[Curve], _: Sequence[RunFinding]) -> None:
     """Draw accuracies in the unit of the log."""
     axis.set_title("Accuracy")
     largest = max(series.value_n.max() for series, _ in curves)
     axis.set_ylabel("fraction" if largest <= 1 else "%")
     for (series, _level), colour in zip(curves, _colours(curves), strict=True):
         _plot_curve(axis, series, colour)
-    _label_time(axis, curves)
     axis.set_ylim(bottom=0)
-    legend_below(axis)
 
 
 def _plot_curve(
-    axis: Any,  # noqa: ANN401
-    series: Series,
-    colour: Any,  # noqa: ANN401
-    floor: float = 0.0,
-    label: str | None = None,
+    axis: Axes, series: Series, colour: Colour, floor: float = 0.0, label: str | None = None
 ) -> None:
     """Plot a series minus a floor; a long one as block medians over its points."""
     is_val = series.metric.split == "val"
@@ -213,12 +211,12 @@ def _plot_curve(
     )
 
 
-def _level(axis: Any, value: float, label: str, colour: str, style: str) -> None:  # noqa: ANN401
+def _level(axis: Axes, value: float, label: str, colour: str, style: str) -> None:
     """Draw a labelled horizontal line."""
     axis.axhline(value, color=colour, linestyle=style, linewidth=1.1, label=label)
 
 
-def _draw_unigram(axis: Any, unigram: Estimate, colour: str) -> None:  # noqa: ANN401
+def _draw_unigram(axis: Axes, unigram: Estimate, colour: str) -> None:
     """Draw the unigram entropy, with an arrow if only a lower bound of it is known."""
     label = f"unigram entropy{f' {unigram.sign}' if unigram.bound else ', '}{unigram.known:.3f}"
     _level(axis, unigram.known, label, colour, ":")
@@ -234,10 +232,7 @@ def _draw_unigram(axis: Any, unigram: Estimate, colour: str) -> None:  # noqa: A
 
 
 def _mark_findings(
-    axis: Any,  # noqa: ANN401
-    curves: Sequence[Curve],
-    colours: Sequence[str],
-    findings: Sequence[RunFinding],
+    axis: Axes, curves: Sequence[Curve], colours: Sequence[str], findings: Sequence[RunFinding]
 ) -> None:
     """Mark findings that have a position on their series."""
     by_name: dict[tuple[str | None, str], tuple[Series, str]] = {
@@ -284,10 +279,6 @@ def _colours(curves: Sequence[Curve]) -> list[str]:
     subjects = [subject(series.metric) for series, _ in curves]
     distinct = list(dict.fromkeys(subjects))
     return [COLOURS[distinct.index(one) % len(COLOURS)] for one in subjects]
-
-
-def _label_time(axis: Any, curves: Sequence[Curve]) -> None:  # noqa: ANN401
-    axis.set_xlabel(f"training, {curves[0][0].position_unit}s")
 
 
 def _unit(series: Sequence[Series]) -> str:

@@ -17,7 +17,7 @@ from entropy_cli.commands.monitor.series_with_floor import (
     find_repeated_training,
     summarize,
 )
-from entropy_cli.core.files import write_atomically
+from entropy_cli.core.files import write_text
 from entropy_cli.results.floors import Floor
 
 
@@ -109,8 +109,7 @@ def write(output: MonitorOutput, path: Path) -> None:
     curves = [(curve.finite, curve.level) for curve in output.curves if len(curve.finite)]
     kind = path.suffix.lower()
     if kind == ".json":
-        text = output.result.to_json() + "\n"
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(path, output.result.to_json() + "\n")
     elif kind == ".html":
         write_run_page(path, output.result, curves)
     else:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from entropy_cli.core.text import columns, wrapped
+from entropy_cli.core.table import Table, definitions, escape_terminal, wrapped
 
 SCHEMA = "entropy-cli/show"
 SCHEMA_VERSION = 1
@@ -141,35 +141,43 @@ def render(shown: ShowResult) -> str:
         f"{tokenizer['family']}, V = {tokenizer['vocab_size']}, rule {tokenizer['rule']}; crops of "
         f"{side} x {side} px"
     )
-    footer = [
-        wrapped("tokenizer    ", description),
-        wrapped("temperature  ", settings["temperature_source"]),
-        wrapped("precision    ", f"{settings['precision']} (encoder)"),
-    ]
+    footer = {
+        "tokenizer": description,
+        "temperature": settings["temperature_source"],
+        "precision": f"{settings['precision']} (encoder)",
+    }
     if settings["no_decoder"]:
-        footer.append(wrapped("decoder      ", f"no reconstructions: {settings['no_decoder']}"))
-    return "\n\n".join([*tables, "\n".join(footer)])
+        footer["decoder"] = f"no reconstructions: {settings['no_decoder']}"
+    return "\n\n".join([*tables, definitions(footer)])
 
 
 def _table(image: ShownImage, vocab_size: int) -> str:
-    decoded = image.scales[0].psnr_db is not None
-    head = ["scale", "tokens", "T", "nats/token", "largest", "at row, column", "above 1 nat"]
-    rows = [[*head, "PSNR"] if decoded else head]
-    for scale in image.scales:
-        row = [scale.name, str(scale.tokens), f"{scale.temperature:g}"]
-        row += [f"{scale.assignment_entropy:.4f}", f"{scale.largest:.4f}", _position(scale)]
-        row += [f"{scale.share_above_1_nat:.1%}"]
-        rows.append([*row, "" if scale.psnr_db is None else f"{scale.psnr_db:.1f} dB"])
+    rows = [
+        [
+            scale.name,
+            str(scale.tokens),
+            f"{scale.temperature:g}",
+            f"{scale.assignment_entropy:.4f}",
+            f"{scale.largest:.4f}",
+            _position(scale),
+            f"{scale.share_above_1_nat:.1%}",
+            "" if scale.psnr_db is None else f"{scale.psnr_db:.1f} dB",
+        ]
+        for scale in image.scales
+    ]
     above = sum(scale.share_above_1_nat * scale.tokens for scale in image.scales) / image.tokens
     largest = max(scale.largest for scale in image.scales)
     last = ["all", str(image.tokens), "", f"{image.assignment_entropy:.4f}", f"{largest:.4f}", ""]
-    rows.append([*last, f"{above:.1%}", ""])
-    rows = [row[: len(rows[0])] for row in rows]
+    head = ["scale", "tokens", "T", "nats/token", "largest", "at row, column", "above 1 nat", "PSNR"]
+    rules = (len(rows),)
+    table = Table("scales", "", head, [*rows, [*last, f"{above:.1%}", ""]], rules=rules)
     totals = (
         f"{image.nats_per_image:.2f} nats per image, {image.bits_per_pixel:.5f} bits per pixel; at most "
         f"ln V = {math.log(vocab_size):.4f} nats per token"
     )
-    return "\n".join([image.image, columns(rows), totals, f"figure: {image.picture}"])
+    text = table.without_empty_columns().text()
+    names = map(escape_terminal, (image.image, f"figure: {image.picture}"))
+    return f"\n{text}\n{wrapped('', totals)}\n".join(names)
 
 
 def _position(scale: ShownScale) -> str:

@@ -13,7 +13,7 @@ from entropy_cli.commands.train.quality import ScaleQuality
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.files import remove_leftovers, write_atomically
 from entropy_cli.core.reading import LOG_BYTES, read_bytes
-from entropy_cli.core.text import columns, definitions
+from entropy_cli.core.table import Table, definitions, wrapped
 from entropy_cli.tokenizers.layers.vqvae import HITS
 
 SCHEMA = "entropy-cli/train"
@@ -62,8 +62,7 @@ def render(result: TrainResult) -> str:
         f"codebook usage {100 * result.usage:.1f} %, perplexity {result.perplexity:.1f} "
         f"of {result.settings['vocab_size']}",
     ]
-    rows = [["scale", "tokens", "distinct codes", "codebook usage", "of possible", "perplexity"]]
-    rows += [
+    rows = [
         [
             f"{scale.patch_num} x {scale.patch_num}",
             str(scale.tokens),
@@ -84,7 +83,10 @@ def render(result: TrainResult) -> str:
         "figure": str(Path(result.checkpoint).with_name(FIGURE)),
         "of possible": "a scale can't use more codes than it has tokens in these images",
     }
-    return "\n".join([*head, "", columns(rows), "", definitions(terms)])
+    names = ["scale", "tokens", "distinct codes", "codebook usage", "of possible", "perplexity"]
+    table = Table("scales", "", names, rows)
+    lines = (wrapped("", line) for line in head)
+    return "\n".join([*lines, "", table.text(), "", definitions(terms)])
 
 
 def save_tokenizer(

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from entropy_cli.core.figures import (
+    Axes,
+    Figure,
     colour_ramp,
     inline_svg,
     legend_below,
@@ -38,7 +39,7 @@ def comparison_page(path: Path, several: Sequence[NamedResult]) -> None:
     write_page(path, TITLE, [*parts, "<h2>Notes</h2>", ordered_list(remarks(several))])
 
 
-def comparison_figure(several: Sequence[NamedResult]) -> Any:  # noqa: ANN401 - a figure of matplotlib
+def comparison_figure(several: Sequence[NamedResult]) -> Figure:
     """Draw both panels of a comparison in one figure."""
     figure = new_figure(2 * WIDTH, HEIGHT)
     for i, draw in enumerate((_averages, _scales), 1):
@@ -73,7 +74,7 @@ def comparison_csv(several: Sequence[NamedResult]) -> str:
     return Table("comparison", "", ["result", "quantity", *NUMBERS], rows).csv()
 
 
-def _averages(axes: Any, several: Sequence[NamedResult]) -> None:  # noqa: ANN401 - of matplotlib
+def _averages(axes: Axes, several: Sequence[NamedResult]) -> None:
     """Draw the token-weighted averages, a row for each result."""
     y = np.arange(len(several))[::-1]
     for name, words, colour, marker in ENTROPIES:
@@ -85,7 +86,7 @@ def _averages(axes: Any, several: Sequence[NamedResult]) -> None:  # noqa: ANN40
     legend_below(axes)
 
 
-def _scales(axes: Any, several: Sequence[NamedResult]) -> None:  # noqa: ANN401 - of matplotlib
+def _scales(axes: Axes, several: Sequence[NamedResult]) -> None:
     """Draw the assignment entropy of each scale against its number of tokens."""
     for named, colour in zip(several, colour_ramp(len(several)), strict=True):
         scales = named.result.scales

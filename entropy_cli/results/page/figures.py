@@ -15,6 +15,8 @@ from entropy_cli.core.figures import (
     ORANGE,
     PAPER,
     VERMILION,
+    Axes,
+    Figure,
     arrow_marker,
     colour_ramp,
     legend_below,
@@ -35,7 +37,7 @@ ENTROPIES = (
     ("unigram_entropy", "unigram entropy", ORANGE, "D"),
     ("assignment_entropy", "assignment entropy", BLUE, "o"),
 )
-Draw = Callable[[Any, Result], None]
+Draw = Callable[[Axes, Result], None]
 
 
 def figure_panels(result: Result) -> dict[str, Draw]:
@@ -50,7 +52,7 @@ def figure_panels(result: Result) -> dict[str, Draw]:
     return panels
 
 
-def scale_entropies(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
+def scale_entropies(axes: Axes, result: Result) -> None:
     """Draw ln V and the marginal, unigram and assignment entropy of each scale."""
     scales = result.scales
     x_S = np.arange(len(scales))
@@ -77,7 +79,7 @@ def scale_entropies(axes: Any, result: Result) -> None:  # noqa: ANN401 - of mat
     legend_below(axes, 2)
 
 
-def temperatures(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
+def temperatures(axes: Axes, result: Result) -> None:
     """Draw the averages of the assignment entropy against T, with slopes and VAR's published values."""
     fixed = [one for one in result.temperatures if not isinstance(one.temperature, str)]
     fixed.sort(key=lambda one: float(one.temperature))
@@ -139,7 +141,7 @@ def _hermite(x_n: np.ndarray, y_n: np.ndarray, slope_n: np.ndarray) -> tuple[np.
     return np.concatenate(fine_x), np.concatenate(fine_y)
 
 
-def convergence(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
+def convergence(axes: Axes, result: Result) -> None:
     """Draw the token-weighted assignment entropy and its interval against the number of images."""
     images_n = np.array([point.images for point in result.history])
     value_n = np.array([point.value for point in result.history])
@@ -163,7 +165,7 @@ def convergence(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplot
     legend_below(axes)
 
 
-def usage_by_rank(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matplotlib
+def usage_by_rank(axes: Axes, result: Result) -> None:
     """Draw how often each code is nearest, the most used first, at every scale."""
     for scale, colour in zip(result.scales, colour_ramp(len(result.scales)), strict=True):
         if scale.code_counts is None or scale.coverage is None:
@@ -192,7 +194,7 @@ def usage_by_rank(axes: Any, result: Result) -> None:  # noqa: ANN401 - of matpl
 
 
 def plot_with_errors(
-    axes: Any,  # noqa: ANN401 - of matplotlib
+    axes: Axes,
     at: np.ndarray,
     estimates: Sequence[Estimate],
     *,
@@ -239,7 +241,7 @@ def plot_with_errors(
             )
 
 
-def report_figure(result: Result) -> Any:  # noqa: ANN401 - a figure of matplotlib
+def report_figure(result: Result) -> Figure:
     """Draw all panels in one figure, below the headline."""
     panels = figure_panels(result)
     rows, columns = -(-len(panels) // 2), min(2, len(panels))

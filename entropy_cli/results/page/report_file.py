@@ -7,7 +7,7 @@ from typing import Any
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.figures import FORMATS as FIGURES
 from entropy_cli.core.figures import styled, write_figure
-from entropy_cli.core.files import write_atomically
+from entropy_cli.core.files import write_text
 from entropy_cli.results.page.comparison import NamedResult, short_names
 from entropy_cli.results.page.comparison_output import (
     comparison_csv,
@@ -74,4 +74,4 @@ def _write(
             write_figure(draw(content), path)
     else:
         text = markdown(content) if suffix == ".md" else csv(content)
-        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(path, text)
