@@ -336,7 +336,7 @@ class TestOutput:
         (["--format", "nonsense"], 2, "expected auto, var"),
         (["--floor-mean", "nan"], 2, "expected nats"),
         (["--floor-mean", "-1"], 2, "expected nats"),
-        (["--floor", "x.json", "--floor-mean", "5"], 2, "give one of them"),
+        (["--floor", "x.json", "--floor-mean", "5"], 2, "Give one of them"),
         (["--floor", "x.json"], 3, "x.json"),
         (["--loss", "nonsense"], 3, "no series nonsense"),
         (["--format", "huggingface"], 3, "can't be read as huggingface"),
