@@ -6,8 +6,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from entropy_cli.options import BadValue
+
 if TYPE_CHECKING:
     from entropy_cli.results.floors import Floor
+
+
+def check_nats(value: float | None) -> float | None:
+    """Check that a number of nats, if there is one, is finite and not negative."""
+    if value is None or 0 <= value < math.inf:
+        return value
+    raise BadValue(f"{value}: expected nats from 0.")
+
 
 FloorFile = Annotated[
     Path | None,
@@ -15,11 +25,21 @@ FloorFile = Annotated[
 ]
 FloorMean = Annotated[
     float | None,
-    typer.Option("--floor-mean", metavar="X", help="Floor of the mean over all tokens, in nats."),
+    typer.Option(
+        "--floor-mean",
+        metavar="X",
+        callback=check_nats,
+        help="Floor of the mean over all tokens, in nats.",
+    ),
 ]
 FloorLast = Annotated[
     float | None,
-    typer.Option("--floor-last", metavar="X", help="Floor of the mean over the final scale, in nats."),
+    typer.Option(
+        "--floor-last",
+        metavar="X",
+        callback=check_nats,
+        help="Floor of the mean over the final scale, in nats.",
+    ),
 ]
 
 
@@ -27,13 +47,11 @@ def parse_floor(path: Path | None, mean: float | None, last: float | None) -> "F
     """Return the floors of a result or those given as numbers; None without either.
 
     Raises:
-        BadParameter: a number is out of range, or given together with a result.
+        BadParameter: a number is given together with a result.
     """
     from entropy_cli.results.floors import floor_from_numbers, read_floor
 
     for option, value in (("--floor-mean", mean), ("--floor-last", last)):
-        if value is not None and not 0 <= value < math.inf:
-            raise typer.BadParameter(f"{value}: expected nats from 0.", param_hint=option)
         if value is not None and path is not None:
             raise typer.BadParameter("--floor has it already. Give one of them.", param_hint=option)
     if path is not None:

@@ -1,5 +1,7 @@
-"""Check the input options of `estimate`: images and a checkpoint, or latents made elsewhere."""
+"""The input options of `estimate`: images and a checkpoint, or latents made elsewhere; shards."""
 
+import os
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import typer
 
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
-from entropy_cli.options import parse_file, parse_patch_nums
+from entropy_cli.options import BadValue, Sides, keyed_file, parse_sides
 
 IMAGES = ("data", "ckpt")
 ENCODER = ("split", "family", "patch_nums", "image_size", "weights", "precision")
@@ -55,10 +57,47 @@ def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
             raise _bad(name, f"is missing: the rule {rule} {why}.")
         if params[name] is not None and not wanted:
             raise _bad(name, f"has no use under the rule {rule}.")
-    each = None if levels is None else parse_patch_nums(levels, "--levels")
-    if each is not None and min(each) < 2:
-        raise _bad("levels", f"{levels}: expected at least 2 levels each.")
-    return {"latents": params["latents"], "codebook": codebook, "rule": rule, "levels": each}
+    return {"latents": params["latents"], "codebook": codebook, "rule": rule, "levels": levels}
+
+
+def parse_levels(text: str) -> Sides:
+    """Parse the number of levels of each dimension."""
+    levels = parse_sides(text)
+    if min(levels) < 2:
+        raise BadValue(f"{text}: expected at least 2 levels each.")
+    return levels
+
+
+class Shard(tuple[int, int]):
+    """The index of a shard, and the number of all."""
+
+
+def parse_shard(text: str) -> Shard:
+    """Parse I/N, or return the place of this task in a Slurm job array."""
+    if text == "slurm":
+        return _slurm_shard()
+    match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text, re.ASCII)
+    if match and int(match[1]) < int(match[2]):
+        return Shard((int(match[1]), int(match[2])))
+    raise BadValue(f"{text}: expected I/N with 0 <= I < N, such as 0/8, or slurm.")
+
+
+def _slurm_shard() -> Shard:
+    names = [f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT")]
+    given = [os.environ.get(name, "") for name in names]
+    if not all(value.isdigit() for value in given):
+        raise BadValue(
+            "slurm: this is no task of a Slurm job array, whose SLURM_ARRAY_TASK_ID, _MIN, _MAX, _STEP "
+            "and _COUNT are not all set. Give I/N.",
+        )
+    task, first, last, step, count = map(int, given)
+    index, left_over = divmod(task - first, max(1, step))
+    if left_over or (last - first) // max(1, step) + 1 != count or not 0 <= index < count:
+        raise BadValue(
+            f"slurm: task {task} of {count} from {first} to {last} in steps of {step} has no place in "
+            "an even array. Use --array=0-N, or give I/N.",
+        )
+    return Shard((index, count))
 
 
 def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
@@ -67,7 +106,7 @@ def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
 
     for name in ("latents", "codebook"):
         if params[name] is not None:
-            yield f"--{name}", parse_file(params[name], f"--{name}")
+            yield f"--{name}", keyed_file(params[name])[0]
     if params["ckpt"] is not None:
         ckpt = Path(params["ckpt"])  # text in older versions of typer
         located = locate(ckpt)

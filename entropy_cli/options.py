@@ -4,7 +4,7 @@ import contextlib
 import os
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,131 +38,104 @@ class Command(TyperCommand):
         return super().parse_args(ctx, args)
 
 
-def parse_temperatures(text: str, option: str) -> tuple[float, ...] | Literal["auto"]:
+class BadValue(typer.BadParameter):
+    """A value that a parser or callback refuses; typer adds the option."""
+
+    def format_message(self) -> str:
+        """Return the message, after the option's long name."""
+        self.param_hint = self.param.opts[0] if self.param else None
+        return super().format_message()
+
+
+class Sides(tuple[int, ...]):
+    """Positive integers, such as the sides of the grids of all scales."""
+
+
+def parse_sides(text: str) -> Sides:
+    """Parse positive integers separated by commas."""
+    with contextlib.suppress(ValueError):
+        values = Sides(int(part) for part in text.split(","))
+        if min(values) >= 1:
+            return values
+    raise BadValue(f"{text}: expected positive integers separated by commas.")
+
+
+def parse_temperatures(text: str) -> tuple[float, ...] | Literal["auto"]:
     """Parse `auto`, or distinct positive numbers separated by commas."""
     if text == "auto":
         return "auto"
-    values = tuple(_number(part, option) for part in text.split(","))
+    values = tuple(_temperature(part) for part in text.split(","))
     if len(set(values)) != len(values):
-        raise typer.BadParameter(f"{text}: a temperature is given twice.", param_hint=option)
+        raise BadValue(f"{text}: a temperature is given twice.")
     return values
 
 
-def _number(text: str, option: str) -> float:
+def _temperature(text: str) -> float:
     with contextlib.suppress(ValueError):
         value = float(text)
         if LOWEST_TEMPERATURE <= value <= HIGHEST_TEMPERATURE:
             return value
-    raise typer.BadParameter(
+    raise BadValue(
         f"{text.strip() or 'nothing'}: expected auto, or numbers between {LOWEST_TEMPERATURE:g} and "
-        f"{HIGHEST_TEMPERATURE:g} separated by commas, such as 1 or 1,0.5.",
-        param_hint=option,
+        f"{HIGHEST_TEMPERATURE:g} separated by commas, such as 1 or 1,0.5."
     )
 
 
-def parse_patch_nums(text: str, option: str) -> tuple[int, ...]:
-    """Parse positive integers separated by commas."""
-    try:
-        values = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        values = ()
-    if not values or min(values) < 1:
-        raise typer.BadParameter(
-            f"{text}: expected positive integers separated by commas.", param_hint=option
-        )
-    return values
+def parse_keyed_file(text: str) -> str:
+    """Check that no part of `FILE[:KEY,...]` is empty."""
+    if text.partition(":")[0].strip() and all(part.strip() for part in keyed_file(text)[1]):
+        return text
+    raise BadValue(f"{text}: a part is empty; is a variable unset? Expected FILE[:KEY,...].")
 
 
-def parse_array_file(path: Path | None, option: str) -> Path | None:
-    """Check that a file, if there is one, is named .npy."""
-    if path is not None and path.suffix != ".npy":
-        raise typer.BadParameter(f"{path}: expected FILE.npy.", param_hint=option)
-    return path
-
-
-def parse_file(text: str, option: str) -> Path:
-    """Return the file of `FILE[:KEY,...]`, of which no part may be empty."""
+def keyed_file(text: str) -> tuple[Path, list[str]]:
+    """Return the file and the keys of `FILE[:KEY,...]`."""
     from entropy_cli.tokenizers.checkpoints.arrays import split_keys
 
-    path, keys = split_keys(text)
-    if not all(part.strip() for part in (text.partition(":")[0], *keys)):
-        raise typer.BadParameter(
-            f"{text}: a part is empty; is a variable unset? Expected FILE[:KEY,...].", param_hint=option
-        )
-    return path
+    return split_keys(text)
 
 
-def parse_output(path: Path | None, kinds: Sequence[str], option: str) -> Path | None:
-    """Check that a file, if there is one, has a suffix of one of these kinds."""
-    if path is not None and path.suffix.lower() not in kinds:
-        raise typer.BadParameter(
-            f"{path}: expected a name that ends in {', '.join(kinds)}.", param_hint=option
-        )
-    return path
+def suffix_parser(*suffixes: str) -> Callable[[str], Path]:
+    """Return a parser of paths that end in one of some suffixes."""
+
+    def parse_output(text: str) -> Path:
+        if Path(text).suffix.lower() in suffixes:
+            return Path(text)
+        expected = f"a name that ends in {', '.join(suffixes)}" if suffixes[1:] else f"FILE{suffixes[0]}"
+        raise BadValue(f"{text}: expected {expected}.")
+
+    return parse_output
 
 
-def parse_count(text: str, least: int, option: str) -> int | None:
-    """Parse a whole number, or return None for `auto`."""
-    if text == "auto":
-        return None
-    value = int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else -1
-    if value < least:
-        raise typer.BadParameter(
-            f"{text}: expected auto or a whole number, at least {least}.", param_hint=option
-        )
-    return value
+def count_parser(least: int) -> Callable[[str], int | None]:
+    """Return a parser of whole numbers, and of `auto` as None."""
+
+    def parse_count(text: str) -> int | None:
+        if text == "auto":
+            return None
+        if text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= least:
+            return int(text)
+        raise BadValue(f"{text}: expected auto or a whole number, at least {least}.")
+
+    return parse_count
 
 
-def parse_shard(text: str, option: str) -> tuple[int, int]:
-    """Parse I/N, or return the place of this task in a Slurm job array."""
-    if text == "slurm":
-        return _slurm_shard(option)
-    match = re.fullmatch("([0-9]{1,9})/([0-9]{1,9})", text, re.ASCII)
-    shard = (int(match[1]), int(match[2])) if match else (0, 0)
-    if not shard[0] < shard[1]:
-        raise typer.BadParameter(
-            f"{text}: expected I/N with 0 <= I < N, such as 0/8, or slurm.",
-            param_hint=option,
-        )
-    return shard
-
-
-def _slurm_shard(option: str) -> tuple[int, int]:
-    names = [f"SLURM_ARRAY_TASK_{name}" for name in ("ID", "MIN", "MAX", "STEP", "COUNT")]
-    given = [os.environ.get(name, "") for name in names]
-    if not all(value.isdigit() for value in given):
-        raise typer.BadParameter(
-            "slurm: this is no task of a Slurm job array, whose SLURM_ARRAY_TASK_ID, _MIN, _MAX, _STEP "
-            "and _COUNT are not all set. Give I/N.",
-            param_hint=option,
-        )
-    task, first, last, step, count = map(int, given)
-    index, left_over = divmod(task - first, max(1, step))
-    if left_over or (last - first) // max(1, step) + 1 != count or not 0 <= index < count:
-        raise typer.BadParameter(
-            f"slurm: task {task} of {count} from {first} to {last} in steps of {step} has no place in "
-            "an even array. Use --array=0-N, or give I/N.",
-            param_hint=option,
-        )
-    return index, count
-
-
-def parse_device(text: str, option: str) -> str:
+def parse_device(text: str) -> str:
     """Check that a device is auto, cpu, cuda or cuda:i."""
     if re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", text):
         return text
-    raise typer.BadParameter(
-        f"{text}: expected auto, cpu, cuda or cuda:0, cuda:1, ...", param_hint=option
-    )
+    raise BadValue(f"{text}: expected auto, cpu, cuda or cuda:0, cuda:1, ...")
 
 
-def check_family(name: str, option: str) -> str:
+def parse_family(name: str) -> str:
     """Check that a family is auto or a known one."""
+    if name == "auto":
+        return name
     from entropy_cli.tokenizers.registry import FAMILIES
 
-    if name in ("auto", *FAMILIES):
+    if name in FAMILIES:
         return name
-    raise typer.BadParameter(f"{name}: expected auto, {', '.join(FAMILIES)}.", param_hint=option)
+    raise BadValue(f"{name}: expected auto, {', '.join(FAMILIES)}.")
 
 
 def exit_code(used: int, failed: int, max_failed: float) -> int:
@@ -259,11 +232,20 @@ Checkpoint = Annotated[
     ),
 ]
 Family = Annotated[
-    str, typer.Option(metavar="NAME", help="Kind of tokenizer: auto goes by the checkpoint's keys.")
+    str,
+    typer.Option(
+        metavar="NAME",
+        parser=parse_family,
+        help="Kind of tokenizer: auto goes by the checkpoint's keys.",
+    ),
 ]
 PatchNums = Annotated[
-    str | None,
-    typer.Option(metavar="1,2,3,...", help="Side of each scale's grid; default by image size."),
+    Sides | None,
+    typer.Option(
+        metavar="1,2,3,...",
+        parser=parse_sides,
+        help="Side of each scale's grid; default by image size.",
+    ),
 ]
 ImageSize = Annotated[
     int | None, typer.Option(min=1, metavar="N", help="Pixels on a side; default the family's.")
@@ -274,7 +256,9 @@ Weights = Annotated[
         help="Which copy: as trained last, or averaged over the training; default the family's."
     ),
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="auto, cpu, cuda or cuda:0, ...")]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", parser=parse_device, help="auto, cpu, cuda or cuda:0, ...")
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
 ]

@@ -1,22 +1,36 @@
 """The command line of `entropy-cli bench`."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from entropy_cli.options import (
+    BadValue,
     Device,
     Family,
     ImageSize,
     PatchNums,
-    parse_count,
-    parse_device,
-    parse_patch_nums,
+    count_parser,
     parse_temperatures,
     print_result,
     tqdm_bar,
 )
+
+
+def parse_numbers(text: str) -> tuple[float, ...]:
+    """Parse temperatures, of which `auto` is none that can be timed."""
+    temperatures = parse_temperatures(text)
+    if temperatures == "auto":
+        raise BadValue("auto: can't be timed. Give numbers.")
+    return temperatures
+
+
+def check_width(width: int) -> int:
+    """Check that a width is a multiple of the norms' groups."""
+    if width % 32:
+        raise BadValue(f"{width}: expected a multiple of 32.")
+    return width
 
 
 def bench(
@@ -45,23 +59,38 @@ def bench(
         int, typer.Option(min=2, metavar="V", help="Codes of the random weights.")
     ] = 4096,
     width: Annotated[
-        int, typer.Option(min=32, metavar="CH", help="Width of the random weights, a multiple of 32.")
+        int,
+        typer.Option(
+            min=32,
+            metavar="CH",
+            callback=check_width,
+            help="Width of the random weights, a multiple of 32.",
+        ),
     ] = 160,
     temperature: Annotated[
-        str, typer.Option(metavar="T[,T...]", help="Divisors of the squared distance.")
+        Any,  # a tuple of numbers
+        typer.Option(metavar="T[,T...]", parser=parse_numbers, help="Divisors of the squared distance."),
     ] = "1",
     device: Device = "auto",
     precision: Annotated[
         Literal["fp32", "tf32", "fp16", "bf16"] | None,
         typer.Option(help="Precision of the encoder; default: fp32 on a CPU, fp16 on a GPU."),
     ] = None,
-    batch_size: Annotated[str, typer.Option(metavar="N|auto", help="Images per batch.")] = "auto",
-    workers: Annotated[
-        str,
+    batch_size: Annotated[
+        int | None,
         typer.Option(
-            metavar="N|auto", help="Processes that decode images; 0 decodes in the main process."
+            metavar="N|auto", parser=count_parser(1), show_default="auto", help="Images per batch."
         ),
-    ] = "auto",
+    ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N|auto",
+            parser=count_parser(0),
+            show_default="auto",
+            help="Processes that decode images; 0 decodes in the main process.",
+        ),
+    ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
     ] = None,
@@ -74,15 +103,6 @@ def bench(
 
     Example: entropy-cli bench --baseline
     """
-    temperatures = parse_temperatures(temperature, "--temperature")
-    if temperatures == "auto":
-        raise typer.BadParameter("auto: can't be timed. Give numbers.", param_hint="--temperature")
-    if width % 32:
-        raise typer.BadParameter(f"{width}: expected a multiple of 32.", param_hint="--width")
-    grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
-    name = parse_device(device, "--device")
-    sizes = parse_count(batch_size, 1, "--batch-size"), parse_count(workers, 0, "--workers")
-
     from entropy_cli.commands.bench.bench import BenchConfig
     from entropy_cli.commands.bench.bench import bench as run
     from entropy_cli.commands.bench.result import render
@@ -96,14 +116,14 @@ def bench(
         checkpoint=ckpt,
         data=data,
         sizes=VARSizes(width=width, vocab_size=vocab_size),
-        tokenizer=TokenizerSettings(image_size, grids),
+        tokenizer=TokenizerSettings(image_size, patch_nums),
         family=family,
         images=images,
-        device=name,
+        device=device,
         precision=precision,
-        batch_size=sizes[0],
-        workers=sizes[1],
-        temperatures=temperatures,
+        batch_size=batch_size,
+        workers=workers,
+        temperatures=temperature,
         rounds=rounds,
         baseline=baseline,
     )

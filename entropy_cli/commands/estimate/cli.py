@@ -1,5 +1,6 @@
 """`entropy-cli estimate`."""
 
+import contextlib
 import math
 import shlex
 from pathlib import Path
@@ -7,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from entropy_cli.input_options import files_read, given_latents
+from entropy_cli.input_options import Shard, files_read, given_latents, parse_levels, parse_shard
 from entropy_cli.options import (
     MAX_FAILED,
     AsJson,
+    BadValue,
     Checkpoint,
     Data,
     Device,
@@ -19,22 +21,28 @@ from entropy_cli.options import (
     MaxFailed,
     Output,
     PatchNums,
+    Sides,
     Units,
     Weights,
-    check_family,
+    count_parser,
     exit_code,
-    parse_array_file,
-    parse_count,
-    parse_device,
-    parse_patch_nums,
-    parse_shard,
+    parse_keyed_file,
     parse_temperatures,
     print_result,
+    suffix_parser,
     tqdm_bar,
 )
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Result
+
+
+def parse_target(text: str) -> float:
+    """Parse the half-width of an interval."""
+    with contextlib.suppress(ValueError):
+        if 0 < float(text) < math.inf:
+            return float(text)
+    raise BadValue(f"{text}: expected a number above 0.")
 
 
 def estimate(
@@ -60,6 +68,7 @@ def estimate(
         str | None,
         typer.Option(
             metavar="FILE[:KEY,...]",
+            parser=parse_keyed_file,
             help="In place of images and checkpoint: latents (images, C, h, w), (images, l, C) or "
             "(images, C), a tensor for each scale; .safetensors, .npy, .npz or .pt.",
         ),
@@ -68,12 +77,17 @@ def estimate(
         str | None,
         typer.Option(
             metavar="FILE[:KEY,...]",
+            parser=parse_keyed_file,
             help="Codes (V, C) for --latents, of all or each scale, or (Q, V, C) of Q scales.",
         ),
     ] = None,
     levels: Annotated[
-        str | None,
-        typer.Option(metavar="8,5,5,...", help="Of each dimension of --latents (FSQ), bounded to them."),
+        Sides | None,
+        typer.Option(
+            metavar="8,5,5,...",
+            parser=parse_levels,
+            help="Of each dimension of --latents (FSQ), bounded to them.",
+        ),
     ] = None,
     rule: Annotated[
         Literal["l2", "cosine", "dot", "sign", "bsq", "levels"] | None,
@@ -82,9 +96,10 @@ def estimate(
         ),
     ] = None,
     temperature: Annotated[
-        str | None,
+        Any,  # a tuple of numbers, "auto" or None
         typer.Option(
             metavar="T[,T...]|auto",
+            parser=parse_temperatures,
             help="Divisor of the squared distance or dot product, the first is the headline; auto fits "
             "one to each scale; default the family's.",
         ),
@@ -98,22 +113,36 @@ def estimate(
         ),
     ] = None,
     batch_size: Annotated[
-        str, typer.Option(metavar="N|auto", help="Images at once; never moves the number.")
-    ] = "auto",
+        int | None,
+        typer.Option(
+            metavar="N|auto",
+            parser=count_parser(1),
+            show_default="auto",
+            help="Images at once; never moves the number.",
+        ),
+    ] = None,
     workers: Annotated[
-        str, typer.Option(metavar="N|auto", help="Processes that decode; 0 uses this one.")
-    ] = "auto",
+        int | None,
+        typer.Option(
+            metavar="N|auto",
+            parser=count_parser(0),
+            show_default="auto",
+            help="Processes that decode; 0 uses this one.",
+        ),
+    ] = None,
     target_ci: Annotated[
         float | None,
         typer.Option(
             metavar="NATS",
+            parser=parse_target,
             help="Stop when the assignment entropy's 95 % intervals are at most so wide to each side.",
         ),
     ] = None,
     shard: Annotated[
-        str | None,
+        Shard | None,
         typer.Option(
             metavar="I/N|slurm",
+            parser=parse_shard,
             help="Only part I of N, from 0, for `merge`; slurm takes both from the job array.",
         ),
     ] = None,
@@ -130,6 +159,7 @@ def estimate(
         Path | None,
         typer.Option(
             metavar="FILE.npy",
+            parser=suffix_parser(".npy"),
             help="Write the hard tokens: a row for each image that was read, scale after scale, and the "
             "images' paths beside it.",
         ),
@@ -152,26 +182,12 @@ def estimate(
 
     Example: entropy-cli estimate --data imagenet/ --ckpt vae_ch160v4096z32.pth -o result.json
     """
-    temperatures = None
-    if temperature is not None:
-        temperatures = parse_temperatures(temperature, "--temperature")
-    options: dict[str, Any] = {
-        "temperatures": temperatures,
-        "device": parse_device(device, "--device"),
-        "batch_size": parse_count(batch_size, 1, "--batch-size"),
-        "workers": parse_count(workers, 0, "--workers"),
-    }
-    if target_ci is not None and not 0 < target_ci < math.inf:
-        raise typer.BadParameter(f"{target_ci}: expected a number above 0.", param_hint="--target-ci")
-    part = None if shard is None else parse_shard(shard, "--shard")
-    if part is not None and target_ci is not None:
+    if shard is not None and target_ci is not None:
         raise typer.BadParameter(
             "a shard can't know when all shards together are precise enough. Leave one of them out, or "
             "run on several processes with torchrun.",
             param_hint="--target-ci with --shard",
         )
-    grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
-    tokens = parse_array_file(save_tokens, "--save-tokens")
     given = given_latents(context.params)
 
     from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
@@ -182,10 +198,9 @@ def estimate(
     from entropy_cli.streaming.token_file import paths_file
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
-    check_family(family, "--family")
-    lines = None if tokens is None else paths_file(tokens)
+    lines = None if save_tokens is None else paths_file(save_tokens)
     written = [("--output", output), ("--report", report), ("--state", state)]
-    written += [("--save-tokens", tokens), ("--save-tokens", lines)]
+    written += [("--save-tokens", save_tokens), ("--save-tokens", lines)]
     check_files(files_read(context.params), written)
     if report is not None:
         check_report(report)
@@ -210,21 +225,24 @@ def estimate(
             limit=limit,
             seed=seed,
             family=family,
-            tokenizer=TokenizerSettings(image_size, grids, None if given else rule, weights),
+            tokenizer=TokenizerSettings(image_size, patch_nums, None if given else rule, weights),
             precision=precision,
             target=target_ci,
-            shard=part,
+            shard=shard,
             state=state,
-            tokens=tokens,
+            tokens=save_tokens,
             save_every_s=save_every,
             fail_at_first=on_error == "fail",
             command=shlex.join(["entropy-cli", *context.obj]),
-            **options,
+            temperatures=temperature,
+            device=device,
+            batch_size=batch_size,
+            workers=workers,
         ),
         tqdm_bar,
         deliver,
     )
-    for older in (output, report) if part is not None and not delivered else ():
+    for older in (output, report) if shard is not None and not delivered else ():
         if older is not None:
             older.unlink(missing_ok=True)  # an older run's result must not pass for this one's
     return exit_code(images.used, images.failed, max_failed)

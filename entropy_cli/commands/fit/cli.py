@@ -4,14 +4,33 @@ import contextlib
 import math
 import shlex
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
-from entropy_cli.options import AsJson, parse_output, print_result, tqdm_bar
+from entropy_cli.options import AsJson, BadValue, print_result, suffix_parser, tqdm_bar
 
 IMAGES = (".png", ".svg", ".pdf")
 EXPECTED = "a number from 0, or the result of an estimate"
+
+
+def parse_floor(text: str) -> float | Path:
+    """Parse a given E, or the path of a result to compare with."""
+    with contextlib.suppress(ValueError):
+        value = float(text)
+        if math.isfinite(value) and value >= 0:
+            return value
+        raise BadValue(f"{text}: expected {EXPECTED}.")
+    if Path(text).is_file() or Path(text).is_fifo():
+        return Path(text)
+    raise BadValue(f"{text}: expected {EXPECTED}; there is no such file.")
+
+
+def check_resamples(number: int | None) -> int | None:
+    """Check that resamples, if there are any, have a spread."""
+    if number == 1:
+        raise BadValue("1: expected 0 or at least 2.")
+    return number
 
 
 def fit(
@@ -49,9 +68,10 @@ def fit(
         ),
     ] = None,
     floor: Annotated[
-        str | None,
+        Any,  # a number, a path or None
         typer.Option(
             metavar="X|RESULT.json",
+            parser=parse_floor,
             help="A number fixes E; a result of estimate is compared with the fitted E.",
         ),
     ] = None,
@@ -70,6 +90,7 @@ def fit(
             "--bootstrap",
             min=0,
             metavar="N",
+            callback=check_resamples,
             help="Number of resamples; default 500, up to 30 points 100, up to 8 none.",
         ),
     ] = None,
@@ -80,6 +101,7 @@ def fit(
             "--output",
             "-o",
             metavar="FILE",
+            parser=suffix_parser(".json", *IMAGES),
             help="Write the result (.json) or an image (.png, .svg, .pdf).",
         ),
     ] = None,
@@ -95,12 +117,9 @@ def fit(
         )
     if form == "power" and (data_size, flop) != (None, None):
         raise typer.BadParameter("power has no data size. Use chinchilla.", param_hint="--form")
-    if resamples == 1:
-        raise typer.BadParameter("1: expected 0 or at least 2.", param_hint="--bootstrap")
-    fixed, result_of_estimate = _floor(floor)
+    fixed, result_of_estimate = (None, floor) if isinstance(floor, Path) else (floor, None)
     if floor_average is not None and result_of_estimate is None:
         raise typer.BadParameter("only with --floor RESULT.json.", param_hint="--floor-average")
-    parse_output(output, (".json", *IMAGES), "--output")
 
     from entropy_cli.commands.fit.fit import FitConfig
     from entropy_cli.commands.fit.fit import fit as run
@@ -135,19 +154,3 @@ def fit(
     elif output is not None:
         write_text(output, text + "\n")
     print_result(text if as_json else render(found.result))
-
-
-def _floor(text: str | None) -> tuple[float | None, Path | None]:
-    """Parse --floor: a given E, or the path of a result to compare with."""
-    if text is None:
-        return None, None
-    with contextlib.suppress(ValueError):
-        value = float(text)
-        if not (math.isfinite(value) and value >= 0):
-            raise typer.BadParameter(f"{text}: expected {EXPECTED}.", param_hint="--floor")
-        return value, None
-    if not (Path(text).is_file() or Path(text).is_fifo()):
-        raise typer.BadParameter(
-            f"{text}: expected {EXPECTED}; there is no such file.", param_hint="--floor"
-        )
-    return None, Path(text)

@@ -10,8 +10,6 @@ from entropy_cli.options import (
     ImageSize,
     PatchNums,
     Weights,
-    check_family,
-    parse_patch_nums,
     print_result,
     tqdm_bar,
 )
@@ -42,16 +40,13 @@ def inspect(
 
     Example: entropy-cli inspect vq.pt
     """
-    grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
-
     from entropy_cli.commands.inspect.inspect import InspectConfig
     from entropy_cli.commands.inspect.inspect import inspect as run
     from entropy_cli.commands.inspect.text import render
     from entropy_cli.core.errors import CheckpointError
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
-    check_family(family, "--family")
-    settings = TokenizerSettings(image_size, grids, rule, weights)
+    settings = TokenizerSettings(image_size, patch_nums, rule, weights)
     found = run(InspectConfig(file, family, settings, full), tqdm_bar)
     print_result(found.to_json() if as_json else render(found, full=table))
     if found.problem is not None:

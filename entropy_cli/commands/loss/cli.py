@@ -10,10 +10,12 @@ from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_flo
 from entropy_cli.options import (
     AsJson,
     Output,
+    Sides,
     Units,
     WholeTable,
-    parse_file,
-    parse_patch_nums,
+    keyed_file,
+    parse_keyed_file,
+    parse_sides,
     print_result,
     tqdm_bar,
 )
@@ -27,19 +29,23 @@ def loss(
         str,
         typer.Option(
             metavar="FILE[:KEY]",
+            parser=parse_keyed_file,
             help="Logits, (B, L, V) or (N, V), as .safetensors, .npy, .npz or .pt; KEY names a tensor.",
         ),
     ],
     labels: Annotated[
         str | None,
         typer.Option(
-            metavar="FILE[:KEY]", help="Labels, (B, L) or (N,), integers; optional with --targets."
+            metavar="FILE[:KEY]",
+            parser=parse_keyed_file,
+            help="Labels, (B, L) or (N,), integers; optional with --targets.",
         ),
     ] = None,
     targets: Annotated[
         str | None,
         typer.Option(
             metavar="FILE[:KEY]",
+            parser=parse_keyed_file,
             help="Soft labels q, probabilities in the shape of the logits: cross_entropy is then "
             "-sum q ln p = H(q) + KL(q||p); with --labels also label_cross_entropy.",
         ),
@@ -61,9 +67,10 @@ def loss(
         ),
     ] = -100,
     patch_nums: Annotated[
-        str | None,
+        Sides | None,
         typer.Option(
             metavar="1,2,3,...",
+            parser=parse_sides,
             help="Also the loss of each scale: sides of the grids that make up a row of tokens.",
         ),
     ] = None,
@@ -96,8 +103,7 @@ def loss(
             "a scale predicts its own tokens, not the next. Leave --patch-nums or --shift out.",
             param_hint="--shift",
         )
-    sides = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
-    if floor_last is not None and sides is None:
+    if floor_last is not None and patch_nums is None:
         raise typer.BadParameter(
             "needs --patch-nums to locate the tokens of the final scale.",
             param_hint="--floor-last",
@@ -111,11 +117,11 @@ def loss(
     from entropy_cli.core.files import check_files, write_text
 
     options = {"--logits": logits, "--labels": labels, "--targets": targets}
-    read = [(option, parse_file(text, option)) for option, text in options.items() if text is not None]
+    read = [(option, keyed_file(text)[0]) for option, text in options.items() if text is not None]
     check_files([*read, ("--floor", floor)], [("--output", output)])
     command = shlex.join(["entropy-cli", *context.obj])
     result = run(
-        InputFiles(logits, labels, targets, shift, ignore_index, sides),
+        InputFiles(logits, labels, targets, shift, ignore_index, patch_nums),
         label_smoothing=label_smoothing,
         floor=floors,
         provenance={"command": command, "tool_version": __version__},

@@ -11,7 +11,7 @@ import typer
 
 from entropy_cli.core.errors import NoLossError
 from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_floor
-from entropy_cli.options import AsJson, WholeTable, parse_output, print_result, tqdm_bar
+from entropy_cli.options import AsJson, BadValue, WholeTable, print_result, suffix_parser, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.commands.monitor.monitor import MonitorOutput
@@ -21,6 +21,15 @@ logger = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".svg", ".pdf", ".html", ".json")
 CLEAR = "\x1b[2J\x1b[H"  # clears the screen of a terminal
+
+
+def parse_format(name: str) -> str:
+    """Check that a format of logs is auto or a known one."""
+    from entropy_cli.commands.monitor.logs.read import NAMES
+
+    if name in ("auto", *NAMES):
+        return name
+    raise BadValue(f"{name}: expected auto, {', '.join(NAMES)}.")
 
 
 def monitor(
@@ -34,7 +43,10 @@ def monitor(
     format_name: Annotated[
         str,
         typer.Option(
-            "--format", metavar="NAME", help="Format of the log; auto detects it from the content."
+            "--format",
+            metavar="NAME",
+            parser=parse_format,
+            help="Format of the log; auto detects it from the content.",
         ),
     ] = "auto",
     loss: Annotated[
@@ -55,6 +67,7 @@ def monitor(
             "--output",
             "-o",
             metavar="FILE",
+            parser=suffix_parser(*SUFFIXES),
             help="Write an image (.png, .svg, .pdf), a page (.html) or the result (.json).",
         ),
     ] = None,
@@ -69,15 +82,10 @@ def monitor(
 
     Example: entropy-cli monitor log.txt --floor result.json -o run.html
     """
-    parse_output(output, SUFFIXES, "--output")
     import entropy_cli.commands.monitor.logs.read as logs
     from entropy_cli.commands.monitor.monitor import MonitorConfig, monitor_log
     from entropy_cli.core.files import check_different, check_writable
 
-    if format_name not in ("auto", *logs.NAMES):
-        raise typer.BadParameter(
-            f"{format_name}: expected auto, {', '.join(logs.NAMES)}.", param_hint="--format"
-        )
     if follow and logs.is_stream(log):
         raise typer.BadParameter(
             f"{log}: a pipe, which can't be read again. Give a file.", param_hint="--follow"

@@ -2,27 +2,35 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
 from entropy_cli.input_options import files_read
 from entropy_cli.options import (
     AsJson,
+    BadValue,
     Device,
     Family,
     ImageSize,
     PatchNums,
     Weights,
-    check_family,
-    parse_device,
-    parse_patch_nums,
     parse_temperatures,
     print_result,
     tqdm_bar,
 )
 
 FORMATS = (".png", ".svg", ".pdf")
+
+
+def parse_temperature(text: str) -> float | Literal["auto"]:
+    """Parse one temperature, or `auto`."""
+    values = parse_temperatures(text)
+    if values == "auto":
+        return values
+    if len(values) > 1:
+        raise BadValue(f"{text}: expected one number.")
+    return values[0]
 
 
 def show(
@@ -54,8 +62,12 @@ def show(
         typer.Option(help="How the nearest code is found; default: the family's rule."),
     ] = None,
     temperature: Annotated[
-        str | None,
-        typer.Option(metavar="T", help="Divisor of the squared distance or dot product, at all scales."),
+        Any,  # a number, "auto" or None
+        typer.Option(
+            metavar="T",
+            parser=parse_temperature,
+            help="Divisor of the squared distance or dot product, at all scales.",
+        ),
     ] = None,
     result: Annotated[
         Path | None,
@@ -76,9 +88,11 @@ def show(
 
     Example: entropy-cli show photo.jpg --ckpt vae_ch160v4096z32.pth -o photo.png
     """
-    fixed_temperature = _parse_temperature(temperature, result)
-    grids = None if patch_nums is None else parse_patch_nums(patch_nums, "--patch-nums")
-    device_name = parse_device(device, "--device")
+    if temperature is not None and result is not None:
+        raise typer.BadParameter(
+            "--result gives the temperatures already. Leave one of the two out.",
+            param_hint="--temperature",
+        )
     figures, folder = _figure_paths(images, output)
 
     from entropy_cli.commands.show.result import render
@@ -88,7 +102,6 @@ def show(
     from entropy_cli.core.files import check_files
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
-    check_family(family, "--family")
     if folder is not None and not folder.is_dir():
         if folder.exists() or not folder.resolve().parent.is_dir():
             reason = "not a folder" if folder.exists() else f"there is no folder {folder.parent}"
@@ -103,31 +116,15 @@ def show(
             files=list(zip(images, figures, strict=True)),
             checkpoint=ckpt,
             family=family,
-            tokenizer=TokenizerSettings(image_size, grids, rule, weights),
-            temperature=fixed_temperature,
+            tokenizer=TokenizerSettings(image_size, patch_nums, rule, weights),
+            temperature=temperature,
             result=result,
-            device=device_name,
+            device=device,
             precision=precision,
         ),
         tqdm_bar,
     )
     print_result(shown.to_json() if as_json else render(shown))
-
-
-def _parse_temperature(text: str | None, result: Path | None) -> float | Literal["auto"] | None:
-    if text is None:
-        return None
-    values = parse_temperatures(text, "--temperature")
-    if result is not None:
-        raise typer.BadParameter(
-            f"{text}: --result gives the temperatures already. Leave one of the two out.",
-            param_hint="--temperature",
-        )
-    if values == "auto":
-        return values
-    if len(values) > 1:
-        raise typer.BadParameter(f"{text}: expected one number.", param_hint="--temperature")
-    return values[0]
 
 
 def _figure_paths(images: Sequence[Path], output: Path | None) -> tuple[list[Path], Path | None]:

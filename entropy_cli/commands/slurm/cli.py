@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from entropy_cli.input_options import given_latents
-from entropy_cli.options import print_result
+from entropy_cli.options import BadValue, print_result
 
 # Options of `estimate` that can't be used here, by parameter name, and why.
 RESERVED = {
@@ -41,6 +41,40 @@ FIXED = {
 }
 
 
+def parse_line(text: str) -> str:
+    """Check that a text has one line."""
+    if text.isprintable():
+        return text
+    raise BadValue(f"{text!r}: expected one line of text.")
+
+
+def parse_time(text: str) -> str:
+    """Check that a time limit is one of sbatch's, and long enough to save before it."""
+    from entropy_cli.commands.slurm.script import LEAST_MINUTES, WARNING_S, minutes
+
+    try:
+        long_enough = minutes(text) >= LEAST_MINUTES
+    except ValueError as error:
+        raise BadValue(f"{text}: expected minutes, H:M:S, D-H or D-H:M:S, such as 4:00:00.") from error
+    if long_enough:
+        return text
+    raise BadValue(
+        f"{text}: expected {LEAST_MINUTES} minutes or more, because a job stops to save "
+        f"{WARNING_S // 60} or more before its limit."
+    )
+
+
+def parse_sbatch(text: str) -> str:
+    """Check that an option of sbatch is none that the scripts set."""
+    if not text.startswith("-") or not text.isprintable():
+        raise BadValue(f"{text!r}: expected an option of sbatch, such as --qos=long.")
+    name = re.split("[= ]", text)[0] if text.startswith("--") else text[:2]
+    # sbatch accepts abbreviated long names.
+    if any(fixed.startswith(name) for fixed in FIXED):
+        raise BadValue(f"{text}: is set by this command. Leave it out.")
+    return text
+
+
 def slurm(
     context: typer.Context,
     options: Annotated[
@@ -65,11 +99,15 @@ def slurm(
             help="Folder for scripts, states, logs and the result; default: slurm-CKPT-HASH.",
         ),
     ] = None,
-    partition: Annotated[str | None, typer.Option(metavar="NAME", help="Slurm partition.")] = None,
+    partition: Annotated[
+        str | None, typer.Option(metavar="NAME", parser=parse_line, help="Slurm partition.")
+    ] = None,
     time: Annotated[
         str | None,
         typer.Option(
-            metavar="T", help="Time limit as for sbatch; a job that reaches it saves, and resumes."
+            metavar="T",
+            parser=parse_time,
+            help="Time limit as for sbatch; a job that reaches it saves, and resumes.",
         ),
     ] = None,
     cpus_per_task: Annotated[
@@ -78,11 +116,15 @@ def slurm(
     gpus: Annotated[
         int, typer.Option(min=0, metavar="N", help="GPUs on each node; a shard uses at most one.")
     ] = 0,
-    mem: Annotated[str | None, typer.Option(metavar="SIZE", help="Memory on each node.")] = None,
+    mem: Annotated[
+        str | None, typer.Option(metavar="SIZE", parser=parse_line, help="Memory on each node.")
+    ] = None,
     sbatch: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="OPTION", help="Another option of sbatch, as --sbatch=--qos=long; repeatable."
+            metavar="OPTION",
+            parser=parse_sbatch,
+            help="Another option of sbatch, as --sbatch=--qos=long; repeatable.",
         ),
     ] = None,
 ) -> None:
@@ -107,19 +149,17 @@ def slurm(
     parsed = _parse_estimate_options(context, options, reserved)
     source = Path(parsed["ckpt"] or parsed["latents"].partition(":")[0])
     folder = output or Path(_folder_name(source, options, array, nodes))
-    texts = {"--partition": partition, "--mem": mem, "--output": str(folder.absolute())}
-    for option, text in texts.items():
-        if text is not None and not text.isprintable():
-            raise typer.BadParameter(f"{text!r}: expected one line of text.", param_hint=option)
+    if not str(folder.absolute()).isprintable():
+        raise typer.BadParameter(
+            f"{str(folder.absolute())!r}: expected one line of text.", param_hint="--output"
+        )
     job = Job(
         python=sys.executable,
         options=tuple(options),
         workdir=Path.cwd(),
         folder=folder.absolute(),
         parts=array or nodes or 1,
-        resources=Resources(
-            partition, _check_time(time), cpus_per_task, mem, gpus, _check_sbatch(sbatch or [])
-        ),
+        resources=Resources(partition, time, cpus_per_task, mem, gpus, tuple(sbatch or [])),
     )
     _write(folder, array_scripts(job) if nodes is None else node_scripts(job))
     jobs = f"{array} shards and their merge" if nodes is None else f"one job on {nodes} nodes"
@@ -148,41 +188,6 @@ def _folder_name(source: Path, options: list[str], array: int | None, nodes: int
     """Return a name that is the same for the same options, so that the work is resumed there."""
     text = json.dumps([options, array, nodes])
     return f"slurm-{source.stem}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
-
-
-def _check_time(text: str | None) -> str | None:
-    from entropy_cli.commands.slurm.script import LEAST_MINUTES, WARNING_S, minutes
-
-    if text is None:
-        return None
-    try:
-        long_enough = minutes(text) >= LEAST_MINUTES
-    except ValueError as error:
-        raise typer.BadParameter(
-            f"{text}: expected minutes, H:M:S, D-H or D-H:M:S, such as 4:00:00.", param_hint="--time"
-        ) from error
-    if not long_enough:
-        raise typer.BadParameter(
-            f"{text}: expected {LEAST_MINUTES} minutes or more, because a job stops to save "
-            f"{WARNING_S // 60} or more before its limit.",
-            param_hint="--time",
-        )
-    return text
-
-
-def _check_sbatch(options: list[str]) -> tuple[str, ...]:
-    for option in options:
-        if not option.startswith("-") or not option.isprintable():
-            raise typer.BadParameter(
-                f"{option!r}: expected an option of sbatch, such as --qos=long.", param_hint="--sbatch"
-            )
-        name = re.split("[= ]", option)[0] if option.startswith("--") else option[:2]
-        # sbatch accepts abbreviated long names.
-        if any(fixed.startswith(name) for fixed in FIXED):
-            raise typer.BadParameter(
-                f"{option}: is set by this command. Leave it out.", param_hint="--sbatch"
-            )
-    return tuple(options)
 
 
 def _write(folder: Path, scripts: dict[str, str]) -> None:

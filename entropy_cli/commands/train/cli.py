@@ -11,10 +11,10 @@ from entropy_cli.options import (
     AsJson,
     Device,
     MaxFailed,
+    Sides,
+    count_parser,
     exit_code,
-    parse_count,
-    parse_device,
-    parse_patch_nums,
+    parse_sides,
     print_result,
     tqdm_bar,
 )
@@ -50,8 +50,12 @@ def train(
     ] = None,
     image_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Pixels on a side.")] = None,
     patch_nums: Annotated[
-        str | None,
-        typer.Option(metavar="1,2,3,...", help="Side of each scale's grid; default: by image size."),
+        Sides | None,
+        typer.Option(
+            metavar="1,2,3,...",
+            parser=parse_sides,
+            help="Side of each scale's grid; default: by image size.",
+        ),
     ] = None,
     vocab_size: Annotated[
         int | None, typer.Option(min=2, metavar="V", help="Codes in the codebook.")
@@ -63,9 +67,11 @@ def train(
         int | None, typer.Option(min=1, metavar="CH", help="Base number of channels, a multiple of 32.")
     ] = None,
     width_mult: Annotated[
-        str | None,
+        Sides | None,
         typer.Option(
-            metavar="1,1,2,...", help="Width of each level; each but the last halves the size."
+            metavar="1,1,2,...",
+            parser=parse_sides,
+            help="Width of each level; each but the last halves the size.",
         ),
     ] = None,
     blocks: Annotated[
@@ -167,8 +173,14 @@ def train(
     ] = False,
     device: Device = "auto",
     workers: Annotated[
-        str, typer.Option(metavar="N|auto", help="Processes that decode images; 0: none.")
-    ] = "auto",
+        int | None,
+        typer.Option(
+            metavar="N|auto",
+            parser=count_parser(0),
+            show_default="auto",
+            help="Processes that decode images; 0: none.",
+        ),
+    ] = None,
     max_failed: MaxFailed = MAX_FAILED,
     as_json: AsJson = False,
 ) -> int:
@@ -176,19 +188,14 @@ def train(
 
     Example: entropy-cli train --data photos/ --output tokenizer/ --image-size 64 --steps 5000
     """
-    parse_device(device, "--device")
-    worker_count = parse_count(workers, 0, "--workers")
-    sizes = {
-        "patch_nums": patch_nums and parse_patch_nums(patch_nums, "--patch-nums"),
-        "width_mult": width_mult and parse_patch_nums(width_mult, "--width-mult"),
-    }
     from entropy_cli.commands.train.result import render
     from entropy_cli.commands.train.sizes import make_recipe
     from entropy_cli.commands.train.train import TrainConfig
     from entropy_cli.commands.train.train import train as run
 
     overrides = {
-        **sizes,
+        "patch_nums": patch_nums,
+        "width_mult": width_mult,
         "steps": steps,
         "batch_size": batch_size,
         "image_size": image_size,
@@ -222,7 +229,7 @@ def train(
         command=shlex.join(["entropy-cli", *context.obj]),
         resume=resume,
         device=device,
-        workers=worker_count,
+        workers=workers,
         eval_every=eval_every,
         log_every=log_every,
         grad_checkpointing=grad_checkpointing,
