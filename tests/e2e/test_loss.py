@@ -72,6 +72,7 @@ def saved(path, **given):
     return path
 
 
+@pytest.mark.usefixtures("threads")
 def test_labels_and_scales_agree_with_plain_arithmetic(loss, tensors):
     found = loss("--patch-nums", PATCH_NUMS)
     logits, labels = tensors["logits"].tolist(), tensors["labels"].tolist()

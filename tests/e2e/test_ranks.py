@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import torchrun as launcher
 from tests.e2e.test_estimate import assert_same
 from tests.e2e.test_resume import SLOW, blocks_done, wait_for_blocks
 
@@ -24,11 +24,7 @@ def torchrun(images, checkpoint, tmp_path):
     started = []
 
     def start(processes, *options, data=images):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        argv = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes]
-        argv += ["--master-addr", "127.0.0.1", "--master-port", port, "-m", "entropy_cli", "estimate"]
+        argv = [*launcher(processes), "entropy_cli", "estimate"]
         argv += ["--json", "--workers", 0, "--data", data, "--ckpt", checkpoint, *options]
         process = subprocess.Popen(
             [str(part) for part in argv],

@@ -1,6 +1,5 @@
 """`--save-tokens` of a run that is killed, and of several processes."""
 
-import socket
 import subprocess
 import sys
 import time
@@ -8,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import subprocess_environment
+from tests.conftest import subprocess_environment, torchrun
 from tests.e2e.test_resume import SLOW, wait_for_blocks
 
 pytestmark = pytest.mark.slow
@@ -37,15 +36,10 @@ def test_killed_after_a_save(images, checkpoint, tmp_path):
 
 
 def test_several_processes_write_one_file(images, checkpoint, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     options = ["estimate", "--workers", "0", "--batch-size", "4", "--data", images, "--ckpt", checkpoint]
     environment = {**subprocess_environment(tmp_path), "OMP_NUM_THREADS": "1"}
-    together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    together += ["--master-addr", "127.0.0.1", "--master-port", port]
-    for start, name in ((together, "two.npy"), ([sys.executable], "one.npy")):
-        argv = [*start, "-m", "entropy_cli", *options, "--save-tokens", tmp_path / name]
+    for start, name in ((torchrun(2), "two.npy"), ([sys.executable, "-m"], "one.npy")):
+        argv = [*start, "entropy_cli", *options, "--save-tokens", tmp_path / name]
         argv = [str(part) for part in argv]
         done = subprocess.run(
             argv, capture_output=True, text=True, env=environment, check=False, cwd=Path.cwd()

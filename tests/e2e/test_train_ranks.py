@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ from entropy_cli.commands.train.recipe import PRESETS
 from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.streaming.ranks import Ranks
-from tests.conftest import subprocess_environment
+from tests.conftest import subprocess_environment, torchrun
 from tests.e2e.test_ranks import workers_of
 from tests.e2e.test_train_resume import wait_for_step
 from tests.trainings import SMALL, entries, steps, weights
@@ -31,12 +30,8 @@ def start(folder, tmp_path):
     started = []
 
     def run(processes, *options, out=tmp_path / "out"):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launcher = ["torch.distributed.run", "--nproc-per-node", processes]
-        launcher += ["--master-addr", "127.0.0.1", "--master-port", port, "-m"]
-        argv = [sys.executable, "-m", *(launcher if processes > 1 else []), "entropy_cli", "train"]
+        argv = torchrun(processes) if processes > 1 else [sys.executable, "-m"]
+        argv += ["entropy_cli", "train"]
         argv += ["--json", "--data", folder, "--output", out, *SMALL, *options]
         process = subprocess.Popen(
             [str(part) for part in argv],
