@@ -139,6 +139,25 @@ def torchrun(processes):
     return [*argv, "--master-addr", "127.0.0.1", "--master-port", str(*free_ports(1)), "-m"]
 
 
+@contextlib.contextmanager
+def one_thread():
+    """Compute on one thread, as the processes do that tests compare with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def estimate_on_one_thread(output, *options):
+    """The result of `estimate`, written to a file and read."""
+    with one_thread():
+        argv = ["estimate", "--workers", 0, "-o", output, *options]
+        assert main([str(part) for part in argv]) == 0
+    return json.loads(output.read_text())
+
+
 def subprocess_environment(tmp_path):
     """Environment of a run in its own process, with its cache in the test's folder."""
     return {**os.environ, "XDG_CACHE_HOME": str(tmp_path / "cache")}
