@@ -150,7 +150,7 @@ def test_levels_need_bounded_latents(estimate, inputs):
 
 
 @pytest.mark.slow
-def test_several_processes(estimate, inputs, tmp_path):
+def test_several_processes_give_the_numbers_and_tokens_of_one(estimate, inputs, tmp_path):
     options = (*inputs, "--temperature", "auto", "--save-tokens", tmp_path / "two.npy")
     argv = [*torchrun(2), "entropy_cli", "estimate", "--json", "--workers", "0", *map(str, options)]
     environment = {**subprocess_environment(tmp_path), "OMP_NUM_THREADS": "1"}
@@ -200,7 +200,7 @@ LATENTS, CODEBOOK = ("--latents", "z.npy"), ("--codebook", "c.npy")
         (("--data", "x", "--ckpt", "y", "--rule", "bsq"), "bsq is for --latents"),
     ],
 )
-def test_wrong_usage(cli, options, words):
+def test_options_that_do_not_fit_latents_are_refused(cli, options, words):
     code, out, err = cli("estimate", *options)
     assert code == 2 and out == "" and words in err.splitlines()[-1], err
     assert len(err.splitlines()) == 1
