@@ -1,8 +1,17 @@
 """What tests share: the shared data if it is there, a tiny tokenizer and a tiny image folder."""
 
+import contextlib
 import json
 import os
+import socket
+import sys
 from pathlib import Path
+
+# Read by libraries when they are imported, also in processes that tests start. OpenBLAS's threads only
+# slow down small matrices; of several workers of pytest each has one core.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 import torch
@@ -27,6 +36,16 @@ def shared():
     if not folder.is_dir():
         pytest.skip("the shared data is not beside the project")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def session_cache(tmp_path_factory):
+    """Caches of fixtures that several tests share stay in a folder of the session."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder))
+        patch.setenv("MPLCONFIGDIR", str(folder / "matplotlib"))  # its list of fonts, made once
+        yield
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +122,40 @@ def estimate(cli):
 def baseline(estimate, images, checkpoint):
     """The result of the tiny tokenizer on the tiny folder."""
     return estimate("--data", images, "--ckpt", checkpoint, "--batch-size", 4)
+
+
+def free_ports(number):
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def torchrun(processes):
+    """The command that starts so many processes of a module, up to and with its -m."""
+    argv = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    return [*argv, "--master-addr", "127.0.0.1", "--master-port", str(*free_ports(1)), "-m"]
+
+
+@contextlib.contextmanager
+def one_thread():
+    """Compute on one thread, as the processes do that tests compare with."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def estimate_on_one_thread(output, *options):
+    """The result of `estimate`, written to a file and read."""
+    with one_thread():
+        argv = ["estimate", "--workers", 0, "-o", output, *options]
+        assert main([str(part) for part in argv]) == 0
+    return json.loads(output.read_text())
 
 
 def subprocess_environment(tmp_path):

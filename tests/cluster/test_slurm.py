@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import wait_until
+from tests.conftest import estimate_on_one_thread
 from tests.e2e.test_estimate import assert_same
 from tests.e2e.test_resume import SLOW, blocks_done
 
@@ -30,10 +31,8 @@ def options(images, checkpoint):
 @pytest.fixture(scope="session")
 def unbroken(images, checkpoint, tmp_path_factory):
     """The result of one run, with as many threads as the jobs have."""
-    argv = [sys.executable, "-m", "entropy_cli", "estimate", "--json", *SLOW, "--workers", "0"]
-    argv += ["--data", images, "--ckpt", checkpoint, "--state", tmp_path_factory.mktemp("one") / "state"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return json.loads(subprocess.run(argv, capture_output=True, check=True, env=environment).stdout)
+    output = tmp_path_factory.mktemp("one") / "result.json"
+    return estimate_on_one_thread(output, *SLOW, "--data", images, "--ckpt", checkpoint)
 
 
 @pytest.fixture

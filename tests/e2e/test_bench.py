@@ -1,6 +1,7 @@
 """The benchmark: counted work, agreement with the baseline, and output."""
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -14,7 +15,21 @@ from entropy_cli.entropy.assign import assign
 from entropy_cli.tokenizers.registry import load_tokenizer
 
 SMALL = ("--width", 32, "--vocab-size", 256, "--image-size", 32, "--patch-nums", "1,2", "--images", 8)
+SMALL += ("--workers", 0)
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def short_measuring(monkeypatch):
+    """Take peaks from one call each."""
+    monkeypatch.setattr(roofline, "MEASURE_S", 0)
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Run contenders in threads."""
+    name = "entropy_cli.commands.bench.bench.ProcessPoolExecutor"
+    monkeypatch.setattr(name, lambda *_: ThreadPoolExecutor(1), raising=False)
 
 
 @pytest.fixture
@@ -47,9 +62,10 @@ def test_program_and_plain_loop_are_timed_side_by_side_and_agree(bench, tmp_path
 
 
 @pytest.mark.slow
-def test_a_checkpoint_and_a_folder_of_one_s_own(cli, checkpoint, images):
+@pytest.mark.usefixtures("in_this_process")
+def test_a_checkpoint_and_a_folder_of_one_s_own_are_timed(cli, checkpoint, images):
     run = ("bench", "--device", "cpu", "--ckpt", checkpoint, "--data", images, "--images", 20)
-    code, out, err = cli(*run, "--precision", "bf16")
+    code, out, err = cli(*run, "--precision", "bf16", "--workers", 0)
     assert code == 0, err
     for words in ("decode", "end to end", "share of floor", "bf16", "peak memory", "20 images"):
         assert words in out
@@ -95,8 +111,7 @@ def test_the_plain_loop_is_the_same_tokenizer(checkpoint, pictures):
         at += sums.tokens
 
 
-def test_a_warm_up_longer_than_the_measuring_leaves_something_measured(monkeypatch):
-    monkeypatch.setattr(roofline, "MEASURE_S", 0)
+def test_a_warm_up_longer_than_the_measuring_leaves_something_measured():
     peak = measure_peak(CPU, torch.float32)
     assert 0 < peak.flop_per_s < 1e16 and 0 < peak.bytes_per_s < 1e14
     assert peak.least_seconds(Work(1e9, 1e6)) > 0

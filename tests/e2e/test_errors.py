@@ -57,7 +57,7 @@ def test_files_left_aside_are_named_on_one_line(cli, estimate, images, checkpoin
     assert_same(estimate("--data", images, "--ckpt", checkpoint), json.loads(out), tolerance=1e-5)
 
 
-def test_all_unreadable(cli, checkpoint, tmp_path):
+def test_a_run_without_a_readable_image_is_an_error(cli, checkpoint, tmp_path):
     (tmp_path / "data").mkdir()
     for i in range(20):
         (tmp_path / "data" / f"{i}.jpg").write_bytes(b"no picture")

@@ -1,6 +1,7 @@
 """`entropy-cli fit` from the command line: results, verdicts, pictures, floors, and wrong input."""
 
 import json
+import os
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from entropy_cli.cli import main
+from entropy_cli.commands.fit.points import Columns, read_points
 from entropy_cli.results.schema import read_result
 
 ACCEPTED = {"schema", "schema_version", "form", "points", "parameters", "ci95", "objective"}
@@ -42,16 +45,17 @@ def fit(cli):
     return run
 
 
-@pytest.fixture
-def floor(tmp_path, estimate, images, checkpoint):
+@pytest.fixture(scope="module")
+def floor(tmp_path_factory, images, checkpoint):
     """A result of `estimate` and its two levels."""
-    path = tmp_path / "estimate.json"
-    estimate("--data", images, "--ckpt", checkpoint, "--limit", 32, "-o", path)
+    path = tmp_path_factory.mktemp("floor") / "estimate.json"
+    argv = ["estimate", "--data", images, "--ckpt", checkpoint, "--limit", 32, "--workers", 0]
+    assert main([str(part) for part in (*argv, "-o", path)]) == 0
     average = read_result(path).average
     return path, *(of.assignment_entropy.value for of in (average.token_weighted, average.last_scale))
 
 
-def test_the_result_of_a_power_law(fit, models):
+def test_a_power_laws_parameters_are_within_their_intervals(fit, models):
     found = fit(models, "--bootstrap", 50)
     assert set(found) >= ACCEPTED
     assert (found["schema"], found["schema_version"], found["form"]) == ("entropy-cli/fit", 1, "power")
@@ -66,10 +70,10 @@ def test_the_result_of_a_power_law(fit, models):
     assert found["optima"]["starts"] == 72
 
 
-def test_chinchillas_points(fit, shared):
+def test_chinchillas_points_give_the_replications_parameters_and_intervals(fit, shared):
     table = shared / "scaling" / "chinchilla_svg_extracted_data.csv"
     named = ["--size", "Model Size", "--flop", "Training FLOP", "--loss", "loss"]
-    found = fit(table, "--form", "chinchilla", *named, "--drop-largest", 5, "--bootstrap", 200)
+    found = fit(table, "--form", "chinchilla", *named, "--drop-largest", 5, "--bootstrap", 100)
     assert found["points"] == 240
     assert found["parameters"]["E"] == pytest.approx(1.8172, abs=5e-4)
     assert found["parameters"]["alpha"] == pytest.approx(0.3473, abs=1e-3)
@@ -78,9 +82,25 @@ def test_chinchillas_points(fit, shared):
     assert (found["verdict"], found["interval_kind"]) == ("ok", "bootstrap")
     assert found["ci95"]["E"] == pytest.approx([1.775, 1.877], abs=0.015)
     assert found["intervals"]["bootstrap"]["se"]["E"] == pytest.approx(0.026, abs=0.005)
-    by_name = fit(table, "--flop", "training flop", "--drop-largest", 5, "--bootstrap", 0)
-    assert by_name["parameters"] == found["parameters"]
-    assert by_name["interval_kind"] == "profile"
+    columns = Columns("Model Size", None, "Training FLOP", "loss")
+    by_name = read_points(table, Columns(flop="training flop"), with_data_size=True)
+    assert by_name == read_points(table, columns, with_data_size=True)
+    assert len(by_name.points) == 245
+
+
+@pytest.mark.parametrize(
+    ("points", "resamples", "kind"), [(30, 20, "profile"), (31, 20, "bootstrap"), (31, 0, "profile")]
+)
+def test_intervals_of_over_30_points_are_the_bootstraps_unless_there_is_none(
+    fit, tmp_path, points, resamples, kind
+):
+    sizes = np.geomspace(18e6, 2e9, points)
+    noise = 0.003 * np.random.default_rng(1).standard_normal(points)
+    table = write(tmp_path / "many.csv", sizes, 5 + (4e8 / sizes) ** 0.2 + noise)
+    found = fit(table, "--bootstrap", resamples)
+    assert found["interval_kind"] == kind
+    assert found["ci95"] == found["intervals"][kind]["ci95"]
+    assert ("bootstrap" in found["intervals"]) == (resamples > 0)
 
 
 def test_few_points_are_a_refusal_and_no_error(cli, fit, tmp_path):
@@ -119,12 +139,12 @@ def test_wide_intervals_are_refused_too(fit, tmp_path):
         ([1e-12, 1, 1e12, 1e24, 1e36], [8, 5, 4, 3.9, 4.5], "refused", "interval of E"),
     ],
 )
-def test_odd_points(fit, cli, tmp_path, sizes, losses, verdict, words):
+def test_odd_points_get_a_verdict_and_a_picture(fit, tmp_path, sizes, losses, verdict, words):
     table = write(tmp_path / "odd.csv", sizes, losses)
-    found = fit(table)
+    found = fit(table, "-o", tmp_path / "odd.png")
     assert found["verdict"] == verdict
     assert words in found["reason"]
-    assert cli("fit", table, "-o", tmp_path / "odd.png")[0] == 0
+    assert (tmp_path / "odd.png").is_file()
 
 
 @pytest.mark.parametrize("given", [[], ["--size", "step"]])
@@ -163,26 +183,27 @@ def test_seed_and_resamples_change_the_bootstrap_alone(fit, models):
     assert one["intervals"] == again["intervals"]
     assert one["intervals"]["bootstrap"] != other["intervals"]["bootstrap"]
     assert one["intervals"]["profile"] == other["intervals"]["profile"]
-    assert "bootstrap" not in fit(models, "--bootstrap", 0)["intervals"]
 
 
-def test_an_estimate_is_compared_and_not_fixed(cli, fit, models, floor):
+def test_an_estimate_is_compared_and_not_fixed(cli, fit, models, floor, tmp_path):
     path, mean, last = floor
     alone = fit(models, "--bootstrap", 0)
-    beside = fit(models, "--bootstrap", 0, "--floor", path)
+    code, out, _ = cli("fit", models, "--bootstrap", 0, "--floor", path, "-o", tmp_path / "law.json")
+    assert code == 0
+    beside = json.loads((tmp_path / "law.json").read_text())
     assert beside["parameters"] == alone["parameters"]
     assert beside["floor"]["value"] == pytest.approx(mean)
     assert beside["floor"]["position"] == "below"
     of_last = fit(models, "--bootstrap", 0, "--floor", path, "--floor-average", "last")
     assert of_last["floor"]["value"] == pytest.approx(last)
-    _, out, _ = cli("fit", models, "--bootstrap", 0, "--floor", path)
     assert f"the assignment entropy, {mean:.4f}" in out
     assert "lies below the 95 % interval of E" in " ".join(out.split())
 
 
-@pytest.mark.parametrize("kind", ["png", "svg", "pdf"])
-@pytest.mark.parametrize("form", ["power", "chinchilla", "refused"])
-def test_pictures(cli, tmp_path, models, floor, form, kind):
+@pytest.mark.parametrize(
+    ("form", "kind"), [("power", "png"), ("chinchilla", "svg"), ("refused", "pdf"), ("refused", "png")]
+)
+def test_every_form_is_drawn_in_every_kind_of_file(cli, tmp_path, models, floor, form, kind):
     picture, argv = tmp_path / f"law.{kind}", [models, "--floor", floor[0], "--bootstrap", 0]
     if form == "chinchilla":
         tokens = np.tile(np.geomspace(1e9, 3e11, 4), 3)
@@ -203,14 +224,14 @@ def test_pictures(cli, tmp_path, models, floor, form, kind):
         assert picture.read_bytes().startswith(b"%PDF")
 
 
-def test_the_result_as_a_file(cli, tmp_path, models):
+def test_the_result_in_a_file_is_that_on_stdout(cli, tmp_path, models):
     output = tmp_path / "law.json"
     code, out, _ = cli("fit", models, "--bootstrap", 0, "--json", "-o", output)
     assert code == 0
     assert json.loads(output.read_text()) == json.loads(out)
 
 
-def test_the_table(cli, models):
+def test_the_table_holds_headline_parameters_and_verdict(cli, models):
     _, out, _ = cli("fit", models, "--bootstrap", 20)
     assert out.startswith("Extrapolated irreducible loss E: ")
     for words in ("N0", "parameters", "verdict", "ok: ", "L = E + (N0/N)^alpha", "model-based"):
@@ -262,13 +283,15 @@ def test_sizes_in_billions_are_told_or_refused(cli, fit, tmp_path):
     assert "Write 310M or 3.1e8" in err
 
 
-def test_a_fit_imports_no_torch(models):
+def test_a_fit_imports_no_torch_and_starts_no_threads_but_that_of_progress_bars(models):
     code = (
-        "import sys; from entropy_cli.cli import main; code = main(sys.argv[1:]);"
-        "assert 'torch' not in sys.modules; sys.exit(code)"
+        "import os, sys; from entropy_cli.cli import main; code = main(sys.argv[1:]);"
+        "assert 'torch' not in sys.modules; assert len(os.listdir('/proc/self/task')) <= 2;"
+        "sys.exit(code)"
     )
     argv = [sys.executable, "-c", code, "fit", models, "--bootstrap", "0"]
-    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    environment = {name: text for name, text in os.environ.items() if "NUM_THREADS" not in name}
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
 
 

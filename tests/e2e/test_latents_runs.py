@@ -3,15 +3,13 @@
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 
 import numpy as np
 import pytest
 
 from entropy_cli.entropy.tally import Tally
-from tests.conftest import subprocess_environment
+from tests.conftest import subprocess_environment, torchrun
 from tests.e2e.test_estimate import assert_same
 
 RANDOM = np.random.default_rng(7)
@@ -152,14 +150,9 @@ def test_levels_need_bounded_latents(estimate, inputs):
 
 
 @pytest.mark.slow
-def test_several_processes(estimate, inputs, tmp_path):
+def test_several_processes_give_the_numbers_and_tokens_of_one(estimate, inputs, tmp_path):
     options = (*inputs, "--temperature", "auto", "--save-tokens", tmp_path / "two.npy")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    argv = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", 2]
-    argv += ["--master-addr", "127.0.0.1", "--master-port", port, "-m", "entropy_cli", "estimate"]
-    argv = [str(part) for part in (*argv, "--json", "--workers", 0, *options)]
+    argv = [*torchrun(2), "entropy_cli", "estimate", "--json", "--workers", "0", *map(str, options)]
     environment = {**subprocess_environment(tmp_path), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr
@@ -207,7 +200,7 @@ LATENTS, CODEBOOK = ("--latents", "z.npy"), ("--codebook", "c.npy")
         (("--data", "x", "--ckpt", "y", "--rule", "bsq"), "bsq is for --latents"),
     ],
 )
-def test_wrong_usage(cli, options, words):
+def test_options_that_do_not_fit_latents_are_refused(cli, options, words):
     code, out, err = cli("estimate", *options)
     assert code == 2 and out == "" and words in err.splitlines()[-1], err
     assert len(err.splitlines()) == 1

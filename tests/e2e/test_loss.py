@@ -72,6 +72,7 @@ def saved(path, **given):
     return path
 
 
+@pytest.mark.usefixtures("threads")
 def test_labels_and_scales_agree_with_plain_arithmetic(loss, tensors):
     found = loss("--patch-nums", PATCH_NUMS)
     logits, labels = tensors["logits"].tolist(), tensors["labels"].tolist()
@@ -432,7 +433,7 @@ def test_places_in_flat_and_shifted_files(loss, files, tensors):
         (["--output", "none/r.json"], 3, "there is no folder"),
     ],
 )
-def test_wrong_options(loss, argv, code, words):
+def test_wrong_options_are_refused_with_the_reason(loss, argv, code, words):
     found, err = loss(*argv)
     assert found == code and words in err
 
@@ -510,7 +511,7 @@ def test_the_floor_of_an_estimate(loss, cli, files, images, checkpoint):
     assert code == 3 and "floors of scales 1,2,4,8, but --patch-nums has 1,2,3" in err
 
 
-def test_the_table(cli, files):
+def test_the_table_is_the_result_in_the_units_asked_for(cli, files):
     argv = ["loss", "--logits", files / "logits.npy", "--labels", files / "labels.npy"]
     argv += ["--targets", files / "targets.npy", "--patch-nums", PATCH_NUMS, "--floor-mean", 50]
     for units, unit in (("nats", 1), ("bits", math.log(2))):

@@ -1,16 +1,17 @@
 """Several processes of one run, as torchrun starts them, give what one gives; none is left hanging."""
 
+import functools
 import json
 import os
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.conftest import estimate_on_one_thread
+from tests.conftest import torchrun as launcher
 from tests.e2e.test_estimate import assert_same
 from tests.e2e.test_resume import SLOW, blocks_done, wait_for_blocks
 
@@ -24,11 +25,7 @@ def torchrun(images, checkpoint, tmp_path):
     started = []
 
     def start(processes, *options, data=images):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        argv = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", processes]
-        argv += ["--master-addr", "127.0.0.1", "--master-port", port, "-m", "entropy_cli", "estimate"]
+        argv = [*launcher(processes), "entropy_cli", "estimate"]
         argv += ["--json", "--workers", 0, "--data", data, "--ckpt", checkpoint, *options]
         process = subprocess.Popen(
             [str(part) for part in argv],
@@ -49,15 +46,12 @@ def torchrun(images, checkpoint, tmp_path):
 
 @pytest.fixture(scope="session")
 def alone(images, checkpoint, tmp_path_factory):
-    """What one process with one thread gives."""
+    """What one process with one thread gives, computed once for the same options."""
 
+    @functools.cache
     def run(*options):
-        argv = [sys.executable, "-m", "entropy_cli", "estimate", "--json", "--workers", "0", *options]
-        argv += ["--data", str(images), "--ckpt", str(checkpoint)]
-        cache = str(tmp_path_factory.mktemp("cache"))
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "XDG_CACHE_HOME": cache}
-        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=True)
-        return json.loads(done.stdout)
+        output = tmp_path_factory.mktemp("alone") / "result.json"
+        return estimate_on_one_thread(output, "--data", images, "--ckpt", checkpoint, *options)
 
     return run
 

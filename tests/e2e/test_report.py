@@ -107,7 +107,7 @@ class TestPage:
     @pytest.mark.parametrize(
         ("kind", "head"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
     )
-    def test_figures(self, report, content, kind, head):
+    def test_figures_of_one_result_are_the_same_bytes(self, report, content, kind, head):
         first = report(content, kind=kind)
         assert first.startswith(head)
         assert report(content, kind=kind) == first
@@ -139,7 +139,7 @@ class TestNumbers:
         return other
 
     @pytest.mark.parametrize("kind", ["html", "md", "csv"])
-    def test_in_text(self, report, content, changed, kind):
+    def test_pages_and_tables_show_the_changed_number(self, report, content, changed, kind):
         before, after = (text_of(report(one, kind=kind)) for one in (content, changed))
         for number in (1.23456, 2.34567, 3.45678):
             words = str(number) if kind == "csv" else f"{number:.4f}"
@@ -153,7 +153,7 @@ class TestNumbers:
         ("draw", "value"),
         [(scale_entropies, 2.34567), (temperatures, 3.45678), (convergence, 1.56789)],
     )
-    def test_in_figures(self, content, changed, draw, value):
+    def test_figures_show_the_changed_number(self, content, changed, draw, value):
         assert not np.isclose(drawn(draw, content)[0], value, atol=1e-9).any()
         assert np.isclose(drawn(draw, changed)[0], value, atol=1e-9).any()
 
@@ -185,7 +185,7 @@ class TestNumbers:
             assert (y + y1) / 2 == pytest.approx(cubic(middle))
             assert (y1 - y) / np.log(x1 / x) == pytest.approx(cubic.deriv()(middle))
 
-    def test_of_codes(self, content, changed):
+    def test_the_figure_of_codes_shows_the_changed_count(self, content, changed):
         counts = np.array(changed["scales"][0]["code_counts"])
         assert np.isclose(drawn(usage_by_rank, changed)[0], 100 * counts.max() / counts.sum()).any()
         names = drawn(usage_by_rank, content)[1]
@@ -242,7 +242,7 @@ class TestComparison:
         assert found.not_comparable == ""
 
     @pytest.mark.parametrize("kind", ["html", "md", "csv", "png"])
-    def test_side_by_side(self, report, content, baseline, kind):
+    def test_results_stand_side_by_side(self, report, content, baseline, kind):
         text = report(content, baseline, kind=kind)
         if kind == "png":
             return
@@ -271,7 +271,7 @@ class TestErrors:
         code, _, err = cli("report", tmp_path / "nothing.json", "-o", tmp_path / "r.html")
         assert (code, "can't be read" in err) == (3, True)
 
-    def test_other_schema_versions(self, cli, tmp_path, content):
+    def test_other_schema_versions_are_refused(self, cli, tmp_path, content):
         path = tmp_path / "result.json"
         for version, advice in ((0, "Estimate again"), (2, "Upgrade entropy-cli")):
             path.write_text(json.dumps({**content, "schema_version": version}))
@@ -311,7 +311,7 @@ def test_estimate_ends_with_a_report(cli, tmp_path, images, checkpoint):
     assert (code, "ends in .html" in err) == (3, True)
 
 
-def test_needs_no_torch(tmp_path, content):
+def test_report_imports_no_torch(tmp_path, content):
     path = tmp_path / "result.json"
     path.write_text(json.dumps(content))
     code = (

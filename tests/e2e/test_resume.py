@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from entropy_cli.entropy.tally import Tally
-from tests.conftest import subprocess_environment
+from tests.conftest import estimate_on_one_thread, subprocess_environment
 from tests.e2e.test_estimate import assert_same
 
 SLOW = ("--image-size", "128", "--patch-nums", "1,2,4,32", "--batch-size", "2")
@@ -83,20 +83,28 @@ def finish(process):
 @pytest.fixture(scope="session")
 def unbroken(images, checkpoint, tmp_path_factory):
     """What the run gives when nobody interrupts it, with one and with fitted temperatures."""
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))}
-    results = {}
-    for temperature in ("1", "auto"):
-        argv = [sys.executable, "-m", "entropy_cli", "estimate", "--json", *SLOW, "--workers", "0"]
-        argv += ["--data", images, "--ckpt", checkpoint, "--temperature", temperature]
-        done = subprocess.run(argv, capture_output=True, text=True, env=environment, check=True)
-        results[temperature] = json.loads(done.stdout)
-    assert not list((tmp_path_factory.getbasetemp()).glob("cache*/entropy-cli/*"))  # removed at the end
+    folder, results = tmp_path_factory.mktemp("unbroken"), {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+        for temperature in ("1", "auto"):
+            argv = (*SLOW, "--data", images, "--ckpt", checkpoint, "--temperature", temperature)
+            results[temperature] = estimate_on_one_thread(folder / "result.json", *argv)
+    assert not list((folder / "cache" / "entropy-cli").iterdir())  # removed at the end
     return results
+
+
+@pytest.fixture
+def again(estimate, images, checkpoint):
+    """The same run as `command` in this process."""
+    options = (*SLOW, "--save-every", 0, "--data", images, "--ckpt", checkpoint)
+    return lambda *more: estimate(*options, *more)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("temperature", ["1", "auto"])
-def test_killed_in_the_middle(command, unbroken, tmp_path, temperature):
+def test_a_run_killed_in_the_middle_ends_as_if_it_had_not_been(
+    command, again, unbroken, tmp_path, temperature
+):
     state = tmp_path / "run.state"
     options = ("--state", state, "--temperature", temperature)
     process = command(*options, program=("-c", KILLED))
@@ -104,21 +112,21 @@ def test_killed_in_the_middle(command, unbroken, tmp_path, temperature):
     assert process.returncode == -signal.SIGKILL
     done = blocks_done(state)
     assert 2 <= done < 5
-    result = finish(command(*options))
+    result = again(*options)
     assert result["provenance"]["images_resumed"] >= 16 * done
     assert_same(unbroken[temperature], result)
     assert result["data"]["fingerprint"] == unbroken[temperature]["data"]["fingerprint"]
     for entry, expected in zip(result["history"], unbroken[temperature]["history"], strict=True):
         assert entry == pytest.approx(expected)
     # Everything is done now: the same command only shows it.
-    again = finish(command(*options))
-    assert again["provenance"]["images_resumed"] == 70
-    assert_same(result, again, tolerance=0)
+    shown = again(*options)
+    assert shown["provenance"]["images_resumed"] == 70
+    assert_same(result, shown, tolerance=0)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_interrupted_by_a_signal(command, unbroken, tmp_path, number, code):
+def test_a_run_interrupted_by_a_signal_is_found_again(command, again, unbroken, tmp_path, number, code):
     cache = tmp_path / "cache" / "entropy-cli"
     process = command()
     deadline = time.monotonic() + 120
@@ -129,9 +137,9 @@ def test_interrupted_by_a_signal(command, unbroken, tmp_path, number, code):
     process.send_signal(number)
     out, err = process.communicate(timeout=60)
     assert process.returncode == code and out == ""
-    assert "Traceback" not in err and "saved" in err.splitlines()[-1]
+    assert "Traceback" not in err and "to resume, run the same command" in err.splitlines()[-1]
     assert 1 <= blocks_done(state) < 5
-    assert_same(unbroken["1"], finish(command()))
+    assert_same(unbroken["1"], again())
     assert not list(cache.iterdir())
 
 

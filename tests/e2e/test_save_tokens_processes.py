@@ -1,20 +1,19 @@
 """`--save-tokens` of a run that is killed, and of several processes."""
 
-import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from tests.conftest import subprocess_environment
+from entropy_cli.cli import main
+from tests.conftest import one_thread, subprocess_environment, torchrun
 from tests.e2e.test_resume import SLOW, wait_for_blocks
 
 pytestmark = pytest.mark.slow
 
 
-def test_killed_after_a_save(images, checkpoint, tmp_path):
+def test_tokens_of_a_run_killed_after_a_save_are_those_of_an_unbroken_one(images, checkpoint, tmp_path):
     argv = [sys.executable, "-m", "entropy_cli", "estimate", *SLOW, "--workers", "0"]
     argv += ["--data", images, "--ckpt", checkpoint, "--save-every", "0"]
     argv = [str(part) for part in argv]
@@ -30,26 +29,20 @@ def test_killed_after_a_save(images, checkpoint, tmp_path):
     time.sleep(0.2)  # somewhere between two saves
     process.kill()
     process.wait()
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert main(command[3:]) == 0
     command, unbroken = tokens("unbroken.npy")
-    subprocess.run(command, env=environment, check=True, capture_output=True)
+    assert main(command[3:]) == 0
     assert killed.read_bytes() == unbroken.read_bytes()
 
 
 def test_several_processes_write_one_file(images, checkpoint, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
     options = ["estimate", "--workers", "0", "--batch-size", "4", "--data", images, "--ckpt", checkpoint]
     environment = {**subprocess_environment(tmp_path), "OMP_NUM_THREADS": "1"}
-    together = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    together += ["--master-addr", "127.0.0.1", "--master-port", port]
-    for start, name in ((together, "two.npy"), ([sys.executable], "one.npy")):
-        argv = [*start, "-m", "entropy_cli", *options, "--save-tokens", tmp_path / name]
-        argv = [str(part) for part in argv]
-        done = subprocess.run(
-            argv, capture_output=True, text=True, env=environment, check=False, cwd=Path.cwd()
-        )
-        assert done.returncode == 0, done.stderr
+    argv = [str(part) for part in (*options, "--save-tokens")]
+    together = [*torchrun(2), "entropy_cli", *argv, str(tmp_path / "two.npy")]
+    done = subprocess.run(together, capture_output=True, text=True, env=environment, check=False)
+    assert done.returncode == 0, done.stderr
+    with one_thread():
+        assert main([*argv, str(tmp_path / "one.npy")]) == 0
     assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
     assert not list((tmp_path / "cache" / "entropy-cli").iterdir())

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -12,11 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from entropy_cli.cli import main
 from entropy_cli.commands.train.recipe import PRESETS
 from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.streaming.ranks import Ranks
-from tests.conftest import subprocess_environment
+from tests.conftest import one_thread, subprocess_environment, torchrun
 from tests.e2e.test_ranks import workers_of
 from tests.e2e.test_train_resume import wait_for_step
 from tests.trainings import SMALL, entries, steps, weights
@@ -31,12 +31,8 @@ def start(folder, tmp_path):
     started = []
 
     def run(processes, *options, out=tmp_path / "out"):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        launcher = ["torch.distributed.run", "--nproc-per-node", processes]
-        launcher += ["--master-addr", "127.0.0.1", "--master-port", port, "-m"]
-        argv = [sys.executable, "-m", *(launcher if processes > 1 else []), "entropy_cli", "train"]
+        argv = torchrun(processes) if processes > 1 else [sys.executable, "-m"]
+        argv += ["entropy_cli", "train"]
         argv += ["--json", "--data", folder, "--output", out, *SMALL, *options]
         process = subprocess.Popen(
             [str(part) for part in argv],
@@ -53,6 +49,22 @@ def start(folder, tmp_path):
     for process in started:
         process.terminate()
         process.communicate()
+
+
+@pytest.fixture
+def alone(folder, capfd):
+    """Train in this process on one thread; gives the result and stderr."""
+
+    def run(*options, out):
+        argv = ["train", "--json", "--data", folder, "--output", out, *SMALL, *options]
+        capfd.readouterr()
+        with one_thread():
+            code = main([str(part) for part in argv])
+        printed, err = capfd.readouterr()
+        assert code == 0, err
+        return json.loads(printed), err
+
+    return run
 
 
 def finish(process):
@@ -82,18 +94,18 @@ def assert_same_training(one, other, tolerance=1e-4):
     ],
     ids=str,
 )
-def test_two_processes_learn_what_one_learns(start, tmp_path, options):
+def test_two_processes_learn_what_one_learns(start, alone, tmp_path, options):
     options = (*options, "--steps", STEPS, "--eval-every", 10)
-    alone, both = tmp_path / "alone", tmp_path / "both"
-    expected, _ = finish(start(1, *options, out=alone))
+    one, both = tmp_path / "one", tmp_path / "both"
+    expected, _ = alone(*options, out=one)
     result, _ = finish(start(2, *options, out=both))
     assert len(steps(both)) == STEPS
     if 4 in options:
-        assert sum(entry["revived"] for entry in steps(alone)) > 0
-    assert_same_training(both, alone)
+        assert sum(entry["revived"] for entry in steps(one)) > 0
+    assert_same_training(both, one)
     assert (result["provenance"]["processes"], result["images"]) == (2, expected["images"])
     assert result["psnr_db"] == pytest.approx(expected["psnr_db"], abs=0.01)
-    others = weights(alone)
+    others = weights(one)
     for name, weight in weights(both).items():
         if weight.ndim == 1:  # most biases are taken away by a norm: AdamW moves them by rounding alone
             continue
@@ -101,26 +113,25 @@ def test_two_processes_learn_what_one_learns(start, tmp_path, options):
 
 
 @pytest.mark.slow
-def test_a_training_resumes_with_another_number_of_processes(start, tmp_path):
+def test_a_training_resumes_with_another_number_of_processes(start, alone, tmp_path):
     """Stopped by a signal to all of them, as a scheduler sends it."""
     options = ("--steps", STEPS, "--eval-every", STEPS)
-    before, after = 2, 1
     out = tmp_path / "out"
-    first = start(before, *options)
+    first = start(2, *options)
     wait_for_step(out, 4, first)
     first.send_signal(signal.SIGTERM)  # torchrun passes it on
     _, err = first.communicate(timeout=60)
     assert first.returncode != 0
     assert "interrupted by SIGTERM; to resume, run the same command with --resume" in err
     assert (out / "trainer.pt").exists() and (out / "model.safetensors").exists()
-    _, err = finish(start(after, *options, "--resume"))
+    _, err = alone(*options, "--resume", out=out)
     assert "resuming from step" in err
-    finish(start(1, *options, out=tmp_path / "whole"))
+    alone(*options, out=tmp_path / "whole")
     assert_same_training(out, tmp_path / "whole")
 
 
 @pytest.mark.slow
-def test_a_process_that_dies_stops_all_and_spoils_nothing(start, tmp_path):
+def test_a_process_that_dies_stops_all_and_spoils_nothing(start, alone, tmp_path):
     out = tmp_path / "out"
     run = start(2, "--steps", 5000, "--eval-every", 5)
     wait_for_step(out, 7, run)
@@ -130,7 +141,8 @@ def test_a_process_that_dies_stops_all_and_spoils_nothing(start, tmp_path):
     assert run.returncode != 0 and time.monotonic() - begin < 50
     assert "another process of this run has ended" in err or "interrupted by SIGTERM" in err
     done = len(steps(out))
-    result, err = finish(start(1, "--steps", 5 * (done // 5 + 1), "--eval-every", 5, "--resume"))
+    more = ("--steps", 5 * (done // 5 + 1), "--eval-every", 5, "--resume")
+    result, err = alone(*more, out=out)
     assert "resuming from step" in err and result["steps"] == 5 * (done // 5 + 1)
 
 

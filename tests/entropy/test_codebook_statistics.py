@@ -50,7 +50,7 @@ def check(code_VC):
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize(("V", "C"), [(2, 1), (37, 3), (64, 16)])
-def test_against_brute_force(V, C, seed, monkeypatch):
+def test_statistics_agree_with_brute_force(V, C, seed, monkeypatch):
     monkeypatch.setattr(module, "ROWS", 16)  # several blocks, the last one smaller
     code_VC = torch.randn(V, C, generator=torch.Generator().manual_seed(seed)) * 10.0 ** (seed - 3)
     if V > 2:
@@ -66,7 +66,7 @@ def test_against_brute_force(V, C, seed, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
-def test_other_types(dtype):
+def test_codes_of_other_types_have_the_statistics_of_their_numbers(dtype):
     check(torch.randn(30, 4, generator=torch.Generator().manual_seed(0)).to(dtype))
 
 
@@ -104,7 +104,7 @@ def test_progress_counts_every_code(monkeypatch):
     assert sum(seen) == 50 and len(seen) == 4
 
 
-def test_usage():
+def test_usage_counts_codes_never_and_rarely_chosen():
     got = usage(torch.tensor([0.0, 0, 0.001, 50, 49.999]))
     assert (got.never, got.rare) == (2, 1) and got.top_share == pytest.approx(0.5)
     assert usage(torch.zeros(4)) is None

@@ -130,7 +130,7 @@ def _stop_after(images):
     return stop
 
 
-def test_devices_and_choices():
+def test_devices_batch_sizes_and_workers_are_chosen_for_the_machine():
     assert choose_device("cpu") == CPU
     with pytest.raises(EntropyCliError, match="no such device"):
         choose_device("cuda:99")

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import os
 import shlex
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -120,6 +121,8 @@ def fit(
     fixed, result_of_estimate = (None, floor) if isinstance(floor, Path) else (floor, None)
     if floor_average is not None and result_of_estimate is None:
         raise typer.BadParameter("only with --floor RESULT.json.", param_hint="--floor-average")
+    # Read when numpy is imported: on several threads such small matrices take ten times as long.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
     from entropy_cli.commands.fit.fit import FitConfig
     from entropy_cli.commands.fit.fit import fit as run

@@ -165,7 +165,7 @@ def test_units_do_not_matter(detector):
 @pytest.mark.parametrize(
     ("phi", "false", "power"), [(0, 0.007, 1), (0.9, 0.02, 0.46), (0.98, 0.047, 0.15)]
 )
-def test_plateau_rates(phi, false, power):
+def test_plateaus_fire_as_often_as_stated(phi, false, power):
     runs, points = 300, 4000
     last_n = np.maximum(np.arange(points) / points - 0.75, 0) / 0.25
     falling = rate(plateau, autoregressive(runs, points, phi, 0.05, seed=1) - 0.01 * last_n)
@@ -212,7 +212,7 @@ def validation(evaluations, rise, runs, seed):
 
 
 @pytest.mark.parametrize(("evaluations", "power"), [(10, 0.08), (20, 0.77), (40, 1.0)])
-def test_overfitting_rates(evaluations, power):
+def test_overfitting_fires_as_often_as_stated(evaluations, power):
     runs, train_n = 1000, np.linspace(7, 6, evaluations)
 
     def fires(curves):

@@ -157,7 +157,7 @@ def test_a_column_by_name(read):
 
 
 @pytest.mark.parametrize("delimiter", [";", "\t", "|"])
-def test_other_delimiters(read, delimiter):
+def test_other_delimiters_give_the_same_values(read, delimiter):
     text = "step,val_loss\n0,2.5\n1,1.25\n".replace(",", delimiter)
     if delimiter == ";":
         text = text.replace("2.5", "2,5").replace("1.25", "1,25")
@@ -272,7 +272,7 @@ class TestDamage:
             ("step,lr\n1,0.1\n", "no loss found, read as csv"),
         ],
     )
-    def test_files_without_losses(self, read, content, message):
+    def test_files_without_losses_are_refused(self, read, content, message):
         with pytest.raises(LogError, match=message):
             read(content)
 
@@ -378,7 +378,7 @@ def test_what_a_name_says(name, kind, split):
     assert stem("eval_loss") == stem("train/loss_epoch") == "loss"
 
 
-def test_positions_grow(read):
+def test_positions_grow_from_epoch_to_epoch(read):
     """The axis of pictures and power laws: steps within epochs go on from epoch to epoch."""
     log = read(logs.ijepa_csv([0.4, 0.3], per_epoch=3))
     np.testing.assert_array_equal(log.find("loss").position_n, [1, 2, 3, 4, 5, 6])
@@ -402,18 +402,18 @@ class TestRealFiles:
         assert len(log.find("Lm", "val")) == 20
         assert log.arguments["depth"] == "16"
 
-    def test_self_supervised(self, shared):
+    def test_real_self_supervised_logs_are_proxies(self, shared):
         log = read_log(shared / "logs" / "lazaros_tin_r0.csv")
         assert (log.format, len(log.find("loss"))) == ("ijepa-csv", 64693)
         assert log.find("loss").metric.is_proxy
 
-    def test_others(self, shared):
+    def test_real_logs_of_other_formats_are_read(self, shared):
         log = read_log(shared / "logs" / "build_nanogpt_log.txt")
         assert len(log.find("train loss")) == 95
         log = read_log(shared / "logs" / "hf_trainer_state.json")
         assert sum(one.metric.split == "val" and one.metric.is_loss for one in log.series) == 6
 
-    def test_those_without_losses(self, shared):
+    def test_real_logs_without_losses_are_refused(self, shared):
         with pytest.raises(LogError, match="no loss series found"):
             read_log(shared / "logs" / "infinity_vardefense_log.txt")
         with pytest.raises(LogError, match="no data rows"):
