@@ -142,7 +142,7 @@ def test_odd_names_stay_on_their_line(cli, images, checkpoint, tmp_path):
 
 def test_a_reader_who_leaves_is_no_error(images, checkpoint, tmp_path):
     argv = [sys.executable, "-m", "entropy_cli", "estimate", "--data", images, "--ckpt", checkpoint]
-    command = shlex.join([str(part) for part in [*argv, "--workers", 0]])
+    command = shlex.join([str(part) for part in [*argv, "--workers", 0, "--limit", 16]])
     environment = subprocess_environment(tmp_path)
     for tail, code in (("| head -1", 0), (">/dev/full", 3), (">&-", 3), ("2>&-", 0), ("2>/dev/full", 0)):
         done = subprocess.run(

@@ -87,7 +87,7 @@ def test_of_more_bits_than_can_be_counted_the_best_code_has_the_product_of_its_b
 
     z_lC = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
     listed = _assign_tokens(z_lC, Bits(6).codebook(0), 1.5)
-    monkeypatch.setattr("entropy_cli.entropy.vocabulary.MOST_COUNTED", 2)
+    monkeypatch.setattr("entropy_cli.entropy.vocabulary.MAX_COUNTED", 2)
     product = _assign_tokens(z_lC, Bits(6).codebook(0), 1.5)
     assert product[1].shape == (5, 1)
     assert torch.equal(listed[1][:, :1], product[1])
