@@ -23,7 +23,7 @@ IMAGE_BYTES = 256 * 2**20
 LOG_BYTES = 2**30
 JSON_DEPTH = 64
 
-PIECE_BYTES = 2**24  # read at once where a file is read from its beginning to its end
+PIECE_BYTES = 2**22  # read at once where a file is read from its beginning to its end
 BUFFER = 2**16  # that Pillow reads at once
 WRITER_TIMEOUT_S = 3  # how long a pipe may take to be opened for writing
 NOT_ORDINARY = "not an ordinary file"

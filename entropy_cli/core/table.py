@@ -212,6 +212,10 @@ def _parts(table: Table, width: int) -> Iterator[list[int]]:
     yield part
 
 
+def _is_terminal() -> bool:
+    return sys.stdout is not None and sys.stdout.isatty()  # None where the caller closed it
+
+
 def _terminal_table(table: Table) -> str:
     """Return the lines of head and rows, with rules of hyphens."""
     from rich.box import Box
@@ -232,7 +236,5 @@ def _terminal_table(table: Table) -> str:
             grid.add_section()
         grid.add_row(*cells(row))
     text = io.StringIO()
-    Console(file=text, width=UNLIMITED, force_terminal=sys.stdout.isatty(), legacy_windows=False).print(
-        grid
-    )
+    Console(file=text, width=UNLIMITED, force_terminal=_is_terminal(), legacy_windows=False).print(grid)
     return "\n".join(line.rstrip() for line in text.getvalue().splitlines())

@@ -1,4 +1,4 @@
-"""Files of latents are mapped: what a run needs of memory does not depend on their size."""
+"""Files of latents are read in parts: what a run needs of memory does not depend on their size."""
 
 import json
 import struct
@@ -36,7 +36,7 @@ def write_hole(path, rows, tokens):
 
 @pytest.mark.parametrize("name", ["z.npy", "z.safetensors"])
 def test_a_large_file_needs_little_memory(tmp_path, name):
-    """Only the pages of the rows that are read are touched."""
+    """Only the rows that are used are read."""
     codes = tmp_path / "codes.npy"
     np.save(codes, np.eye(5, 4, dtype=np.float32))
     write_hole(tmp_path / name, ROWS, TOKENS)
@@ -47,14 +47,15 @@ def test_a_large_file_needs_little_memory(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["z.npz", "zip.pt"])
-def test_archives_are_mapped(tmp_path, name):
+def test_archives_are_read_in_parts(tmp_path, name):
     z = torch.zeros(100_000, 160)  # 64 MB
     np.savez(tmp_path / "z.npz", z=z.numpy()) if name == "z.npz" else torch.save(z, tmp_path / name)
     code = (
         "import resource, sys; from entropy_cli.tokenizers.checkpoints.arrays import open_arrays\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "(z,) = open_arrays(sys.argv[1]).tensors.values()\n"
-        "assert z.shape == (100_000, 160) and z[::1000].sum() == 0\n"
+        "assert z.shape == (100_000, 160)\n"
+        "assert all(z.read(slice(i, i + 1)).sum() == 0 for i in range(0, 100_000, 1000))\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )
     argv = [sys.executable, "-c", code, tmp_path / name]
@@ -64,10 +65,10 @@ def test_archives_are_mapped(tmp_path, name):
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
-def test_a_file_larger_than_the_memory_is_mapped(tmp_path, suffix):
+def test_a_file_larger_than_the_memory_is_read_in_parts(tmp_path, suffix):
     path, rows = tmp_path / f"z{suffix}", 10**9  # 4 TB
     write_hole(path, rows, 256)
     (z,) = open_arrays(str(path)).tensors.values()
-    assert z.shape == (rows, 256, 4) and z[rows // 2].abs().sum() == 0
+    assert z.shape == (rows, 256, 4) and z.read(slice(rows // 2, rows // 2 + 1)).abs().sum() == 0
     with pytest.raises(CheckpointError, match="has no tensor b"):
         open_arrays(f"{path}:b")

@@ -173,7 +173,8 @@ class TestNumbers:
         content = copy.deepcopy(content)
         for at in content["temperatures"]:
             of, x = at["average"]["token_weighted"], np.log(at["temperature"])
-            of["assignment_entropy"]["value"], of["varentropy"]["value"] = cubic(x), cubic.deriv()(x)
+            of["assignment_entropy"]["value"] = float(cubic(x))
+            of["varentropy"]["value"] = float(cubic.deriv()(x))
         axes = new_figure(5, 4).add_subplot()
         temperatures(axes, from_dict(content))
         curve, *others = axes.get_lines()

@@ -130,7 +130,7 @@ def _overview(result: MonitorResult) -> Table:
     table = replace(table, head=[*table.head, "above floor", "share left"], rows=rows)
     if result.floor_source is not None:
         table = replace(
-            table, caption=f"{table.caption}; above floor: of the last; {result.floor_source}"
+            table, caption=f"{table.caption}; above floor: last minus floor ({result.floor_source})"
         )
     return table.without("kind", "noise").without_empty_columns().fitted("points", "at", "first")
 
