@@ -158,7 +158,7 @@ def _headers(tar: Tar, file: BufferedReader) -> Iterator[tarfile.TarInfo]:
     except Exception as error:  # a damaged header raises anything
         raise DatasetError(f"{tar.path}: is not a tar. Give a folder of images, or a tar.") from error
     previous = -1
-    # Python 3.10 fails if an archive without members is asked for the next one.
+    # Python 3.10's `next` fails in an archive without members.
     empty = archive.firstmember is None  # type: ignore[attr-defined]
     while not empty and (info := _next(tar, archive)) is not None:
         if archive.offset <= previous:

@@ -1,4 +1,4 @@
-"""Open a model's logits and labels, memory-mapped, checked and laid out as rows of tokens."""
+"""Open a model's logits and labels: shapes checked, read as rows of tokens."""
 
 import math
 from collections.abc import Iterator, Sequence

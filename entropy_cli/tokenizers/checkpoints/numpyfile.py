@@ -1,4 +1,4 @@
-"""Read .npy and .npz files: shapes and types first, numbers when they are asked for."""
+"""Read .npy and .npz files: shapes and types first, numbers when they are needed."""
 
 import math
 from collections.abc import Callable

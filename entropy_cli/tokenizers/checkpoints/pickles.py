@@ -72,7 +72,7 @@ def _pairs(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str | int, Any]]:
     return ((key, value) for key, value in items if isinstance(key, (str, int)))
 
 
-# Kinds of no interest that nobody needs to be told of.
+# Classes without weights, which are not listed.
 BUILTINS = "set frozenset bytearray complex slice range object int float str list dict tuple"
 QUIET = {
     f"{module}.{name}"

@@ -1,4 +1,4 @@
-"""Read safetensors files: names, shapes and types first, numbers when they are asked for.
+"""Read safetensors files: names, shapes and types first, numbers when they are needed.
 
 Not by the safetensors package: it maps the file, and a file that shrinks under a map kills the process.
 

@@ -1,4 +1,4 @@
-"""Read what torch.save wrote: the pickle inertly, and each tensor when it is asked for.
+"""Read what torch.save wrote: the pickle inertly, and each tensor when it is needed.
 
 Not by torch.load: that imports what a pickle names unless every class is known beforehand, hands
 TorchScript to a loader of its own, and goes by environment variables and the file's name.

@@ -62,7 +62,7 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
     """Describe the tokenizer from its shapes and the settings.
 
     Raises:
-        CheckpointError: another image size or grid was asked for; its places are learned.
+        CheckpointError: another image size or grid was given; its positions are learned.
     """
     encoder = _plan(checkpoint)
     refuse_unread(checkpoint, [*_names(encoder).values(), CODEBOOK], {})
@@ -156,8 +156,8 @@ def _names(encoder: TiTokEncoder) -> dict[str, str]:
 def _plan(checkpoint: Checkpoint) -> TiTokEncoder:
     """Build the encoder on the meta device, or raise CheckpointError."""
     shapes = checkpoint.shapes
-    tells = FIRST_DECODER in shapes or LATER_DECODER in shapes
-    scrambled = None if tells else shapes[CODEBOOK][1:] == (COSINE_DIM,)
+    has_decoder = FIRST_DECODER in shapes or LATER_DECODER in shapes
+    scrambled = None if has_decoder else shapes[CODEBOOK][1:] == (COSINE_DIM,)
     try:
         with torch.device("meta"):
             return TiTokEncoder(shapes, scrambled=scrambled)

@@ -72,7 +72,7 @@ class TiTokEncoder(nn.Module):
 
     Args:
         shapes: of a published checkpoint's weights, the decoder and the codebook among them.
-        scrambled: whether latents are scrambled; None for what the decoder tells.
+        scrambled: whether latents are scrambled; None to follow the decoder.
 
     Raises:
         ValueError: shapes are missing, left over or contradict each other, or there is no codebook.
