@@ -62,7 +62,7 @@ def test_everything_is_there_and_nothing_is_loaded(run, tmp_path):
     assert len(re.findall(r"<figure><svg[^>]* aria-label=", dom)) == 4
     result = json.loads((run / "result.json").read_text())
     tables = {
-        name: re.findall(r"<tr>.*?</tr>", part.partition("</table>")[0], re.S)
+        name: re.findall(r"<tr\b.*?</tr>", part.partition("</table>")[0], re.S)
         for name, part in re.findall(r'<h2 id="(\w+)">(.*?)(?=<h2|$)', dom, re.S)
     }
     scales = len(result["scales"])
