@@ -89,7 +89,7 @@ def render(result: Result, units: str = "nats") -> str:
     numbered = (wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1))
     return "\n\n".join(
         [
-            "\n".join([wrapped("", f"{subject}:"), value, wrapped("", details)]),
+            f"{subject}: {value}\n" + wrapped("", details),  # the number on the first line
             *(table.text() for table in shown),
             definitions(legend(result, units)),
             definitions(provenance(result)),
@@ -107,9 +107,9 @@ def headline(result: Result, units: str = "nats") -> tuple[str, str, str]:
         interval = f"95 % interval {low:.4f} to {high:.4f}"
     which = "token-weighted average over scales, " if len(result.scales) > 1 else ""
     return (
-        f"Assignment entropy (VAR-style irreducible loss) at {temperature_text(result)}",
+        f"Assignment entropy at {temperature_text(result)}",
         f"{style.entropy(average)} {units} per token",
-        f"{which}{interval}, images: {result.data.images_used}",
+        f"VAR-style irreducible loss, {which}{interval}, images: {result.data.images_used}",
     )
 
 

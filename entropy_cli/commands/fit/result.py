@@ -7,7 +7,7 @@ from typing import Any
 
 from entropy_cli.commands.fit.scaling_law import FORMULAS, PARAMETERS, Form
 from entropy_cli.commands.fit.verdict import Verdict
-from entropy_cli.core.table import Table, definitions, wrapped
+from entropy_cli.core.table import Table, definitions
 
 SCHEMA = "entropy-cli/fit"
 SCHEMA_VERSION = 1
@@ -121,7 +121,7 @@ class FitResult:
 
 def render(result: FitResult) -> str:
     """Render the headline, a row for each parameter, and the details of the fit."""
-    parts = [wrapped("", _headline(result))]
+    parts = [_headline(result)]
     if result.parameters is not None:
         parts.append(_parameters(result, result.parameters).text())
     parts.append(definitions(_details(result)))
@@ -136,7 +136,7 @@ def _headline(result: FitResult) -> str:
         return f"Scaling law above a given E of {value}"
     between = ""
     if result.ci95 is not None:
-        between = f", 95 % interval {_format_interval(result.ci95['E'])}"
+        between = f"\n95 % interval {_format_interval(result.ci95['E'])}"
     return f"Extrapolated irreducible loss E: {value}{between}"
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from entropy_cli.commands.train.recipe import JSON_KEYS, Recipe
 from entropy_cli.commands.train.result import MODEL, TRAINER
-from entropy_cli.core.errors import StateError
+from entropy_cli.core.errors import CheckpointError, StateError
 from entropy_cli.core.files import write_atomically
 from entropy_cli.tokenizers.checkpoints.contents import open_file, read_contents
 from entropy_cli.tokenizers.checkpoints.stored import Stored
@@ -52,7 +52,9 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
         return None
     try:
         value = _load_tensors(read_contents(open_file(path)).value)
-    except Exception as error:
+    except CheckpointError as error:
+        raise StateError(f"{error}; train again with another --output.") from error
+    except Exception as error:  # what a damaged file raises has no limit
         raise StateError(
             f"{path}: can't be read: {error}. Train again with another --output."
         ) from error
