@@ -107,7 +107,7 @@ def suffix_parser(*suffixes: str) -> Callable[[str], Path]:
     return parse_output
 
 
-def count_parser(least: int) -> Callable[[str], int | None]:
+def _count_parser(least: int) -> Callable[[str], int | None]:
     """Return a parser of whole numbers, and of `auto` as None."""
 
     def parse_count(text: str) -> int | None:
@@ -118,6 +118,13 @@ def count_parser(least: int) -> Callable[[str], int | None]:
         raise BadValue(f"{text}: expected auto or a whole number, at least {least}.")
 
     return parse_count
+
+
+def count_option(least: int, help_text: str) -> Any:  # noqa: ANN401 - typer's
+    """Return an option that takes a whole number, or auto as None."""
+    return typer.Option(
+        metavar="N|auto", parser=_count_parser(least), show_default="auto", help=help_text
+    )
 
 
 def parse_device(text: str) -> str:

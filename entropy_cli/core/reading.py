@@ -31,7 +31,7 @@ CHANGED = "changed or cut off while it was read"
 
 
 class Stamp(NamedTuple):
-    """What changes when a file is written to or replaced."""
+    """The properties of a file that change when it is written to or replaced."""
 
     inode: int
     size: int
@@ -88,14 +88,15 @@ class OpenFile:
             done += got
         return content
 
-    def pieces(self) -> Iterator[bytearray]:
-        """Read the file from its beginning to its end, and check that it did not change meanwhile.
+    def pieces(self, begin: int = 0, end: int | None = None) -> Iterator[bytearray]:
+        """Read the bytes from begin to end piece by piece, and check that the file did not change.
 
         Raises:
             OSError: it did, or can't be read.
         """
-        for begin in range(0, self.size, PIECE_BYTES):
-            yield self.read(begin, min(begin + PIECE_BYTES, self.size))
+        end = self.size if end is None else end
+        for start in range(begin, end, PIECE_BYTES):
+            yield self.read(start, min(start + PIECE_BYTES, end))
         self.check_unchanged()
 
     def check_unchanged(self) -> None:

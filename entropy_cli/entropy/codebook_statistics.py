@@ -74,7 +74,7 @@ class NearDuplicates:
 
 @dataclass(frozen=True)
 class Usage:
-    """How evenly codes were chosen.
+    """Statistics of how evenly codes were chosen.
 
     Attributes:
         never: the number of codes that were never chosen.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Pilot(TypedDict):
-    """How the temperatures were fitted."""
+    """The record of how the temperatures were fitted."""
 
     images: int
     hard: list[float]
@@ -22,7 +22,7 @@ class Pilot(TypedDict):
 
 
 class PrecisionCheck(TypedDict):
-    """What the encoder's precision changes."""
+    """The measured effect of the encoder's precision."""
 
     images: int
     reference: str

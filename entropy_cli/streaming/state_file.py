@@ -19,7 +19,7 @@ from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomica
 from entropy_cli.core.reading import OpenFile, parse_json
 from entropy_cli.streaming.run_settings import RunSettings
 from entropy_cli.streaming.state import RunState, state_from_file
-from entropy_cli.tokenizers.checkpoints.safetensorsfile import read_header, read_safetensors
+from entropy_cli.tokenizers.checkpoints.safetensorsfile import read_safetensors
 
 SCHEMA = "entropy-cli/state"
 SCHEMA_VERSION = 4
@@ -85,9 +85,9 @@ def load(path: Path) -> RunState:
         what = "is no ordinary file" if path.exists() else "no such file"
         raise StateError(f"{path}: {what}. Give the --state file of a run.")
     try:
-        file = OpenFile(path)
-        metadata, _ = read_header(file, metadata=True)
-        tensors = {name: stored.read() for name, stored in read_safetensors(file).value.items()}
+        contents = read_safetensors(OpenFile(path))
+        metadata = contents.metadata
+        tensors = {name: stored.read() for name, stored in contents.value.items()}
         text = str(metadata.get("entropy-cli", "{}"))
         meta = parse_json(text.encode())
     except (OSError, ValueError) as error:

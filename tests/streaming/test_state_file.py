@@ -160,3 +160,10 @@ def test_a_state_of_another_tokenizer_is_refused(tmp_path, identity):
         with pytest.raises(StateError, match="Use the same"):
             state_file.check_same(tmp_path / "s", got, expected)
     assert other.fingerprint() != SETTINGS.fingerprint()
+
+
+def test_metadata_that_is_no_object_is_refused(tmp_path):
+    header = b'{"__metadata__": [1]}'
+    (tmp_path / "s").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(StateError, match="can't be read as a saved state"):
+        state_file.load(tmp_path / "s")

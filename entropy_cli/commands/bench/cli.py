@@ -11,7 +11,7 @@ from entropy_cli.options import (
     Family,
     ImageSize,
     PatchNums,
-    count_parser,
+    count_option,
     parse_temperatures,
     print_result,
     tqdm_bar,
@@ -78,18 +78,11 @@ def bench(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            metavar="N|auto", parser=count_parser(1), show_default="auto", help="Images per batch."
-        ),
+        count_option(1, "Images per batch."),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            metavar="N|auto",
-            parser=count_parser(0),
-            show_default="auto",
-            help="Processes that decode images; 0 decodes in the main process.",
-        ),
+        count_option(0, "Processes that decode images; 0 decodes in the main process."),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")

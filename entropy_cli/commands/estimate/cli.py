@@ -24,7 +24,7 @@ from entropy_cli.options import (
     Sides,
     Units,
     Weights,
-    count_parser,
+    count_option,
     exit_code,
     parse_keyed_file,
     parse_temperatures,
@@ -114,21 +114,11 @@ def estimate(
     ] = None,
     batch_size: Annotated[
         int | None,
-        typer.Option(
-            metavar="N|auto",
-            parser=count_parser(1),
-            show_default="auto",
-            help="Images at once; never moves the number.",
-        ),
+        count_option(1, "Images at once; never moves the number."),
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(
-            metavar="N|auto",
-            parser=count_parser(0),
-            show_default="auto",
-            help="Processes that decode; 0 uses this one.",
-        ),
+        count_option(0, "Processes that decode; 0 uses this one."),
     ] = None,
     target_ci: Annotated[
         float | None,

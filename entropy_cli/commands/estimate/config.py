@@ -28,7 +28,7 @@ class GivenLatents:
 
 @dataclass(frozen=True)
 class EstimateConfig:
-    """What to estimate, and how; None where the program chooses.
+    """The inputs and settings of an estimate; None where the program chooses.
 
     Attributes:
         data: folder of images or of tars; None with latents.

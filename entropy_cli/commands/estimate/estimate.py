@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 
 class ImageCounts(NamedTuple):
-    """How many images a run could read, and how many not."""
+    """The numbers of images that a run could read, and could not."""
 
     used: int
     failed: int

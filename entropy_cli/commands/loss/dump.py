@@ -55,7 +55,7 @@ class Rows:
 
     @property
     def is_flat(self) -> bool:
-        """Whether the file numbers the tokens of all rows consecutively."""
+        """Return whether the file numbers the tokens of all rows consecutively."""
         return len(self.array.shape) < len(self.shape)
 
     def read(self, rows: slice, positions: slice = slice(None)) -> Tensor:

@@ -12,7 +12,7 @@ from entropy_cli.options import (
     Device,
     MaxFailed,
     Sides,
-    count_parser,
+    count_option,
     exit_code,
     parse_sides,
     print_result,
@@ -174,12 +174,7 @@ def train(
     device: Device = "auto",
     workers: Annotated[
         int | None,
-        typer.Option(
-            metavar="N|auto",
-            parser=count_parser(0),
-            show_default="auto",
-            help="Processes that decode images; 0: none.",
-        ),
+        count_option(0, "Processes that decode images; 0: none."),
     ] = None,
     max_failed: MaxFailed = MAX_FAILED,
     as_json: AsJson = False,

@@ -7,7 +7,6 @@ Source:
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -43,7 +42,10 @@ def read_safetensors(file: OpenFile) -> Contents:
         ValueError: its header contradicts itself or the file.
         OSError: it can't be read.
     """
-    header, start = read_header(file)
+    header, start = _read_header(file)
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict):
+        raise ValueError(f"its metadata is {metadata!r:.80}")
     found: dict[str, Stored] = {}
     at = 0
     for name, entry in sorted(header.items(), key=lambda item: _offsets(*item)):
@@ -62,24 +64,18 @@ def read_safetensors(file: OpenFile) -> Contents:
         at = end
     if start + at != file.size:
         raise ValueError(f"its tensors take {at} bytes, but it has {file.size - start}")
-    return Contents(found, "safetensors")
+    return Contents(found, "safetensors", metadata=metadata)
 
 
-def read_header(file: OpenFile, *, metadata: bool = False) -> tuple[Mapping[str, Any], int]:
-    """Read the header: entries of the tensors, or the metadata; and the byte where the numbers begin.
-
-    Raises:
-        ValueError: it is longer than the file, or not a JSON object.
-        OSError: it can't be read.
-    """
+def _read_header(file: OpenFile) -> tuple[dict[str, Any], int]:
+    """Read the header, and the byte where the numbers begin."""
     length = int.from_bytes(file.read(0, 8), "little") if file.size >= 8 else file.size
     if length > min(MAX_HEADER_BYTES, file.size - 8):
         raise ValueError(f"its header of {length} bytes does not fit in a file of {file.size}")
     header = parse_json(bytes(file.read(8, 8 + length)))
     if not isinstance(header, dict):
         raise ValueError("its header is not a JSON object")
-    own = header.pop("__metadata__", None) or {}
-    return (own if metadata else header), 8 + length
+    return header, 8 + length
 
 
 def _offsets(name: str, entry: Any) -> tuple[int, int]:  # noqa: ANN401 - JSON

@@ -1,7 +1,7 @@
 """Tensors that are still in their file, and are read whole or in part."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -113,11 +113,13 @@ class Contents:
         value: mappings and lists, with `Stored` for tensors and placeholders for unknown classes.
         file_format: of the file.
         classes: names of those classes.
+        metadata: what a safetensors file says beside its tensors.
     """
 
     value: Any
     file_format: FileFormat
     classes: frozenset[str] = frozenset()
+    metadata: Mapping[str, Any] = field(default_factory=dict)
 
 
 class UnusableError(Exception):

@@ -3,7 +3,7 @@
 import zipfile
 import zlib
 
-from entropy_cli.core.reading import PIECE_BYTES, OpenFile
+from entropy_cli.core.reading import OpenFile
 
 LOCAL_HEADER = 30  # bytes of a record's own header, before its name
 
@@ -64,9 +64,8 @@ class ZipRecords:
         if info.compress_type != zipfile.ZIP_STORED:
             return  # compared whenever it is read
         start, crc = self.start(name), 0
-        stop = start + info.compress_size
-        for begin in range(start, stop, PIECE_BYTES):
-            crc = zlib.crc32(self._file.read(begin, min(begin + PIECE_BYTES, stop)), crc)
+        for piece in self._file.pieces(start, start + info.compress_size):
+            crc = zlib.crc32(piece, crc)
         if crc != info.CRC:
             raise damaged(name)
 
