@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
 
 MAX_FAILED = 0.01  # share of unreadable images that is nothing to worry about
 INCOMPLETE = 4  # exit code: done, but too many images could not be read
@@ -60,24 +60,28 @@ def parse_sides(text: str) -> Sides:
     raise BadValue(f"{text}: expected positive integers separated by commas.")
 
 
-def parse_temperatures(text: str) -> tuple[float, ...] | Literal["auto"]:
-    """Parse `auto`, or distinct positive numbers separated by commas."""
-    if text == "auto":
-        return "auto"
-    values = tuple(_temperature(part) for part in text.split(","))
+class Temperatures(tuple[TemperatureChoice, ...]):
+    """Temperatures, the headline first: numbers, and "auto" for one fitted to each scale."""
+
+
+def parse_temperatures(text: str) -> Temperatures:
+    """Parse distinct positive numbers, or `auto`, separated by commas."""
+    values = Temperatures(_temperature(part) for part in text.split(","))
     if len(set(values)) != len(values):
         raise BadValue(f"{text}: a temperature is given twice.")
     return values
 
 
-def _temperature(text: str) -> float:
+def _temperature(text: str) -> TemperatureChoice:
+    if text.strip() == "auto":
+        return "auto"
     with contextlib.suppress(ValueError):
         value = float(text)
         if LOWEST_TEMPERATURE <= value <= HIGHEST_TEMPERATURE:
             return value
     raise BadValue(
-        f"{text.strip() or 'nothing'}: expected auto, or numbers between {LOWEST_TEMPERATURE:g} and "
-        f"{HIGHEST_TEMPERATURE:g} separated by commas, such as 1 or 1,0.5."
+        f"{text.strip() or 'nothing'}: expected numbers between {LOWEST_TEMPERATURE:g} and "
+        f"{HIGHEST_TEMPERATURE:g}, or auto, separated by commas, such as 1,auto."
     )
 
 
@@ -276,5 +280,6 @@ MaxFailed = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, not the table.")]
+Explain = Annotated[bool, typer.Option("--explain", help="Show the legend, how it was made, and notes.")]
 WholeTable = Annotated[bool, typer.Option("--table", help="Show all rows and columns.")]
 Units = Annotated[Literal["nats", "bits"], typer.Option(help="Of the table; files are in nats.")]

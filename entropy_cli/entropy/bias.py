@@ -89,7 +89,7 @@ def estimate_marginal(soft_V: Tensor, squares_V: Tensor, images: int, covered: f
     plug_in = entropy(soft_V).item()
     correction = clustered_correction(soft_V / soft_V.sum(), squares_V, images)
     usable = covered >= COVERAGE_FOR_ANY and correction <= LARGEST_CORRECTION
-    return _bounded(plug_in, correction if usable else None, "clustered Miller-Madow", len(soft_V))
+    return bounded(plug_in, correction if usable else None, "clustered Miller-Madow", len(soft_V))
 
 
 def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
@@ -107,17 +107,17 @@ def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
     covered = coverage(count_V)
     if covered >= COVERAGE_FOR_CLUSTERED:
         usable = correction if correction <= LARGEST_CORRECTION else None
-        return _bounded(plug_in, usable, "clustered Miller-Madow", len(count_V))
+        return bounded(plug_in, usable, "clustered Miller-Madow", len(count_V))
     # Grassberger's assumes independent tokens; their correlation adds the difference of the two
     # Miller-Madow corrections, which has to be small as well.
     clustering = correction - (miller_madow(count_V) - plug_in)
     if covered < COVERAGE_FOR_ANY or clustering > LARGEST_CORRECTION:
-        return _bounded(plug_in, None, "", len(count_V))
+        return bounded(plug_in, None, "", len(count_V))
     correction = grassberger(count_V) - plug_in + clustering
-    return _bounded(plug_in, correction, "Grassberger, clustered", len(count_V))
+    return bounded(plug_in, correction, "Grassberger, clustered", len(count_V))
 
 
-def _bounded(plug_in: float, correction: float | None, estimator: str, vocab_size: int) -> Point:
+def bounded(plug_in: float, correction: float | None, estimator: str, vocab_size: int) -> Point:
     """Apply a correction, unless there is none or it would exceed the largest possible entropy."""
     largest = torch.tensor(vocab_size, dtype=torch.float64).log().item()
     if correction is None or plug_in + correction > largest:

@@ -24,14 +24,27 @@ def jackknife_variance(value: np.ndarray, deleted_G: np.ndarray, images_G: np.nd
         Busing, Meijer & van der Leeden, Delete-m jackknife for unequal m, Statistics and Computing 9
         (1999), eq. 8-9: with h = n / n_g, pseudo-values h value - (h - 1) deleted.
     """
+    h_G, deleted_G = _used(value, deleted_G, images_G)
+    pseudo_G = h_G * value - (h_G - 1) * deleted_G
+    return ((pseudo_G - _jackknifed(value, h_G, deleted_G)) ** 2 / (h_G - 1)).mean(0)
+
+
+def jackknifed(value: np.ndarray, deleted_G: np.ndarray, images_G: np.ndarray) -> np.ndarray:
+    """Return an estimate without its first-order bias; arguments as of `jackknife_variance`."""
+    return _jackknifed(value, *_used(value, deleted_G, images_G))
+
+
+def _used(
+    value: np.ndarray, deleted_G: np.ndarray, images_G: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return h = n / n_g and the deleted values of the groups that are not empty."""
     used = images_G > 0
     size_G = images_G[used].astype(np.float64)
-    share_G = (size_G / size_G.sum()).reshape(-1, *[1] * value.ndim)
-    deleted_G = deleted_G[used]
-    h_G = 1 / share_G
-    jackknifed = len(size_G) * value - ((1 - share_G) * deleted_G).sum(0)
-    pseudo_G = h_G * value - (h_G - 1) * deleted_G
-    return ((pseudo_G - jackknifed) ** 2 / (h_G - 1)).mean(0)
+    return (size_G.sum() / size_G).reshape(-1, *[1] * value.ndim), deleted_G[used]
+
+
+def _jackknifed(value: np.ndarray, h_G: np.ndarray, deleted_G: np.ndarray) -> np.ndarray:
+    return len(h_G) * value - ((1 - 1 / h_G) * deleted_G).sum(0)
 
 
 @functools.cache

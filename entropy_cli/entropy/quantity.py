@@ -12,6 +12,11 @@ QUANTITIES = (
     "varentropy",
 )
 
+# A divisor of the squared distance, or "auto": one fitted to each scale.
+TemperatureChoice = float | Literal["auto"]
+# What models on a tokenizer's tokens are trained on: the nearest codes, or q or tokens drawn from it.
+Labels = Literal["hard", "soft", "unknown"]
+
 # Outside of these, logits divided by a temperature leave the range of float32.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
 
@@ -38,7 +43,8 @@ class Estimate:
             is none, with the reason in `note`.
         plug_in: the quantity computed from the accumulated sums without correction.
         se: standard error by the delete-a-group jackknife; None with fewer than two groups.
-        ci95: 95 % interval, value -+ t se; None where `value` is only a bound or se is None.
+        ci95: 95 % interval, value -+ t se, cut at 0 and ln V; None where `value` is only a bound or se
+            is None.
         estimator: the name of the estimator of `value`.
         note: why an attribute is None.
     """
@@ -69,8 +75,10 @@ class Estimate:
 
     @property
     def half_width(self) -> float | None:
-        """The half-width of the 95 % interval; None without one."""
-        return None if self.ci95 is None else (self.ci95[1] - self.ci95[0]) / 2
+        """The half-width of the 95 % interval, before it was cut at 0 or ln V; None without one."""
+        if self.ci95 is None or self.value is None:
+            return None
+        return max(self.ci95[1] - self.value, self.value - self.ci95[0])
 
 
 @dataclass(frozen=True)

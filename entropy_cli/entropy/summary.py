@@ -1,5 +1,6 @@
 """Estimates from a tally: every quantity at every scale and on average, with its standard error."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,9 +54,13 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
             deleted_G = replicates[name][:, used_S] @ weight_S[used_S]
             plug_in = np.asarray(point.plug_in)
             variance = float(jackknife_variance(plug_in, deleted_G.numpy(), tally.images_G.numpy()))
-        return _with_error(point, variance, tally.images_G)
+        largest = (
+            math.inf if name == "varentropy" else 1.0 if name == "usage" else float(weight_S @ log_V_S)
+        )
+        return with_error(point, variance, tally.images_G, largest)
 
     S = len(tally.tokens_S)
+    log_V_S = torch.tensor([math.log(v.size) for v in vocabularies], dtype=torch.float64)
     one_scale_SS = torch.eye(S, dtype=torch.float64)
     weights = _weights(tally.tokens_S)
     return Summary(
@@ -135,8 +140,17 @@ def _average(points: list[Point], weight_S: Tensor) -> Point:
     )
 
 
-def _with_error(point: Point, variance: float | None, images_G: Tensor) -> Estimate:
-    """Combine a point estimate and its jackknife variance into an estimate with an interval."""
+def with_error(
+    point: Point, variance: float | None, images_G: Tensor, largest: float = math.inf
+) -> Estimate:
+    """Combine a point estimate and its jackknife variance into an estimate with an interval.
+
+    Args:
+        point: the estimate, at least 0.
+        variance: None if the images fall into fewer than two groups.
+        images_G: images in each group.
+        largest: the largest value that the quantity can have: the interval ends there, and at 0.
+    """
     value, plug_in, estimator, note = point
     if value is None:
         return Estimate(None, None, None, None, estimator, note)
@@ -145,5 +159,5 @@ def _with_error(point: Point, variance: float | None, images_G: Tensor) -> Estim
         return Estimate(value, plug_in, None, None, estimator, note)
     se = variance**0.5
     half_width = t_quantile(int((images_G > 0).sum()) - 1) * se
-    ci95 = None if note else (value - half_width, value + half_width)
+    ci95 = None if note else (max(0.0, value - half_width), min(largest, value + half_width))
     return Estimate(value, plug_in, se, ci95, estimator, note)

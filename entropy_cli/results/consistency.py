@@ -41,6 +41,9 @@ class Origin(TypedDict, total=False):
     checkpoint_weights: str
     checkpoint_copies: list[str]
     checkpoint_notes: list[str]
+    checkpoint_scales: int | None
+    codebook_notes: list[str]
+    temperature_from: str | None
     command: str
     temperature_fit: Pilot | None
     temperature_if_hard: list[float] | None

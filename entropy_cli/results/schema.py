@@ -12,17 +12,18 @@ from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.files import write_atomically
 from entropy_cli.core.reading import JSON_BYTES, parse_json, read_stream
-from entropy_cli.entropy.quantity import AT_MOST, Estimate, HistoryPoint
+from entropy_cli.entropy.quantity import AT_MOST, Estimate, HistoryPoint, Labels, TemperatureChoice
 from entropy_cli.results.consistency import check_consistency
 
 SCHEMA = "entropy-cli/estimate"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+EARLIEST_VERSION = 1  # without checks, pooled estimates and labels
 SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
 
 
 @dataclass(frozen=True)
 class TokenizerInfo:
-    """The tokenizer whose entropies were estimated."""
+    """The tokenizer whose entropies were estimated; `labels` is what models on its tokens train on."""
 
     family: str
     vocab_size: int
@@ -30,6 +31,7 @@ class TokenizerInfo:
     patch_nums: list[int | None]
     rule: str
     checkpoint_sha256: str | None
+    labels: Labels
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class DataInfo:
 class SettingsInfo:
     """The other settings that change the result."""
 
-    temperature: float | Literal["auto"]
+    temperature: TemperatureChoice
     temperature_source: str
     image_size: int | None
     preprocess: str
@@ -140,9 +142,30 @@ class SoftAverages:
 class TemperatureResult:
     """All estimates at one of several temperatures."""
 
-    temperature: float | Literal["auto"]
+    temperature: TemperatureChoice
     scales: list[SoftScale]
     average: SoftAverages
+
+
+Severity = Literal["ok", "care", "wrong"]
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was checked about a result, and what was found, in a sentence."""
+
+    id: str
+    severity: Severity
+    message: str
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """Estimates from the hard tokens of all scales together, which share one codebook."""
+
+    unigram_entropy: Estimate
+    perplexity: Estimate
+    usage: Estimate
 
 
 @dataclass(frozen=True)
@@ -162,6 +185,8 @@ class Result:
     temperatures: list[TemperatureResult]
     history: list[HistoryPoint]
     replicates: dict[str, Any]
+    checks: list[Check]
+    pooled: Pooled | None
     precision_check: dict[str, Any] | None
     target_reached: bool | None
     provenance: dict[str, Any]
@@ -208,15 +233,24 @@ def from_dict(content: Any, source: str = "result") -> Result:  # noqa: ANN401 -
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise ResultError(f"{source}: not a result of entropy-cli estimate.")
     version = content.get("schema_version")
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or not EARLIEST_VERSION <= version <= SCHEMA_VERSION:
         is_newer = isinstance(version, int) and version > SCHEMA_VERSION
         advice = "Upgrade entropy-cli" if is_newer else "Estimate again"
         raise ResultError(
-            f"{source}: schema version {version!r:.20}, this program reads {SCHEMA_VERSION}. {advice}."
+            f"{source}: schema version {version!r:.20}, this program reads {EARLIEST_VERSION} to "
+            f"{SCHEMA_VERSION}. {advice}."
         )
     try:
-        result = from_json(content, Result)
+        result = from_json(_as_version_2(content) if version == 1 else content, Result)
         check_consistency(result)
     except ValueError as error:
         raise ResultError(f"{source}: {error}. Estimate again, or give another result.") from error
     return result
+
+
+def _as_version_2(content: dict[str, Any]) -> dict[str, Any]:
+    """Add what version 1 lacked: nothing was checked or pooled, and labels were not known."""
+    tokenizer = content.get("tokenizer")
+    if isinstance(tokenizer, dict):
+        tokenizer = {**tokenizer, "labels": "unknown"}
+    return {**content, "tokenizer": tokenizer, "checks": [], "pooled": None}

@@ -4,12 +4,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entropy_cli.core.table import Table, definitions, wrapped
+from entropy_cli.core.table import Table
 from entropy_cli.entropy.quantity import SIGNS, Estimate
 from entropy_cli.results import schema
-from entropy_cli.results.legend import averages, is_counted, legend
-from entropy_cli.results.notes import notes
-from entropy_cli.results.provenance import provenance
+from entropy_cli.results.legend import averages, is_counted
+from entropy_cli.results.published import is_var_style
 from entropy_cli.results.schema import SOFT, Result
 
 UNKNOWN = "-"
@@ -72,32 +71,6 @@ class Format:
 REPORT = Format()
 
 
-def render(result: Result, units: str = "nats") -> str:
-    """Return a result as text for a terminal: headline, tables, legend, provenance and notes.
-
-    Args:
-        result: the result to show.
-        units: "nats" or "bits".
-    """
-    style = Format(units, intervals=True)
-    subject, value, details = headline(result, units)
-    shown = [soft_table(result, style).without("tokens", "share", "T")]
-    if is_counted(result):
-        shown.append(hard_table(result, style).without("dead codes"))
-    if len(result.temperatures) > 1:
-        shown.append(temperature_table(result, style))
-    numbered = (wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1))
-    return "\n\n".join(
-        [
-            f"{subject}: {value}\n" + wrapped("", details),  # the number on the first line
-            *(table.text() for table in shown),
-            definitions(legend(result, units)),
-            definitions(provenance(result)),
-            "\n".join(["Notes", *numbered]),
-        ]
-    )
-
-
 def headline(result: Result, units: str = "nats") -> tuple[str, str, str]:
     """Return what the headline is of, the assignment entropy with error and unit, and details."""
     average, style = result.average.token_weighted.assignment_entropy, Format(units)
@@ -106,10 +79,11 @@ def headline(result: Result, units: str = "nats") -> tuple[str, str, str]:
         low, high = (style.per_nat * end for end in average.ci95)
         interval = f"95 % interval {low:.4f} to {high:.4f}"
     which = "token-weighted average over scales, " if len(result.scales) > 1 else ""
+    name = "VAR-style irreducible loss, " if is_var_style(result) else ""
     return (
         f"Assignment entropy at {temperature_text(result)}",
         f"{style.entropy(average)} {units} per token",
-        f"VAR-style irreducible loss, {which}{interval}, images: {result.data.images_used}",
+        f"{name}{which}{interval}, images: {result.data.images_used}",
     )
 
 

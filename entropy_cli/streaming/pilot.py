@@ -9,6 +9,7 @@ from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.entropy.assign import assign
+from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.entropy.temperature import TemperatureFit, fit_temperature
 from entropy_cli.images.loader import Batch
@@ -25,7 +26,7 @@ def fit_temperatures(
     batches: Iterable[EncodedBatch],
     ranks: Ranks,
     describe: Callable[[str], object],
-) -> tuple[list[list[float]], dict[str, object], list[EncodedBatch]]:
+) -> tuple[list[float], dict[str, object], list[EncodedBatch]]:
     """Fit a temperature for each scale to all processes' images.
 
     Args:
@@ -35,7 +36,7 @@ def fit_temperatures(
         describe: called with a description of each step, for a progress bar.
 
     Returns:
-        Temperatures per scale, the record of how they were found, and the batches, for the loop.
+        The temperature of each scale, the record of how they were found, and the batches, for the loop.
 
     Raises:
         DatasetError: none of the images could be read.
@@ -61,7 +62,18 @@ def fit_temperatures(
         "steps": [fit.steps for fit in fits],
         "ended": [fit.ended for fit in fits],
     }
-    return [[fit.value] for fit in fits], record, encoded
+    return [fit.value for fit in fits], record, encoded
+
+
+def with_fitted(
+    choices: Sequence[TemperatureChoice], fitted_S: Sequence[float | None]
+) -> list[list[float]]:
+    """Return the temperatures of each scale, with the fitted one in place of "auto"."""
+    temperatures_ST = []
+    for fitted in fitted_S:
+        values = [fitted if choice == "auto" else choice for choice in choices]
+        temperatures_ST.append([value for value in values if value is not None])
+    return temperatures_ST
 
 
 def _vectors(processor: BatchProcessor, batch: EncodedBatch) -> list[Tensor]:

@@ -1,8 +1,13 @@
 """What a result says of a run beside its numbers; kept in the state, for merging."""
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import torch
+
+from entropy_cli.entropy.codebook import Codebook, Grid
+from entropy_cli.entropy.quantity import Labels
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, Tokenizer
 
@@ -18,6 +23,8 @@ class RunMetadata:
         split: of the images.
         images_found: number of images before any limit.
         provenance: where checkpoint and images are, and notes on them.
+        labels: what models on its tokens are trained on.
+        shared_codebook: whether all scales have the same codes.
     """
 
     latent_dim: int
@@ -28,6 +35,8 @@ class RunMetadata:
     split: str
     images_found: int
     provenance: dict[str, Any]
+    labels: Labels = "unknown"
+    shared_codebook: bool = False
 
     @classmethod
     def of(
@@ -53,6 +62,8 @@ class RunMetadata:
             split=split,
             images_found=images_found,
             provenance=provenance,
+            labels=spec.labels,
+            shared_codebook=_are_equal(codebooks),
         )
 
     @property
@@ -74,6 +85,19 @@ class RunMetadata:
             "images_found": int(content["images_found"]),
         }
         return cls(**{**content, **checked})
+
+
+def _are_equal(codebooks: Sequence[Codebook | Grid]) -> bool:
+    first, *others = codebooks
+    return all(
+        other is first
+        or (
+            isinstance(other, Codebook)
+            and isinstance(first, Codebook)
+            and torch.equal(other.codes_VC, first.codes_VC)
+        )
+        for other in others
+    )
 
 
 def _scale(vocabulary: dict[str, Any], **others: Any) -> Scale:  # noqa: ANN401 - JSON

@@ -4,13 +4,16 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Literal
+from typing import Any
 
 from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.images.image_set import GROUPS
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.precision import Precision
+
+FROZEN = "frozen_temperatures"  # key of the identity
 
 
 @dataclass(frozen=True)
@@ -18,7 +21,7 @@ class RunSettings:
     """The settings that the number depends on; device, batch size, workers and ranks are not among them.
 
     Attributes:
-        temperature: the headline first, or "auto".
+        temperature: the headline first; "auto" is fitted to each scale.
         seed: of the order of the images and of the jackknife groups.
         groups: number of jackknife groups.
         images_fingerprint: hash of the paths and sizes of the images.
@@ -33,7 +36,7 @@ class RunSettings:
     image_size: int | None
     rule: str
     preprocess: str
-    temperature: list[float] | Literal["auto"]
+    temperature: list[TemperatureChoice]
     seed: int
     images_fingerprint: str
     images: int
@@ -47,7 +50,7 @@ class RunSettings:
     def of(
         cls,
         tokenizer: Tokenizer,
-        temperatures: Sequence[float] | Literal["auto"] | None,
+        temperatures: Sequence[TemperatureChoice] | None,
         identity: Mapping[str, Any],
         *,
         seed: int,
@@ -70,10 +73,8 @@ class RunSettings:
             EntropyCliError: temperatures are to be fitted to what has no distances.
         """
         spec = tokenizer.spec
-        chosen = temperatures or spec.temperature
-        if isinstance(chosen, float):
-            chosen = [chosen]
-        if chosen == "auto" and not tokenizer.codebook(0).has_distances:
+        chosen = list(temperatures or spec.temperatures)
+        if "auto" in chosen and not tokenizer.codebook(0).has_distances:
             raise EntropyCliError(
                 "temperature auto: is defined for squared distances to codes, not for the rule "
                 f"{spec.rule}. Give a number."
@@ -84,7 +85,7 @@ class RunSettings:
             image_size=spec.image_size,
             rule=spec.rule,
             preprocess=spec.preprocess,
-            temperature="auto" if chosen == "auto" else list(chosen),
+            temperature=chosen,
             seed=seed,
             images_fingerprint=images_fingerprint,
             images=images,
@@ -92,6 +93,11 @@ class RunSettings:
             checkpoint_sha256=identity["checkpoint_sha256"],
             identity={key: value for key, value in identity.items() if key != "checkpoint_sha256"},
         )
+
+    @property
+    def frozen_temperatures(self) -> list[list[float]] | None:
+        """The values at every scale, for each temperature, that were taken from another run's result."""
+        return self.identity.get(FROZEN)
 
     def to_json(self) -> dict[str, Any]:
         """Return one flat dictionary of JSON values."""
@@ -107,7 +113,10 @@ class RunSettings:
         """
         own = [of.name for of in fields(cls) if of.name != "identity"]
         others = {key: value for key, value in content.items() if key not in own}
-        return cls(**{name: content[name] for name in own}, identity=others)
+        known = {name: content[name] for name in own}
+        if known["temperature"] == "auto":  # as earlier versions wrote it
+            known["temperature"] = ["auto"]
+        return cls(**known, identity=others)
 
     def fingerprint(self) -> str:
         """Return a hash of all settings, 64 hexadecimal digits."""

@@ -88,10 +88,13 @@ def _temperatures(
     if found is None:
         return None
     given = settings.temperature
-    number = 1 if given == "auto" else len(given)
     for values in found:
         positive = all(isinstance(t, float) and 0 < t < math.inf for t in values)
-        if not positive or len(values) != number or given not in ("auto", values):
+        if (
+            not positive
+            or len(values) != len(given)
+            or any(choice not in ("auto", t) for choice, t in zip(given, values, strict=True))
+        ):
             raise ValueError("its temperatures are not those of its settings")
     if len(found) != scales:
         raise ValueError("its temperatures are not of its scales")

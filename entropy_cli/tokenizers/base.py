@@ -9,6 +9,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from entropy_cli.entropy.codebook import Codebook, Grid, Rule
+from entropy_cli.entropy.quantity import Labels, TemperatureChoice
 from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.precision import Precision
@@ -65,9 +66,11 @@ class TokenizerSpec:
         rule: how codes are compared with latents.
         crop: how an image is prepared.
         pixels: range of the pixel values that the encoder takes.
-        temperature: the default, "auto" if it has to be fitted.
-        temperature_source: where the default is from, for display.
+        temperatures: the defaults, the headline first; "auto" is fitted.
+        temperature_source: where the defaults are from, for display.
+        labels: what models on its tokens are trained on.
         notes: what the user should know about this checkpoint.
+        counted_scales: number of scales at which the checkpoint counted its codes, None if unknown.
     """
 
     family: str
@@ -77,9 +80,16 @@ class TokenizerSpec:
     rule: Rule
     crop: Crop
     pixels: PixelRange
-    temperature: float | Literal["auto"]
+    temperatures: tuple[TemperatureChoice, ...]
     temperature_source: str
+    labels: Labels
     notes: tuple[str, ...] = ()
+    counted_scales: int | None = None
+
+    @property
+    def temperature(self) -> TemperatureChoice:
+        """Return the default temperature of the headline."""
+        return self.temperatures[0]
 
     @property
     def patch_nums(self) -> list[int | None]:

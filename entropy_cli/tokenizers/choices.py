@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.codebook import Rule
+from entropy_cli.entropy.quantity import Labels, TemperatureChoice
 from entropy_cli.entropy.vocabulary import VECTOR_RULES, Vocabulary
 from entropy_cli.tokenizers.base import Crop, PixelRange, Scale, TokenizerSpec
 from entropy_cli.tokenizers.convolutional import Network
@@ -15,9 +15,9 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 
 @dataclass(frozen=True)
 class Temperature:
-    """A default temperature and where it is from, for display."""
+    """Default temperatures, the headline first, and where they are from, for display."""
 
-    value: float | Literal["auto"]
+    values: tuple[TemperatureChoice, ...]
     source: str
 
 
@@ -30,6 +30,7 @@ class Traits:
         published_by: its authors' name for it, for display.
         rule: how its codes are compared with latents.
         temperatures: published temperatures, by rule.
+        labels: what models on its tokens are trained on.
         crop: returns, for an image size, how its authors prepare images for evaluation.
         image_size: the default, in pixels.
         pixels: range of the pixel values that the encoder takes.
@@ -40,6 +41,7 @@ class Traits:
     published_by: str
     rule: Rule
     temperatures: Mapping[Rule, Temperature]
+    labels: Labels
     crop: Callable[[int], Crop]
     image_size: int = 256
     pixels: PixelRange = "[-1, 1]"
@@ -111,13 +113,14 @@ def choose_rule(
 
 
 def choose_temperature(rule: Rule, published: Mapping[Rule, Temperature], family: str) -> Temperature:
-    """Return the temperature that is published for a rule, else 1, else "auto"."""
+    """Return the temperature that is published for a rule, else 1 and "auto" where they are defined."""
     if rule in published:
         return published[rule]
     reason = UNPUBLISHED.format(f"{family} with the rule {rule}")
     if rule == "cosine":
-        return Temperature("auto", reason)
-    return Temperature(1.0, f"{AT_TEMPERATURE_1[rule]}; {reason}")
+        return Temperature(("auto",), reason)
+    values: tuple[TemperatureChoice, ...] = (1.0, "auto") if rule == "l2" else (1.0,)
+    return Temperature(values, f"{AT_TEMPERATURE_1[rule]}; {reason}")
 
 
 def describe_grid(
@@ -163,7 +166,8 @@ def describe_scales(
         rule=rule,
         crop=traits.crop(image_size),
         pixels=traits.pixels,
-        temperature=temperature.value,
+        temperatures=temperature.values,
         temperature_source=temperature.source,
+        labels=traits.labels,
         notes=tuple(notes),
     )

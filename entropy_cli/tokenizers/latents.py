@@ -21,10 +21,10 @@ from entropy_cli.tokenizers.precision import Precision
 
 FAMILY = "latents"
 DEFAULTS: dict[Rule, Temperature] = {
-    "l2": Temperature(1.0, "softmax of minus the squared distance as it is"),
-    "sign": Temperature(0.01, "the entropy term of lookup-free quantisation (MAGVIT-2 and after)"),
-    "bsq": Temperature(0.01, "the entropy term of Infinity's binary spherical quantisation"),
-    "levels": Temperature(1 / 6, "twice the variance of rounding to whole numbers, 2 / 12"),
+    "l2": Temperature((1.0, "auto"), "1: softmax of minus the squared distance as it is"),
+    "sign": Temperature((0.01,), "the entropy term of lookup-free quantisation (MAGVIT-2 and after)"),
+    "bsq": Temperature((0.01,), "the entropy term of Infinity's binary spherical quantisation"),
+    "levels": Temperature((1 / 6,), "twice the variance of rounding to whole numbers, 2 / 12"),
 }
 BEYOND_LEVELS = 0.51  # how far outside the levels a latent may lie: rounding reaches half a level
 
@@ -178,8 +178,9 @@ class LatentsTokenizer:
             rule=rule,
             crop=Crop(_no_images, words),
             pixels="[-1, 1]",
-            temperature=temperature.value,
+            temperatures=temperature.values,
             temperature_source=temperature.source,
+            labels="unknown",
         )
         lengths = [scale.tokens * scale.codebook.latent_dim for scale in scales]
         self.starts = [sum(lengths[:s]) for s in range(len(lengths) + 1)]

@@ -141,9 +141,21 @@ def test_inspect_and_estimate_say_so(cli, collapsed, images, tmp_path):
         assert (words in " ".join(out.split())) == bool(number)
         output = tmp_path / "results" / "r.json"
         output.parent.mkdir(exist_ok=True)
-        argv = ["--data", images, "--ckpt", path, "--limit", 8, "--workers", 0, "-o", output]
-        code, out, err = cli("estimate", *argv)
-        found = json.loads(output.read_text())["provenance"]["checkpoint_notes"]
+        argv = [
+            "--data",
+            images,
+            "--ckpt",
+            path,
+            "--limit",
+            8,
+            "--workers",
+            0,
+            "-o",
+            output,
+            "--explain",
+        ]
+        code, out, err = cli("estimate", *argv, "--explain")
+        found = json.loads(output.read_text())["provenance"]["codebook_notes"]
         assert code == 0 and any(words in note for note in found) == bool(number)
         assert (f"warning: {path}: {words}" in err) == bool(number)
         assert (words in " ".join(out.split())) == bool(number)
@@ -154,7 +166,7 @@ def test_one_code_in_a_hundred_is_not_worth_a_word():
     for number, said in ((4, 0), (5, 1)):
         code_VC[:number] = code_VC[0]
         result = estimate([torch.randn(20, 3, generator=generator())], lambda z: z, codebook=code_VC)
-        assert len(result.provenance["checkpoint_notes"]) == said
+        assert len(result.provenance["codebook_notes"]) == said
 
 
 def test_given_latents_and_codebooks_of_each_scale(cli, tmp_path):
@@ -172,7 +184,7 @@ def test_given_latents_and_codebooks_of_each_scale(cli, tmp_path):
         code, out, err = cli(
             "estimate", "--latents", f"{file}a,b", "--codebook", file + codebook, "--json"
         )
-        notes = json.loads(out)["provenance"]["checkpoint_notes"]
+        notes = json.loads(out)["provenance"]["codebook_notes"]
         assert code == 0 and [expected in note for note in notes] == ([True] if expected else [])
         assert (f"warning: {file}{codebook}: {expected}" in err) == bool(expected)
 

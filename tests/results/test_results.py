@@ -10,9 +10,10 @@ import pytest
 from entropy_cli.core import files
 from entropy_cli.core.errors import ResultError
 from entropy_cli.entropy.quantity import UNDERSAMPLED, Estimate
+from entropy_cli.results.checks import find_checks
 from entropy_cli.results.notes import notes
 from entropy_cli.results.schema import from_dict, read_result
-from entropy_cli.results.tables import render
+from entropy_cli.results.text import render
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def fit_that(*ended):
     "path, value, words",
     [
         (["schema"], "other", "not a result"),
-        (["schema_version"], 2, "Upgrade"),
+        (["schema_version"], 3, "Upgrade"),
         (["schema_version"], 0, "Estimate again"),
         (["units"], None, "missing required field `units`"),
         (["surprise"], 1, r"unknown key - at `\$.surprise`"),
@@ -114,9 +115,9 @@ def test_no_nan_gets_into_a_file(result):
 
 def test_the_table_shows_the_numbers_of_the_result(content, result):
     place = ["scales", 2, "marginal_entropy", "value"]
-    assert "1.2345" not in render(result)
-    assert "1.2345" in render(from_dict(changed(content, place, 1.23451)))
-    text = render(result)
+    assert "1.2345" not in render(result, table=True)
+    assert "1.2345" in render(from_dict(changed(content, place, 1.23451)), table=True)
+    text = render(result, table=True, explain=True)
     assert all(len(line) <= 80 or "/" in line for line in text.splitlines())  # only paths are longer
     assert "Assignment entropy at each temperature" in text
 
@@ -124,20 +125,17 @@ def test_the_table_shows_the_numbers_of_the_result(content, result):
 def test_bounds_are_marked(content):
     bound = dataclasses.asdict(Estimate(2.5, 2.5, 0.1, None, "plug-in", UNDERSAMPLED))
     result = from_dict(changed(content, ["scales", 3, "unigram_entropy"], bound))
-    assert re.search(r"≥ 2\.5000 .*\n.* ± 0\.1000 ", render(result))
-    assert any("8 x 8" in note and "lower bound" in note for note in notes(result))
+    assert re.search(r"≥ 2\.5000 .*\n.* ± 0\.1000 ", render(result, table=True))
+    (check,) = (check for check in find_checks(result) if check.id == "undersampled")
+    assert "8 x 8" in check.message and "lower bound" in check.message
 
 
 @pytest.mark.parametrize(
     "path, value, words",
     [
-        (["data", "split"], "train", "random crops"),
-        (["data", "images_used"], 999, "images are few"),
-        (["data", "images_failed"], 3, "3 images could not be read"),
         (["provenance", "checkpoint_notes"], ["ten rows"], "ten rows"),
         (["provenance", "temperature_fit"], fit_that("flat", "converged"), "Scale 0: the fitted"),
         (["provenance", "temperature_fit"], fit_that("converged", "slow"), "Scale 1: the fit"),
-        (["average", "token_weighted", "assignment_entropy", "value"], 3.86, "close to its maximum"),
     ],
 )
 def test_notes_come_when_they_apply(content, path, value, words):
@@ -147,25 +145,130 @@ def test_notes_come_when_they_apply(content, path, value, words):
     assert any(words in note for note in notes(from_dict(changed(plain, path, value))))
 
 
-def test_the_drift_of_fitted_temperatures_is_said(content):
+def check(content, id_):
+    """The severity and message of a check of a result, or None and an empty text."""
+    found = [check for check in find_checks(from_dict(content)) if check.id == id_]
+    return (found[0].severity, found[0].message) if found else (None, "")
+
+
+def test_the_drift_of_fitted_temperatures_is_checked(content):
+    fitted = changed(content, ["temperatures", 0, "temperature"], "auto")
+    fitted["settings"]["temperature"] = "auto"
+    assert check(fitted, "temperature_drift") == (None, "")
+    values = [scale["temperature"] for scale in content["scales"]]
+    still = changed(fitted, ["provenance", "temperature_implied"], values)
+    assert check(still, "temperature_drift")[0] == "ok"
     # Every temperature e times higher: to first order the entropy grows by the varentropy.
-    implied = [math.e * scale["temperature"] for scale in content["scales"]]
-    fitted = changed(content, ["provenance", "temperature_implied"], implied)
-    average = content["average"]["token_weighted"]
-    expected = average["assignment_entropy"]["value"] + average["varentropy"]["value"]
-    assert any(f"{expected:.4f} nats (to first order)" in note for note in notes(from_dict(fitted)))
+    hotter = [math.e * value for value in values]
+    severity, message = check(
+        changed(fitted, ["provenance", "temperature_implied"], hotter), "temperature_drift"
+    )
+    expected = content["average"]["token_weighted"]["varentropy"]["value"]
+    assert severity == "care" and f"{expected:+.3f} nats" in message
 
 
-def test_part_of_a_set_is_said(content):
-    part = changed(content, ["data", "images_used"], 5000)
-    part["data"]["images_found"] = 50_000
-    assert any("5000 of 50000" in note for note in notes(from_dict(part)))
+AVERAGE = ["average", "token_weighted"]
+
+
+@pytest.mark.parametrize(
+    "id_, path, value, severity, words",
+    [
+        ("few_images", ["data", "images_used"], 999, "care", "999 images are few"),
+        ("crops_of_train", ["data", "split"], "train", "care", "random crops"),
+        ("unreadable", ["data", "images_failed"], 3, "care", "3 images could not be read"),
+        ("unreadable", ["data", "images_failed"], 300, "wrong", "300 images could not be read"),
+        ("shard", ["provenance", "shard"], [1, 4], "care", "shard 1/4"),
+        ("grids", ["provenance", "checkpoint_scales"], 9, "care", "9 scales"),
+        ("near_duplicate_codes", ["provenance", "codebook_notes"], ["x"], "care", "coincide"),
+    ],
+)
+def test_checks_come_when_they_apply(content, id_, path, value, severity, words):
+    plain = changed(content, ["data", "images_used"], 5000)
+    assert check(plain, id_)[0] in (None, "ok")
+    found, message = check(changed(plain, path, value), id_)
+    assert found == severity and words in message
+
+
+def test_an_assignment_entropy_above_the_unigram_entropy_is_wrong_for_hard_labels(content):
+    def with_headline(a, u, labels):
+        average = changed(content, [*AVERAGE, "assignment_entropy", "value"], a)
+        average["temperatures"][0]["average"]["token_weighted"]["assignment_entropy"]["value"] = a
+        average["average"]["token_weighted"]["unigram_entropy"]["value"] = u
+        average["average"]["token_weighted"]["unigram_entropy"]["note"] = None
+        average["tokenizer"]["labels"] = labels
+        return check(average, "above_unigram")
+
+    log_vocab = math.log(content["tokenizer"]["vocab_size"])
+    assert with_headline(2.0, 1.9, "hard")[0] == with_headline(2.0, 1.9, "unknown")[0] == "wrong"
+    assert with_headline(2.0, 2.1, "hard")[0] == "ok"
+    # Under soft labels a constant prediction reaches the marginal entropy, never less than A.
+    assert with_headline(2.0, 1.9, "soft")[0] is None
+    assert with_headline(0.95 * log_vocab, 2 * log_vocab, "hard")[0] == "care"
+    assert with_headline(0.95 * log_vocab, 1.0, "soft")[0] == "care"
+
+
+@pytest.mark.parametrize("half_width, severity", [(0.2, "care"), (0.04, "ok")])
+def test_wide_intervals_are_said(content, half_width, severity):
+    a = content["average"]["token_weighted"]["assignment_entropy"]["value"]
+    wide = changed(content, [*AVERAGE, "assignment_entropy", "ci95"], [a - half_width, a + half_width])
+    assert check(wide, "wide_interval")[0] == severity
+
+
+def test_precision_is_compared_with_the_interval(content):
+    def with_difference(difference):
+        scales = len(content["scales"])
+        record = {
+            "images": 64,
+            "reference": "fp32",
+            "latent_relative_error": 1e-4,
+            "latent_largest_error": 1e-3,
+            "tokens_changed": [0.0] * scales,
+            "tokens_changed_overall": 0.0,
+            "assignment_entropy_difference": [difference] * scales,
+            "assignment_entropy_difference_token_weighted": difference,
+        }
+        a = content["average"]["token_weighted"]["assignment_entropy"]["value"]
+        changed_one = changed(content, [*AVERAGE, "assignment_entropy", "ci95"], [a - 0.01, a + 0.01])
+        return check(changed(changed_one, ["precision_check"], record), "precision")[0]
+
+    assert with_difference(-0.002) == "care" and with_difference(0.0005) == "ok"
+
+
+def test_the_temperatures_slope_is_compared_with_the_interval(content):
+    """A fit changes with T by the varentropy for each factor e: by ln 1.1 of it for 10 %."""
+    a = content["average"]["token_weighted"]["assignment_entropy"]["value"]
+    slope = content["average"]["token_weighted"]["varentropy"]["value"] * math.log(1.1)
+    for factor, severity in ((0.9, "care"), (1.1, "ok")):
+        ends = [a - factor * slope, a + factor * slope]
+        found = changed(content, [*AVERAGE, "assignment_entropy", "ci95"], ends)
+        assert check(found, "temperature_slope")[0] == severity
+
+
+def test_a_result_of_version_1_is_still_read(content, result):
+    older = json.loads(json.dumps(content))
+    older["schema_version"] = 1
+    del older["checks"], older["pooled"], older["tokenizer"]["labels"]
+    read = from_dict(older)
+    assert read.average == result.average and read.scales == result.scales
+    assert (read.checks, read.pooled, read.tokenizer.labels) == ([], None, "unknown")
+    assert "are few" in render(read)  # checked anew
+    for key in ("checks", "pooled"):
+        with pytest.raises(ResultError, match=f"missing required field `{key}`"):
+            from_dict(changed(content, [key], None))
+
+
+def test_the_summary_fits_a_screen_and_answers(content, result):
+    text = render(result)
+    assert len(text.splitlines()) <= 24 and all(len(line) <= 80 for line in text.splitlines())
+    for words in ("T = 1 ", "T = 0.5 ", "unigram entropy U", "codebook usage", "no floor", "care"):
+        assert words in text
+    assert "± " not in text.split("care")[0]
 
 
 def test_poorly_covered_usage_is_a_bound(content):
     place = ["scales", 0, "usage_estimate"]
     bound = dataclasses.asdict(Estimate(0.25, 0.25, 0.01, None, "codes seen", UNDERSAMPLED))
-    text = render(from_dict(changed(content, place, bound)))
+    text = render(from_dict(changed(content, place, bound)), table=True)
     assert re.search(r"≥ 25\.0 .*\n.* ± 1\.0 %", text)
 
 

@@ -51,7 +51,7 @@ def test_a_state_comes_back_as_it_was(run, tmp_path):
     progress.blocks_done[4], progress.failed = True, UNREADABLE  # all of whose images are unreadable
     progress.pilot = {"images": 3, "hard": [1.0], "steps": [2], "ended": ["steps"]}
     progress.precision_check = {"images": 4}
-    settings = replace(SETTINGS, temperature="auto")
+    settings = replace(SETTINGS, temperature=["auto"])
     state = RunState(progress, settings, METADATA, (1, 3))
     state_file.save(tmp_path / "s", state)
     loaded = state_file.load(tmp_path / "s")

@@ -20,10 +20,10 @@ from entropy_cli.options import (
 
 def parse_numbers(text: str) -> tuple[float, ...]:
     """Parse temperatures, of which `auto` is none that can be timed."""
-    temperatures = parse_temperatures(text)
-    if temperatures == "auto":
-        raise BadValue("auto: can't be timed. Give numbers.")
-    return temperatures
+    numbers = tuple(value for value in parse_temperatures(text) if value != "auto")
+    if "auto" in text:
+        raise BadValue(f"{text}: auto can't be timed. Give numbers.")
+    return numbers
 
 
 def check_width(width: int) -> int:

@@ -34,7 +34,7 @@ def demo(
     from entropy_cli.core.files import cache_folder
     from entropy_cli.core.reading import CONFIG_BYTES, parse_json, read_bytes
     from entropy_cli.results.page.report_file import check_report, write_report
-    from entropy_cli.results.tables import render
+    from entropy_cli.results.text import render
 
     folder = output or cache_folder() / "demo"
     data, result_file = folder / "images", folder / "result.json"
@@ -49,7 +49,7 @@ def demo(
     psnr = reconstruct(TOKENIZER, images[:SHOWN], reconstructions)
     argv = ["entropy-cli", "estimate", "--data", str(data), "--ckpt", str(TOKENIZER)]
     files = ["-o", str(result_file), *(() if no_page else ("--report", str(page)))]
-    command = shlex.join([*argv, "--temperature", "auto", *files])
+    command = shlex.join([*argv, "--temperature", "auto,1", *files])
     typer.echo(
         f"Wrote {IMAGES} synthetic images. The tokenizer was trained on other images of that kind, by\n"
         f"  {config['command']}\n"
@@ -64,7 +64,7 @@ def demo(
             write_report(page, [result], [])
         print_result(f"\nThe same as a page with figures: {no_page or page}")
 
-    config = EstimateConfig(data=data, checkpoint=TOKENIZER, temperatures="auto", command=command)
+    config = EstimateConfig(data=data, checkpoint=TOKENIZER, temperatures=("auto", 1.0), command=command)
     estimate(config, tqdm_bar, deliver)
 
 

@@ -24,6 +24,7 @@ from entropy_cli.streaming.pilot import (
     PRECISION_BLOCKS,
     compare_precision,
     fit_temperatures,
+    with_fitted,
 )
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.reader import Reader
@@ -167,9 +168,13 @@ def _set_temperatures(
 
     Those fitted are fitted to the first images, which need not be encoded again.
     """
-    given = run.settings.temperature
-    if given != "auto":
-        progress.temperatures = [given for _ in run.metadata.scales]
+    choices, frozen_TS = run.settings.temperature, run.settings.frozen_temperatures
+    if frozen_TS is not None:
+        progress.temperatures = [list(frozen_T) for frozen_T in zip(*frozen_TS, strict=True)]
+        progress.pilot = run.frozen_pilot
+        return batches
+    if "auto" not in choices:
+        progress.temperatures = with_fitted(choices, [None] * len(run.metadata.scales))
         return batches
     describe("pilot for the temperature")
     pilot = range(min(PILOT_BLOCKS, len(progress.blocks_done)))
@@ -185,7 +190,7 @@ def _set_temperatures(
         with contextlib.closing(reader.read(plans)) as read:
             first = uncounted.encode(read)
             fitted, progress.pilot, _ = fit_temperatures(reader.processor, first, run.ranks, describe)
-    progress.temperatures = fitted
+    progress.temperatures = with_fitted(choices, fitted)
     return batches
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain, islice
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -25,6 +25,7 @@ from entropy_cli.commands.estimate.callables import CallableTokenizer, Encode
 from entropy_cli.commands.estimate.inputs import identify
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.entropy.codebook import Rule
+from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.entropy.stopping import history_point
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
 from entropy_cli.images.image_set import GROUPS, ImageSet, find_images
@@ -33,7 +34,7 @@ from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import choose_device, device_name, versions
-from entropy_cli.streaming.pilot import PILOT_BLOCKS, fit_temperatures
+from entropy_cli.streaming.pilot import PILOT_BLOCKS, fit_temperatures, with_fitted
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.run_metadata import RunMetadata
@@ -47,11 +48,12 @@ from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
 
 logger = logging.getLogger(__name__)
 
-Temperatures = Sequence[float] | Literal["auto"] | None
+Temperatures = Sequence[TemperatureChoice] | None
 
 # Identity and provenance of the tokenizers that were loaded, for their results.
 LOADED: WeakKeyDictionary[Tokenizer, tuple[dict[str, Any], dict[str, Any]]] = WeakKeyDictionary()
 
+NO_IMAGES = "there are no images that could be read."
 SEED = 0  # of the order of a folder's images, and of the groups
 
 
@@ -104,7 +106,7 @@ def estimate(
     codebook: Tensor | Sequence[Tensor] | None = None,
     rule: Rule | None = None,
     levels: Sequence[int] | None = None,
-    temperature: float | Sequence[float] | Literal["auto"] | None = None,
+    temperature: TemperatureChoice | Sequence[TemperatureChoice] | None = None,
     device: str = "auto",
 ) -> Result:
     """Estimate a tokenizer's entropies on images, in one pass and in memory.
@@ -120,8 +122,8 @@ def estimate(
         rule: "l2" by default, "cosine", "dot"; "sign" or "bsq" for bits, "levels" for FSQ.
         levels: number of levels of each dimension, for "levels"; latents are bounded to them, but not
             rounded.
-        temperature: one or several, the first is the headline; "auto" fits one to each scale, on the
-            first 1024 images; None takes the family's or the rule's.
+        temperature: one or several, the first is the headline; "auto" among them fits one to each
+            scale, on the first 1024 images; None takes the family's or the rule's.
         device: "auto", "cpu", "cuda" or "cuda:0" ...
 
     Returns:
@@ -204,7 +206,7 @@ def _estimate(
     tokenizer, start = processor.tokenizer, time.monotonic()
     identity, checkpoint = origin or (
         {"checkpoint_sha256": None},
-        {"checkpoint": None, "checkpoint_notes": list(notes)},
+        {"checkpoint": None, "checkpoint_notes": [], "codebook_notes": list(notes)},
     )
     settings = RunSettings.of(
         tokenizer,
@@ -241,17 +243,19 @@ def _estimate(
 
 
 def _accumulate(
-    processor: BatchProcessor, batches: Iterator[Batch], temperatures: Sequence[float] | Literal["auto"]
+    processor: BatchProcessor, batches: Iterator[Batch], temperatures: Sequence[TemperatureChoice]
 ) -> tuple[Progress, str]:
     """Sum over all batches; return a digest of their latents beside the sums."""
     progress, encoded, digest = Progress.start(1), processor.encode(batches), hashlib.sha256()
     spec = processor.tokenizer.spec
-    if temperatures == "auto":
+    fitted_S: Sequence[float | None] = [None] * len(spec.scales)
+    if "auto" in temperatures:
         pilot = list(islice(encoded, PILOT_BLOCKS))
-        fitted, progress.pilot, _ = fit_temperatures(processor, pilot, Ranks(), lambda _: None)
-        progress.temperatures, encoded = fitted, chain(pilot, encoded)
-    else:
-        progress.temperatures = [list(temperatures) for _ in spec.scales]
+        if not pilot:
+            raise DatasetError(NO_IMAGES)
+        fitted_S, progress.pilot, _ = fit_temperatures(processor, pilot, Ranks(), lambda _: None)
+        encoded = chain(pilot, encoded)
+    progress.temperatures = with_fitted(temperatures, fitted_S)
     layout = sums_layout(spec.scales, GROUPS, len(progress.temperatures[0]))
     progress.allocate(layout, processor.device)
     for batch in encoded:
@@ -259,7 +263,7 @@ def _accumulate(
         processor.add(batch, progress)
     processor.check_finite()
     if not progress.images:
-        raise DatasetError("there are no images that could be read.")
+        raise DatasetError(NO_IMAGES)
     tally = progress.tally
     assert tally is not None
     progress.history.append(

@@ -3,14 +3,14 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from entropy_cli.commands.estimate.callables import check_batch
 from entropy_cli.core.errors import EntropyCliError, ShapeError
-from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
 from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import GROUPS, ImageSet, hash_path
 from entropy_cli.images.loader import Batch, open_loader, read_batches
@@ -20,26 +20,33 @@ from entropy_cli.tokenizers.latents import describe_tensor
 
 
 def checked_temperatures(
-    given: float | Sequence[float] | Literal["auto"] | None,
-) -> tuple[float, ...] | Literal["auto"] | None:
+    given: TemperatureChoice | Sequence[TemperatureChoice] | None,
+) -> tuple[TemperatureChoice, ...] | None:
     """Return temperatures as a tuple, or None for the default.
 
     Raises:
         EntropyCliError: they are not distinct positive numbers that float32 can hold.
     """
-    if given is None or given == "auto":
-        return given
-    is_one = isinstance(given, (int, float)) and not isinstance(given, bool)
+    if given is None:
+        return None
+    is_one = given == "auto" or (isinstance(given, (int, float)) and not isinstance(given, bool))
     values: Any = [given] if is_one else given
     with contextlib.suppress(TypeError, ValueError):
-        found = tuple(float(value) for value in values if not isinstance(value, str))
-        fit = all(LOWEST_TEMPERATURE <= value <= HIGHEST_TEMPERATURE for value in found)
-        if found and fit and len(set(found)) == len(values):
+        found = tuple(_checked_temperature(value) for value in values)
+        if found and len(set(found)) == len(values):
             return found
     raise EntropyCliError(
-        f"temperature {given!r}: expected auto, a number or distinct numbers between "
-        f"{LOWEST_TEMPERATURE:g} and {HIGHEST_TEMPERATURE:g}."
+        f"temperature {given!r}: expected distinct numbers between {LOWEST_TEMPERATURE:g} and "
+        f"{HIGHEST_TEMPERATURE:g}, or auto."
     )
+
+
+def _checked_temperature(value: Any) -> TemperatureChoice:  # noqa: ANN401 - whatever was given
+    if value == "auto":
+        return "auto"
+    if isinstance(value, str) or not LOWEST_TEMPERATURE <= float(value) <= HIGHEST_TEMPERATURE:
+        raise ValueError(value)
+    return float(value)
 
 
 def whole_numbers(name: str, given: Sequence[int] | None) -> tuple[int, ...] | None:

@@ -13,10 +13,12 @@ from entropy_cli import __version__
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.entropy.bias import coverage
 from entropy_cli.entropy.point_estimates import BOUND
-from entropy_cli.entropy.quantity import Estimate, perplexity
+from entropy_cli.entropy.pooled import pool
+from entropy_cli.entropy.quantity import Estimate, TemperatureChoice, perplexity
 from entropy_cli.entropy.summary import Summary, standard_errors_over_images, summarise
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.results import schema
+from entropy_cli.results.checks import find_checks
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.run_metadata import RunMetadata
 from entropy_cli.streaming.run_settings import RunSettings
@@ -43,11 +45,10 @@ def build_result(
     progress = replace(progress, failed=sorted(progress.failed))  # in whatever order they were found
     assert progress.tally is not None and progress.temperatures is not None
     tally = progress.tally.to("cpu")
-    given = settings.temperature
-    temperatures: list[Any] = ["auto"] if given == "auto" else given
+    temperatures = settings.temperature
     summaries = [summarise(tally, metadata.vocabularies, t) for t in range(len(temperatures))]
     headline = summaries[0]
-    return schema.Result(
+    result = schema.Result(
         schema=schema.SCHEMA,
         schema_version=schema.SCHEMA_VERSION,
         tool_version=__version__,
@@ -55,15 +56,7 @@ def build_result(
         units="nats per token",
         tokenizer=_tokenizer(metadata, settings),
         data=_data(metadata, progress, settings),
-        settings=schema.SettingsInfo(
-            temperature=temperatures[0],
-            temperature_source=_temperature_source(metadata, progress, settings),
-            image_size=settings.image_size,
-            preprocess=settings.preprocess,
-            precision=settings.precision,
-            seed=settings.seed,
-            groups=settings.groups,
-        ),
+        settings=_settings(metadata, progress, settings),
         scales=[
             _scale(metadata, s, progress.temperatures[s][0], headline, tally.counts_GSE[:, s].sum(0))
             for s in range(len(metadata.scales))
@@ -80,10 +73,25 @@ def build_result(
             "images": tally.images_G.tolist(),
             **{name: _without_nan(deleted_GS) for name, deleted_GS in headline.replicates.items()},
         },
+        checks=[],
+        pooled=_pool(metadata, tally),
         precision_check=progress.precision_check,
         target_reached=target_reached,
-        provenance={**metadata.provenance, **_checks(metadata, progress, tally), **provenance},
+        provenance={
+            **metadata.provenance,
+            **_derived(replace(state, progress=progress), tally),
+            **provenance,
+        },
     )
+    return replace(result, checks=find_checks(result))
+
+
+def _pool(metadata: RunMetadata, tally: Tally) -> schema.Pooled | None:
+    """Estimate from the tokens of all scales together, if they share one codebook that is counted."""
+    vocabulary = metadata.vocabularies[0]
+    if not (metadata.shared_codebook and vocabulary.counted):
+        return None
+    return schema.Pooled(*pool(tally, vocabulary.size))
 
 
 def _check_some_read(state: RunState) -> None:
@@ -97,21 +105,25 @@ def _check_some_read(state: RunState) -> None:
 
 
 def _temperature_source(metadata: RunMetadata, progress: Progress, settings: RunSettings) -> str:
-    if progress.pilot is None:
-        return "given with --temperature" if metadata.temperature_asked else metadata.temperature_default
-    fitted = f"maximum likelihood at each scale on the first {progress.pilot['images']} images"
-    if settings.rule == "cosine":
-        fitted += ", unit vectors having a dimension less"
-    return fitted if metadata.temperature_asked else f"{fitted}; {metadata.temperature_default}"
+    source = metadata.provenance.get("temperature_from")
+    given = "given with --temperature" if metadata.temperature_asked else metadata.temperature_default
+    parts = [f"frozen from {source}"] if source else [] if metadata.temperature_asked else [given]
+    if progress.pilot is not None:
+        fitted = f"auto: maximum likelihood at each scale on the first {progress.pilot['images']} images"
+        dimension = ", unit vectors having a dimension less" if settings.rule == "cosine" else ""
+        parts.insert(0, fitted + dimension)
+    return "; ".join(parts or [given])
 
 
-def _checks(metadata: RunMetadata, progress: Progress, tally: Tally) -> dict[str, Any]:
+def _derived(state: RunState, tally: Tally) -> dict[str, Any]:
     """Return what else the sums say: failures, and temperatures over all images."""
+    metadata, progress, settings = state.metadata, state.progress, state.settings
     tokens_S = progress.images * tally.tokens_S
     fits = all(metadata.degrees_of_freedom)
     per_distance_S = 2 / torch.tensor([freedom or 1 for freedom in metadata.degrees_of_freedom]).double()
     nearest_S = per_distance_S * tally.min_distance_GS.sum(0) / tokens_S
-    implied_S = per_distance_S * tally.distance_GST[..., 0].sum(0) / tokens_S
+    fitted = settings.temperature.index("auto") if "auto" in settings.temperature else 0
+    implied_S = per_distance_S * tally.distance_GST[..., fitted].sum(0) / tokens_S
     return {
         "failed_reasons": [reason for _, reason in progress.failed],
         "temperature_fit": progress.pilot,
@@ -119,6 +131,18 @@ def _checks(metadata: RunMetadata, progress: Progress, tally: Tally) -> dict[str
         "temperature_if_hard": nearest_S.tolist() if fits else None,
         "temperature_implied": implied_S.tolist() if progress.pilot is not None else None,
     }
+
+
+def _settings(metadata: RunMetadata, progress: Progress, settings: RunSettings) -> schema.SettingsInfo:
+    return schema.SettingsInfo(
+        temperature=settings.temperature[0],
+        temperature_source=_temperature_source(metadata, progress, settings),
+        image_size=settings.image_size,
+        preprocess=settings.preprocess,
+        precision=settings.precision,
+        seed=settings.seed,
+        groups=settings.groups,
+    )
 
 
 def _tokenizer(metadata: RunMetadata, settings: RunSettings) -> schema.TokenizerInfo:
@@ -129,6 +153,7 @@ def _tokenizer(metadata: RunMetadata, settings: RunSettings) -> schema.Tokenizer
         patch_nums=[scale.patch_num for scale in metadata.scales],
         rule=settings.rule,
         checkpoint_sha256=settings.checkpoint_sha256,
+        labels=metadata.labels,
     )
 
 
@@ -164,7 +189,7 @@ def _scale(
 
 
 def _temperature(
-    temperature: Any,  # noqa: ANN401 - a number or "auto"
+    temperature: TemperatureChoice,
     summary: Summary,
     temperature_S: list[float],
 ) -> schema.TemperatureResult:
@@ -200,5 +225,5 @@ def _all(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
         "unigram_entropy": unigram,
         "perplexity": perplexity(unigram),
         "usage": usage.value,
-        "usage_estimate": replace(usage, ci95=usage.ci95 and (usage.ci95[0], min(1.0, usage.ci95[1]))),
+        "usage_estimate": usage,
     }

@@ -16,6 +16,7 @@ from entropy_cli.options import (
     Checkpoint,
     Data,
     Device,
+    Explain,
     Family,
     ImageSize,
     MaxFailed,
@@ -24,6 +25,7 @@ from entropy_cli.options import (
     Sides,
     Units,
     Weights,
+    WholeTable,
     count_option,
     exit_code,
     parse_keyed_file,
@@ -98,11 +100,15 @@ def estimate(
     temperature: Annotated[
         Any,  # a tuple of numbers, "auto" or None
         typer.Option(
-            metavar="T[,T...]|auto",
+            metavar="T[,T...]",
             parser=parse_temperatures,
-            help="Divisor of the squared distance or dot product, the first is the headline; auto fits "
-            "one to each scale; default the family's.",
+            help="Divisors of the squared distance or dot product: numbers, or auto to fit one to each "
+            "scale. The first is the headline. Default: the published one, else 1,auto.",
         ),
+    ] = None,
+    temperature_from: Annotated[
+        Path | None,
+        typer.Option(metavar="RESULT.json", help="Use the temperatures of another run as they are."),
     ] = None,
     device: Device = "auto",
     precision: Annotated[
@@ -164,6 +170,8 @@ def estimate(
     ] = "skip",
     max_failed: MaxFailed = MAX_FAILED,
     as_json: AsJson = False,
+    table: WholeTable = False,
+    explain: Explain = False,
     units: Units = "nats",
 ) -> int:
     """Estimate a tokenizer's irreducible loss on images.
@@ -178,13 +186,15 @@ def estimate(
             "run on several processes with torchrun.",
             param_hint="--target-ci with --shard",
         )
+    if temperature is not None and temperature_from is not None:
+        raise typer.BadParameter("give one of them.", param_hint="--temperature / --temperature-from")
     given = given_latents(context.params)
 
     from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
     from entropy_cli.commands.estimate.estimate import estimate as run
     from entropy_cli.core.files import check_files
     from entropy_cli.results.page.report_file import check_report, write_report
-    from entropy_cli.results.tables import render
+    from entropy_cli.results.text import render
     from entropy_cli.streaming.token_file import paths_file
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -202,7 +212,8 @@ def estimate(
         delivered = True
         if output is not None:
             result.write(output)
-        print_result(result.to_json() if as_json else render(result, units))
+        text = render(result, units, table=table, explain=explain)
+        print_result(result.to_json() if as_json else text)
         if report is not None:
             write_report(report, [result], [])
 
@@ -225,6 +236,7 @@ def estimate(
             fail_at_first=on_error == "fail",
             command=shlex.join(["entropy-cli", *context.obj]),
             temperatures=temperature,
+            temperature_from=temperature_from,
             device=device,
             batch_size=batch_size,
             workers=workers,

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
 from entropy_cli.entropy.codebook import Rule
+from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.streaming.loop import SAVE_EVERY_S
 from entropy_cli.tokenizers.precision import Precision
 from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -33,7 +33,8 @@ class EstimateConfig:
     Attributes:
         data: folder of images or of tars; None with latents.
         checkpoint: file or folder of the tokenizer; None with latents.
-        temperatures: "auto", or divisors of the squared distance, the headline first.
+        temperatures: divisors of the squared distance, or "auto", the headline first.
+        temperature_from: a result whose temperatures are used.
         precision: of the encoder.
         target: half-width in nats at which to stop before all images are read.
         shard: (I, N) reads only the I-th of N parts of the images.
@@ -49,7 +50,8 @@ class EstimateConfig:
     seed: int = 0
     family: str = "auto"
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
-    temperatures: tuple[float, ...] | Literal["auto"] | None = None
+    temperatures: tuple[TemperatureChoice, ...] | None = None
+    temperature_from: Path | None = None
     precision: Precision | None = None
     target: float | None = None
     shard: tuple[int, int] | None = None

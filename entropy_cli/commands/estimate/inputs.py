@@ -94,7 +94,9 @@ def identify(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, Any
         "checkpoint_weights": checkpoint.weights,
         "checkpoint_copies": checkpoint.copies,
         "checkpoint_classes": list(checkpoint.classes),
-        "checkpoint_notes": [*loaded.tokenizer.spec.notes, *codebook_notes(loaded.tokenizer)],
+        "checkpoint_scales": loaded.tokenizer.spec.counted_scales,
+        "checkpoint_notes": list(loaded.tokenizer.spec.notes),
+        "codebook_notes": codebook_notes(loaded.tokenizer),
     }
     return identity, provenance
 
@@ -126,7 +128,8 @@ def _latents(config: EstimateConfig, given: GivenLatents, bars: Bars) -> Inputs:
         {
             "data": str(arrays.path.resolve()),
             "checkpoint": str(tables.path.resolve()) if tables else None,
-            "checkpoint_notes": codebook_notes(tokenizer),
+            "checkpoint_notes": [],
+            "codebook_notes": codebook_notes(tokenizer),
         },
     )
 

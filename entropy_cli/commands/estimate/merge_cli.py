@@ -9,9 +9,11 @@ import typer
 from entropy_cli.options import (
     MAX_FAILED,
     AsJson,
+    Explain,
     MaxFailed,
     Output,
     Units,
+    WholeTable,
     exit_code,
     print_result,
     tqdm_bar,
@@ -31,6 +33,8 @@ def merge(
     ] = None,
     max_failed: MaxFailed = MAX_FAILED,
     as_json: AsJson = False,
+    table: WholeTable = False,
+    explain: Explain = False,
     units: Units = "nats",
 ) -> int:
     """Add up the states of shards to the result of the whole run.
@@ -39,7 +43,7 @@ def merge(
     """
     from entropy_cli.commands.estimate.merge import merge as run
     from entropy_cli.core.files import check_different, check_writable
-    from entropy_cli.results.tables import render
+    from entropy_cli.results.text import render
     from entropy_cli.streaming.state_file import locked, save
 
     for option, path in (("--output", output), ("--state", state)):
@@ -54,5 +58,7 @@ def merge(
             save(state, merged.state)
     if output is not None:
         merged.result.write(output)
-    print_result(merged.result.to_json() if as_json else render(merged.result, units))
+    result = merged.result
+    text = render(result, units, table=table, explain=explain)
+    print_result(result.to_json() if as_json else text)
     return exit_code(merged.result.data.images_used, merged.result.data.images_failed, max_failed)

@@ -3,10 +3,12 @@
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from entropy_cli.commands.estimate.config import EstimateConfig
+from entropy_cli.commands.estimate.frozen import freeze
 from entropy_cli.commands.estimate.inputs import Inputs, open_inputs
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bars
@@ -21,7 +23,7 @@ from entropy_cli.streaming.device import (
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.run_metadata import RunMetadata
-from entropy_cli.streaming.run_settings import RunSettings
+from entropy_cli.streaming.run_settings import FROZEN, RunSettings
 from entropy_cli.streaming.state import RunState
 from entropy_cli.streaming.state_file import default_path
 
@@ -35,6 +37,7 @@ class Run:
     Attributes:
         inputs: the tokenizer, in float32 on the CPU, and the images.
         settings: what changes the number.
+        frozen_pilot: how the temperatures that are taken from another result were fitted, if they were.
         batch_size: images in the encoder at once, the same in all processes.
         workers: number of processes that decode.
     """
@@ -45,6 +48,7 @@ class Run:
     inputs: Inputs
     settings: RunSettings
     metadata: RunMetadata
+    frozen_pilot: dict[str, Any] | None
     batch_size: int
     workers: int
 
@@ -76,10 +80,15 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
     tokenizer, images = inputs.tokenizer, inputs.images
     if ranks.first:
         _warn(config, inputs)
+    temperatures, identity, pilot = config.temperatures, inputs.identity, None
+    if config.temperature_from is not None:
+        frozen = freeze(config.temperature_from, tokenizer.spec)
+        temperatures, pilot = tuple(frozen.choices), frozen.pilot
+        identity = {**identity, FROZEN: frozen.values_TS}
     settings = RunSettings.of(
         tokenizer,
-        config.temperatures,
-        inputs.identity,
+        temperatures,
+        identity,
         seed=images.seed,
         images_fingerprint=images.fingerprint(),
         images=len(images),
@@ -90,18 +99,22 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
         split=images.split,
         images_found=images.found,
         temperature_given=config.temperatures is not None,
-        provenance=inputs.provenance,
+        provenance={**inputs.provenance, "temperature_from": _text(config.temperature_from)},
     )
     batch_size = _batch_size(config, device, tokenizer.spec.image_size, len(images), ranks)
     _check_ranks_agree(settings, device, batch_size, ranks)
     workers = choose_workers(device, ranks.local_world) if config.workers is None else config.workers
-    return Run(config, ranks, device, inputs, settings, metadata, batch_size, workers)
+    return Run(config, ranks, device, inputs, settings, metadata, pilot, batch_size, workers)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path.resolve())
 
 
 def _warn(config: EstimateConfig, inputs: Inputs) -> None:
     """Show the notes on the checkpoint or codebook, and on the images."""
     source = config.latents.codebook if config.latents else config.checkpoint
-    for note in inputs.provenance["checkpoint_notes"]:
+    for note in (*inputs.provenance["checkpoint_notes"], *inputs.provenance["codebook_notes"]):
         logger.warning("%s: %s", source, note)
     if isinstance(inputs.images, ImageSet) and inputs.images.note:
         logger.warning("%s", inputs.images.note)

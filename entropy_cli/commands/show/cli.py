@@ -26,8 +26,6 @@ FORMATS = (".png", ".svg", ".pdf")
 def parse_temperature(text: str) -> float | Literal["auto"]:
     """Parse one temperature, or `auto`."""
     values = parse_temperatures(text)
-    if values == "auto":
-        return values
     if len(values) > 1:
         raise BadValue(f"{text}: expected one number.")
     return values[0]

@@ -14,7 +14,7 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, Traits, absent_keys, describe_grid
+from entropy_cli.tokenizers.choices import Traits, absent_keys, describe_grid
 from entropy_cli.tokenizers.convolutional import (
     ConvTokenizer,
     load_network,
@@ -64,12 +64,8 @@ TRAITS = Traits(
     family="diffusers",
     published_by="diffusers",
     rule="l2",
-    temperatures={
-        "l2": Temperature(
-            1.0,
-            "softmax of minus the squared distance as it is; diffusers publishes no temperature",
-        ),
-    },
+    temperatures={},
+    labels="unknown",
     crop=partial(resize_crop, interpolation=InterpolationMode.BILINEAR),
 )
 AMUSED_NOTE = "aMUSEd's, by its sizes: its images stay in [0, 1]"

@@ -30,7 +30,8 @@ TRAITS = Traits(
     family="ibq",
     published_by="IBQ",
     rule="dot",
-    temperatures={"dot": Temperature(0.01, "entropy_temperature in all of IBQ's configurations")},
+    temperatures={"dot": Temperature((0.01,), "entropy_temperature in all of IBQ's configurations")},
+    labels="hard",
     crop=opencv_crop,
 )
 LAYOUT = Layout()

@@ -57,7 +57,8 @@ TRAITS = Traits(
     family="llamagen",
     published_by="LlamaGen",
     rule="cosine",
-    temperatures={"cosine": Temperature(0.01, "compute_entropy_loss in LlamaGen's quantiser")},
+    temperatures={"cosine": Temperature((0.01,), "compute_entropy_loss in LlamaGen's quantiser")},
+    labels="hard",
     crop=adm_crop,
 )
 JANUS = replace(TRAITS, image_size=384)

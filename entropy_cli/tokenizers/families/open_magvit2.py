@@ -49,7 +49,8 @@ TRAITS = Traits(
     family="open-magvit2",
     published_by="Open-MAGVIT2",
     rule="sign",
-    temperatures={"sign": Temperature(0.01, "the entropy term of Open-MAGVIT2's own training")},
+    temperatures={"sign": Temperature((0.01,), "the entropy term of Open-MAGVIT2's own training")},
+    labels="hard",
     crop=partial(resize_crop, interpolation=InterpolationMode.BILINEAR),
 )
 

@@ -44,7 +44,8 @@ TRAITS = Traits(
     family="rq-vae",
     published_by="RQ-VAE",
     rule="l2",
-    temperatures={"l2": Temperature(0.5, "the soft labels of RQ-VAE's second-stage configurations")},
+    temperatures={"l2": Temperature((0.5,), "the soft labels of RQ-VAE's second-stage configurations")},
+    labels="soft",
     crop=partial(resize_crop, interpolation=InterpolationMode.BILINEAR),
     possible=("l2",),
 )

@@ -89,8 +89,9 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
         rule=rule,
         crop=resize_crop(encoder.image_size, InterpolationMode.BICUBIC),
         pixels="[0, 1]",
-        temperature=temperature.value,
+        temperatures=temperature.values,
         temperature_source=temperature.source,
+        labels="hard",
     )
 
 

@@ -19,7 +19,6 @@ from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.choices import (
-    Temperature,
     Traits,
     absent_keys,
     describe_grid,
@@ -84,11 +83,8 @@ TRAITS = Traits(
     family="var",
     published_by="VAR",
     rule="l2",
-    temperatures={
-        "l2": Temperature(
-            1.0, "softmax of minus the squared distance as it is; VAR publishes no temperature"
-        ),
-    },
+    temperatures={},
+    labels="hard",
     crop=var_crop,
 )
 
@@ -131,7 +127,8 @@ def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSp
         return tuple(Scale(f"{n} x {n}", n * n, n, vocabulary) for n in patch_nums)
 
     spec = describe_scales(TRAITS, network, settings, scales)
-    return replace(spec, notes=_notes(checkpoint, len(spec.scales)))
+    counted = _counted_scales(checkpoint)
+    return replace(spec, notes=_notes(counted, len(spec.scales)), counted_scales=counted)
 
 
 def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VARTokenizer":
@@ -203,8 +200,7 @@ def _check_hits(checkpoint: Checkpoint, patch_nums: Sequence[int], settings: Tok
         )
 
 
-def _notes(checkpoint: Checkpoint, scales: int) -> tuple[str, ...]:
-    counted = _counted_scales(checkpoint)
+def _notes(counted: int | None, scales: int) -> tuple[str, ...]:
     if counted in (None, scales):
         return ()
     return (

@@ -72,13 +72,9 @@ TRAITS = Traits(
     published_by="VQGAN",
     rule="l2",
     temperatures={
-        "l2": Temperature(
-            1.0,
-            "softmax of minus the squared distance as it is; no temperature is published for VQGAN, 1 "
-            "is open-muse's get_soft_code",
-        ),
-        "logits": Temperature(1.0, "softmax of the logits, as in taming's KL term: a true posterior"),
+        "logits": Temperature((1.0,), "softmax of the logits, as in taming's KL term: a true posterior"),
     },
+    labels="hard",
     crop=opencv_crop,
 )
 GUMBEL = replace(TRAITS, rule="logits")

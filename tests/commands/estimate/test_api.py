@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 import entropy_cli
 from entropy_cli import estimate, load_tokenizer, read_result
 from entropy_cli.core.errors import EntropyCliError
-from entropy_cli.results.tables import render
+from entropy_cli.results.text import render
 from tests.e2e.test_estimate import assert_same
 from tests.reference import LEVELS, codes_of, reference
 
@@ -41,7 +41,7 @@ def test_a_callable_is_its_definition():
         assert got.marginal_entropy.plug_in == pytest.approx(wanted["marginal_entropy"], abs=1e-5)
     assert result.scales[0].code_counts == wanted["counts"]
     assert result.data.images_used == 90 and result.settings.temperature_source.startswith("given")
-    assert "given from Python" in render(result)
+    assert "given from Python" in render(result, explain=True)
 
 
 @pytest.mark.parametrize("rule", ["sign", "bsq", "levels"])

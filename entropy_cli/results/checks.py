@@ -1,0 +1,220 @@
+"""Checks of a result: what a reader should know before quoting its number."""
+
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from entropy_cli.entropy.quantity import Estimate, TemperatureChoice
+from entropy_cli.results import schema
+
+if TYPE_CHECKING:
+    from entropy_cli.results.schema import Check, Result
+
+FEW_IMAGES = 1000
+HOT_SHARE = 0.9  # of ln V: above it the assignment hardly depends on the latent
+WIDE = 0.05  # half-width of an interval, in nats
+UNREADABLE_SHARE = 0.01
+PRECISION_SHARE = 0.1  # of the half-width, that the encoder's precision may cost
+SLOPE_STEP = 0.1  # relative change of the temperature
+
+
+def find_checks(result: "Result") -> list["Check"]:
+    """Return the checks that apply to a result, the most severe first."""
+    checks = [
+        *_labels_of_floor(result),
+        *_above_unigram(result),
+        *_images(result),
+        *_interval(result),
+        *_undersampled(result),
+        *_grids(result),
+        *_precision(result),
+        *_temperature(result),
+        *_codes(result),
+    ]
+    order = ("wrong", "care", "ok")
+    return sorted(checks, key=lambda check: order.index(check.severity))
+
+
+def _check(id_: str, severity: "schema.Severity", message: str) -> "Check":
+    return schema.Check(id_, severity, message)
+
+
+def temperature_text(temperature: TemperatureChoice) -> str:
+    """Describe a temperature in a sentence."""
+    return "fitted T" if temperature == "auto" else f"T = {temperature:g}"
+
+
+def _headline(result: "Result") -> Estimate:
+    return result.average.token_weighted.assignment_entropy
+
+
+def _labels_of_floor(result: "Result") -> Iterator["Check"]:
+    labels = result.tokenizer.labels
+    if labels == "soft":
+        yield _check("labels_of_floor", "ok", "models on these tokens train on soft or sampled labels")
+        return
+    who = "models on these tokens train" if labels == "hard" else "a model may train"
+    yield _check(
+        "labels_of_floor",
+        "care",
+        f"{who} on hard labels, the nearest codes: A is a floor for soft or sampled labels only",
+    )
+
+
+def _above_unigram(result: "Result") -> Iterator["Check"]:
+    """Compare A with what a constant prediction reaches.
+
+    Under soft labels that is the marginal entropy, which A never exceeds.
+    """
+    unigram = result.average.token_weighted.unigram_entropy
+    hot = HOT_SHARE * math.log(result.tokenizer.vocab_size)
+    known = unigram.value is not None and not unigram.bound and result.tokenizer.labels != "soft"
+    for at in result.temperatures:
+        a = at.average.token_weighted.assignment_entropy.known
+        words = f"A at {temperature_text(at.temperature)} ({a:.2f})"
+        severity: schema.Severity = "wrong" if at is result.temperatures[0] else "care"
+        if known and a > unigram.known:
+            yield _check(
+                "above_unigram",
+                severity,
+                f"{words} is above U ({unigram.known:.2f}): a constant prediction of hard labels beats "
+                "it, so it is no floor of anything; take a lower T",
+            )
+        elif a > hot:
+            yield _check(
+                "above_unigram",
+                "care",
+                f"{words} is over {100 * HOT_SHARE:.0f} % of ln V: q is nearly uniform, too hot to be a "
+                "floor",
+            )
+        elif known and at is result.temperatures[0]:
+            yield _check("above_unigram", "ok", "A below U")
+
+
+def _images(result: "Result") -> Iterator["Check"]:
+    data, shard = result.data, result.provenance.get("shard")
+    if shard is not None:
+        yield _check(
+            "shard", "care", f"only shard {shard[0]}/{shard[1]} of the images: merge all for the whole"
+        )
+    if data.images_failed:
+        share = data.images_failed / (data.images_used + data.images_failed)
+        yield _check(
+            "unreadable",
+            "wrong" if share > UNREADABLE_SHARE else "care",
+            f"{data.images_failed:,} images could not be read and are not in the result",
+        )
+    if data.images_used < FEW_IMAGES:
+        yield _check("few_images", "care", f"{data.images_used:,} images are few: see the intervals")
+    if data.split == "train":
+        yield _check(
+            "crops_of_train",
+            "care",
+            "centre crops of the train split; a training loss is measured on random crops",
+        )
+
+
+def _interval(result: "Result") -> Iterator["Check"]:
+    half_width = _headline(result).half_width
+    if half_width is None:
+        yield _check("wide_interval", "care", "no interval: the images are of fewer than two groups")
+    elif half_width > WIDE:
+        yield _check(
+            "wide_interval", "care", f"the interval of A is ± {half_width:.2f} nats: use more images"
+        )
+    else:
+        yield _check("wide_interval", "ok", "interval narrow")
+
+
+def _undersampled(result: "Result") -> Iterator["Check"]:
+    under = [
+        scale.name
+        for scale in result.scales
+        if scale.marginal_entropy.bound or scale.unigram_entropy.bound
+    ]
+    if under:
+        shown = ", ".join(under[:3]) + (f" and {len(under) - 3} more" if under[3:] else "")
+        yield _check(
+            "undersampled",
+            "care",
+            f"too few tokens at scale {shown} for its marginal or unigram entropy: lower bounds (≥), "
+            "which are no ceiling of a loss",
+        )
+
+
+def _grids(result: "Result") -> Iterator["Check"]:
+    counted, scales = result.provenance.get("checkpoint_scales"), len(result.scales)
+    if counted == scales:
+        yield _check("grids", "ok", "grids as the checkpoint counted")
+    elif counted is not None:
+        yield _check(
+            "grids",
+            "care",
+            f"the checkpoint counted codes at {counted} scales, this run has {scales}: check "
+            "--patch-nums and --image-size",
+        )
+
+
+def _precision(result: "Result") -> Iterator["Check"]:
+    if result.precision_check is None:
+        return
+    difference = result.precision_check["assignment_entropy_difference_token_weighted"]
+    half_width, name = _headline(result).half_width, result.settings.precision
+    if half_width is not None and abs(difference) <= PRECISION_SHARE * half_width:
+        yield _check("precision", "ok", f"{name} as good as fp32")
+    else:
+        yield _check(
+            "precision",
+            "care",
+            f"{name} moves A by {difference:+.4f} nats on the first images, more than a tenth of its "
+            "interval",
+        )
+
+
+def _temperature(result: "Result") -> Iterator["Check"]:
+    average, half_width = result.average.token_weighted, _headline(result).half_width or 0.0
+    slope = average.varentropy.known * math.log1p(SLOPE_STEP)
+    severity: schema.Severity = "care" if slope > half_width else "ok"
+    if severity == "care":
+        at = temperature_text(result.settings.temperature)
+        words = f"A at {at} moves by {slope:.2g} nats for each {100 * SLOPE_STEP:.0f} % of T"
+    else:
+        words = "A steady in T"
+    yield _check("temperature_slope", severity, words)
+    moved = drift(result)
+    if moved is None:
+        return
+    if abs(moved) > max(half_width, WIDE / 10):
+        yield _check(
+            "temperature_drift",
+            "care",
+            f"one more step of the temperature fit, on all images, moves A by {moved:+.3f} nats",
+        )
+    else:
+        yield _check("temperature_drift", "ok", "fitted T holds on all images")
+
+
+def drift(result: "Result") -> float | None:
+    """Return how far one more step of the fit, on all images, moves A, to first order in ln T.
+
+    In nats per token, the average over all tokens; None if no temperature was fitted.
+    """
+    implied = result.provenance.get("temperature_implied")
+    fitted = next((at for at in result.temperatures if at.temperature == "auto"), None)
+    if not implied or fitted is None:
+        return None
+    tokens, total = 0, 0.0
+    for scale, at, temperature in zip(result.scales, fitted.scales, implied, strict=True):
+        log_ratio = math.log(temperature / at.temperature)
+        tokens += scale.tokens
+        total += scale.tokens * at.varentropy.known * log_ratio
+    return total / tokens
+
+
+def _codes(result: "Result") -> Iterator["Check"]:
+    if result.provenance.get("codebook_notes"):
+        yield _check(
+            "near_duplicate_codes",
+            "care",
+            "over 1 % of the codes coincide with another, which raises A: see --explain",
+        )

@@ -1,0 +1,139 @@
+"""The summary of a result: one screen on what it is, what it is a floor of, and how sure."""
+
+import math
+
+from entropy_cli.core.table import Table, wrapped
+from entropy_cli.entropy.quantity import Estimate
+from entropy_cli.results.checks import find_checks
+from entropy_cli.results.provenance import SPLITS
+from entropy_cli.results.published import is_var_style
+from entropy_cli.results.schema import Result, SoftAverages
+from entropy_cli.results.tables import UNKNOWN, result_name
+
+MAX_TEMPERATURES = 4
+MAX_CHECKS = 6
+MIN_DIGITS, MAX_DIGITS = 2, 4
+
+
+def summary(result: Result, units: str = "nats") -> str:
+    """Return at most 24 lines of at most 80 columns.
+
+    Args:
+        result: the result to show.
+        units: "nats" or "bits".
+    """
+    parts = [
+        "\n".join([_tokenizer(result), _images(result)]),
+        "\n".join([_table(result, units), *_usage(result)]),
+        "\n".join([*_readers(result), *_checks(result)]),
+    ]
+    return "\n\n".join(parts)
+
+
+def digits(half_width: float | None) -> int:
+    """Return the decimals to show of a number: to the first digit of its interval's half-width."""
+    if not half_width:
+        return MIN_DIGITS
+    return min(MAX_DIGITS, max(MIN_DIGITS, math.floor(-math.log10(half_width)) + 1))
+
+
+def _tokenizer(result: Result) -> str:
+    tokenizer, scales = result.tokenizer, result.scales
+    sides = [scale.patch_num for scale in scales]
+    names = f"{sides[0]} to {sides[-1]}" if None not in sides else f"{scales[0].name} ..."
+    where = f"{len(scales)} scales ({names})" if len(scales) > 1 else scales[0].name
+    tokens = f"{sum(scale.tokens for scale in scales)} tokens"
+    words = [f"{tokenizer.vocab_size:,} codes", *([] if where == tokens else [where]), tokens]
+    name = result_name(result)
+    subject = name if name == tokenizer.family else f"{name}: {tokenizer.family}"
+    return wrapped("", f"{subject}, {', '.join(words)} an image")
+
+
+def _images(result: Result) -> str:
+    data, settings = result.data, result.settings
+    split = f" ({data.split})" if data.split in SPLITS else ""
+    failed = f", {data.images_failed:,} unreadable" if data.images_failed else ""
+    size = f", {settings.image_size} px" if settings.image_size else ""
+    found = f"{data.images_used:,} of {data.images_found:,} images{split}{failed}"
+    return wrapped("", f"{found}{size}, {settings.precision}, seed {settings.seed}")
+
+
+def _table(result: Result, units: str) -> str:
+    per_nat = 1.0 if units == "nats" else 1 / math.log(2)
+    log_vocab = math.log(result.tokenizer.vocab_size)
+    several = len(result.scales) > 1
+    rows = []
+
+    def add(name: str, average: Estimate, final: Estimate) -> None:
+        low_high = average.ci95
+        places = digits(None if average.half_width is None else per_nat * average.half_width)
+        row = [name, _number(average, places, per_nat)]
+        interval = "-" if low_high is None else _interval(low_high, places, per_nat)
+        share = "" if average.value is None else f"{average.value / log_vocab:.0%}".replace("%", "")
+        rows.append([*row, interval, share, _number(final, places, per_nat)])
+
+    for at in result.temperatures[:MAX_TEMPERATURES]:
+        average: SoftAverages = at.average
+        fitted = at.temperature == "auto"
+        name = "T fitted" if at.temperature == "auto" else f"T = {at.temperature:g}"
+        if fitted and len({scale.temperature for scale in at.scales}) == 1:
+            name += f" ({at.scales[0].temperature:g})"
+        add(
+            f"assignment entropy A, {name}",
+            average.token_weighted.assignment_entropy,
+            average.last_scale.assignment_entropy,
+        )
+    token_weighted, last_scale = result.average.token_weighted, result.average.last_scale
+    if result.tokenizer.labels == "soft":
+        name = "marginal entropy M"
+        add(name, token_weighted.marginal, last_scale.marginal)
+    add("unigram entropy U (hard tokens)", token_weighted.unigram_entropy, last_scale.unigram_entropy)
+    head = ["", f"{units}/\ntoken", "95 % interval", "% of\nln V", "final\nscale"]
+    table = Table("summary", "", head, rows).select(range(5 if several else 4))
+    more = len(result.temperatures) - MAX_TEMPERATURES
+    return table.text() + (f"\n{more} more temperatures: --table" if more > 0 else "")
+
+
+def _number(estimate: Estimate, places: int, factor: float) -> str:
+    if estimate.value is None:
+        return UNKNOWN
+    return f"{estimate.sign}{factor * estimate.value + 0.0:.{places}f}"
+
+
+def _interval(ends: tuple[float, float], places: int, factor: float) -> str:
+    return " to ".join(f"{factor * end + 0.0:.{places}f}" for end in ends)
+
+
+def _usage(result: Result) -> list[str]:
+    """Return a line on the hard tokens of all scales, if they share a codebook."""
+    pooled = result.pooled
+    if pooled is None or pooled.usage.value is None:
+        return []
+    scales = ", all scales pooled" if len(result.scales) > 1 else ""
+    usage = f"{pooled.usage.sign}{pooled.usage.value:.1%}".replace("%", " %")
+    perplexity = f"{pooled.perplexity.sign}{pooled.perplexity.known:,.0f}"
+    codes = f"{result.tokenizer.vocab_size:,}"
+    return [wrapped("", f"codebook usage {usage}, perplexity {perplexity} of {codes}{scales}")]
+
+
+def _readers(result: Result) -> list[str]:
+    """Return what the number means for a model's loss, by the labels it trains on."""
+    name = " (VAR-style irreducible loss)" if is_var_style(result) else ""
+    lines = [f"soft or sampled labels: loss >= A at their T{name}"]
+    family = f" ({result.tokenizer.family})" if result.tokenizer.labels == "hard" else ""
+    if result.tokenizer.labels != "soft":
+        lines.append(f"hard labels{family}: A is no floor, a loss may fall below it; U is a ceiling")
+    return [wrapped("", line) for line in lines]
+
+
+def _checks(result: Result) -> list[str]:
+    """Return a line for each check that is not ok, and one for all that are."""
+    checks = [c for c in result.checks or find_checks(result) if c.id != "labels_of_floor"]
+    lines = [
+        wrapped(f"{check.severity:<5} ", check.message) for check in checks if check.severity != "ok"
+    ]
+    more = len(lines) - MAX_CHECKS
+    if more > 0:
+        lines = [*lines[:MAX_CHECKS], f"      {more} more: --explain"]
+    fine = "; ".join(check.message for check in checks if check.severity == "ok")
+    return [*lines, *([wrapped("ok    ", fine)] if fine else [])]

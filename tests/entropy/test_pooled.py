@@ -1,0 +1,83 @@
+"""Estimates from the tokens of all scales together, beside the definition in plain Python."""
+
+import math
+from collections import Counter
+
+import pytest
+import torch
+
+from entropy_cli.entropy.pooled import pool
+from entropy_cli.entropy.sums import SumsLayout
+from entropy_cli.entropy.tally import Tally
+
+V, TOKENS = 12, (1, 4, 9)
+
+
+def tally_of(codes_MSl, groups, number_of_groups=6):
+    """A tally that holds counts alone: lists of codes for each image and scale."""
+    tally = Tally.zeros(SumsLayout.of_codes(number_of_groups, TOKENS, 1, V))
+    for image_Sl, g in zip(codes_MSl, groups, strict=True):
+        tally.images_G[g] += 1
+        for s, code_l in enumerate(image_Sl):
+            for code in code_l:
+                tally.counts_GSE[g, s, code] += 1
+    return tally
+
+
+def draw(images, seed=0):
+    """Codes of images: skewed, so that some codes are rare."""
+    generator = torch.Generator().manual_seed(seed)
+    weight_V = torch.arange(1, V + 1).double() ** -1.0
+    return [
+        [torch.multinomial(weight_V, n, replacement=True, generator=generator).tolist() for n in TOKENS]
+        for _ in range(images)
+    ]
+
+
+def plain_entropy(images):
+    counts = Counter(code for image in images for code_l in image for code in code_l)
+    total = sum(counts.values())
+    return -math.fsum(n / total * math.log(n / total) for n in counts.values()), len(counts) / V
+
+
+def test_pooled_estimates_are_the_definition():
+    images = draw(90)
+    groups = [(i * i) % 5 for i in range(90)]  # unequal, and group 5 stays empty
+    found = pool(tally_of(images, groups), V)
+    h, usage = plain_entropy(images)
+    used = sorted(set(groups))
+    jackknifed, variance = len(used) * h, 0.0
+    sizes = {g: groups.count(g) / len(images) for g in used}
+    deleted = {
+        g: plain_entropy([image for image, of in zip(images, groups, strict=True) if of != g])[0]
+        for g in used
+    }
+    jackknifed -= math.fsum((1 - sizes[g]) * deleted[g] for g in used)
+    for g in used:
+        pseudo = h / sizes[g] - (1 / sizes[g] - 1) * deleted[g]
+        variance += (pseudo - jackknifed) ** 2 / (1 / sizes[g] - 1) / len(used)
+    unigram = found.unigram_entropy
+    assert unigram.plug_in == pytest.approx(h, abs=1e-12)
+    assert unigram.value == pytest.approx(jackknifed, abs=1e-12) and unigram.value > h
+    assert unigram.se == pytest.approx(math.sqrt(variance), rel=1e-9)
+    assert found.perplexity.value == pytest.approx(math.exp(jackknifed))
+    assert found.usage.value == usage
+    assert unigram.ci95[1] <= math.log(V) and found.usage.ci95[1] <= 1
+
+
+def test_the_correction_removes_most_of_the_bias():
+    weight_V = torch.arange(1, V + 1).double() ** -1.0
+    p_V = weight_V / weight_V.sum()
+    truth = -(p_V * p_V.log()).sum().item()
+    errors = []
+    for seed in range(60):
+        found = pool(tally_of(draw(20, seed), [i % 6 for i in range(20)]), V).unigram_entropy
+        errors.append((found.plug_in - truth, found.value - truth))
+    plug_in, corrected = (sum(column) / len(errors) for column in zip(*errors, strict=True))
+    assert plug_in < -0.012 and abs(corrected) < 0.3 * abs(plug_in)
+
+
+def test_too_few_images_give_a_bound_and_no_interval():
+    few = pool(tally_of([[[0], [1, 2, 3, 4], [5] * 9]], [0]), V)
+    assert few.unigram_entropy.ci95 is None and few.unigram_entropy.bound == "lower"
+    assert few.unigram_entropy.se is None and few.usage.ci95 is None
