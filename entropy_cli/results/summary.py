@@ -55,7 +55,15 @@ def _images(result: Result) -> str:
     failed = f", {data.images_failed:,} unreadable" if data.images_failed else ""
     size = f", {settings.image_size} px" if settings.image_size else ""
     found = f"{data.images_used:,} of {data.images_found:,} images{split}{failed}"
-    return wrapped("", f"{found}{size}, {settings.precision}, seed {settings.seed}")
+    return wrapped("", f"{found}{size}, {settings.precision}, seed {settings.seed}{_target(result)}")
+
+
+def _target(result: Result) -> str:
+    """Return the outcome of early stopping, if the run had a target."""
+    if result.target_reached is None:
+        return ""
+    verb = "reached" if result.target_reached else "did not reach"
+    return f"; {verb} its target of ± {result.provenance['target_ci']:g} nats"
 
 
 def _table(result: Result, units: str) -> str:

@@ -17,7 +17,8 @@ from entropy_cli.results.floors import read_floor
 from entropy_cli.results.notes import notes
 from entropy_cli.results.page.figures import scale_entropies, usage_by_rank
 from entropy_cli.results.schema import from_dict
-from entropy_cli.results.tables import dead_codes, render
+from entropy_cli.results.tables import dead_codes
+from entropy_cli.results.text import render
 from tests.e2e.test_monitor import noisy, table
 
 pytest.importorskip("matplotlib")
@@ -95,9 +96,9 @@ def report(cli, tmp_path):
 class TestText:
     def test_every_number_has_its_sign(self, content, bounds):
         scale = from_dict(bounds).scales[1]
-        assert "≥ " not in render(from_dict(content))
+        assert "≥ " not in render(from_dict(content), table=True)
         for units, factor in (("nats", 1), ("bits", 1 / math.log(2))):
-            text = render(from_dict(bounds), units)
+            text = render(from_dict(bounds), units, table=True)
             for name in ("marginal_entropy", "mutual_information", "unigram_entropy"):
                 assert f"≥ {factor * getattr(scale, name).value:.4f}" in text
             assert f"≥ {scale.perplexity.value:.1f}" in text

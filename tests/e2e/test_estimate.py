@@ -31,7 +31,7 @@ def assert_same(one, two, *, counts_equal=True, tolerance=1e-9):
 
 def test_the_result_is_whole_and_its_numbers_fit_together(baseline):
     result = baseline
-    assert result["schema"] == "entropy-cli/estimate" and result["schema_version"] == 1
+    assert result["schema"] == "entropy-cli/estimate" and result["schema_version"] == 2
     assert result["units"] == "nats per token"
     assert result["provenance"]["command"].startswith("entropy-cli estimate --json --workers 0 --data ")
     assert result["tokenizer"]["patch_nums"] == list(PATCH_NUMS)
@@ -72,7 +72,11 @@ def test_the_result_is_whole_and_its_numbers_fit_together(baseline):
         sum(n * v for n, v in zip(tokens, values, strict=True)) / sum(tokens)
     )
     assert average["last_scale"] == values[-1]
-    assert len(result["temperatures"]) == 1
+    assert [at["temperature"] for at in result["temperatures"]] == [1, "auto"]
+    assert result["tokenizer"]["labels"] == "hard"
+    pooled = result["pooled"]
+    assert 0 < pooled["unigram_entropy"]["value"] <= math.log(48) and 0 < pooled["usage"]["value"] <= 1
+    assert {check["severity"] for check in result["checks"]} <= {"ok", "care", "wrong"}
     last = result["history"][-1]
     assert last["images"] == 70 and last["value"] == pytest.approx(average["token_weighted"])
     assert [entry["images"] for entry in result["history"]] == [16, 32, 64, 70]
@@ -236,7 +240,17 @@ def test_limit_takes_the_first_of_the_order(estimate, images, checkpoint):
 def test_units_and_table(cli, images, checkpoint, baseline):
     for units, factor in (("nats", 1), ("bits", 1 / math.log(2))):
         code, out, err = cli(
-            "estimate", "--data", images, "--ckpt", checkpoint, "--workers", 0, "--units", units
+            "estimate",
+            "--data",
+            images,
+            "--ckpt",
+            checkpoint,
+            "--workers",
+            0,
+            "--units",
+            units,
+            "--table",
+            "--explain",
         )
         assert code == 0 and f"{units} per token" in out
         for scale in baseline["scales"]:

@@ -156,7 +156,7 @@ def test_each_rule_is_its_definition(estimate, tmp_path, rule):
 @pytest.mark.parametrize("rule", ["l2", "cosine", "dot", "sign", "bsq", "levels"])
 def test_defaults_and_what_the_result_says(cli, tmp_path, rule):
     _, _, options = of_rule(rule, tmp_path)
-    code, out, err = cli("estimate", *options, "-o", tmp_path / "r.json", "--workers", 0)
+    code, out, err = cli("estimate", *options, "-o", tmp_path / "r.json", "--explain", "--workers", 0)
     assert code == 0, err
     result = read_result(tmp_path / "r.json")
     assert result.settings.temperature == DEFAULTS[rule]
@@ -191,7 +191,9 @@ def test_codes_that_are_very_many(cli, tmp_path, rule, bits):
     z_MlC = np.random.default_rng(0).normal(size=(6, 2, bits)).astype(np.float32)
     np.save(tmp_path / "z.npy", z_MlC)
     run = ("estimate", "--latents", tmp_path / "z.npy", "--rule", rule, "--workers", 0)
-    code, out, err = cli(*run, "--temperature", "0.5,1", "-o", tmp_path / "r.json")
+    code, out, err = cli(
+        *run, "--temperature", "0.5,1", "--table", "--explain", "-o", tmp_path / "r.json"
+    )
     assert code == 0, err
     result = read_result(tmp_path / "r.json")
     average = result.average.token_weighted

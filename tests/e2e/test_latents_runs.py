@@ -193,7 +193,7 @@ LATENTS, CODEBOOK = ("--latents", "z.npy"), ("--codebook", "c.npy")
         ((*LATENTS, "--levels", "3,x"), "expected positive integers"),
         ((*LATENTS, "--levels", ""), "is empty; is a variable unset?"),
         ((*LATENTS, "--rule", "logits"), "--rule"),
-        ((*LATENTS, *CODEBOOK, "--temperature", "0"), "expected auto, or numbers"),
+        ((*LATENTS, *CODEBOOK, "--temperature", "0"), "expected numbers between"),
         ((*LATENTS, *CODEBOOK, "--save-tokens", "t.txt"), "--save-tokens: t.txt: expected FILE.npy"),
         (("--data", "x", "--ckpt", "y", *CODEBOOK), "--codebook: belongs to --latents"),
         (("--data", "x", "--ckpt", "y", "--levels", "3,3"), "--levels: belongs to --latents"),
