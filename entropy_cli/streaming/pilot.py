@@ -49,7 +49,13 @@ def fit_temperatures(
             vectors.append(_vectors(processor, batch))
     images = ranks.all_reduce_sum([sum(len(batch.names) for batch in encoded)])[0]
     if not images:
-        raise DatasetError("temperature auto: none of the first images could be read.")
+        failed = [entry for entries in ranks.all_gather(_failed(encoded)) for entry in entries]
+        path, reason = failed[0]
+        option = "--data" if processor.tokenizer.spec.image_size else "--latents"
+        raise DatasetError(
+            f"temperature auto: none of the first {len(failed)} images could be read; the first, "
+            f"{path}: {reason}. Check {option}."
+        )
     fits: list[TemperatureFit] = []
     for s in range(len(scales)):
         describe(f"fitting the temperature of scale {s + 1} of {len(scales)}")
@@ -63,6 +69,10 @@ def fit_temperatures(
         "ended": [fit.ended for fit in fits],
     }
     return [fit.value for fit in fits], record, encoded
+
+
+def _failed(batches: Sequence[EncodedBatch]) -> list[tuple[str, str]]:
+    return [entry for batch in batches for entry in batch.failed]
 
 
 def with_fitted(

@@ -44,6 +44,7 @@ def made(tmp_path_factory, images, checkpoint):
     """A result of `estimate`."""
     path = tmp_path_factory.mktemp("result") / "result.json"
     argv = ["estimate", "--data", images, "--ckpt", checkpoint, "-o", path, "--workers", 0]
+    argv += ["--temperature", 1]
     assert main([str(part) for part in argv]) == 0
     return json.loads(path.read_text())
 

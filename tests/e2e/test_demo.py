@@ -19,7 +19,7 @@ def test_demo_estimates_with_its_own_tokenizer(cli, tmp_path):
     assert result["data"]["images_used"] == demo.IMAGES
     total = result["average"]["token_weighted"]
     assert total["usage"] > 0.8
-    assert f"{total['assignment_entropy']['value']:.4f}" in out
+    assert f"{total['assignment_entropy']['value']:.2f} " in out
     with Image.open(tmp_path / "reconstructions.png") as figure:
         assert figure.width > figure.height / 2 > 300
     assert str(tmp_path / "reconstructions.png") in out

@@ -207,7 +207,7 @@ def test_wrong_files(run, codes, tmp_path):
         (torch.ones(4, 3), CODES.clone().fill_(torch.nan), "NaN, infinity"),
         (torch.ones(4, 3), CODES.double() * 1e200, "too large for float32"),
         (torch.full((4, 3), 1e30), CODES, "are NaN or infinite, or too large. Expected numbers whose"),
-        (torch.full((4, 3), torch.nan), CODES, "none of the 4 images could be read; the first, "),
+        (torch.full((4, 3), torch.nan), CODES, "none of the first 4 images could be read; the first, "),
         (torch.full((4, 3), torch.inf), CODES, "NaN or infinity. Check --latents."),
     ],
 )

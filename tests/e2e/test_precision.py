@@ -27,7 +27,7 @@ def test_the_cost_of_a_precision_is_measured_and_shown(
     )
     assert got != exact and got == pytest.approx(exact, abs=0.01)
     assert got - exact == pytest.approx(check["assignment_entropy_difference_token_weighted"], abs=0.002)
-    _, out, _ = cli("estimate", *run, "--workers", 0)
+    _, out, _ = cli("estimate", *run, "--workers", 0, "--explain")
     assert "against fp32" in out and "64 images" in out
 
 

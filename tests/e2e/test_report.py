@@ -274,7 +274,7 @@ class TestErrors:
 
     def test_other_schema_versions_are_refused(self, cli, tmp_path, content):
         path = tmp_path / "result.json"
-        for version, advice in ((0, "Estimate again"), (2, "Upgrade entropy-cli")):
+        for version, advice in ((0, "Estimate again"), (3, "Upgrade entropy-cli")):
             path.write_text(json.dumps({**content, "schema_version": version}))
             code, _, err = cli("report", path, "-o", tmp_path / "r.html")
             assert (code, advice in err) == (3, True)

@@ -87,7 +87,7 @@ def test_the_smallest_type_that_holds_the_codes(estimate, tmp_path, codes, dtype
     codebook = digits.astype(np.float32)
     z = codebook[[0, codes - 1, codes // 2]]
     run = of_latents(tmp_path, z, "l2", codebook=codebook)
-    estimate(*run, "--save-tokens", tmp_path / "t.npy")
+    estimate(*run, "--temperature", 1, "--save-tokens", tmp_path / "t.npy")
     rows, paths = read(tmp_path / "t.npy")
     assert rows.dtype == np.dtype(dtype) and rows.shape == (3, 1)
     assert dict(zip(paths, rows[:, 0].tolist(), strict=True)) == {

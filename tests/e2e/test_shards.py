@@ -86,8 +86,8 @@ def test_an_empty_shard_leaves_no_older_result_in_its_place(cli, images, checkpo
 
 def test_a_shard_s_table_says_that_it_is_a_part(cli, images, checkpoint, tmp_path):
     run = ("estimate", "--data", images, "--ckpt", checkpoint, "--state", tmp_path / "s")
-    _, out, _ = cli(*run, "--shard", "1/3", "--workers", 0)
-    assert "ONLY SHARD 1/3: 22 of 70 used" in out
+    _, out, _ = cli(*run, "--shard", "1/3", "--workers", 0, "--explain")
+    assert "only shard 1/3 of the images" in out and "ONLY SHARD 1/3: 22 of 70 used" in out
 
 
 def test_a_shard_s_result_is_of_its_own_images(estimate, images, checkpoint, baseline, tmp_path):
@@ -251,8 +251,8 @@ def test_what_is_no_state_is_one_line(merge, checkpoint, tmp_path, shards):
 
 
 def test_the_table_of_a_merge_says_so(cli, shards):
-    code, out, _ = cli("merge", *shards(2))
-    assert code == 0 and "by adding 2 states" in out and "images: 70" in out
+    code, out, _ = cli("merge", *shards(2), "--explain")
+    assert code == 0 and "by adding 2 states" in out and "70 of 70 images" in out
 
 
 def blocks_done(path):
