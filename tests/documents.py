@@ -3,7 +3,9 @@
 import math
 import re
 import shlex
+import textwrap
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import typer
@@ -15,11 +17,11 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(PAGES.glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands
 
-# ```console has commands after "$ ", each with what it prints, and runs; ```python runs as well; ```sh
-# needs data of the reader's own and is only parsed; ```csv NAME is written to a file; ```text is neither.
+# ```console has commands after "$ ", each with what it prints, and runs; ```python runs too; ```sh needs
+# the reader's own data and is only parsed; ```csv NAME is written to a file; ```text and ```json are not.
 BLOCK = re.compile(r"^```(\w*) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SESSION = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
-LEFT_OUT = "..."
+LEFT_OUT, WIDTH = "...", 80
 END = re.compile(r"[|<>&;()]+")
 
 TIMING = re.compile(r"\d+(\.\d+)? (s|images/s|threads)\b")
@@ -119,10 +121,10 @@ def _close(one, other):
 
 
 def excerpt(shown, printed):
-    """Return today's output with as many lines left out as are in the one shown."""
-    lines = shown.splitlines()
-    if LEFT_OUT not in lines:
-        return printed
-    first, last = lines.index(LEFT_OUT), lines[::-1].index(LEFT_OUT)
-    new = printed.splitlines()
-    return "\n".join([*new[:first], LEFT_OUT, *new[len(new) - last :]]) + "\n"
+    """Return today's output, of which as many lines at its ends as are shown now, if not all are."""
+    lines, new = shown.splitlines(), printed.splitlines()
+    if LEFT_OUT in lines:
+        first, last = lines.index(LEFT_OUT), lines[::-1].index(LEFT_OUT)
+        new = [*new[:first], LEFT_OUT, *new[len(new) - last :]]
+    narrow = (textwrap.wrap(line, WIDTH) if len(line) > WIDTH else [line] for line in new)
+    return "\n".join(chain.from_iterable(narrow)) + "\n"

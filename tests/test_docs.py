@@ -5,18 +5,18 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rich.text import Text
 
 from entropy_cli.commands.demo.cli import IMAGES, SEED, TOKENIZER
 from entropy_cli.commands.guide.cli import PAGES, TOPICS
 from entropy_cli.images.synthetic import write_image_folder
 from tests import documents
-from tests.documents import COMMANDS, DOCUMENTS, ROOT, blocks
+from tests.documents import COMMANDS, DOCUMENTS, ROOT, WIDTH, blocks
 
 pytestmark = pytest.mark.xdist_group("documents")  # they share what has run
 
 README = DOCUMENTS[0].read_text()
 LINK = re.compile(r"\]\(([^)#:]+)(?:#[^)]*)?\)")
-WIDTH = 80
 MOST_README_LINES = 200
 HEADLINE = (
     *("estimate", "--data", "build/demo/images", "--temperature", "auto"),
@@ -118,7 +118,8 @@ def test_a_terminal_shows_a_page_of_its_own_width(cli, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setenv("COLUMNS", "60")
     code, page, _ = cli("guide", "number")
-    assert code == 0 and max(map(len, page.splitlines())) <= 60 and "```" not in page
+    text = Text.from_ansi(page).plain
+    assert code == 0 and max(map(len, text.splitlines())) <= 60 and "```" not in text
 
 
 @each_document
