@@ -17,8 +17,8 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / "README.md", *sorted(PAGES.glob("*.md"))]
 COMMANDS = typer.main.get_command(app).commands
 
-# ```console has commands after "$ ", each with what it prints, and runs; ```python runs too; ```sh needs
-# the reader's own data and is only parsed; ```csv NAME is written to a file; ```text and ```json are not.
+# ```console has commands after "$ ", each with what it prints, and runs; ```python runs too. ```sh needs
+# data of the reader's own and is only parsed; ```csv NAME becomes a file; ```text and ```json stay text.
 BLOCK = re.compile(r"^```(\w*) ?(\S*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 SESSION = re.compile(r"^\$ ((?:.*\\\n)*.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 LEFT_OUT, WIDTH = "...", 80

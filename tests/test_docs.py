@@ -101,6 +101,24 @@ def test_blocks_run_and_print_what_is_shown(document, run, folder, request):
             assert documents.is_same(shown, printed), f"$ {command}\n{printed}"
 
 
+@pytest.mark.parametrize(
+    "shown, same",
+    [
+        ("A: 1.9009 ± 0.0157\nT 2\n1.3 s, 40 images/s\n", True),
+        ("A: 1.9010 ± 0.0156\n...\n9.0 s, 362.9 images/s\n", True),  # rounding, a gap, times
+        ("A: 1.9509 ± 0.0157\n...\n", False),
+        ("A: 1.9009 ± 0.0157\nT 3\n...\n", False),
+        ("A: 1.9009 ± 0.0157\nT 2\n", False),
+        ("B: 1.9009 ± 0.0157\n...\n", False),
+        ("...\nT 2\n...\n", True),
+        ("...\nT 4\n...\n", False),
+    ],
+)
+def test_an_output_that_differs_is_noticed(shown, same):
+    printed = "A: 1.9009 ± 0.0157\nT 2\n0.5 s, 1 images/s\n"
+    assert documents.is_same(shown, printed) == same
+
+
 def test_the_guide_lists_every_page_and_prints_it(cli):
     assert sorted(f"{topic}.md" for topic in TOPICS) == sorted(path.name for path in PAGES.iterdir())
     code, contents, _ = cli("guide")
