@@ -132,12 +132,16 @@ def test_the_guide_lists_every_page_and_prints_it(cli):
     assert code == 2 and out == "" and all(topic in err for topic in TOPICS)
 
 
-def test_a_terminal_shows_a_page_of_its_own_width(cli, monkeypatch):
+@pytest.mark.parametrize("width", [60, 80])
+def test_a_terminal_shows_a_page_in_its_own_width(cli, monkeypatch, width):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
-    monkeypatch.setenv("COLUMNS", "60")
-    code, page, _ = cli("guide", "number")
-    text = Text.from_ansi(page).plain
-    assert code == 0 and max(map(len, text.splitlines())) <= 60 and "```" not in text
+    monkeypatch.setenv("COLUMNS", str(width))
+    code, page, _ = cli("guide", "checkpoints")
+    lines = [line.rstrip() for line in Text.from_ansi(page).plain.splitlines()]
+    assert code == 0 and max(map(len, lines)) <= width
+    if width == WIDTH:
+        (block, *_) = blocks(PAGES / "checkpoints.md")
+        assert block.text.rstrip() in "\n".join(lines)
 
 
 @each_document

@@ -1,8 +1,9 @@
 """The command line of `entropy-cli guide`."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
@@ -64,10 +65,20 @@ def _contents() -> str:
 
 def _rendered(page: str) -> str:
     """Return a page with the terminal's own headings, tables and colours."""
-    from rich.console import Console
-    from rich.markdown import Markdown
+    from rich.console import Console, ConsoleOptions
+    from rich.markdown import CodeBlock, Markdown
+    from rich.text import Text
+
+    class Output(CodeBlock):
+        """A block as wide as the page; rich's own has a margin, in which 80 columns don't fit."""
+
+        def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+            yield Text(str(self.text).rstrip("\n"), style="cyan")
+
+    class Page(Markdown):
+        elements: ClassVar = {**Markdown.elements, "fence": Output}
 
     console = Console()
     with console.capture() as capture:
-        console.print(Markdown(page))
+        console.print(Page(page))
     return capture.get().rstrip("\n")
