@@ -35,7 +35,7 @@ test-cluster: $(READY) ## the tests on a real Slurm, installed for it when root 
 	    apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi
 	$(BIN)/python -m pytest tests/cluster
 
-pictures: $(READY) ## the pictures of the README
+pictures: $(READY) ## the pictures of README and guide
 	rm -rf build/demo
 	mkdir -p build .pictures
 	$(BIN)/entropy-cli demo --output build/demo >/dev/null

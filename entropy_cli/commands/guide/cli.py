@@ -10,6 +10,9 @@ import typer
 from entropy_cli.options import print_result
 
 PAGES = Path(__file__).parents[2] / "guide"
+HOW = """\
+Read one with: entropy-cli guide TOPIC
+Examples after $ run in a clone after: entropy-cli demo --output build/demo"""
 TOPICS = (
     "number",
     "temperature",
@@ -60,7 +63,7 @@ def _contents() -> str:
     width = max(map(len, TOPICS))
     titles = {topic: _page(topic).partition("\n")[0].removeprefix("# ") for topic in TOPICS}
     lines = [f"{topic:{width}}  {title}" for topic, title in titles.items()]
-    return "\n".join([*lines, "", "Read one with: entropy-cli guide TOPIC"])
+    return "\n".join([*lines, "", HOW])
 
 
 def _rendered(page: str) -> str:
