@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pictures tiny bench test test-cluster lint format clean
+.PHONY: help install demo pictures docs tiny bench test test-cluster lint format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -35,13 +35,16 @@ test-cluster: $(READY) ## the tests on a real Slurm, installed for it when root 
 	    apt-get install -y -qq --no-install-recommends slurm-wlm munge >/dev/null; fi
 	$(BIN)/python -m pytest tests/cluster
 
-pictures: $(READY) ## the pictures of the README
+pictures: $(READY) ## the pictures of README and guide
 	rm -rf build/demo
 	mkdir -p build .pictures
 	$(BIN)/entropy-cli demo --output build/demo >/dev/null
 	$(BIN)/entropy-cli report build/demo/result.json -o .pictures/report.png
 	$(BIN)/entropy-cli show build/demo/images/shapes/shapes_00000.jpg -o .pictures/show.png \
 	  --ckpt entropy_cli/assets/model.safetensors --result build/demo/result.json
+
+docs: $(READY) ## the outputs in README and guide, from today's program
+	$(BIN)/python -m pytest tests/test_docs.py --update-docs
 
 tiny: $(READY) ## train the demo's tokenizer again: two minutes on two cores
 	rm -rf build/tiny

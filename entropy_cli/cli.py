@@ -16,6 +16,7 @@ from entropy_cli.commands.demo import cli as demo
 from entropy_cli.commands.estimate import cli as estimate
 from entropy_cli.commands.estimate import merge_cli as merge
 from entropy_cli.commands.fit import cli as fit
+from entropy_cli.commands.guide import cli as guide
 from entropy_cli.commands.inspect import cli as inspect_
 from entropy_cli.commands.loss import cli as loss
 from entropy_cli.commands.monitor import cli as monitor
@@ -47,6 +48,7 @@ app.command("inspect", cls=Command)(inspect_.inspect)
 app.command("bench", cls=Command)(bench.bench)
 app.command("demo", cls=Command)(demo.demo)
 app.command("slurm", cls=Command)(slurm.slurm)
+app.command("guide", cls=Command)(guide.guide)
 
 # Options of earlier versions: command, old name, new name.
 RENAMED_OPTIONS = {

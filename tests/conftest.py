@@ -29,6 +29,13 @@ PATCH_NUMS, IMAGE_SIZE = (1, 2, 4, 8), 32
 SIZES = VARSizes(width=32, width_mult=(1, 1, 2), blocks=1, latent_dim=6, vocab_size=48)
 
 
+def pytest_addoption(parser):
+    """Let test_docs.py write today's output into the documents instead of comparing it."""
+    parser.addoption(
+        "--update-docs", action="store_true", help="Write README's and the guide's outputs."
+    )
+
+
 @pytest.fixture(scope="session")
 def shared():
     """Folder of golden checkpoints and real photographs, beside the project."""

@@ -62,7 +62,9 @@ def test_files_and_functions_stay_short():
                 assert node.end_lineno - first.lineno < MOST_FUNCTION_LINES, (path, node.name)
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["estimate", "--help"], ["--version"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["estimate", "--help"], ["--version"], ["guide"], ["guide", "number"]]
+)
 def test_help_imports_no_torch(argv):
     code = (
         "import sys; from entropy_cli.cli import main; code = main(sys.argv[1:]);"

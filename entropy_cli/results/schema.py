@@ -36,7 +36,7 @@ class TokenizerInfo:
 
 @dataclass(frozen=True)
 class DataInfo:
-    """The images of an estimate; `fingerprint` identifies the whole run, see the README."""
+    """The images of an estimate; `fingerprint` identifies the whole run, see guide/json.md."""
 
     split: str
     images_found: int

@@ -1,0 +1,1 @@
+"""The guide: pages on what the program does, printed on a terminal."""
