@@ -106,8 +106,7 @@ class Loop:
         self.advance(images)
         if failures:
             self._in_step = True
-            found = [error for error in self.ranks.all_gather(failure) if error is not None]
-            raise next((error for error in found if isinstance(error, EntropyCliError)), found[0])
+            self.ranks.raise_any(failure)
         if saves:
             self._save()
 

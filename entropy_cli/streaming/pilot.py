@@ -39,14 +39,15 @@ def fit_temperatures(
         The temperature of each scale, the record of how they were found, and the batches, for the loop.
 
     Raises:
-        DatasetError: none of the images could be read.
+        EntropyCliError: none of the images could be read, or reading failed in one of the processes.
     """
     scales = processor.tokenizer.spec.scales
     encoded, vectors = [], []
-    for batch in batches:
-        encoded.append(batch)
-        if batch.names:
-            vectors.append(_vectors(processor, batch))
+    with ranks.together():
+        for batch in batches:
+            encoded.append(batch)
+            if batch.names:
+                vectors.append(_vectors(processor, batch))
     images = ranks.all_reduce_sum([sum(len(batch.names) for batch in encoded)])[0]
     if not images:
         failed = [entry for entries in ranks.all_gather(_failed(encoded)) for entry in entries]
@@ -122,16 +123,17 @@ def compare_precision(
     largest = 0.0
     sums_3 = torch.zeros(3, dtype=torch.float64)  # images, squares of errors, squares
     sums_2S = torch.zeros(2, len(scales), dtype=torch.float64)  # tokens changed, entropy
-    for batch in filter(lambda batch: batch.names, batches):
-        exact_BChw, exact = _sums(reference, batch, temperatures)
-        rounded_BChw, rounded = _sums(processor, batch, temperatures)
-        error_BChw = rounded_BChw - exact_BChw
-        squares = (error_BChw.square().sum().item(), exact_BChw.square().sum().item())
-        sums_3 += torch.tensor([len(batch.names), *squares], dtype=torch.float64)
-        largest = max(largest, error_BChw.abs().max().item())
-        for s, (a, b) in enumerate(zip(exact, rounded, strict=True)):
-            sums_2S[0, s] += (a.idx_Bl != b.idx_Bl).sum().item()
-            sums_2S[1, s] += (b.entropy_BT - a.entropy_BT).sum().item()
+    with ranks.together():
+        for batch in filter(lambda batch: batch.names, batches):
+            exact_BChw, exact = _sums(reference, batch, temperatures)
+            rounded_BChw, rounded = _sums(processor, batch, temperatures)
+            error_BChw = rounded_BChw - exact_BChw
+            squares = (error_BChw.square().sum().item(), exact_BChw.square().sum().item())
+            sums_3 += torch.tensor([len(batch.names), *squares], dtype=torch.float64)
+            largest = max(largest, error_BChw.abs().max().item())
+            for s, (a, b) in enumerate(zip(exact, rounded, strict=True)):
+                sums_2S[0, s] += (a.idx_Bl != b.idx_Bl).sum().item()
+                sums_2S[1, s] += (b.entropy_BT - a.entropy_BT).sum().item()
     images, errors, squares_sum = ranks.all_reduce(sums_3).tolist()
     changed_S, difference_S = ranks.all_reduce(sums_2S)
     tokens_S = max(1, images) * torch.tensor([scale.tokens for scale in scales]).double()

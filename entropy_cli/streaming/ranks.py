@@ -12,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.core.signals import Interrupted
 from entropy_cli.streaming.accumulator import Accumulator
 
 TIMEOUT = timedelta(minutes=30)  # how long a process that is alive may keep the others waiting
@@ -97,6 +98,22 @@ class Ranks:
             with _others():
                 dist.broadcast_object_list(values, 0)
         return values[0]
+
+    def raise_any(self, failure: BaseException | None) -> None:
+        """Raise in all processes what failed in any, an error that the user can mend first."""
+        found = [error for error in self.all_gather(failure) if error is not None]
+        if found:
+            raise next((error for error in found if isinstance(error, EntropyCliError)), found[0])
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Raise in all processes the error or interruption that the block raised in any of them."""
+        failure = None
+        try:
+            yield
+        except (EntropyCliError, Interrupted) as error:
+            failure = error
+        self.raise_any(failure)
 
     def raise_or_broadcast(self, value: Value | EntropyCliError) -> Value:
         """Return the first process's value, or raise its error in all processes."""
