@@ -17,9 +17,8 @@ from entropy_cli.entropy.summary import (
     standard_errors_over_images,
     summarise,
 )
-from entropy_cli.entropy.sums import SumsLayout
-from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
+from tests.reference import empty_tally
 
 TOKENS, V, G, T = (1, 4, 9), 10, 5, 2
 VOCABULARIES = [Vocabulary(V)] * 3
@@ -36,7 +35,7 @@ def random_sums(images, seed=0, vocab_size=V):
 
 
 def tally_of(sums, group_B, keep=None):
-    tally = Tally.zeros(SumsLayout.of_codes(G, TOKENS, T, V))
+    tally = empty_tally(G, TOKENS, T, V)
     keep = torch.arange(len(group_B)) if keep is None else keep
     picked = [
         type(s)(s.tokens, **{k: v[keep] for k, v in vars(s).items() if isinstance(v, torch.Tensor)})
@@ -114,7 +113,7 @@ def test_errors_agree_with_deleting_the_images_for_real(kind):
 def test_the_jackknife_agrees_with_the_spread_over_images():
     images = 3200
     sums = random_sums(images)
-    tally = Tally.zeros(SumsLayout.of_codes(32, TOKENS, T, V))
+    tally = empty_tally(32, TOKENS, T, V)
     tally.add(torch.arange(images) % 32, sums)
     spread_S = standard_errors_over_images(tally)
     for s, scale in enumerate(summarise(tally, VOCABULARIES).scales):
@@ -203,7 +202,7 @@ def test_tallies_add_up_in_any_order_and_zero_is_neutral():
     parts = [tally_of(sums, group_B, torch.arange(i, i + 8)) for i in (0, 8, 16)]
     a, b, c = parts
     whole = tally_of(sums, group_B)
-    zero = Tally.zeros(SumsLayout.of_codes(G, TOKENS, T, V))
+    zero = empty_tally(G, TOKENS, T, V)
     for name, tensor in whole.state_dict().items():
         exact = tensor.dtype == torch.int64
         tolerance = 0 if exact else 1e-12
@@ -212,7 +211,7 @@ def test_tallies_add_up_in_any_order_and_zero_is_neutral():
         assert torch.equal((a + b).state_dict()[name], (b + a).state_dict()[name])
         assert torch.equal((a + zero).state_dict()[name], a.state_dict()[name])
     with pytest.raises(ValueError, match="different scales"):
-        a + Tally.zeros(SumsLayout.of_codes(G, (1, 4), T, V))
+        a + empty_tally(G, (1, 4), T, V)
 
 
 def test_counts_pass_the_largest_float32_integer():
