@@ -94,35 +94,44 @@ def assign(
         )
     if isinstance(codebook, Grid):
         return assign_to_grid(z_BlC, codebook, temperatures)
-    B, tokens, C = z_BlC.shape
-    T, V = len(temperatures), codebook.vocabulary.size
+    (B, tokens), V = z_BlC.shape[:2], codebook.vocabulary.size
     default = max(CHUNK_ELEMENTS.get(z_BlC.device.type, CHUNK_ELEMENTS["cpu"]), MIN_ROWS * V)
     chunk_rows = max(chunk or default, V) // V
     images, rows = max(1, chunk_rows // tokens), min(tokens, chunk_rows)
-    sums = _zeros(z_BlC, T, V)
+    sums = _zeros(z_BlC, len(temperatures), V)
     for b in range(0, B, images):
-        part = slice(b, b + images)
         for r in range(0, tokens, rows):
-            z_brC = z_BlC[part, r : r + rows]
-            shape = z_brC.shape[:2]
-            logit_NV, norm_N = codebook.logits(z_brC.reshape(-1, C))
-            idx_N = _argmax(logit_NV)
-            top_N1 = logit_NV.gather(1, idx_N[:, None])
-            nearest_N = torch.zeros_like(top_N1[:, 0]) if norm_N is None else norm_N - top_N1[:, 0]
-            nearest_B = _per_image(nearest_N.clamp_(min=0), shape)[:, 0]
-            sums.idx_Bl[part, r : r + rows] = idx_N.view(shape)
-            sums.min_distance_B[part] += nearest_B
-            if not T:
-                continue
-
-            def add(t: int, q_NV: Tensor, part: slice = part, shape: torch.Size = shape) -> None:
-                sums.soft_BTE[part, t] += q_NV.view(*shape, V).sum(1)
-
-            soft = soft_statistics(logit_NV.sub_(top_N1), idx_N, temperatures, add)
-            sums.entropy_BT[part] += _per_image(soft.entropy_TN, shape)
-            sums.varentropy_BT[part] += _per_image(soft.varentropy_TN, shape)
-            sums.distance_BT[part] += nearest_B[:, None] + _per_image(soft.distance_TN, shape)
+            part = slice(b, b + images), slice(r, r + rows)
+            _assign_chunk(z_BlC[part], codebook, temperatures, sums, part)
     return sums
+
+
+def _assign_chunk(
+    z_blC: Tensor,
+    codebook: Codebook,
+    temperatures: Sequence[float],
+    sums: ImageSums,
+    part: tuple[slice, slice],
+) -> None:
+    """Add the assignment of some tokens of some images to the sums of all."""
+    images, shape = part[0], z_blC.shape[:2]
+    logit_NV, norm_N = codebook.logits(z_blC.flatten(0, 1))
+    idx_N = _argmax(logit_NV)
+    top_N1 = logit_NV.gather(1, idx_N[:, None])
+    nearest_N = torch.zeros_like(top_N1[:, 0]) if norm_N is None else norm_N - top_N1[:, 0]
+    nearest_b1 = _per_image(nearest_N.clamp_(min=0), shape)
+    sums.idx_Bl[part] = idx_N.view(shape)
+    sums.min_distance_B[images] += nearest_b1[:, 0]
+    if not temperatures:
+        return
+
+    def add(t: int, q_NV: Tensor) -> None:
+        sums.soft_BTE[images, t] += q_NV.view(*shape, -1).sum(1)
+
+    soft = soft_statistics(logit_NV.sub_(top_N1), idx_N, temperatures, add)
+    sums.entropy_BT[images] += _per_image(soft.entropy_TN, shape)
+    sums.varentropy_BT[images] += _per_image(soft.varentropy_TN, shape)
+    sums.distance_BT[images] += nearest_b1 + _per_image(soft.distance_TN, shape)
 
 
 def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> ImageSums:
