@@ -257,4 +257,4 @@ def _in_float64(code_VC: Tensor, row_function: Callable[[Tensor], Tensor]) -> Te
 def _spread(value_N: Tensor) -> Spread | None:
     if not len(value_N):
         return None
-    return Spread(*(torch.quantile(value_N, share).item() for share in (0, 0.5, 1)))
+    return Spread(*torch.quantile(value_N, value_N.new_tensor([0, 0.5, 1])).tolist())

@@ -78,10 +78,10 @@ def dimension_entropies(soft_XE: Tensor, vocabulary: Vocabulary) -> Tensor:
     assert levels is not None
     soft_XE = soft_XE[..., : vocabulary.entries]
     if vocabulary.counted and len(levels) > 1:
-        grid_XLs, dims = soft_XE.unflatten(-1, levels), range(-len(levels), 0)
+        grid_XLs, dims = torch.unflatten(soft_XE, -1, levels), range(-len(levels), 0)
         parts = [grid_XLs.sum([d for d in dims if d != c]) for c in dims]
     else:
-        parts = list(soft_XE.split(levels, dim=-1))
+        parts = list(torch.split(soft_XE, list(levels), dim=-1))
     return torch.stack([entropy(part) for part in parts], dim=-1)
 
 

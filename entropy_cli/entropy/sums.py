@@ -1,6 +1,6 @@
 """Sums over the tokens of each image at one scale: the output of the assignment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -44,8 +44,8 @@ class ImageSums:
 
     def first(self, images: int) -> "ImageSums":
         """Return the sums of only the first images."""
-        sums = vars(self).items()
-        return ImageSums(**{k: v[:images] if isinstance(v, Tensor) else v for k, v in sums})
+        sums = {name: sum_B for name, sum_B in vars(self).items() if isinstance(sum_B, Tensor)}
+        return replace(self, **{name: sum_B[:images] for name, sum_B in sums.items()})
 
     @property
     def counts_BE(self) -> Tensor:

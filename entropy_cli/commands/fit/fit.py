@@ -10,13 +10,13 @@ import numpy as np
 
 from entropy_cli.commands.fit.intervals import (
     Interval,
-    Likelihood,
     bootstrap,
+    central_interval,
     likelihood,
     profile_interval,
 )
 from entropy_cli.commands.fit.points import Points, read_points
-from entropy_cli.commands.fit.result import ComparedFloor, FitResult, Intervals, Optima
+from entropy_cli.commands.fit.result import ComparedFloor, FitResult, Intervals
 from entropy_cli.commands.fit.scaling_law import (
     MIN_E_SHARE,
     PARAMETERS,
@@ -159,19 +159,17 @@ def _fit_result(
     result: FitResult, fitted: Fit, config: FitConfig, bars: "Bars", *, refused: bool
 ) -> FitResult:
     """Add the intervals, the verdict and, unless refused, the parameters to a result."""
-    working = likelihood(fitted)
-    assert working is not None  # there are more points than parameters
-    found = {"profile": _profile_intervals(fitted, working, bars, only_E=refused)}
-    kind, resamples = "profile", config.resamples
-    if result.points <= MAX_WITHOUT_BOOTSTRAP:
-        if resamples:
-            note = f"No bootstrap: it needs more than {MAX_WITHOUT_BOOTSTRAP} points."
-            result = replace(result, notes=(*result.notes, note))
-    elif not refused and resamples != 0:
-        many = result.points > MAX_FOR_PROFILE
-        resamples = resamples or (RESAMPLES if many else RESAMPLES_TO_COMPARE)
+    many, few = result.points > MAX_FOR_PROFILE, result.points <= MAX_WITHOUT_BOOTSTRAP
+    found = {"profile": _profile_intervals(fitted, bars, only_E=refused)}
+    resamples = config.resamples
+    if few and resamples:
+        note = f"No bootstrap: it needs more than {MAX_WITHOUT_BOOTSTRAP} points."
+        result = replace(result, notes=(*result.notes, note))
+    if resamples is None:
+        resamples = RESAMPLES if many else RESAMPLES_TO_COMPARE
+    if resamples and not few and not refused:
         found["bootstrap"] = _bootstrap_intervals(fitted, resamples, config.seed, bars)
-        kind = "bootstrap" if many else "profile"
+    kind = "bootstrap" if many and "bootstrap" in found else "profile"
     chosen = found[kind]
     result = replace(
         result,
@@ -180,20 +178,22 @@ def _fit_result(
         intervals=found,
         interval_kind=kind,
     )
-    if refused:
-        return result
-    estimates = parameters(fitted.theta, fitted.data)
-    if config.fixed_E is not None:
-        estimates["E"] = config.fixed_E
+    return result if refused else _judged(result, fitted, chosen)
+
+
+def _judged(result: FitResult, fitted: Fit, chosen: Intervals) -> FitResult:
+    """Add the verdict and, unless refused, the parameters to a result."""
+    estimates, fixed_E = parameters(fitted.theta, fitted.data), result.fixed_E
+    if fixed_E is not None:
+        estimates["E"] = fixed_E
     judgement = judge_fit(fitted, estimates, chosen.ci90)
-    if config.fixed_E and judgement.verdict == "ok":
-        reason = contradicts_fixed_E(fit_data(fitted.data, None), config.fixed_E)
+    if fixed_E and judgement.verdict == "ok":
+        reason = contradicts_fixed_E(fit_data(fitted.data, None), fixed_E)
         judgement = judgement if reason is None else Judgement("weak", f"E is given; {reason}")
     result = replace(result, verdict=judgement.verdict, reason=judgement.reason)
     if judgement.verdict == "refused":
         return result
-    optima = Optima(fitted.starts, fitted.near, fitted.near_E)
-    return replace(result, parameters=estimates, ci95=chosen.ci95, optima=optima)
+    return replace(result, parameters=estimates, ci95=chosen.ci95, optima=fitted.optima)
 
 
 def _parameter_names(fitted: Fit) -> tuple[list[str], list[str]]:
@@ -204,34 +204,26 @@ def _parameter_names(fitted: Fit) -> tuple[list[str], list[str]]:
     return names[1:], [name for name in names if name in ("alpha", "beta")]
 
 
-def _profile_intervals(fitted: Fit, working: Likelihood, bars: "Bars", *, only_E: bool) -> Intervals:
+def _profile_intervals(fitted: Fit, bars: "Bars", *, only_E: bool) -> Intervals:
+    working = likelihood(fitted)
+    assert working is not None  # there are more points than parameters
     names, judged = (["E"], ["E"]) if only_E else _parameter_names(fitted)
+    found: dict[float, dict[str, Interval]] = {0.95: {}, 0.9: {}}
     with bars("profile likelihood", len(names) + len(judged), "interval") as bar:
-
-        def interval(name: str, central: float) -> Interval:
-            found = profile_interval(fitted, working, name, central)
-            bar.update(1)
-            return found
-
-        return Intervals(
-            ci95={name: interval(name, 0.95) for name in names},
-            ci90={name: interval(name, 0.9) for name in judged},
-            noise=working.noise,
-        )
+        for central, group in ((0.95, names), (0.9, judged)):
+            for name in group:
+                found[central][name] = profile_interval(fitted, working, name, central)
+                bar.update(1)
+    return Intervals(found[0.95], found[0.9], noise=working.noise)
 
 
 def _bootstrap_intervals(fitted: Fit, resamples: int, seed: int, bars: "Bars") -> Intervals:
     names, judged = _parameter_names(fitted)
     with bars("bootstrap", resamples, "resample") as bar:
         drawn = bootstrap(fitted, resamples, seed, bar.update)
-
-    def interval(name: str, central: float) -> Interval:
-        low, high = np.quantile(drawn[name], [(1 - central) / 2, (1 + central) / 2])
-        return float(low), float(high)
-
     return Intervals(
-        ci95={name: interval(name, 0.95) for name in names},
-        ci90={name: interval(name, 0.9) for name in judged},
+        ci95={name: central_interval(drawn[name], 0.95) for name in names},
+        ci90={name: central_interval(drawn[name], 0.9) for name in judged},
         se={name: float(drawn[name].std(ddof=1)) for name in names},
         resamples=resamples,
         seed=seed,

@@ -24,10 +24,10 @@ from entropy_cli.commands.fit.scaling_law import (
     Bounds,
     Data,
     Fit,
-    log_prediction,
     minimise,
     parameter_bounds,
     parameters,
+    residuals,
 )
 from entropy_cli.core.extras import import_extra
 from entropy_cli.entropy.jackknife import t_quantile
@@ -77,12 +77,12 @@ def likelihood(fit: Fit) -> Likelihood | None:
     theta, value = minimise(fit.theta, data, parameter_bounds(data, fit.log_floor), math.inf)
     by_squares = math.sqrt(2 * value / degrees)
     # Least squares follow outliers, the robust fit does not: use the one with less noise.
-    by_median = 1.4826 * float(np.median(abs(fit.residual_P)))
+    by_median = 1.4826 * float(np.median(abs(residuals(fit.theta, data))))
     starts = ((theta, by_squares), (fit.theta, by_median))
     solutions = [_solve_scale(fit, at, max(noise, MIN_NOISE), degrees) for at, noise in starts]
     theta, value, noise = min(solutions, key=lambda solution: solution[2])
     threshold = TUNING * noise
-    residual_P = log_prediction(theta, data)[0] - data.log_loss_P
+    residual_P = residuals(theta, data)
     slope_P = np.clip(residual_P, -threshold, threshold)
     inside = float((abs(residual_P) < threshold).mean())
     spread = max(float(slope_P @ slope_P) / degrees, MIN_NOISE**2)
@@ -94,8 +94,7 @@ def _solve_scale(fit: Fit, theta: Array, noise: float, degrees: int) -> tuple[Ar
     bounds = parameter_bounds(fit.data, fit.log_floor)
     theta, value = minimise(theta, fit.data, bounds, TUNING * noise)
     for _ in range(20):
-        residual_P = log_prediction(theta, fit.data)[0] - fit.data.log_loss_P
-        before, noise = noise, _scale(residual_P, degrees, noise)
+        before, noise = noise, _scale(residuals(theta, fit.data), degrees, noise)
         theta, value = minimise(theta, fit.data, bounds, TUNING * noise)
         if abs(noise / before - 1) < 1e-3:
             break
@@ -270,3 +269,9 @@ def bootstrap(
         drawn.append(parameters(theta, resample))
         progress(1)
     return {name: np.array([values[name] for values in drawn]) for name in PARAMETERS[data.form]}
+
+
+def central_interval(values: Array, central: float) -> tuple[float, float]:
+    """Return the interval between the percentiles that leave out as much on either side."""
+    low, high = np.quantile(values, [(1 - central) / 2, (1 + central) / 2])
+    return float(low), float(high)

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from entropy_cli.commands.fit.intervals import LINEAR, Interval
-from entropy_cli.commands.fit.scaling_law import FORMULAS, PARAMETERS, Form
+from entropy_cli.commands.fit.scaling_law import FORMULAS, PARAMETERS, Form, Optima
 from entropy_cli.commands.fit.verdict import Verdict
 from entropy_cli.core.table import Table, definitions
 
@@ -45,15 +45,6 @@ class Intervals:
     resamples: int | None = None
     seed: int | None = None
     noise: float | None = None
-
-
-@dataclass(frozen=True)
-class Optima:
-    """Starts of a search, how many ended within 1 % of the best objective, and the range of their E."""
-
-    starts: int
-    within_1_percent: int
-    E: tuple[float, float]
 
 
 @dataclass(frozen=True)

@@ -96,12 +96,18 @@ def make_data(sizes: ArrayLike, losses: ArrayLike) -> Data:
 
 def log_prediction(theta: Array, data: Data) -> tuple[Array, Array]:
     """Return the log of the predicted losses, (P,), and the share of E and each term, (1 + T, P)."""
-    term_TP = theta[1::2, None] - theta[2::2, None] * data.log_size_TP
-    part_KP = np.vstack([np.full_like(data.log_loss_P, theta[0]), term_TP])
+    part_KP = np.empty((1 + len(data.log_size_TP), len(data.log_loss_P)))
+    part_KP[0] = theta[0]
+    part_KP[1:] = theta[1::2, None] - theta[2::2, None] * data.log_size_TP
     top_P = part_KP.max(0)
     part_KP = np.exp(part_KP - top_P)
     sum_P = part_KP.sum(0)
     return top_P + np.log(sum_P), part_KP / sum_P
+
+
+def residuals(theta: Array, data: Data) -> Array:
+    """Return predicted minus measured log losses, (P,)."""
+    return log_prediction(theta, data)[0] - data.log_loss_P
 
 
 def objective(theta: Array, data: Data, threshold: float = THRESHOLD) -> tuple[float, Array]:
@@ -179,6 +185,15 @@ def start_grid(data: Data, log_floor: float | None = None) -> list[Array]:
 
 
 @dataclass(frozen=True)
+class Optima:
+    """Starts of a search, how many ended within 1 % of the best objective, and the range of their E."""
+
+    starts: int
+    within_1_percent: int
+    E: tuple[float, float]
+
+
+@dataclass(frozen=True)
 class Fit:
     """The best minimum of a search.
 
@@ -186,28 +201,19 @@ class Fit:
         theta: its parameters, see the module.
         log_floor: ln of a given E, else None.
         objective: its value at theta.
-        starts: number of starts of the search.
-        near: number of these that ended within 1 % of the objective.
-        near_E: smallest and largest E of those, nats per token.
+        optima: of all starts of the search.
     """
 
     data: Data
     theta: Array
     log_floor: float | None
     objective: float
-    starts: int
-    near: int
-    near_E: tuple[float, float]
+    optima: Optima
 
     @property
     def free(self) -> int:
         """The number of fitted parameters."""
         return len(self.theta) - (self.log_floor is not None)
-
-    @property
-    def residual_P(self) -> Array:
-        """Predicted minus measured log loss, (P,)."""
-        return log_prediction(self.theta, self.data)[0] - self.data.log_loss_P
 
     @property
     def at_bound(self) -> str | None:
@@ -237,7 +243,8 @@ def fit(
         progress(1)
     theta, best = min(found, key=lambda pair: pair[1])
     near = [math.exp(at[0]) for at, value in found if value <= NEAR_BEST * best + ROUNDING]
-    return Fit(data, theta, log_floor, best, len(found), len(near), (min(near), max(near)))
+    optima = Optima(len(found), len(near), (min(near), max(near)))
+    return Fit(data, theta, log_floor, best, optima)
 
 
 def parameters(theta: Array, data: Data) -> dict[str, float]:
