@@ -1,6 +1,7 @@
 """Sums over the tokens of each image at one scale: the output of the assignment."""
 
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,8 +45,8 @@ class ImageSums:
 
     def first(self, images: int) -> "ImageSums":
         """Return the sums of only the first images."""
-        sums = {name: sum_B for name, sum_B in vars(self).items() if isinstance(sum_B, Tensor)}
-        return replace(self, **{name: sum_B[:images] for name, sum_B in sums.items()})
+        kept: dict[str, Any] = {k: v[:images] for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **kept)
 
     @property
     def counts_BE(self) -> Tensor:
