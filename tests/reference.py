@@ -2,6 +2,10 @@
 
 import numpy as np
 
+from entropy_cli.entropy.sums import SumsLayout
+from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.vocabulary import Vocabulary
+
 LEVELS = (4, 3, 2)
 
 
@@ -50,3 +54,9 @@ def reference(z_MlC, code_VC, rule, temperature):
 def entropy(p_V):
     p_V = p_V[p_V > 0]
     return -(p_V * np.log(p_V)).sum()
+
+
+def empty_tally(groups, tokens_S, temperatures, codes):
+    """A tally of scales that all have the same number of codes."""
+    vocabularies = (Vocabulary(codes),) * len(tokens_S)
+    return Tally.zeros(SumsLayout(groups, tuple(tokens_S), vocabularies, temperatures))

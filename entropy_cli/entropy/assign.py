@@ -23,7 +23,6 @@ MIN_ROWS = 16
 # Codes in a block of the two-step argmax: torch's over a whole row of a CPU tensor is not vectorised.
 ARGMAX_BLOCK = 128
 
-
 MAX_INDEXABLE = 2**63  # codes whose indices fit an int64
 
 
@@ -95,34 +94,44 @@ def assign(
         )
     if isinstance(codebook, Grid):
         return assign_to_grid(z_BlC, codebook, temperatures)
-    B, tokens, C = z_BlC.shape
-    T, V = len(temperatures), codebook.vocabulary.size
-    chunk_rows = max(chunk or _chunk(z_BlC.device, V), V) // V
+    (B, tokens), V = z_BlC.shape[:2], codebook.vocabulary.size
+    default = max(CHUNK_ELEMENTS.get(z_BlC.device.type, CHUNK_ELEMENTS["cpu"]), MIN_ROWS * V)
+    chunk_rows = max(chunk or default, V) // V
     images, rows = max(1, chunk_rows // tokens), min(tokens, chunk_rows)
-    sums = _zeros(z_BlC, T, V)
+    sums = _zeros(z_BlC, len(temperatures), V)
     for b in range(0, B, images):
-        part = slice(b, b + images)
         for r in range(0, tokens, rows):
-            z_brC = z_BlC[part, r : r + rows]
-            shape = z_brC.shape[:2]
-            logit_NV, norm_N = codebook.logits(z_brC.reshape(-1, C))
-            idx_N = _argmax(logit_NV)
-            top_N1 = logit_NV.gather(1, idx_N[:, None])
-            nearest_N = torch.zeros_like(top_N1[:, 0]) if norm_N is None else norm_N - top_N1[:, 0]
-            nearest_B = _per_image(nearest_N.clamp_(min=0), shape)[:, 0]
-            sums.idx_Bl[part, r : r + rows] = idx_N.view(shape)
-            sums.min_distance_B[part] += nearest_B
-            if not T:
-                continue
-
-            def add(t: int, q_NV: Tensor, part: slice = part, shape: torch.Size = shape) -> None:
-                sums.soft_BTE[part, t] += q_NV.view(*shape, V).sum(1)
-
-            soft = soft_statistics(logit_NV.sub_(top_N1), idx_N, temperatures, add)
-            sums.entropy_BT[part] += _per_image(soft.entropy_TN, shape)
-            sums.varentropy_BT[part] += _per_image(soft.varentropy_TN, shape)
-            sums.distance_BT[part] += nearest_B[:, None] + _per_image(soft.distance_TN, shape)
+            part = slice(b, b + images), slice(r, r + rows)
+            _assign_chunk(z_BlC[part], codebook, temperatures, sums, part)
     return sums
+
+
+def _assign_chunk(
+    z_blC: Tensor,
+    codebook: Codebook,
+    temperatures: Sequence[float],
+    sums: ImageSums,
+    part: tuple[slice, slice],
+) -> None:
+    """Add the assignment of some tokens of some images to the sums of all."""
+    images, shape = part[0], z_blC.shape[:2]
+    logit_NV, norm_N = codebook.logits(z_blC.flatten(0, 1))
+    idx_N = _argmax(logit_NV)
+    top_N1 = logit_NV.gather(1, idx_N[:, None])
+    nearest_N = torch.zeros_like(top_N1[:, 0]) if norm_N is None else norm_N - top_N1[:, 0]
+    nearest_b1 = _per_image(nearest_N.clamp_(min=0), shape)
+    sums.idx_Bl[part] = idx_N.view(shape)
+    sums.min_distance_B[images] += nearest_b1[:, 0]
+    if not temperatures:
+        return
+
+    def add(t: int, q_NV: Tensor) -> None:
+        sums.soft_BTE[images, t] += q_NV.view(*shape, -1).sum(1)
+
+    soft = soft_statistics(logit_NV.sub_(top_N1), idx_N, temperatures, add)
+    sums.entropy_BT[images] += _per_image(soft.entropy_TN, shape)
+    sums.varentropy_BT[images] += _per_image(soft.varentropy_TN, shape)
+    sums.distance_BT[images] += nearest_b1 + _per_image(soft.distance_TN, shape)
 
 
 def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> ImageSums:
@@ -134,12 +143,11 @@ def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> 
         softmax(-|z - c|^2 / T) over all c of a product set is the product of the softmaxes over each
         dimension's coordinates; of bits +-a, the sigmoid of 4 a z / T.
     """
-    B, _, C = z_BlC.shape
-    z_NC = grid.prepared(z_BlC.reshape(-1, C))
+    z_NC = grid.prepared(z_BlC.flatten(0, 1))
     vocabulary, shape = grid.vocabulary, z_BlC.shape[:2]
     sums = _zeros(z_BlC, len(temperatures), vocabulary.entries)
     levels_NC = torch.empty_like(z_NC, dtype=torch.int64)
-    q_TC: list[list[Tensor]] = [[z_NC] * C for _ in temperatures]
+    q_TC: list[list[Tensor]] = [[] for _ in temperatures]
     for c, coordinates in enumerate(grid.coordinates):
         z_N, coordinate_L = z_NC[:, c].contiguous(), z_NC.new_tensor(coordinates)
         levels_NC[:, c] = torch.bucketize(z_N, (coordinate_L[1:] + coordinate_L[:-1]) / 2)
@@ -148,12 +156,12 @@ def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> 
         sums.min_distance_B += _per_image(nearest_N, shape)[:, 0]
         if not temperatures:
             continue
-
-        def keep(t: int, q_NL: Tensor, c: int = c) -> None:
-            q_TC[t][c] = q_NL.clone()
-
-        below_NL = nearest_N[:, None] - distance_NL
-        soft = soft_statistics(below_NL, levels_NC[:, c], temperatures, keep)
+        soft = soft_statistics(
+            nearest_N[:, None] - distance_NL,
+            levels_NC[:, c],
+            temperatures,
+            lambda t, q_NL: q_TC[t].append(q_NL.clone()),
+        )
         sums.entropy_BT += _per_image(soft.entropy_TN, shape)
         sums.varentropy_BT += _per_image(soft.varentropy_TN, shape)
         sums.distance_BT += _per_image(soft.distance_TN, shape)
@@ -165,7 +173,7 @@ def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> 
     if not vocabulary.counted:
         assert vocabulary.levels is not None
         starts_C = torch.tensor([0, *vocabulary.levels[:-1]], device=z_NC.device).cumsum(0)
-        sums.entry_BN = (levels_NC[:, list(grid.significance)] + starts_C).view(B, -1)
+        sums.entry_BN = (levels_NC[:, list(grid.significance)] + starts_C).view(len(z_BlC), -1)
     return sums
 
 
@@ -179,25 +187,21 @@ def _code_numbers(levels_NC: Tensor, grid: Grid) -> Tensor:
 
 def _soft_sums(q_C: Sequence[Tensor], grid: Grid, shape: torch.Size) -> Tensor:
     """Sum the soft assignment to each code, or to each level, over an image's tokens: (B, E)."""
-    order = list(grid.significance)
+    q_C = [q_C[c] for c in grid.significance]
     if not grid.vocabulary.counted:
-        return torch.cat([q_C[c] for c in order], 1).view(*shape, -1).sum(1)
+        return torch.cat(q_C, 1).view(*shape, -1).sum(1)
     # q of a code is a product over the dimensions: the outer product of those of two halves of them, so
     # that its sum over tokens is one matrix product.
-    half = len(order) // 2
+    half, one_N1 = len(q_C) // 2, torch.ones_like(q_C[0][:, :1])
     high_BlH, low_BlK = (
-        _outer([q_C[c] for c in part]).view(*shape, -1) if part else q_C[0].new_ones(*shape, 1)
-        for part in (order[:half], order[half:])
+        functools.reduce(_outer, part, one_N1).view(*shape, -1) for part in (q_C[:half], q_C[half:])
     )
     return torch.bmm(high_BlH.transpose(1, 2), low_BlK).flatten(1)
 
 
-def _outer(q_C: Sequence[Tensor]) -> Tensor:
-    """Multiply every combination of one column of each tensor: (N, L1 L2 ...)."""
-    out_NX = q_C[0]
-    for q_NL in q_C[1:]:
-        out_NX = (out_NX[:, :, None] * q_NL[:, None]).flatten(1)
-    return out_NX
+def _outer(left_NX: Tensor, right_NY: Tensor) -> Tensor:
+    """Multiply every combination of their columns: (N, X Y)."""
+    return (left_NX[:, :, None] * right_NY[:, None]).flatten(1)
 
 
 def _zeros(z_BlC: Tensor, temperatures: int, entries: int) -> ImageSums:
@@ -212,10 +216,6 @@ def _zeros(z_BlC: Tensor, temperatures: int, entries: int) -> ImageSums:
         min_distance_B=sums(B),
         soft_BTE=sums((B, temperatures, entries)),
     )
-
-
-def _chunk(device: torch.device, codes: int) -> int:
-    return max(CHUNK_ELEMENTS.get(device.type, CHUNK_ELEMENTS["cpu"]), MIN_ROWS * codes)
 
 
 def _argmax(logit_NV: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ The entropy of an average is too low by about half the sum of Var(p_k) / p_k. To
 correlated, so the variance is measured between images, not derived from the number of tokens.
 """
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -44,7 +45,7 @@ def clustered_correction(mean_V: Tensor, squares_V: Tensor, images: int) -> floa
         p_k; for one token an image it is Miller & Madow's (K - 1) / 2N, to order 1/N^2.
     """
     if images < 2:
-        return float("inf")
+        return math.inf
     seen = mean_V > 0
     p_V = mean_V[seen].double()
     variance_V = (squares_V[seen].double() / images - p_V.square()).clamp(min=0) / (images - 1)
@@ -66,8 +67,8 @@ def grassberger(count_V: Tensor) -> float:
     """
     n_V = count_V[count_V > 0].double()
     sign_V = 1 - 2 * (n_V % 2)
-    g_V = torch.digamma(n_V)
-    g_V += 0.5 * sign_V * (torch.digamma((n_V + 1) / 2) - torch.digamma(n_V / 2))
+    odd_V = torch.digamma((n_V + 1) / 2) - torch.digamma(n_V / 2)
+    g_V = torch.digamma(n_V) + 0.5 * sign_V * odd_V
     total = n_V.sum()
     return (total.log() - (n_V * g_V).sum() / total).item()
 
@@ -119,7 +120,6 @@ def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
 
 def bounded(plug_in: float, correction: float | None, estimator: str, vocab_size: int) -> Point:
     """Apply a correction, unless there is none or it would exceed the largest possible entropy."""
-    largest = torch.tensor(vocab_size, dtype=torch.float64).log().item()
-    if correction is None or plug_in + correction > largest:
+    if correction is None or plug_in + correction > math.log(vocab_size):
         return Point(plug_in, plug_in, "plug-in", UNDERSAMPLED)
     return Point(plug_in + correction, plug_in, estimator)

@@ -47,10 +47,14 @@ class Codebook:
         mean_C = code_VC.mean(0)
         code_VC = code_VC - mean_C
         if self.has_distances:
-            self._set(mean_C, 2 * code_VC, -code_VC.square().sum(1))
+            bias_V = -code_VC.square().sum(1)
+            code_VC = 2 * code_VC
         else:
+            mean_C = torch.zeros_like(mean_C)
             bias_V = code_VC.new_zeros(len(code_VC)) if bias_V is None else bias_V.double()
-            self._set(torch.zeros_like(mean_C), code_VC, bias_V - bias_V.mean())
+            bias_V = bias_V - bias_V.mean()
+        self.centre_C, self.bias_V = mean_C.to(codebook_VC.dtype), bias_V.to(codebook_VC.dtype)
+        self.weight_CV = code_VC.T.contiguous().to(codebook_VC.dtype)
 
     def to(self, device: torch.device) -> "Codebook":
         """Copy to a device; return the codebook itself if it is there already."""
@@ -67,11 +71,6 @@ class Codebook:
         if self.rule == "logits":
             return torch.cat([code_VC, self.bias_V.double()[:, None]], 1)
         return code_VC
-
-    def _set(self, centre_C: Tensor, weight_VC: Tensor, bias_V: Tensor) -> None:
-        dtype = self.codes_VC.dtype
-        self.centre_C, self.bias_V = centre_C.to(dtype), bias_V.to(dtype)
-        self.weight_CV = weight_VC.T.contiguous().to(dtype)
 
     @property
     def degrees_of_freedom(self) -> int:

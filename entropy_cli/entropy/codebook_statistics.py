@@ -1,5 +1,6 @@
 """Statistics of a codebook alone: norms, duplicate codes, distances between codes, usage."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -111,9 +112,9 @@ def codebook_statistics(
         mean = _in_float64(code_UC, lambda part_NC: part_NC.sum(1)).sum().item() / (U * C)
         squares_U = _in_float64(code_UC, lambda part_NC: (part_NC - mean).square().sum(1))
         std = (squares_U.sum().item() / (U * C)) ** 0.5
-    nearest_U = nearest_distances(code_UC, progress) if 1 < U <= MAX_COMPARED and C else None
-    if nearest_U is not None:
-        nearest_U[duplicate_U] = 0.0
+    nearest = None
+    if 1 < U <= MAX_COMPARED and C:
+        nearest = _spread(nearest_distances(code_UC, progress).masked_fill(duplicate_U, 0))
     return CodebookStatistics(
         codes=V,
         dims=C,
@@ -123,7 +124,7 @@ def codebook_statistics(
         mean=mean,
         std=std,
         norm=_spread(norm_U),
-        nearest=None if nearest_U is None else _spread(nearest_U),
+        nearest=nearest,
     )
 
 
@@ -211,20 +212,13 @@ def near_duplicates(code_VC: Tensor) -> NearDuplicates:
 def _compare_neighbours(
     code_VC: Tensor, projected_VK: Tensor, max_distance: float, max_projected: float
 ) -> tuple[Tensor, Tensor]:
-    """Find the codes that are close to a neighbour along the first projection.
+    """Return which codes are close to a neighbour, bool (V,), and the indices of those undecided.
 
-    Args:
-        code_VC: float64, sorted by the first projection.
-        projected_VK: onto orthogonal lines, where distances are not larger than between the codes.
-        max_distance: of codes that count as close.
-        max_projected: the same between projections, with room for rounding.
-
-    Returns:
-        Which codes are close to another one, bool (V,), and the indices of the codes left undecided.
+    Codes are sorted by the first projection, and no two projections are farther apart than their codes.
     """
     V = len(code_VC)
     found_V, open_V = torch.zeros(2, V, dtype=torch.bool)
-    idx_N, offset, compared = torch.zeros(0, dtype=torch.int64), 0, 0
+    idx_N, offset, compared = torch.arange(0), 0, 0
     for offset in range(1, min(V, MAX_NEIGHBOURS + 1)):
         is_near_N = projected_VK[offset:, 0] - projected_VK[:-offset, 0] <= max_projected
         (idx_N,) = torch.where(is_near_N & ~(found_V[offset:] & found_V[:-offset]))
@@ -249,7 +243,7 @@ def usage(count_V: Tensor) -> Usage | None:
     """
     count_V = count_V.double()
     total = count_V.sum().item()
-    if not 0 < total < float("inf"):
+    if not 0 < total < math.inf:
         return None
     is_rare_V = (count_V > 0) & (count_V < RARE * total / len(count_V))
     return Usage(int((count_V <= 0).sum()), int(is_rare_V.sum()), count_V.max().item() / total)
@@ -263,5 +257,4 @@ def _in_float64(code_VC: Tensor, row_function: Callable[[Tensor], Tensor]) -> Te
 def _spread(value_N: Tensor) -> Spread | None:
     if not len(value_N):
         return None
-    median = torch.quantile(value_N, 0.5).item()
-    return Spread(value_N.min().item(), median, value_N.max().item())
+    return Spread(*torch.quantile(value_N, value_N.new_tensor([0, 0.5, 1])).tolist())

@@ -56,22 +56,15 @@ def _counted(
     marginal = estimate_marginal(soft_V, squares_V, images, covered)
     usage = (count_V > 0).double().mean().item()
     unseen = None if covered >= COVERAGE_FOR_ANY else UNDERSAMPLED
+    value, plug_in, estimator, note = marginal
+    assert value is not None and plug_in is not None
+    name = f"marginal ({estimator}) minus assignment entropy"
     return {
         "marginal_entropy": marginal,
-        "mutual_information": _minus(marginal, conditional),
+        "mutual_information": Point(value - conditional, plug_in - conditional, name, note),
         "unigram_entropy": estimate_unigram(count_V, tally.count_squares_SE[s, codes], images),
         "usage": Point(usage, usage, "codes seen", unseen),
     }
-
-
-def _minus(marginal: Point, conditional: float) -> Point:
-    assert marginal.value is not None and marginal.plug_in is not None
-    return Point(
-        marginal.value - conditional,
-        marginal.plug_in - conditional,
-        f"marginal ({marginal.estimator}) minus assignment entropy",
-        marginal.note,
-    )
 
 
 def dimension_entropies(soft_XE: Tensor, vocabulary: Vocabulary) -> Tensor:
@@ -84,15 +77,11 @@ def dimension_entropies(soft_XE: Tensor, vocabulary: Vocabulary) -> Tensor:
     levels = vocabulary.levels
     assert levels is not None
     soft_XE = soft_XE[..., : vocabulary.entries]
-    if not vocabulary.counted:
-        parts = torch.split(soft_XE, list(levels), dim=-1)
+    if vocabulary.counted and len(levels) > 1:
+        grid_XLs, dims = torch.unflatten(soft_XE, -1, levels), range(-len(levels), 0)
+        parts = [grid_XLs.sum([d for d in dims if d != c]) for c in dims]
     else:
-        grid_XLs = torch.unflatten(soft_XE, -1, levels)
-        first = soft_XE.ndim - 1
-        dims = range(first, first + len(levels))
-        parts = tuple(
-            grid_XLs.sum([d for d in dims if d != c]) if len(levels) > 1 else grid_XLs for c in dims
-        )
+        parts = list(torch.split(soft_XE, list(levels), dim=-1))
     return torch.stack([entropy(part) for part in parts], dim=-1)
 
 

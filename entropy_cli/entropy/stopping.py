@@ -2,20 +2,39 @@
 
 from collections.abc import Sequence
 
+import numpy as np
+import torch
 from torch import Tensor
 
+from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
 from entropy_cli.entropy.quantity import MIN_IMAGES, MIN_IMAGES_PER_GROUP, HistoryPoint
-from entropy_cli.entropy.summary import assignment_averages
+from entropy_cli.entropy.summary import average_weights
 
 CHECKS_IN_A_ROW = 2  # a single check passes too often by chance: the standard error has an error itself
 
 
 def history_point(entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor) -> HistoryPoint:
-    """Return the current estimate; the arguments are those of `assignment_averages`."""
-    value_A, half_width_A = assignment_averages(entropy_GS, images_G, tokens_S)
-    half_widths = [None, None] if half_width_A is None else [half_width_A[0], half_width_A.max()]
-    first, widest = (None if width is None else width.item() for width in half_widths)
-    return HistoryPoint(int(images_G.sum()), value_A[0].item(), first, widest)
+    """Estimate the averages of the assignment entropy alone, cheap enough during a run.
+
+    Args:
+        entropy_GS: sums over tokens, in nats, float64.
+        images_G: images in each group; at least one image in total.
+        tokens_S: tokens of an image at each scale.
+    """
+    weight_SA = torch.stack(list(average_weights(tokens_S).values()), dim=1)
+
+    def averages(entropy_XS: Tensor, images_X: Tensor) -> Tensor:
+        return entropy_XS / (images_X[..., None] * tokens_S) @ weight_SA
+
+    total_S, M = entropy_GS.sum(0), images_G.sum()
+    value_A = averages(total_S, M)
+    used, half_width, widest = int((images_G > 0).sum()), None, None
+    if used >= 2:
+        parts = (value_A, averages(total_S - entropy_GS, M - images_G), images_G)
+        variance_A = jackknife_variance(*(part.cpu().numpy() for part in parts))
+        half_width_A = t_quantile(used - 1) * np.sqrt(variance_A)
+        half_width, widest = half_width_A[0].item(), half_width_A.max().item()
+    return HistoryPoint(int(M), value_A[0].item(), half_width, widest)
 
 
 def target_reached(target: float, history: Sequence[HistoryPoint], images_G: Tensor) -> bool:

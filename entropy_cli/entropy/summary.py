@@ -62,7 +62,7 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
     S = len(tally.tokens_S)
     log_V_S = torch.tensor([math.log(v.size) for v in vocabularies], dtype=torch.float64)
     one_scale_SS = torch.eye(S, dtype=torch.float64)
-    weights = _weights(tally.tokens_S)
+    weights = average_weights(tally.tokens_S)
     return Summary(
         scales=[{name: estimate(name, one_scale_SS[s]) for name in NAMES} for s in range(S)],
         averages={key: {name: estimate(name, weights[key]) for name in NAMES} for key in AVERAGES},
@@ -70,36 +70,8 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
     )
 
 
-def assignment_averages(
-    entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor
-) -> tuple[Tensor, Tensor | None]:
-    """Return only the averages of the assignment entropy, cheap enough to compute during a run.
-
-    Args:
-        entropy_GS: sums over tokens, in nats, float64.
-        images_G: images in each group; at least one image in total.
-        tokens_S: tokens of an image at each scale.
-
-    Returns:
-        The averages in the order of AVERAGES, and the half-widths of their 95 % intervals; None with
-        fewer than two groups of images.
-    """
-    weight_SA = torch.stack(list(_weights(tokens_S).values()), dim=1)
-
-    def averages(entropy_XS: Tensor, images_X: Tensor) -> Tensor:
-        return entropy_XS / (images_X[..., None] * tokens_S) @ weight_SA
-
-    value_A = averages(entropy_GS.sum(0), images_G.sum())
-    used = int((images_G > 0).sum())
-    if used < 2:
-        return value_A, None
-    deleted_GA = averages(entropy_GS.sum(0) - entropy_GS, images_G.sum() - images_G)
-    arrays = (x.cpu().numpy() for x in (value_A, deleted_GA, images_G))
-    return value_A, t_quantile(used - 1) * torch.from_numpy(jackknife_variance(*arrays)).sqrt()
-
-
-def _weights(tokens_S: Tensor) -> dict[str, Tensor]:
-    """Return the weight of each scale in each of AVERAGES."""
+def average_weights(tokens_S: Tensor) -> dict[str, Tensor]:
+    """Return the weight of each scale in each of AVERAGES, float64 (S,)."""
     last_S = torch.zeros(len(tokens_S), dtype=torch.float64)
     last_S[-1] = 1
     return {

@@ -1,7 +1,6 @@
 """Sums over the tokens of each image at one scale: the output of the assignment."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -26,26 +25,6 @@ class SumsLayout:
     vocabularies: tuple[Vocabulary, ...]
     temperatures: int
 
-    @classmethod
-    def of_codes(
-        cls, groups: int, tokens_S: Sequence[int], temperatures: int, codes: int
-    ) -> "SumsLayout":
-        """Make the layout of scales that all have the same number of codes."""
-        return cls(groups, tuple(tokens_S), (Vocabulary(codes),) * len(tokens_S), temperatures)
-
-    @property
-    def entries(self) -> int:
-        """The largest number of entries of a scale."""
-        return max(vocabulary.entries for vocabulary in self.vocabularies)
-
-    @property
-    def counted_S(self) -> list[int]:
-        """The hard assignments of an image at each scale: one a token, or one for each dimension."""
-        return [
-            tokens * (1 if vocabulary.counted else len(vocabulary.levels or ()))
-            for tokens, vocabulary in zip(self.tokens_S, self.vocabularies, strict=True)
-        ]
-
 
 @dataclass
 class ImageSums:
@@ -66,9 +45,8 @@ class ImageSums:
 
     def first(self, images: int) -> "ImageSums":
         """Return the sums of only the first images."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        kept: dict[str, Any] = {k: v[:images] if isinstance(v, Tensor) else v for k, v in values.items()}
-        return ImageSums(**kept)
+        kept: dict[str, Any] = {k: v[:images] for k, v in vars(self).items() if isinstance(v, Tensor)}
+        return replace(self, **kept)
 
     @property
     def counts_BE(self) -> Tensor:

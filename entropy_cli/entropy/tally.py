@@ -3,13 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from entropy_cli.entropy.sums import ImageSums, SumsLayout
 
+INTEGERS = ("tokens_S", "images_G", "counts_GSE", "count_squares_SE")
 ROUNDING = 1e-6  # relative, of sums in float64 of numbers that were float32
 
 
@@ -42,22 +43,15 @@ class Tally:
     @classmethod
     def zeros(cls, layout: SumsLayout, device: torch.device | str = "cpu") -> "Tally":
         """Return an empty tally, the neutral element of `+`."""
-        G, S, T, E = layout.groups, len(layout.tokens_S), layout.temperatures, layout.entries
-        sums: dict[str, Any] = {"dtype": torch.float64, "device": device}
-        counts: dict[str, Any] = {"dtype": torch.int64, "device": device}
-        return cls(
-            tokens_S=torch.tensor(list(layout.tokens_S), **counts),
-            images_G=torch.zeros(G, **counts),
-            entropy_GST=torch.zeros(G, S, T, **sums),
-            varentropy_GST=torch.zeros(G, S, T, **sums),
-            distance_GST=torch.zeros(G, S, T, **sums),
-            min_distance_GS=torch.zeros(G, S, **sums),
-            soft_GSTE=torch.zeros(G, S, T, E, **sums),
-            counts_GSE=torch.zeros(G, S, E, **counts),
-            entropy_squares_ST=torch.zeros(S, T, **sums),
-            soft_squares_STE=torch.zeros(S, T, E, **sums),
-            count_squares_SE=torch.zeros(S, E, **counts),
-        )
+        size = {"G": layout.groups, "S": len(layout.tokens_S), "T": layout.temperatures}
+        size["E"] = max(vocabulary.entries for vocabulary in layout.vocabularies)
+        tensors = {}
+        for field in fields(cls):  # whose name ends in its shape
+            shape = [size[axis] for axis in field.name.rpartition("_")[2]]
+            dtype = torch.int64 if field.name in INTEGERS else torch.float64
+            tensors[field.name] = torch.zeros(shape, dtype=dtype, device=device)
+        tensors["tokens_S"] += torch.tensor(layout.tokens_S, device=device)
+        return cls(**tensors)
 
     def add(self, group_B: Tensor, scales: Sequence[ImageSums]) -> None:
         """Add B images in place, given their group and their sums at every scale."""
@@ -92,7 +86,7 @@ class Tally:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every tensor by name."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
+        return dict(vars(self))
 
     @classmethod
     def from_state_dict(cls, tensors: Mapping[str, Tensor], layout: SumsLayout, images: int) -> "Tally":
@@ -125,8 +119,9 @@ class Tally:
 
     def _check_counts(self, layout: SumsLayout, images: int) -> None:
         """Check that counts and probabilities add up to the number of tokens of the images."""
-        counted_S = torch.tensor(layout.counted_S)
-        expected_GS = self.images_G[:, None] * counted_S
+        # A token is counted once, or once in each dimension.
+        counts_S = [1 if v.counted else len(v.levels or ()) for v in layout.vocabularies]
+        expected_GS = self.images_G[:, None] * torch.tensor(layout.tokens_S) * torch.tensor(counts_S)
         if self.tokens_S.tolist() != list(layout.tokens_S) or int(self.images_G.sum()) != images:
             raise ValueError(f"its sums are not of {images} images of these scales")
         if not torch.equal(self.counts_GSE.sum(2), expected_GS):

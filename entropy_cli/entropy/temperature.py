@@ -52,7 +52,7 @@ def fit_temperature(
         Dempster, Laird & Rubin 1977 for a mixture with one shared variance and fixed, equal weights.
     """
 
-    def means(temperature: float) -> tuple[float, float, float]:
+    def means(temperature: float) -> list[float]:
         """Return means over tokens: distance to the nearest code, expected distance, and entropy."""
         sums_4 = torch.zeros(4, dtype=torch.float64)
         for z_BlC in z_batches:
@@ -60,8 +60,8 @@ def fit_temperature(
             parts = (sums.min_distance_B, sums.distance_BT, sums.entropy_BT)
             sums_4[0] += z_BlC[..., 0].numel()
             sums_4[1:] += torch.stack([part.sum() for part in parts]).cpu()
-        tokens, nearest, expected, entropy = all_reduce_sum(sums_4).tolist()
-        return nearest / tokens, expected / tokens, entropy / tokens
+        tokens, *totals = all_reduce_sum(sums_4).tolist()
+        return [total / tokens for total in totals]
 
     per_distance = 2 / codebook.degrees_of_freedom
     hard = per_distance * means(1.0)[0]
@@ -71,18 +71,18 @@ def fit_temperature(
             "Give a number."
         )
     value, step = hard, math.inf
-    for steps in range(1, MAX_STEPS + 1):
+    ended: Literal["converged", "flat", "slow"] = "slow"
+    for steps in range(1, MAX_STEPS + 1):  # noqa: B007 - read after the loop
         _, distance, entropy = means(value)
         if entropy > FLAT * math.log(codebook.vocabulary.size):
-            return TemperatureFit(_rounded(value), _rounded(hard), steps, "flat")
+            ended = "flat"
+            break
         previous, step = step, per_distance * distance - value
         value += step
         # Steps shrink geometrically, so the remaining distance is about step * ratio / (1 - ratio).
         ratio = abs(step / previous)
         if ratio < 1 and abs(step) * max(1, ratio / (1 - ratio)) <= TOLERANCE * value:
-            return TemperatureFit(_rounded(value), _rounded(hard), steps, "converged")
-    return TemperatureFit(_rounded(value), _rounded(hard), MAX_STEPS, "slow")
-
-
-def _rounded(value: float) -> float:
-    return float(f"{value:.{SIGNIFICANT_DIGITS}g}")
+            ended = "converged"
+            break
+    value, hard = (float(f"{number:.{SIGNIFICANT_DIGITS}g}") for number in (value, hard))
+    return TemperatureFit(value, hard, steps, ended)

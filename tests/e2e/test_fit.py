@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from entropy_cli.cli import main
-from entropy_cli.commands.fit.points import Columns, read_points
+from entropy_cli.commands.fit.points import read_points
 from entropy_cli.results.schema import read_result
 
 ACCEPTED = {"schema", "schema_version", "form", "points", "parameters", "ci95", "objective"}
@@ -82,10 +82,9 @@ def test_chinchillas_points_give_the_replications_parameters_and_intervals(fit, 
     assert (found["verdict"], found["interval_kind"]) == ("ok", "bootstrap")
     assert found["ci95"]["E"] == pytest.approx([1.775, 1.877], abs=0.015)
     assert found["intervals"]["bootstrap"]["se"]["E"] == pytest.approx(0.026, abs=0.005)
-    columns = Columns("Model Size", None, "Training FLOP", "loss")
-    by_name = read_points(table, Columns(flop="training flop"), with_data_size=True)
-    assert by_name == read_points(table, columns, with_data_size=True)
-    assert len(by_name.points) == 245
+    by_name = read_points(table, {"FLOP": "training flop"}, with_data_size=True)
+    assert by_name.columns == {"size": "Model Size", "FLOP": "Training FLOP", "loss": "loss"}
+    assert by_name.size_TP.shape == (2, 245)
 
 
 @pytest.mark.parametrize(

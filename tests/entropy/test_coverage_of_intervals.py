@@ -5,9 +5,9 @@ import torch
 
 from entropy_cli.entropy.entropy import entropy
 from entropy_cli.entropy.summary import summarise
-from entropy_cli.entropy.sums import ImageSums, SumsLayout
-from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.entropy.vocabulary import Vocabulary
+from tests.reference import empty_tally
 
 RUNS, POPULATIONS = 2000, 1  # the share of 2,000 runs that cover is known to 0.5 %
 KINDS = 400  # of images in a population; tokens of one image are alike
@@ -61,7 +61,7 @@ def covered(codes, tokens, images, seed):
             min_distance_B=zeros_B,
             soft_BTE=(counts_BE.double() @ soft_VV)[:, None],
         )
-        tally = Tally.zeros(SumsLayout.of_codes(32, [tokens], 1, codes))
+        tally = empty_tally(32, [tokens], 1, codes)
         tally.add(torch.randint(32, (images,)), [sums])  # groups of unequal size, some empty
         scale = summarise(tally, [Vocabulary(codes)]).scales[0]
         for name, value in truth.items():

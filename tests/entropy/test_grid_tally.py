@@ -12,15 +12,14 @@ from entropy_cli.entropy.entropy import entropy
 from entropy_cli.entropy.point_estimates import NO_PRODUCT
 from entropy_cli.entropy.quantity import TOO_MANY
 from entropy_cli.entropy.summary import summarise
-from entropy_cli.entropy.sums import SumsLayout
-from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 from tests.entropy.test_grid import one_by_one, random_latents
+from tests.reference import empty_tally
 
 
 def tally_of(sums, group_B, entries):
     """Of one scale."""
-    tally = Tally.zeros(SumsLayout.of_codes(4, [sums.tokens], sums.soft_BTE.shape[1], entries))
+    tally = empty_tally(4, [sums.tokens], sums.soft_BTE.shape[1], entries)
     tally.add(group_B, [sums])
     return tally
 
@@ -97,9 +96,7 @@ def test_scales_of_different_vocabularies_in_one_tally():
         for n, book in enumerate(books, start=3)
     ]
     known = [book.vocabulary for book in books]
-    together = Tally.zeros(
-        SumsLayout.of_codes(4, [sums.tokens for sums in of_scales], 2, max(v.entries for v in known))
-    )
+    together = empty_tally(4, [sums.tokens for sums in of_scales], 2, max(v.entries for v in known))
     for part in (slice(0, 2), slice(2, 6)):  # two batches
         kept = [assign_part(sums, part) for sums in of_scales]
         together.add(group_B[part], kept)
@@ -135,7 +132,7 @@ def test_the_average_of_bounds():
     grids = [Grid.of_bits(4, "sign"), Grid.of_levels((3, 5))]
     of_scales = [assign(random_latents(6, 3 + s, g.latent_dim), g, [1.0]) for s, g in enumerate(grids)]
     known = [grid.vocabulary for grid in grids]
-    tally = Tally.zeros(SumsLayout.of_codes(4, [3, 4], 1, 16))
+    tally = empty_tally(4, [3, 4], 1, 16)
     tally.add(torch.tensor([0, 0, 1, 1, 2, 3]), of_scales)
     summary = summarise(tally, known)
     first, second = (of_scale["marginal_entropy_bound"].value for of_scale in summary.scales)

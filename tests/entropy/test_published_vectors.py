@@ -13,10 +13,10 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.entropy import entropy
 from entropy_cli.entropy.jackknife import jackknife_variance
 from entropy_cli.entropy.summary import summarise
-from entropy_cli.entropy.sums import ImageSums, SumsLayout
-from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.entropy.temperature import fit_temperature
 from entropy_cli.entropy.vocabulary import Vocabulary
+from tests.reference import empty_tally
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ def test_histogram(vector):
 
 def tally_with_entropies(tokens_S, entropy_S):
     """One image of which every token has the entropy of its scale."""
-    tally = Tally.zeros(SumsLayout.of_codes(2, tokens_S, 1, 2))
+    tally = empty_tally(2, tokens_S, 1, 2)
     one = torch.ones(1, dtype=torch.float64)
     sums = [
         ImageSums(
@@ -213,8 +213,8 @@ def test_jackknife_of_unequal_groups(vector):
 def test_counts_beyond_float32(vector):
     given, expected, _ = vector("fp32_counter_trap")
     tally, one = (
-        Tally.zeros(SumsLayout.of_codes(1, [1], 1, 1)),
-        Tally.zeros(SumsLayout.of_codes(1, [1], 1, 1)),
+        empty_tally(1, [1], 1, 1),
+        empty_tally(1, [1], 1, 1),
     )
     tally.counts_GSE += given["start"]
     one.counts_GSE += given["add"]

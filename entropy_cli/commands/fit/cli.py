@@ -126,7 +126,6 @@ def fit(
 
     from entropy_cli.commands.fit.fit import FitConfig
     from entropy_cli.commands.fit.fit import fit as run
-    from entropy_cli.commands.fit.points import Columns
     from entropy_cli.commands.fit.result import render
     from entropy_cli.core.files import check_files, write_text
 
@@ -141,7 +140,7 @@ def fit(
     config = FitConfig(
         table=points,
         form=form or ("power" if (data_size, flop) == (None, None) else "chinchilla"),
-        columns=Columns(size, data_size, flop, loss),
+        columns={"size": size, "data size": data_size, "FLOP": flop, "loss": loss},
         drop_largest=drop_largest,
         fixed_E=fixed,
         floor=result_of_estimate,
@@ -150,10 +149,10 @@ def fit(
         seed=seed,
         command=shlex.join(["entropy-cli", *context.obj]),
     )
-    found = run(config, tqdm_bar)
-    text = found.result.to_json()
+    result, kept = run(config, tqdm_bar)
+    text = result.to_json()
     if image is not None:
-        write_figure(draw(found.result, found.points), image)
+        write_figure(draw(result, kept), image)
     elif output is not None:
         write_text(output, text + "\n")
-    print_result(text if as_json else render(found.result))
+    print_result(text if as_json else render(result))

@@ -1,12 +1,11 @@
 """Figure of a scaling fit: points, curve, E with its interval, and the reducible loss."""
 
 import math
-from collections.abc import Sequence
 from textwrap import fill
 
 import numpy as np
 
-from entropy_cli.commands.fit.points import Point
+from entropy_cli.commands.fit.points import Points
 from entropy_cli.commands.fit.result import FitResult
 from entropy_cli.commands.fit.scaling_law import FORMULAS
 from entropy_cli.core.extras import import_extra
@@ -25,10 +24,9 @@ from entropy_cli.core.figures import (
 
 WIDTH, HEIGHT = 10.0, 4.6
 CURVES = 4  # of the form chinchilla, each for one data size
-TOKENS, PARAMETERS_AXIS, LOSS_AXIS = "tokens", "model size N, parameters", "loss, nats per token"
 
 
-def draw(result: FitResult, points: Sequence[Point]) -> Figure:
+def draw(result: FitResult, points: Points) -> Figure:
     """Draw losses against sizes beside reducible losses, or the points alone if the fit is refused.
 
     Raises:
@@ -38,57 +36,39 @@ def draw(result: FitResult, points: Sequence[Point]) -> Figure:
         fitted = result.parameters is not None
         figure = new_figure(WIDTH if fitted else 0.62 * WIDTH, HEIGHT)
         axes = figure.subplots(1, 2 if fitted else 1, squeeze=False)[0]
-        colours = _SizeColours(points) if points[0].data_size is not None else None
+        colours = _size_colours(points.size_TP[1]) if len(points.size_TP) > 1 else None
         _draw_losses(axes[0], result, points, colours)
         if fitted:
             _draw_reducible(axes[1], result, points, colours)
         if colours is not None:
-            bar = figure.colorbar(colours.mapping, ax=list(axes), pad=0.02, aspect=30)
-            bar.set_label(f"data size D, {TOKENS}")
+            bar = figure.colorbar(colours, ax=list(axes), pad=0.02, aspect=30)
+            bar.set_label("data size D, tokens")
             bar.outline.set_visible(False)
             _si_ticks(bar.ax.yaxis)
         figure.align_labels()
     return figure
 
 
-class _SizeColours:
-    """Colours of data sizes on a logarithmic scale."""
-
-    def __init__(self, points: Sequence[Point]) -> None:
-        matplotlib = import_extra("matplotlib", "plots", "an image")
-        colors = import_extra("matplotlib.colors", "plots", "an image")
-        cm = import_extra("matplotlib.cm", "plots", "an image")
-        self.sizes = np.array([point.data_size for point in points], dtype=np.float64)
-        # The yellow end is too faint on paper.
-        colour_ramp = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 256))
-        norm = colors.LogNorm(self.sizes.min(), self.sizes.max())
-        self.mapping = cm.ScalarMappable(norm, colors.ListedColormap(colour_ramp))
-
-    def colour_of(self, sizes: float | np.ndarray) -> Colour:
-        return self.mapping.to_rgba(sizes)
-
-    def curve_sizes(self) -> list[float]:
-        """Return the data sizes to draw curves for."""
-        inner = np.quantile(np.log(self.sizes), np.linspace(0.05, 0.95, CURVES))
-        return [float(size) for size in np.exp(inner)]
+def _size_colours(data_size_P: np.ndarray) -> Colour:
+    """Return a mapping of data sizes to colours, on a logarithmic scale."""
+    matplotlib = import_extra("matplotlib", "plots", "an image")
+    colors = import_extra("matplotlib.colors", "plots", "an image")
+    cm = import_extra("matplotlib.cm", "plots", "an image")
+    # The yellow end is too faint on paper.
+    colour_ramp = matplotlib.colormaps["viridis"](np.linspace(0, 0.88, 256))
+    norm = colors.LogNorm(data_size_P.min(), data_size_P.max())
+    return cm.ScalarMappable(norm, colors.ListedColormap(colour_ramp))
 
 
-def _arrays(points: Sequence[Point]) -> tuple[np.ndarray, np.ndarray]:
-    sizes = np.array([point.size for point in points])
-    return sizes, np.array([point.loss for point in points])
-
-
-def _draw_losses(
-    axes: Axes, result: FitResult, points: Sequence[Point], colours: _SizeColours | None
-) -> None:
-    sizes, losses = _arrays(points)
-    _scatter(axes, sizes, losses, colours)
+def _draw_losses(axes: Axes, result: FitResult, points: Points, colours: Colour | None) -> None:
+    _draw_points(axes, result, points, colours, 0.0)
+    title, known = FORMULAS[result.form], result.E_range95
     if result.parameters is not None:
-        grid = np.geomspace(sizes.min() / 1.5, sizes.max() * 3, 200)
-        for data_size, colour in _curves(colours):
-            above = _terms(result.parameters, grid, data_size).sum(0)
-            axes.plot(grid, result.parameters["E"] + above, color=colour, zorder=2)
-        _draw_E(axes, result)
+        E, known = result.parameters["E"], (result.ci95 or {}).get("E")
+        origin = "given" if result.fixed_E is not None else "extrapolated"
+        axes.axhline(E, color=GREEN, label=f"E = {E:.3f}, {origin}")
+    if known is not None and None not in known:
+        axes.axhspan(*known, color=GREEN, alpha=0.16, lw=0, label="95 % interval of E")
     if result.floor is not None:
         floor = result.floor
         name = {"mean": "token-weighted", "last": "final scale"}[floor.average]
@@ -98,63 +78,58 @@ def _draw_losses(
         if floor.half_width is not None:
             ends = floor.value - floor.half_width, floor.value + floor.half_width
             axes.axhspan(*ends, color=VERMILION, alpha=0.12, lw=0)
-    axes.set_xscale("log")
-    _si_ticks(axes.xaxis)
-    axes.set_xlabel(PARAMETERS_AXIS)
-    axes.set_ylabel(LOSS_AXIS)
-    title = f"{FORMULAS[result.form]}"
+    axes.set_ylabel("loss, nats per token")
     axes.set_title(title if result.verdict == "ok" else f"{title}: {result.verdict}")
     if result.parameters is None:
         axes.set_title(fill(f"{title}: refused. {result.reason[0].upper()}{result.reason[1:]}.", 60))
-        known = result.E_range95
-        if known is not None and None not in known:
-            axes.axhspan(*known, color=GREEN, alpha=0.16, lw=0, label="95 % interval of E")
         legend_below(axes)
     elif axes.get_legend_handles_labels()[0]:
         axes.legend(loc="upper right")
 
 
-def _draw_E(axes: Axes, result: FitResult) -> None:
-    assert result.parameters is not None
-    floor, known = result.parameters["E"], (result.ci95 or {}).get("E")
-    origin = "given" if result.fixed_E is not None else "extrapolated"
-    axes.axhline(floor, color=GREEN, label=f"E = {floor:.3f}, {origin}")
-    if known is not None and None not in known:
-        axes.axhspan(*known, color=GREEN, alpha=0.16, lw=0, label="95 % interval of E")
-
-
-def _draw_reducible(
-    axes: Axes, result: FitResult, points: Sequence[Point], colours: _SizeColours | None
-) -> None:
+def _draw_reducible(axes: Axes, result: FitResult, points: Points, colours: Colour | None) -> None:
     """Draw loss - E on logarithmic axes, where the form with one term is a straight line."""
     assert result.parameters is not None
-    sizes, losses = _arrays(points)
-    floor = result.parameters["E"]
-    shown = losses > floor
-    _scatter(axes, sizes[shown], losses[shown] - floor, colours, shown)
-    grid = np.geomspace(sizes.min() / 1.5, sizes.max() * 3, 200)
-    for data_size, colour in _curves(colours):
-        terms = _terms(result.parameters, grid, data_size)
-        axes.plot(grid, terms.sum(0), color=colour, zorder=2)
+    E = result.parameters["E"]
+    grid = _draw_points(axes, result, points, colours, E)
     if colours is not None:
-        axes.plot(
-            grid,
-            _terms(result.parameters, grid, math.inf)[0],
-            color=INK,
-            ls=":",
-            label="infinite data: A/N^alpha",
-        )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    _si_ticks(axes.xaxis)
-    _si_ticks(axes.yaxis)
-    axes.set_xlabel(PARAMETERS_AXIS)
-    axes.set_ylabel("loss - E, nats per token")
-    hidden = len(losses) - int(shown.sum())
-    left_out = f", {hidden} points below E not shown" if hidden else ""
-    axes.set_title(f"Above E = {floor:.3f}{left_out}")
-    if colours is not None:
+        term = _terms(result.parameters, grid, math.inf)[0]
+        axes.plot(grid, term, color=INK, ls=":", label="infinite data: A/N^alpha")
         axes.legend(loc="lower left")
+    axes.set_yscale("log")
+    _si_ticks(axes.yaxis)
+    axes.set_ylabel("loss - E, nats per token")
+    hidden = int((points.loss_P <= E).sum())
+    left_out = f", {hidden} points below E not shown" if hidden else ""
+    axes.set_title(f"Above E = {E:.3f}{left_out}")
+
+
+def _draw_points(
+    axes: Axes, result: FitResult, points: Points, colours: Colour | None, base: float
+) -> np.ndarray:
+    """Draw the losses less a base, and the curves if there are any; return the sizes of the curves."""
+    above_P = points.loss_P > base
+    size_TP, loss_P = points.size_TP[:, above_P], points.loss_P[above_P]
+    colour = INK if colours is None else colours.to_rgba(size_TP[1])
+    axes.scatter(
+        size_TP[0],
+        loss_P - base,
+        s=30 if len(loss_P) <= 40 else 14,
+        c=colour,
+        edgecolors="white",
+        linewidths=0.5,
+        zorder=3,
+    )
+    size_P = points.size_TP[0]
+    grid = np.geomspace(size_P.min() / 1.5, size_P.max() * 3, 200)
+    if result.parameters is not None:
+        for data_size, colour in _curves(points, colours):
+            terms = _terms(result.parameters, grid, data_size).sum(0)
+            axes.plot(grid, result.parameters["E"] - base + terms, color=colour, zorder=2)
+    axes.set_xscale("log")
+    _si_ticks(axes.xaxis)
+    axes.set_xlabel("model size N, parameters")
+    return grid
 
 
 def _terms(parameters: dict[str, float], sizes: np.ndarray, data_size: float | None) -> np.ndarray:
@@ -167,22 +142,12 @@ def _terms(parameters: dict[str, float], sizes: np.ndarray, data_size: float | N
     return np.stack([size_term, np.full_like(size_term, data_term)])
 
 
-def _curves(colours: _SizeColours | None) -> list[tuple[float | None, Colour]]:
+def _curves(points: Points, colours: Colour | None) -> list[tuple[float | None, Colour]]:
+    """Return the data size and colour of each curve."""
     if colours is None:
         return [(None, BLUE)]
-    return [(size, colours.colour_of(size)) for size in colours.curve_sizes()]
-
-
-def _scatter(
-    axes: Axes,
-    x: np.ndarray,
-    y: np.ndarray,
-    colours: _SizeColours | None,
-    shown: np.ndarray | slice = slice(None),
-) -> None:
-    colour = INK if colours is None else colours.colour_of(colours.sizes[shown])
-    few = len(x) <= 40
-    axes.scatter(x, y, s=30 if few else 14, c=colour, edgecolors="white", linewidths=0.5, zorder=3)
+    inner = np.quantile(np.log(points.size_TP[1]), np.linspace(0.05, 0.95, CURVES))
+    return [(size, colours.to_rgba(size)) for size in np.exp(inner).tolist()]
 
 
 def _si_ticks(axis: Axes) -> None:

@@ -1,23 +1,25 @@
 """Fit a scaling law to a table of trained models, with intervals and a verdict."""
 
 import math
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+
 from entropy_cli.commands.fit.intervals import (
     Interval,
-    Likelihood,
     bootstrap,
+    central_interval,
     likelihood,
     profile_interval,
 )
-from entropy_cli.commands.fit.points import Columns, Point, PointTable, read_points
-from entropy_cli.commands.fit.result import ComparedFloor, FitResult, Intervals, Optima
+from entropy_cli.commands.fit.points import Points, read_points
+from entropy_cli.commands.fit.result import ComparedFloor, FitResult, Intervals
 from entropy_cli.commands.fit.scaling_law import (
     MIN_E_SHARE,
     PARAMETERS,
-    Data,
     Fit,
     Form,
     make_data,
@@ -49,6 +51,7 @@ class FitConfig:
 
     Attributes:
         table: path of the points.
+        columns: of each kind, None if detected by name or not used.
         drop_largest: number of largest losses to leave out.
         fixed_E: a given E in nats per token.
         floor: a result of `estimate` to compare E with.
@@ -58,26 +61,18 @@ class FitConfig:
 
     table: Path
     form: Form
-    columns: Columns = field(default_factory=Columns)
-    drop_largest: int = 0
-    fixed_E: float | None = None
-    floor: Path | None = None
-    average: Literal["mean", "last"] = "mean"
-    resamples: int | None = None
-    seed: int = 0
-    command: str = ""
+    columns: Mapping[str, str | None]
+    drop_largest: int
+    fixed_E: float | None
+    floor: Path | None
+    average: Literal["mean", "last"]
+    resamples: int | None
+    seed: int
+    command: str
 
 
-@dataclass(frozen=True)
-class FitOutput:
-    """The result, and the points to draw it from."""
-
-    result: FitResult
-    points: list[Point]
-
-
-def fit(config: FitConfig, bars: "Bars") -> FitOutput:
-    """Fit a scaling law to the points of a table.
+def fit(config: FitConfig, bars: "Bars") -> tuple[FitResult, Points]:
+    """Fit a scaling law to the points of a table; return the points to draw as well.
 
     Raises:
         DatasetError: the table can't be used, or a given E is not below its losses.
@@ -86,119 +81,95 @@ def fit(config: FitConfig, bars: "Bars") -> FitOutput:
     """
     table = read_points(config.table, config.columns, with_data_size=config.form == "chinchilla")
     floor = None if config.floor is None else read_floor(config.floor)
-    kept, notes = _select_points(table, config)
-    log_floor = _log_floor(kept, config.fixed_E, config.table)
-    data = _make_data(kept)
+    points, notes = _select_points(table, config)
+    log_floor = _log_floor(points, config)
+    data = make_data(points.size_TP, points.loss_P)
     judgement = judge_points(data, E_is_fixed=log_floor is not None)
-    if table.steps:
-        curve = ONE_CURVE.format(table.columns.size)
+    if points.are_steps:
+        curve = ONE_CURVE.format(points.columns["size"])
         if log_floor is None:
             judgement = Judgement("refused", curve, bounded=False)
-        if log_floor is not None:
+        else:
             notes.append(f"Beware: {curve}.")
+    P, size_P = len(points.loss_P), points.size_TP[0]
     result = FitResult(
         form=config.form,
-        points=len(kept),
+        points=P,
         dropped=config.drop_largest,
-        columns=_column_names(table.columns),
-        sizes=(min(point.size for point in kept), max(point.size for point in kept)),
-        parameters=None,
-        ci95=None,
-        objective=None,
-        verdict="refused",
+        columns=points.columns,
+        sizes=(float(size_P.min()), float(size_P.max())),
         reason="" if judgement is None else judgement.reason,
         fixed_E=config.fixed_E,
         notes=tuple(notes),
         provenance={"table": str(config.table), "command": config.command},
     )
-    free = len(PARAMETERS[config.form]) - (log_floor is not None)
-    if judgement is None or (judgement.bounded and log_floor is None and len(kept) > free):
+    bounded = judgement is not None and judgement.bounded and log_floor is None
+    if judgement is None or (bounded and len(PARAMETERS[config.form]) < P):
         with bars("starts", STARTS, "start") as bar:
             fitted = fit_data(data, log_floor, bar.update)
         result = _fit_result(result, fitted, config, bars, refused=judgement is not None)
     if floor is not None:
-        result = replace(result, floor=_compare_floor(floor, config.average, result))
-    return FitOutput(result, kept)
+        result = replace(result, floor=_compare_floor(floor, config.average, result.E_range95))
+    return result, points
 
 
-def _select_points(table: PointTable, config: FitConfig) -> tuple[list[Point], list[str]]:
+def _select_points(table: Points, config: FitConfig) -> tuple[Points, list[str]]:
     """Return the points to fit, and notes about them."""
-    points, drop, notes = table.points, config.drop_largest, list[str]()
-    if drop >= len(points):
+    loss_P, drop, notes = table.loss_P, config.drop_largest, list[str]()
+    if drop >= len(loss_P):
         raise DatasetError(
-            f"{config.table}: --drop-largest {drop} leaves none of {len(points)} points. Drop fewer."
+            f"{config.table}: --drop-largest {drop} leaves none of {len(loss_P)} points. Drop fewer."
         )
-    order = sorted(points, key=lambda point: -point.loss)  # of equal losses the first of the table
-    if drop and order[drop - 1].loss == order[drop].loss:
+    order_P = np.argsort(-loss_P, kind="stable")  # of equal losses the first of the table
+    at_limit = loss_P[order_P[drop]]
+    if drop and loss_P[order_P[drop - 1]] == at_limit:
         notes.append(
-            f"Of the points with loss {order[drop].loss:g} some are dropped: those earlier in the table."
+            f"Of the points with loss {at_limit:g} some are dropped: those earlier in the table."
         )
-    left_out = {point.line for point in order[:drop]}
-    kept = [point for point in points if point.line not in left_out]
-    repeated = len(kept) - len({(point.size, point.data_size) for point in kept})
+    points = table.select(np.sort(order_P[drop:]))
+    repeated = len(points.loss_P) - np.unique(points.size_TP, axis=1).shape[1]
     if repeated:
         notes.append(f"{repeated} points repeat the size of another; each counts as a run.")
-    largest = max(point.size for point in kept)
-    if largest < MIN_PARAMETERS and not table.steps:
+    largest = points.size_TP[0].max()
+    if largest < MIN_PARAMETERS and not table.are_steps:
         small = f"the largest model has {largest:g} parameters"
-        if table.columns.flop is not None and largest < MIN_PARAMETERS_WITH_FLOP:
+        if "FLOP" in table.columns and largest < MIN_PARAMETERS_WITH_FLOP:
             raise DatasetError(
                 f"{config.table}: {small}, expected numbers of parameters. Write 310M or 3.1e8."
             )
         notes.append(f"Note that {small}: if sizes are in another unit, N0 is in that unit.")
-    return kept, notes
+    return points, notes
 
 
-def _column_names(columns: Columns) -> dict[str, str]:
-    names = {
-        "size": columns.size,
-        "data size": columns.data_size,
-        "FLOP": columns.flop,
-        "loss": columns.loss,
-    }
-    return {kind: name for kind, name in names.items() if name is not None}
-
-
-def _make_data(points: list[Point]) -> Data:
-    sizes = [[point.size for point in points]]
-    if points[0].data_size is not None:
-        sizes.append([point.data_size for point in points if point.data_size is not None])
-    return make_data(sizes, [point.loss for point in points])
-
-
-def _log_floor(points: list[Point], fixed: float | None, table: Path) -> float | None:
-    if fixed is None:
+def _log_floor(points: Points, config: FitConfig) -> float | None:
+    """Return ln of a given E, which has to be below every loss."""
+    if config.fixed_E is None:
         return None
-    least = min(points, key=lambda point: point.loss)
-    if fixed >= least.loss:
+    least = int(points.loss_P.argmin())
+    loss = float(points.loss_P[least])
+    if config.fixed_E >= loss:
         raise DatasetError(
-            f"--floor {fixed:g}: expected an E below every loss, but {table}, line {least.line}, has "
-            f"{least.loss:g}. Give a lower E, or leave --floor out to fit E."
+            f"--floor {config.fixed_E:g}: expected an E below every loss, but {config.table}, line "
+            f"{points.line_P[least]}, has {loss:g}. Give a lower E, or leave --floor out to fit E."
         )
-    return math.log(max(fixed, MIN_E_SHARE * least.loss))
+    return math.log(max(config.fixed_E, MIN_E_SHARE * loss))
 
 
 def _fit_result(
     result: FitResult, fitted: Fit, config: FitConfig, bars: "Bars", *, refused: bool
 ) -> FitResult:
     """Add the intervals, the verdict and, unless refused, the parameters to a result."""
-    estimates = parameters(fitted.theta, fitted.data)
-    if config.fixed_E is not None:
-        estimates["E"] = config.fixed_E
-    found = {}
-    fit_likelihood = likelihood(fitted)
-    if fit_likelihood is not None:
-        found["profile"] = _profile_intervals(fitted, fit_likelihood, bars, only_E=refused)
-    if config.resamples and result.points <= MAX_WITHOUT_BOOTSTRAP:
+    many, few = result.points > MAX_FOR_PROFILE, result.points <= MAX_WITHOUT_BOOTSTRAP
+    found = {"profile": _profile_intervals(fitted, bars, only_E=refused)}
+    resamples = config.resamples
+    if few and resamples:
         note = f"No bootstrap: it needs more than {MAX_WITHOUT_BOOTSTRAP} points."
         result = replace(result, notes=(*result.notes, note))
-    many = result.points > MAX_FOR_PROFILE
-    resamples = config.resamples
     if resamples is None:
         resamples = RESAMPLES if many else RESAMPLES_TO_COMPARE
-    if not refused and result.points > MAX_WITHOUT_BOOTSTRAP and resamples:
+    if resamples and not few and not refused:
         found["bootstrap"] = _bootstrap_intervals(fitted, resamples, config.seed, bars)
-    kind = "bootstrap" if "bootstrap" in found and many else "profile"
+    kind = "bootstrap" if many and "bootstrap" in found else "profile"
     chosen = found[kind]
     result = replace(
         result,
@@ -207,17 +178,22 @@ def _fit_result(
         intervals=found,
         interval_kind=kind,
     )
-    if refused:
-        return result
+    return result if refused else _judged(result, fitted, chosen)
+
+
+def _judged(result: FitResult, fitted: Fit, chosen: Intervals) -> FitResult:
+    """Add the verdict and, unless refused, the parameters to a result."""
+    estimates, fixed_E = parameters(fitted.theta, fitted.data), result.fixed_E
+    if fixed_E is not None:
+        estimates["E"] = fixed_E
     judgement = judge_fit(fitted, estimates, chosen.ci90)
-    if config.fixed_E and judgement.verdict == "ok":
-        reason = contradicts_fixed_E(fit_data(fitted.data, None), config.fixed_E)
+    if fixed_E and judgement.verdict == "ok":
+        reason = contradicts_fixed_E(fit_data(fitted.data, None), fixed_E)
         judgement = judgement if reason is None else Judgement("weak", f"E is given; {reason}")
     result = replace(result, verdict=judgement.verdict, reason=judgement.reason)
     if judgement.verdict == "refused":
         return result
-    optima = Optima(fitted.starts, fitted.near, fitted.near_E)
-    return replace(result, parameters=estimates, ci95=chosen.ci95, optima=optima)
+    return replace(result, parameters=estimates, ci95=chosen.ci95, optima=fitted.optima)
 
 
 def _parameter_names(fitted: Fit) -> tuple[list[str], list[str]]:
@@ -228,19 +204,17 @@ def _parameter_names(fitted: Fit) -> tuple[list[str], list[str]]:
     return names[1:], [name for name in names if name in ("alpha", "beta")]
 
 
-def _profile_intervals(
-    fitted: Fit, fit_likelihood: Likelihood, bars: "Bars", *, only_E: bool
-) -> Intervals:
-    names, judged = _parameter_names(fitted)
-    if only_E:
-        names = judged = ["E"] if fitted.log_floor is None else []
+def _profile_intervals(fitted: Fit, bars: "Bars", *, only_E: bool) -> Intervals:
+    working = likelihood(fitted)
+    assert working is not None  # there are more points than parameters
+    names, judged = (["E"], ["E"]) if only_E else _parameter_names(fitted)
     found: dict[float, dict[str, Interval]] = {0.95: {}, 0.9: {}}
     with bars("profile likelihood", len(names) + len(judged), "interval") as bar:
         for central, group in ((0.95, names), (0.9, judged)):
             for name in group:
-                found[central][name] = profile_interval(fitted, fit_likelihood, name, central)
+                found[central][name] = profile_interval(fitted, working, name, central)
                 bar.update(1)
-    return Intervals(ci95=found[0.95], ci90=found[0.9], noise=fit_likelihood.noise)
+    return Intervals(found[0.95], found[0.9], noise=working.noise)
 
 
 def _bootstrap_intervals(fitted: Fit, resamples: int, seed: int, bars: "Bars") -> Intervals:
@@ -248,20 +222,22 @@ def _bootstrap_intervals(fitted: Fit, resamples: int, seed: int, bars: "Bars") -
     with bars("bootstrap", resamples, "resample") as bar:
         drawn = bootstrap(fitted, resamples, seed, bar.update)
     return Intervals(
-        ci95={name: drawn.interval(name) for name in names},
-        ci90={name: drawn.interval(name, 0.9) for name in judged},
-        se={name: drawn.se(name) for name in names},
+        ci95={name: central_interval(drawn[name], 0.95) for name in names},
+        ci90={name: central_interval(drawn[name], 0.9) for name in judged},
+        se={name: float(drawn[name].std(ddof=1)) for name in names},
         resamples=resamples,
         seed=seed,
     )
 
 
-def _compare_floor(floor: Floor, average: Literal["mean", "last"], result: FitResult) -> ComparedFloor:
+def _compare_floor(
+    floor: Floor, average: Literal["mean", "last"], known: Interval | None
+) -> ComparedFloor:
     level = floor.mean if average == "mean" else floor.last
     assert level is not None  # an estimate has both
     position = None
-    if result.E_range95 is not None:
-        low, high = result.E_range95
+    if known is not None:
+        low, high = known
         assert low is not None and high is not None
         position = "below" if level.floor < low else "above" if level.floor > high else "inside"
     return ComparedFloor(floor.source, average, level.floor, level.half_width, position)

@@ -13,7 +13,6 @@ points covers as well (0.95), one of 20 less (0.89; 100 runs each).
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -25,12 +24,13 @@ from entropy_cli.commands.fit.scaling_law import (
     Bounds,
     Data,
     Fit,
-    log_prediction,
     minimise,
     parameter_bounds,
     parameters,
+    residuals,
 )
 from entropy_cli.core.extras import import_extra
+from entropy_cli.entropy.jackknife import t_quantile
 
 TUNING = 1.345  # noise scales at which the likelihood turns from quadratic to linear: 95 % efficient
 # E[min(|z|, TUNING)^2] for a standard normal z, so that the scale is that of normal noise.
@@ -75,14 +75,14 @@ def likelihood(fit: Fit) -> Likelihood | None:
     if degrees < 1:
         return None
     theta, value = minimise(fit.theta, data, parameter_bounds(data, fit.log_floor), math.inf)
-    by_squares = max(math.sqrt(2 * value / degrees), MIN_NOISE)
+    by_squares = math.sqrt(2 * value / degrees)
     # Least squares follow outliers, the robust fit does not: use the one with less noise.
-    by_median = max(1.4826 * float(np.median(abs(fit.residual_P))), MIN_NOISE)
+    by_median = 1.4826 * float(np.median(abs(residuals(fit.theta, data))))
     starts = ((theta, by_squares), (fit.theta, by_median))
-    solutions = [_solve_scale(fit, *start, degrees) for start in starts]
+    solutions = [_solve_scale(fit, at, max(noise, MIN_NOISE), degrees) for at, noise in starts]
     theta, value, noise = min(solutions, key=lambda solution: solution[2])
     threshold = TUNING * noise
-    residual_P = log_prediction(theta, data)[0] - data.log_loss_P
+    residual_P = residuals(theta, data)
     slope_P = np.clip(residual_P, -threshold, threshold)
     inside = float((abs(residual_P) < threshold).mean())
     spread = max(float(slope_P @ slope_P) / degrees, MIN_NOISE**2)
@@ -94,8 +94,7 @@ def _solve_scale(fit: Fit, theta: Array, noise: float, degrees: int) -> tuple[Ar
     bounds = parameter_bounds(fit.data, fit.log_floor)
     theta, value = minimise(theta, fit.data, bounds, TUNING * noise)
     for _ in range(20):
-        residual_P = log_prediction(theta, fit.data)[0] - fit.data.log_loss_P
-        before, noise = noise, _scale(residual_P, degrees, noise)
+        before, noise = noise, _scale(residuals(theta, fit.data), degrees, noise)
         theta, value = minimise(theta, fit.data, bounds, TUNING * noise)
         if abs(noise / before - 1) < 1e-3:
             break
@@ -103,6 +102,7 @@ def _solve_scale(fit: Fit, theta: Array, noise: float, degrees: int) -> tuple[Ar
 
 
 def _scale(residual_P: Array, degrees: int, scale: float) -> float:
+    """Iterate the scale of given residuals to consistency."""
     for _ in range(100):
         squares = np.minimum(abs(residual_P) / scale, TUNING) ** 2
         before = scale
@@ -112,17 +112,13 @@ def _scale(residual_P: Array, degrees: int, scale: float) -> float:
     return scale
 
 
-@dataclass
 class _Profile:
     """Profile likelihood of one parameter; each fit starts from the last one."""
 
-    fit: Fit
-    likelihood: Likelihood
-    name: str
-
-    def __post_init__(self) -> None:
-        self.estimate = self.coordinate(self.likelihood.theta)
-        self.last = self.likelihood.theta
+    def __init__(self, fit: Fit, likelihood: Likelihood, name: str) -> None:
+        self.fit, self.likelihood, self.name = fit, likelihood, name
+        self.last = likelihood.theta
+        self.estimate = self.coordinate(likelihood.theta)
 
     def coordinate(self, theta: Array) -> float:
         """Return the parameter, or the logarithm of N0, A or B."""
@@ -133,7 +129,7 @@ class _Profile:
         """Return the range to search."""
         if self.name == "E":
             return 0.0, self.fit.data.least_loss
-        if self.name in ("alpha", "beta"):
+        if self.name in LINEAR:
             return EXPONENTS
         return self.estimate - MAX_LOG_DISTANCE, self.estimate + MAX_LOG_DISTANCE
 
@@ -141,25 +137,22 @@ class _Profile:
         """Return the F(1, degrees) statistic of the parameter being `value`."""
         data, bounds, index = self._fix_parameter(value)
         moved = self.fit.data.centre_T - data.centre_T
-        best = math.inf
-        own = self.likelihood.threshold
+        own, best = self.likelihood.threshold, (math.inf, self.last)
         # Start with least squares: far from the minimum the nearly linear objective is misleading.
-        by_squares = (math.inf, own)
         for start, thresholds in (
-            (self.last, by_squares),
-            (self.likelihood.theta, by_squares),
+            (self.last, (math.inf, own)),
+            (self.likelihood.theta, (math.inf, own)),
             (self.last, (own,)),
         ):
-            start = start.copy()
-            start[1::2] += start[2::2] * moved
-            start[index] = bounds[index][0]
+            theta = start.copy()
+            theta[1::2] += theta[2::2] * moved
+            theta[index] = bounds[index][0]
             for threshold in thresholds:
-                start, objective = minimise(start, data, bounds, threshold)
-            if objective < best:
-                best, kept = objective, start
-        self.last = kept.copy()
-        self.last[1::2] -= kept[2::2] * moved
-        return self.likelihood.gain * (best - self.likelihood.objective)
+                theta, objective = minimise(theta, data, bounds, threshold)
+            best = min(best, (objective, theta), key=lambda pair: pair[0])
+        self.last = best[1].copy()
+        self.last[1::2] -= self.last[2::2] * moved
+        return self.likelihood.gain * (best[0] - self.likelihood.objective)
 
     def _fix_parameter(self, value: float) -> tuple[Data, Bounds, int]:
         """Return data centred so that the parameter is in theta, bounds that fix it, and its index."""
@@ -186,7 +179,7 @@ def profile_statistic(fit: Fit, likelihood: Likelihood, name: str, value: float)
     Args:
         fit: a fit with the parameter free.
         likelihood: of the fit.
-        name: parameter.
+        name: of the parameter.
         value: in nats per token or the unit of sizes.
     """
     profile = _Profile(fit, likelihood, name)
@@ -206,8 +199,7 @@ def profile_interval(fit: Fit, likelihood: Likelihood, name: str, central: float
         Both ends; those of E are within 0 and the smallest loss. None is an open end. The interval
         contains the fitted value, although the maximum of the likelihood may differ slightly.
     """
-    special = import_extra("scipy.special", "fit", "a fit")
-    critical = float(special.stdtrit(likelihood.degrees, (1 + central) / 2)) ** 2
+    critical = t_quantile(likelihood.degrees, central) ** 2
     profile = _Profile(fit, likelihood, name)
     own = profile.coordinate(fit.theta)
     ends: list[float | None] = []
@@ -224,50 +216,29 @@ def _interval_end(profile: _Profile, limit: float, critical: float) -> float:
     far = limit - profile.estimate
     if far == 0:
         return limit
-    inside, share = 0.0, 1e-4
-    while profile.statistic(profile.estimate + share * far) < critical:
-        if share == 1.0:
-            return limit
-        inside, share = share, min(1.0, 3 * share)
-    optimize = import_extra("scipy.optimize", "fit", "a fit")
 
     def excess(share: float) -> float:  # nearly linear, because the statistic is nearly a parabola
         statistic = profile.statistic(profile.estimate + share * far)
         return math.sqrt(max(0.0, statistic)) - math.sqrt(critical)
 
-    # The statistic is slightly noisy: at the same share it may now be below the critical value.
-    return profile.estimate + _root(optimize, excess, inside, share) * far
+    inside, share = 0.0, 1e-4
+    while excess(share) < 0:
+        if share == 1.0:
+            return limit
+        inside, share = share, min(1.0, 3 * share)
+    # The statistic is slightly noisy: at the same share it may now be on the other side.
+    if excess(share) > 0:
+        if excess(inside) < 0:
+            brentq = import_extra("scipy.optimize", "fit", "a fit").brentq
+            share = brentq(excess, inside, share, xtol=END_TOLERANCE * share, rtol=END_TOLERANCE)
+        else:
+            share = inside
+    return profile.estimate + share * far
 
 
-def _root(optimize: Any, function: Callable[[float], float], low: float, high: float) -> float:  # noqa: ANN401
-    if function(high) <= 0:
-        return high
-    if function(low) >= 0:
-        return low
-    return float(optimize.brentq(function, low, high, xtol=END_TOLERANCE * high, rtol=END_TOLERANCE))
-
-
-@dataclass(frozen=True)
-class Bootstrap:
-    """Parameters of fits to resampled points.
-
-    Attributes:
-        values: for each parameter one value per resample.
-    """
-
-    values: dict[str, Array]
-
-    def se(self, name: str) -> float:
-        """Return the standard deviation over the resamples."""
-        return float(self.values[name].std(ddof=1))
-
-    def interval(self, name: str, central: float = 0.95) -> tuple[float, float]:
-        """Return the central percentile interval of the resamples."""
-        low, high = np.quantile(self.values[name], [(1 - central) / 2, (1 + central) / 2])
-        return float(low), float(high)
-
-
-def bootstrap(fit: Fit, resamples: int, seed: int, progress: Callable[[int], object]) -> Bootstrap:
+def bootstrap(
+    fit: Fit, resamples: int, seed: int, progress: Callable[[int], object]
+) -> dict[str, Array]:
     """Refit to points drawn with replacement, each from the optimum and two starts beside it.
 
     Args:
@@ -275,26 +246,32 @@ def bootstrap(fit: Fit, resamples: int, seed: int, progress: Callable[[int], obj
         resamples: at least 2; those with too few distinct sizes are drawn again.
         seed: of the draws.
         progress: called with 1 after each resample.
+
+    Returns:
+        One value per resample for each parameter, E in nats per token.
     """
     data, generator = fit.data, np.random.default_rng(seed)
-    starts = [fit.theta, fit.theta.copy(), fit.theta.copy()]
-    for start, factor in zip(starts[1:], (0.7, 1.4), strict=True):
+    starts, E = [fit.theta], math.exp(fit.theta[0])
+    for factor, other_E in ((0.7, 0.8 * E), (1.4, (E + data.least_loss) / 2)):
+        start = fit.theta.copy()
         start[2::2] = np.clip(factor * start[2::2], *EXPONENTS)
-        if fit.log_floor is None:
-            start[0] = math.log(
-                0.8 * math.exp(start[0]) if factor < 1 else (math.exp(start[0]) + data.least_loss) / 2
-            )
-    rows = np.column_stack([*data.log_size_TP])
+        start[0] = math.log(other_E) if fit.log_floor is None else fit.log_floor
+        starts.append(start)
     drawn: list[dict[str, float]] = []
+    P = len(data.log_loss_P)
     while len(drawn) < resamples:
-        idx_P = generator.integers(len(rows), size=len(rows))
-        if len(np.unique(rows[idx_P], axis=0)) <= fit.free:
+        idx_P = generator.integers(P, size=P)
+        if np.unique(data.log_size_TP[:, idx_P], axis=1).shape[1] <= fit.free:
             continue
-        resample = replace(data, weight_P=np.bincount(idx_P, minlength=len(rows)).astype(np.float64))
+        resample = replace(data, weight_P=np.bincount(idx_P, minlength=P).astype(np.float64))
         bounds = parameter_bounds(resample, fit.log_floor)
         theta, _ = min((minimise(start, resample, bounds) for start in starts), key=lambda pair: pair[1])
         drawn.append(parameters(theta, resample))
         progress(1)
-    return Bootstrap(
-        {name: np.array([values[name] for values in drawn]) for name in PARAMETERS[data.form]}
-    )
+    return {name: np.array([values[name] for values in drawn]) for name in PARAMETERS[data.form]}
+
+
+def central_interval(values: Array, central: float) -> tuple[float, float]:
+    """Return the interval between the percentiles that leave out as much on either side."""
+    low, high = np.quantile(values, [(1 - central) / 2, (1 + central) / 2])
+    return float(low), float(high)

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from entropy_cli.commands.fit.scaling_law import FORMULAS, PARAMETERS, Form
+from entropy_cli.commands.fit.intervals import LINEAR, Interval
+from entropy_cli.commands.fit.scaling_law import FORMULAS, PARAMETERS, Form, Optima
 from entropy_cli.commands.fit.verdict import Verdict
 from entropy_cli.core.table import Table, definitions
 
@@ -16,8 +17,6 @@ UNITS = {
     "N0": "parameters",
     "A": "nats x parameters^alpha",
     "B": "nats x tokens^beta",
-    "alpha": "",
-    "beta": "",
 }
 MEANING = (
     "E is a model-based extrapolation to an infinite model and infinite data: another form or range of "
@@ -25,6 +24,7 @@ MEANING = (
 )
 MEANING_GIVEN = "E is given and not fitted: the other parameters hold for this E only"
 KINDS = {"profile": "profile likelihood", "bootstrap": "bootstrap of the points"}
+AVERAGES = {"mean": "token-weighted average", "last": "final scale"}
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,12 @@ class Intervals:
         noise: scale of the log losses about the curve of a profile.
     """
 
-    ci95: dict[str, tuple[float | None, float | None]]
-    ci90: dict[str, tuple[float | None, float | None]]
+    ci95: dict[str, Interval]
+    ci90: dict[str, Interval]
     se: dict[str, float] | None = None
     resamples: int | None = None
     seed: int | None = None
     noise: float | None = None
-
-
-@dataclass(frozen=True)
-class Optima:
-    """Starts of a search, how many ended within 1 % of the best objective, and the range of their E."""
-
-    starts: int
-    within_1_percent: int
-    E: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -73,13 +64,14 @@ class ComparedFloor:
     position: str | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class FitResult:
     """A scaling law of the loss in nats per token.
 
     Attributes:
         dropped: number of largest losses left out.
         columns: names in the table by their meaning.
+        sizes: the smallest and the largest number of parameters.
         parameters: None if the fit is refused.
         ci95: of `intervals[interval_kind]`; None if refused or unknown.
         objective: sum of the Huber loss of the log residuals; None without a fit.
@@ -93,19 +85,24 @@ class FitResult:
     dropped: int
     columns: dict[str, str]
     sizes: tuple[float, float]
-    parameters: dict[str, float] | None
-    ci95: dict[str, tuple[float | None, float | None]] | None
-    objective: float | None
-    verdict: Verdict
-    reason: str
-    E_range95: tuple[float | None, float | None] | None = None
+    parameters: dict[str, float] | None = None
+    ci95: dict[str, Interval] | None = None
+    objective: float | None = None
+    verdict: Verdict = "refused"
+    reason: str = ""
+    E_range95: Interval | None = None
     interval_kind: str | None = None
     intervals: dict[str, Intervals] = field(default_factory=dict)
     optima: Optima | None = None
     fixed_E: float | None = None
     floor: ComparedFloor | None = None
     notes: tuple[str, ...] = ()
-    provenance: Mapping[str, Any] = field(default_factory=dict)
+    provenance: Mapping[str, Any]
+
+    @property
+    def chosen(self) -> Intervals | None:
+        """The intervals of `interval_kind`."""
+        return self.intervals.get(self.interval_kind or "")
 
     def to_json(self) -> str:
         """Return the result as JSON text."""
@@ -134,30 +131,26 @@ def _headline(result: FitResult) -> str:
     value = f"{_format_number(result.parameters['E'])} nats per token"
     if result.fixed_E is not None:
         return f"Scaling law above a given E of {value}"
-    between = ""
-    if result.ci95 is not None:
-        between = f"\n95 % interval {_format_interval(result.ci95['E'])}"
+    between = "" if result.ci95 is None else f"\n95 % interval {_format_interval(result.ci95['E'])}"
     return f"Extrapolated irreducible loss E: {value}{between}"
 
 
 def _parameters(result: FitResult, parameters: Mapping[str, float]) -> Table:
-    chosen = result.intervals.get(result.interval_kind or "")
-    errors = {} if chosen is None else chosen.se or {}
+    errors, known = (result.chosen and result.chosen.se) or {}, result.ci95 or {}
     rows = []
     for name in PARAMETERS[result.form]:
-        places = name in ("E", "alpha", "beta")
+        places = name in LINEAR
         value = _format_number(parameters[name], places=places)
         se = _format_number(errors[name], places=places) if name in errors else ""
-        known = None if result.ci95 is None else result.ci95.get(name)
-        between = "unknown" if known is None else _format_interval(known, places=places)
+        between = _format_interval(known[name], places=places) if name in known else "unknown"
         if name == "E" and result.fixed_E is not None:
             between = "given"
-        rows.append([name, value, se, between, UNITS[name]])
+        rows.append([name, value, se, between, UNITS.get(name, "")])
     head = ["parameter", "value", "standard\nerror", "95 % interval", "unit"]
     return Table("parameters", "", head, rows, left=range(5)).without_empty_columns()
 
 
-def _format_interval(ends: tuple[float | None, float | None], *, places: bool = True) -> str:
+def _format_interval(ends: Interval, *, places: bool = True) -> str:
     low, high = ("open" if end is None else _format_number(end, places=places) for end in ends)
     return f"{low} to {high}"
 
@@ -177,11 +170,11 @@ def _details(result: FitResult) -> dict[str, str]:
         "points": f"{result.points}, models of {low:.3g} to {high:.3g} parameters{dropped}; {read}",
     }
     if result.parameters is None and result.E_range95 is not None:
-        details["E"] = f"95 % interval {_format_interval(result.E_range95)}" + _interval90_text(result)
+        details["E"] = f"95 % interval {_format_interval(result.E_range95)}"
+        if result.chosen is not None and "E" in result.chosen.ci90:  # that of 95 % may have no low end
+            details["E"] += f", 90 % interval {_format_interval(result.chosen.ci90['E'])}"
     if result.objective is not None:
-        details["objective"] = _objective(
-            result.objective, result.optima, E_is_fixed=result.fixed_E is not None
-        )
+        details["objective"] = _objective(result)
     if result.intervals:
         details["intervals"] = _intervals(result)
     if result.floor is not None:
@@ -193,19 +186,15 @@ def _details(result: FitResult) -> dict[str, str]:
     return details
 
 
-def _interval90_text(result: FitResult) -> str:
-    """Return the 90 % interval of E as text; with few points that of 95 % may have no lower end."""
-    chosen = result.intervals.get(result.interval_kind or "")
-    known = None if chosen is None else chosen.ci90.get("E")
-    return "" if known is None else f", 90 % interval {_format_interval(known)}"
-
-
-def _objective(objective: float, optima: Optima | None, *, E_is_fixed: bool) -> str:
-    text = f"{objective:.6e}, the sum of the Huber loss (1e-3) of the log residuals"
+def _objective(result: FitResult) -> str:
+    text, optima = (
+        f"{result.objective:.6e}, the sum of the Huber loss (1e-3) of the log residuals",
+        result.optima,
+    )
     if optima is None:
         return text
     text += f"; best of {optima.starts} starts, {optima.within_1_percent} of them within 1 % of it"
-    return text if E_is_fixed else f"{text}, with E from {_format_interval(optima.E)}"
+    return text if result.fixed_E is not None else f"{text}, with E from {_format_interval(optima.E)}"
 
 
 def _intervals(result: FitResult) -> str:
@@ -225,12 +214,9 @@ def _intervals(result: FitResult) -> str:
 
 
 def _describe_floor(floor: ComparedFloor) -> str:
-    """Describe the floor relative to the interval of E."""
-    names = {"mean": "token-weighted average", "last": "final scale"}
     error = "" if floor.half_width is None else f" ± {floor.half_width:.4f}"
-    value = f"the assignment entropy, {floor.value:.4f}{error} ({names[floor.average]})"
+    position = f"lies {floor.position} the 95 % interval of E"
     if floor.position is None:
         position = "is compared with no interval of E"
-    else:
-        position = f"lies {floor.position} the 95 % interval of E"
+    value = f"the assignment entropy, {floor.value:.4f}{error} ({AVERAGES[floor.average]})"
     return f"{value}, {position}; {floor.source}"

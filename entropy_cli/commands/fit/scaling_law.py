@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from entropy_cli.core.extras import import_extra
 
 Array = NDArray[np.float64]
+Bounds = list[tuple[float, float]]
 Form = Literal["power", "chinchilla"]
 PARAMETERS: Mapping[Form, tuple[str, ...]] = {
     "power": ("E", "N0", "alpha"),
@@ -36,6 +37,22 @@ MIN_E_SHARE = 1e-9  # of the smallest loss: a smaller E counts as 0
 OFFSET_RANGE = 20.0
 NEAR_BEST = 1.01  # objectives up to 1 % above the best count as the best
 ROUNDING = 1e-15  # objective of an exact fit
+# Of the search: E as shares of the smallest loss, exponents, exponents if E is given, and how the median
+# loss less E is split among the terms. 72 starts each.
+START_GRIDS: Mapping[Form, tuple[Sequence[float], Sequence[float], Sequence[float], Sequence[Any]]] = {
+    "power": (
+        (0.05, 0.3, 0.6, 0.75, 0.85, 0.9, 0.95, 0.99),
+        (0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 0.9, 1.3, 2.0),
+        np.geomspace(0.01, 3.5, 72).tolist(),
+        [(1.0,)],
+    ),
+    "chinchilla": (
+        (0.2, 0.6, 0.8, 0.95),
+        (0.15, 0.4, 0.8),
+        (0.08, 0.15, 0.25, 0.4, 0.6, 0.9),
+        [(0.3, 1 - 0.3), (0.7, 1 - 0.7)],
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -70,12 +87,10 @@ class Data:
         return replace(self, log_size_TP=moved_TP, centre_T=centre_T)
 
 
-def make_data(sizes: Sequence[Sequence[float]], losses: Sequence[float]) -> Data:
+def make_data(sizes: ArrayLike, losses: ArrayLike) -> Data:
     """Build points from positive sizes of each term and losses, centred on the mean log sizes."""
-    log_size_TP = np.log(np.asarray(sizes, dtype=np.float64))
-    log_loss_P = np.log(np.asarray(losses, dtype=np.float64))
-    zero_T = np.zeros(len(log_size_TP))
-    data = Data(log_size_TP, log_loss_P, zero_T, np.ones_like(log_loss_P))
+    log_size_TP, log_loss_P = np.log(np.ascontiguousarray(sizes)), np.log(np.asarray(losses))
+    data = Data(log_size_TP, log_loss_P, np.zeros(len(log_size_TP)), np.ones_like(log_loss_P))
     return data.centred(log_size_TP.mean(1))
 
 
@@ -88,6 +103,11 @@ def log_prediction(theta: Array, data: Data) -> tuple[Array, Array]:
     part_KP = np.exp(part_KP - top_P)
     sum_P = part_KP.sum(0)
     return top_P + np.log(sum_P), part_KP / sum_P
+
+
+def residuals(theta: Array, data: Data) -> Array:
+    """Return predicted minus measured log losses, (P,)."""
+    return log_prediction(theta, data)[0] - data.log_loss_P
 
 
 def objective(theta: Array, data: Data, threshold: float = THRESHOLD) -> tuple[float, Array]:
@@ -113,9 +133,6 @@ def objective(theta: Array, data: Data, threshold: float = THRESHOLD) -> tuple[f
     gradient[1::2] = pull_KP[1:].sum(1)
     gradient[2::2] = -(pull_KP[1:] * data.log_size_TP).sum(1)
     return value, gradient
-
-
-Bounds = list[tuple[float, float]]
 
 
 def parameter_bounds(data: Data, log_floor: float | None = None) -> Bounds:
@@ -153,27 +170,27 @@ def minimise(
 
 def start_grid(data: Data, log_floor: float | None = None) -> list[Array]:
     """Return a grid of start parameters: for each E and exponents, the offsets that match the data."""
-    shares: tuple[float, ...]
-    slopes: tuple[float, ...]
-    splits: tuple[float, ...]
-    if data.form == "power":
-        shares = (0.05, 0.3, 0.6, 0.75, 0.85, 0.9, 0.95, 0.99)
-        slopes, splits = (0.03, 0.08, 0.15, 0.25, 0.4, 0.6, 0.9, 1.3, 2.0), (1.0,)
-        if log_floor is not None:
-            slopes = tuple(np.geomspace(0.01, 3.5, 72))
-    else:
-        shares, slopes, splits = (0.2, 0.6, 0.8, 0.95), (0.15, 0.4, 0.8), (0.3, 0.7)
-        if log_floor is not None:
-            slopes = (0.08, 0.15, 0.25, 0.4, 0.6, 0.9)
+    shares, slopes, slopes_if_given, splits = START_GRIDS[data.form]
     floors = [math.log(data.least_loss * share) for share in shares]
+    if log_floor is not None:
+        floors, slopes = [log_floor], slopes_if_given
     starts = []
-    for floor, split in itertools.product(floors if log_floor is None else [log_floor], splits):
+    for floor, split in itertools.product(floors, splits):
         reducible = float(np.log(np.exp(np.median(data.log_loss_P)) - math.exp(floor)))
-        offsets = [reducible + math.log(part) for part in (split, 1 - split) if part]
+        offsets = [reducible + math.log(part) for part in split]
         for exponents in itertools.product(slopes, repeat=len(offsets)):
-            terms = [value for pair in zip(offsets, exponents, strict=True) for value in pair]
-            starts.append(np.array([floor, *terms]))
+            terms = zip(offsets, exponents, strict=True)
+            starts.append(np.array([floor, *itertools.chain.from_iterable(terms)]))
     return starts
+
+
+@dataclass(frozen=True)
+class Optima:
+    """Starts of a search, how many ended within 1 % of the best objective, and the range of their E."""
+
+    starts: int
+    within_1_percent: int
+    E: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -184,18 +201,14 @@ class Fit:
         theta: its parameters, see the module.
         log_floor: ln of a given E, else None.
         objective: its value at theta.
-        starts: number of starts of the search.
-        near: number of starts that ended within 1 % of the objective.
-        near_E: smallest and largest E of these, nats per token.
+        optima: of all starts of the search.
     """
 
     data: Data
     theta: Array
     log_floor: float | None
     objective: float
-    starts: int
-    near: int
-    near_E: tuple[float, float]
+    optima: Optima
 
     @property
     def free(self) -> int:
@@ -203,18 +216,11 @@ class Fit:
         return len(self.theta) - (self.log_floor is not None)
 
     @property
-    def residual_P(self) -> Array:
-        """Predicted minus measured log loss, (P,)."""
-        return log_prediction(self.theta, self.data)[0] - self.data.log_loss_P
-
-    @property
     def at_bound(self) -> str | None:
         """The name of an exponent at a bound of the search, or None."""
-        names = [name for name in PARAMETERS[self.data.form] if name in ("alpha", "beta")]
-        for name, exponent in zip(names, self.theta[2::2], strict=True):
-            if not 1.01 * EXPONENTS[0] < exponent < 0.99 * EXPONENTS[1]:
-                return name
-        return None
+        low, high = 1.01 * EXPONENTS[0], 0.99 * EXPONENTS[1]
+        exponents = zip(("alpha", "beta"), self.theta[2::2], strict=False)
+        return next((name for name, exponent in exponents if not low < exponent < high), None)
 
 
 def fit(
@@ -237,7 +243,8 @@ def fit(
         progress(1)
     theta, best = min(found, key=lambda pair: pair[1])
     near = [math.exp(at[0]) for at, value in found if value <= NEAR_BEST * best + ROUNDING]
-    return Fit(data, theta, log_floor, best, len(found), len(near), (min(near), max(near)))
+    optima = Optima(len(found), len(near), (min(near), max(near)))
+    return Fit(data, theta, log_floor, best, optima)
 
 
 def parameters(theta: Array, data: Data) -> dict[str, float]:
@@ -246,11 +253,11 @@ def parameters(theta: Array, data: Data) -> dict[str, float]:
     Returns:
         E; N0 and alpha, or A, B, alpha and beta. A and B are nats times size to the exponent.
     """
-    floor = math.exp(theta[0])
+    floor, exponent_T = math.exp(theta[0]), theta[2::2]
     if floor < 2 * MIN_E_SHARE * data.least_loss:
         floor = 0.0
-    exponents = [float(exponent) for exponent in theta[2::2]]
-    logs = [float(log) for log in theta[1::2] + theta[2::2] * data.centre_T]
-    sizes = [logs[0] / exponents[0]] if data.form == "power" else logs
-    values = (floor, *(math.exp(max(-MAX_LOG, min(log, MAX_LOG))) for log in sizes), *exponents)
-    return dict(zip(PARAMETERS[data.form], values, strict=True))
+    log_T = theta[1::2] + exponent_T * data.centre_T
+    if data.form == "power":
+        log_T = log_T / exponent_T
+    sizes = [math.exp(log) for log in np.clip(log_T, -MAX_LOG, MAX_LOG)]
+    return dict(zip(PARAMETERS[data.form], (floor, *sizes, *exponent_T.tolist()), strict=True))

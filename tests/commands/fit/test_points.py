@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from entropy_cli.commands.fit.points import Columns, read_points
+from entropy_cli.commands.fit.points import read_points
 from entropy_cli.core.errors import DatasetError
 
 
@@ -13,13 +13,13 @@ def read(tmp_path):
     def read(text, *, with_data_size=False, encoding="utf-8", **columns):
         path = tmp_path / "points.csv"
         path.write_bytes(text.encode(encoding) if isinstance(text, str) else text)
-        return read_points(path, Columns(**columns), with_data_size=with_data_size)
+        return read_points(path, columns, with_data_size=with_data_size)
 
     return read
 
 
 def pairs(table):
-    return [(point.size, point.loss) for point in table.points]
+    return list(zip(table.size_TP[0], table.loss_P, strict=True))
 
 
 @pytest.mark.parametrize(
@@ -39,13 +39,13 @@ def test_tables_as_people_write_them(read, text):
 
 def test_data_sizes_from_their_column_or_from_flop(read):
     table = read("N,D,loss\n1e8,2B,3\n", with_data_size=True)
-    assert table.points[0].data_size == 2e9
+    assert table.size_TP[1] == 2e9
     table = read("N,FLOP,loss\n1e8,1.2e18,3\n", with_data_size=True)
-    assert table.points[0].data_size == pytest.approx(2e9)
-    table = read("N,tokens,FLOP,loss\n1e8,7e9,1.2e18,3\n", with_data_size=True, flop="FLOP")
-    assert table.points[0].data_size == pytest.approx(2e9)
-    assert table.columns == Columns("N", None, "FLOP", "loss")
-    assert read("N,D,loss\n1e8,2B,3\n").points[0].data_size is None
+    assert table.size_TP[1] == pytest.approx(2e9)
+    table = read("N,tokens,FLOP,loss\n1e8,7e9,1.2e18,3\n", with_data_size=True, FLOP="FLOP")
+    assert table.size_TP[1] == pytest.approx(2e9)
+    assert table.columns == {"size": "N", "FLOP": "FLOP", "loss": "loss"}
+    assert len(read("N,D,loss\n1e8,2B,3\n").size_TP) == 1
 
 
 def test_named_columns_win_whatever_their_case(read):
@@ -55,9 +55,9 @@ def test_named_columns_win_whatever_their_case(read):
 
 @pytest.mark.parametrize("name", ["step", "global_step", "Iteration", "iters", "epoch", "train steps"])
 def test_steps_are_told_from_sizes(read, name):
-    assert read(f"{name},loss\n100,3\n").steps
-    assert read(f"N,{name},loss\n1e8,100,3\n").columns.size == "N"
-    assert not read(f"N,{name},loss\n1e8,100,3\n").steps
+    assert read(f"{name},loss\n100,3\n").are_steps
+    assert read(f"N,{name},loss\n1e8,100,3\n").columns["size"] == "N"
+    assert not read(f"N,{name},loss\n1e8,100,3\n").are_steps
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_errors_say_where_and_what(read, text, words):
         ({"size": "M"}, "no column 'M' for --size; it has 'N', 'loss'"),
         ({"size": "loss"}, "one column can't be two"),
         ({"with_data_size": True}, "Give --data-size or --flop"),
-        ({"with_data_size": True, "flop": "C"}, "no column 'C' for --flop"),
+        ({"with_data_size": True, "FLOP": "C"}, "no column 'C' for --flop"),
     ],
 )
 def test_columns_that_are_not_there(read, columns, words):
@@ -112,7 +112,7 @@ def test_columns_that_are_not_there(read, columns, words):
 
 def test_a_table_that_is_not_there(tmp_path):
     with pytest.raises(DatasetError, match="can't be read: No such file"):
-        read_points(tmp_path / "no.csv", Columns(), with_data_size=False)
+        read_points(tmp_path / "no.csv", {}, with_data_size=False)
 
 
 @pytest.mark.parametrize(
@@ -127,12 +127,12 @@ def test_a_table_that_is_not_there(tmp_path):
 def test_units_in_the_head_are_heeded(tmp_path, head, size, data, loss):
     path = tmp_path / "points.csv"
     path.write_text(f"{head}\n2,3,5\n")
-    (point,) = read_points(path, Columns(), with_data_size=True).points
-    assert (point.size, point.data_size, point.loss) == pytest.approx((size, data, loss))
+    points = read_points(path, {}, with_data_size=True)
+    assert (*points.size_TP[:, 0], points.loss_P[0]) == pytest.approx((size, data, loss))
 
 
 def test_bits_of_something_else_are_refused(tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("params,loss (bits per byte)\n2,5\n")
     with pytest.raises(DatasetError, match="expected nats or bits per token"):
-        read_points(path, Columns(), with_data_size=False)
+        read_points(path, {}, with_data_size=False)

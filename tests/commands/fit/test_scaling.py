@@ -164,8 +164,8 @@ def test_chinchillas_points_give_the_replications_law(published):
     assert found.objective <= 1.0184e-3
     predicted = [chinchilla(n, d, **law) for n, d in zip(sizes, tokens, strict=True)]
     assert plain_objective(predicted, losses) == pytest.approx(found.objective, rel=1e-9)
-    assert found.near >= 36
-    assert found.near_E[1] - found.near_E[0] < 1e-4
+    assert found.optima.within_1_percent >= 36
+    assert np.ptp(found.optima.E) < 1e-4
 
 
 def test_the_mean_with_default_tolerances_would_stop_far_from_there(published):
