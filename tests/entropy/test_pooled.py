@@ -9,13 +9,14 @@ import torch
 from entropy_cli.entropy.pooled import pool
 from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.vocabulary import Vocabulary
 
 V, TOKENS = 12, (1, 4, 9)
 
 
 def tally_of(codes_MSl, groups, number_of_groups=6):
     """A tally that holds counts alone: lists of codes for each image and scale."""
-    tally = Tally.zeros(SumsLayout.of_codes(number_of_groups, TOKENS, 1, V))
+    tally = Tally.zeros(SumsLayout(number_of_groups, TOKENS, (Vocabulary(V),) * len(TOKENS), 1))
     for image_Sl, g in zip(codes_MSl, groups, strict=True):
         tally.images_G[g] += 1
         for s, code_l in enumerate(image_Sl):
