@@ -4,9 +4,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -27,28 +27,32 @@ from entropy_cli.commands.train import cli as train
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.core.table import escape_terminal
-from entropy_cli.options import STDERR, Command
+from entropy_cli.options import STDERR, VERBOSITY, Command, with_verbosity
 
 app = typer.Typer(
     help="How low can the loss of an image model go? Entropies of discrete visual tokenizers.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command("estimate", cls=Command)(estimate.estimate)
-app.command("merge", cls=Command)(merge.merge)
-app.command("report", cls=Command)(report.report)
-app.command("show", cls=Command)(show.show)
-app.command("train", cls=Command)(train.train)
-app.command("monitor", cls=Command)(monitor.monitor)
-app.command("loss", cls=Command)(loss.loss)
-app.command("fit", cls=Command)(fit.fit)
-app.command("inspect", cls=Command)(inspect_.inspect)
-app.command("bench", cls=Command)(bench.bench)
-app.command("demo", cls=Command)(demo.demo)
-app.command("slurm", cls=Command)(slurm.slurm)
-app.command("guide", cls=Command)(guide.guide)
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "estimate": estimate.estimate,
+    "merge": merge.merge,
+    "report": report.report,
+    "show": show.show,
+    "train": train.train,
+    "monitor": monitor.monitor,
+    "loss": loss.loss,
+    "fit": fit.fit,
+    "inspect": inspect_.inspect,
+    "bench": bench.bench,
+    "demo": demo.demo,
+    "slurm": slurm.slurm,
+    "guide": guide.guide,
+}
+for name, command in COMMANDS.items():
+    app.command(name, cls=Command)(with_verbosity(command))
 
 # Options of earlier versions: command, old name, new name.
 RENAMED_OPTIONS = {
@@ -166,5 +170,6 @@ class _StderrHandler(logging.Handler):
 def _log_to_stderr() -> None:
     logger = logging.getLogger("entropy_cli")
     logger.handlers = [_StderrHandler()]
-    logger.setLevel(logging.INFO)
+    VERBOSITY.level = logging.INFO
+    logger.setLevel(VERBOSITY.level)
     logger.propagate = False

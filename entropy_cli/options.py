@@ -1,16 +1,21 @@
 """Options that more than one command has, and the parsing of their values."""
 
 import contextlib
+import functools
+import inspect
+import logging
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
 from typer.core import TyperCommand
 
+from entropy_cli.core.progress_bars import LineBar, SilentBar
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
 
 MAX_FAILED = 0.01  # share of unreadable images that is nothing to worry about
@@ -18,8 +23,77 @@ INCOMPLETE = 4  # exit code: done, but too many images could not be read
 OTHER_COMMANDS = "options"  # slurm's argument: a command line whose own command looks at it
 
 
+# The groups of a command's help, and the parameters of each; all others are in the first.
+PANELS = {
+    "Options": (),
+    "Input": (
+        *("data", "split", "limit", "seed", "latents", "codebook", "levels"),
+        *("logits", "labels", "targets", "floor", "floor_mean", "floor_last"),
+    ),
+    "Tokenizer": (
+        *("ckpt", "family", "patch_nums", "image_size", "weights", "rule", "temperature"),
+        "temperature_from",
+    ),
+    "Compute": ("device", "precision", "batch_size", "workers", "shard", "state", "save_every"),
+    "Stopping": ("target_ci", "on_error", "max_failed"),
+    "Output": (
+        *("output", "report", "save_tokens", "save_fp16", "tensorboard", "as_json", "table", "explain"),
+        *("units", "quiet", "verbose", "help"),
+    ),
+}
+
+
+@dataclass
+class _Verbosity:
+    """How much goes to stderr, as --quiet and --verbose chose for this process."""
+
+    level: int = logging.INFO
+
+
+VERBOSITY = _Verbosity()
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing on stderr but errors.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show each stage with its seconds on stderr.")
+]
+
+
+def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that also takes --quiet and --verbose."""
+
+    @functools.wraps(command)
+    def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> Any:  # noqa: ANN401
+        VERBOSITY.level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+        logging.getLogger("entropy_cli").setLevel(VERBOSITY.level)
+        return command(*args, **kwargs)
+
+    signature, added = inspect.signature(command), {"quiet": Quiet, "verbose": Verbose}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(name, keyword, default=False, annotation=kind) for name, kind in added.items()
+    ]
+    run.__annotations__ = {**command.__annotations__, **added}
+    wrapped: Any = run
+    wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *parameters])
+    return run
+
+
 class Command(TyperCommand):
-    """A command that refuses empty text: as a path, it would be the working folder."""
+    """A command with grouped help that refuses empty text: as a path, it would be the working folder."""
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer vendors its types
+        """Write the arguments and, in groups, the options."""
+        groups: dict[str, list[tuple[str, str]]] = {panel: [] for panel in ("Arguments", *PANELS)}
+        for parameter in self.get_params(ctx):
+            record = parameter.get_help_record(ctx)
+            panels = (panel for panel, names in PANELS.items() if parameter.name in names)
+            is_option = parameter.param_type_name == "option"
+            if record is not None:
+                groups[next(panels, "Options") if is_option else "Arguments"].append(record)
+        for panel, records in groups.items():
+            if records:
+                with formatter.section(panel):
+                    formatter.write_dl(records)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # noqa: ANN401 - typer vendors its type
         """Parse as typer does.
@@ -206,7 +280,15 @@ STDERR: Any = _StderrIfThere()
 
 @contextlib.contextmanager
 def tqdm_bar(desc: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Any]:
-    """Show a progress bar on stderr, once there is something to wait for."""
+    """Show a progress bar on stderr, or without a terminal a line every 30 seconds."""
+    if VERBOSITY.level > logging.INFO:
+        yield SilentBar()
+        return
+    if not sys.stderr.isatty():
+        bar = LineBar(desc, total, unit, initial, lambda line: STDERR.write(line + "\n"))
+        yield bar
+        bar.close()
+        return
     from tqdm import tqdm
 
     lasts = unit in ("img", "step") and total is not None
@@ -219,7 +301,7 @@ def tqdm_bar(desc: str, total: int | None, unit: str, initial: int = 0) -> Itera
         smoothing=0.05,
         delay=0 if lasts else 1,
         leave=lasts,
-        mininterval=0.2 if sys.stderr.isatty() else 10,  # a job's log has no use for every step
+        mininterval=0.2,
         dynamic_ncols=True,
         file=STDERR,
     ) as bar:
@@ -268,7 +350,10 @@ Weights = Annotated[
     ),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="NAME", parser=parse_device, help="auto, cpu, cuda or cuda:0, ...")
+    str,
+    typer.Option(
+        metavar="NAME", parser=parse_device, help="Device to compute on: auto, cpu, cuda, cuda:0, ..."
+    ),
 ]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
@@ -279,7 +364,11 @@ MaxFailed = Annotated[
         min=0, max=1, metavar="F", help="Share of unreadable images above which the exit code is 4."
     ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout, not the table.")]
-Explain = Annotated[bool, typer.Option("--explain", help="Show the legend, how it was made, and notes.")]
-WholeTable = Annotated[bool, typer.Option("--table", help="Show all rows and columns.")]
-Units = Annotated[Literal["nats", "bits"], typer.Option(help="Of the table; files are in nats.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON in place of text.")]
+Explain = Annotated[
+    bool, typer.Option("--explain", help="Print the legend, the provenance and the notes.")
+]
+WholeTable = Annotated[bool, typer.Option("--table", help="Print the full tables.")]
+Units = Annotated[
+    Literal["nats", "bits"], typer.Option(help="Unit of what is printed; files are in nats.")
+]

@@ -1,6 +1,7 @@
 """Reading and writing the program's own files: checks before a run, and atomic writes."""
 
 import hashlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
@@ -10,17 +11,24 @@ from safetensors import SafetensorError
 
 from entropy_cli.core.errors import ResultError, StateError
 
+logger = logging.getLogger(__name__)
+
 LEFTOVER = ".part"
 WRITER_TIMEOUT_S = 3  # how long to wait until somebody opens a pipe for writing
 
 
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+def write_atomically(path: Path, write: Callable[[Path], object], *, announced: bool = True) -> None:
     """Let `write` fill a temporary file in the same folder, then rename it to the path.
+
+    Args:
+        path: of the file.
+        write: writes to the path that it is given.
+        announced: whether the user is told, as of results; not of the program's own files.
 
     Raises:
         ResultError: the folder can't be written to, or the disk is full; an existing file is kept.
     """
-    path = path.resolve()  # a link stays a link
+    given, path = path, path.resolve()  # a link stays a link
     temporary = None
     try:
         descriptor, name = tempfile.mkstemp(LEFTOVER, _prefix(path), path.parent)
@@ -37,6 +45,8 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+    if announced:
+        logger.info("wrote %s", given)
 
 
 def write_text(path: Path, text: str) -> None:

@@ -1,7 +1,12 @@
 """The interface of progress bars, for code that does not touch the terminal."""
 
 import contextlib
+import time
+from collections.abc import Callable
 from typing import Protocol
+
+LINE_EVERY_S = 30.0
+UNITS = {"img": "images", "step": "steps", "B": "bytes"}
 
 
 class Bar(Protocol):
@@ -15,6 +20,10 @@ class Bar(Protocol):
         """Set the text before the bar; without `refresh` it appears at the next update."""
         ...
 
+    def set_postfix_str(self, s: str, refresh: bool = True) -> object:  # noqa: FBT001, FBT002
+        """Set the text after the numbers."""
+        ...
+
 
 class Bars(Protocol):
     """A function that creates progress bars."""
@@ -26,7 +35,7 @@ class Bars(Protocol):
         ...
 
 
-class _NoBar:
+class SilentBar:
     """A bar that draws nothing."""
 
     def update(self, n: int) -> None:
@@ -35,9 +44,74 @@ class _NoBar:
     def set_description(self, desc: str, refresh: bool = True) -> None:  # noqa: FBT001, FBT002
         """Do nothing."""
 
+    def set_postfix_str(self, s: str, refresh: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Do nothing."""
+
+
+class LineBar:
+    """A bar for logs: a line every 30 seconds, and one at the end of what took longer.
+
+    Args:
+        desc: what is done; may be empty.
+        total: number of units, None if unknown.
+        unit: as of tqdm.
+        initial: how many are done already.
+        write: called with each line.
+        clock: in seconds.
+    """
+
+    def __init__(
+        self,
+        desc: str,
+        total: int | None,
+        unit: str,
+        initial: int,
+        write: Callable[[str], object],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.desc, self.total, self.unit, self.done = desc, total, UNITS.get(unit, unit), initial
+        self.write, self.clock, self.postfix, self.initial = write, clock, "", initial
+        self.started = self.written = clock()
+
+    def update(self, n: int) -> None:
+        """Count, and write a line if it is time."""
+        self.done += n
+        if self.clock() - self.written >= LINE_EVERY_S:
+            self._write()
+
+    def set_description(self, desc: str, refresh: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Set the text before the numbers, for the next line."""
+        self.desc = desc
+
+    def set_postfix_str(self, s: str, refresh: bool = True) -> None:  # noqa: FBT001, FBT002
+        """Set the text after the numbers, for the next line."""
+        self.postfix = s
+
+    def close(self) -> None:
+        """Write the last line, if there were others before."""
+        if self.written > self.started:
+            self._write()
+
+    def _write(self) -> None:
+        self.written = now = self.clock()
+        seconds, new = now - self.started, self.done - self.initial
+        of = "" if self.total is None else f"/{self.total:,}"
+        parts = [time.strftime("%H:%M:%S"), self.desc, f"{self.done:,}{of} {self.unit}"]
+        if new and seconds:
+            parts.append(f"{new / seconds:.1f}/s" if new >= seconds else f"{seconds / new:.1f} s each")
+            if self.total is not None:
+                parts.append(f"{_duration((self.total - self.done) * seconds / new)} left")
+        self.write("  ".join(filter(None, [*parts, self.postfix])))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}"
+
 
 def no_bars(
     desc: str, total: int | None, unit: str, initial: int = 0
 ) -> contextlib.AbstractContextManager[Bar]:
     """Create a bar that draws nothing, for processes that do not report."""
-    return contextlib.nullcontext(_NoBar())
+    return contextlib.nullcontext(SilentBar())

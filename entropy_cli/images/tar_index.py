@@ -251,4 +251,4 @@ def _save(tar: Tar, index: TarIndex) -> None:
                 columns = {name: getattr(index, name) for name in COLUMNS}
                 np.savez_compressed(file, key=np.array(key), images=np.array(index.images), **columns)
 
-        write_atomically(path, write)
+        write_atomically(path, write, announced=False)

@@ -61,7 +61,7 @@ def save(path: Path, state: RunState) -> None:
     }
     text = json.dumps(meta, allow_nan=False)
     metadata = {"entropy-cli": text, "sha256": checksum(text, tensors)}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata))
+    write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata), announced=False)
 
 
 def checksum(meta: str, tensors: Mapping[str, Tensor]) -> str:

@@ -53,14 +53,17 @@ def estimate(
     ckpt: Checkpoint = None,
     split: Annotated[
         Literal["auto", "train", "val", "all"] | None,
-        typer.Option(help="Which part of it; auto takes val/ if there, else train/, else all of it."),
+        typer.Option(help="Part of the data to read; auto takes val/ if there, else train/, else all."),
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only the first N images of the seeded order.")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Read only the first N images of the seeded order."),
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(min=0, max=2**63 - 1, metavar="N", help="Of the order of images and the groups."),
+        typer.Option(
+            min=0, max=2**63 - 1, metavar="N", help="Seed of the images' order and of their groups."
+        ),
     ] = 0,
     family: Family = "auto",
     patch_nums: PatchNums = None,
@@ -88,13 +91,14 @@ def estimate(
         typer.Option(
             metavar="8,5,5,...",
             parser=parse_levels,
-            help="Of each dimension of --latents (FSQ), bounded to them.",
+            help="Levels of each dimension of --latents (FSQ), which are bounded to them.",
         ),
     ] = None,
     rule: Annotated[
         Literal["l2", "cosine", "dot", "sign", "bsq", "levels"] | None,
         typer.Option(
-            help="How the nearest code is found; default the family's. The last three are of --latents."
+            help="Rule by which the nearest code is found; default the family's. The last three are for "
+            "--latents."
         ),
     ] = None,
     temperature: Annotated[
@@ -114,7 +118,7 @@ def estimate(
     precision: Annotated[
         Literal["fp32", "tf32", "fp16", "bf16"] | None,
         typer.Option(
-            help="Of the encoder; default fp32 on a CPU, fp16 on a GPU. What it costs in accuracy is "
+            help="Precision of the encoder; default fp32 on a CPU, fp16 on a GPU. What it costs is "
             "measured and shown."
         ),
     ] = None,
@@ -149,7 +153,7 @@ def estimate(
         ),
     ] = None,
     save_every: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Between saves of the state.")
+        float, typer.Option(min=0, metavar="SECONDS", help="Time between saves of the state.")
     ] = 60.0,
     save_tokens: Annotated[
         Path | None,

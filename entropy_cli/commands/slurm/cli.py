@@ -201,4 +201,4 @@ def _write(folder: Path, scripts: dict[str, str]) -> None:
             f"--output {folder}: can't be created: {error.strerror}. Give another folder."
         ) from error
     for name, text in scripts.items():
-        write_atomically(folder / name, methodcaller("write_bytes", os.fsencode(text)))
+        write_atomically(folder / name, methodcaller("write_bytes", os.fsencode(text)), announced=False)

@@ -38,4 +38,6 @@ def draw(path: Path, x_B3HW: Tensor, recon_S: Sequence[Tensor], patch_nums: Sequ
         for row, img_3HW in enumerate(img_B3HW.float().cpu().clamp(-1, 1).add(1).div(2)):
             tile = to_pil_image(img_3HW).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(tile, (left, top + row * (side + GAP)))
-    write_atomically(path, lambda temporary: sheet.save(temporary, "PNG", optimize=True))
+    write_atomically(
+        path, lambda temporary: sheet.save(temporary, "PNG", optimize=True), announced=False
+    )

@@ -101,9 +101,9 @@ def save_tokenizer(
     if as_fp16:  # counts and moments may overflow float16
         wide = (HITS, ".running_mean", ".running_var")
         tensors = {name: w if name.endswith(wide) else w.half() for name, w in tensors.items()}
-    write_atomically(folder / MODEL, lambda path: save_file(tensors, path))
+    write_atomically(folder / MODEL, lambda path: save_file(tensors, path), announced=False)
     text = json.dumps(config, allow_nan=False, indent=1) + "\n"
-    write_atomically(folder / CONFIG, lambda path: path.write_text(text))
+    write_atomically(folder / CONFIG, lambda path: path.write_text(text), announced=False)
 
 
 def remove_partial_files(folder: Path) -> None:
@@ -128,7 +128,7 @@ class MetricsFile:
         path = folder / METRICS
         lines = _read_lines(path) if done and path.exists() else []
         text = "".join(f"{line}\n" for line in lines if _step(line) <= done)
-        write_atomically(path, lambda temporary: temporary.write_text(text))
+        write_atomically(path, lambda temporary: temporary.write_text(text), announced=False)
         self._file = path.open("a")
 
     def write(self, entry: Mapping[str, Any]) -> None:

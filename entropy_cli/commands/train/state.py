@@ -28,7 +28,7 @@ def save_trainer(folder: Path, state: Mapping[str, Any]) -> None:
         except RuntimeError as error:  # a full disk, for example
             raise OSError(0, str(error).splitlines()[0]) from error
 
-    write_atomically(folder / TRAINER, write)
+    write_atomically(folder / TRAINER, write, announced=False)
 
 
 def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
