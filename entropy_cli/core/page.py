@@ -25,10 +25,11 @@ CSS = (
 * { box-sizing: border-box; }
 body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 76rem; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5em; line-height: 1.25; overflow-wrap: anywhere; }
+h1, h2, h3, p, li, dd { overflow-wrap: anywhere; }
+h1 { font-size: 1.5em; line-height: 1.25; }
 h2 { font-size: 1.15em; margin: 2em 0 .5em; }
-h3 { font-size: 1em; margin: 1.5em 0 .5em; overflow-wrap: anywhere; }
-p, li { max-width: 46rem; overflow-wrap: anywhere; }
+h3 { font-size: 1em; margin: 1.5em 0 .5em; }
+p, li { max-width: 46rem; }
 .wide { overflow-x: auto; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr));
   gap: 1rem; margin: 1rem 0; align-items: start; }
@@ -54,7 +55,7 @@ th[aria-sort] button { text-decoration: underline; }
 .headline { font-size: 1.6em; line-height: 1.25; font-weight: 600; margin: .5em 0; }
 figure { margin: 0; min-width: 0; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .3em 1em; }
-dt { font-weight: 600; } dd { margin: 0; max-width: 46rem; overflow-wrap: anywhere; }
+dt { font-weight: 600; } dd { margin: 0; max-width: 46rem; }
 @media (max-width: 34rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .5em; }
   table { font-size: .8em; } tbody th { max-width: 9em; }
   th:first-child { border-right: 1px solid var(--faint); } }

@@ -137,7 +137,7 @@ def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Repo
             if one.difference and one.caveat
         ],
         details=f"Token-weighted averages. Differences are from {names[0]}.",
-        subject=f"of {', '.join(one.label for one in several)}",
+        subject=f"of {', '.join(one.label for one in several)}".replace("\n", " "),
         panels={
             "Token-weighted averages": partial(_averages, several=several),
             "Assignment entropy of each scale": partial(_scales, several=several),
@@ -178,10 +178,10 @@ def _differences(several: Sequence[Compared]) -> Table:
         temperatures = {scale.temperature for scale in one.result.scales}
         row.append(f"{temperatures.pop():g}" if len(temperatures) == 1 else "by scale")
         rows.append([*row, str(one.result.data.images_used)])
-    head = ["result", "assignment entropy", f"minus {first}", "95 % interval", "error", "T", "images"]
+    head = ["result", "assignment entropy", "difference", "95 % interval", "error", "T", "images"]
     caption = (
         "token-weighted averages ± standard error, nats per token; "
-        f"difference from {first} with its 95 % interval and error"
+        "difference from the first result with its 95 % interval and error"
     )
     return Table("differences", f"Differences from {first}", head, rows, caption, sortable=True)
 
@@ -263,11 +263,11 @@ def _averages(axes: Axes, several: Sequence[Compared]) -> None:
         plot_with_errors(
             axes, y + dodge, estimates, sideways=True, label=label, color=colour, marker=marker
         )
-    names = [one.name + ("\nNOT COMPARABLE" if one.caveat else "") for one in several]
+    names = [fill(one.name, 20) + ("\nNOT COMPARABLE" if one.caveat else "") for one in several]
     axes.set_yticks(y, names, fontsize=min(9, 54 / len(several)))
     axes.set(xlabel="nats per token", ylim=(-0.6, len(several) - 0.4))
     axes.set_xlim(0, MARGIN * axes.get_xlim()[1])
-    axes.set_title(fill(_finding("Token-weighted", several, "token_weighted"), 46))
+    axes.set_title(fill(_finding("Token-weighted", several, "token_weighted"), 42))
     legend_below(axes)
 
 
@@ -281,5 +281,5 @@ def _scales(axes: Axes, several: Sequence[Compared]) -> None:
     axes.set(xlabel="tokens of the scale (logarithmic)", ylabel="nats per token", xscale="log")
     plain_log_ticks(axes.xaxis)
     axes.set_ylim(0, MARGIN * axes.get_ylim()[1])
-    axes.set_title(fill(_finding("Final scale", several, "last_scale"), 56))
+    axes.set_title(fill(_finding("Final scale", several, "last_scale"), 50))
     legend_below(axes)

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import cycle
-from textwrap import wrap
+from textwrap import fill, wrap
 from typing import Any
 
 import numpy as np
@@ -111,12 +111,11 @@ def scale_entropies(axes: Axes, result: Result) -> None:
     axes.set(xlabel="scale, and its share of the tokens", ylabel="nats per token")
     axes.set(xlim=(-0.5, len(scales) - 0.5), ylim=(0, 1.12 * log_vocab))
     low, *_, high = sorted(2 * scales, key=lambda scale: scale.assignment_entropy.known)
-    title = f"Assignment entropy: {low.assignment_entropy.known:.2f} nats"
+    least, most = low.assignment_entropy.known, high.assignment_entropy.known
+    title = f"{least:.2f} ({_short(low)}) to {most:.2f} ({_short(high)}) nats"
     if low is high:
-        title += f", {low.assignment_entropy.known / log_vocab:.0%} of ln V"
-    else:
-        title += f" at {_short(low)} to {high.assignment_entropy.known:.2f} at {_short(high)}"
-    axes.set_title(title)
+        title = f"{least:.2f} nats, {least / log_vocab:.0%} of ln V"
+    axes.set_title(fill(f"Assignment entropy: {title}", 50))
     legend_below(axes, 2)
 
 
@@ -198,29 +197,22 @@ def convergence(axes: Axes, result: Result) -> None:
 
 def usage_by_rank(axes: Axes, result: Result) -> None:
     """Draw how often each code is nearest, the most used first, at every scale."""
-    vocab_size = result.tokenizer.vocab_size
-    drawn = zip(result.scales, colour_ramp(len(result.scales)), cycle(LINE_STYLES), strict=False)
-    for scale, colour, line in drawn:
+    scales, vocab_size = result.scales, result.tokenizer.vocab_size
+    styles = zip(colour_ramp(len(scales)), cycle(LINE_STYLES), strict=False)
+    for i, (scale, (colour, line)) in enumerate(zip(scales, styles, strict=False), 1):
         if scale.code_counts is None or scale.coverage is None:
             continue
         counts_V = np.sort(np.array(scale.code_counts))[::-1]
         share_V = 100 * counts_V[counts_V > 0] / counts_V.sum()
-        label = f"{_short(scale)}: {dead_codes(scale)} dead, {scale.coverage:.3f}"
-        axes.plot(np.arange(1, len(share_V) + 1), share_V, color=colour, linestyle=line, label=label)
-        background = {"facecolor": PAPER, "edgecolor": "none", "alpha": 0.8, "pad": 0.5}
-        axes.annotate(
-            _short(scale),
-            (len(share_V), share_V[-1]),
-            xytext=(3, 0),
-            textcoords="offset points",
-            va="center",
-            fontsize=8,
-            bbox=background,
-        )
-        axes.set_title(
-            f"{dead_codes(scale)} of {vocab_size} codes were never nearest"
-            + (f" at {_short(scale)}" if len(result.scales) > 1 else "")
-        )
+        rank_V = np.arange(1, len(share_V) + 1)
+        dead, name = dead_codes(scale), _short(scale)
+        label = f"{name}: {dead} dead, {scale.coverage:.3f}"
+        axes.plot(rank_V, share_V, color=colour, linestyle=line, label=label)
+        axes.set_title(f"{dead} of {vocab_size} codes were never nearest at {name}")
+        # Each label lies on its curve, further to the right than the one before.
+        at = int(len(share_V) ** (i / (len(scales) + 1))) - 1
+        frame = {"facecolor": PAPER, "edgecolor": colour, "pad": 1.5, "linewidth": 0.8}
+        axes.text(rank_V[at], share_V[at], name, fontsize=7, ha="center", va="center", bbox=frame)
     uniform = f"uniform, 1/{vocab_size}"
     axes.axhline(100 / vocab_size, color=INK, linewidth=0.8, linestyle="--", label=uniform)
     axes.set(

@@ -18,10 +18,7 @@ from entropy_cli.results.tables import headline, tables
 TEXT = (".md", ".csv")
 FORMATS = (".html", *FIGURES, *TEXT)
 COLUMNS = ("temperature", "scale", "tokens", "quantity")
-MEANING = (
-    "A token's latent z gives each code e the weight q = softmax(-|z - e|² / T). The assignment entropy "
-    "is the mean of the entropy of q: the uncertainty about a token's code given its latent."
-)
+MEANING = "the uncertainty about a token's code given its latent"
 
 
 def check_report(path: Path) -> None:
@@ -64,7 +61,7 @@ def result_report(result: Result) -> Report:
         heading=f"Assignment entropy of {subject(result)}",
         headline=value,
         warnings=[],  # the place of a result's checks
-        details=f"{what}; {details}. {MEANING}",
+        details=f"{what}: {MEANING}; {details}.",
         subject=subject(result),
         panels=figure_panels(result),
         tables=tables(result),
