@@ -118,19 +118,16 @@ def write_page(path: Path, title: str, parts: Sequence[str], heading: str = "") 
         parts: what follows the heading, in HTML.
         heading: the heading, if it is not the title.
     """
-    text = "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>",
-            '<link rel="icon" href="data:,">',  # or browsers request one
-            f"<style>{CSS}</style></head><body>",
-            f"<h1>{escape(heading or title)}</h1>",
-            *parts,
-            f"<script>{SORTING}</script>" if any('class="sortable"' in part for part in parts) else "",
-            "</body></html>\n",
-        ]
-    )
+    body = "\n".join([f"<h1>{escape(heading or title)}</h1>", *filter(None, parts)])
+    sorting = f"<script>{SORTING}</script>\n" if 'class="sortable"' in body else ""
+    text = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,"><!-- or browsers request one -->
+<style>{CSS}</style></head><body>
+{body}
+{sorting}</body></html>
+"""
     write_text(path, text)

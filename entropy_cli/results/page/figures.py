@@ -74,16 +74,15 @@ def panels_html(panels: Mapping[str, Draw], subject: str) -> str:
 
 
 def panels_figure(panels: Mapping[str, Draw], heading: Sequence[str]) -> Figure:
-    """Draw all panels in one figure, below the lines of a heading."""
-    rows, columns = -(-len(panels) // 2), min(2, len(panels))
+    """Draw all panels in one figure, two in a row, below the lines of a heading."""
+    last, columns = len(panels) - 1, min(2, len(panels))
+    rows = [[i, min(i + 1, last)] for i in range(0, last + 1, 2)]
     lines = [part for line in heading for part in wrap(line, 62 * columns)]
-    figure = new_figure(WIDTH * columns, HEIGHT * rows + 0.2 + 0.18 * len(lines))
+    figure = new_figure(WIDTH * columns, HEIGHT * len(rows) + 0.2 + 0.18 * len(lines))
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11)
-    grid = figure.add_gridspec(rows, columns)
+    axes = figure.subplot_mosaic(rows)
     for i, draw in enumerate(panels.values()):
-        row, column = divmod(i, columns)
-        alone = i == len(panels) - 1 and column == 0
-        draw(figure.add_subplot(grid[row, :] if alone else grid[row, column]))
+        draw(axes[i])
     return figure
 
 
@@ -94,7 +93,7 @@ def scale_entropies(axes: Axes, result: Result) -> None:
     log_vocab = math.log(result.tokenizer.vocab_size)
     axes.axhline(log_vocab, color=INK, linewidth=1, label=f"ln V = {log_vocab:.3f}")
     marginal = [scale.marginal_entropy.value for scale in scales]
-    if None not in marginal:
+    if None not in marginal and len(scales) > 1:
         edge = [scale.assignment_entropy.known for scale in scales] + marginal[::-1]
         x = np.concatenate([x_S - DODGE, x_S[::-1] + DODGE])
         is_bound = any(scale.mutual_information.bound for scale in scales)
@@ -112,10 +111,10 @@ def scale_entropies(axes: Axes, result: Result) -> None:
     axes.set(xlim=(-0.5, len(scales) - 0.5), ylim=(0, 1.12 * log_vocab))
     low, *_, high = sorted(2 * scales, key=lambda scale: scale.assignment_entropy.known)
     least, most = low.assignment_entropy.known, high.assignment_entropy.known
-    title = f"{least:.2f} ({_short(low)}) to {most:.2f} ({_short(high)}) nats"
+    title = f"{least:.2f} ({_short(low)}) to {most:.2f} ({_short(high)})"
     if low is high:
         title = f"{least:.2f} nats, {least / log_vocab:.0%} of ln V"
-    axes.set_title(fill(f"Assignment entropy: {title}", 50))
+    axes.set_title(fill(f"Assignment entropy: {title}", 53))
     legend_below(axes, 2)
 
 
@@ -159,18 +158,14 @@ def temperatures(axes: Axes, result: Result) -> None:
 
 def _hermite(x_n: np.ndarray, y_n: np.ndarray, slope_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Interpolate points and slopes by cubic Hermite splines; return the x and y of the curve."""
-    fine_x, fine_y = [x_n[:1]], [y_n[:1]]
-    u = np.linspace(0, 1, 25)[1:]
-    for i in range(len(x_n) - 1):
-        h = x_n[i + 1] - x_n[i]
-        fine_x.append(x_n[i] + u * h)
-        fine_y.append(
-            (1 + 2 * u) * (1 - u) ** 2 * y_n[i]
-            + u * (1 - u) ** 2 * h * slope_n[i]
-            + u**2 * (3 - 2 * u) * y_n[i + 1]
-            - u**2 * (1 - u) * h * slope_n[i + 1]
-        )
-    return np.concatenate(fine_x), np.concatenate(fine_y)
+    u, h_n = np.linspace(0, 1, 25)[:, None], np.diff(x_n)
+    fine_y = (
+        (1 + 2 * u) * (1 - u) ** 2 * y_n[:-1]
+        + u * (1 - u) ** 2 * h_n * slope_n[:-1]
+        + u**2 * (3 - 2 * u) * y_n[1:]
+        - u**2 * (1 - u) * h_n * slope_n[1:]
+    )
+    return (x_n[:-1] + u * h_n).T.ravel(), fine_y.T.ravel()
 
 
 def convergence(axes: Axes, result: Result) -> None:
@@ -198,8 +193,8 @@ def convergence(axes: Axes, result: Result) -> None:
 def usage_by_rank(axes: Axes, result: Result) -> None:
     """Draw how often each code is nearest, the most used first, at every scale."""
     scales, vocab_size = result.scales, result.tokenizer.vocab_size
-    styles = zip(colour_ramp(len(scales)), cycle(LINE_STYLES), strict=False)
-    for i, (scale, (colour, line)) in enumerate(zip(scales, styles, strict=False), 1):
+    styles = zip(scales, colour_ramp(len(scales)), cycle(LINE_STYLES), strict=False)
+    for i, (scale, colour, line) in enumerate(styles, 1):
         if scale.code_counts is None or scale.coverage is None:
             continue
         counts_V = np.sort(np.array(scale.code_counts))[::-1]
@@ -239,10 +234,10 @@ def plot_with_errors(
 
     Args:
         axes: axes of matplotlib.
-        at: the positions on the axis of the categories.
+        at: the positions on the axis of the categories, which is the y axis if `sideways`.
         estimates: the estimates; those without a value are left out.
         line: the style of a line through all of them, if there is one.
-        sideways: whether the categories are on the y axis.
+        sideways: whether values grow to the right.
         style: color, marker and label; the sign of bounds precedes the label.
     """
     value = np.array([estimate.value for estimate in estimates], float)

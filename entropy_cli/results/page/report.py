@@ -23,16 +23,11 @@ class Report:
     """What a report shows, from top to bottom.
 
     Attributes:
-        title: what the numbers are of, and the number.
-        heading: what the numbers are of.
-        headline: the number, or the finding, in a few words.
+        title: what the numbers are of, and the number; `heading` is without it.
         warnings: why not to trust or compare the numbers; they stand right below the headline.
-        details: sentences that explain the headline.
-        subject: what the figures are of, in a few words.
-        panels: the figure's panels: what each shows, and a function that draws it.
-        tables: the tables.
-        terms: the meanings of their columns; only the page has them.
-        notes: sentences on how to read the numbers.
+        subject: what the figures are of, for readers who can't see them.
+        panels: what each panel of the figure shows, and a function that draws it.
+        terms: the meanings of the tables' columns; only the page has them.
         origins: for each result, by name, how it was made.
         estimates: every estimate in full precision, for CSV.
     """

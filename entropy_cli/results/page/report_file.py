@@ -12,7 +12,7 @@ from entropy_cli.results.notes import notes
 from entropy_cli.results.page.comparison import comparison_report
 from entropy_cli.results.page.figures import figure_panels
 from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin, subject
-from entropy_cli.results.schema import Result, SoftEstimates
+from entropy_cli.results.schema import Result, ScaleResult, SoftEstimates, SoftScale, TemperatureResult
 from entropy_cli.results.tables import headline, tables
 
 TEXT = (".md", ".csv")
@@ -74,12 +74,11 @@ def result_report(result: Result) -> Report:
 
 def _groups(result: Result) -> Iterator[tuple[list[Cell], SoftEstimates]]:
     """Iterate over scales and averages, first of the headline's temperature, then of the others."""
-    for scale in result.scales:
-        yield [scale.temperature, scale.name, scale.tokens], scale
-    for kind in averages(result):
-        yield [result.settings.temperature, kind, ""], getattr(result.average, kind)
-    for one in result.temperatures[1:]:
-        for soft, scale in zip(one.scales, result.scales, strict=True):
+    shown: list[Result | TemperatureResult] = [result, *result.temperatures[1:]]
+    for one in shown:
+        temperature = one.settings.temperature if isinstance(one, Result) else one.temperature
+        scales: Sequence[ScaleResult | SoftScale] = one.scales
+        for soft, scale in zip(scales, result.scales, strict=True):
             yield [soft.temperature, scale.name, scale.tokens], soft
         for kind in averages(result):
-            yield [one.temperature, kind, ""], getattr(one.average, kind)
+            yield [temperature, kind, ""], getattr(one.average, kind)
