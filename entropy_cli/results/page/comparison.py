@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 
@@ -67,17 +68,14 @@ def difference(reference: Result, other: Result) -> Difference:
 
 def _same_images(reference: Result, other: Result) -> bool:
     """Return whether the jackknife groups of both results hold the same images."""
-    images = [
-        (
-            result.data.images_fingerprint,
-            result.data.images_used,
-            sorted(result.data.failed),
-            result.settings.seed,
-            result.replicates["images"],
-        )
-        for result in (reference, other)
-    ]
-    return images[0] == images[1] and bool(reference.replicates.get("assignment_entropy"))
+
+    def images(result: Result) -> tuple[Any, ...]:
+        data, groups = result.data, result.replicates["images"]
+        failed = sorted(data.failed)
+        return data.images_fingerprint, data.images_used, failed, result.settings.seed, groups
+
+    same = images(reference) == images(other)
+    return same and bool(reference.replicates.get("assignment_entropy"))
 
 
 def _replicates(result: Result) -> np.ndarray:

@@ -148,10 +148,10 @@ def temperatures(axes: Axes, result: Result) -> None:
     axes.set(
         xlabel="temperature T (logarithmic; dashes: the slope, varentropy)", ylabel="nats per token"
     )
-    ends = [
+    ends = dict.fromkeys(
         f"{one.average.token_weighted.assignment_entropy.known:.2f} at T = {one.temperature:g}"
-        for one in (fixed[:1] + fixed[1:][-1:])
-    ]
+        for one in (fixed[0], fixed[-1])
+    )
     axes.set_title(f"Assignment entropy: {' to '.join(ends)}")
     legend_below(axes)
 
@@ -170,12 +170,8 @@ def _hermite(x_n: np.ndarray, y_n: np.ndarray, slope_n: np.ndarray) -> tuple[np.
 
 def convergence(axes: Axes, result: Result) -> None:
     """Draw the token-weighted assignment entropy and its interval against the number of images."""
-    images_n, value_n, half_n = np.array(
-        [
-            [one.images, one.value, math.nan if one.half_width is None else one.half_width]
-            for one in result.history
-        ]
-    ).T
+    points = [(one.images, one.value, one.half_width) for one in result.history]
+    images_n, value_n, half_n = np.array(points, float).T
     last, half = value_n[-1], result.history[-1].half_width
     band = {"facecolor": (BLUE, 0.18), "edgecolor": BLUE, "linewidth": 0.8}
     axes.fill_between(images_n, value_n - half_n, value_n + half_n, label="95 % interval", **band)
