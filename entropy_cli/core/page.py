@@ -4,49 +4,69 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from pathlib import Path
 
+from entropy_cli.core.figures import PALETTE
 from entropy_cli.core.files import write_text
 
-CSS = """
-:root { color-scheme: light dark; --ink: #24292f; --paper: #ffffff; --faint: #8b949e; --shade: #f3f5f7;
-  --error: #b3261e; --warning: #8a5300; --info: #0a5a96; }
-@media (prefers-color-scheme: dark) { :root { --ink: #e6edf3; --paper: #0d1117; --shade: #161b22;
-  --error: #ff8f86; --warning: #f0b35a; --info: #79c0ff; } }
-@media print { :root { --ink: #24292f; --paper: #ffffff; --shade: #ffffff; } }
+# On white and on the dark paper, like the figures'.
+COLOURS = {
+    **PALETTE,
+    "shade": ("#f3f5f7", "#161b22"),
+    "error": ("#b3261e", "#ff8f86"),
+    "warning": ("#8a5300", "#f0b35a"),
+    "info": ("#0a5a96", "#79c0ff"),
+}
+LIGHT, DARK = (" ".join(f"--{name}: {pair[i]};" for name, pair in COLOURS.items()) for i in (0, 1))
+CSS = (
+    f"""
+:root {{ color-scheme: light dark; {LIGHT} }}
+@media screen and (prefers-color-scheme: dark) {{ :root {{ {DARK} }} }}
+"""
+    + """
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 68rem; background: var(--paper);
+body { margin: 0 auto; padding: 1.5rem 1rem 3rem; max-width: 76rem; background: var(--paper);
   color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-h1 { font-size: 1.5rem; line-height: 1.25; overflow-wrap: anywhere; }
-h2 { font-size: 1.15rem; margin: 2rem 0 .5rem; }
+h1, h2, h3, p, li, dd { overflow-wrap: anywhere; }
+h1 { font-size: 1.5em; line-height: 1.25; }
+h2 { font-size: 1.15em; margin: 2em 0 .5em; }
+h3 { font-size: 1em; margin: 1.5em 0 .5em; }
 p, li { max-width: 46rem; }
 .wide { overflow-x: auto; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr));
   gap: 1rem; margin: 1rem 0; align-items: start; }
 .panels svg { width: 100%; height: auto; }
-li { margin: .4rem 0; }
+li { margin: .4em 0; }
 code { font-size: .9em; }
-table { border-collapse: collapse; font-size: .9rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: var(--ink); opacity: .8; padding: .3rem 0; }
-th, td { padding: .3rem .7rem; text-align: right; border-bottom: 1px solid var(--faint);
+table { border-collapse: separate; border-spacing: 0; font-size: .9em;
+  font-variant-numeric: tabular-nums; }
+caption { text-align: left; padding: .3em 0; position: sticky; left: 0; width: max-content;
+  max-width: min(46rem, 100vw - 3rem); }
+th, td { padding: .3em .6em; text-align: right; border-bottom: 1px solid var(--faint);
   white-space: nowrap; vertical-align: top; }
-thead th { background: var(--shade); }
+thead th { background: var(--shade); white-space: normal; vertical-align: bottom; }
 th:first-child, .left { text-align: left; }
+tbody th { font-weight: normal; background: var(--paper); white-space: normal; max-width: 16em;
+  overflow-wrap: break-word; }
+th:first-child { position: sticky; left: 0; }
+td.left { white-space: normal; }
 .below-rule > * { border-top: 2px solid var(--faint); }
-tbody th { font-weight: normal; }
-caption { max-width: 46rem; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0;
-  cursor: pointer; text-decoration: underline dotted; }
+  text-align: inherit; cursor: pointer; text-decoration: underline dotted; }
 th[aria-sort] button { text-decoration: underline; }
-.headline { font-size: 1.6rem; font-weight: 600; margin: .5rem 0; }
+.headline { font-size: 1.6em; line-height: 1.25; font-weight: 600; margin: .5em 0; }
 figure { margin: 0; min-width: 0; }
-dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .3rem 1rem; }
-dt { font-weight: 600; } dd { margin: 0; max-width: 46rem; overflow-wrap: anywhere; }
-pre { background: var(--shade); padding: .7rem; overflow-x: auto; font-size: .85rem; }
-@media (max-width: 34rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .5rem; } }
+dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .3em 1em; }
+dt { font-weight: 600; } dd { margin: 0; max-width: 46rem; }
+@media (max-width: 34rem) { dl { grid-template-columns: 1fr; } dd { margin-bottom: .5em; }
+  table { font-size: .8em; } tbody th { max-width: 9em; }
+  th:first-child { border-right: 1px solid var(--faint); } }
 @media print { body { max-width: none; font-size: 11px; } .panels { grid-template-columns: 1fr 1fr; }
-  figure, tr { break-inside: avoid; } h2 { break-after: avoid; } .wide { overflow: visible; } }
+  figure, table, tr { break-inside: avoid; } h2, h3 { break-after: avoid; }
+  .wide { overflow: visible; } th, td { padding: .3em .4em; }
+  tbody th { max-width: 12em; } }
 .error { color: var(--error); font-weight: 600; } .warning { color: var(--warning); font-weight: 600; }
 .info { color: var(--info); }
 """
+)
 
 # Browsers see to it that a page loads nothing.
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
@@ -89,21 +109,25 @@ def ordered_list(sentences: Sequence[str]) -> str:
     return "<ol>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ol>"
 
 
-def write_page(path: Path, title: str, parts: Sequence[str]) -> None:
-    """Write an HTML page atomically: a title, then the parts, which are HTML themselves."""
-    text = "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">',
-            '<meta name="viewport" content="width=device-width, initial-scale=1">',
-            f"<title>{escape(title)}</title>",
-            '<link rel="icon" href="data:,">',  # or browsers request one
-            f"<style>{CSS}</style></head><body>",
-            f"<h1>{escape(title)}</h1>",
-            *parts,
-            f"<script>{SORTING}</script>" if any('class="sortable"' in part for part in parts) else "",
-            "</body></html>\n",
-        ]
-    )
+def write_page(path: Path, title: str, parts: Sequence[str], heading: str = "") -> None:
+    """Write an HTML page atomically.
+
+    Args:
+        path: the file.
+        title: the title of the browser's window.
+        parts: what follows the heading, in HTML.
+        heading: the heading, if it is not the title.
+    """
+    body = "\n".join([f"<h1>{escape(heading or title)}</h1>", *filter(None, parts)])
+    sorting = f"<script>{SORTING}</script>\n" if 'class="sortable"' in body else ""
+    text = f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{escape(title)}</title>
+<link rel="icon" href="data:,"><!-- or browsers request one -->
+<style>{CSS}</style></head><body>
+{body}
+{sorting}</body></html>
+"""
     write_text(path, text)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from entropy_cli.cli import main
-from entropy_cli.core.figures import new_figure, styled
+from entropy_cli.core.figures import ORANGE, new_figure, styled
 from entropy_cli.entropy.quantity import AT_MOST, UNDERSAMPLED, Estimate, perplexity
 from entropy_cli.results.floors import read_floor
 from entropy_cli.results.notes import notes
@@ -171,27 +171,35 @@ def filled_at(lines, colour):
 class TestFigures:
     def test_a_hollow_marker_is_the_only_one_at_its_place(self, content):
         value = content["scales"][1]["unigram_entropy"]["value"]
-        colour = "#e69f00"
         lines, (_, names) = drawn(scale_entropies, content)
-        assert value in filled_at(lines, colour) and "unigram entropy, at least" not in names
+        assert value in filled_at(lines, ORANGE) and "≥ unigram entropy" not in names
         bound(content["scales"][1], ["unigram_entropy"])
         lines, (_, names) = drawn(scale_entropies, content)
-        assert value not in filled_at(lines, colour) and len(filled_at(lines, colour)) == 3
-        to_meta = [line for line in lines if line.get_label() == "unigram entropy, at least"]
+        assert value not in filled_at(lines, ORANGE) and len(filled_at(lines, ORANGE)) == 3
+        to_meta = [line for line in lines if line.get_label() == "≥ unigram entropy"]
         assert [line.get_ydata().tolist() for line in to_meta] == [[value]]
         assert "unigram entropy" in names and "mutual information" in names
 
+    def test_no_marker_covers_another(self, bounds):
+        for scale in bounds["scales"]:
+            for name in ("marginal_entropy", "unigram_entropy"):
+                scale[name]["value"] = scale["assignment_entropy"]["value"]
+        lines, _ = drawn(scale_entropies, bounds)
+        marked = [line for line in lines if line.get_marker() not in ("None", "_")]
+        x = [round(x, 6) for line in marked for x in line.get_xdata()]
+        assert len(x) == len(set(x)) == 3 * len(bounds["scales"])
+
     def test_the_legend_names_what_is_there(self, bounds, uncounted):
         _, (_, names) = drawn(scale_entropies, bounds)
-        assert {"marginal entropy, at least", "unigram entropy, at least"} < set(names)
+        assert {"≥ marginal entropy", "≥ unigram entropy"} < set(names)
         assert {"marginal entropy", "unigram entropy", "mutual information"}.isdisjoint(names)
-        assert "mutual information, at least" in names
+        assert "≥ mutual information" in names
         _, (_, names) = drawn(scale_entropies, uncounted)
-        assert "marginal entropy, at most" in names and "marginal entropy" not in names
+        assert "≤ marginal entropy" in names and "marginal entropy" not in names
 
     def test_the_page_keeps_it_hollow(self, report, bounds):
         page = report("html", bounds)
-        assert re.search(r"<use [^>]*fill: var\(--paper\); stroke: #e69f00", page)
+        assert re.search(r"<use [^>]*fill: var\(--paper\); stroke: var\(--orange\)", page)
 
     def test_dead_codes(self, content, bounds):
         dead = 48 - content["scales"][0]["codes_used"]

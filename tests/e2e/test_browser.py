@@ -7,6 +7,8 @@ import subprocess
 
 import pytest
 
+from entropy_cli.cli import main
+
 pytest.importorskip("matplotlib")
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = [
@@ -18,8 +20,6 @@ pytestmark = [
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, shared):
     """Folder with a tokenizer trained on photographs, its result on others, and the page of that."""
-    from entropy_cli.cli import main
-
     folder = tmp_path_factory.mktemp("run")
     data = str(shared / "imagenet-sample")
     argv = ["train", "--data", f"{data}/train", "--output", str(folder), "--image-size", "32"]
@@ -30,7 +30,7 @@ def run(tmp_path_factory, shared):
     return folder
 
 
-def opened(page, tmp_path):
+def opened(page, tmp_path, width=1280):
     """The page's DOM once its scripts have run, and what was written to the console."""
     done = subprocess.run(
         [
@@ -42,6 +42,7 @@ def opened(page, tmp_path):
             f"--user-data-dir={tmp_path / 'profile'}",
             "--enable-logging=stderr",
             "--virtual-time-budget=2000",
+            f"--window-size={width},900",
             "--dump-dom",
             f"file://{page}",
         ],
@@ -82,6 +83,30 @@ def test_a_click_sorts(run, tmp_path):
     assert console == []
     assert re.findall(r'<th scope="row">([\d.]+)</th>', table) == ["2", "1", "0.5", "0.25"]
     assert 'aria-sort="descending"' in table
+
+
+@pytest.mark.parametrize("width", [400, 1280])
+def test_a_caveat_is_on_the_screen_with_its_number(run, tmp_path, width):
+    other = json.loads((run / "result.json").read_text())
+    for scale in other["scales"]:
+        scale["temperature"] = 9.0
+    (run / "other.json").write_text(json.dumps(other))
+    page = run / "both.html"
+    assert main(["report", str(run / "result.json"), str(run / "other.json"), "-o", str(page)]) == 0
+    measure = """<script>
+      const row = [...document.querySelectorAll("#differences + div tbody tr")].pop();
+      const wide = row.closest(".wide"), before = row.cells[0].getBoundingClientRect();
+      const shown = [2, 0].map((i) => row.cells[i].getBoundingClientRect().right <= innerWidth);
+      wide.scrollLeft = 9999;
+      const stays = row.cells[0].getBoundingClientRect().left === before.left;
+      const fits = document.documentElement.scrollWidth <= innerWidth;
+      document.body.append(JSON.stringify([row.cells[0].innerText, shown, stays, fits]));
+    </script></body>"""
+    page.write_text(page.read_text().replace("</body>", measure))
+    dom, console = opened(page, tmp_path, width)
+    assert console == []
+    caveat = r"other\\nNOT COMPARABLE: different temperatures"
+    assert re.search(rf'\["{caveat}",\[true,true\],true,true\]', dom)
 
 
 def test_a_page_that_loads_something_would_be_noticed(run, tmp_path):

@@ -12,8 +12,8 @@ import sys
 import numpy as np
 import pytest
 
-from entropy_cli.core.figures import new_figure, styled
-from entropy_cli.results.page.comparison import difference
+from entropy_cli.core.figures import PALETTE, RAMP, colour_ramp, new_figure, styled
+from entropy_cli.results.page.comparison import comparison_report, difference
 from entropy_cli.results.page.figures import (
     convergence,
     plot_with_errors,
@@ -88,6 +88,26 @@ class TestPage:
         assert content["provenance"]["command"] in html.unescape(page)
         assert content["data"]["images_used"] == 70
 
+    def test_its_title_tells_what_it_is_of(self, report, content):
+        title = re.search("<title>(.*)</title>", report(content))[1]
+        checkpoint, data = (
+            "/".join(content["provenance"][key].split("/")[-2:]) for key in ("checkpoint", "data")
+        )
+        value = content["average"]["token_weighted"]["assignment_entropy"]["value"]
+        assert title.startswith(f"{checkpoint} (var) on {data}: {value:.4f} ± ")
+
+    def test_figures_say_their_findings_and_have_the_colours_of_the_page(self, report, content):
+        page = report(content)
+        lowest = min(scale["assignment_entropy"]["value"] for scale in content["scales"])
+        (label,) = re.findall('aria-label="([^"]*Entropies of each scale[^"]*)"', page)
+        assert label.startswith(f"Assignment entropy: {lowest:.2f} (")
+        drawn = set(re.findall("#[0-9a-f]{6}", "".join(re.findall("<svg.*?</svg>", page, re.S))))
+        assert drawn == set(colour_ramp(len(content["scales"])))
+
+    def test_averages_come_before_what_they_lack(self, report, content):
+        table = report(content).partition('id="soft"')[2].partition("</table>")[0]
+        assert re.findall(r"<td>(.*?)</td>", table.rpartition("<tr>")[2])[-3:] == ["", "", ""]
+
     def test_it_loads_nothing(self, report, content):
         page = report(content)
         assert not re.search(r"(?:src|href)\s*=\s*[\"'](?!data:|#)", page)
@@ -122,6 +142,25 @@ class TestPage:
         for at in content["temperatures"][1:]:
             row = found[str(at["temperature"]), "token_weighted", "assignment_entropy"]
             assert float(row["se"]) == at["average"]["token_weighted"]["assignment_entropy"]["se"]
+
+
+def contrast(*colours):
+    """The ratio of the relative luminances of two colours, by WCAG 2.2."""
+    light = []
+    for colour in colours:
+        channels = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        linear = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in channels]
+        light.append(0.05 + np.dot(linear, [0.2126, 0.7152, 0.0722]))
+    return max(light) / min(light)
+
+
+@pytest.mark.parametrize("theme", [0, 1])
+def test_colours_contrast_with_the_paper(theme):
+    paper = PALETTE["paper"][theme]
+    for name, pair in PALETTE.items():
+        least = {"paper": 1, "ink": 4.5, "faint": 4.5}.get(name, 3)
+        assert contrast(pair[theme], paper) >= least, name
+    assert all(contrast(colour, paper) >= 3 for colour in (*RAMP, *colour_ramp(10)))
 
 
 class TestNumbers:
@@ -256,9 +295,39 @@ class TestComparison:
             assert f"{value * tokens:.2f}" in words  # nats per image
             assert f"{value * tokens / np.log(2) / 32**2:.4f}" in words  # bits per pixel
 
-    def test_other_temperatures_are_flagged(self, report, content, estimate, images, checkpoint):
-        other = estimate("--data", images, "--ckpt", checkpoint, "--temperature", "0.5")
-        assert "NOT COMPARABLE: different temperatures" in report(content, other, kind="md")
+    @pytest.fixture
+    def other(self, estimate, images, checkpoint):
+        """A result at another temperature."""
+        return estimate("--data", images, "--ckpt", checkpoint, "--temperature", "0.5")
+
+    def test_a_caveat_stands_with_every_number(self, report, content, other):
+        caveat = "NOT COMPARABLE: different temperatures"
+        rows = [line for line in report(content, other, kind="md").splitlines() if "| result1" in line]
+        assert len(rows) == 3 and all(f"result1<br>{caveat}" in row for row in rows)
+        page = report(content, other)
+        assert "result1 is NOT COMPARABLE with result0: different temperatures." in page
+        assert len(re.findall(rf'aria-label="[^"]*result1 {caveat}', page)) == 2
+
+    def test_figures_carry_the_caveat(self, content, other):
+        shown = comparison_report([from_dict(content), from_dict(other)], ["a.json", "b.json"])
+        with styled():
+            averages, scales = (new_figure(5, 4).add_subplot() for _ in shown.panels)
+            for axes, draw in zip((averages, scales), shown.panels.values(), strict=True):
+                draw(axes)
+                assert "(b)" not in axes.get_title(loc="left")
+        value = content["average"]["token_weighted"]["assignment_entropy"]["value"]
+        assert f"{value:.3f} (a)" in averages.get_title(loc="left")
+        assert [text.get_text() for text in averages.get_yticklabels()] == ["a", "b\nNOT COMPARABLE"]
+        names = scales.get_legend_handles_labels()[1]
+        assert names == ["a", "b, NOT COMPARABLE: different temperatures"]
+
+    @pytest.mark.parametrize("kind", ["html", "md"])
+    def test_it_tells_how_each_result_was_made(self, report, content, other, kind):
+        text = html.unescape(report(content, other, kind=kind))
+        for one in (content, other):
+            assert one["provenance"]["command"] in text
+            assert text.count(one["tokenizer"]["checkpoint_sha256"]) == 2  # the same for both
+        assert "1, 0.5, 2" in text
 
 
 class TestErrors:

@@ -3,32 +3,31 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import cycle
+from textwrap import fill
+from typing import Any
 
 import numpy as np
 
-from entropy_cli.core.table import Table
+from entropy_cli.core.figures import SERIES, Axes, legend_below, plain_log_ticks
+from entropy_cli.core.table import Cell, Table
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
-from entropy_cli.results.schema import Result
+from entropy_cli.results.page.figures import ENTROPIES, plot_with_errors
+from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin
+from entropy_cli.results.schema import Estimates, Result
 from entropy_cli.results.tables import UNKNOWN, caption_with_bounds, format_estimate
 
-
-@dataclass(frozen=True)
-class NamedResult:
-    """A result and its name in a comparison."""
-
-    name: str
-    result: Result
-
-    @property
-    def tokens(self) -> int:
-        """The number of tokens of an image."""
-        return sum(scale.tokens for scale in self.result.scales)
-
-    @property
-    def bits_per_nat_pixel(self) -> float | None:
-        """The bits per pixel that equal one nat per token; None for latents without images."""
-        size = self.result.settings.image_size
-        return None if size is None else self.tokens / math.log(2) / size**2
+TITLE = "Assignment entropies compared"
+MARGIN = 1.04  # beyond the largest value, for its marker
+NOTES = (
+    "Even at the same temperature, assignment entropies are comparable only between tokenizers "
+    "whose latents have the same magnitude: multiplying latents and codes by c is like dividing the "
+    "temperature by c squared.",
+    "Nats per image and bits per pixel count all tokens of an image, so they compare tokenizers "
+    "with different numbers of tokens.",
+)
+UNPAIRED = "Differences are unpaired where the images are not those of the first result."
 
 
 @dataclass(frozen=True)
@@ -51,44 +50,32 @@ class Difference:
 
 
 def difference(reference: Result, other: Result) -> Difference:
-    """Compute `other` minus `reference`, paired by jackknife replicates if both have the same images.
-
-    Args:
-        reference: the result to subtract.
-        other: the result to subtract it from.
-    """
-    estimates = [result.average.token_weighted.assignment_entropy for result in (reference, other)]
-    value = estimates[1].known - estimates[0].known
+    """Compute `other` minus `reference`, paired by jackknife replicates if both have the same images."""
+    both = (reference, other)
+    before, after = (result.average.token_weighted.assignment_entropy for result in both)
+    value, se = after.known - before.known, None
     paired = _same_images(reference, other)
-    se, degrees = None, 0
-    if paired:
-        images_G = np.array(reference.replicates["images"])
-        used = int((images_G > 0).sum())
-        if used > 1:
-            deleted_G = _replicates(other) - _replicates(reference)
-            se = math.sqrt(float(jackknife_variance(np.asarray(value), deleted_G, images_G)))
-            degrees = used - 1
-    elif estimates[0].se is not None and estimates[1].se is not None:
-        se = math.hypot(estimates[0].se, estimates[1].se)
-        degrees = min(sum(1 for n in r.replicates["images"] if n) for r in (reference, other)) - 1
-    half = None if se is None else t_quantile(degrees) * se
+    groups = min(sum(n > 0 for n in result.replicates["images"]) for result in both)
+    if paired and groups > 1:
+        images_G, deleted_G = reference.replicates["images"], _replicates(other) - _replicates(reference)
+        se = math.sqrt(jackknife_variance(np.asarray(value), deleted_G, np.array(images_G)))
+    elif not paired and before.se is not None and after.se is not None:
+        se = math.hypot(before.se, after.se)
+    half = None if se is None else t_quantile(groups - 1) * se
     ci95 = None if half is None else (value - half, value + half)
     return Difference(value, se, ci95, paired, _not_comparable(reference, other))
 
 
 def _same_images(reference: Result, other: Result) -> bool:
     """Return whether the jackknife groups of both results hold the same images."""
-    images = [
-        (
-            result.data.images_fingerprint,
-            result.data.images_used,
-            sorted(result.data.failed),
-            result.settings.seed,
-            result.replicates["images"],
-        )
-        for result in (reference, other)
-    ]
-    return images[0] == images[1] and bool(reference.replicates.get("assignment_entropy"))
+
+    def images(result: Result) -> tuple[Any, ...]:
+        data, groups = result.data, result.replicates["images"]
+        failed = sorted(data.failed)
+        return data.images_fingerprint, data.images_used, failed, result.settings.seed, groups
+
+    same = images(reference) == images(other)
+    return same and bool(reference.replicates.get("assignment_entropy"))
 
 
 def _replicates(result: Result) -> np.ndarray:
@@ -109,6 +96,138 @@ def _not_comparable(reference: Result, other: Result) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A result in a comparison: its name, and its difference from the first; None for the first."""
+
+    name: str
+    result: Result
+    difference: Difference | None
+
+    @property
+    def caveat(self) -> str:
+        """Why the result's assignment entropy can't be compared with the first result's, or ""."""
+        reason = self.difference.not_comparable if self.difference else ""
+        return f"NOT COMPARABLE: {reason}" if reason else ""
+
+    @property
+    def label(self) -> str:
+        """The name with the caveat on a second line, for tables and figures."""
+        return f"{self.name}\n{self.caveat}".rstrip()
+
+    @property
+    def average(self) -> Estimates:
+        """The token-weighted average."""
+        return self.result.average.token_weighted
+
+
+def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Report:
+    """Return the report that compares results; `sources` are their files."""
+    names, changes = short_names(sources), [difference(results[0], other) for other in results[1:]]
+    several = list(map(Compared, names, results, [None, *changes]))
+    return Report(
+        title=f"{TITLE}: {', '.join(names)}",
+        heading=TITLE,
+        headline=f"{_finding('Assignment entropy', several, 'token_weighted')} nats per token",
+        warnings=[
+            f"{one.name} is NOT COMPARABLE with {names[0]}: {one.difference.not_comparable}."
+            for one in several
+            if one.difference and one.caveat
+        ],
+        details=f"Token-weighted averages. Differences are from {names[0]}.",
+        subject=f"of {', '.join(one.label for one in several)}".replace("\n", " "),
+        panels={
+            "Token-weighted averages": partial(_averages, several=several),
+            "Assignment entropy of each scale": partial(_scales, several=several),
+        },
+        tables=[_differences(several), _side_by_side(several), *_by_scale(several)],
+        terms={},
+        notes=[*NOTES, *([] if all(change.paired for change in changes) else [UNPAIRED])],
+        origins={one.name: origin(one.result) for one in several},
+        estimates=_estimates(several),
+    )
+
+
+def _finding(where: str, several: Sequence[Compared], kind: str) -> str:
+    """Say between which values the results lie that can be compared with the first."""
+    ends = sorted(
+        (getattr(one.result.average, kind).assignment_entropy.known, one.name)
+        for one in several
+        if not one.caveat
+    )
+    return f"{where}: " + " to ".join(
+        f"{value:.3f} ({name})" for value, name in ends[:: len(ends) - 1 or 1]
+    )
+
+
+def _differences(several: Sequence[Compared]) -> Table:
+    """Return a table of the assignment entropies and their differences from the first."""
+    first, rows = several[0].name, []
+    for one in several:
+        row = [one.label, format_estimate(one.average.assignment_entropy)]
+        change = one.difference
+        if change is None:
+            row += ["reference", UNKNOWN, UNKNOWN]
+        else:
+            error = "" if change.se is None else f" ± {change.se:.4f}"
+            ends = "none" if change.ci95 is None else f"{change.ci95[0]:+.4f} to {change.ci95[1]:+.4f}"
+            row += [f"{change.value:+.4f}{error}", ends]
+            row.append("paired: the same images" if change.paired else "unpaired")
+        temperatures = {scale.temperature for scale in one.result.scales}
+        row.append(f"{temperatures.pop():g}" if len(temperatures) == 1 else "by scale")
+        rows.append([*row, str(one.result.data.images_used)])
+    head = ["result", "assignment entropy", "difference", "95 % interval", "error", "T", "images"]
+    caption = (
+        "token-weighted averages ± standard error, nats per token; "
+        "difference from the first result with its 95 % interval and error"
+    )
+    return Table("differences", f"Differences from {first}", head, rows, caption, sortable=True)
+
+
+def _side_by_side(several: Sequence[Compared]) -> Table:
+    """Return a table of the other quantities, with a row for each result."""
+    rows = []
+    for one in several:
+        average, tokenizer, size = one.average, one.result.tokenizer, one.result.settings.image_size
+        entropy, tokens = average.assignment_entropy, sum(scale.tokens for scale in one.result.scales)
+        per_pixel = None if size is None else tokens / math.log(2) / size**2  # bits per nat per token
+        rows.append(
+            [
+                one.label,
+                format_estimate(entropy, 2, tokens),
+                UNKNOWN if per_pixel is None else format_estimate(entropy, 4, per_pixel),
+                format_estimate(average.unigram_entropy),
+                format_estimate(average.mutual_information),
+                format_estimate(average.usage_estimate, 1, 100, " %"),
+                tokenizer.family,
+                str(tokenizer.vocab_size),
+                str(tokens),
+            ]
+        )
+    head = ["result", "nats per image", "bits per pixel", "unigram entropy", "mutual information"]
+    head += ["codebook usage", "family", "codes", "tokens"]
+    caption = caption_with_bounds(
+        "assignment entropy per image and per pixel, then token-weighted averages in nats per token; "
+        "value ± standard error",
+        rows,
+    )
+    return Table("results", "Side by side", head, rows, caption, sortable=True)
+
+
+def _by_scale(several: Sequence[Compared]) -> list[Table]:
+    """Return a table of the assignment entropy by scale, if all results have the same scales."""
+    names, *others = ([scale.name for scale in one.result.scales] for one in several)
+    if any(other != names for other in others):
+        return []
+    scales = zip(*(one.result.scales for one in several), strict=True)
+    rows = [
+        [name, *(format_estimate(scale.assignment_entropy) for scale in same)]
+        for name, same in zip(names, scales, strict=True)
+    ]
+    head = ["scale", *(one.label for one in several)]
+    return [Table("scales", "Assignment entropy by scale", head, rows, "nats per token")]
+
+
 def short_names(paths: Sequence[str]) -> list[str]:
     """Return names for results: the names of their files, with folders if those are not unique.
 
@@ -120,91 +239,45 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else stems
 
 
-def side_by_side(several: Sequence[NamedResult]) -> Table:
-    """Return a table with a row for each result."""
-    head = ["result", "family", "codes", "tokens", "T", "images", "assignment entropy", "nats per image"]
-    head += ["bits per pixel", "unigram entropy", "mutual information", "codebook usage"]
-    rows = []
-    for named in several:
-        result = named.result
-        average = result.average.token_weighted
-        per_pixel = named.bits_per_nat_pixel
-        temperatures = {scale.temperature for scale in result.scales}
-        rows.append(
-            [
-                named.name,
-                result.tokenizer.family,
-                str(result.tokenizer.vocab_size),
-                str(named.tokens),
-                f"{temperatures.pop():g}" if len(temperatures) == 1 else "by scale",
-                str(result.data.images_used),
-                format_estimate(average.assignment_entropy),
-                format_estimate(average.assignment_entropy, 2, named.tokens),
-                UNKNOWN
-                if per_pixel is None
-                else format_estimate(average.assignment_entropy, 4, per_pixel),
-                format_estimate(average.unigram_entropy),
-                format_estimate(average.mutual_information),
-                format_estimate(average.usage_estimate, 1, 100, " %"),
-            ]
+def _estimates(several: Sequence[Compared]) -> Table:
+    """Return all token-weighted estimates, and the differences from the first result."""
+    rows: list[list[Cell]] = [[one.name, *row] for one in several for row in estimates_of(one.average)]
+    quantity = f"assignment_entropy minus that of {several[0].name}"
+    for one in several:
+        if (change := one.difference) is not None:
+            low, high = change.ci95 or (None, None)
+            estimator = "paired jackknife" if change.paired else "unpaired"
+            note = f"not comparable: {change.not_comparable}" if change.not_comparable else None
+            numbers = [change.value, None, change.se, low, high, estimator, note, None]
+            rows.append([one.name, quantity, *numbers])
+    return Table("comparison", "", ["result", "quantity", *NUMBERS], rows)
+
+
+def _averages(axes: Axes, several: Sequence[Compared]) -> None:
+    """Draw the token-weighted averages, a row for each result."""
+    y = np.arange(len(several), dtype=float)[::-1]
+    for name, label, colour, marker, dodge in ENTROPIES:
+        estimates = [getattr(one.average, name) for one in several]
+        plot_with_errors(
+            axes, y + dodge, estimates, sideways=True, label=label, color=colour, marker=marker
         )
-    caption = caption_with_bounds(
-        "token-weighted averages ± standard error, entropies in nats per token", rows
-    )
-    return Table("results", "Side by side", head, rows, caption, sortable=True)
+    names = [fill(one.name, 20) + ("\nNOT COMPARABLE" if one.caveat else "") for one in several]
+    axes.set_yticks(y, names, fontsize=min(9, 54 / len(several)))
+    axes.set(xlabel="nats per token", ylim=(-0.6, len(several) - 0.4))
+    axes.set_xlim(0, MARGIN * axes.get_xlim()[1])
+    axes.set_title(fill(_finding("Token-weighted", several, "token_weighted"), 42))
+    legend_below(axes)
 
 
-def differences(several: Sequence[NamedResult]) -> Table:
-    """Return a table of the differences of the other results from the first."""
-    first = several[0]
-    rows = []
-    for named in several[1:]:
-        change = difference(first.result, named.result)
-        interval = "none" if change.ci95 is None else f"{change.ci95[0]:+.4f} to {change.ci95[1]:+.4f}"
-        error = "" if change.se is None else f" ± {change.se:.4f}"
-        rows.append(
-            [
-                named.name,
-                f"{change.value:+.4f}{error}",
-                interval,
-                "paired: the same images" if change.paired else "unpaired",
-                f"NOT COMPARABLE: {change.not_comparable}" if change.not_comparable else "yes",
-            ]
-        )
-    head = ["result", "difference", "95 % interval", "error", "comparable"]
-    caption = f"token-weighted assignment entropy minus that of {first.name}, nats per token"
-    return Table("differences", f"Differences from {first.name}", head, rows, caption)
-
-
-def by_scale(several: Sequence[NamedResult]) -> Table | None:
-    """Return a table of the assignment entropy by scale; None if the results have different scales."""
-    names = [[scale.name for scale in named.result.scales] for named in several]
-    if any(other != names[0] for other in names[1:]):
-        return None
-    rows = [
-        [name, *(format_estimate(named.result.scales[s].assignment_entropy) for named in several)]
-        for s, name in enumerate(names[0])
-    ]
-    head = ["scale", *(named.name for named in several)]
-    return Table("scales", "Assignment entropy by scale", head, rows, "nats per token")
-
-
-def remarks(several: Sequence[NamedResult]) -> list[str]:
-    """Return notes on how to read a comparison."""
-    notes = [
-        "Even at the same temperature, assignment entropies are comparable only between tokenizers "
-        "whose latents have the same magnitude: multiplying latents and codes by c is like dividing the "
-        "temperature by c squared.",
-        "Nats per image and bits per pixel count all tokens of an image, so they compare tokenizers "
-        "with different numbers of tokens.",
-    ]
-    fingerprints = {named.result.data.images_fingerprint for named in several}
-    if len(fingerprints) > 1:
-        notes.append("Differences are unpaired where the images are not those of the first result.")
-    return notes
-
-
-def comparison_tables(several: Sequence[NamedResult]) -> list[Table]:
-    """Return all tables of a comparison."""
-    scales = by_scale(several)
-    return [side_by_side(several), differences(several), *([scales] if scales is not None else [])]
+def _scales(axes: Axes, several: Sequence[Compared]) -> None:
+    """Draw the assignment entropy of each scale against its number of tokens."""
+    for one, colour, marker in zip(several, cycle(SERIES), cycle("osD^v"), strict=False):
+        tokens_S = np.array([scale.tokens for scale in one.result.scales], float)
+        estimates = [scale.assignment_entropy for scale in one.result.scales]
+        label, line = one.label.replace("\n", ", "), "--" if one.caveat else "-"
+        plot_with_errors(axes, tokens_S, estimates, line=line, label=label, color=colour, marker=marker)
+    axes.set(xlabel="tokens of the scale (logarithmic)", ylabel="nats per token", xscale="log")
+    plain_log_ticks(axes.xaxis)
+    axes.set_ylim(0, MARGIN * axes.get_ylim()[1])
+    axes.set_title(fill(_finding("Final scale", several, "last_scale"), 50))
+    legend_below(axes)

@@ -1,26 +1,24 @@
-"""Writing a report to a file, in the format of the file's suffix."""
+"""Writing the report of a result, or the comparison of several, to a file."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.figures import FORMATS as FIGURES
-from entropy_cli.core.figures import styled, write_figure
-from entropy_cli.core.files import write_text
-from entropy_cli.results.page.comparison import NamedResult, short_names
-from entropy_cli.results.page.comparison_output import (
-    comparison_csv,
-    comparison_figure,
-    comparison_markdown,
-    comparison_page,
-)
-from entropy_cli.results.page.figures import report_figure
-from entropy_cli.results.page.report_output import report_csv, report_markdown, write_html_report
-from entropy_cli.results.schema import Result
+from entropy_cli.core.figures import styled
+from entropy_cli.core.table import Cell, Table
+from entropy_cli.results.legend import averages, legend
+from entropy_cli.results.notes import notes
+from entropy_cli.results.page.comparison import comparison_report
+from entropy_cli.results.page.figures import figure_panels
+from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin, subject
+from entropy_cli.results.schema import Result, ScaleResult, SoftEstimates, SoftScale, TemperatureResult
+from entropy_cli.results.tables import headline, tables
 
 TEXT = (".md", ".csv")
 FORMATS = (".html", *FIGURES, *TEXT)
+COLUMNS = ("temperature", "scale", "tokens", "quantity")
+MEANING = "the uncertainty about a token's code given its latent"
 
 
 def check_report(path: Path) -> None:
@@ -49,29 +47,38 @@ def write_report(path: Path, results: Sequence[Result], sources: Sequence[str]) 
         ResultError: it can't be written.
         EntropyCliError: matplotlib is not installed.
     """
-    if len(results) == 1:
-        _write(path, results[0], write_html_report, report_figure, report_markdown, report_csv)
-        return
-    names = short_names(sources)
-    several = [NamedResult(name, result) for name, result in zip(names, results, strict=True)]
-    writers = (comparison_page, comparison_figure, comparison_markdown, comparison_csv)
-    _write(path, several, *writers)
+    is_alone = len(results) == 1
+    report = result_report(results[0]) if is_alone else comparison_report(results, sources)
+    report.write(path)
 
 
-def _write(
-    path: Path,
-    content: Any,  # noqa: ANN401 - a result, or several
-    write_html: Callable[[Path, Any], None],
-    draw: Callable[[Any], Any],
-    markdown: Callable[[Any], str],
-    csv: Callable[[Any], str],
-) -> None:
-    suffix = path.suffix.lower()
-    if suffix == ".html":
-        write_html(path, content)
-    elif suffix in FIGURES:
-        with styled():
-            write_figure(draw(content), path)
-    else:
-        text = markdown(content) if suffix == ".md" else csv(content)
-        write_text(path, text)
+def result_report(result: Result) -> Report:
+    """Return the report of one result."""
+    what, value, details = headline(result)
+    rows = [[*keys, *row] for keys, estimates in _groups(result) for row in estimates_of(estimates)]
+    return Report(
+        title=f"{subject(result)}: {value}",
+        heading=f"Assignment entropy of {subject(result)}",
+        headline=value,
+        warnings=[],  # the place of a result's checks
+        details=f"{what}: {MEANING}; {details}.",
+        subject=subject(result),
+        panels=figure_panels(result),
+        tables=tables(result),
+        terms=legend(result, "nats"),
+        notes=notes(result),
+        origins={"": origin(result)},
+        estimates=Table("estimates", "", [*COLUMNS, *NUMBERS], rows),
+    )
+
+
+def _groups(result: Result) -> Iterator[tuple[list[Cell], SoftEstimates]]:
+    """Iterate over scales and averages, first of the headline's temperature, then of the others."""
+    shown: list[Result | TemperatureResult] = [result, *result.temperatures[1:]]
+    for one in shown:
+        temperature = one.settings.temperature if isinstance(one, Result) else one.temperature
+        scales: Sequence[ScaleResult | SoftScale] = one.scales
+        for soft, scale in zip(scales, result.scales, strict=True):
+            yield [soft.temperature, scale.name, scale.tokens], soft
+        for kind in averages(result):
+            yield [temperature, kind, ""], getattr(one.average, kind)
