@@ -1,7 +1,7 @@
 """An inspection as tables for a terminal. Imports no torch."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from textwrap import fill
 from typing import TYPE_CHECKING
@@ -55,7 +55,7 @@ def render(found: Inspection, *, full: bool) -> str:
         return "\n\n".join(table.text() for table in tables if table.rows)
     about = replace(about, rows=[row for row in about.rows if row[0] not in DETAILS])
     tables = [_filled(about, max_lines=2)]
-    if not found.family or found.doubts:
+    if not found.family:
         shown = [row for row in families.rows if str(row[0]).removeprefix("not ") in found.candidates]
         tables.append(_filled(replace(families, rows=shown), max_lines=2))
     room = SCREEN - sum(table.text().count("\n") + 2 for table in tables)
@@ -82,58 +82,56 @@ def _description(found: Inspection) -> Table:
     fits = [name for name in found.candidates if not found.against[name]]
     state = "ambiguous: fits" if fits else "unknown; the nearest are"
     head = ["family", found.family or f"{state} {' and '.join(found.candidates)}"]
-    rows = [*_summary(found), *_file(found)]
-    rows += [("encoder", _encoder(found.encoder))] if found.encoder else []
-    rows += _tokenizer(found.tokenizer) if found.tokenizer else []
-    if not found.codebooks:
-        bits = found.tokenizer and found.tokenizer.bits
-        why = f"none: a code is the signs of {bits} dimensions" if bits else "none was found"
-        rows.append(("codebook", why))
+    usable = "yes, judging by names, shapes and codes; --full checks all weights"
+    if found.problem:
+        usable = f"no: {found.problem.removeprefix(f'{found.file.path}: ')}"
+    elif found.weights_checked:
+        usable = "yes: encoder and quantiser were built from it"
+    terms = {
+        "doubts": _first(found.doubts, 3),
+        "makes": _makes(found.tokenizer) if found.tokenizer else "",
+        "usable": usable,
+        **_file(found),
+        "encoder": _encoder(found.encoder) if found.encoder else "",
+        **(_tokenizer(found.tokenizer) if found.tokenizer else {}),
+        "codebook": "" if found.codebooks else "none",
+    }
+    rows = [(term, text) for term, text in terms.items() if text]
     return Table("checkpoint", found.file.path, head, rows, left=(0, 1))
 
 
-def _summary(found: Inspection) -> Iterator[tuple[str, str]]:
-    if found.doubts:
-        yield "doubts", _first(found.doubts, 3)
-    if tokenizer := found.tokenizer:
-        side = tokenizer.image_size
-        size = f" of {side} x {side} pixels" if side else ""
-        yield (
-            "makes",
-            f"{_counted(tokenizer.tokens, 'token')} per image{size}, each one of "
-            f"{tokenizer.vocab_size:,} codes",
-        )
-    if found.problem:
-        yield "usable", f"no: {found.problem.removeprefix(f'{found.file.path}: ')}"
-    elif found.weights_checked:
-        yield "usable", "yes: encoder and quantiser were built from it"
-    else:
-        yield "usable", "yes, judging by names, shapes and codes; --full checks all weights"
+def _makes(tokenizer: Tokenizer) -> str:
+    side = tokenizer.image_size
+    size = f" of {side} x {side} pixels" if side else ""
+    tokens = f"{_counted(tokenizer.tokens, 'token')} per image{size}"
+    return f"{tokens}, each one of {tokenizer.vocab_size:,} codes"
 
 
-def _file(found: Inspection) -> Iterator[tuple[str, str]]:
-    file = found.file
+def _file(found: Inspection) -> dict[str, str]:
+    file, parts = found.file, found.parts
     formats = " and ".join(FORMATS[form] for form in file.formats)
     place = f"; weights found under {file.wrapper}" if file.wrapper else ""
     place += f"; names begin with {file.prefix}" if file.prefix else ""
-    yield "format", f"{formats}, {decimal(file.bytes)}{place}"
-    if len(file.files) > 1 or not file.path.endswith(file.files[0]["name"]):
-        yield "files", _first([f"{part['name']} ({decimal(part['bytes'])})" for part in file.files], 4)
-    if file.sha256:
-        yield "sha256", file.sha256
-    if len(file.copies) > 1:
-        yield "copies", f"{' and '.join(file.copies)}; {file.weights} is used: {file.weights_why}"
-    used, other = (sum(p.numbers for p in found.parts if p.makes_tokens is it) for it in (True, False))
-    yield "elements", f"{used:,} for tokens, {other:,} not"
-    yield "stored as", ", ".join(f"{dtype} ({n:,} tensors)" for dtype, n in file.dtypes.items())
-    if bad := [name for part in found.parts for name in part.bad or []]:
-        yield "NaN, infinite", f"in {_first(bad, 4)}"
-    if unread := [text for part in found.parts for text in (part.unread or {}).values()]:
-        yield "not read", "; ".join(unread)
-    if file.ignored:
-        yield "ignored", "; ".join(file.ignored)
-    if file.classes:
-        yield "classes", f"named by the file, neither imported nor run: {_first(file.classes, 5)}"
+    names = [f"{part['name']} ({decimal(part['bytes'])})" for part in file.files]
+    is_named = len(names) == 1 and file.path.endswith(file.files[0]["name"])
+    copies = f"{' and '.join(file.copies)}; {file.weights} is used: {file.weights_why}"
+    used, other = (
+        sum(part.numbers for part in parts if part.makes_tokens is it) for it in (True, False)
+    )
+    bad = [name for part in parts for name in part.bad or []]
+    classes = f"named by the file, neither imported nor run: {_first(file.classes, 5)}"
+    return {
+        "format": f"{formats}, {decimal(file.bytes)}{place}",
+        "files": "" if is_named else _first(names, 4),
+        "sha256": file.sha256 or "",
+        "copies": copies if len(file.copies) > 1 else "",
+        "elements": f"{used:,} for tokens, {other:,} not",
+        "stored as": ", ".join(f"{dtype} ({n:,} tensors)" for dtype, n in file.dtypes.items()),
+        "NaN, infinite": f"in {_first(bad, 4)}" if bad else "",
+        "not read": "; ".join(text for part in parts for text in (part.unread or {}).values()),
+        "ignored": "; ".join(file.ignored),
+        "classes": classes if file.classes else "",
+    }
 
 
 def _encoder(encoder: Encoder) -> str:
@@ -155,21 +153,21 @@ def _levels(encoder: Encoder | None) -> Table:
     return Table("levels", "", ["level", "channels", "blocks", "attention"], rows)
 
 
-def _tokenizer(tokenizer: Tokenizer) -> Iterator[tuple[str, str]]:
-    yield "scales", _scales(tokenizer.scales)
+def _tokenizer(tokenizer: Tokenizer) -> dict[str, str]:
     bits = f", the signs of {tokenizer.bits} dimensions" if tokenizer.bits else ""
     latents = f"latents of {_counted(tokenizer.latent_dim, 'dimension')}"
-    yield "codes", f"{tokenizer.vocab_size:,}{bits}; {latents}"
-    yield "rule", RULES[tokenizer.rule]
     value = tokenizer.temperature
     default = "fitted to the images" if isinstance(value, str) else f"{value:g}"
-    yield "temperature", f"{default} by default"
-    yield "published", tokenizer.temperature_source
-    yield "images", tokenizer.preprocess
-    if tokenizer.config:
-        yield "config.json", f"sets {', '.join(tokenizer.config)}"
-    for note in tokenizer.notes:
-        yield "note", note
+    return {
+        "scales": _scales(tokenizer.scales),
+        "codes": f"{tokenizer.vocab_size:,}{bits}; {latents}",
+        "rule": RULES[tokenizer.rule],
+        "temperature": f"{default} by default",
+        "published": tokenizer.temperature_source,
+        "images": tokenizer.preprocess,
+        "config.json": f"sets {', '.join(tokenizer.config)}" if tokenizer.config else "",
+        "notes": "; ".join(tokenizer.notes),
+    }
 
 
 def _scales(scales: Sequence[Scale]) -> str:

@@ -19,38 +19,23 @@ SUM_TOLERANCE, SUM_TOLERANCE_16_BIT = 1e-4, 1e-2
 
 @dataclass(frozen=True)
 class InputFiles:
-    """The input tensors, each FILE or FILE:KEY, and how to read them.
+    """The input tensors, each FILE or FILE:KEY, and how to read them."""
 
-    Attributes:
-        logits: (B, L, V) or (N, V).
-        labels: hard labels; None only with targets.
-        targets: soft labels.
-        shift: whether logits predict the label of the next position.
-        ignore_index: label of tokens to ignore.
-        patch_nums: sides of the grids that make up a row of tokens, scale after scale.
-    """
-
-    logits: str
-    labels: str | None = None
-    targets: str | None = None
-    shift: bool = False
-    ignore_index: int = -100
-    patch_nums: tuple[int, ...] | None = None
+    logits: str  # (B, L, V) or (N, V)
+    labels: str | None = None  # hard labels; None only with targets
+    targets: str | None = None  # soft labels
+    shift: bool = False  # whether logits predict the label of the next position
+    ignore_index: int = -100  # label of tokens to ignore
+    patch_nums: tuple[int, ...] | None = None  # sides of the grids that make up a row of tokens
 
 
 @dataclass(frozen=True)
 class Rows:
-    """An array of a file as B rows of L tokens.
+    """An array of a file as B rows of L tokens."""
 
-    Attributes:
-        array: (B, L, ...), or (N, ...) with the tokens of all rows one after the other.
-        shape: (B, L, ...).
-        first: position in the file's rows of a row's first token.
-    """
-
-    array: Array
-    shape: tuple[int, ...]
-    first: int = 0
+    array: Array  # (B, L, ...), or (N, ...) with the tokens of all rows one after the other
+    shape: tuple[int, ...]  # (B, L, ...)
+    first: int = 0  # position in the file's rows of a row's first token
 
     def read(self, rows: slice, positions: slice = slice(None)) -> Tensor:
         """Read some tokens: all of some rows, or some of one row.
@@ -77,16 +62,12 @@ class Rows:
 
 @dataclass(frozen=True)
 class Dump:
-    """Logits of B rows of L tokens, V for each token, with their labels.
-
-    Attributes:
-        row: "sequence", "image", or "token" if sequences are unknown.
-    """
+    """Logits of B rows of L tokens, V for each token, with their labels."""
 
     logits_BLV: Rows
     label_BL: Rows | None
     target_BLV: Rows | None
-    row: str
+    row: str  # "sequence", "image", or "token" if sequences are unknown
     ignore_index: int
 
     @property

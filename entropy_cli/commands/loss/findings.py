@@ -54,7 +54,7 @@ def _too_high(result: LossResult, levels: Sequence[Level | None]) -> Iterator[Fi
             f"The cross-entropy is above ln V = {uniform:.4f} nats at {locations}: a uniform guess is "
             f"better. Usually the labels don't belong to these logits{_shift_hint(result)}.",
         )
-    if locations := _locations(result, [level and level.ceiling for level in levels]):
+    if locations := _locations(result, [level.ceiling if level else None for level in levels]):
         yield Finding(
             "above_unigram",
             "warning",

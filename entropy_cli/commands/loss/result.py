@@ -44,28 +44,17 @@ class Losses:
 
 @dataclass(frozen=True)
 class LossResult:
-    """A model's losses on some tokens.
-
-    Attributes:
-        vocab_size: number of codes.
-        row: unit of the standard errors: "sequence", "image" or "token".
-        rows: number of counted rows.
-        all: of all tokens.
-        scales: side of its grid and losses of each scale; empty without patch_nums.
-        floor_source: source of the floors; None without floors.
-        settings: files and options.
-        provenance: command and versions.
-    """
+    """A model's losses on some tokens."""
 
     vocab_size: int
-    row: str
-    rows: int
+    row: str  # unit of the standard errors: "sequence", "image" or "token"
+    rows: int  # counted ones
     all: Losses
-    scales: list[tuple[int, Losses]]
+    scales: list[tuple[int, Losses]]  # side of each scale's grid; empty without patch_nums
     floor_source: str | None
     findings: list[Finding]
-    settings: dict[str, Any]
-    provenance: dict[str, Any]
+    settings: dict[str, Any]  # files and options
+    provenance: dict[str, Any]  # command and versions
 
     @property
     def has_targets(self) -> bool:

@@ -120,23 +120,14 @@ def smoothed_floor(epsilon: float, vocab_size: int) -> float:
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over the tokens of some rows for G groups of positions; they add over rows.
+    """Sums over the tokens of some rows for G groups of positions; they add over rows."""
 
-    Attributes:
-        names: of the Q quantities.
-        tokens_G: number of counted tokens, int64.
-        ignored_G: number of ignored tokens, int64.
-        sum_GQ: sums over counted tokens, float64.
-        rows_G: number of rows with a counted token, int64.
-        moments_G3: sums over rows of s s, s n and n n, with s the headline's sum and n the tokens.
-    """
-
-    names: tuple[str, ...]
-    tokens_G: Tensor
-    ignored_G: Tensor
-    sum_GQ: Tensor
-    rows_G: Tensor
-    moments_G3: Tensor
+    names: tuple[str, ...]  # of the Q quantities
+    tokens_G: Tensor  # number of counted tokens, int64
+    ignored_G: Tensor  # number of ignored tokens, int64
+    sum_GQ: Tensor  # over counted tokens, float64
+    rows_G: Tensor  # number of rows with a counted token, int64
+    moments_G3: Tensor  # sums over rows of s s, s n and n n: s the headline's sum, n the tokens
 
     @classmethod
     def from_rows(
