@@ -108,10 +108,12 @@ def open_dump(files: InputFiles) -> Dump:
         EntropyCliError: a file or a shape is not as expected, a label is out of range, or all labels are
             ignored.
     """
-    floats = "floating-point numbers"
-    expected = {"logits": floats, "labels": "integers", "targets": floats}
-    given = {name: text for name in expected if (text := getattr(files, name)) is not None}
-    arrays = {name: open_array(text, expected[name]) for name, text in given.items()}
+    names = ("logits", "labels", "targets")
+    given = {name: text for name in names if (text := getattr(files, name)) is not None}
+    arrays = {
+        name: open_array(text, "integers" if name == "labels" else "floating-point numbers")
+        for name, text in given.items()
+    }
     length = _check_shapes(arrays, files)  # before anything is read
     is_flat = len(arrays["logits"].shape) == 2
     shift = int(files.shift)

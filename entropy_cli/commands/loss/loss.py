@@ -102,7 +102,9 @@ def _losses(
         smoothed = (1 - epsilon) * labels + epsilon * uniform
         smoothed_minimum = smoothed_floor(epsilon, vocab_size)
     floor, floor_half_width = (None, None) if level is None else (level.floor, level.half_width)
-    has_interval = cross_entropy is not None and half_width is not None
+    ci95 = None
+    if cross_entropy is not None and half_width is not None:
+        ci95 = (cross_entropy - half_width, cross_entropy + half_width)
     return Losses(
         **means,
         tokens=int(sums.tokens_G[group]),
@@ -110,7 +112,7 @@ def _losses(
         cross_entropy=cross_entropy,
         cross_entropy_bits=None if cross_entropy is None else cross_entropy / math.log(2),
         standard_error=sums.standard_error(group),
-        ci95=(cross_entropy - half_width, cross_entropy + half_width) if has_interval else None,
+        ci95=ci95,
         perplexity=_exp(cross_entropy),
         kl=_difference(cross_entropy, means[TARGET_ENTROPY]),
         smoothed_cross_entropy=smoothed,
