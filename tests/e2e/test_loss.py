@@ -511,6 +511,19 @@ def test_the_floor_of_an_estimate(loss, cli, files, images, checkpoint):
     assert code == 3 and "floors of scales 1,2,4,8, but --patch-nums has 1,2,3" in err
 
 
+def to_two_digits_of_the_error(found, name, unit):
+    error = (found["ci95"][1] - found["ci95"][0]) / 2 / unit  # a floor that is given has none
+    digits = 1 - math.floor(math.log10(error))
+    return f"{found[name] / unit:.{digits}f} ± {error:.{digits}f}"
+
+
+def test_with_hard_labels_nothing_is_called_reducible(cli, files):
+    argv = ["loss", "--logits", files / "logits.npy", "--labels", files / "labels.npy"]
+    for floor in (0.5, 50):
+        _, out, _ = cli(*argv, "--floor-mean", floor)
+        assert "CE - A (may be negative)" in out and "reducible" not in out
+
+
 def test_the_table_is_the_result_in_the_units_asked_for(cli, files):
     argv = ["loss", "--logits", files / "logits.npy", "--labels", files / "labels.npy"]
     argv += ["--targets", files / "targets.npy", "--patch-nums", PATCH_NUMS, "--floor-mean", 50]
@@ -520,7 +533,7 @@ def test_the_table_is_the_result_in_the_units_asked_for(cli, files):
         found = json.loads(output.read_text())
         assert code == 0 and max(map(len, out.splitlines())) <= 80
         (row,) = [line for line in out.splitlines() if line.startswith("all tokens") and "%" in line]
-        assert f" {found['cross_entropy'] / unit:.4f} " in row
+        assert f"  {to_two_digits_of_the_error(found, 'cross_entropy', unit)}  " in row
         assert f"{100 * found['accuracy_top1']:.2f} %" in row
         _, every, _ = cli(*argv, "--units", units, "--table")
         assert max(map(len, every.splitlines())) <= 80
@@ -529,7 +542,8 @@ def test_the_table_is_the_result_in_the_units_asked_for(cli, files):
             assert f"{number:.{2 if 'accuracy' in name else 4}f}" in every
         assert "hard labels" in out.partition("With --table: ")[2].partition(".")[0]
         assert "With --table" not in every
-        assert f"{found['reducible'] / unit:.4f}" in out and f"in {units} per token" in out
+        assert to_two_digits_of_the_error(found, "reducible", unit) in row
+        assert out.startswith(f"{units} per token; after ± the half-width of the 95 % interval over 6")
         assert "1. Warning: The cross-entropy is below the floor" in out
 
 

@@ -1,6 +1,6 @@
 """A benchmark: from a workload to its timings, its counted work and the baseline's errors."""
 
-import contextlib
+import os
 import tempfile
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -33,6 +33,7 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 STAGES = ("load", "decode", "encoder", "quantiser", "end to end")
 CONTENDERS: dict[str, Callable[[Workload], Contender]] = {"entropy-cli": EntropyCli, "plain": Baseline}
 SEED = 0
+Seconds = dict[str, dict[str, list[float]]]  # by stage, contender and round
 
 
 @dataclass(frozen=True)
@@ -59,8 +60,8 @@ class BenchConfig:
 def bench(config: BenchConfig, bars: Bars) -> Bench:
     """Time every stage, count its work, and compare the results with the baseline's."""
     names = list(CONTENDERS) if config.baseline else ["entropy-cli"]
-    with contextlib.ExitStack() as stack:
-        workload = _prepare(config, stack, bars)
+    with tempfile.TemporaryDirectory(prefix="entropy-cli-") as folder:
+        workload = _prepare(config, Path(folder), bars)
         with bars("timing", len(STAGES) * (config.rounds + 1) * len(names), "pass") as bar:
             seconds, memory = _time(workload, names, config.rounds, bar)
         with bars("counting and comparing", 2, "step") as bar:
@@ -87,21 +88,57 @@ def bench(config: BenchConfig, bars: Bars) -> Bench:
     )
 
 
+def _prepare(config: BenchConfig, folder: Path, bars: Bars) -> Workload:
+    """Choose what the user left open; random weights and images go into the temporary folder."""
+    device = machine.choose_device(config.device)
+    precision = machine.choose_precision(device, config.precision)
+    checkpoint = config.checkpoint or folder / "random.safetensors"
+    if config.checkpoint is None:
+        save_file(random_weights(config.sizes, SEED), checkpoint)
+    found = find_family(checkpoint, config.family, config.tokenizer)
+    spec = found.describe()
+    assert spec.image_size is not None
+    if config.baseline and spec.rule not in ("l2", "cosine"):
+        raise EntropyCliError(
+            f"--baseline: rule {spec.rule}, but the plain loop supports l2 and cosine only. Leave "
+            "--baseline out."
+        )
+    if missing_instructions(precision, device):
+        img_B3HW = torch.zeros(1, 3, spec.image_size, spec.image_size, dtype=torch.uint8)
+        warn_if_emulated(found.build().to(device, precision), precision, device, img_B3HW)
+    batch_size = config.batch_size or machine.choose_batch_size(device, spec.image_size)
+    images, data = config.images or 2 * batch_size, config.data or folder / "images"
+    if config.data is None:
+        with bars("writing images", images, "img") as bar:
+            write_image_folder(data, images, spec.image_size * 3 // 2, SEED, bar.update)
+    return Workload(
+        checkpoint=checkpoint,
+        data=data,
+        images=images,
+        batch_size=batch_size,
+        workers=machine.choose_workers(device) if config.workers is None else config.workers,
+        device=str(device),
+        precision=precision,
+        temperatures=config.temperatures,
+        family=config.family,
+        tokenizer=config.tokenizer,
+    )
+
+
 def _time(
     workload: Workload, names: Sequence[str], rounds: int, bar: Bar
-) -> tuple[dict[str, dict[str, list[float]]], dict[str, int]]:
+) -> tuple[Seconds, dict[str, int]]:
     """Time contenders in turn, each in a process of its own, after one untimed round of each stage.
 
-    Returns:
-        Seconds by stage, contender and round, and the peak memory of each contender.
+    Returns the seconds, and the peak memory of each contender in bytes.
     """
-    seconds: dict[str, dict[str, list[float]]] = {
-        stage: {name: [] for name in names} for stage in STAGES
-    }
-    memory = {}
+    seconds: Seconds = {stage: {name: [] for name in names} for stage in STAGES}
+    memory, own = {}, set[int]()
     settings = (1, get_context("spawn"), leave_signals_to_parent, (0,))
     processes = {name: ProcessPoolExecutor(*settings) for name in names}
     try:
+        for pid in [process.submit(os.getpid) for process in processes.values()]:
+            own.add(pid.result())
         for stage, turn in product(STAGES, range(rounds + 1)):
             for name, process in processes.items():
                 taken, memory[name] = process.submit(_run_stage, name, workload, stage).result()
@@ -114,7 +151,8 @@ def _time(
         ) from None
     finally:
         for child in active_children():
-            child.kill()
+            if child.pid in own:
+                child.kill()
     return seconds, memory
 
 
@@ -161,45 +199,4 @@ def _compare(program: EntropyCli, baseline: Baseline) -> Errors:
         tokens_changed=int((own_BL != reference_BL).sum()),
         entropy=float((own_ST - reference_ST).abs().max()),
         tokens=reference_BL.numel(),
-    )
-
-
-def _prepare(config: BenchConfig, stack: contextlib.ExitStack, bars: Bars) -> Workload:
-    """Choose what the user left open; temporary weights and images are removed with the stack."""
-    device = machine.choose_device(config.device)
-    precision = machine.choose_precision(device, config.precision)
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="entropy-cli-")))
-    checkpoint, data = (
-        config.checkpoint or folder / "random.safetensors",
-        config.data or folder / "images",
-    )
-    if config.checkpoint is None:
-        save_file(random_weights(config.sizes, SEED), checkpoint)
-    found = find_family(checkpoint, config.family, config.tokenizer)
-    spec = found.describe()
-    assert spec.image_size is not None
-    if config.baseline and spec.rule not in ("l2", "cosine"):
-        raise EntropyCliError(
-            f"--baseline: rule {spec.rule}, but the plain loop supports l2 and cosine only. Leave "
-            "--baseline out."
-        )
-    if missing_instructions(precision, device):
-        img_B3HW = torch.zeros(1, 3, spec.image_size, spec.image_size, dtype=torch.uint8)
-        warn_if_emulated(found.build().to(device, precision), precision, device, img_B3HW)
-    batch_size = config.batch_size or machine.choose_batch_size(device, spec.image_size)
-    images, data = config.images or 2 * batch_size, config.data or folder / "images"
-    if config.data is None:
-        with bars("writing images", images, "img") as bar:
-            write_image_folder(data, images, spec.image_size * 3 // 2, SEED, bar.update)
-    return Workload(
-        checkpoint=checkpoint,
-        data=data,
-        images=images,
-        batch_size=batch_size,
-        workers=machine.choose_workers(device) if config.workers is None else config.workers,
-        device=str(device),
-        precision=precision,
-        temperatures=config.temperatures,
-        family=config.family,
-        tokenizer=config.tokenizer,
     )

@@ -6,11 +6,14 @@ from typing import Annotated, Any, Literal
 import typer
 
 from entropy_cli.options import (
+    AsJson,
     BadValue,
     Device,
     Family,
     ImageSize,
+    Output,
     PatchNums,
+    WholeTable,
     count_option,
     parse_temperatures,
     print_result,
@@ -76,21 +79,13 @@ def bench(
         Literal["fp32", "tf32", "fp16", "bf16"] | None,
         typer.Option(help="Precision of the encoder; default: fp32 on a CPU, fp16 on a GPU."),
     ] = None,
-    batch_size: Annotated[
-        int | None,
-        count_option(1, "Images per batch."),
-    ] = None,
+    batch_size: Annotated[int | None, count_option(1, "Images per batch.")] = None,
     workers: Annotated[
-        int | None,
-        count_option(0, "Processes that decode images; 0 decodes in the main process."),
+        int | None, count_option(0, "Processes that decode images; 0 decodes in the main process.")
     ] = None,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
-    ] = None,
-    table: Annotated[
-        bool, typer.Option("--table", help="Show the fastest times and the floor too.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of the table.")] = False,
+    output: Output = None,
+    table: WholeTable = False,
+    as_json: AsJson = False,
 ) -> None:
     """Time decoding, encoder, quantiser and the whole pass, and compare them with the device's peak.
 
@@ -99,7 +94,7 @@ def bench(
     from entropy_cli.commands.bench.bench import BenchConfig
     from entropy_cli.commands.bench.bench import bench as run
     from entropy_cli.commands.bench.result import render
-    from entropy_cli.core.files import check_writable, write_atomically
+    from entropy_cli.core.files import check_writable, write_text
     from entropy_cli.tokenizers.layers.var_layout import VARSizes
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -123,5 +118,5 @@ def bench(
     found = run(config, tqdm_bar)
     text = found.to_json()
     if output is not None:
-        write_atomically(output, lambda path: path.write_text(text + "\n", encoding="utf-8"))
+        write_text(output, text + "\n")
     print_result(text if as_json else render(found, full=table))

@@ -1,16 +1,17 @@
-"""The contenders of a benchmark: the stages as the program and as the baseline compute them."""
+"""The contenders of a benchmark: the stages as the program and as a plain loop compute them."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
-from entropy_cli.commands.bench.baseline import PlainLoop
 from entropy_cli.commands.bench.result import Workload
 from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.tally import Tally
-from entropy_cli.images.decode import CroppedImages
+from entropy_cli.images.decode import CroppedImages, read_image
 from entropy_cli.images.image_set import GROUPS, find_images
 from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
@@ -18,7 +19,8 @@ from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
 from entropy_cli.streaming.device import keep_freed_memory
 from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.streaming.progress import Progress
-from entropy_cli.tokenizers.base import sums_layout
+from entropy_cli.tokenizers.base import Tokenizer, sums_layout
+from entropy_cli.tokenizers.layers.autoencoder import Encoder, ResnetBlock
 from entropy_cli.tokenizers.precision import Precision
 from entropy_cli.tokenizers.registry import Loaded, load_tokenizer
 
@@ -114,7 +116,11 @@ class EntropyCli(Contender):
 
 
 class Baseline(Contender):
-    """The plain loop; on a GPU with TF32 convolutions, torch's default."""
+    """The loop a researcher would write first; on a GPU with TF32 convolutions, torch's default.
+
+    Eager float32 in NCHW layout, images decoded one by one in the same process, the full distance
+    matrix, softmax and its logarithm, all sums in float32.
+    """
 
     def __init__(self, workload: Workload) -> None:
         super().__init__(workload, "fp32" if workload.device == "cpu" else "tf32")
@@ -123,7 +129,7 @@ class Baseline(Contender):
     def decode(self) -> None:
         """Decode all images one by one, `repeats` times."""
         for plan in self.plans * self.repeats:
-            self.loop.decode(self.images, plan)
+            self._decode(plan)
 
     def quantiser(self) -> None:
         """Assign the latents of all images, batch by batch."""
@@ -133,5 +139,66 @@ class Baseline(Contender):
     def end_to_end(self) -> None:
         """Decode, encode and assign all images, batch by batch."""
         for plan in self.plans:
-            img_B3HW = self.loop.decode(self.images, plan).to(self.device)
-            self.loop.quantise(self.tokenizer.encode(img_B3HW))
+            self.loop.quantise(self.tokenizer.encode(self._decode(plan).to(self.device)))
+
+    def _decode(self, indices: Iterable[int]) -> Tensor:
+        crop = self.tokenizer.spec.crop.apply
+        pictures = (read_image(self.images.locate(i), crop) for i in indices)
+        return torch.stack([p.contiguous() for p in pictures if isinstance(p, Tensor)])
+
+
+class PlainLoop:
+    """A tokenizer without the program's optimizations.
+
+    Args:
+        tokenizer: in float32, on the device; its modules are changed in place.
+        temperatures: divisors of the squared distance.
+    """
+
+    def __init__(self, tokenizer: Tokenizer, temperatures: Sequence[float]) -> None:
+        self.tokenizer, self.temperatures = tokenizer, temperatures
+        networks = [part for part in vars(tokenizer).values() if isinstance(part, nn.Module)]
+        for module in (module for network in networks for module in network.modules()):
+            # Norms are torch's own where the layout is.
+            if isinstance(module, nn.Conv2d):
+                module.to(memory_format=torch.contiguous_format)
+            elif isinstance(module, Encoder):
+                module.memory_format = torch.contiguous_format
+            elif isinstance(module, ResnetBlock):
+                module.__class__ = _PublishedBlock
+
+    def quantise(self, rest_BChw: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return assignment entropies (S, T), marginals (S, T, V) and hard tokens (B, L)."""
+        scales = len(self.tokenizer.spec.scales)
+        entropies, marginals, tokens = [], [], []
+        for scale in range(scales):
+            z_BlC = self.tokenizer.vectors(rest_BChw, scale)
+            distance_NV = self._distances(z_BlC.flatten(0, 1), scale)
+            idx_Bl = distance_NV.argmin(1).view(z_BlC.shape[:2])
+            for temperature in self.temperatures:
+                q_NV = torch.softmax(-distance_NV / temperature, dim=1)
+                entropies.append(-(q_NV * torch.log(q_NV.clamp(min=1e-30))).sum(1).mean())
+                marginals.append(q_NV.sum(0) / len(q_NV))
+            tokens.append(idx_Bl)
+            if scale + 1 < scales:
+                rest_BChw = self.tokenizer.subtract(rest_BChw, idx_Bl, scale)
+        shape = (scales, len(self.temperatures))
+        marginal_STV = torch.stack(marginals).view(*shape, -1)
+        return torch.stack(entropies).view(shape), marginal_STV, torch.cat(tokens, 1)
+
+    def _distances(self, z_NC: Tensor, scale: int) -> Tensor:
+        codebook = self.tokenizer.codebook(scale)
+        assert isinstance(codebook, Codebook)
+        codes_VC = codebook.codes_VC
+        if codebook.rule == "cosine":
+            z_NC, codes_VC = functional.normalize(z_NC, dim=1), functional.normalize(codes_VC, dim=1)
+        norms_NV = z_NC.square().sum(1, keepdim=True) + codes_VC.square().sum(1)
+        return norms_NV - 2 * z_NC @ codes_VC.T
+
+
+class _PublishedBlock(ResnetBlock):
+    """The residual block of the published code, which keeps its input."""
+
+    def _run(self, x_BChw: Tensor) -> Tensor:
+        h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
+        return self.nin_shortcut(x_BChw) + self.conv2(self.norm2.then_silu(h_BChw))

@@ -49,16 +49,10 @@ class Workload:
 
 @dataclass(frozen=True)
 class Work:
-    """The least work of a call.
+    """The least work of a call."""
 
-    Attributes:
-        flop: floating-point operations of products and convolutions, 2 for a multiply-add.
-        traffic: bytes read and written if each product reads its factors once and writes its result
-            once, with all other operations fused.
-    """
-
-    flop: float
-    traffic: float
+    flop: float  # of products and convolutions, 2 for a multiply-add
+    traffic: float  # bytes if each product reads its factors once and writes its result once
 
 
 @dataclass(frozen=True)
@@ -75,44 +69,35 @@ class Peak:
 
 @dataclass(frozen=True)
 class Timing:
-    """The timing of one stage by one contender; medians over the rounds.
-
-    Attributes:
-        share_of_floor: least time for the counted work on the measured device / time taken.
-    """
+    """The timing of one stage by one contender; medians over the rounds."""
 
     ms_per_image: float
     fastest_ms_per_image: float
-    share_of_floor: float | None
+    share_of_floor: float | None  # least time for the counted work on the device / time taken
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage's timings by contender; `ratios`: plain loop's time / program's, round by round.
+    """A stage's timings by contender.
 
     The checkpoint is loaded once: the time of the stage `load` is shared among the images.
     """
 
     name: str
     timings: dict[str, Timing]
-    ratios: list[float] | None
+    ratios: list[float] | None  # plain loop's time / program's, round by round
 
 
 @dataclass(frozen=True)
 class Errors:
-    """Largest differences between program and plain loop, in the units of the latents and in nats.
-
-    Attributes:
-        quantiser_tokens_changed: hard tokens that differ for the same latents.
-        tokens_changed: hard tokens that differ for the same images, out of `tokens`.
-    """
+    """Largest differences between program and plain loop, in the units of the latents and in nats."""
 
     latents: float
-    quantiser_tokens_changed: int
+    quantiser_tokens_changed: int  # hard tokens that differ for the same latents
     quantiser_entropy: float
-    tokens_changed: int
+    tokens_changed: int  # hard tokens that differ for the same images
     entropy: float
-    tokens: int
+    tokens: int  # all of them
 
 
 @dataclass(frozen=True)
@@ -164,18 +149,17 @@ def _table(bench: Bench, *, full: bool) -> Table:
 
 
 def _summary(bench: Bench) -> dict[str, str]:
-    load = bench.workload
+    load, e = bench.workload, bench.errors
     requested = "" if bench.images == load["images"] else f" (of {load['images']} requested)"
+    memory = [f"{name} {size / 2**20:.0f} MiB" for name, size in bench.peak_memory_bytes.items()]
     terms = {
         "timed": f"{bench.images} images{requested} in batches of {load['batch_size']}, "
         f"{load['workers']} workers, encoder in {load['precision']}; medians of {bench.rounds} rounds, "
         "contenders alternating",
         "device": bench.device,
-        "peak memory": ", ".join(
-            f"{name} {size / 2**20:.0f} MiB" for name, size in bench.peak_memory_bytes.items()
-        ),
+        "peak memory": ", ".join(memory),
     }
-    if (e := bench.errors) is not None:
+    if e is not None:
         terms["differences"] = (
             f"{e.tokens_changed} of {e.tokens} tokens, entropies up to {e.entropy:.1e} nats, latents up "
             f"to {e.latents:.1e}; from the same latents {e.quantiser_tokens_changed} tokens, up to "
@@ -185,14 +169,16 @@ def _summary(bench: Bench) -> dict[str, str]:
 
 
 def _details(bench: Bench) -> dict[str, str]:
-    encoder, quantiser = (bench.work[part] for part in ("encoder", "quantiser"))
+    least = "; ".join(
+        f"{part} {work.flop / 1e9:.4g} GFLOP, {work.traffic / 1e9:.3g} GB"
+        for part, work in bench.work.items()
+    )
     fast, exact = (bench.peak[part] for part in ("encoder", "quantiser"))
     return {
         "load": "open the checkpoint, hash it (the program alone) and build the tokenizer; once a run",
         "measured": f"{fast.flop_per_s / 1e12:.3g} TFLOP/s for the encoder in "
         f"{bench.workload['precision']}, {exact.flop_per_s / 1e12:.3g} for the quantiser in fp32; "
         f"{fast.bytes_per_s / 1e9:.3g} GB/s copied",
-        "floor": "least time: FLOP or bytes at those speeds, whichever takes longer; per image: encoder "
-        f"{encoder.flop / 1e9:.4g} GFLOP, {encoder.traffic / 1e9:.3g} GB; quantiser "
-        f"{quantiser.flop / 1e9:.3g} GFLOP, {quantiser.traffic / 1e9:.3g} GB",
+        "floor": "least time: FLOP or bytes at those speeds, whichever takes longer; per image: "
+        + least,
     }

@@ -48,20 +48,20 @@ def quantiser_work(spec: TokenizerSpec) -> Work:
 @torch.no_grad()
 def measure_peak(device: torch.device, dtype: torch.dtype) -> Peak:
     """Measure a device's peak: the best of large products and convolutions, and a large copy."""
-    on_cpu = device.type == "cpu"
-    size, side, batch, copied = (2048, 64, 1, 2**28) if on_cpu else (8192, 128, 32, 2**31)
+    size, side, batch, copied = (2048, 64, 1, 2**28) if device.type == "cpu" else (8192, 128, 32, 2**31)
     factor = torch.randn(size, size, dtype=dtype, device=device)
-    x_BCHW = torch.randn(batch, 256, side, side, dtype=dtype, device=device)
-    kernel = torch.randn(256, 256, 3, 3, dtype=dtype, device=device)
-    x_BCHW, kernel = (t.to(memory_format=torch.channels_last) for t in (x_BCHW, kernel))
+    x_BCHW, kernel = (
+        torch.randn(shape, dtype=dtype, device=device).to(memory_format=torch.channels_last)
+        for shape in ((batch, 256, side, side), (256, 256, 3, 3))
+    )
     calls = (lambda: factor @ factor, lambda: functional.conv2d(x_BCHW, kernel, padding=1))
-    flop_per_s = max(count_work(call).flop / fastest(call, device) for call in calls)
+    flop_per_s = max(count_work(call).flop / _fastest(call, device) for call in calls)
     source = torch.empty(copied, dtype=torch.uint8, device=device)
     target = torch.empty_like(source)
-    return Peak(flop_per_s, 2 * copied / fastest(lambda: target.copy_(source), device))
+    return Peak(flop_per_s, 2 * copied / _fastest(lambda: target.copy_(source), device))
 
 
-def fastest(call: Callable[[], object], device: torch.device) -> float:
+def _fastest(call: Callable[[], object], device: torch.device) -> float:
     """Return the seconds of the fastest call within MEASURE_S, after one warm-up call."""
     end = time.perf_counter() + MEASURE_S
     call()
@@ -73,11 +73,12 @@ def fastest(call: Callable[[], object], device: torch.device) -> float:
 
 def time_call(call: Callable[[], object], device: torch.device) -> float:
     """Return the seconds of a call, with all work on the device done before and after."""
-    on_gpu = device.type == "cuda"
-    if on_gpu:
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
+
+    def now() -> float:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter()
+
+    start = now()
     call()
-    if on_gpu:
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+    return now() - start

@@ -6,10 +6,12 @@ from typing import Annotated, Literal
 import typer
 
 from entropy_cli.options import (
+    AsJson,
     Family,
     ImageSize,
     PatchNums,
     Weights,
+    WholeTable,
     print_result,
     tqdm_bar,
 )
@@ -31,23 +33,20 @@ def inspect(
         bool,
         typer.Option("--full", help="Also hash the file, read all weights and build the tokenizer."),
     ] = False,
-    table: Annotated[
-        bool, typer.Option("--table", help="Show the evidence, the parts and all details too.")
-    ] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
+    table: WholeTable = False,
+    as_json: AsJson = False,
 ) -> None:
     """Describe a checkpoint: its family, scales, weights and codebook, without running it.
 
     Example: entropy-cli inspect vq.pt
     """
-    from entropy_cli.commands.inspect.inspect import InspectConfig
     from entropy_cli.commands.inspect.inspect import inspect as run
-    from entropy_cli.commands.inspect.text import render
+    from entropy_cli.commands.inspect.table import render
     from entropy_cli.core.errors import CheckpointError
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
     settings = TokenizerSettings(image_size, patch_nums, rule, weights)
-    found = run(InspectConfig(file, family, settings, full), tqdm_bar)
+    found = run(file, family, settings, tqdm_bar, full=full)
     print_result(found.to_json() if as_json else render(found, full=table))
     if found.problem is not None:
         raise CheckpointError(found.problem)

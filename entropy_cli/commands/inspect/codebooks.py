@@ -22,32 +22,28 @@ CODEBOOK_NAMES = re.compile(
 )
 MAX_ELEMENTS, MAX_CODEBOOKS = 2**28, 32
 AVERAGE = "moving average over training of how often each code was chosen"
-# Tensors that hold the usage of a codebook: the codebook's name, theirs, and what they hold.
-USAGE_TENSORS = (
-    (r"quantize\.embedding\.weight", "quantize.embedding.cluster_size", AVERAGE),
-    (r"quantize\.embedding\.weight", "quantize.ema_vocab_hit_SV", f"{AVERAGE}, at each scale"),
-    (r"quantize\.embedding\.weight", "quantize.vocab_usage", AVERAGE),
-    (r"quantizer\.codebooks\.(\d+)\.weight", r"quantizer.codebooks.\1.cluster_size_ema", AVERAGE),
-    (r"quantize\.embedding\.weight", "quantize.codebook_used", "indices of the last tokens of training"),
-)
-LAST_TOKENS = "quantize.codebook_used"
+LAST_TOKENS = "{parent}.codebook_used"
+# Names of tensors that hold the usage of a codebook, and what they hold.
+USAGE_TENSORS = {
+    "{codebook}.cluster_size": AVERAGE,
+    "{parent}.ema_vocab_hit_SV": f"{AVERAGE}, at each scale",
+    "{parent}.vocab_usage": AVERAGE,
+    "{codebook}.cluster_size_ema": AVERAGE,
+    LAST_TOKENS: "indices of the last tokens of training",
+}
 
 
 def codebooks(checkpoint: Checkpoint, family: str | None, bars: Bars) -> list[Codebook]:
     """Return all codebooks of a checkpoint, with statistics and usage."""
-    names = FAMILIES[family].codebooks(checkpoint) if family else _codebook_names(checkpoint)
-    return [_codebook(checkpoint, name, bars) for name in names]
-
-
-def _codebook_names(checkpoint: Checkpoint) -> list[str]:
-    """Return the names of tensors that look like codebooks."""
-    return [
+    named = [
         name
         for name, shape in checkpoint.shapes.items()
         if (len(shape) == 2 or (len(shape) == 3 and shape[0] == 1))
         and 0 < math.prod(shape) <= MAX_ELEMENTS
         and CODEBOOK_NAMES.fullmatch(name)
-    ][:MAX_CODEBOOKS]
+    ]
+    names = FAMILIES[family].codebooks(checkpoint) if family else named[:MAX_CODEBOOKS]
+    return [_codebook(checkpoint, name, bars) for name in names]
 
 
 def _codebook(checkpoint: Checkpoint, name: str, bars: Bars) -> Codebook:
@@ -67,23 +63,22 @@ def _codebook(checkpoint: Checkpoint, name: str, bars: Bars) -> Codebook:
 
 
 def _usage(checkpoint: Checkpoint, codebook: str, codes: int) -> Iterator[Counts]:
-    for pattern, replacement, meaning in USAGE_TENSORS:
-        match = re.fullmatch(pattern, codebook)
-        name = match.expand(replacement) if match else ""
-        if name not in checkpoint.shapes:
-            continue
+    stem = codebook.removesuffix(".weight")
+    for pattern, meaning in USAGE_TENSORS.items():
+        name = pattern.format(codebook=stem, parent=stem.rpartition(".")[0])
         try:
             count = checkpoint.numbers(name).double()
         except CheckpointError:
             continue
-        if name == LAST_TOKENS:
+        if pattern == LAST_TOKENS:
             count = _histogram(count, codes)
-        if count.ndim == 1 and len(count) == codes:
-            yield _summarize(name, meaning, None, count)
-        elif count.ndim == 2 and count.shape[1] == codes:
-            yield _summarize(name, meaning, None, count.sum(0))
-            for scale, count_V in enumerate(count):
-                yield _summarize(name, meaning, scale, count_V)
+        if count.shape[-1:] != (codes,) or count.ndim > 2:
+            continue
+        by_scale = enumerate(count) if count.ndim == 2 else ()
+        for scale, count_V in [(None, count.view(-1, codes).sum(0)), *by_scale]:
+            used = usage(count_V)
+            figures = (used.never, used.rare, used.top_share) if used else (None, None, None)
+            yield Counts(name, meaning, scale, codes, *figures)
 
 
 def _histogram(idx_N: Tensor, codes: int) -> Tensor:
@@ -92,9 +87,3 @@ def _histogram(idx_N: Tensor, codes: int) -> Tensor:
     if len(valid_N) < len(idx_N) or not valid_N.any():
         return idx_N.new_zeros(codes)
     return valid_N.long().bincount(minlength=codes)
-
-
-def _summarize(name: str, meaning: str, scale: int | None, count_V: Tensor) -> Counts:
-    used = usage(count_V)
-    figures = (used.never, used.rare, used.top_share) if used else (None, None, None)
-    return Counts(name, meaning, scale, len(count_V), *figures)

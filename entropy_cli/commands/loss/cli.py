@@ -2,7 +2,7 @@
 
 import logging
 import shlex
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -23,31 +23,26 @@ from entropy_cli.options import (
 logger = logging.getLogger(__name__)
 
 
+def _tensor_option(help_text: str) -> Any:
+    return typer.Option(metavar="FILE[:KEY]", parser=parse_keyed_file, help=help_text)
+
+
 def loss(
     context: typer.Context,
     logits: Annotated[
         str,
-        typer.Option(
-            metavar="FILE[:KEY]",
-            parser=parse_keyed_file,
-            help="Logits, (B, L, V) or (N, V), as .safetensors, .npy, .npz or .pt; KEY names a tensor.",
+        _tensor_option(
+            "Logits, (B, L, V) or (N, V), as .safetensors, .npy, .npz or .pt; KEY names a tensor."
         ),
     ],
     labels: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE[:KEY]",
-            parser=parse_keyed_file,
-            help="Labels, (B, L) or (N,), integers; optional with --targets.",
-        ),
+        str | None, _tensor_option("Labels, (B, L) or (N,), integers; optional with --targets.")
     ] = None,
     targets: Annotated[
         str | None,
-        typer.Option(
-            metavar="FILE[:KEY]",
-            parser=parse_keyed_file,
-            help="Soft labels q, probabilities in the shape of the logits: cross_entropy is then "
-            "-sum q ln p = H(q) + KL(q||p); with --labels also label_cross_entropy.",
+        _tensor_option(
+            "Soft labels q, probabilities in the shape of the logits: cross_entropy is then "
+            "-sum q ln p = H(q) + KL(q||p); with --labels also label_cross_entropy."
         ),
     ] = None,
     shift: Annotated[
@@ -59,12 +54,7 @@ def loss(
     ] = False,
     ignore_index: Annotated[
         int,
-        typer.Option(
-            min=-(2**63),
-            max=2**63 - 1,
-            metavar="N",
-            help="Ignore tokens with this label.",
-        ),
+        typer.Option(min=-(2**63), max=2**63 - 1, metavar="N", help="Ignore tokens with this label."),
     ] = -100,
     patch_nums: Annotated[
         Sides | None,
@@ -92,22 +82,27 @@ def loss(
 
     Example: entropy-cli loss --logits logits.npy --labels labels.npy --patch-nums 1,2,3,4
     """
-    if labels is None and targets is None:
-        raise typer.BadParameter("is missing. Give --labels, --targets or both.", param_hint="--labels")
-    if label_smoothing is not None and (labels is None or targets is not None):
-        raise typer.BadParameter(
-            "only with --labels alone. Smooth --targets before.", param_hint="--label-smoothing"
-        )
-    if shift and patch_nums is not None:
-        raise typer.BadParameter(
+    refusals = {
+        "--labels": (
+            labels is None and targets is None,
+            "is missing. Give --labels, --targets or both.",
+        ),
+        "--label-smoothing": (
+            label_smoothing is not None and (labels is None or targets is not None),
+            "only with --labels alone. Smooth --targets before.",
+        ),
+        "--shift": (
+            shift and patch_nums is not None,
             "a scale predicts its own tokens, not the next. Leave --patch-nums or --shift out.",
-            param_hint="--shift",
-        )
-    if floor_last is not None and patch_nums is None:
-        raise typer.BadParameter(
+        ),
+        "--floor-last": (
+            floor_last is not None and patch_nums is None,
             "needs --patch-nums to locate the tokens of the final scale.",
-            param_hint="--floor-last",
-        )
+        ),
+    }
+    for option, (is_refused, reason) in refusals.items():
+        if is_refused:
+            raise typer.BadParameter(reason, param_hint=option)
     floors = parse_floor(floor, floor_mean, floor_last)
 
     from entropy_cli import __version__
@@ -119,19 +114,20 @@ def loss(
     options = {"--logits": logits, "--labels": labels, "--targets": targets}
     read = [(option, keyed_file(text)[0]) for option, text in options.items() if text is not None]
     check_files([*read, ("--floor", floor)], [("--output", output)])
-    command = shlex.join(["entropy-cli", *context.obj])
     result = run(
         InputFiles(logits, labels, targets, shift, ignore_index, patch_nums),
         label_smoothing=label_smoothing,
         floor=floors,
-        provenance={"command": command, "tool_version": __version__},
+        provenance={
+            "command": shlex.join(["entropy-cli", *context.obj]),
+            "tool_version": __version__,
+        },
         bars=tqdm_bar,
     )
     text = result.to_json()
     if output is not None:
         write_text(output, text + "\n")
-    if as_json:
-        for finding in result.findings:
-            if finding.severity == "warning":
-                logger.warning("%s", finding.message)
+    for finding in result.findings if as_json else []:
+        if finding.severity == "warning":
+            logger.warning("%s", finding.message)
     print_result(text if as_json else render(result, units, whole=table))

@@ -1,7 +1,6 @@
 """Open a model's logits and labels: shapes checked, read as rows of tokens."""
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -20,43 +19,23 @@ SUM_TOLERANCE, SUM_TOLERANCE_16_BIT = 1e-4, 1e-2
 
 @dataclass(frozen=True)
 class InputFiles:
-    """The input tensors, each FILE or FILE:KEY, and how to read them.
+    """The input tensors, each FILE or FILE:KEY, and how to read them."""
 
-    Attributes:
-        logits: (B, L, V) or (N, V).
-        labels: hard labels; None only with targets.
-        targets: soft labels.
-        shift: whether logits predict the label of the next position.
-        ignore_index: label of tokens to ignore.
-        patch_nums: sides of the grids that make up a row of tokens, scale after scale.
-    """
-
-    logits: str
-    labels: str | None = None
-    targets: str | None = None
-    shift: bool = False
-    ignore_index: int = -100
-    patch_nums: tuple[int, ...] | None = None
+    logits: str  # (B, L, V) or (N, V)
+    labels: str | None = None  # hard labels; None only with targets
+    targets: str | None = None  # soft labels
+    shift: bool = False  # whether logits predict the label of the next position
+    ignore_index: int = -100  # label of tokens to ignore
+    patch_nums: tuple[int, ...] | None = None  # sides of the grids that make up a row of tokens
 
 
 @dataclass(frozen=True)
 class Rows:
-    """An array of a file as B rows of L tokens.
+    """An array of a file as B rows of L tokens."""
 
-    Attributes:
-        array: (B, L, ...), or (N, ...) with the tokens of all rows one after the other.
-        shape: (B, L, ...).
-        first: position in the file's rows of a row's first token.
-    """
-
-    array: Array
-    shape: tuple[int, ...]
-    first: int = 0
-
-    @property
-    def is_flat(self) -> bool:
-        """Return whether the file numbers the tokens of all rows consecutively."""
-        return len(self.array.shape) < len(self.shape)
+    array: Array  # (B, L, ...), or (N, ...) with the tokens of all rows one after the other
+    shape: tuple[int, ...]  # (B, L, ...)
+    first: int = 0  # position in the file's rows of a row's first token
 
     def read(self, rows: slice, positions: slice = slice(None)) -> Tensor:
         """Read some tokens: all of some rows, or some of one row.
@@ -65,7 +44,7 @@ class Rows:
             CheckpointError: they can't be read.
         """
         start, stop, _ = positions.indices(self.shape[1])
-        if not self.is_flat:
+        if not self._is_flat:
             return self.array.read(rows, slice(self.first + start, self.first + stop))
         base, number = rows.start * self.shape[1], (rows.stop - rows.start) * (stop - start)
         part = self.array.read(slice(base + start, base + start + number))
@@ -73,27 +52,22 @@ class Rows:
 
     def location(self, row: int, position: int) -> str:
         """Return the location of a token in the file, for messages."""
-        place = (
-            str(row * self.shape[1] + position) if self.is_flat else f"{row}, {position + self.first}"
-        )
-        return f"{self.array.name}[{place}]"
+        flat, place = row * self.shape[1] + position, f"{row}, {position + self.first}"
+        return f"{self.array.name}[{flat if self._is_flat else place}]"
+
+    @property
+    def _is_flat(self) -> bool:
+        return len(self.array.shape) < len(self.shape)
 
 
 @dataclass(frozen=True)
 class Dump:
-    """Logits of B rows of L tokens, V for each token, with their labels.
-
-    Attributes:
-        row: "sequence", "image", or "token" if sequences are unknown.
-        is_flat: whether the files have a single token axis.
-        arrays: the input files by "logits", "labels" and "targets".
-        label_offset: position of a token's label in the file relative to its logits.
-    """
+    """Logits of B rows of L tokens, V for each token, with their labels."""
 
     logits_BLV: Rows
     label_BL: Rows | None
     target_BLV: Rows | None
-    row: str
+    row: str  # "sequence", "image", or "token" if sequences are unknown
     ignore_index: int
 
     @property
@@ -104,19 +78,14 @@ class Dump:
     @property
     def tolerance(self) -> float:
         """The tolerance for the sum of soft labels."""
-        dtype = torch.float64 if self.target_BLV is None else self.target_BLV.array.dtype
-        return SUM_TOLERANCE_16_BIT if dtype.itemsize == 2 else SUM_TOLERANCE
+        is_16_bit = self.target_BLV is not None and self.target_BLV.array.dtype.itemsize == 2
+        return SUM_TOLERANCE_16_BIT if is_16_bit else SUM_TOLERANCE
 
     @property
     def token_bytes(self) -> int:
         """The number of bytes to read per token."""
         wide = [rows for rows in (self.logits_BLV, self.target_BLV) if rows is not None]
         return sum(self.vocab_size * rows.array.dtype.itemsize for rows in wide)
-
-    @property
-    def nbytes(self) -> int:
-        """The number of bytes to read in total."""
-        return math.prod(self.logits_BLV.shape[:2]) * self.token_bytes
 
     def chunks(self, block: slice) -> Iterator[tuple[slice, slice]]:
         """Yield rows and positions of chunks of a block of rows."""
@@ -139,101 +108,82 @@ def open_dump(files: InputFiles) -> Dump:
         EntropyCliError: a file or a shape is not as expected, a label is out of range, or all labels are
             ignored.
     """
-    arrays = {"logits": open_array(files.logits, "floating-point numbers")}
-    if files.labels is not None:
-        arrays["labels"] = open_array(files.labels, "integers")
-    if files.targets is not None:
-        arrays["targets"] = open_array(files.targets, "floating-point numbers")
-    _check_shapes(arrays, shift=files.shift)  # before anything is read
+    names = ("logits", "labels", "targets")
+    given = {name: text for name in names if (text := getattr(files, name)) is not None}
+    arrays = {
+        name: open_array(text, "integers" if name == "labels" else "floating-point numbers")
+        for name, text in given.items()
+    }
+    length = _check_shapes(arrays, files)  # before anything is read
     is_flat = len(arrays["logits"].shape) == 2
-    length = _length(arrays["logits"], files.patch_nums)
     shift = int(files.shift)
     rows = {}
     for name, array in arrays.items():
-        shape = (array.shape[0] // length, length, *array.shape[1:]) if is_flat else array.shape
-        shape = (shape[0], shape[1] - shift, *shape[2:])
-        rows[name] = Rows(array, shape, 0 if name == "logits" else shift)
-    dump = Dump(
-        logits_BLV=rows["logits"],
-        label_BL=rows.get("labels"),
-        target_BLV=rows.get("targets"),
-        row="image" if files.patch_nums else "token" if is_flat else "sequence",
-        ignore_index=files.ignore_index,
-    )
-    _check_labels(dump)
+        B, L, *rest = (array.shape[0] // length, length, *array.shape[1:]) if is_flat else array.shape
+        rows[name] = Rows(array, (B, L - shift, *rest), 0 if name == "logits" else shift)
+    row = "image" if files.patch_nums else "token" if is_flat else "sequence"
+    label_BL = rows.get("labels")
+    dump = Dump(rows["logits"], label_BL, rows.get("targets"), row, files.ignore_index)
+    if label_BL is not None:
+        _check_labels(dump, label_BL)
     return dump
 
 
-def _check_shapes(arrays: dict[str, Array], *, shift: bool) -> None:
-    logits = arrays["logits"]
-    shape = logits.shape
+def _check_shapes(arrays: dict[str, Array], files: InputFiles) -> int:
+    """Return the number of tokens of a row in the files; raise ShapeError if shapes don't fit."""
+    name, shape = arrays["logits"].name, arrays["logits"].shape
+    got = f"logits of shape {shape}"
     if len(shape) not in (2, 3):
-        raise ShapeError(f"{logits.name}: logits of shape {shape}; expected (B, L, V) or (N, V).")
-    for name, expected in (("labels", shape[:-1]), ("targets", shape)):
-        if name in arrays and (got := arrays[name].shape) != expected:
+        raise ShapeError(f"{name}: {got}; expected (B, L, V) or (N, V).")
+    for other, expected in (("labels", shape[:-1]), ("targets", shape)):
+        if other in arrays and arrays[other].shape != expected:
             raise ShapeError(
-                f"{arrays[name].name}: {name} of shape {got}; expected {expected} for logits of shape "
-                f"{shape}."
+                f"{arrays[other].name}: {other} of shape {arrays[other].shape}; expected {expected} for "
+                f"{got}."
             )
     if 0 in shape:
-        raise ShapeError(f"{logits.name}: logits of shape {shape} are empty.")
-    if shift and len(shape) == 2:
+        raise ShapeError(f"{name}: {got} are empty.")
+    if files.shift and len(shape) == 2:
         raise ShapeError(
-            f"{logits.name}: --shift with logits of shape {shape}: (N, V) does not show where one "
-            "sequence ends. Give (B, L, V), or shifted labels without --shift."
+            f"{name}: --shift with {got}: (N, V) does not show where one sequence ends. Give (B, L, V), "
+            "or shifted labels without --shift."
         )
-    if shift and shape[1] < 2:
-        raise ShapeError(
-            f"{logits.name}: --shift with logits of shape {shape}: no next token. Leave --shift out."
-        )
-
-
-def _length(logits: Array, patch_nums: Sequence[int] | None) -> int:
-    """Return the number of tokens of a row."""
-    shape = logits.shape
-    if patch_nums is None:
+    if files.shift and shape[1] < 2:
+        raise ShapeError(f"{name}: --shift with {got}: no next token. Leave --shift out.")
+    if files.patch_nums is None:
         return shape[1] if len(shape) == 3 else 1
-    tokens = sum(side * side for side in patch_nums)
-    sides = ",".join(map(str, patch_nums))
+    tokens = sum(side * side for side in files.patch_nums)
+    option = f"--patch-nums {','.join(map(str, files.patch_nums))} means"
     if len(shape) == 3 and shape[1] != tokens:
-        raise ShapeError(
-            f"{logits.name}: logits of shape {shape} have {shape[1]} tokens per row; "
-            f"--patch-nums {sides} means {tokens}."
-        )
-    if shape[0] % tokens and len(shape) == 2:
-        raise ShapeError(
-            f"{logits.name}: logits of shape {shape} have {shape[0]} tokens; --patch-nums {sides} means "
-            f"a multiple of {tokens}."
-        )
+        raise ShapeError(f"{name}: {got} have {shape[1]} tokens per row; {option} {tokens}.")
+    if len(shape) == 2 and shape[0] % tokens:
+        raise ShapeError(f"{name}: {got} have {shape[0]} tokens; {option} a multiple of {tokens}.")
     return tokens
 
 
-def _check_labels(dump: Dump) -> None:
+def _check_labels(dump: Dump, label_BL: Rows) -> None:
     """Raise EntropyCliError if a label is neither a code nor ignored, or if all are ignored."""
-    if dump.label_BL is None:
-        return
-    B, L = dump.label_BL.shape
-    unsigned = dump.label_BL.array.dtype == torch.uint64  # values beyond int64 become negative
+    B, L = label_BL.shape
+    unsigned = label_BL.array.dtype == torch.uint64  # values beyond int64 become negative
     counted = 0
     for rows in slices(B, LABELS_PER_CHUNK // L):
-        label_bL = dump.label_BL.read(rows).long()
+        label_bL = label_BL.read(rows).long()
         counted_bL = (label_bL != dump.ignore_index) | (unsigned & (label_bL < 0))
         bad = (counted_bL & ((label_bL < 0) | (label_bL >= dump.vocab_size))).nonzero()
         if len(bad):
             row, position = bad[0].tolist()
-            label = int(label_bL[row, position])
-            advice = ""
+            label, advice = int(label_bL[row, position]), ""
             if unsigned and label < 0:
                 label, advice = label + 2**64, " Save labels below 0 as int64."
-            location = dump.label_BL.location(rows.start + row, position)
             raise EntropyCliError(
-                f"{location}: label {label}, but the logits are of {dump.vocab_size} codes. Expected "
-                f"0 to {dump.vocab_size - 1}, or --ignore-index {dump.ignore_index}.{advice}"
+                f"{label_BL.location(rows.start + row, position)}: label {label}, but the logits are of "
+                f"{dump.vocab_size} codes. Expected 0 to {dump.vocab_size - 1}, or --ignore-index "
+                f"{dump.ignore_index}.{advice}"
             )
         counted += int(counted_bL.sum())
     if not counted:
-        when = " after the shift" if dump.label_BL.first else ""
+        when = " after the shift" if label_BL.first else ""
         raise EntropyCliError(
-            f"{dump.label_BL.array.name}: all labels{when} are {dump.ignore_index}, which is "
-            "ignored. Give other labels or --ignore-index."
+            f"{label_BL.array.name}: all labels{when} are {dump.ignore_index}, which is ignored. Give "
+            "other labels or --ignore-index."
         )

@@ -6,17 +6,20 @@ from collections.abc import Iterator, Sequence
 from entropy_cli.commands.loss.result import LossResult
 from entropy_cli.results.ceiling import Ceiling
 from entropy_cli.results.findings import Finding
-from entropy_cli.results.floors import Floor
+from entropy_cli.results.floors import Floor, Level
 
 ROUNDING = 1e-6  # nats: smaller differences don't count
 
 
-def findings(result: LossResult, floor: Floor | None, *, like_probabilities: bool) -> Iterator[Finding]:
+def findings(
+    result: LossResult, floor: Floor | None, levels: Sequence[Level | None], *, like_probabilities: bool
+) -> Iterator[Finding]:
     """Yield the findings that apply, warnings first.
 
     Args:
         result: its own findings are not used.
         floor: floor of the loss.
+        levels: of each scale and of all tokens.
         like_probabilities: whether the logits look like probabilities.
     """
     if like_probabilities:
@@ -26,25 +29,32 @@ def findings(result: LossResult, floor: Floor | None, *, like_probabilities: boo
             "The logits look like probabilities: all are nonnegative and those of each token sum to 1. "
             "Their softmax was taken all the same. Give logits, or the logarithm of the probabilities.",
         )
-    yield from _too_high(result, floor)
+    yield from _too_high(result, levels)
     if floor is not None:
         yield from _compared(result, floor)
-    yield from _errors(result)
+    if result.row == "token" and result.rows > 1:
+        yield Finding(
+            "independent_tokens",
+            "info",
+            "The standard error assumes independent tokens and is too small for tokens of one sequence. "
+            "Give logits as (B, L, V) for the error over sequences.",
+        )
+    if result.rows < 2:
+        yield Finding(
+            "no_error", "info", f"There is no standard error: it needs two {result.row}s with labels."
+        )
 
 
-def _too_high(result: LossResult, floor: Floor | None) -> Iterator[Finding]:
+def _too_high(result: LossResult, levels: Sequence[Level | None]) -> Iterator[Finding]:
     uniform = math.log(result.vocab_size)
-    if locations := _locations(result, [Ceiling(uniform, 0.0)] * (len(result.scales) + 1)):
+    if locations := _locations(result, [Ceiling(uniform, 0.0)] * len(levels)):
         yield Finding(
             "above_uniform",
             "warning",
             f"The cross-entropy is above ln V = {uniform:.4f} nats at {locations}: a uniform guess is "
             f"better. Usually the labels don't belong to these logits{_shift_hint(result)}.",
         )
-    if floor is None:
-        return
-    levels = [*floor.for_scales([scale.patch_num for scale in result.scales]), floor.mean]
-    if locations := _locations(result, [None if level is None else level.ceiling for level in levels]):
+    if locations := _locations(result, [level.ceiling if level else None for level in levels]):
         yield Finding(
             "above_unigram",
             "warning",
@@ -91,30 +101,24 @@ def _compared(result: LossResult, floor: Floor) -> Iterator[Finding]:
         for name, losses in result.named()
         if losses.reducible is not None and losses.reducible < 0
     ]
-    if below and result.has_targets:
-        yield Finding(
-            "below_floor",
-            "warning",
-            f"The cross-entropy is below the floor at {', '.join(below)}, which is impossible if both "
-            "have the same soft labels. Usually the floor has another temperature, tokenizer, scale or "
-            "image set, or other units: give it in nats per token.",
+    if below:
+        reason = (
+            ", which is impossible if both have the same soft labels. Usually the floor has another "
+            "temperature, tokenizer, scale or image set, or other units: give it in nats per token."
+            if result.has_targets
+            else ". With hard labels that is possible: the assignment entropy is a floor only for soft "
+            "labels, or labels drawn from them. Other causes: a floor of another temperature or scale, "
+            "units other than nats per token, or images that the model has memorised."
         )
-    elif below:
-        yield Finding(
-            "below_floor",
-            "warning",
-            f"The cross-entropy is below the floor at {', '.join(below)}. With hard labels that is "
-            "possible: the assignment entropy is a floor only for soft labels, or labels drawn from "
-            "them. Other causes: a floor of another temperature or scale, units other than nats per "
-            "token, or images that the model has memorised.",
-        )
+        where = f"The cross-entropy is below the floor at {', '.join(below)}"
+        yield Finding("below_floor", "warning", where + reason)
     elif not result.has_targets and result.all.floor is not None:
         yield Finding(
             "hard_labels",
             "info",
-            "An assignment entropy is a floor of this cross-entropy only if the labels were drawn from "
-            "the soft assignments. With the nearest codes as labels the reducible loss is a comparison, "
-            "not a bound: the loss may be below the floor.",
+            "An assignment entropy A is a floor of this cross-entropy only if the labels were drawn "
+            "from the soft assignments. With the nearest codes as labels CE - A (may be negative) is a "
+            "comparison, not a bound.",
         )
     if floor.vocab_size not in (None, result.vocab_size):
         yield Finding(
@@ -123,23 +127,9 @@ def _compared(result: LossResult, floor: Floor) -> Iterator[Finding]:
             f"The logits have {result.vocab_size} codes, the floor {floor.vocab_size}: unless the "
             "others are special tokens, the floor is of another tokenizer.",
         )
-    if floor.scales and len(floor.scales) > 1 and not result.scales:
+    if len(floor.scales) > 1 and not result.scales:
         yield Finding(
             "no_scales",
             "info",
             "The floor is known for each scale. Give --patch-nums to compare each scale with its own.",
-        )
-
-
-def _errors(result: LossResult) -> Iterator[Finding]:
-    if result.row == "token" and result.rows > 1:
-        yield Finding(
-            "independent_tokens",
-            "info",
-            "The standard error assumes independent tokens and is too small for tokens of one sequence. "
-            "Give logits as (B, L, V) for the error over sequences.",
-        )
-    if result.rows < 2:
-        yield Finding(
-            "no_error", "info", f"There is no standard error: it needs two {result.row}s with labels."
         )

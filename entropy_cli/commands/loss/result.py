@@ -13,51 +13,28 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True)
 class Losses:
-    """Means over a group of tokens, in nats per token; None without tokens, or if not computed.
+    """Means over a group of tokens, in nats per token; None without tokens, or if not computed."""
 
-    Attributes:
-        tokens: number of counted tokens.
-        ignored: number of ignored tokens.
-        cross_entropy: with the soft labels if given, else with the labels.
-        cross_entropy_bits: the same, in bits per token.
-        standard_error: of the cross-entropy, over rows; None with fewer than two.
-        ci95: its 95 % interval, by Student's t.
-        accuracy_top1: share of the tokens whose label is the most likely code.
-        accuracy_top5: likewise, among the five most likely.
-        predictive_entropy: of the model's own predictions.
-        perplexity: exp of the cross-entropy; None if it overflows.
-        target_entropy: of the soft labels.
-        kl: KL divergence of the predictions from the soft labels: cross-entropy minus target entropy.
-        label_cross_entropy: with the hard labels.
-        smoothed_cross_entropy: with smoothed hard labels.
-        smoothed_floor: entropy of a smoothed label, the minimum of smoothed_cross_entropy.
-        smoothed_excess: smoothed_cross_entropy minus smoothed_floor.
-        floor: of the cross-entropy.
-        reducible: cross-entropy minus floor.
-        reducible_half_width: of its 95 % interval, the errors of both taken as independent.
-        unigram_entropy: loss of predicting the code frequencies; None if only a lower bound is known.
-    """
-
-    tokens: int
+    tokens: int  # counted ones
     ignored: int
-    cross_entropy: float | None
-    cross_entropy_bits: float | None
-    standard_error: float | None
-    ci95: tuple[float, float] | None
-    accuracy_top1: float | None
-    accuracy_top5: float | None
-    predictive_entropy: float | None
-    perplexity: float | None
-    target_entropy: float | None
-    kl: float | None
-    label_cross_entropy: float | None
-    smoothed_cross_entropy: float | None
-    smoothed_floor: float | None
-    smoothed_excess: float | None
-    floor: float | None
-    reducible: float | None
-    reducible_half_width: float | None
-    unigram_entropy: float | None
+    cross_entropy: float | None  # with the soft labels if given, else with the labels
+    cross_entropy_bits: float | None  # per token
+    standard_error: float | None  # of the cross-entropy, over rows; None with fewer than two
+    ci95: tuple[float, float] | None  # its 95 % interval, by Student's t
+    accuracy_top1: float | None  # share of the tokens whose label is the most likely code
+    accuracy_top5: float | None  # likewise, among the five most likely
+    predictive_entropy: float | None  # of the model's own predictions
+    perplexity: float | None  # exp of the cross-entropy; None if it overflows
+    target_entropy: float | None  # of the soft labels
+    kl: float | None  # of the predictions from the soft labels: cross-entropy minus target entropy
+    label_cross_entropy: float | None  # with the hard labels
+    smoothed_cross_entropy: float | None  # with smoothed hard labels
+    smoothed_floor: float | None  # entropy of a smoothed label, the minimum of the smoothed loss
+    smoothed_excess: float | None  # smoothed cross-entropy minus its floor
+    floor: float | None  # assignment entropy, or the number that the user gave
+    reducible: float | None  # cross-entropy minus floor; negative values are possible with hard labels
+    reducible_half_width: float | None  # of its 95 % interval, the errors of both independent
+    unigram_entropy: float | None  # loss of predicting the code frequencies, if known
 
     @property
     def half_width(self) -> float | None:
@@ -66,43 +43,18 @@ class Losses:
 
 
 @dataclass(frozen=True)
-class ScaleLosses:
-    """Losses of one scale, whose grid has `patch_num` tokens per side."""
-
-    scale: int
-    patch_num: int
-    losses: Losses
-
-    @property
-    def name(self) -> str:
-        """The shape of the grid, such as 4x4."""
-        return f"{self.patch_num}x{self.patch_num}"
-
-
-@dataclass(frozen=True)
 class LossResult:
-    """A model's losses on some tokens.
-
-    Attributes:
-        vocab_size: number of codes.
-        row: unit of the standard errors: "sequence", "image" or "token".
-        rows: number of counted rows.
-        all: of all tokens.
-        scales: of the tokens of each scale; empty without patch_nums.
-        floor_source: source of the floors; None without floors.
-        settings: files and options.
-        provenance: command and versions.
-    """
+    """A model's losses on some tokens."""
 
     vocab_size: int
-    row: str
-    rows: int
+    row: str  # unit of the standard errors: "sequence", "image" or "token"
+    rows: int  # counted ones
     all: Losses
-    scales: list[ScaleLosses]
+    scales: list[tuple[int, Losses]]  # side of each scale's grid; empty without patch_nums
     floor_source: str | None
     findings: list[Finding]
-    settings: dict[str, Any]
-    provenance: dict[str, Any]
+    settings: dict[str, Any]  # files and options
+    provenance: dict[str, Any]  # command and versions
 
     @property
     def has_targets(self) -> bool:
@@ -111,8 +63,8 @@ class LossResult:
 
     def named(self) -> Iterator[tuple[str, Losses]]:
         """Yield name and losses of each scale, then of all tokens."""
-        for scale in self.scales:
-            yield scale.name, scale.losses
+        for side, losses in self.scales:
+            yield f"{side}x{side}", losses
         yield "all tokens", self.all
 
     def to_json(self) -> str:
@@ -127,8 +79,8 @@ class LossResult:
             "rows": self.rows,
             **asdict(self.all),
             "scales": [
-                {"scale": scale.scale, "patch_num": scale.patch_num, **asdict(scale.losses)}
-                for scale in self.scales
+                {"scale": scale, "patch_num": side, **asdict(losses)}
+                for scale, (side, losses) in enumerate(self.scales)
             ],
             "floor_source": self.floor_source,
             "findings": [asdict(finding) for finding in self.findings],

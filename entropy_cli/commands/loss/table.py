@@ -10,11 +10,8 @@ Cell = Callable[[Losses, float], str]
 
 
 def _nats(name: str) -> Cell:
-    def cell(losses: Losses, unit: float) -> str:
-        value = getattr(losses, name)
-        return "" if value is None else f"{value / unit:.4f}".replace("-0.0000", "0.0000")
-
-    return cell
+    """Return what shows a number of nats in another unit."""
+    return lambda losses, unit: number(getattr(losses, name), None, unit)
 
 
 def _share(name: str) -> Cell:
@@ -31,55 +28,63 @@ def _perplexity(losses: Losses, _: float) -> str:
     return f"{losses.perplexity:.2f}" if losses.perplexity < 1e6 else f"{losses.perplexity:.3g}"
 
 
-# Columns: header, cell, and meaning for the legend.
+def _difference(losses: Losses, unit: float) -> str:
+    return number(losses.reducible, losses.reducible_half_width, unit)
+
+
+# Columns: header, cell, and meaning for the legend; those of the comparison by kind of labels.
 COLUMNS: tuple[tuple[str, Cell, str], ...] = (
     ("tokens", lambda losses, _: f"{losses.tokens:,}", ""),
-    ("cross-entropy", _nats("cross_entropy"), "mean of {cross}, in {units} per token"),
     (
-        "±",
-        _nats("half_width"),
-        "half-width of its 95 % interval over {rows} {row}s; none with fewer than two",
+        "cross-entropy",
+        lambda losses, unit: number(losses.cross_entropy, losses.half_width, unit),
+        "mean of {cross}",
     ),
-    (
-        "perplexity",
-        _perplexity,
-        "exp(cross-entropy in nats): number of equally likely codes with the same loss",
-    ),
+    ("perplexity", _perplexity, "exp(cross-entropy in nats): as many equally likely codes"),
     ("top-1", _share("accuracy_top1"), "share of tokens whose label is the most likely code"),
     ("top-5", _share("accuracy_top5"), "share of tokens whose label is one of the five most likely"),
     (
         "predictive",
         _nats("predictive_entropy"),
-        "mean entropy of the predictions p, in {units}; near the cross-entropy of a calibrated model",
+        "mean entropy of the predictions p; near the cross-entropy of a calibrated model",
     ),
-    (
-        "H(q)",
-        _nats("target_entropy"),
-        "mean entropy of the soft labels q, in {units}: the minimum of the cross-entropy",
-    ),
-    (
-        "KL(q||p)",
-        _nats("kl"),
-        "cross-entropy minus H(q), in {units}: the part that a better model can reduce",
-    ),
-    ("hard labels", _nats("label_cross_entropy"), "mean of -ln p(label), in {units}"),
+    ("H(q)", _nats("target_entropy"), "mean entropy of the soft labels q: the minimum of the loss"),
+    ("KL(q||p)", _nats("kl"), "cross-entropy minus H(q): the part that a better model can reduce"),
+    ("hard labels", _nats("label_cross_entropy"), "mean of -ln p(label)"),
     (
         "smoothed",
         _nats("smoothed_cross_entropy"),
-        "cross-entropy with labels smoothed by {epsilon:g}, in {units}",
+        "cross-entropy with labels smoothed by {epsilon:g}",
     ),
-    (
-        "its floor",
-        _nats("smoothed_floor"),
-        "entropy of a smoothed label, in {units}: the minimum of the smoothed loss",
-    ),
-    ("excess", _nats("smoothed_excess"), "smoothed minus its floor, in {units}"),
-    ("floor", _nats("floor"), "of the cross-entropy, in {units}: {source}"),
-    ("reducible", _nats("reducible"), "cross-entropy minus floor, in {units}"),
+    ("its floor", _nats("smoothed_floor"), "entropy of a smoothed label: the minimum of that loss"),
+    ("excess", _nats("smoothed_excess"), "smoothed minus its floor"),
+)
+SOFT = (
+    ("floor", _nats("floor"), "of the cross-entropy: {source}"),
+    ("reducible", _difference, "cross-entropy minus floor"),
+)
+HARD = (
+    ("A", _nats("floor"), "assignment entropy: {source}"),
+    ("CE - A (may\nbe negative)", _difference, "cross-entropy minus A"),
 )
 
 # Columns that a narrow terminal does without, the first first.
 EXPENDABLE = ("its floor", "hard labels", "smoothed", "predictive", "perplexity", "top-5", "tokens")
+
+
+def number(value: float | None, half_width: float | None, unit: float) -> str:
+    """Format a number of nats with the half-width of its interval, if there is one, to two digits of it.
+
+    >>> number(4.94794, 0.03089, 1.0), number(0.5, None, 1.0), number(12.3, 0.996, 1.0)
+    ('4.948 ± 0.031', '0.5000', '12.3 ± 1.0')
+    """
+    if value is None:
+        return ""
+    if not half_width:
+        return f"{value / unit:.4f}".replace("-0.0000", "0.0000")
+    error = half_width / unit
+    digits = max(0, 1 - int(f"{error:.1e}".partition("e")[2]))
+    return f"{value / unit:.{digits}f} ± {error:.{digits}f}"
 
 
 def render(result: LossResult, units: str, *, whole: bool = False) -> str:
@@ -91,48 +96,40 @@ def render(result: LossResult, units: str, *, whole: bool = False) -> str:
         whole: whether to show all columns, in several tables if need be, and not only what fits.
     """
     unit = 1.0 if units == "nats" else math.log(2)
-    full = loss_table(result, unit)
+    columns = (*COLUMNS, *(SOFT if result.has_targets else HARD))
+    rows = [[name, *(cell(losses, unit) for _, cell, _ in columns)] for name, losses in result.named()]
+    head = ["scale" if result.scales else "", *(head for head, _, _ in columns)]
+    interval = f"after ± the half-width of the 95 % interval over {result.rows:,} {result.row}s"
+    caption = f"{units} per token{f'; {interval}' if result.rows > 1 else ''}"
+    full = Table("loss", "", head, rows, caption, rules=(len(result.scales),)).without_empty_columns()
+    full = full if result.has_targets else full.without("hard labels")
     table = full if whole else full.fitted(*EXPENDABLE)
-    left_out = [name for name in full.head if name not in table.head]
     values = {
-        "units": units,
         "cross": "-sum q ln p" if result.has_targets else "-ln p(label)",
-        "row": result.row,
-        "rows": result.rows,
         "epsilon": result.settings["label_smoothing"] or 0.0,
         "source": result.floor_source or "",
     }
-    shown = [(head, meaning) for head, _, meaning in COLUMNS if head in table.head and meaning]
-    legend = definitions({head: meaning.format(**values) for head, meaning in shown})
-    lines = [table.text(), "", _headline(result, units), "", legend]
-    if left_out:
+    legend = {
+        head.replace("\n", " "): meaning.format(**values)
+        for head, _, meaning in columns
+        if head in table.head and meaning
+    }
+    lines = [table.text(), "", _headline(result, units, unit), "", definitions(legend)]
+    if left_out := [name for name in full.head if name not in table.head]:
         lines.append(wrapped("", f"With --table: {', '.join(left_out)}."))
-    return "\n".join([*lines, *_findings(result)])
+    found = [
+        wrapped(f"{i}. ", f"{'Warning: ' if finding.severity == 'warning' else ''}{finding.message}")
+        for i, finding in enumerate(result.findings, 1)
+    ]
+    return "\n".join([*lines, *(["", *found] if found else [])])
 
 
-def loss_table(result: LossResult, unit: float) -> Table:
-    """Return a table with a row for each scale and one for all tokens; `unit` is in nats."""
-    rows = [[name, *(cell(losses, unit) for _, cell, _ in COLUMNS)] for name, losses in result.named()]
-    head = ["scale" if result.scales else "", *(head for head, _, _ in COLUMNS)]
-    table = Table("loss", "", head, rows, rules=(len(result.scales),)).without_empty_columns()
-    return table if result.has_targets else table.without("hard labels")
-
-
-def _headline(result: LossResult, units: str) -> str:
-    total = result.all
-    uniform = math.log(result.vocab_size) / (1.0 if units == "nats" else math.log(2))
-    assert total.cross_entropy is not None and total.cross_entropy_bits is not None
+def _headline(result: LossResult, units: str, unit: float) -> str:
+    total, log_2 = result.all, math.log(2)
+    nats, bits = (number(total.cross_entropy, total.half_width, one) for one in (1.0, log_2))
     return wrapped(
         "",
         f"{total.tokens:,} tokens of {result.rows:,} {result.row}s, {total.ignored:,} ignored; "
-        f"{result.vocab_size:,} codes, uniform guess {uniform:.4f} {units} per token. "
-        f"Cross-entropy {total.cross_entropy:.4f} nats = {total.cross_entropy_bits:.4f} bits per token.",
+        f"{result.vocab_size:,} codes, uniform guess {math.log(result.vocab_size) / unit:.4f} {units} "
+        f"per token. Cross-entropy {nats} nats = {bits} bits per token.",
     )
-
-
-def _findings(result: LossResult) -> list[str]:
-    lines = [
-        wrapped(f"{number}. ", f"{'Warning: ' if f.severity == 'warning' else ''}{f.message}")
-        for number, f in enumerate(result.findings, 1)
-    ]
-    return ["", *lines] if lines else []

@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
-from entropy_cli.core.errors import ShapeError
 from entropy_cli.entropy.jackknife import t_quantile
 
 TOP = 5
@@ -16,7 +15,6 @@ LABEL, TOP1, TOP5 = "label_cross_entropy", "accuracy_top1", "accuracy_top5"
 TARGET_ENTROPY, TARGET = "target_entropy", "target_cross_entropy"
 UNIFORM = "uniform_cross_entropy"  # mean over the codes of -ln p, for label smoothing
 
-SUMS = ("tokens_G", "ignored_G", "sum_GQ", "rows_G", "moments_G3")  # of LossSums
 # exp of anything lower is exactly 0 in float64, and 0 times it is 0 and not NaN.
 LOWEST = -1e4
 
@@ -27,30 +25,29 @@ def quantities(*, labels: bool, targets: bool, smoothing: bool) -> tuple[str, ..
     >>> quantities(labels=False, targets=True, smoothing=False)
     ('predictive_entropy', 'target_entropy', 'target_cross_entropy')
     """
-    names: tuple[str, ...] = (PREDICTIVE,)
-    names += (LABEL, TOP1, TOP5) if labels else ()
-    names += (TARGET_ENTROPY, TARGET) if targets else ()
-    return names + ((UNIFORM,) if smoothing else ())
+    of_labels = (LABEL, TOP1, TOP5) if labels else ()
+    of_targets = (TARGET_ENTROPY, TARGET) if targets else ()
+    return (PREDICTIVE, *of_labels, *of_targets, *((UNIFORM,) if smoothing else ()))
+
+
+def headline(names: tuple[str, ...]) -> str:
+    """Return which cross-entropy has a standard error: that with soft labels if there are any."""
+    return TARGET if TARGET in names else LABEL
 
 
 class Scratch:
     """Reusable buffers: allocating them again takes longer than the computation."""
 
     def __init__(self) -> None:
-        self._z, self._exp = (torch.empty(0, dtype=torch.float64) for _ in range(2))
-        self._bool = torch.empty(0, dtype=torch.bool)
+        dtypes = (torch.float64, torch.float64, torch.bool)
+        self._flat = [torch.empty(0, dtype=dtype) for dtype in dtypes]
 
-    def buffers(self, rows: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    def buffers(self, rows: int, columns: int) -> list[Tensor]:
         """Return two uninitialised float64 matrices and a bool one, (rows, columns)."""
         size = rows * columns
-        if len(self._z) < size:
-            self._z, self._exp, self._bool = (
-                flat.new_empty(size) for flat in (self._z, self._exp, self._bool)
-            )
-        z_NV, exp_NV, bool_NV = (
-            flat[:size].view(rows, columns) for flat in (self._z, self._exp, self._bool)
-        )
-        return z_NV, exp_NV, bool_NV
+        if len(self._flat[0]) < size:
+            self._flat = [flat.new_empty(size) for flat in self._flat]
+        return [flat[:size].view(rows, columns) for flat in self._flat]
 
 
 def token_losses(
@@ -89,14 +86,12 @@ def token_losses(
         z_label_N1 = z_NV.gather(1, label_N[:, None])
         rank_N = _rank(z_NV, z_label_N1, label_N, bool_NV)
         columns += [log_sum_N - z_label_N1[:, 0], (rank_N < 1).double(), (rank_N < TOP).double()]
-    if smoothing:
-        uniform_N = log_sum_N - z_NV.mean(1)  # before z is written over
     if q_NV is not None:
         q_NV = q_NV.double()
         costs_NV = torch.sub(log_sum_N[:, None], z_NV).mul_(q_NV)
         costs_NV.masked_fill_(torch.eq(q_NV, 0, out=bool_NV), 0)
         columns += [torch.special.entr(q_NV).sum(1), costs_NV.sum(1)]
-    columns += [uniform_N] if smoothing else []
+    columns += [log_sum_N - z_NV.mean(1)] if smoothing else []
     predictive_N = log_sum_N - exp_NV.mul_(z_NV.clamp_(min=LOWEST)).sum(1) / sum_N
     return torch.stack([predictive_N, *columns], 1)
 
@@ -111,9 +106,9 @@ def _rank(z_NV: Tensor, z_label_N1: Tensor, label_N: Tensor, bool_NV: Tensor) ->
 
 
 def smoothed_floor(epsilon: float, vocab_size: int) -> float:
-    """Return the entropy of a label smoothed by epsilon, in nats.
+    """Return the entropy of a label smoothed by epsilon, in nats: the minimum of the smoothed loss.
 
-    It is (1 - epsilon) at the label plus epsilon / V everywhere, and the minimum of the smoothed loss.
+    It is (1 - epsilon) at the label plus epsilon / V everywhere.
 
     >>> round(smoothed_floor(0.1, 4), 6)
     0.34878
@@ -125,25 +120,14 @@ def smoothed_floor(epsilon: float, vocab_size: int) -> float:
 
 @dataclass(frozen=True)
 class LossSums:
-    """Sums over the tokens of some rows for G groups of positions; they add over rows.
+    """Sums over the tokens of some rows for G groups of positions; they add over rows."""
 
-    Attributes:
-        names: of the Q quantities.
-        headline: the quantity with a standard error.
-        tokens_G: number of counted tokens, int64.
-        ignored_G: number of ignored tokens, int64.
-        sum_GQ: sums over counted tokens, float64.
-        rows_G: number of rows with a counted token, int64.
-        moments_G3: sums over rows of s s, s n and n n, with s the headline's sum and n the tokens.
-    """
-
-    names: tuple[str, ...]
-    headline: str
-    tokens_G: Tensor
-    ignored_G: Tensor
-    sum_GQ: Tensor
-    rows_G: Tensor
-    moments_G3: Tensor
+    names: tuple[str, ...]  # of the Q quantities
+    tokens_G: Tensor  # number of counted tokens, int64
+    ignored_G: Tensor  # number of ignored tokens, int64
+    sum_GQ: Tensor  # over counted tokens, float64
+    rows_G: Tensor  # number of rows with a counted token, int64
+    moments_G3: Tensor  # sums over rows of s s, s n and n n: s the headline's sum, n the tokens
 
     @classmethod
     def from_rows(
@@ -159,12 +143,10 @@ class LossSums:
         """
         sum_BGQ = torch.einsum("blq,lg->bgq", loss_BLQ, groups_LG)
         tokens_BG = counted_BL.double() @ groups_LG
-        headline = TARGET if TARGET in names else LABEL
-        s_BG = sum_BGQ[..., names.index(headline)]
+        s_BG = sum_BGQ[..., names.index(headline(names))]
         tokens_G = tokens_BG.sum(0).long()
         return cls(
             names,
-            headline,
             tokens_G,
             len(counted_BL) * groups_LG.sum(0).long() - tokens_G,
             sum_BGQ.sum(0),
@@ -174,12 +156,8 @@ class LossSums:
 
     def __add__(self, other: "LossSums") -> "LossSums":
         """Add the sums of other rows."""
-        if self.names != other.names:
-            raise ShapeError(
-                f"sums: got {other.names}, expected {self.names}. Add sums of the same quantities."
-            )
-        sums = [getattr(self, name) + getattr(other, name) for name in SUMS]
-        return LossSums(self.names, self.headline, *sums)
+        sums = [field.name for field in fields(self)[1:]]
+        return LossSums(self.names, *(getattr(self, name) + getattr(other, name) for name in sums))
 
     def mean(self, name: str, group: int) -> float | None:
         """Return the mean over a group's counted tokens; None without tokens or if not computed."""
@@ -196,7 +174,7 @@ class LossSums:
         Source:
             Cochran, Sampling Techniques, 3rd ed., eq. 2.45: the error of a ratio of two sums.
         """
-        rows, mean = int(self.rows_G[group]), self.mean(self.headline, group)
+        rows, mean = int(self.rows_G[group]), self.mean(headline(self.names), group)
         if rows < 2 or mean is None:
             return None
         ss, sn, nn = self.moments_G3[group].tolist()

@@ -26,26 +26,18 @@ RESERVED_WITH_ARRAY = {
     "target_ci": "a shard does not know the precision of all shards together; use --limit",
 }
 # Options of sbatch that the scripts set or rely on.
-FIXED = {
+FIXED = (
     *("--array", "-a", "--nodes", "-N", "--ntasks", "-n", "--ntasks-per-node", "--output", "-o"),
-    *(
-        "--dependency",
-        "-d",
-        "--signal",
-        "--requeue",
-        "--no-requeue",
-        "--open-mode",
-        "--parsable",
-        "--wrap",
-    ),
-}
+    *("--dependency", "-d", "--signal", "--requeue", "--no-requeue", "--open-mode", "--parsable"),
+    "--wrap",
+)
 
 
 def parse_line(text: str) -> str:
     """Check that a text has one line."""
-    if text.isprintable():
-        return text
-    raise BadValue(f"{text!r}: expected one line of text.")
+    if not text.isprintable():
+        raise BadValue(f"{text!r}: expected one line of text.")
+    return text
 
 
 def parse_time(text: str) -> str:
@@ -93,8 +85,7 @@ def slurm(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output",
-            "-o",
+            *("--output", "-o"),
             metavar="DIR",
             help="Folder for scripts, states, logs and the result; default: slurm-CKPT-HASH.",
         ),
@@ -135,7 +126,7 @@ def slurm(
 
     Example: entropy-cli slurm --array 8 --time 4:00:00 -- --data imagenet/ --ckpt vae.pth
     """
-    from entropy_cli.commands.slurm.script import Job, Resources, array_scripts, node_scripts
+    from entropy_cli.commands.slurm.script import Job, array_scripts, node_scripts
 
     if (array is None) == (nodes is None):
         raise typer.BadParameter(
@@ -147,8 +138,10 @@ def slurm(
         )
     reserved = RESERVED | RESERVED_WITH_ARRAY if nodes is None else RESERVED
     parsed = _parse_estimate_options(context, options, reserved)
+    # The folder is the same for the same options, so that the work is resumed there.
     source = Path(parsed["ckpt"] or parsed["latents"].partition(":")[0])
-    folder = output or Path(_folder_name(source, options, array, nodes))
+    work = hashlib.sha256(json.dumps([options, array, nodes]).encode()).hexdigest()[:6]
+    folder = output or Path(f"slurm-{source.stem}-{work}")
     if not str(folder.absolute()).isprintable():
         raise typer.BadParameter(
             f"{str(folder.absolute())!r}: expected one line of text.", param_hint="--output"
@@ -159,7 +152,12 @@ def slurm(
         workdir=Path.cwd(),
         folder=folder.absolute(),
         parts=array or nodes or 1,
-        resources=Resources(partition, time, cpus_per_task, mem, gpus, tuple(sbatch or [])),
+        partition=partition,
+        time=time,
+        cpus_per_task=cpus_per_task,
+        mem=mem,
+        gpus=gpus,
+        others=tuple(sbatch or []),
     )
     _write(folder, array_scripts(job) if nodes is None else node_scripts(job))
     jobs = f"{array} shards and their merge" if nodes is None else f"one job on {nodes} nodes"
@@ -182,12 +180,6 @@ def _parse_estimate_options(
             raise typer.BadParameter(f"can't be used here: {why}.", param_hint=option)
     given_latents(inner.params)
     return inner.params
-
-
-def _folder_name(source: Path, options: list[str], array: int | None, nodes: int | None) -> str:
-    """Return a name that is the same for the same options, so that the work is resumed there."""
-    text = json.dumps([options, array, nodes])
-    return f"slurm-{source.stem}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 
 
 def _write(folder: Path, scripts: dict[str, str]) -> None:

@@ -22,14 +22,24 @@ UNLIMITED = ("UNLIMITED", "INFINITE", "0", "-1")
 
 
 @dataclass(frozen=True)
-class Resources:
-    """The resources of each job; None for the cluster's default.
+class Job:
+    """An estimate for Slurm to run, and the resources of each job; None for the cluster's default.
 
     Attributes:
+        python: the interpreter.
+        options: of `estimate`, without those that the scripts set.
+        workdir: absolute; relative paths among the options start here.
+        folder: absolute; holds scripts, states, logs and the result.
+        parts: number of tasks, or of nodes.
         gpus: per task of an array, or per node.
         others: more options of sbatch, such as `--qos=long`; for the merge too.
     """
 
+    python: str
+    options: tuple[str, ...]
+    workdir: Path
+    folder: Path
+    parts: int
     partition: str | None = None
     time: str | None = None
     cpus_per_task: int | None = None
@@ -38,39 +48,40 @@ class Resources:
     others: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True)
-class Job:
-    """An estimate for Slurm to run.
-
-    Attributes:
-        python: the interpreter.
-        options: of `estimate`, without those that the scripts set.
-        workdir: absolute; relative paths among the options start here.
-        folder: absolute; holds scripts, states, logs and the result.
-        parts: number of tasks, or of nodes.
-    """
-
-    python: str
-    options: tuple[str, ...]
-    workdir: Path
-    folder: Path
-    parts: int
-    resources: Resources
-
-
 def array_scripts(job: Job) -> dict[str, str]:
-    """Return the scripts of an array of shards, of their merge, and of submitting both, by file name."""
+    """Return the scripts of an array of shards, of their merge, and of submitting both, by file name.
+
+    The shard is the task's index and not `--shard slurm`, so that `sbatch --array=3 estimate.sbatch`
+    computes that shard again; from the array's variables it would be the whole.
+    """
+    array = (f"--array=0-{job.parts - 1}", *_requeue_options(job))
+    id_ = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
+    merge = _head(job, "entropy-cli-merge", "merge.log", "--ntasks=1", "--requeue")
     return {
-        "estimate.sbatch": _array_script(job),
-        "merge.sbatch": _merge_script(job),
-        "submit.sh": _fill(_SUBMIT_ARRAY, folder=_quote(job.folder)),
+        "estimate.sbatch": _fill(
+            _ARRAY + _END, job, head=_head(job, "entropy-cli", "shard-%a.log", *array), id=id_
+        ),
+        "merge.sbatch": _fill(_MERGE, job, head=merge),
+        "submit.sh": _fill(_SUBMIT_ARRAY, job),
     }
 
 
 def node_scripts(job: Job) -> dict[str, str]:
-    """Return the scripts of one job on several nodes and of submitting it, by file name."""
-    submit = _fill(_SUBMIT_NODES, folder=_quote(job.folder))
-    return {"estimate.sbatch": _nodes_script(job), "submit.sh": submit}
+    """Return the scripts of one job on several nodes and of submitting it, by file name.
+
+    The job has a process per GPU, or per node without GPUs.
+    """
+    cpus = job.cpus_per_task
+    size = (f"--nodes={job.parts}", "--ntasks-per-node=1", *_requeue_options(job))
+    text = _fill(
+        _NODES + _END,
+        job,
+        head=_head(job, "entropy-cli", "estimate.log", *size),
+        srun="srun" if cpus is None else f"srun --cpus-per-task={cpus}",
+        processes=str(max(1, job.gpus)),
+        id="$SLURM_JOB_ID",
+    )
+    return {"estimate.sbatch": text, "submit.sh": _fill(_SUBMIT_NODES, job)}
 
 
 def minutes(text: str) -> float:
@@ -94,83 +105,32 @@ def minutes(text: str) -> float:
     return first + second / 60
 
 
-def _array_script(job: Job) -> str:
-    """Return the script of an array whose tasks compute one shard each.
-
-    The shard is the task's index and not `--shard slurm`, so that `sbatch --array=3 estimate.sbatch`
-    computes that shard again; from the array's variables it would be the whole.
-    """
-    return _fill(
-        _ARRAY + _END,
-        head=_head(
-            job, "entropy-cli", "shard-%a.log", f"--array=0-{job.parts - 1}", *_requeue_options(job)
-        ),
-        parts=str(job.parts),
-        id="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
-        **_common_values(job),
-    )
-
-
-def _nodes_script(job: Job) -> str:
-    """Return the script of a job with a process per GPU, or per node without GPUs."""
-    cpus = job.resources.cpus_per_task
-    size = (f"--nodes={job.parts}", "--ntasks-per-node=1")
-    return _fill(
-        _NODES + _END,
-        head=_head(job, "entropy-cli", "estimate.log", *size, *_requeue_options(job)),
-        srun="srun" if cpus is None else f"srun --cpus-per-task={cpus}",
-        parts=str(job.parts),
-        processes=str(max(1, job.resources.gpus)),
-        id="$SLURM_JOB_ID",
-        **_common_values(job),
-    )
-
-
-def _merge_script(job: Job) -> str:
-    head = _head(job, "entropy-cli-merge", "merge.log", "--ntasks=1", "--requeue")
-    return _fill(_MERGE, head=head, parts=str(job.parts), **_common_values(job))
-
-
-def _common_values(job: Job) -> dict[str, str]:
-    """Return the values that every script contains."""
-    return {
-        "workdir": _quote(job.workdir),
-        "python": shlex.quote(job.python),
-        "options": shlex.join(job.options),
-        "folder": _quote(job.folder),
-    }
-
-
 def _requeue_options(job: Job) -> list[str]:
     """Return the sbatch options of a job that can be requeued and resumed, and of its size."""
+    gpus = job.gpus and f"gpu:{job.gpus}"
+    sizes = {"cpus-per-task": job.cpus_per_task, "mem": job.mem, "gres": gpus}
     options = ["--requeue", "--open-mode=append", f"--signal=B:USR1@{WARNING_S}"]
-    if job.resources.cpus_per_task is not None:
-        options.append(f"--cpus-per-task={job.resources.cpus_per_task}")
-    if job.resources.mem is not None:
-        options.append(f"--mem={job.resources.mem}")
-    if job.resources.gpus:
-        options.append(f"--gres=gpu:{job.resources.gpus}")
-    return options
+    return [*options, *(f"--{name}={size}" for name, size in sizes.items() if size)]
 
 
 def _head(job: Job, name: str, log: str, *options: str) -> str:
     """Return the #SBATCH lines; the user's options come last, and so win."""
-    resources = job.resources
     # % begins a placeholder in the name of a log.
     lines = [f"--job-name={name}", f"--output={str(job.folder).replace('%', '%%')}/{log}", *options]
-    if resources.partition is not None:
-        lines.append(f"--partition={resources.partition}")
-    if resources.time is not None:
-        lines.append(f"--time={resources.time}")
-    return "\n".join(f"#SBATCH {shlex.quote(line)}" for line in [*lines, *resources.others])
+    lines += [f"--partition={job.partition}"] if job.partition is not None else []
+    lines += [f"--time={job.time}"] if job.time is not None else []
+    return "\n".join(f"#SBATCH {shlex.quote(line)}" for line in [*lines, *job.others])
 
 
-def _quote(path: Path) -> str:
-    return shlex.quote(str(path))
-
-
-def _fill(text: str, **values: str) -> str:
+def _fill(text: str, job: Job, **values: str) -> str:
     """Replace each @name@ by its value; str.format would need every brace of bash doubled."""
+    values |= {
+        "parts": str(job.parts),
+        "workdir": shlex.quote(str(job.workdir)),
+        "python": shlex.quote(job.python),
+        "options": shlex.join(job.options),
+        "folder": shlex.quote(str(job.folder)),
+    }
     return re.sub("@([a-z]+)@", lambda match: values[match[1]], text)
 
 

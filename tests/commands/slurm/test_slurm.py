@@ -6,11 +6,12 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from entropy_cli.commands.slurm.script import Job, Resources, array_scripts, minutes, node_scripts
+from entropy_cli.commands.slurm.script import Job, array_scripts, minutes, node_scripts
 
 # The parts of Slurm that the scripts call: each call is logged, and jobs are in state $STATE.
 SLURM = """#!/bin/bash
@@ -56,7 +57,6 @@ def job(folder):
         workdir=folder,
         folder=folder / "out %a",
         parts=4,
-        resources=Resources(),
     )
 
 
@@ -186,9 +186,8 @@ def test_a_warned_job_on_nodes_has_its_step_signalled_past_srun(job, run, folder
 
 
 def test_what_is_asked_of_slurm(job):
-    resources = Resources("low", "1-0", 4, "8G", 1, ("--qos=long", "--comment=it is"))
-    job = Job(job.python, job.options, job.workdir, job.folder, 4, resources)
-    scripts = array_scripts(job)
+    size = {"cpus_per_task": 4, "mem": "8G", "gpus": 1, "others": ("--qos=long", "--comment=it is")}
+    scripts = array_scripts(replace(job, partition="low", time="1-0", **size))
     for name in ("estimate.sbatch", "merge.sbatch"):
         lines = scripts[name].splitlines()
         for option in ("--partition=low", "--time=1-0", "--qos=long", "'--comment=it is'"):
@@ -199,8 +198,7 @@ def test_what_is_asked_of_slurm(job):
         assert f"#SBATCH {option}" in lines
     assert "%%a/shard-%a.log" in scripts["estimate.sbatch"]  # a % of the folder's is no placeholder
     assert "gpu" not in scripts["merge.sbatch"]
-    nodes = Job(job.python, job.options, job.workdir, job.folder, 2, Resources(gpus=8, cpus_per_task=32))
-    text = node_scripts(nodes)["estimate.sbatch"]
+    text = node_scripts(replace(job, parts=2, gpus=8, cpus_per_task=32))["estimate.sbatch"]
     assert "srun --cpus-per-task=32" in text and "--nnodes=2 --nproc-per-node=8" in text
 
 
