@@ -17,7 +17,7 @@ from entropy_cli.core.reading import IMAGE_BYTES, OpenFile
 from entropy_cli.images.depth import to_8_bits
 from entropy_cli.images.formats import READABLE
 from entropy_cli.images.image_set import ImageSet
-from entropy_cli.images.tar_file import TarImage
+from entropy_cli.images.tar_index import TarImage
 
 Crop = Callable[[Image.Image], Image.Image]  # from an image as it was opened to a cropped RGB one
 

@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.folders import DiskFolder, Folder, Source, walk_images
+from entropy_cli.images.folders import DiskFolder, Folder, walk_images
 from entropy_cli.images.formats import SkippedFiles
 from entropy_cli.images.listing import ImageFile, ImageList
 from entropy_cli.images.patterns import is_tar_pattern
-from entropy_cli.images.tar_file import TarImage
-from entropy_cli.images.tars import open_tars
+from entropy_cli.images.tar_index import TarImage
+from entropy_cli.images.tars import Tars, open_tars
 
 GROUPS = 32  # of the jackknife
 
@@ -39,7 +39,7 @@ class ImageSet:
         note: a line about skipped files that may be images too, or "".
     """
 
-    source: Source
+    source: DiskFolder | Tars
     split: str
     files: ImageList
     found: int
@@ -65,7 +65,7 @@ class ImageSet:
 
     def group(self, index: int) -> int:
         """Return an image's jackknife group, from its path alone: every run and shard agrees."""
-        return hash_path(self.files[index].path, self.seed)[1] % GROUPS
+        return hash_path(self.name(index), self.seed)[1] % GROUPS
 
     def fingerprint(self) -> str:
         """Return a hash of the relative paths and sizes, in order."""
@@ -107,9 +107,8 @@ def find_images(
     else:
         raise DatasetError(f"{data}: no such folder. Give --data a folder of images, or tars of one.")
     root, split = _find_split(top, str(data), split)
-    skipped = SkippedFiles()
+    source, skipped = root.source, SkippedFiles()
     files = _shuffle(walk_images(root, skipped), seed, progress)
-    source = root.source
     if not files:
         raise skipped.error(source.name)
     note = f"{source.name}: {skipped.note()}" if skipped.note() else ""

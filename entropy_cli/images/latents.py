@@ -17,22 +17,14 @@ from entropy_cli.images.image_set import GROUPS, Progress, hash_path
 WHOLE_BYTES, SAMPLED = 2**26, 512
 
 
-class ArraySource(Protocol):
-    """An array in a file, read in parts."""
+class _ArraySource(Protocol):
+    """An array in a file; `read` reads the part that slices of the first axes select."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Return its shape."""
-        ...
-
+    def shape(self) -> tuple[int, ...]: ...
     @property
-    def dtype(self) -> torch.dtype:
-        """Return the type of its numbers."""
-        ...
-
-    def read(self, *index: slice) -> Tensor:
-        """Read the part that slices of the first axes select."""
-        ...
+    def dtype(self) -> torch.dtype: ...
+    def read(self, *index: slice) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ class ScaleLatents:
     """
 
     name: str
-    source: ArraySource
+    source: _ArraySource
     channels_first: bool
 
     def row(self, index: int) -> np.ndarray:

@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import multiprocessing
 import os
 import re
 import signal
@@ -77,11 +76,12 @@ def open_loader(
     return DataLoader(
         _Batches(source, plans),
         batch_size=None,  # an item is a batch
-        collate_fn=_identity,
+        collate_fn=tuple,  # which leaves a tuple as it is
         num_workers=workers,
         worker_init_fn=leave_signals_to_parent,
         prefetch_factor=2 if workers else None,
-        multiprocessing_context=_context() if workers else None,
+        # Forked workers start at once, but only Linux forks safely.
+        multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
         persistent_workers=persistent and workers > 0,
     )
 
@@ -115,25 +115,15 @@ def _batches(iterator: Iterator[Any]) -> Generator[Batch, None, None]:
             raise death from error
         if item is None:
             return
-        stacked, groups, names, places, failed, completed_blocks = item
+        stacked, groups, *others = item
         input_B = torch.from_numpy(stacked)
-        yield Batch(
-            input_B.permute(0, 3, 1, 2) if input_B.ndim == 4 else input_B,
-            torch.tensor(groups, dtype=torch.int64),
-            names,
-            places,
-            failed,
-            completed_blocks,
-        )
+        input_B = input_B.permute(0, 3, 1, 2) if input_B.ndim == 4 else input_B
+        yield Batch(input_B, torch.tensor(groups, dtype=torch.int64), *others)
 
 
 # A batch as a worker sends it: an array, not a tensor, because tensors are sent through shared memory;
 # containers may have next to none, and a worker that gets none hangs.
 _WorkerBatch = tuple[np.ndarray, list[int], list[str], list[int], list[tuple[str, str]], tuple[int, ...]]
-
-
-def _identity(item: Any) -> Any:  # noqa: ANN401 - a _WorkerBatch, but torch types this for lists
-    return item
 
 
 class _Batches(Dataset[_WorkerBatch]):
@@ -158,12 +148,6 @@ class _Batches(Dataset[_WorkerBatch]):
             places.append(index)
         stacked = np.stack(arrays) if arrays else np.empty((0, 0, 0, 3), np.uint8)
         return stacked, groups, names, places, failed, self.plans[item].completed_blocks
-
-
-def _context() -> str:
-    """Return the start method of workers: forked ones start at once, but only Linux forks safely."""
-    methods = multiprocessing.get_all_start_methods()
-    return "fork" if "fork" in methods and sys.platform == "linux" else "spawn"
 
 
 def leave_signals_to_parent(_worker: int) -> None:

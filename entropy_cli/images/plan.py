@@ -50,24 +50,22 @@ def number_of_blocks(images: int) -> int:
 def plan_batches(images: int, batch_size: int, blocks: Sequence[int]) -> list[BatchPlan]:
     """Divide blocks into batches: parts of one block, or several whole blocks.
 
-    Which images share a batch must not depend on where a run was interrupted, so a batch holds either
-    whole blocks or a part of one.
+    Which images share a batch must not depend on where a run was interrupted.
 
     Args:
         images: the number of images.
         batch_size: the largest number of images in a batch.
         blocks: the numbers of the blocks to read, in order.
     """
-    if batch_size >= BLOCK:
-        step = _blocks_per_unit(batch_size)
-        groups = [blocks[i : i + step] for i in range(0, len(blocks), step)]
-        return [BatchPlan(tuple(_block(b, images) for b in group), tuple(group)) for group in groups]
-    plans = []
-    for block in blocks:
-        span = _block(block, images)
-        for start in range(span.start, span.stop, batch_size):
-            stop = min(start + batch_size, span.stop)
-            plans.append(BatchPlan((range(start, stop),), (block,) if stop == span.stop else ()))
+    plans, step = [], _blocks_per_unit(batch_size)
+    for group in (tuple(blocks[i : i + step]) for i in range(0, len(blocks), step)):
+        spans = tuple(range(block * BLOCK, min((block + 1) * BLOCK, images)) for block in group)
+        if batch_size < BLOCK:
+            span = spans[0]
+            *parts, last = (span[i : i + batch_size] for i in range(0, len(span), batch_size))
+            plans += [BatchPlan((part,), ()) for part in parts]
+            spans = (last,)
+        plans.append(BatchPlan(spans, group))
     return plans
 
 
@@ -123,7 +121,3 @@ def shard_blocks(blocks: int, shard: tuple[int, int] | None) -> range:
 
 def _blocks_per_unit(batch_size: int) -> int:
     return max(1, batch_size // BLOCK)
-
-
-def _block(block: int, images: int) -> range:
-    return range(block * BLOCK, min((block + 1) * BLOCK, images))

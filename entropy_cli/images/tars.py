@@ -1,7 +1,7 @@
 """The folder tree inside tars, with the images in it."""
 
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,8 +9,16 @@ from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.formats import is_image
 from entropy_cli.images.listing import ImageFile
 from entropy_cli.images.patterns import expand_pattern
-from entropy_cli.images.tar_file import BROKEN_LINK, Tar, TarImage
-from entropy_cli.images.tar_index import FOLDER, HARD_LINK, SYMLINK, Member, index_tar
+from entropy_cli.images.tar_index import (
+    BROKEN_LINK,
+    FOLDER,
+    HARD_LINK,
+    SYMLINK,
+    Member,
+    Tar,
+    TarImage,
+    index_tar,
+)
 
 MAX_LINKS = 40  # followed in a row, as on Linux
 
@@ -176,35 +184,26 @@ class TarFolder:
         return self.tree.source
 
     def identity(self) -> Hashable:
-        """Return a value that is equal for the same folder."""
+        """Return a value that is equal for the same folder, by whatever path it was reached."""
         return id(self.folders[-1])
 
-    def ancestors(self) -> Iterable[Hashable]:
+    def ancestors(self) -> list[Hashable]:
         """Return the identities of all folders above this one."""
         return [id(folder) for folder in self.folders[:-1]]
 
-    def entries(self) -> "Sequence[_TarEntry]":
-        """Return the entries sorted by name."""
-        return [_TarEntry(name, self) for name in sorted(self.folders[-1])]
+    def entries(self) -> "Iterator[tuple[str, TarFolder | None]]":
+        """Iterate over the names in it, sorted, with the folders that they are or link to."""
+        return ((name, self.subfolder(name)) for name in sorted(self.folders[-1]))
+
+    def image(self, name: str, path: str) -> ImageFile:
+        """Return an entry as an image; a broken link has size 0 and is unreadable."""
+        target = self.tree.follow(self.folders, name)
+        if target is None or (row := target[1]) is None:
+            return ImageFile(path, 0, 0, BROKEN_LINK)
+        tree = self.tree
+        return ImageFile(path, tree.sizes[row], tree.tars[row], tree.offsets[row])
 
     def subfolder(self, name: str) -> "TarFolder | None":
         """Return the subfolder of this name, or None."""
         target = self.tree.follow(self.folders, name)
         return TarFolder(self.tree, target[0]) if target and target[1] is None else None
-
-
-@dataclass(frozen=True)
-class _TarEntry:
-    name: str
-    parent: TarFolder
-
-    def folder(self) -> TarFolder | None:
-        return self.parent.subfolder(self.name)
-
-    def image(self, path: str) -> ImageFile:
-        """Return the entry as an image; a broken link has size 0 and is unreadable."""
-        tree = self.parent.tree
-        target = tree.follow(self.parent.folders, self.name)
-        if target is None or (row := target[1]) is None:
-            return ImageFile(path, 0, 0, BROKEN_LINK)
-        return ImageFile(path, tree.sizes[row], tree.tars[row], tree.offsets[row])
