@@ -28,6 +28,7 @@ class Batch:
 
     Attributes:
         input_B: images (B, 3, H, W), uint8 in channels_last, or latents (B, X), float32; B may be 0.
+            Once encoded, their latents rest_BChw.
         group_B: jackknife group of each.
         names: relative path of each.
         places: index of each in the seeded order.

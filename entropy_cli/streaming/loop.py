@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.entropy.stopping import history_point, target_reached
-from entropy_cli.images.loader import worker_death_error
+from entropy_cli.images.loader import Batch, worker_death_error
 from entropy_cli.images.plan import Segment
-from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
 
@@ -45,15 +45,15 @@ class Loop:
     target: float | None = None
     advance: Callable[[int], object] = lambda _: None
 
-    def run(self, batches: Iterator[EncodedBatch], segments: Sequence[Segment]) -> bool:
+    def run(self, batches: Iterator[Batch], segments: Sequence[Segment]) -> bool:
         """Add batches to the progress until they end or the target is reached.
 
         Args:
-            batches: this process's, in the order of the segments.
+            batches: this process's, encoded, in the order of the segments.
             segments: the run in parts; the estimate is recorded after each.
 
         Returns:
-            Whether the target was target_reached.
+            Whether the target was reached.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the progress was saved.
@@ -72,7 +72,7 @@ class Loop:
                 if self._in_step:
                     self._save()
 
-    def _run_segment(self, batches: Iterator[EncodedBatch], segment: Segment) -> bool:
+    def _run_segment(self, batches: Iterator[Batch], segment: Segment) -> bool:
         """Add a segment's batches; return whether to stop after it."""
         mine = sum(bool(plan.completed_blocks) for plan in segment.plans)
         for turn in range(segment.rounds):

@@ -8,12 +8,11 @@ import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.entropy.temperature import TemperatureFit, fit_temperature
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.plan import BLOCK
-from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.ranks import Ranks
 
 PILOT_BLOCKS = 1024 // BLOCK  # of the global order, that `--temperature auto` is fitted to
@@ -22,15 +21,15 @@ PRECISION_BLOCKS = 64 // BLOCK  # of the global order, on which a precision is c
 
 def fit_temperatures(
     processor: BatchProcessor,
-    batches: Iterable[EncodedBatch],
+    batches: Iterable[Batch],
     ranks: Ranks,
     describe: Callable[[str], object],
-) -> tuple[list[list[float]], dict[str, object], list[EncodedBatch]]:
+) -> tuple[list[list[float]], dict[str, object], list[Batch]]:
     """Fit a temperature for each scale to all processes' images.
 
     Args:
         processor: of this process.
-        batches: its share of the first images.
+        batches: its share of the first images, encoded.
         ranks: the processes that share them.
         describe: called with a description of each step, for a progress bar.
 
@@ -64,13 +63,10 @@ def fit_temperatures(
     return [[fit.value] for fit in fits], record, encoded
 
 
-def _vectors(processor: BatchProcessor, batch: EncodedBatch) -> list[Tensor]:
+def _vectors(processor: BatchProcessor, batch: Batch) -> list[Tensor]:
     """Return the vectors of each scale, on the CPU."""
-
-    def assign_hard(scale: int, z_BlC: Tensor) -> ImageSums:
-        return assign(z_BlC, processor.tokenizer.codebook(scale), ())
-
-    quantized = processor.quantize_scales(batch.rest_BChw, batch.names, assign_hard)
+    none = [()] * len(processor.tokenizer.spec.scales)
+    quantized = processor.quantize_scales(batch.input_B, batch.names, none)
     z_SBlC = [z_BlC[: len(batch.names)].cpu() for z_BlC, _ in quantized]
     processor.check_finite()
     return z_SBlC
@@ -129,15 +125,10 @@ def _sums(
     processor: BatchProcessor, batch: Batch, temperatures: Sequence[Sequence[float]]
 ) -> tuple[Tensor, list[ImageSums]]:
     """Return latents in float64, and the sums of all scales at the first temperature."""
-
-    def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
-        return assign(z_BlC, processor.tokenizer.codebook(scale), temperatures[scale][:1])
-
-    images = len(batch.names)
-    (encoded,) = processor.encode(
-        [replace(batch, completed_blocks=(-1,))]
-    )  # not to be joined with others
-    quantized = processor.quantize_scales(encoded.rest_BChw, batch.names, assign_scale)
+    whole = replace(batch, completed_blocks=(-1,))  # not to be joined with others
+    (encoded,), images = processor.encode([whole]), len(batch.names)
+    rest_BChw = encoded.input_B
+    quantized = processor.quantize_scales(rest_BChw, batch.names, [t[:1] for t in temperatures])
     sums = [scale_sums.first(images) for _, scale_sums in quantized]
     processor.check_finite()
-    return encoded.rest_BChw[:images].double(), sums
+    return rest_BChw[:images].double(), sums

@@ -1,7 +1,7 @@
 """The processes of one run that torchrun started, and the collective operations between them."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -12,11 +12,10 @@ import torch.distributed as dist
 from torch import Tensor
 
 from entropy_cli.core.errors import EntropyCliError
-from entropy_cli.streaming.accumulator import Accumulator
+from entropy_cli.entropy.tally import Tally
 
 TIMEOUT = timedelta(minutes=30)  # how long a process that is alive may keep the others waiting
 Value = TypeVar("Value")
-Sums = TypeVar("Sums", bound=Accumulator)
 
 
 class RankLost(EntropyCliError):  # noqa: N818 - an event; the base says that it is an error
@@ -43,43 +42,32 @@ class Ranks:
 
     def all_reduce_sum(self, numbers: Sequence[int]) -> list[int]:
         """Sum each number over the processes."""
-        if self.world == 1:
-            return list(numbers)
-        sums = torch.tensor(list(numbers), dtype=torch.int64)
-        with _others():
-            dist.all_reduce(sums)
-        return sums.tolist()
+        return self.all_reduce(torch.tensor(list(numbers), dtype=torch.int64)).tolist()
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the processes; the result is on its device."""
-        if self.world == 1:
-            return tensor
-        total = tensor.cpu().clone()
-        with _others():
-            dist.all_reduce(total)
-        return total.to(tensor.device)
+        return self._together(dist.all_reduce, tensor)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         """Return the first process's tensor, on this tensor's device."""
+        return self._together(dist.broadcast, tensor, 0)
+
+    def reduce(self, tally: Tally) -> Tally:
+        """Add up a tally over all processes, on the CPU; only the first may use the result."""
+        tensors = tally.to("cpu").state_dict()
+        for name, tensor in tensors.items():
+            if name not in Tally.CONSTANTS:
+                tensors[name] = self._together(dist.reduce, tensor, 0)
+        return Tally(**tensors)
+
+    def _together(self, operation: Callable[..., object], tensor: Tensor, *first: int) -> Tensor:
+        """Apply a collective operation to a copy on the CPU; return it on the tensor's device."""
         if self.world == 1:
             return tensor
         copy = tensor.detach().cpu().clone()
         with _others():
-            dist.broadcast(copy, 0)
+            operation(copy, *first)
         return copy.to(tensor.device)
-
-    def reduce(self, accumulator: Sums) -> Sums:
-        """Add up an accumulator over all processes, on the CPU; only the first may use the result."""
-        tensors = accumulator.to("cpu").state_dict()
-        for name, tensor in tensors.items():
-            if self.world == 1 or name in accumulator.CONSTANTS:
-                continue
-            total = tensor.clone()
-            with _others():
-                dist.reduce(total, 0)
-            if self.first:
-                tensors[name] = total
-        return type(accumulator)(**tensors)
 
     def all_gather(self, value: Value) -> list[Value]:
         """Return the value of every process."""
@@ -97,13 +85,6 @@ class Ranks:
             with _others():
                 dist.broadcast_object_list(values, 0)
         return values[0]
-
-    def raise_or_broadcast(self, value: Value | EntropyCliError) -> Value:
-        """Return the first process's value, or raise its error in all processes."""
-        value = self.broadcast_from_first(value)
-        if isinstance(value, EntropyCliError):
-            raise value
-        return value
 
 
 @contextmanager

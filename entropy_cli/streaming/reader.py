@@ -9,7 +9,7 @@ from itertools import chain
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.loader import Batch, Source, open_loader, read_batches
 from entropy_cli.images.plan import BatchPlan
-from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.emulation import missing_instructions, warn_if_emulated
 from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.tokenizers.precision import Precision
@@ -45,7 +45,7 @@ class Reader:
         with contextlib.closing(prefetch(read_batches(loader), self.processor.device)) as batches:
             yield from batches
 
-    def encode(self, plans: Sequence[BatchPlan], stack: contextlib.ExitStack) -> Iterator[EncodedBatch]:
+    def encode(self, plans: Sequence[BatchPlan], stack: contextlib.ExitStack) -> Iterator[Batch]:
         """Read and encode planned batches as they are consumed; unreadable images are reported.
 
         Args:

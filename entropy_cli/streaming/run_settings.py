@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal
 
+from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.images.image_set import GROUPS
 from entropy_cli.images.plan import BLOCK
@@ -57,30 +58,24 @@ class RunSettings:
     ) -> "RunSettings":
         """Describe a run of a tokenizer.
 
-        Args:
-            tokenizer: described by its spec.
-            temperatures: None for the tokenizer's default.
-            identity: `checkpoint_sha256`, and what else of the tokenizer changes the number.
-            seed: see the class, as for what follows.
-            images_fingerprint: as above.
-            images: as above.
-            precision: of the encoder.
+        Without temperatures it has the tokenizer's default; `identity` is `checkpoint_sha256`, and what
+        else of the tokenizer changes the number but is not in its spec.
 
         Raises:
             EntropyCliError: temperatures are to be fitted to what has no distances.
         """
         spec = tokenizer.spec
         chosen = temperatures or spec.temperature
-        if isinstance(chosen, float):
-            chosen = [chosen]
+        chosen = [chosen] if isinstance(chosen, float) else chosen
         if chosen == "auto" and not tokenizer.codebook(0).has_distances:
             raise EntropyCliError(
                 "temperature auto: is defined for squared distances to codes, not for the rule "
                 f"{spec.rule}. Give a number."
             )
+        others = dict(identity)
         return cls(
             family=spec.family,
-            patch_nums=list(spec.patch_nums),
+            patch_nums=spec.patch_nums,
             image_size=spec.image_size,
             rule=spec.rule,
             preprocess=spec.preprocess,
@@ -89,8 +84,8 @@ class RunSettings:
             images_fingerprint=images_fingerprint,
             images=images,
             precision=precision,
-            checkpoint_sha256=identity["checkpoint_sha256"],
-            identity={key: value for key, value in identity.items() if key != "checkpoint_sha256"},
+            checkpoint_sha256=others.pop("checkpoint_sha256"),
+            identity=others,
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -103,11 +98,11 @@ class RunSettings:
         """Rebuild the settings from what `to_json` gave.
 
         Raises:
-            KeyError: a setting is missing.
+            KeyError, ValueError: a setting is missing, or of another type.
         """
-        own = [of.name for of in fields(cls) if of.name != "identity"]
+        own = {of.name: content[of.name] for of in fields(cls) if of.name != "identity"}
         others = {key: value for key, value in content.items() if key not in own}
-        return cls(**{name: content[name] for name in own}, identity=others)
+        return from_json({**own, "identity": others}, cls)
 
     def fingerprint(self) -> str:
         """Return a hash of all settings, 64 hexadecimal digits."""

@@ -34,7 +34,7 @@ def run(images, checkpoint):
         read = read_batches(
             open_loader(CroppedImages(found, tokenizer.spec.crop.apply), plans, workers=0)
         )
-        if not progress.accumulators:
+        if progress.tally is None:
             progress.temperatures = [[1.0] for _ in tokenizer.spec.scales]
             progress.allocate(sums_layout(tokenizer.spec.scales, GROUPS, 1), device)
         with contextlib.closing(prefetch(read, device)) as batches:
