@@ -137,8 +137,8 @@ class TarIndex:
     def members(self) -> Iterator[Member]:
         """Iterate over the members in the order of the tar."""
         texts = iter(self.texts.tobytes().split(b"\0"))
-        for numbers in self.number_N3:
-            yield Member(os.fsdecode(next(texts)), *numbers.tolist(), os.fsdecode(next(texts)))
+        for kind, offset, size in map(np.ndarray.tolist, self.number_N3):
+            yield Member(os.fsdecode(next(texts)), kind, offset, size, os.fsdecode(next(texts)))
 
 
 def index_tar(path: Path, progress: Callable[[int], object]) -> tuple[Tar, TarIndex]:

@@ -29,10 +29,8 @@ class Loop:
         save: called in the first process with the progress of all, every `save_every_s` seconds, when
             interrupted and at the end.
         flush: called in every process before a save, to bring everything else it writes to the disk.
-        save_every_s: seconds between saves.
         target: half-width in nats at which to stop early; None reads all images.
-        advance: called with the number of images that all processes together have read since the last
-            call.
+        advance: called with the number of images that all processes have read since the last call.
     """
 
     processor: BatchProcessor
@@ -46,14 +44,10 @@ class Loop:
     advance: Callable[[int], object] = lambda _: None
 
     def run(self, batches: Iterator[Batch], segments: Sequence[Segment]) -> bool:
-        """Add batches to the progress until they end or the target is reached.
+        """Add encoded batches to the progress until they end or the target is reached; return whether.
 
-        Args:
-            batches: this process's, encoded, in the order of the segments.
-            segments: the run in parts; the estimate is recorded after each.
-
-        Returns:
-            Whether the target was reached.
+        They are this process's, in the order of the segments, after each of which the estimate is
+        recorded.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the progress was saved.
@@ -88,8 +82,7 @@ class Loop:
             except (EntropyCliError, Interrupted) as error:
                 failure = error
             except RuntimeError as error:
-                failure = worker_death_error(error)
-                if failure is None:
+                if (failure := worker_death_error(error)) is None:
                     raise
             if failure is not None and self.ranks.world == 1:
                 raise failure
@@ -106,8 +99,8 @@ class Loop:
         self.advance(images)
         if failures:
             self._in_step = True
-            found = [error for error in self.ranks.all_gather(failure) if error is not None]
-            raise next((error for error in found if isinstance(error, EntropyCliError)), found[0])
+            found = filter(None, self.ranks.all_gather(failure))
+            raise max(found, key=lambda error: isinstance(error, EntropyCliError))
         if saves:
             self._save()
 

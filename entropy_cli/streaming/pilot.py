@@ -25,13 +25,7 @@ def fit_temperatures(
     ranks: Ranks,
     describe: Callable[[str], object],
 ) -> tuple[list[list[float]], dict[str, object], list[Batch]]:
-    """Fit a temperature for each scale to all processes' images.
-
-    Args:
-        processor: of this process.
-        batches: its share of the first images, encoded.
-        ranks: the processes that share them.
-        describe: called with a description of each step, for a progress bar.
+    """Fit a temperature for each scale to all processes' shares of the first images, encoded.
 
     Returns:
         Temperatures per scale, the record of how they were found, and the batches, for the loop.
@@ -54,12 +48,8 @@ def fit_temperatures(
         z_BlCs = [z_SBlC[s].to(processor.device) for z_SBlC in vectors]
         fits.append(fit_temperature(z_BlCs, processor.tokenizer.codebook(s), ranks.all_reduce))
     describe("")
-    record: dict[str, object] = {
-        "images": images,
-        "hard": [fit.hard for fit in fits],
-        "steps": [fit.steps for fit in fits],
-        "ended": [fit.ended for fit in fits],
-    }
+    keys = ("hard", "steps", "ended")
+    record = {"images": images, **{key: [getattr(fit, key) for fit in fits] for key in keys}}
     return [[fit.value] for fit in fits], record, encoded
 
 
@@ -79,18 +69,11 @@ def compare_precision(
     temperatures: Sequence[Sequence[float]],
     ranks: Ranks,
 ) -> dict[str, object]:
-    """Measure what an encoder's precision changes against float32 on the same device.
+    """Measure what the processor's precision changes against the reference's float32.
 
-    Args:
-        processor: with the tokenizer in its precision.
-        reference: with the same tokenizer in float32.
-        batches: this process's share of the first images.
-        temperatures: per scale, the headline first.
-        ranks: the processes that share them.
-
-    Returns:
-        For the result: errors of the latents; share of hard tokens that differ, and difference of the
-        assignment entropy in nats, per scale and over all tokens.
+    `batches` are this process's share of the first images. Returns, for the result, errors of the
+    latents; the share of hard tokens that differ, and the difference of the assignment entropy at the
+    first temperature in nats per token, per scale and over all tokens.
     """
     scales = processor.tokenizer.spec.scales
     largest = 0.0

@@ -89,11 +89,7 @@ class Ranks:
 
 @contextmanager
 def join(*, on_gpus: bool = False) -> Iterator[Ranks]:
-    """Join the other processes, if torchrun started this one.
-
-    Args:
-        on_gpus: GPUs will talk to each other beside the processes, where there are any.
-    """
+    """Join the other processes, if torchrun started this one; with `on_gpus` also their GPUs."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or not dist.is_torchelastic_launched():
         yield Ranks()

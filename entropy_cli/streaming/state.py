@@ -93,11 +93,7 @@ class StateDocument:
 
 
 def state_from_file(content: Any, tensors: Mapping[str, Tensor]) -> RunState:  # noqa: ANN401 - JSON
-    """Rebuild a state from the contents of its file.
-
-    Args:
-        content: a StateDocument and more.
-        tensors: by name; those of the tally have its name and a dot before theirs.
+    """Rebuild a state from a StateDocument, and tensors; the tally's have its name before theirs.
 
     Raises:
         ValueError, KeyError, TypeError: contents that no run writes, or that contradict the settings.

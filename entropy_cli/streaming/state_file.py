@@ -130,15 +130,8 @@ def resume(
 ) -> Progress:
     """Return the saved progress of a run of the same settings, or a fresh one.
 
-    The first process locks and reads the file; the others get everything but the sums.
-
-    Args:
-        path: of the state, which need not be there.
-        settings: of this run.
-        shard: (I, N) of this run.
-        ranks: the processes of the run.
-        stack: releases the lock when it is left.
-        fail_at_first: whether an unreadable image that was saved is an error.
+    The first process reads the file, and locks it until the stack is left; the others get everything
+    but the sums.
 
     Raises:
         StateError: the state is in use, damaged, or of another run.
@@ -194,11 +187,7 @@ def check_same(path: Path, got: RunSettings, expected: RunSettings, whose: str =
 
 @contextlib.contextmanager
 def locked(path: Path, option: str = "--state") -> Iterator[None]:
-    """Keep other runs off a state while this one uses it.
-
-    Args:
-        path: of the state.
-        option: with which the user may choose another place.
+    """Keep other runs off a state while this one uses it; the option is the one that names it.
 
     Raises:
         StateError: another run is using it, or the folder can't be written to.

@@ -147,11 +147,16 @@ def open_token_store(store: TokenStore, ranks: Ranks, *, resumed: bool) -> None:
     Raises:
         StateError: in all processes, if any of them can't.
     """
-    for step in (lambda: ranks.first and store.create(resumed=resumed), store.open):
+
+    def create() -> None:
+        if ranks.first:
+            store.create(resumed=resumed)
+
+    for step in (create, store.open):
         failure: EntropyCliError | None = None
         try:
             step()
         except EntropyCliError as error:
             failure = error
-        for error in filter(None, ranks.all_gather(failure)):
-            raise error
+        for first in filter(None, ranks.all_gather(failure)):
+            raise first

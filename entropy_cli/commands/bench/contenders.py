@@ -16,8 +16,8 @@ from entropy_cli.images.loader import Batch, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import keep_freed_memory
-from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.reader import prefetch
 from entropy_cli.tokenizers.base import sums_layout
 from entropy_cli.tokenizers.precision import Precision
 from entropy_cli.tokenizers.registry import Loaded, load_tokenizer
