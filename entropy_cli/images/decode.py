@@ -26,12 +26,7 @@ Crop = Callable[[Image.Image], Image.Image]  # from an image as it was opened to
 
 @dataclass(frozen=True)
 class CroppedImages:
-    """Images cropped to the tokenizer's input size.
-
-    Attributes:
-        images: the images to read.
-        crop: crops an image to the tokenizer's input size.
-    """
+    """A loader's source: images cropped to the tokenizer's input size."""
 
     images: ImageSet
     crop: Crop

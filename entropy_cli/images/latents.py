@@ -29,16 +29,10 @@ class _ArraySource(Protocol):
 
 @dataclass(frozen=True)
 class ScaleLatents:
-    """The latents of one scale.
+    """The latents of one scale."""
 
-    Attributes:
-        name: the name of the tensor.
-        source: latents of M images: (M, C), (M, l, C), (M, h, w, C), or channels first (M, C, ...).
-        channels_first: whether the channels come first.
-    """
-
-    name: str
-    source: _ArraySource
+    name: str  # of the tensor
+    source: _ArraySource  # of M images: (M, C), (M, l, C), (M, h, w, C), or channels first (M, C, ...)
     channels_first: bool
 
     def row(self, index: int) -> np.ndarray:
@@ -49,19 +43,12 @@ class ScaleLatents:
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Latents of images in the seeded order; an image is named by its row number.
+    """Latents of images in the seeded order; an image is named by its row number."""
 
-    Attributes:
-        location: the path of the file.
-        scales: the latents of each scale.
-        order_N: row numbers of the images to read.
-        seed: the seed of the order and the groups.
-    """
-
-    location: str
+    location: str  # the path of the file
     scales: Sequence[ScaleLatents]
-    order_N: np.ndarray
-    seed: int
+    order_N: np.ndarray  # row numbers of the images to read
+    seed: int  # of the order and the groups
     split = "latents"
 
     def __len__(self) -> int:

@@ -9,20 +9,12 @@ import numpy as np
 
 
 class ImageFile(NamedTuple):
-    """An image file, in a folder or in a tar.
+    """An image file, in a folder or in a tar."""
 
-    Attributes:
-        path: the path relative to the root, with / between folders.
-        size: the size in bytes.
-        tar: the index of its tar; -1 in a folder.
-        offset: the offset of its first byte in the tar; negative if unreadable, see
-            `tar_index.UNREADABLE`.
-    """
-
-    path: str
-    size: int
-    tar: int = -1
-    offset: int = 0
+    path: str  # relative to the root, with / between folders
+    size: int  # in bytes
+    tar: int = -1  # its index; -1 in a folder
+    offset: int = 0  # of its first byte in the tar; negative if it is in `tar_index.UNREADABLE`
 
 
 class ImageList(Sequence[ImageFile]):

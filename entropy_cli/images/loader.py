@@ -66,13 +66,9 @@ class Source(Protocol):
 def open_loader(
     source: Source, plans: Sequence[BatchPlan], *, workers: int, persistent: bool = False
 ) -> Loader:
-    """Open a loader for `read_batches` that reads and stacks the planned batches.
+    """Open a loader for `read_batches` that reads and stacks the planned batches of a source.
 
-    Args:
-        source: the source that the plans index.
-        plans: the batches to read.
-        workers: the number of processes that read; 0 reads in this one.
-        persistent: whether to keep the processes for another pass.
+    Without workers this process reads; `persistent` keeps them for another pass.
     """
     return DataLoader(
         _Batches(source, plans),

@@ -48,14 +48,9 @@ def number_of_blocks(images: int) -> int:
 
 
 def plan_batches(images: int, batch_size: int, blocks: Sequence[int]) -> list[BatchPlan]:
-    """Divide blocks into batches: parts of one block, or several whole blocks.
+    """Divide blocks of so many images into batches: parts of one block, or several whole blocks.
 
     Which images share a batch must not depend on where a run was interrupted.
-
-    Args:
-        images: the number of images.
-        batch_size: the largest number of images in a batch.
-        blocks: the numbers of the blocks to read, in order.
     """
     plans, step = [], _blocks_per_unit(batch_size)
     for group in (tuple(blocks[i : i + step]) for i in range(0, len(blocks), step)):
@@ -77,17 +72,11 @@ def plan_segments(
     points: Sequence[int],
     share: tuple[int, int] = (0, 1),
 ) -> list[Segment]:
-    """Divide a run into segments, and return this process's share of each.
+    """Divide a run into segments that end at `points`, see `check_points`; return a share of each.
 
-    Segments end at the same numbers of images whatever the number of processes.
-
-    Args:
-        images: the number of images.
-        batch_size: the largest number of images in a batch.
-        blocks: the blocks of the run, in order, done or not.
-        done: for every block of the images, whether it is done already.
-        points: numbers of blocks after which segments end, see `check_points`.
-        share: (I, N): this process is the I-th of N.
+    This process is the I-th of N in `share`. `blocks` are those of the run, `done` says of every block
+    of the images whether it is done already. Segments end at the same numbers of images whatever the
+    number of processes.
     """
     segments, start, (rank, ranks) = [], 0, share
     for end in points:

@@ -85,21 +85,13 @@ class TarImage:
 
 
 class Member(NamedTuple):
-    """A member of a tar, from its header.
+    """A member of a tar, from its header."""
 
-    Attributes:
-        path: the path, without a leading ./, with / between folders.
-        kind: FILE, FOLDER, SYMLINK or HARD_LINK.
-        offset: the offset of a file's first byte, or one of UNREADABLE.
-        size: the size of a file in bytes.
-        link: the target of a link, as stored in the tar.
-    """
-
-    path: str
-    kind: int
-    offset: int
-    size: int
-    link: str
+    path: str  # without a leading ./, with / between folders
+    kind: int  # FILE, FOLDER, SYMLINK or HARD_LINK
+    offset: int  # of a file's first byte, or one of UNREADABLE
+    size: int  # of a file in bytes
+    link: str  # the target of a link, as stored in the tar
 
     @property
     def is_listed(self) -> bool:
@@ -109,17 +101,11 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class TarIndex:
-    """The members of a tar, in two arrays.
+    """The members of a tar, in two arrays: a million Python objects cost hundreds of MB."""
 
-    Attributes:
-        texts: path and link of each member, each ended by a zero byte, uint8.
-        number_N3: kind, offset and size of each member, int64.
-        images: the number of members that count as images.
-    """
-
-    texts: np.ndarray
-    number_N3: np.ndarray
-    images: int
+    texts: np.ndarray  # path and link of each member, each ended by a zero byte, uint8
+    number_N3: np.ndarray  # kind, offset and size of each member, int64
+    images: int  # the number of members that count as images
 
     @classmethod
     def from_members(cls, members: Iterator[Member], progress: Callable[[int], object]) -> "TarIndex":
@@ -142,11 +128,9 @@ class TarIndex:
 
 
 def index_tar(path: Path, progress: Callable[[int], object]) -> tuple[Tar, TarIndex]:
-    """Index a tar, or load its index from the cache if the tar has not changed.
+    """Index an uncompressed tar, or load its index from the cache if the tar has not changed.
 
-    Args:
-        path: the path of an uncompressed tar.
-        progress: called with the numbers of images found.
+    `progress` is called with the numbers of images found.
 
     Raises:
         DatasetError: the file can't be read, is compressed, damaged or no tar, has no images, or paths

@@ -25,16 +25,10 @@ MAX_LINKS = 40  # followed in a row, as on Linux
 
 @dataclass(frozen=True)
 class Tars:
-    """The tars that hold the images.
+    """The tars that hold the images, in the order of the pattern."""
 
-    Attributes:
-        name: the pattern as the user gave it.
-        location: the pattern as an absolute path.
-        tars: the tars in the order of the pattern.
-    """
-
-    name: str
-    location: str
+    name: str  # the pattern as the user gave it
+    location: str  # the pattern as an absolute path
     tars: tuple[Tar, ...]
 
     def locate(self, file: ImageFile) -> TarImage:
@@ -43,14 +37,9 @@ class Tars:
 
 
 def open_tars(pattern: str, progress: Callable[[int], object]) -> "TarFolder":
-    """Index tars and return the folder tree inside them.
+    """Index tars and return the root folder, which unites the contents of all.
 
-    Args:
-        pattern: the pattern of their paths.
-        progress: called with the numbers of images found.
-
-    Returns:
-        The root folder, which unites the contents of all tars.
+    `progress` is called with the numbers of images found.
 
     Raises:
         DatasetError: a tar doesn't exist or can't be used, or two tars hold the same image.
@@ -85,9 +74,6 @@ class _Tree:
         """Add a member of a tar; return the index of another tar that has an image of the same path.
 
         Within one tar the later member wins, as when it is extracted.
-
-        Raises:
-            DatasetError: the path is both a file and a folder.
         """
         *folders, name = member.path.split("/")
         parent = self._folder(folders, member)
@@ -143,8 +129,7 @@ class _Tree:
     def follow(self, folders: _Folders, path: str) -> tuple[_Folders, int | None] | None:
         """Resolve a path from a folder, following links.
 
-        Returns:
-            The folders down to the target, and its row if it is a file; None if there is no target.
+        Returns the folders down to the target, and its row if it is a file; None without a target.
         """
         row, links, pending = None, 0, path.split("/")[::-1]
         while pending:
