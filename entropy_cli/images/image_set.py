@@ -96,23 +96,14 @@ Folder = DiskFolder | TarFolder
 
 @dataclass(frozen=True)
 class ImageSet:
-    """The images of a run, in the seeded order.
-
-    Attributes:
-        source: the folder or tars that hold them.
-        split: train, val, all or folder (no train/ and val/).
-        files: the images to read.
-        found: the number of images in the split, of which `files` may be the first few.
-        seed: the seed of the order and the groups.
-        note: a line about skipped files that may be images too, or "".
-    """
+    """The images of a run, in the seeded order."""
 
     source: DiskFolder | Tars
-    split: str
-    files: ImageList
-    found: int
-    seed: int
-    note: str = ""
+    split: str  # train, val, all or folder (no train/ and val/)
+    files: ImageList  # the images to read
+    found: int  # the number of images in the split, of which `files` may be the first few
+    seed: int  # of the order and the groups
+    note: str = ""  # a line about skipped files that may be images too
 
     def __len__(self) -> int:
         """Return the number of images to read."""

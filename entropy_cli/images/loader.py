@@ -26,22 +26,16 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 class Batch:
     """The readable images, or latents, of one or several blocks.
 
-    Attributes:
-        input_B: images (B, 3, H, W), uint8 in channels_last, or latents (B, X), float32; B may be 0.
-            Once encoded, their latents rest_BChw.
-        group_B: jackknife group of each.
-        names: relative path of each.
-        places: index of each in the seeded order.
-        failed: relative path and reason for each unreadable image.
-        completed_blocks: the blocks that end with this batch.
+    `input_B` are images (B, 3, H, W), uint8 in channels_last, or latents (B, X), float32; B may be 0.
+    Once encoded they are latents rest_BChw, filled up at the end if the batch was.
     """
 
     input_B: Tensor
-    group_B: Tensor
-    names: list[str]
-    places: list[int]
-    failed: list[tuple[str, str]]
-    completed_blocks: tuple[int, ...]
+    group_B: Tensor  # jackknife group of each
+    names: list[str]  # relative path of each
+    places: list[int]  # index of each in the seeded order
+    failed: list[tuple[str, str]]  # relative path and reason for each unreadable image
+    completed_blocks: tuple[int, ...]  # that end with this batch
 
 
 Loader = DataLoader[Any]

@@ -29,17 +29,11 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Segment:
-    """The part of a run between two checks of the estimate.
+    """The part of a run between two checks of the estimate."""
 
-    Attributes:
-        plans: this process's batches.
-        rounds: the largest number of units of a process; a unit is one or several whole blocks.
-        check: whether to check at its end: False if that was done before the run was resumed.
-    """
-
-    plans: list[BatchPlan]
-    rounds: int
-    check: bool
+    plans: list[BatchPlan]  # this process's batches
+    rounds: int  # the largest number of units of a process; a unit is one or several whole blocks
+    check: bool  # whether to check at its end: False if that was done before the run was resumed
 
 
 def number_of_blocks(images: int) -> int:

@@ -29,21 +29,15 @@ MOST_SUMS_BYTES = 2**27  # of per-image sums over the codes that are held at onc
 class BatchProcessor:
     """Runs images through a tokenizer, as many at once as memory allows.
 
-    Attributes:
-        tokenizer: on the device.
-        device: where it runs.
-        batch_size: the most images in the encoder at once.
-        advance: called with the number of images that went through the encoder.
-        write_tokens: called with the places of images and their hard tokens idx_BL, scale after scale.
-        unreported_images: number of images encoded since the processes of the run last met.
+    `write_tokens` is called with the places of images and their hard tokens idx_BL, scale after scale.
     """
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer  # on the device
     device: torch.device
-    batch_size: int
-    advance: Callable[[int], object] = lambda _: None
+    batch_size: int  # the most images in the encoder at once
+    advance: Callable[[int], object] = lambda _: None  # called with the number of images encoded
     write_tokens: Callable[[list[int], Tensor], object] | None = None
-    unreported_images: int = 0
+    unreported_images: int = 0  # encoded since the processes of the run last met
     max_images: int = sys.maxsize  # at once; lowered when memory runs out
 
     def __post_init__(self) -> None:
@@ -56,10 +50,7 @@ class BatchProcessor:
         self.padded_size = blocks * BLOCK if blocks > 1 else 0
 
     def encode(self, batches: Iterable[Batch]) -> Iterator[Batch]:
-        """Replace the images of batches by their latents, and join batches that hold parts of one block.
-
-        Latents are filled up at the end if the batch was.
-        """
+        """Replace the images of batches by latents, and join batches that hold parts of one block."""
         parts: list[Batch] = []
         for batch in batches:
             parts.append(replace(batch, input_B=self._encode(batch)))

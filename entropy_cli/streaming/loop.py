@@ -21,27 +21,19 @@ SAVE_EVERY_S = 60.0
 class Loop:
     """One process's loop over its encoded batches.
 
-    Attributes:
-        processor: adds batches to the progress.
-        progress: where to start from; changed in place.
-        ranks: the processes of the run.
-        signals: held back while the progress changes.
-        save: called in the first process with the progress of all, every `save_every_s` seconds, when
-            interrupted and at the end.
-        flush: called in every process before a save, to bring everything else it writes to the disk.
-        target: half-width in nats at which to stop early; None reads all images.
-        advance: called with the number of images that all processes have read since the last call.
+    `save` is called in the first process with the progress of all, every `save_every_s` seconds, when
+    interrupted and at the end; `flush` before it in every process, to bring all else to the disk.
     """
 
     processor: BatchProcessor
-    progress: Progress
+    progress: Progress  # where to start from; changed in place
     ranks: Ranks
-    signals: Signals
+    signals: Signals  # held back while the progress changes
     save: Callable[[Progress], None] = lambda _: None
     flush: Callable[[], None] = lambda: None
     save_every_s: float = SAVE_EVERY_S
-    target: float | None = None
-    advance: Callable[[int], object] = lambda _: None
+    target: float | None = None  # half-width in nats at which to stop early; None reads all images
+    advance: Callable[[int], object] = lambda _: None  # called with the images that all processes read
 
     def run(self, batches: Iterator[Batch], segments: Sequence[Segment]) -> bool:
         """Add encoded batches to the progress until they end or the target is reached; return whether.

@@ -18,28 +18,17 @@ class Progress:
 
     Each of several processes has a progress of its own part; the first also holds what had been saved
     before.
-
-    Attributes:
-        blocks_done: bool, one for each block of the image set.
-        images: number of images that were read, without the unreadable ones.
-        temperatures: T temperatures for each scale; None until `auto` is fitted.
-        tally: sums over the images of the finished blocks; None until the temperatures are known.
-        failed: relative path and reason of each unreadable image.
-        history: entries at growing numbers of images.
-        pilot: the record of how `auto` found the temperatures.
-        precision_check: what the encoder's precision changes, measured on the first images.
-        half_added: whether a block is partly in the sums; such a progress must not be saved.
     """
 
-    blocks_done: Tensor
-    images: int = 0
-    temperatures: list[list[float]] | None = None
-    tally: Tally | None = None
-    failed: list[tuple[str, str]] = field(default_factory=list)
-    history: list[HistoryPoint] = field(default_factory=list)
-    pilot: dict[str, object] | None = None
-    precision_check: dict[str, object] | None = None
-    half_added: bool = False
+    blocks_done: Tensor  # bool, one for each block of the image set
+    images: int = 0  # that were read, without the unreadable ones
+    temperatures: list[list[float]] | None = None  # T for each scale; None until `auto` is fitted
+    tally: Tally | None = None  # of the finished blocks; None until the temperatures are known
+    failed: list[tuple[str, str]] = field(default_factory=list)  # path and reason of unreadable images
+    history: list[HistoryPoint] = field(default_factory=list)  # at growing numbers of images
+    pilot: dict[str, object] | None = None  # how `auto` found the temperatures
+    precision_check: dict[str, object] | None = None  # what the precision changes on the first images
+    half_added: bool = False  # a block is partly in the sums: such a progress must not be saved
 
     @classmethod
     def start(cls, blocks: int) -> "Progress":

@@ -27,23 +27,14 @@ SLOTS = 3  # batches that are ready or being made ready
 
 @dataclass(frozen=True)
 class Reader:
-    """Reads and encodes planned batches.
-
-    Attributes:
-        source: where images are read from.
-        processor: encodes them.
-        precision: of its encoder.
-        workers: number of processes that decode; 0 decodes in this one.
-        fail_at_first: whether the first unreadable image is an error.
-        warns: whether to warn of a precision that this CPU only emulates.
-    """
+    """Reads and encodes planned batches."""
 
     source: Source
     processor: BatchProcessor
-    precision: Precision
-    workers: int
-    fail_at_first: bool = False
-    warns: bool = True
+    precision: Precision  # of its encoder
+    workers: int  # processes that decode; 0 decodes in this one
+    fail_at_first: bool = False  # whether the first unreadable image is an error
+    warns: bool = True  # of a precision that this CPU only emulates
 
     def read(self, plans: Sequence[BatchPlan]) -> Generator[Batch, None, None]:
         """Read planned batches, prefetched to the processor's device."""

@@ -16,32 +16,22 @@ from entropy_cli.tokenizers.precision import Precision
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The settings that the number depends on; device, batch size, workers and ranks are not among them.
-
-    Attributes:
-        temperature: the headline first, or "auto".
-        seed: of the order of the images and of the jackknife groups.
-        groups: number of jackknife groups.
-        images_fingerprint: hash of the paths and sizes of the images.
-        images: number of images that were listed.
-        block: images in a block.
-        checkpoint_sha256: None without a checkpoint or a codebook file.
-        identity: what else of the tokenizer changes the number; in files beside the other keys.
-    """
+    """The settings that the number depends on: not device, batch size, workers and ranks."""
 
     family: str
     patch_nums: list[int | None]
     image_size: int | None
     rule: str
     preprocess: str
-    temperature: list[float] | Literal["auto"]
-    seed: int
-    images_fingerprint: str
-    images: int
+    temperature: list[float] | Literal["auto"]  # the headline first
+    seed: int  # of the order of the images and of the jackknife groups
+    images_fingerprint: str  # hash of the paths and sizes of the images
+    images: int  # that were listed
     precision: Precision
-    checkpoint_sha256: str | None
-    groups: int = GROUPS
-    block: int = BLOCK
+    checkpoint_sha256: str | None  # None without a checkpoint or a codebook file
+    groups: int = GROUPS  # of the jackknife
+    block: int = BLOCK  # images in a block
+    # What else of the tokenizer changes the number; in files beside the other keys.
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

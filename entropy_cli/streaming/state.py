@@ -19,24 +19,16 @@ from entropy_cli.tokenizers.base import Scale, Tokenizer, sums_layout
 
 @dataclass(frozen=True)
 class RunMetadata:
-    """What a result says of a run beside its numbers; kept in the state, for merging.
-
-    Attributes:
-        degrees_of_freedom: of each scale's codebook; None where no temperature can be fitted.
-        temperature_asked: whether the user gave the temperature.
-        temperature_default: where the family's default is from.
-        images_found: number of images before any limit.
-        provenance: where checkpoint and images are, and notes on them.
-    """
+    """What a result says of a run beside its numbers; kept in the state, for merging."""
 
     latent_dim: int
     scales: list[Scale]
-    degrees_of_freedom: list[int | None]
-    temperature_asked: bool
-    temperature_default: str
+    degrees_of_freedom: list[int | None]  # of each codebook; None where no temperature can be fitted
+    temperature_asked: bool  # whether the user gave the temperature
+    temperature_default: str  # where the family's default is from
     split: str
-    images_found: int
-    provenance: dict[str, Any]
+    images_found: int  # before any limit
+    provenance: dict[str, Any]  # where checkpoint and images are, and notes on them
 
     @classmethod
     def of(
@@ -64,17 +56,12 @@ class RunMetadata:
 
 @dataclass(frozen=True)
 class RunState:
-    """Everything that is saved of a run.
-
-    Attributes:
-        settings: must be equal for another run to resume from this one.
-        shard: (I, N) if it is the I-th of N parts of the images.
-    """
+    """Everything that is saved of a run."""
 
     progress: Progress
-    settings: RunSettings
+    settings: RunSettings  # equal in another run that resumes from this one
     metadata: RunMetadata
-    shard: tuple[int, int] | None
+    shard: tuple[int, int] | None  # (I, N) if it is the I-th of N parts of the images
 
 
 @dataclass(frozen=True)
