@@ -46,15 +46,12 @@ class Source(Protocol):
 
     def name(self, index: int) -> str:
         """Return the relative path, or the name, of an input."""
-        ...
 
     def group(self, index: int) -> int:
         """Return the jackknife group of an input."""
-        ...
 
     def read(self, index: int) -> np.ndarray | str:
         """Return an image (H, W, 3), latents (X,), or why the input can't be read."""
-        ...
 
 
 def open_loader(

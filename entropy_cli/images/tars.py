@@ -163,11 +163,6 @@ class TarFolder:
     tree: _Tree
     folders: _Folders
 
-    @property
-    def source(self) -> Tars:
-        """The tars."""
-        return self.tree.source
-
     def identity(self) -> Hashable:
         """Return a value that is equal for the same folder, by whatever path it was reached."""
         return id(self.folders[-1])

@@ -80,11 +80,7 @@ class Ranks:
 
     def broadcast_from_first(self, value: Value) -> Value:
         """Return the first process's value."""
-        values: list[Any] = [value]
-        if self.world > 1:
-            with _others():
-                dist.broadcast_object_list(values, 0)
-        return values[0]
+        return self.all_gather(value)[0]
 
 
 @contextmanager

@@ -20,19 +20,6 @@ WRITTEN = b"\1"  # ends a row; a file that was cut off and grew again has a zero
 IN_ONE_LINE = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
-def smallest_type(vocab_size: int) -> np.dtype:
-    """Return the smallest unsigned integer type that can number so many codes.
-
-    Raises:
-        ResultError: no type can.
-    """
-    if vocab_size > MAX_INDEXABLE:
-        raise ResultError(
-            f"--save-tokens: {vocab_size} codes can't be numbered in 63 bits. Leave it out."
-        )
-    return np.min_scalar_type(vocab_size - 1)
-
-
 def paths_file(path: Path) -> Path:
     """Return where the images' paths are written, in the order of the tokens' rows."""
     return path.with_suffix(".paths.txt")
@@ -45,8 +32,13 @@ class TokenStore:
     """
 
     def __init__(self, state: Path, images: int, tokens: int, vocab_size: int) -> None:
-        self.path = store_path(state)
-        self.images, self.tokens, self.dtype = images, tokens, smallest_type(vocab_size)
+        """Describe the store; raise ResultError if there are more codes than a row can number."""
+        if vocab_size > MAX_INDEXABLE:
+            raise ResultError(
+                f"--save-tokens: {vocab_size} codes can't be numbered in 63 bits. Leave it out."
+            )
+        self.path, self.images, self.tokens = store_path(state), images, tokens
+        self.dtype = np.min_scalar_type(vocab_size - 1)  # the smallest that can number the codes
         self.row_bytes = tokens * self.dtype.itemsize + len(WRITTEN)
         self._file = -1
 
@@ -67,20 +59,12 @@ class TokenStore:
                 file.truncate(self.images * self.row_bytes)
 
     def open(self) -> None:
-        """Open the file that the first process made.
-
-        Raises:
-            StateError: it can't be opened.
-        """
+        """Open the file that the first process made; raise StateError if it can't be."""
         with self._named_errors(" Give a --state that all processes see."):
             self._file = os.open(self.path, os.O_RDWR)
 
     def write(self, places: Sequence[int], idx_BL: Tensor) -> None:
-        """Write the rows of some images.
-
-        Raises:
-            StateError: the disk is full, or gone.
-        """
+        """Write the rows of some images; raise StateError if the disk is full, or gone."""
         with self._named_errors():
             for place, row_L in zip(places, idx_BL.numpy().astype(self.dtype), strict=True):
                 row = row_L.tobytes() + WRITTEN
