@@ -92,9 +92,10 @@ class BatchProcessor:
             self.check_finite(keep=self.device.type == "cuda")
             if self.write_tokens is not None:
                 self.write_tokens(batch.places[part], torch.cat([s.idx_Bl for s in sums], 1).cpu())
+            group_B = batch.group_B[part].to(self.device, non_blocking=True)
             progress.half_added = True
             try:
-                tally.add(batch.group_B[part].to(self.device, non_blocking=True), sums)
+                tally.add(group_B, sums)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
