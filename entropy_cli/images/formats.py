@@ -36,9 +36,8 @@ OTHERS = "others"
 
 def _is_readable(name: str) -> bool:
     library = LIBRARIES.get(name)
-    if library is None:
-        return True
-    return library in {*features.modules, *features.codecs} and bool(features.check(library))
+    known = library in {*features.modules, *features.codecs}
+    return library is None or (known and bool(features.check(library)))
 
 
 READABLE = tuple(name for name in FORMATS if _is_readable(name))

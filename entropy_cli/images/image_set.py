@@ -3,19 +3,19 @@
 import hashlib
 import os
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
+from operator import attrgetter
 from pathlib import Path
 
 import numpy as np
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.folders import DiskFolder, Folder, Source, walk_images
-from entropy_cli.images.formats import SkippedFiles
+from entropy_cli.images.formats import SkippedFiles, is_image
 from entropy_cli.images.listing import ImageFile, ImageList
 from entropy_cli.images.patterns import is_tar_pattern
-from entropy_cli.images.tar_file import TarImage
-from entropy_cli.images.tars import open_tars
+from entropy_cli.images.tar_index import TarImage
+from entropy_cli.images.tars import TarFolder, Tars, open_tars
 
 GROUPS = 32  # of the jackknife
 
@@ -27,24 +27,78 @@ def _silent(_: int) -> None:
 
 
 @dataclass(frozen=True)
+class DiskFolder:
+    """A folder on a disk, with the methods of `TarFolder` and of `Tars`."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The path as the user gave it."""
+        return str(self.path)
+
+    @property
+    def location(self) -> str:
+        """The absolute path."""
+        return str(self.path.resolve())
+
+    def locate(self, file: ImageFile) -> Path:
+        """Return the path of an image."""
+        return self.path / file.path
+
+    def identity(self) -> Hashable:
+        """Return device and inode."""
+        try:
+            status = self.path.stat()
+        except OSError as error:
+            raise self._listing_error(error) from error
+        return status.st_dev, status.st_ino
+
+    def ancestors(self) -> list[Hashable]:
+        """Return the identities of all folders above this one."""
+        return [DiskFolder(folder).identity() for folder in self.path.resolve().parents]
+
+    def entries(self) -> Iterator[tuple[str, "DiskFolder | None"]]:
+        """Iterate over the names in it, sorted, with the folders that they are or link to."""
+        try:
+            entries = sorted(os.scandir(self.path), key=attrgetter("name"))
+        except OSError as error:
+            raise self._listing_error(error) from error
+        for entry in entries:
+            try:
+                is_folder = entry.is_dir()
+            except OSError:  # a link that can't be followed
+                is_folder = False
+            yield entry.name, DiskFolder(Path(entry.path)) if is_folder else None
+
+    def image(self, name: str, path: str) -> ImageFile:
+        """Return an entry as an image; a link that can't be followed has size 0 and is unreadable."""
+        try:  # a Path for each of a million images would cost as much as the rest
+            return ImageFile(path, os.stat(f"{self.path}/{name}").st_size)  # noqa: PTH116
+        except OSError:
+            return ImageFile(path, 0)
+
+    def subfolder(self, name: str) -> "DiskFolder | None":
+        """Return the subfolder of this name, or None."""
+        return DiskFolder(self.path / name) if (self.path / name).is_dir() else None
+
+    def _listing_error(self, error: OSError) -> DatasetError:
+        return DatasetError(f"{self.path}: can't be listed: {error.strerror}.")
+
+
+Folder = DiskFolder | TarFolder
+
+
+@dataclass(frozen=True)
 class ImageSet:
-    """The images of a run, in the seeded order.
+    """The images of a run, in the seeded order."""
 
-    Attributes:
-        source: the folder or tars that hold them.
-        split: train, val, all or folder (no train/ and val/).
-        files: the images to read.
-        found: the number of images in the split, of which `files` may be the first few.
-        seed: the seed of the order and the groups.
-        note: a line about skipped files that may be images too, or "".
-    """
-
-    source: Source
-    split: str
-    files: ImageList
-    found: int
-    seed: int
-    note: str = ""
+    source: DiskFolder | Tars
+    split: str  # train, val, all or folder (no train/ and val/)
+    files: ImageList  # the images to read
+    found: int  # the number of images in the split, of which `files` may be the first few
+    seed: int  # of the order and the groups
+    note: str = ""  # a line about skipped files that may be images too
 
     def __len__(self) -> int:
         """Return the number of images to read."""
@@ -65,7 +119,7 @@ class ImageSet:
 
     def group(self, index: int) -> int:
         """Return an image's jackknife group, from its path alone: every run and shard agrees."""
-        return hash_path(self.files[index].path, self.seed)[1] % GROUPS
+        return hash_path(self.name(index), self.seed)[1] % GROUPS
 
     def fingerprint(self) -> str:
         """Return a hash of the relative paths and sizes, in order."""
@@ -107,9 +161,9 @@ def find_images(
     else:
         raise DatasetError(f"{data}: no such folder. Give --data a folder of images, or tars of one.")
     root, split = _find_split(top, str(data), split)
+    source = root if isinstance(root, DiskFolder) else root.tree.source
     skipped = SkippedFiles()
-    files = _shuffle(walk_images(root, skipped), seed, progress)
-    source = root.source
+    files = _shuffle(_walk_images(root, skipped), seed, progress)
     if not files:
         raise skipped.error(source.name)
     note = f"{source.name}: {skipped.note()}" if skipped.note() else ""
@@ -126,6 +180,29 @@ def _find_split(top: Folder, name: str, split: str) -> tuple[Folder, str]:
     if split == "auto":
         return top, "folder"
     raise DatasetError(f"{name}: has no {split}/ folder. Give another --split or --data.")
+
+
+def _walk_images(root: Folder, skipped: SkippedFiles) -> Iterator[ImageFile]:
+    """Iterate over the images at any depth, following links but not to a folder visited before.
+
+    Hidden entries are left out, and other files counted as skipped.
+    """
+    visited = set(root.ancestors())
+    pending: list[tuple[Folder, str]] = [(root, "")]
+    while pending:
+        folder, prefix = pending.pop()
+        if (identity := folder.identity()) in visited:
+            continue
+        visited.add(identity)
+        for name, subfolder in folder.entries():
+            if name.startswith("."):
+                continue
+            if subfolder is not None:
+                pending.append((subfolder, f"{prefix}{name}/"))
+            elif is_image(name):
+                yield folder.image(name, prefix + name)
+            else:
+                skipped.add(name)
 
 
 def _shuffle(files: Iterable[ImageFile], seed: int, progress: Progress) -> ImageList:

@@ -17,36 +17,22 @@ from entropy_cli.images.image_set import GROUPS, Progress, hash_path
 WHOLE_BYTES, SAMPLED = 2**26, 512
 
 
-class ArraySource(Protocol):
-    """An array in a file, read in parts."""
+class _ArraySource(Protocol):
+    """An array in a file; `read` reads the part that slices of the first axes select."""
 
     @property
-    def shape(self) -> tuple[int, ...]:
-        """Return its shape."""
-        ...
-
+    def shape(self) -> tuple[int, ...]: ...
     @property
-    def dtype(self) -> torch.dtype:
-        """Return the type of its numbers."""
-        ...
-
-    def read(self, *index: slice) -> Tensor:
-        """Read the part that slices of the first axes select."""
-        ...
+    def dtype(self) -> torch.dtype: ...
+    def read(self, *index: slice) -> Tensor: ...
 
 
 @dataclass(frozen=True)
 class ScaleLatents:
-    """The latents of one scale.
+    """The latents of one scale."""
 
-    Attributes:
-        name: the name of the tensor.
-        source: latents of M images: (M, C), (M, l, C), (M, h, w, C), or channels first (M, C, ...).
-        channels_first: whether the channels come first.
-    """
-
-    name: str
-    source: ArraySource
+    name: str  # of the tensor
+    source: _ArraySource  # of M images: (M, C), (M, l, C), (M, h, w, C), or channels first (M, C, ...)
     channels_first: bool
 
     def row(self, index: int) -> np.ndarray:
@@ -57,19 +43,12 @@ class ScaleLatents:
 
 @dataclass(frozen=True)
 class LatentSet:
-    """Latents of images in the seeded order; an image is named by its row number.
+    """Latents of images in the seeded order; an image is named by its row number."""
 
-    Attributes:
-        location: the path of the file.
-        scales: the latents of each scale.
-        order_N: row numbers of the images to read.
-        seed: the seed of the order and the groups.
-    """
-
-    location: str
+    location: str  # the path of the file
     scales: Sequence[ScaleLatents]
-    order_N: np.ndarray
-    seed: int
+    order_N: np.ndarray  # row numbers of the images to read
+    seed: int  # of the order and the groups
     split = "latents"
 
     def __len__(self) -> int:

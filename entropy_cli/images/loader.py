@@ -2,7 +2,6 @@
 
 import contextlib
 import ctypes
-import multiprocessing
 import os
 import re
 import signal
@@ -27,21 +26,16 @@ PR_SET_PDEATHSIG = 1  # of Linux's prctl
 class Batch:
     """The readable images, or latents, of one or several blocks.
 
-    Attributes:
-        input_B: images (B, 3, H, W), uint8 in channels_last, or latents (B, X), float32; B may be 0.
-        group_B: jackknife group of each.
-        names: relative path of each.
-        places: index of each in the seeded order.
-        failed: relative path and reason for each unreadable image.
-        completed_blocks: the blocks that end with this batch.
+    `input_B` are images (B, 3, H, W), uint8 in channels_last, or latents (B, X), float32; B may be 0.
+    Once encoded they are latents rest_BChw, filled up at the end if the batch was.
     """
 
     input_B: Tensor
-    group_B: Tensor
-    names: list[str]
-    places: list[int]
-    failed: list[tuple[str, str]]
-    completed_blocks: tuple[int, ...]
+    group_B: Tensor  # jackknife group of each
+    names: list[str]  # relative path of each
+    places: list[int]  # index of each in the seeded order
+    failed: list[tuple[str, str]]  # relative path and reason for each unreadable image
+    completed_blocks: tuple[int, ...]  # that end with this batch
 
 
 Loader = DataLoader[Any]
@@ -52,36 +46,30 @@ class Source(Protocol):
 
     def name(self, index: int) -> str:
         """Return the relative path, or the name, of an input."""
-        ...
 
     def group(self, index: int) -> int:
         """Return the jackknife group of an input."""
-        ...
 
     def read(self, index: int) -> np.ndarray | str:
         """Return an image (H, W, 3), latents (X,), or why the input can't be read."""
-        ...
 
 
 def open_loader(
     source: Source, plans: Sequence[BatchPlan], *, workers: int, persistent: bool = False
 ) -> Loader:
-    """Open a loader for `read_batches` that reads and stacks the planned batches.
+    """Open a loader for `read_batches` that reads and stacks the planned batches of a source.
 
-    Args:
-        source: the source that the plans index.
-        plans: the batches to read.
-        workers: the number of processes that read; 0 reads in this one.
-        persistent: whether to keep the processes for another pass.
+    Without workers this process reads; `persistent` keeps them for another pass.
     """
     return DataLoader(
         _Batches(source, plans),
         batch_size=None,  # an item is a batch
-        collate_fn=_identity,
+        collate_fn=tuple,  # which leaves a tuple as it is
         num_workers=workers,
         worker_init_fn=leave_signals_to_parent,
         prefetch_factor=2 if workers else None,
-        multiprocessing_context=_context() if workers else None,
+        # Forked workers start at once, but only Linux forks safely.
+        multiprocessing_context=("fork" if sys.platform == "linux" else "spawn") if workers else None,
         persistent_workers=persistent and workers > 0,
     )
 
@@ -115,25 +103,15 @@ def _batches(iterator: Iterator[Any]) -> Generator[Batch, None, None]:
             raise death from error
         if item is None:
             return
-        stacked, groups, names, places, failed, completed_blocks = item
+        stacked, groups, *others = item
         input_B = torch.from_numpy(stacked)
-        yield Batch(
-            input_B.permute(0, 3, 1, 2) if input_B.ndim == 4 else input_B,
-            torch.tensor(groups, dtype=torch.int64),
-            names,
-            places,
-            failed,
-            completed_blocks,
-        )
+        input_B = input_B.permute(0, 3, 1, 2) if input_B.ndim == 4 else input_B
+        yield Batch(input_B, torch.tensor(groups, dtype=torch.int64), *others)
 
 
 # A batch as a worker sends it: an array, not a tensor, because tensors are sent through shared memory;
 # containers may have next to none, and a worker that gets none hangs.
 _WorkerBatch = tuple[np.ndarray, list[int], list[str], list[int], list[tuple[str, str]], tuple[int, ...]]
-
-
-def _identity(item: Any) -> Any:  # noqa: ANN401 - a _WorkerBatch, but torch types this for lists
-    return item
 
 
 class _Batches(Dataset[_WorkerBatch]):
@@ -158,12 +136,6 @@ class _Batches(Dataset[_WorkerBatch]):
             places.append(index)
         stacked = np.stack(arrays) if arrays else np.empty((0, 0, 0, 3), np.uint8)
         return stacked, groups, names, places, failed, self.plans[item].completed_blocks
-
-
-def _context() -> str:
-    """Return the start method of workers: forked ones start at once, but only Linux forks safely."""
-    methods = multiprocessing.get_all_start_methods()
-    return "fork" if "fork" in methods and sys.platform == "linux" else "spawn"
 
 
 def leave_signals_to_parent(_worker: int) -> None:

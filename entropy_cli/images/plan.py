@@ -29,17 +29,11 @@ class BatchPlan:
 
 @dataclass(frozen=True)
 class Segment:
-    """The part of a run between two checks of the estimate.
+    """The part of a run between two checks of the estimate."""
 
-    Attributes:
-        plans: this process's batches.
-        rounds: the largest number of units of a process; a unit is one or several whole blocks.
-        check: whether to check at its end: False if that was done before the run was resumed.
-    """
-
-    plans: list[BatchPlan]
-    rounds: int
-    check: bool
+    plans: list[BatchPlan]  # this process's batches
+    rounds: int  # the largest number of units of a process; a unit is one or several whole blocks
+    check: bool  # whether to check at its end: False if that was done before the run was resumed
 
 
 def number_of_blocks(images: int) -> int:
@@ -48,26 +42,19 @@ def number_of_blocks(images: int) -> int:
 
 
 def plan_batches(images: int, batch_size: int, blocks: Sequence[int]) -> list[BatchPlan]:
-    """Divide blocks into batches: parts of one block, or several whole blocks.
+    """Divide blocks of so many images into batches: parts of one block, or several whole blocks.
 
-    Which images share a batch must not depend on where a run was interrupted, so a batch holds either
-    whole blocks or a part of one.
-
-    Args:
-        images: the number of images.
-        batch_size: the largest number of images in a batch.
-        blocks: the numbers of the blocks to read, in order.
+    Which images share a batch must not depend on where a run was interrupted.
     """
-    if batch_size >= BLOCK:
-        step = _blocks_per_unit(batch_size)
-        groups = [blocks[i : i + step] for i in range(0, len(blocks), step)]
-        return [BatchPlan(tuple(_block(b, images) for b in group), tuple(group)) for group in groups]
-    plans = []
-    for block in blocks:
-        span = _block(block, images)
-        for start in range(span.start, span.stop, batch_size):
-            stop = min(start + batch_size, span.stop)
-            plans.append(BatchPlan((range(start, stop),), (block,) if stop == span.stop else ()))
+    plans, step = [], _blocks_per_unit(batch_size)
+    for group in (tuple(blocks[i : i + step]) for i in range(0, len(blocks), step)):
+        spans = tuple(range(block * BLOCK, min((block + 1) * BLOCK, images)) for block in group)
+        if batch_size < BLOCK:
+            span = spans[0]
+            *parts, last = (span[i : i + batch_size] for i in range(0, len(span), batch_size))
+            plans += [BatchPlan((part,), ()) for part in parts]
+            spans = (last,)
+        plans.append(BatchPlan(spans, group))
     return plans
 
 
@@ -79,17 +66,11 @@ def plan_segments(
     points: Sequence[int],
     share: tuple[int, int] = (0, 1),
 ) -> list[Segment]:
-    """Divide a run into segments, and return this process's share of each.
+    """Divide a run into segments that end at `points`, see `check_points`; return a share of each.
 
-    Segments end at the same numbers of images whatever the number of processes.
-
-    Args:
-        images: the number of images.
-        batch_size: the largest number of images in a batch.
-        blocks: the blocks of the run, in order, done or not.
-        done: for every block of the images, whether it is done already.
-        points: numbers of blocks after which segments end, see `check_points`.
-        share: (I, N): this process is the I-th of N.
+    This process is the I-th of N in `share`. `blocks` are those of the run, `done` says of every block
+    of the images whether it is done already. Segments end at the same numbers of images whatever the
+    number of processes.
     """
     segments, start, (rank, ranks) = [], 0, share
     for end in points:
@@ -123,7 +104,3 @@ def shard_blocks(blocks: int, shard: tuple[int, int] | None) -> range:
 
 def _blocks_per_unit(batch_size: int) -> int:
     return max(1, batch_size // BLOCK)
-
-
-def _block(block: int, images: int) -> range:
-    return range(block * BLOCK, min((block + 1) * BLOCK, images))

@@ -20,21 +20,12 @@ def synthetic_image(kind: str, size: int, generator: torch.Generator) -> Tensor:
     def random(*shape: int) -> Tensor:
         return torch.rand(*shape, generator=generator)
 
-    maker = {
-        "shapes": _shapes,
-        "gradients": _gradients,
-        "textures": _textures,
-        "noise": _noise,
-    }[kind]
-    return maker(x_HW, y_HW, random).clamp(0, 1)
+    makers = {"shapes": _shapes, "gradients": _gradients, "textures": _textures, "noise": _noise}
+    return makers[kind](x_HW, y_HW, random).clamp(0, 1)
 
 
 def write_image_folder(
-    root: Path,
-    images: int,
-    size: int,
-    seed: int,
-    progress: Callable[[int], object] = lambda _: None,
+    root: Path, images: int, size: int, seed: int, progress: Callable[[int], object] = lambda _: None
 ) -> list[Path]:
     """Write JPEGs, a subfolder for each of KINDS, and return their paths; replace existing files."""
     paths = []
@@ -74,11 +65,8 @@ def _shapes(x_HW: Tensor, y_HW: Tensor, random: Random) -> Tensor:
         u_HW = (x_HW - cx) * math.cos(angle) + (y_HW - cy) * math.sin(angle)
         v_HW = (y_HW - cy) * math.cos(angle) - (x_HW - cx) * math.sin(angle)
         disc = random(1).item() < 0.5
-        inside_HW = (
-            u_HW.square() + v_HW.square() < width**2
-            if disc
-            else (u_HW.abs() < width) & (v_HW.abs() < height)
-        )
+        rectangle_HW = (u_HW.abs() < width) & (v_HW.abs() < height)
+        inside_HW = u_HW.square() + v_HW.square() < width**2 if disc else rectangle_HW
         img_3HW = torch.where(inside_HW, random(3, 1, 1), img_3HW)
     return img_3HW
 

@@ -16,41 +16,82 @@ import numpy as np
 
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.core.files import cache_folder, write_atomically
-from entropy_cli.core.reading import OpenFile
+from entropy_cli.core.reading import IMAGE_BYTES, OpenFile
 from entropy_cli.images.formats import SUFFIXES, SkippedFiles, is_image
-from entropy_cli.images.tar_file import BROKEN_LINK, SPARSE, SPECIAL, Tar, tar_status
 
-VERSION = 1  # of the format of cached indices
-COLUMNS = ("texts", "kinds", "offsets", "sizes")
+VERSION = 2  # of the format of cached indices
 FILE, FOLDER, SYMLINK, HARD_LINK = range(4)
 
-COMPRESSED = {
-    b"\x1f\x8b": "gzip",
-    b"BZh": "bzip2",
-    b"\xfd7zXZ\0": "xz",
-    b"\x28\xb5\x2f\xfd": "zstd",
-    b"\x04\x22\x4d\x18": "lz4",
-    b"\x1f\x9d": "compress",
+# Offsets that stand for unreadable members, and the reasons.
+BROKEN_LINK, SPECIAL, SPARSE = -1, -2, -3
+UNREADABLE = {
+    BROKEN_LINK: "a link that leads to no file in the tars",
+    SPECIAL: "not an ordinary file",
+    SPARSE: "stored in its tar as a sparse file, which can't be read in place",
 }
-NO_TARS = {b"PK\x03\x04": "zip", b"PAR1": "Parquet"}
+
+COMPRESSED = "compressed ({}), and images can't be read from the middle of it. Decompress it"
+PACKED = "a {} file, expected a tar. Unpack it into a folder of images"
+NO_TARS = {  # by the first bytes
+    b"\x1f\x8b": COMPRESSED.format("gzip"),
+    b"BZh": COMPRESSED.format("bzip2"),
+    b"\xfd7zXZ\0": COMPRESSED.format("xz"),
+    b"\x28\xb5\x2f\xfd": COMPRESSED.format("zstd"),
+    b"\x04\x22\x4d\x18": COMPRESSED.format("lz4"),
+    b"\x1f\x9d": COMPRESSED.format("compress"),
+    b"PK\x03\x04": PACKED.format("zip"),
+    b"PAR1": PACKED.format("Parquet"),
+}
+
+
+@dataclass(frozen=True)
+class Tar:
+    """A tar file as it was when it was indexed; if it has changed, the offsets are wrong."""
+
+    path: Path
+    size: int
+    mtime_ns: int
+
+    @classmethod
+    def of(cls, file: OpenFile) -> "Tar":
+        """Describe an open tar."""
+        return cls(file.path, file.size, file.stamp.mtime_ns)
+
+
+@dataclass(frozen=True)
+class TarImage:
+    """The location of an image in a tar; `offset` may be one of UNREADABLE."""
+
+    tar: Tar
+    offset: int
+    size: int
+
+    def open(self) -> BufferedReader:
+        """Open the image as a file.
+
+        Raises:
+            DatasetError: the image is unreadable or too large, or the tar has changed.
+            OSError: the tar can't be opened.
+        """
+        if self.offset in UNREADABLE:
+            raise DatasetError(UNREADABLE[self.offset])
+        if self.size > IMAGE_BYTES:
+            mib = 2**20
+            raise DatasetError(f"{self.size // mib} MiB, expected at most {IMAGE_BYTES // mib} MiB")
+        file = OpenFile(self.tar.path)
+        if Tar.of(file) != self.tar:
+            raise DatasetError(f"{self.tar.path} has changed since it was listed")
+        return file.reader(self.offset, self.size)
 
 
 class Member(NamedTuple):
-    """A member of a tar, from its header.
+    """A member of a tar, from its header."""
 
-    Attributes:
-        path: the path, without a leading ./, with / between folders.
-        kind: FILE, FOLDER, SYMLINK or HARD_LINK.
-        offset: the offset of a file's first byte, or one of UNREADABLE.
-        size: the size of a file in bytes.
-        link: the target of a link, as stored in the tar.
-    """
-
-    path: str
-    kind: int
-    offset: int
-    size: int
-    link: str
+    path: str  # without a leading ./, with / between folders
+    kind: int  # FILE, FOLDER, SYMLINK or HARD_LINK
+    offset: int  # of a file's first byte, or one of UNREADABLE
+    size: int  # of a file in bytes
+    link: str  # the target of a link, as stored in the tar
 
     @property
     def is_listed(self) -> bool:
@@ -60,19 +101,11 @@ class Member(NamedTuple):
 
 @dataclass(frozen=True)
 class TarIndex:
-    """The members of a tar, in a few arrays.
+    """The members of a tar, in two arrays: a million Python objects cost hundreds of MB."""
 
-    Attributes:
-        texts: path and link of each member, each ended by a zero byte, uint8.
-        kinds, offsets, sizes: one of each for every member, int64.
-        images: the number of members that count as images.
-    """
-
-    texts: np.ndarray
-    kinds: np.ndarray
-    offsets: np.ndarray
-    sizes: np.ndarray
-    images: int
+    texts: np.ndarray  # path and link of each member, each ended by a zero byte, uint8
+    number_N3: np.ndarray  # kind, offset and size of each member, int64
+    images: int  # the number of members that count as images
 
     @classmethod
     def from_members(cls, members: Iterator[Member], progress: Callable[[int], object]) -> "TarIndex":
@@ -84,24 +117,20 @@ class TarIndex:
             if member.is_listed and is_image(member.path):
                 images += 1
                 progress(1)
-        kinds, offsets, sizes = np.array(numbers, np.int64).reshape(-1, 3).T
-        return cls(np.frombuffer(bytes(texts), np.uint8), kinds, offsets, sizes, images)
+        number_N3 = np.array(numbers, np.int64).reshape(-1, 3)
+        return cls(np.frombuffer(bytes(texts), np.uint8), number_N3, images)
 
     def members(self) -> Iterator[Member]:
         """Iterate over the members in the order of the tar."""
         texts = iter(self.texts.tobytes().split(b"\0"))
-        numbers = zip(self.kinds.tolist(), self.offsets.tolist(), self.sizes.tolist(), strict=True)
-        for kind, offset, size in numbers:
-            path, link = os.fsdecode(next(texts)), os.fsdecode(next(texts))
-            yield Member(path, kind, offset, size, link)
+        for kind, offset, size in map(np.ndarray.tolist, self.number_N3):
+            yield Member(os.fsdecode(next(texts)), kind, offset, size, os.fsdecode(next(texts)))
 
 
 def index_tar(path: Path, progress: Callable[[int], object]) -> tuple[Tar, TarIndex]:
-    """Index a tar, or load its index from the cache if the tar has not changed.
+    """Index an uncompressed tar, or load its index from the cache if the tar has not changed.
 
-    Args:
-        path: the path of an uncompressed tar.
-        progress: called with the numbers of images found.
+    `progress` is called with the numbers of images found.
 
     Raises:
         DatasetError: the file can't be read, is compressed, damaged or no tar, has no images, or paths
@@ -112,12 +141,14 @@ def index_tar(path: Path, progress: Callable[[int], object]) -> tuple[Tar, TarIn
         raise DatasetError(f"{path}: {problem}. Give --data a folder of images, or tars of one.")
     try:
         file = OpenFile(path)
-        tar = tar_status(file)
+        tar = Tar.of(file)
         index = _load(tar)
         if index is not None:
             progress(index.images)
         else:
-            index = TarIndex.from_members(_members(tar, file.reader()), progress)
+            members = (_member(tar, info) for info in _headers(tar, file.reader()))
+            # The path of the root is empty.
+            index = TarIndex.from_members((member for member in members if member.path), progress)
             _save(tar, index)
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror}.") from error
@@ -130,26 +161,12 @@ def index_tar(path: Path, progress: Callable[[int], object]) -> tuple[Tar, TarIn
     return tar, index
 
 
-def _members(tar: Tar, file: BufferedReader) -> Iterator[Member]:
-    for info in _headers(tar, file):
-        member = _member(tar, info)
-        if member.path:  # empty for the root
-            yield member
-
-
 def _headers(tar: Tar, file: BufferedReader) -> Iterator[tarfile.TarInfo]:
     """Iterate over all headers, and check that the tar is complete."""
-    start = file.read(max(map(len, COMPRESSED)))
-    if kind := NO_TARS.get(start[:4]):
-        raise DatasetError(
-            f"{tar.path}: is a {kind} file, expected a tar. Unpack it into a folder of images first."
-        )
-    for magic, kind in COMPRESSED.items():
+    start = file.read(max(map(len, NO_TARS)))
+    for magic, problem in NO_TARS.items():
         if start.startswith(magic):
-            raise DatasetError(
-                f"{tar.path}: is compressed ({kind}), and images can't be read from the middle of it. "
-                "Decompress it first."
-            )
+            raise DatasetError(f"{tar.path}: is {problem} first.")
     file.seek(0)
     try:
         archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - holds nothing but the file
@@ -236,7 +253,7 @@ def _load(tar: Tar) -> TarIndex | None:
         with np.load(OpenFile(path).reader(), allow_pickle=False) as cached:
             if str(cached["key"]) != key:
                 return None
-            return TarIndex(**{name: cached[name] for name in COLUMNS}, images=int(cached["images"]))
+            return TarIndex(cached["texts"], cached["number_N3"], int(cached["images"]))
     except Exception:  # noqa: BLE001 - a damaged file raises anything, and a cache may be lost
         return None
 
@@ -248,7 +265,6 @@ def _save(tar: Tar, index: TarIndex) -> None:
 
         def write(temporary: Path) -> None:
             with temporary.open("wb") as file:
-                columns = {name: getattr(index, name) for name in COLUMNS}
-                np.savez_compressed(file, key=np.array(key), images=np.array(index.images), **columns)
+                np.savez_compressed(file, key=np.array(key), **vars(index))
 
         write_atomically(path, write, announced=False)

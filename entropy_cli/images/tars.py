@@ -1,7 +1,7 @@
 """The folder tree inside tars, with the images in it."""
 
 from array import array
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,24 +9,26 @@ from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.formats import is_image
 from entropy_cli.images.listing import ImageFile
 from entropy_cli.images.patterns import expand_pattern
-from entropy_cli.images.tar_file import BROKEN_LINK, Tar, TarImage
-from entropy_cli.images.tar_index import FOLDER, HARD_LINK, SYMLINK, Member, index_tar
+from entropy_cli.images.tar_index import (
+    BROKEN_LINK,
+    FOLDER,
+    HARD_LINK,
+    SYMLINK,
+    Member,
+    Tar,
+    TarImage,
+    index_tar,
+)
 
 MAX_LINKS = 40  # followed in a row, as on Linux
 
 
 @dataclass(frozen=True)
 class Tars:
-    """The tars that hold the images.
+    """The tars that hold the images, in the order of the pattern."""
 
-    Attributes:
-        name: the pattern as the user gave it.
-        location: the pattern as an absolute path.
-        tars: the tars in the order of the pattern.
-    """
-
-    name: str
-    location: str
+    name: str  # the pattern as the user gave it
+    location: str  # the pattern as an absolute path
     tars: tuple[Tar, ...]
 
     def locate(self, file: ImageFile) -> TarImage:
@@ -35,14 +37,9 @@ class Tars:
 
 
 def open_tars(pattern: str, progress: Callable[[int], object]) -> "TarFolder":
-    """Index tars and return the folder tree inside them.
+    """Index tars and return the root folder, which unites the contents of all.
 
-    Args:
-        pattern: the pattern of their paths.
-        progress: called with the numbers of images found.
-
-    Returns:
-        The root folder, which unites the contents of all tars.
+    `progress` is called with the numbers of images found.
 
     Raises:
         DatasetError: a tar doesn't exist or can't be used, or two tars hold the same image.
@@ -77,9 +74,6 @@ class _Tree:
         """Add a member of a tar; return the index of another tar that has an image of the same path.
 
         Within one tar the later member wins, as when it is extracted.
-
-        Raises:
-            DatasetError: the path is both a file and a folder.
         """
         *folders, name = member.path.split("/")
         parent = self._folder(folders, member)
@@ -135,8 +129,7 @@ class _Tree:
     def follow(self, folders: _Folders, path: str) -> tuple[_Folders, int | None] | None:
         """Resolve a path from a folder, following links.
 
-        Returns:
-            The folders down to the target, and its row if it is a file; None if there is no target.
+        Returns the folders down to the target, and its row if it is a file; None without a target.
         """
         row, links, pending = None, 0, path.split("/")[::-1]
         while pending:
@@ -170,41 +163,27 @@ class TarFolder:
     tree: _Tree
     folders: _Folders
 
-    @property
-    def source(self) -> Tars:
-        """The tars."""
-        return self.tree.source
-
     def identity(self) -> Hashable:
-        """Return a value that is equal for the same folder."""
+        """Return a value that is equal for the same folder, by whatever path it was reached."""
         return id(self.folders[-1])
 
-    def ancestors(self) -> Iterable[Hashable]:
+    def ancestors(self) -> list[Hashable]:
         """Return the identities of all folders above this one."""
         return [id(folder) for folder in self.folders[:-1]]
 
-    def entries(self) -> "Sequence[_TarEntry]":
-        """Return the entries sorted by name."""
-        return [_TarEntry(name, self) for name in sorted(self.folders[-1])]
+    def entries(self) -> "Iterator[tuple[str, TarFolder | None]]":
+        """Iterate over the names in it, sorted, with the folders that they are or link to."""
+        return ((name, self.subfolder(name)) for name in sorted(self.folders[-1]))
+
+    def image(self, name: str, path: str) -> ImageFile:
+        """Return an entry as an image; a broken link has size 0 and is unreadable."""
+        target = self.tree.follow(self.folders, name)
+        if target is None or (row := target[1]) is None:
+            return ImageFile(path, 0, 0, BROKEN_LINK)
+        tree = self.tree
+        return ImageFile(path, tree.sizes[row], tree.tars[row], tree.offsets[row])
 
     def subfolder(self, name: str) -> "TarFolder | None":
         """Return the subfolder of this name, or None."""
         target = self.tree.follow(self.folders, name)
         return TarFolder(self.tree, target[0]) if target and target[1] is None else None
-
-
-@dataclass(frozen=True)
-class _TarEntry:
-    name: str
-    parent: TarFolder
-
-    def folder(self) -> TarFolder | None:
-        return self.parent.subfolder(self.name)
-
-    def image(self, path: str) -> ImageFile:
-        """Return the entry as an image; a broken link has size 0 and is unreadable."""
-        tree = self.parent.tree
-        target = tree.follow(self.parent.folders, self.name)
-        if target is None or (row := target[1]) is None:
-            return ImageFile(path, 0, 0, BROKEN_LINK)
-        return ImageFile(path, tree.sizes[row], tree.tars[row], tree.offsets[row])

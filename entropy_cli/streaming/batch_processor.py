@@ -3,8 +3,8 @@
 import logging
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import torch
@@ -26,76 +26,43 @@ MOST_SUMS_BYTES = 2**27  # of per-image sums over the codes that are held at onc
 
 
 @dataclass
-class EncodedBatch:
-    """One or several whole blocks of images that went through the encoder.
-
-    Attributes:
-        rest_BChw: their latents, filled up at the end if the batch was.
-        group_B: jackknife groups, of the images alone.
-        names: relative paths.
-        places: in the seeded order.
-        failed: relative path and reason of the images that could not be read.
-        completed_blocks: numbers of the blocks.
-    """
-
-    rest_BChw: Tensor
-    group_B: Tensor
-    names: list[str]
-    places: list[int]
-    failed: list[tuple[str, str]]
-    completed_blocks: list[int]
-
-
-@dataclass
-class _FiniteFlags:
-    """Which images of a batch turned out finite, on their way from the device."""
-
-    finite_SB: Tensor
-    names: list[str]
-    arrived: "torch.cuda.Event | None" = None
-
-
-@dataclass
 class BatchProcessor:
     """Runs images through a tokenizer, as many at once as memory allows.
 
-    Attributes:
-        tokenizer: on the device.
-        device: where it runs.
-        batch_size: the most images in the encoder at once.
-        advance: called with the number of images that went through the encoder.
-        write_tokens: called with the places of images and their hard tokens idx_BL, scale after scale.
-        unreported_images: number of images encoded since the processes of the run last met.
+    `write_tokens` is called with the places of images and their hard tokens idx_BL, scale after scale.
     """
 
-    tokenizer: Tokenizer
+    tokenizer: Tokenizer  # on the device
     device: torch.device
-    batch_size: int
-    advance: Callable[[int], object] = lambda _: None
+    batch_size: int  # the most images in the encoder at once
+    advance: Callable[[int], object] = lambda _: None  # called with the number of images encoded
     write_tokens: Callable[[list[int], Tensor], object] | None = None
-    unreported_images: int = 0
-    _flags: deque[_FiniteFlags] = field(default_factory=deque)
+    unreported_images: int = 0  # encoded since the processes of the run last met
+    max_images: int = sys.maxsize  # at once; lowered when memory runs out
 
     def __post_init__(self) -> None:
-        """Start without a limit from memory."""
-        self.max_images = sys.maxsize  # at once; lowered when memory runs out
+        """Decide the shape of batches."""
+        # Which images of a batch turned out finite, on their way from the device; their names.
+        self._flags: deque[tuple[Tensor, list[str], torch.cuda.Event | None]] = deque()
         # Batches of several blocks are filled up to one shape: kernels round by shape, and how many
         # blocks are left for the last batch depends on where a run was cut.
         blocks = self.batch_size // BLOCK
         self.padded_size = blocks * BLOCK if blocks > 1 else 0
 
-    def encode(self, batches: Iterable[Batch]) -> Iterator[EncodedBatch]:
-        """Encode batches, and join those that hold parts of one block."""
-        parts: list[EncodedBatch] = []
+    def encode(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Replace the images of batches by latents, and join batches that hold parts of one block."""
+        parts: list[Batch] = []
         for batch in batches:
-            parts.append(self._encode(batch))
+            parts.append(replace(batch, input_B=self._encode(batch)))
             if batch.completed_blocks:
-                yield _concatenated(parts)
+                yield _joined(parts)
                 parts = []
 
-    def _encode(self, batch: Batch) -> EncodedBatch:
-        images = len(batch.names)
-        input_B = _padded(batch.input_B, self.padded_size if images else 0)
+    def _encode(self, batch: Batch) -> Tensor:
+        """Return the latents of a batch; copies of its first image fill it up."""
+        images, input_B = len(batch.names), batch.input_B
+        if 0 < images < self.padded_size:
+            input_B = torch.cat([input_B, *[input_B[:1]] * (self.padded_size - images)])
 
         def encode(part: slice) -> Tensor:
             return self.tokenizer.encode(input_B[part].to(self.device, non_blocking=True))
@@ -103,17 +70,9 @@ class BatchProcessor:
         rest_BChws = self._in_slices(len(input_B), self.batch_size, encode)
         self.unreported_images += images + len(batch.failed)
         self.advance(images + len(batch.failed))
-        rest_BChw = torch.cat(rest_BChws) if rest_BChws else torch.empty(0)
-        return EncodedBatch(
-            rest_BChw,
-            batch.group_B,
-            batch.names,
-            batch.places,
-            batch.failed,
-            list(batch.completed_blocks),
-        )
+        return torch.cat(rest_BChws) if rest_BChws else torch.empty(0)
 
-    def add(self, batch: EncodedBatch, progress: Progress) -> None:
+    def add(self, batch: Batch, progress: Progress) -> None:
         """Assign a batch's latents to the codes and add its sums to the progress.
 
         On a GPU this does not wait for the batch: latents that are not finite are found with the next.
@@ -123,25 +82,20 @@ class BatchProcessor:
         """
         tally, temperatures = progress.tally, progress.temperatures
         assert tally is not None and temperatures is not None
-        images, sums_bytes = len(batch.names), 8 * tally.soft_GSTE[0].numel()
-
-        def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
-            return assign(z_BlC, self.tokenizer.codebook(scale), temperatures[scale])
 
         def add(part: slice) -> None:
             names = batch.names[part]
             if not names:  # padding
                 return
-            quantized = self.quantize_scales(batch.rest_BChw[part], names, assign_scale)
+            quantized = self.quantize_scales(batch.input_B[part], names, temperatures)
             sums = [scale_sums.first(len(names)) for _, scale_sums in quantized]
             self.check_finite(keep=self.device.type == "cuda")
             if self.write_tokens is not None:
                 self.write_tokens(batch.places[part], torch.cat([s.idx_Bl for s in sums], 1).cpu())
-            progress.half_added = True
             group_B = batch.group_B[part].to(self.device, non_blocking=True)
+            progress.half_added = True
             try:
-                for accumulator in progress.accumulators.values():
-                    accumulator.add(group_B, sums)
+                tally.add(group_B, sums)
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -150,39 +104,37 @@ class BatchProcessor:
                     "again with a smaller --batch-size: it resumes from what was saved."
                 ) from error
 
-        most = max(1, MOST_SUMS_BYTES // sums_bytes)
-        self._in_slices(len(batch.rest_BChw), most, add)
-        progress.images += images
+        most = max(1, MOST_SUMS_BYTES // (8 * tally.soft_GSTE[0].numel()))
+        self._in_slices(len(batch.input_B), most, add)
+        progress.images += len(batch.names)
         progress.failed += batch.failed
-        progress.blocks_done[batch.completed_blocks] = True
+        progress.blocks_done[list(batch.completed_blocks)] = True
         progress.half_added = False
 
     def quantize_scales(
-        self,
-        rest_BChw: Tensor,
-        names: list[str],
-        assign_scale: Callable[[int, Tensor], ImageSums],
+        self, rest_BChw: Tensor, names: list[str], temperatures: Sequence[Sequence[float]]
     ) -> Iterator[tuple[Tensor, ImageSums]]:
-        """Yield the vectors of each scale and their sums, subtracting hard tokens on the way down.
+        """Yield the vectors of each scale and their sums at the scale's temperatures.
 
-        Whether they are finite is known after the next `check_finite`.
+        Hard tokens are subtracted on the way down. Whether all are finite is known after the next
+        `check_finite`, which names the images.
         """
         last = len(self.tokenizer.spec.scales) - 1
         finite_SB = []
         for scale in range(last + 1):
             z_BlC = self.tokenizer.vectors(rest_BChw, scale)
-            sums = assign_scale(scale, z_BlC)
+            sums = assign(z_BlC, self.tokenizer.codebook(scale), temperatures[scale])
             # Not of z alone: the square of a number that is finite may not be.
             sums_BX = [sums.min_distance_B[:, None], sums.distance_BT, sums.entropy_BT]
             finite_SB.append(torch.cat([*sums_BX, sums.varentropy_BT], dim=1).isfinite().all(dim=1))
             yield z_BlC, sums
             if scale < last:
                 rest_BChw = self.tokenizer.subtract(rest_BChw, sums.idx_Bl, scale)
-        flags = _FiniteFlags(torch.stack(finite_SB).to("cpu", non_blocking=True), names)
+        on_cpu_SB, arrived = torch.stack(finite_SB).to("cpu", non_blocking=True), None
         if self.device.type == "cuda":
-            flags.arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            flags.arrived.record()
-        self._flags.append(flags)
+            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        self._flags.append((on_cpu_SB, names, arrived))
 
     def check_finite(self, *, keep: bool = False) -> None:
         """Check the images quantized so far, with `keep` all but the last batch.
@@ -191,20 +143,18 @@ class BatchProcessor:
             EntropyCliError: naming the first image whose latents are not finite.
         """
         while len(self._flags) > keep:
-            flags = self._flags[0]  # a bad one stays, so that nothing is saved after it
-            if flags.arrived is not None:
-                flags.arrived.synchronize()
-            bad_XY = (~flags.finite_SB[:, : len(flags.names)]).nonzero()
+            finite_SB, names, arrived = self._flags[0]  # a bad one stays: nothing is saved after it
+            if arrived is not None:
+                arrived.synchronize()
+            bad_XY = (~finite_SB[:, : len(names)]).nonzero()
             if len(bad_XY):
                 spec, (scale, image) = self.tokenizer.spec, bad_XY[0].tolist()
                 advice = "Expected numbers whose squares float32 holds."
                 if spec.image_size is not None:
-                    advice = (
-                        "The checkpoint is damaged, or the precision too low for it: try another "
-                        "--precision."
-                    )
+                    advice = "The checkpoint is damaged, or the precision too low for it: try another "
+                    advice += "--precision."
                 raise EntropyCliError(
-                    f"{flags.names[image]}: its latents at scale {scale} ({spec.scales[scale].name}) "
+                    f"{names[image]}: its latents at scale {scale} ({spec.scales[scale].name}) "
                     f"are NaN or infinite, or too large. {advice}"
                 )
             self._flags.popleft()
@@ -240,18 +190,13 @@ class BatchProcessor:
         )
 
 
-def _padded(input_B: Tensor, images: int) -> Tensor:
-    """Pad a batch to so many images with copies of its first."""
-    missing = max(0, images - len(input_B))
-    return torch.cat([input_B, *[input_B[:1]] * missing]) if missing else input_B
-
-
-def _concatenated(parts: list[EncodedBatch]) -> EncodedBatch:
+def _joined(parts: list[Batch]) -> Batch:
+    """Join the batches of one block."""
     if len(parts) == 1:
         return parts[0]
-    rest_BChws = [part.rest_BChw for part in parts if part.names]
-    return EncodedBatch(
-        torch.cat(rest_BChws) if rest_BChws else torch.empty(0),
+    inputs = [part.input_B for part in parts if part.names]
+    return Batch(
+        torch.cat(inputs) if inputs else torch.empty(0),
         torch.cat([part.group_B for part in parts]),
         [name for part in parts for name in part.names],
         [place for part in parts for place in part.places],

@@ -21,17 +21,14 @@ MOST_WORKERS = 16
 PIXELS_PER_BATCH = {"cpu": 4 * 256**2, "cuda": 64 * 256**2}
 MOST_IMAGES_PER_BATCH = {"cpu": 16, "cuda": 256}
 
-# Parameters of glibc's mallopt, and values that keep freed memory for the next allocation.
-KEEP_FREED_MEMORY = {"M_MMAP_MAX": (-4, 0), "M_TRIM_THRESHOLD": (-1, -1)}
+# M_MMAP_MAX and M_TRIM_THRESHOLD of glibc's mallopt, and values that keep freed memory.
+KEEP_FREED_MEMORY = ((-4, 0), (-1, -1))
 
 
 def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """Return the device of a name; "auto" is the GPU where there is one.
+    """Return the device of a name, auto, cpu, cuda or cuda:i; "auto" is the GPU where there is one.
 
-    Args:
-        name: auto, cpu, cuda or cuda:i.
-        local_rank: of several processes on this machine each takes the GPU of its number, unless the
-            name has one.
+    Of several processes on this machine each takes the GPU of its local rank, unless the name has one.
 
     Raises:
         EntropyCliError: this machine has no such device.
@@ -119,14 +116,11 @@ def keep_freed_memory() -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
-        for parameter, value in KEEP_FREED_MEMORY.values():
+        for parameter, value in KEEP_FREED_MEMORY:
             mallopt(parameter, value)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether an error means that memory ran out, so that a smaller batch may help."""
-    text = str(error)
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in text
-        for words in ("can't allocate memory", "_STATUS_ALLOC_FAILED", "error: out of memory")
-    )
+    texts = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "error: out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)

@@ -59,19 +59,14 @@ def missing_instructions(precision: Precision, device: torch.device) -> str | No
 def warn_if_emulated(
     tokenizer: Tokenizer, precision: Precision, device: torch.device, img_B3HW: Tensor
 ) -> None:
-    """Say how long an image takes in a precision that the CPU lacks, and in float32.
+    """Say how long the first image takes in a precision that the CPU lacks, and in float32.
 
-    Args:
-        tokenizer: on the device, in the precision.
-        precision: of its encoder.
-        device: where it is.
-        img_B3HW: images as the tokenizer takes them, the first of which is encoded.
+    The tokenizer is on the device, in the precision, and takes images as they are.
     """
     if (missing := missing_instructions(precision, device)) is None:
         return
     one_B3HW, exact = img_B3HW[:1], tokenizer.to(device, "fp32")
-    slow, fast = _seconds(lambda: tokenizer.encode(one_B3HW)), _seconds(lambda: exact.encode(one_B3HW))
-    _warn(precision, missing, slow, fast)
+    _warn(precision, missing, lambda: tokenizer.encode(one_B3HW), lambda: exact.encode(one_B3HW))
 
 
 def warn_if_training_is_emulated(
@@ -79,11 +74,7 @@ def warn_if_training_is_emulated(
 ) -> None:
     """Say the same of a model's forward and backward pass, which leaves the model as it is.
 
-    Args:
-        model: maps images to reconstructions and another output; in float32.
-        precision: that it is to be trained in.
-        device: where it is.
-        img_B3HW: images as it takes them, the first of which is used.
+    The model maps images to reconstructions and another output; it is in float32.
     """
     if (missing := missing_instructions(precision, device)) is None:
         return
@@ -94,12 +85,7 @@ def warn_if_training_is_emulated(
             recon_B3HW, _ = model(img_B3HW[:1])
         recon_B3HW.float().square().mean().backward()
 
-    _warn(
-        precision,
-        missing,
-        _seconds(lambda: step(enabled=True)),
-        _seconds(lambda: step(enabled=False)),
-    )
+    _warn(precision, missing, lambda: step(enabled=True), lambda: step(enabled=False))
 
 
 def _seconds(call: Callable[[], object]) -> float:
@@ -112,12 +98,10 @@ def _seconds(call: Callable[[], object]) -> float:
     return min(taken)
 
 
-def _warn(precision: Precision, missing: str, slow: float, fast: float) -> None:
-    logger.warning(
-        "--precision %s is emulated on this CPU (no %s): %.3g s an image, fp32 %.3g s.%s",
-        precision,
-        missing,
-        slow,
-        fast,
-        " Leave out --precision." if slow > fast else "",
-    )
+def _warn(
+    precision: Precision, missing: str, emulated: Callable[[], object], exact: Callable[[], object]
+) -> None:
+    slow, fast = _seconds(emulated), _seconds(exact)
+    text = "--precision %s is emulated on this CPU (no %s): %.3g s an image, fp32 %.3g s.%s"
+    advice = " Leave out --precision." if slow > fast else ""
+    logger.warning(text, precision, missing, slow, fast, advice)

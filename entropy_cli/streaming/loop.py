@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.entropy.stopping import history_point, target_reached
-from entropy_cli.images.loader import worker_death_error
+from entropy_cli.images.loader import Batch, worker_death_error
 from entropy_cli.images.plan import Segment
-from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
 
@@ -21,39 +21,25 @@ SAVE_EVERY_S = 60.0
 class Loop:
     """One process's loop over its encoded batches.
 
-    Attributes:
-        processor: adds batches to the progress.
-        progress: where to start from; changed in place.
-        ranks: the processes of the run.
-        signals: held back while the progress changes.
-        save: called in the first process with the progress of all, every `save_every_s` seconds, when
-            interrupted and at the end.
-        flush: called in every process before a save, to bring everything else it writes to the disk.
-        save_every_s: seconds between saves.
-        target: half-width in nats at which to stop early; None reads all images.
-        advance: called with the number of images that all processes together have read since the last
-            call.
+    `save` is called in the first process with the progress of all, every `save_every_s` seconds, when
+    interrupted and at the end; `flush` before it in every process, to bring all else to the disk.
     """
 
     processor: BatchProcessor
-    progress: Progress
+    progress: Progress  # where to start from; changed in place
     ranks: Ranks
-    signals: Signals
+    signals: Signals  # held back while the progress changes
     save: Callable[[Progress], None] = lambda _: None
     flush: Callable[[], None] = lambda: None
     save_every_s: float = SAVE_EVERY_S
-    target: float | None = None
-    advance: Callable[[int], object] = lambda _: None
+    target: float | None = None  # half-width in nats at which to stop early; None reads all images
+    advance: Callable[[int], object] = lambda _: None  # called with the images that all processes read
 
-    def run(self, batches: Iterator[EncodedBatch], segments: Sequence[Segment]) -> bool:
-        """Add batches to the progress until they end or the target is reached.
+    def run(self, batches: Iterator[Batch], segments: Sequence[Segment]) -> bool:
+        """Add encoded batches to the progress until they end or the target is reached; return whether.
 
-        Args:
-            batches: this process's, in the order of the segments.
-            segments: the run in parts; the estimate is recorded after each.
-
-        Returns:
-            Whether the target was target_reached.
+        They are this process's, in the order of the segments, after each of which the estimate is
+        recorded.
 
         Raises:
             Interrupted: SIGINT or SIGTERM came; the progress was saved.
@@ -72,7 +58,7 @@ class Loop:
                 if self._in_step:
                     self._save()
 
-    def _run_segment(self, batches: Iterator[EncodedBatch], segment: Segment) -> bool:
+    def _run_segment(self, batches: Iterator[Batch], segment: Segment) -> bool:
         """Add a segment's batches; return whether to stop after it."""
         mine = sum(bool(plan.completed_blocks) for plan in segment.plans)
         for turn in range(segment.rounds):
@@ -88,8 +74,7 @@ class Loop:
             except (EntropyCliError, Interrupted) as error:
                 failure = error
             except RuntimeError as error:
-                failure = worker_death_error(error)
-                if failure is None:
+                if (failure := worker_death_error(error)) is None:
                     raise
             if failure is not None and self.ranks.world == 1:
                 raise failure

@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.entropy.temperature import TemperatureFit, fit_temperature
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.plan import BLOCK
-from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.ranks import Ranks
 
 PILOT_BLOCKS = 1024 // BLOCK  # of the global order, that `--temperature auto` is fitted to
@@ -23,17 +22,11 @@ PRECISION_BLOCKS = 64 // BLOCK  # of the global order, on which a precision is c
 
 def fit_temperatures(
     processor: BatchProcessor,
-    batches: Iterable[EncodedBatch],
+    batches: Iterable[Batch],
     ranks: Ranks,
     describe: Callable[[str], object],
-) -> tuple[list[float], dict[str, object], list[EncodedBatch]]:
-    """Fit a temperature for each scale to all processes' images.
-
-    Args:
-        processor: of this process.
-        batches: its share of the first images.
-        ranks: the processes that share them.
-        describe: called with a description of each step, for a progress bar.
+) -> tuple[list[float], dict[str, object], list[Batch]]:
+    """Fit a temperature for each scale to all processes' shares of the first images, encoded.
 
     Returns:
         The temperature of each scale, the record of how they were found, and the batches, for the loop.
@@ -63,16 +56,12 @@ def fit_temperatures(
         z_BlCs = [z_SBlC[s].to(processor.device) for z_SBlC in vectors]
         fits.append(fit_temperature(z_BlCs, processor.tokenizer.codebook(s), ranks.all_reduce))
     describe("")
-    record: dict[str, object] = {
-        "images": images,
-        "hard": [fit.hard for fit in fits],
-        "steps": [fit.steps for fit in fits],
-        "ended": [fit.ended for fit in fits],
-    }
+    keys = ("hard", "steps", "ended")
+    record = {"images": images, **{key: [getattr(fit, key) for fit in fits] for key in keys}}
     return [fit.value for fit in fits], record, encoded
 
 
-def _failed(batches: Sequence[EncodedBatch]) -> list[tuple[str, str]]:
+def _failed(batches: Sequence[Batch]) -> list[tuple[str, str]]:
     return [entry for batch in batches for entry in batch.failed]
 
 
@@ -87,13 +76,10 @@ def with_fitted(
     return temperatures_ST
 
 
-def _vectors(processor: BatchProcessor, batch: EncodedBatch) -> list[Tensor]:
+def _vectors(processor: BatchProcessor, batch: Batch) -> list[Tensor]:
     """Return the vectors of each scale, on the CPU."""
-
-    def assign_hard(scale: int, z_BlC: Tensor) -> ImageSums:
-        return assign(z_BlC, processor.tokenizer.codebook(scale), ())
-
-    quantized = processor.quantize_scales(batch.rest_BChw, batch.names, assign_hard)
+    none = [()] * len(processor.tokenizer.spec.scales)
+    quantized = processor.quantize_scales(batch.input_B, batch.names, none)
     z_SBlC = [z_BlC[: len(batch.names)].cpu() for z_BlC, _ in quantized]
     processor.check_finite()
     return z_SBlC
@@ -106,18 +92,11 @@ def compare_precision(
     temperatures: Sequence[Sequence[float]],
     ranks: Ranks,
 ) -> dict[str, object]:
-    """Measure what an encoder's precision changes against float32 on the same device.
+    """Measure what the processor's precision changes against the reference's float32.
 
-    Args:
-        processor: with the tokenizer in its precision.
-        reference: with the same tokenizer in float32.
-        batches: this process's share of the first images.
-        temperatures: per scale, the headline first.
-        ranks: the processes that share them.
-
-    Returns:
-        For the result: errors of the latents; share of hard tokens that differ, and difference of the
-        assignment entropy in nats, per scale and over all tokens.
+    `batches` are this process's share of the first images. Returns, for the result, errors of the
+    latents; the share of hard tokens that differ, and the difference of the assignment entropy at the
+    first temperature in nats per token, per scale and over all tokens.
     """
     scales = processor.tokenizer.spec.scales
     largest = 0.0
@@ -153,15 +132,10 @@ def _sums(
     processor: BatchProcessor, batch: Batch, temperatures: Sequence[Sequence[float]]
 ) -> tuple[Tensor, list[ImageSums]]:
     """Return latents in float64, and the sums of all scales at the first temperature."""
-
-    def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
-        return assign(z_BlC, processor.tokenizer.codebook(scale), temperatures[scale][:1])
-
-    images = len(batch.names)
-    (encoded,) = processor.encode(
-        [replace(batch, completed_blocks=(-1,))]
-    )  # not to be joined with others
-    quantized = processor.quantize_scales(encoded.rest_BChw, batch.names, assign_scale)
+    whole = replace(batch, completed_blocks=(-1,))  # not to be joined with others
+    (encoded,), images = processor.encode([whole]), len(batch.names)
+    rest_BChw = encoded.input_B
+    quantized = processor.quantize_scales(rest_BChw, batch.names, [t[:1] for t in temperatures])
     sums = [scale_sums.first(images) for _, scale_sums in quantized]
     processor.check_finite()
-    return encoded.rest_BChw[:images].double(), sums
+    return rest_BChw[:images].double(), sums

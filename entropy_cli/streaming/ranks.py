@@ -1,7 +1,7 @@
 """The processes of one run that torchrun started, and the collective operations between them."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -13,11 +13,10 @@ from torch import Tensor
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted
-from entropy_cli.streaming.accumulator import Accumulator
+from entropy_cli.entropy.tally import Tally
 
 TIMEOUT = timedelta(minutes=30)  # how long a process that is alive may keep the others waiting
 Value = TypeVar("Value")
-Sums = TypeVar("Sums", bound=Accumulator)
 
 
 class RankLost(EntropyCliError):  # noqa: N818 - an event; the base says that it is an error
@@ -44,43 +43,32 @@ class Ranks:
 
     def all_reduce_sum(self, numbers: Sequence[int]) -> list[int]:
         """Sum each number over the processes."""
-        if self.world == 1:
-            return list(numbers)
-        sums = torch.tensor(list(numbers), dtype=torch.int64)
-        with _others():
-            dist.all_reduce(sums)
-        return sums.tolist()
+        return self.all_reduce(torch.tensor(list(numbers), dtype=torch.int64)).tolist()
 
     def all_reduce(self, tensor: Tensor) -> Tensor:
         """Sum a tensor over the processes; the result is on its device."""
-        if self.world == 1:
-            return tensor
-        total = tensor.cpu().clone()
-        with _others():
-            dist.all_reduce(total)
-        return total.to(tensor.device)
+        return self._together(dist.all_reduce, tensor)
 
     def broadcast(self, tensor: Tensor) -> Tensor:
         """Return the first process's tensor, on this tensor's device."""
+        return self._together(dist.broadcast, tensor, 0)
+
+    def reduce(self, tally: Tally) -> Tally:
+        """Add up a tally over all processes, on the CPU; only the first may use the result."""
+        tensors = tally.to("cpu").state_dict()
+        for name, tensor in tensors.items():
+            if name not in Tally.CONSTANTS:
+                tensors[name] = self._together(dist.reduce, tensor, 0)
+        return Tally(**tensors)
+
+    def _together(self, operation: Callable[..., object], tensor: Tensor, *first: int) -> Tensor:
+        """Apply a collective operation to a copy on the CPU; return it on the tensor's device."""
         if self.world == 1:
             return tensor
         copy = tensor.detach().cpu().clone()
         with _others():
-            dist.broadcast(copy, 0)
+            operation(copy, *first)
         return copy.to(tensor.device)
-
-    def reduce(self, accumulator: Sums) -> Sums:
-        """Add up an accumulator over all processes, on the CPU; only the first may use the result."""
-        tensors = accumulator.to("cpu").state_dict()
-        for name, tensor in tensors.items():
-            if self.world == 1 or name in accumulator.CONSTANTS:
-                continue
-            total = tensor.clone()
-            with _others():
-                dist.reduce(total, 0)
-            if self.first:
-                tensors[name] = total
-        return type(accumulator)(**tensors)
 
     def all_gather(self, value: Value) -> list[Value]:
         """Return the value of every process."""
@@ -93,17 +81,13 @@ class Ranks:
 
     def broadcast_from_first(self, value: Value) -> Value:
         """Return the first process's value."""
-        values: list[Any] = [value]
-        if self.world > 1:
-            with _others():
-                dist.broadcast_object_list(values, 0)
-        return values[0]
+        return self.all_gather(value)[0]
 
     def raise_any(self, failure: BaseException | None) -> None:
         """Raise in all processes what failed in any, an error that the user can mend first."""
         found = [error for error in self.all_gather(failure) if error is not None]
         if found:
-            raise next((error for error in found if isinstance(error, EntropyCliError)), found[0])
+            raise max(found, key=lambda error: isinstance(error, EntropyCliError))
 
     @contextmanager
     def together(self) -> Iterator[None]:
@@ -115,21 +99,10 @@ class Ranks:
             failure = error
         self.raise_any(failure)
 
-    def raise_or_broadcast(self, value: Value | EntropyCliError) -> Value:
-        """Return the first process's value, or raise its error in all processes."""
-        value = self.broadcast_from_first(value)
-        if isinstance(value, EntropyCliError):
-            raise value
-        return value
-
 
 @contextmanager
 def join(*, on_gpus: bool = False) -> Iterator[Ranks]:
-    """Join the other processes, if torchrun started this one.
-
-    Args:
-        on_gpus: GPUs will talk to each other beside the processes, where there are any.
-    """
+    """Join the other processes, if torchrun started this one; with `on_gpus` also their GPUs."""
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1 or not dist.is_torchelastic_launched():
         yield Ranks()

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.images.image_set import GROUPS
@@ -18,32 +19,22 @@ FROZEN = "frozen_temperatures"  # key of the identity
 
 @dataclass(frozen=True)
 class RunSettings:
-    """The settings that the number depends on; device, batch size, workers and ranks are not among them.
-
-    Attributes:
-        temperature: the headline first; "auto" is fitted to each scale.
-        seed: of the order of the images and of the jackknife groups.
-        groups: number of jackknife groups.
-        images_fingerprint: hash of the paths and sizes of the images.
-        images: number of images that were listed.
-        block: images in a block.
-        checkpoint_sha256: None without a checkpoint or a codebook file.
-        identity: what else of the tokenizer changes the number; in files beside the other keys.
-    """
+    """The settings that the number depends on: not device, batch size, workers and ranks."""
 
     family: str
     patch_nums: list[int | None]
     image_size: int | None
     rule: str
     preprocess: str
-    temperature: list[TemperatureChoice]
-    seed: int
-    images_fingerprint: str
-    images: int
+    temperature: list[TemperatureChoice]  # the headline first
+    seed: int  # of the order of the images and of the jackknife groups
+    images_fingerprint: str  # hash of the paths and sizes of the images
+    images: int  # that were listed
     precision: Precision
-    checkpoint_sha256: str | None
-    groups: int = GROUPS
-    block: int = BLOCK
+    checkpoint_sha256: str | None  # None without a checkpoint or a codebook file
+    groups: int = GROUPS  # of the jackknife
+    block: int = BLOCK  # images in a block
+    # What else of the tokenizer changes the number; in files beside the other keys.
     identity: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
@@ -60,14 +51,8 @@ class RunSettings:
     ) -> "RunSettings":
         """Describe a run of a tokenizer.
 
-        Args:
-            tokenizer: described by its spec.
-            temperatures: None for the tokenizer's default.
-            identity: `checkpoint_sha256`, and what else of the tokenizer changes the number.
-            seed: see the class, as for what follows.
-            images_fingerprint: as above.
-            images: as above.
-            precision: of the encoder.
+        Without temperatures it has the tokenizer's default; `identity` is `checkpoint_sha256`, and what
+        else of the tokenizer changes the number but is not in its spec.
 
         Raises:
             EntropyCliError: temperatures are to be fitted to what has no distances.
@@ -79,9 +64,10 @@ class RunSettings:
                 "temperature auto: is defined for squared distances to codes, not for the rule "
                 f"{spec.rule}. Give a number."
             )
+        others = dict(identity)
         return cls(
             family=spec.family,
-            patch_nums=list(spec.patch_nums),
+            patch_nums=spec.patch_nums,
             image_size=spec.image_size,
             rule=spec.rule,
             preprocess=spec.preprocess,
@@ -90,8 +76,8 @@ class RunSettings:
             images_fingerprint=images_fingerprint,
             images=images,
             precision=precision,
-            checkpoint_sha256=identity["checkpoint_sha256"],
-            identity={key: value for key, value in identity.items() if key != "checkpoint_sha256"},
+            checkpoint_sha256=others.pop("checkpoint_sha256"),
+            identity=others,
         )
 
     @property
@@ -109,14 +95,13 @@ class RunSettings:
         """Rebuild the settings from what `to_json` gave.
 
         Raises:
-            KeyError: a setting is missing.
+            KeyError, ValueError: a setting is missing, or of another type.
         """
-        own = [of.name for of in fields(cls) if of.name != "identity"]
+        own = {of.name: content[of.name] for of in fields(cls) if of.name != "identity"}
         others = {key: value for key, value in content.items() if key not in own}
-        known = {name: content[name] for name in own}
-        if known["temperature"] == "auto":  # as earlier versions wrote it
-            known["temperature"] = ["auto"]
-        return cls(**known, identity=others)
+        if own["temperature"] == "auto":  # as earlier versions wrote it
+            own["temperature"] = ["auto"]
+        return from_json({**own, "identity": others}, cls)
 
     def fingerprint(self) -> str:
         """Return a hash of all settings, 64 hexadecimal digits."""

@@ -1,138 +1,167 @@
 """The state of a run in memory; read from a file, its parts are checked against each other."""
 
-import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from entropy_cli.entropy.quantity import HistoryPoint
+from entropy_cli.core.documents import from_json
+from entropy_cli.entropy.codebook import Codebook, Grid
+from entropy_cli.entropy.quantity import HistoryPoint, Labels
+from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.images.plan import BLOCK, number_of_blocks
-from entropy_cli.streaming.accumulator import Accumulator
-from entropy_cli.streaming.progress import ACCUMULATORS, Progress
-from entropy_cli.streaming.run_metadata import RunMetadata
+from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.run_settings import RunSettings
-from entropy_cli.tokenizers.base import sums_layout
+from entropy_cli.tokenizers.base import Scale, Tokenizer, sums_layout
+
+
+@dataclass(frozen=True)
+class RunMetadata:
+    """What a result says of a run beside its numbers; kept in the state, for merging."""
+
+    latent_dim: int
+    scales: list[Scale]
+    degrees_of_freedom: list[int | None]  # of each codebook; None where no temperature can be fitted
+    temperature_asked: bool  # whether the user gave the temperature
+    temperature_default: str  # where the family's default is from
+    split: str
+    images_found: int  # before any limit
+    provenance: dict[str, Any]  # where checkpoint and images are, and notes on them
+    labels: Labels = "unknown"  # that models on its tokens are trained on
+    shared_codebook: bool = False  # whether all scales have the same codes
+
+    @classmethod
+    def of(
+        cls,
+        tokenizer: Tokenizer,
+        *,
+        split: str,
+        images_found: int,
+        temperature_given: bool,
+        provenance: dict[str, Any],
+    ) -> "RunMetadata":
+        """Describe a run that is about to start."""
+        spec = tokenizer.spec
+        codebooks = [tokenizer.codebook(s) for s in range(len(spec.scales))]
+        return cls(
+            latent_dim=spec.latent_dim,
+            scales=list(spec.scales),
+            degrees_of_freedom=[c.degrees_of_freedom if c.has_distances else None for c in codebooks],
+            temperature_asked=temperature_given,
+            temperature_default=spec.temperature_source,
+            split=split,
+            images_found=images_found,
+            provenance=provenance,
+            labels=spec.labels,
+            shared_codebook=_are_equal(codebooks),
+        )
+
+    @property
+    def vocabularies(self) -> list[Vocabulary]:
+        """Return the vocabulary of each scale."""
+        return [scale.vocabulary for scale in self.scales]
+
+
+def _are_equal(codebooks: Sequence[Codebook | Grid]) -> bool:
+    """Return whether all are the same codebook of vectors, or the same grid."""
+    first, *others = codebooks
+
+    def is_first(other: Codebook | Grid) -> bool:
+        if isinstance(other, Codebook) and isinstance(first, Codebook):
+            return other is first or torch.equal(other.codes_VC, first.codes_VC)
+        return other is first
+
+    return all(map(is_first, others))
 
 
 @dataclass(frozen=True)
 class RunState:
-    """Everything that is saved of a run.
-
-    Attributes:
-        settings: must be equal for another run to resume from this one.
-        shard: (I, N) if it is the I-th of N parts of the images.
-    """
+    """Everything that is saved of a run."""
 
     progress: Progress
-    settings: RunSettings
+    settings: RunSettings  # equal in another run that resumes from this one
     metadata: RunMetadata
+    shard: tuple[int, int] | None  # (I, N) if it is the I-th of N parts of the images
+
+
+@dataclass(frozen=True)
+class StateDocument:
+    """The JSON part of a state's file; `accumulators` has the version of the sums by their name."""
+
+    settings: dict[str, Any]
+    about: RunMetadata
     shard: tuple[int, int] | None
+    temperatures: list[list[float]] | None
+    failed: list[tuple[str, str]]
+    history: list[HistoryPoint]
+    pilot: dict[str, Any] | None
+    precision_check: dict[str, Any] | None
+    accumulators: dict[str, dict[str, Any]]
 
 
-def state_from_file(meta: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> RunState:
-    """Rebuild a state from the contents of its file.
-
-    Args:
-        meta: its meta data.
-        tensors: by name; those of an accumulator have its name and a dot before theirs.
+def state_from_file(content: Any, tensors: Mapping[str, Tensor]) -> RunState:  # noqa: ANN401 - JSON
+    """Rebuild a state from a StateDocument, and tensors; the tally's have its name before theirs.
 
     Raises:
         ValueError, KeyError, TypeError: contents that no run writes, or that contradict the settings.
     """
-    settings = RunSettings.from_json(meta["settings"])
-    metadata = RunMetadata.from_json(meta["about"])
+    found = from_json(content, StateDocument, unknown=True)
+    settings, metadata = RunSettings.from_json(found.settings), found.about
     if [scale.patch_num for scale in metadata.scales] != settings.patch_nums:
         raise ValueError("its scales are not those of its settings")
-    failed = [(str(name), str(reason)) for name, reason in meta["failed"]]
-    blocks_done = _blocks_done(tensors["blocks_done"], settings.images)
-    images = _images_in(blocks_done, settings.images) - len(failed)
-    temperatures = _temperatures(meta["temperatures"], settings, len(metadata.scales))
+    done_N = tensors["blocks_done"]
+    if done_N.dtype != torch.bool or done_N.shape != (number_of_blocks(settings.images),):
+        raise ValueError(f"its blocks are not those of {settings.images} images")
+    images = BLOCK * int(done_N.sum()) - len(found.failed)
+    if len(done_N) and done_N[-1]:  # which may be short
+        images -= BLOCK * len(done_N) - settings.images
+    if found.temperatures is not None:
+        _check_temperatures(found.temperatures, settings)
+    for record, keys in (
+        (found.pilot, ("images", "hard", "steps", "ended")),
+        (found.precision_check, ("images",)),
+    ):
+        if record is not None and not all(key in record for key in keys):
+            raise ValueError("it lacks a part of what was measured on the first images")
     progress = Progress(
-        blocks_done=blocks_done,
-        images=images,
-        temperatures=temperatures,
-        accumulators=_accumulators(
-            meta["accumulators"], tensors, settings, metadata, temperatures, images
-        ),
-        failed=failed,
-        history=[HistoryPoint(**entry) for entry in meta["history"]],
-        pilot=_record(meta["pilot"], ("images", "hard", "steps", "ended")),
-        precision_check=_record(meta["precision_check"], ("images",)),
+        done_N,
+        images,
+        found.temperatures,
+        _tally(found, tensors, settings.groups, images),
+        found.failed,
+        found.history,
+        found.pilot,
+        found.precision_check,
     )
-    shard = None if meta["shard"] is None else (int(meta["shard"][0]), int(meta["shard"][1]))
-    return RunState(progress, settings, metadata, shard)
+    return RunState(progress, settings, metadata, found.shard)
 
 
-def _blocks_done(done_N: Tensor, images: int) -> Tensor:
-    if done_N.dtype != torch.bool or done_N.shape != (number_of_blocks(images),):
-        raise ValueError(f"its blocks are not those of {images} images")
-    return done_N
-
-
-def _images_in(done_N: Tensor, images: int) -> int:
-    """Count the images of the blocks that are done, the last of which may be short."""
-    if not len(done_N):
-        return 0
-    short = BLOCK * len(done_N) - images
-    return BLOCK * int(done_N.sum()) - (short if bool(done_N[-1]) else 0)
-
-
-def _temperatures(
-    found: Any,  # noqa: ANN401 - JSON
-    settings: RunSettings,
-    scales: int,
-) -> list[list[float]] | None:
-    if found is None:
-        return None
+def _check_temperatures(found: list[list[float]], settings: RunSettings) -> None:
     given = settings.temperature
-    for values in found:
-        positive = all(isinstance(t, float) and 0 < t < math.inf for t in values)
-        if (
-            not positive
-            or len(values) != len(given)
-            or any(choice not in ("auto", t) for choice, t in zip(given, values, strict=True))
-        ):
-            raise ValueError("its temperatures are not those of its settings")
-    if len(found) != scales:
-        raise ValueError("its temperatures are not of its scales")
-    return [list(values) for values in found]
+    fit = (
+        len(values) == len(given)
+        and min(values) > 0
+        and all(choice in ("auto", t) for choice, t in zip(given, values, strict=True))
+        for values in found
+    )
+    if len(found) != len(settings.patch_nums) or not all(fit):
+        raise ValueError("its temperatures are not those of its settings")
 
 
-def _accumulators(
-    sections: Mapping[str, Any],
-    tensors: Mapping[str, Tensor],
-    settings: RunSettings,
-    metadata: RunMetadata,
-    temperatures: list[list[float]] | None,
-    images: int,
-) -> dict[str, Accumulator]:
-    kinds = {kind.NAME: kind for kind in ACCUMULATORS}
-    if strange := [name for name, part in sections.items() if _version(kinds, name) != part["version"]]:
-        raise ValueError(f"its {strange[0]} is of a version that this program does not read")
-    if not sections and images:
-        raise ValueError(f"it has no sums of its {images} images")
-    if not sections:
-        return {}
-    if temperatures is None:
+def _tally(
+    found: StateDocument, tensors: Mapping[str, Tensor], groups: int, images: int
+) -> Tally | None:
+    versions = {name: section["version"] for name, section in found.accumulators.items()}
+    if not versions and not images:
+        return None
+    if versions != {Tally.NAME: Tally.VERSION}:
+        raise ValueError(f"it has no sums of its {images} images in a version that this program reads")
+    if found.temperatures is None:
         raise ValueError("it has sums, but no temperatures")
-    layout = sums_layout(metadata.scales, settings.groups, len(temperatures[0]))
-    found: dict[str, Accumulator] = {}
-    for name in sections:
-        prefix = f"{name}."
-        own = {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}
-        found[name] = kinds[name].from_state_dict(own, layout, images)
-    return found
-
-
-def _version(kinds: Mapping[str, type[Accumulator]], name: str) -> int | None:
-    return kinds[name].VERSION if name in kinds else None
-
-
-def _record(found: Any, keys: tuple[str, ...]) -> dict[str, object] | None:  # noqa: ANN401 - JSON
-    """Check that a record has these keys, if there is one."""
-    if found is not None and not all(key in found for key in keys):
-        raise ValueError("it lacks a part of what was measured on the first images")
-    return found
+    layout = sums_layout(found.about.scales, groups, len(found.temperatures[0]))
+    prefix = f"{Tally.NAME}."
+    own = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+    return Tally.from_state_dict(own, layout, images)

@@ -1,12 +1,13 @@
-"""The file that holds the state of a run: save, load, compare and lock it."""
+"""The file that holds the state of a run: save, load, resume from, compare and lock it."""
 
+import contextlib
 import fcntl
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -14,12 +15,18 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from entropy_cli import __version__
-from entropy_cli.core.errors import StateError
+from entropy_cli.core.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomically
 from entropy_cli.core.reading import OpenFile, parse_json
+from entropy_cli.entropy.tally import Tally
+from entropy_cli.images.plan import number_of_blocks
+from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.run_settings import RunSettings
-from entropy_cli.streaming.state import RunState, state_from_file
+from entropy_cli.streaming.state import RunState, StateDocument, state_from_file
 from entropy_cli.tokenizers.checkpoints.safetensorsfile import read_safetensors
+
+logger = logging.getLogger(__name__)
 
 SCHEMA = "entropy-cli/state"
 SCHEMA_VERSION = 4
@@ -40,26 +47,24 @@ def save(path: Path, state: RunState) -> None:
     """Write the state, replacing what was there only when it is complete."""
     progress = state.progress
     tensors, sections = {"blocks_done": progress.blocks_done}, {}
-    for name, accumulator in progress.accumulators.items():
-        sums = accumulator.to("cpu").state_dict()
+    if progress.tally is not None:
+        sums = progress.tally.to("cpu").state_dict()
         shapes = {key: list(tensor.shape) for key, tensor in sums.items()}
-        sections[name] = {"version": accumulator.VERSION, "shapes": shapes}
-        tensors |= {f"{name}.{key}": tensor.contiguous() for key, tensor in sums.items()}
-    meta = {
-        "schema": SCHEMA,
-        "schema_version": SCHEMA_VERSION,
-        "tool_version": __version__,
-        "settings": state.settings.to_json(),
-        "about": state.metadata.to_json(),
-        "shard": state.shard,
-        "temperatures": progress.temperatures,
-        "failed": progress.failed,
-        "history": [asdict(entry) for entry in progress.history],
-        "pilot": progress.pilot,
-        "precision_check": progress.precision_check,
-        "accumulators": sections,
-    }
-    text = json.dumps(meta, allow_nan=False)
+        sections[Tally.NAME] = {"version": Tally.VERSION, "shapes": shapes}
+        tensors |= {f"{Tally.NAME}.{key}": tensor.contiguous() for key, tensor in sums.items()}
+    document = StateDocument(
+        state.settings.to_json(),
+        state.metadata,
+        state.shard,
+        progress.temperatures,
+        progress.failed,
+        progress.history,
+        progress.pilot,
+        progress.precision_check,
+        sections,
+    )
+    head = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "tool_version": __version__}
+    text = json.dumps({**head, **asdict(document)}, allow_nan=False)
     metadata = {"entropy-cli": text, "sha256": checksum(text, tensors)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata), announced=False)
 
@@ -114,6 +119,58 @@ def load(path: Path) -> RunState:
         ) from error
 
 
+def resume(
+    path: Path,
+    settings: RunSettings,
+    shard: tuple[int, int] | None,
+    ranks: Ranks,
+    stack: contextlib.ExitStack,
+    *,
+    fail_at_first: bool,
+) -> Progress:
+    """Return the saved progress of a run of the same settings, or a fresh one.
+
+    The first process reads the file, and locks it until the stack is left; the others get everything
+    but the sums.
+
+    Raises:
+        StateError: the state is in use, damaged, or of another run.
+        DatasetError: an image could not be read and `fail_at_first`.
+    """
+    found: Progress | EntropyCliError | None = None
+    if ranks.first:
+        try:
+            stack.enter_context(locked(path))
+            found = _saved_progress(path, settings, shard)
+            if found.failed and fail_at_first:
+                name, reason = found.failed[0]
+                raise DatasetError(f"{name}: could not be read: {reason}. Stopped by --on-error fail.")
+        except EntropyCliError as error:
+            found = error
+    shared = replace(found, tally=None) if isinstance(found, Progress) else found
+    shared = ranks.broadcast_from_first(shared)
+    if isinstance(shared, EntropyCliError):
+        raise shared
+    assert shared is not None
+    return found if isinstance(found, Progress) else replace(shared, images=0, failed=[])
+
+
+def _saved_progress(path: Path, settings: RunSettings, shard: tuple[int, int] | None) -> Progress:
+    if not path.exists():
+        return Progress.start(number_of_blocks(settings.images))
+    saved = load(path)
+    check_same(path, saved.settings, settings)
+    if saved.shard != shard:
+        was, now = (f"shard {s[0]}/{s[1]}" if s else "all" for s in (saved.shard, shard))
+        raise StateError(
+            f"{path}: was saved for {was} of the images, this run is for {now}. Give another --state."
+        )
+    logger.info(
+        "resuming from %d of %d images, saved in %s", saved.progress.images, settings.images, path
+    )
+    return saved.progress
+
+
 def check_same(path: Path, got: RunSettings, expected: RunSettings, whose: str = "this run") -> None:
     """Raise StateError naming the first setting of a saved state that differs."""
     saved, wanted = (json.loads(json.dumps(settings.to_json())) for settings in (got, expected))
@@ -128,13 +185,9 @@ def check_same(path: Path, got: RunSettings, expected: RunSettings, whose: str =
             )
 
 
-@contextmanager
+@contextlib.contextmanager
 def locked(path: Path, option: str = "--state") -> Iterator[None]:
-    """Keep other runs off a state while this one uses it.
-
-    Args:
-        path: of the state.
-        option: with which the user may choose another place.
+    """Keep other runs off a state while this one uses it; the option is the one that names it.
 
     Raises:
         StateError: another run is using it, or the folder can't be written to.

@@ -3,7 +3,7 @@
 import contextlib
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,19 +20,6 @@ WRITTEN = b"\1"  # ends a row; a file that was cut off and grew again has a zero
 IN_ONE_LINE = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 
-def smallest_type(vocab_size: int) -> np.dtype:
-    """Return the smallest unsigned integer type that can number so many codes.
-
-    Raises:
-        ResultError: no type can.
-    """
-    if vocab_size > MAX_INDEXABLE:
-        raise ResultError(
-            f"--save-tokens: {vocab_size} codes can't be numbered in 63 bits. Leave it out."
-        )
-    return np.min_scalar_type(vocab_size - 1)
-
-
 def paths_file(path: Path) -> Path:
     """Return where the images' paths are written, in the order of the tokens' rows."""
     return path.with_suffix(".paths.txt")
@@ -45,8 +32,13 @@ class TokenStore:
     """
 
     def __init__(self, state: Path, images: int, tokens: int, vocab_size: int) -> None:
-        self.path = store_path(state)
-        self.images, self.tokens, self.dtype = images, tokens, smallest_type(vocab_size)
+        """Describe the store; raise ResultError if there are more codes than a row can number."""
+        if vocab_size > MAX_INDEXABLE:
+            raise ResultError(
+                f"--save-tokens: {vocab_size} codes can't be numbered in 63 bits. Leave it out."
+            )
+        self.path, self.images, self.tokens = store_path(state), images, tokens
+        self.dtype = np.min_scalar_type(vocab_size - 1)  # the smallest that can number the codes
         self.row_bytes = tokens * self.dtype.itemsize + len(WRITTEN)
         self._file = -1
 
@@ -63,40 +55,21 @@ class TokenStore:
                 "--save-tokens, or remove the saved state and start again."
             )
         if not resumed:
-            try:
-                with self.path.open("wb") as file:
-                    file.truncate(self.images * self.row_bytes)
-            except OSError as error:
-                raise StateError(f"{self.path}: can't be written: {error.strerror}.") from error
+            with self._named_errors(), self.path.open("wb") as file:
+                file.truncate(self.images * self.row_bytes)
 
     def open(self) -> None:
-        """Open the file that the first process made.
-
-        Raises:
-            StateError: it can't be opened.
-        """
-        try:
+        """Open the file that the first process made; raise StateError if it can't be."""
+        with self._named_errors(" Give a --state that all processes see."):
             self._file = os.open(self.path, os.O_RDWR)
-        except OSError as error:
-            raise StateError(
-                f"{self.path}: can't be written: {error.strerror}. Give a --state that all processes "
-                "see."
-            ) from error
 
     def write(self, places: Sequence[int], idx_BL: Tensor) -> None:
-        """Write the rows of some images.
-
-        Raises:
-            StateError: the disk is full, or gone.
-        """
-        rows_BL = idx_BL.numpy().astype(self.dtype)
-        try:
-            for place, row_L in zip(places, rows_BL, strict=True):
+        """Write the rows of some images; raise StateError if the disk is full, or gone."""
+        with self._named_errors():
+            for place, row_L in zip(places, idx_BL.numpy().astype(self.dtype), strict=True):
                 row = row_L.tobytes() + WRITTEN
                 if os.pwrite(self._file, row, place * self.row_bytes) < self.row_bytes:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        except OSError as error:
-            raise StateError(f"{self.path}: can't be written: {error.strerror}.") from error
 
     def sync(self) -> None:
         """Bring what was written to the disk."""
@@ -108,33 +81,37 @@ class TokenStore:
         Raises:
             StateError: a row is missing, because the store was cut off during the run.
         """
-        stored = OpenFile(self.path)
 
-        def row(place: int) -> bytearray:
-            with contextlib.suppress(OSError):
-                content = stored.read(place * self.row_bytes, (place + 1) * self.row_bytes)
-                if content[-len(WRITTEN) :] == WRITTEN:
-                    return content[: -len(WRITTEN)]
-            raise StateError(
-                f"{self.path}: lacks tokens that were written to it. Was it cut off? Remove it and the "
-                "saved state, and start again."
-            )
-
-        def write(temporary: Path) -> None:
-            shape = (len(places), self.tokens)
+        def write_rows(temporary: Path) -> None:
+            shape, stored = (len(places), self.tokens), OpenFile(self.path)
             with temporary.open("wb") as file:
                 header = {"descr": self.dtype.str, "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
-                for place in places:
-                    file.write(row(place))
+                file.writelines(self._row(stored, place) for place in places)
 
-        def list_paths(temporary: Path) -> None:
+        def write_names(temporary: Path) -> None:
             with temporary.open("wb") as file:
-                for name in names:
-                    file.write(os.fsencode(name.translate(IN_ONE_LINE)) + b"\n")
+                file.writelines(os.fsencode(name.translate(IN_ONE_LINE)) + b"\n" for name in names)
 
-        write_atomically(path, write)
-        write_atomically(paths_file(path), list_paths)
+        write_atomically(path, write_rows)
+        write_atomically(paths_file(path), write_names)
+
+    def _row(self, stored: OpenFile, place: int) -> bytearray:
+        with contextlib.suppress(OSError):
+            content = stored.read(place * self.row_bytes, (place + 1) * self.row_bytes)
+            if content[-len(WRITTEN) :] == WRITTEN:
+                return content[: -len(WRITTEN)]
+        raise StateError(
+            f"{self.path}: lacks tokens that were written to it. Was it cut off? Remove it and the "
+            "saved state, and start again."
+        )
+
+    @contextlib.contextmanager
+    def _named_errors(self, advice: str = "") -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StateError(f"{self.path}: can't be written: {error.strerror}.{advice}") from error
 
     def close(self) -> None:
         """Close the file."""
@@ -154,15 +131,16 @@ def open_token_store(store: TokenStore, ranks: Ranks, *, resumed: bool) -> None:
     Raises:
         StateError: in all processes, if any of them can't.
     """
-    created = _error_of(lambda: store.create(resumed=resumed)) if ranks.first else None
-    ranks.raise_or_broadcast(created)
-    for error in filter(None, ranks.all_gather(_error_of(store.open))):
-        raise error
 
+    def create() -> None:
+        if ranks.first:
+            store.create(resumed=resumed)
 
-def _error_of(step: Callable[[], None]) -> EntropyCliError | None:
-    try:
-        step()
-    except EntropyCliError as error:
-        return error
-    return None
+    for step in (create, store.open):
+        failure: EntropyCliError | None = None
+        try:
+            step()
+        except EntropyCliError as error:
+            failure = error
+        for first in filter(None, ranks.all_gather(failure)):
+            raise first

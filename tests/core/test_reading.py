@@ -25,7 +25,6 @@ OWN = {
     "commands/monitor/logs/read.py": {"read_text"},  # its own
     "tokenizers/checkpoints/numpyfile.py": {"open"},
     "tokenizers/checkpoints/stored.py": {"read_bytes"},  # a field
-    "images/tar_file.py": {"open"},
     "images/tar_index.py": {"open"},
     "commands/train/result.py": {"open"},
     "commands/train/train.py": {"open"},

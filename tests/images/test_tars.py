@@ -286,7 +286,7 @@ def test_a_damaged_index_is_made_again(tmp_path, monkeypatch):
         content[place] ^= 0x55
         kept.write_bytes(content)
         assert list(find_images(tar).files) == before
-    monkeypatch.setattr(tar_index, "VERSION", 2)
+    monkeypatch.setattr(tar_index, "VERSION", tar_index.VERSION + 1)
     assert list(find_images(tar).files) == before
 
 

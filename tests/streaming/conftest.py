@@ -12,8 +12,8 @@ from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import check_points, plan_segments
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.loop import Loop
-from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.streaming.ranks import Ranks
+from entropy_cli.streaming.reader import prefetch
 from entropy_cli.tokenizers.base import sums_layout
 from entropy_cli.tokenizers.registry import load_tokenizer
 
@@ -34,7 +34,7 @@ def run(images, checkpoint):
         read = read_batches(
             open_loader(CroppedImages(found, tokenizer.spec.crop.apply), plans, workers=0)
         )
-        if not progress.accumulators:
+        if progress.tally is None:
             progress.temperatures = [[1.0] for _ in tokenizer.spec.scales]
             progress.allocate(sums_layout(tokenizer.spec.scales, GROUPS, 1), device)
         with contextlib.closing(prefetch(read, device)) as batches:

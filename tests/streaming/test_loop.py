@@ -13,8 +13,8 @@ from entropy_cli.streaming import batch_processor
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import choose_batch_size, choose_device, choose_workers
 from entropy_cli.streaming.loop import Loop
-from entropy_cli.streaming.prefetch import ahead
 from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.reader import ahead
 from entropy_cli.tokenizers.families.var import VARTokenizer
 from entropy_cli.tokenizers.registry import load_tokenizer
 

@@ -12,9 +12,8 @@ from entropy_cli.core.errors import StateError
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.streaming import state_file
 from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.run_metadata import RunMetadata
 from entropy_cli.streaming.run_settings import RunSettings
-from entropy_cli.streaming.state import RunState
+from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.tokenizers.base import Scale
 from tests.conftest import PATCH_NUMS, SIZES
 

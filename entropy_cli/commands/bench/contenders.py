@@ -13,12 +13,12 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.decode import CroppedImages, read_image
 from entropy_cli.images.image_set import GROUPS, find_images
-from entropy_cli.images.loader import open_loader, read_batches
+from entropy_cli.images.loader import Batch, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
-from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import keep_freed_memory
-from entropy_cli.streaming.prefetch import prefetch
 from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.reader import prefetch
 from entropy_cli.tokenizers.base import Tokenizer, sums_layout
 from entropy_cli.tokenizers.layers.autoencoder import Encoder, ResnetBlock
 from entropy_cli.tokenizers.precision import Precision
@@ -98,12 +98,12 @@ class EntropyCli(Contender):
         entropy_ST = tally.entropy_GST.sum(0) / (len(f_BChw) * tally.tokens_S[:, None])
         return entropy_ST, torch.cat(idx_BLs).to(self.device)
 
-    def _encoded(self, f_BChw: Tensor) -> Iterator[EncodedBatch]:
+    def _encoded(self, f_BChw: Tensor) -> Iterator[Batch]:
         for rest_BChw in torch.split(f_BChw, max(BLOCK, self.workload.batch_size)):
             group_B = torch.arange(len(rest_BChw)) % GROUPS
-            yield EncodedBatch(rest_BChw, group_B, [""] * len(rest_BChw), [], [], [])
+            yield Batch(rest_BChw, group_B, [""] * len(rest_BChw), [], [], ())
 
-    def _add(self, batches: Iterable[EncodedBatch]) -> Tally:
+    def _add(self, batches: Iterable[Batch]) -> Tally:
         scales, temperatures = self.tokenizer.spec.scales, list(self.workload.temperatures)
         progress = Progress.start(number_of_blocks(len(self.images)))
         progress.temperatures = [temperatures for _ in scales]

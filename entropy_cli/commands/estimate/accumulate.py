@@ -13,10 +13,10 @@ from entropy_cli.commands.estimate.run import Run
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.signals import Signals
-from entropy_cli.images.loader import worker_death_error
+from entropy_cli.images.loader import Batch, worker_death_error
 from entropy_cli.images.plan import BLOCK, BatchPlan, Segment, check_points, plan_batches, plan_segments
 from entropy_cli.streaming import state_file
-from entropy_cli.streaming.batch_processor import BatchProcessor, EncodedBatch
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import device_name, is_out_of_memory, keep_freed_memory, versions
 from entropy_cli.streaming.loop import Loop
 from entropy_cli.streaming.pilot import (
@@ -161,9 +161,9 @@ def _set_temperatures(
     progress: Progress,
     reader: Reader,
     segments: Sequence[Segment],
-    batches: Iterator[EncodedBatch],
+    batches: Iterator[Batch],
     describe: Callable[[str], object],
-) -> Iterator[EncodedBatch]:
+) -> Iterator[Batch]:
     """Set the temperatures, and return the batches that the loop has still to add.
 
     Those fitted are fitted to the first images, which need not be encoded again.
@@ -181,7 +181,7 @@ def _set_temperatures(
     if run.config.shard is None:  # the first images of the run itself
         plans = [plan for segment in segments for plan in segment.plans]
         mine = sum(bool(plan.completed_blocks) and _within(plan, pilot) for plan in plans)
-        first: Iterator[EncodedBatch] = islice(batches, mine)
+        first: Iterator[Batch] = islice(batches, mine)
         fitted, progress.pilot, encoded = fit_temperatures(reader.processor, first, run.ranks, describe)
         batches = chain(encoded, batches)
     else:

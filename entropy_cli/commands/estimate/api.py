@@ -37,9 +37,8 @@ from entropy_cli.streaming.device import choose_device, device_name, versions
 from entropy_cli.streaming.pilot import PILOT_BLOCKS, fit_temperatures, with_fitted
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_metadata import RunMetadata
 from entropy_cli.streaming.run_settings import RunSettings
-from entropy_cli.streaming.state import RunState
+from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.tokenizers import registry as tokenizers
 from entropy_cli.tokenizers.base import Tokenizer, sums_layout
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
@@ -259,7 +258,7 @@ def _accumulate(
     layout = sums_layout(spec.scales, GROUPS, len(progress.temperatures[0]))
     progress.allocate(layout, processor.device)
     for batch in encoded:
-        digest.update(batch.rest_BChw.cpu().contiguous().numpy().tobytes())
+        digest.update(batch.input_B.cpu().contiguous().numpy().tobytes())
         processor.add(batch, progress)
     processor.check_finite()
     if not progress.images:

@@ -20,9 +20,8 @@ from entropy_cli.entropy.tally import Tally
 from entropy_cli.results import schema
 from entropy_cli.results.checks import find_checks
 from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.run_metadata import RunMetadata
 from entropy_cli.streaming.run_settings import RunSettings
-from entropy_cli.streaming.state import RunState
+from entropy_cli.streaming.state import RunMetadata, RunState
 
 MOST_CODES_COUNTED = 65_536  # above, code_counts would make the file unwieldy
 

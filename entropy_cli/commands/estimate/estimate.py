@@ -16,7 +16,7 @@ from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import join
-from entropy_cli.streaming.resume import resume
+from entropy_cli.streaming.state_file import resume
 from entropy_cli.streaming.token_file import TokenStore, open_token_store, store_path
 
 logger = logging.getLogger(__name__)

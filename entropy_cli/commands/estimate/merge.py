@@ -99,9 +99,7 @@ def _add(path: Path, part: Progress, total: Progress) -> None:
         )
     if part.tally is None:
         return
-    for name, sums in part.accumulators.items():
-        before = total.accumulators.get(name)
-        total.accumulators[name] = sums if before is None else before + sums
+    total.tally = part.tally if total.tally is None else total.tally + part.tally
     if part.images:
         total.history.append(_history_point(total))
 

@@ -22,9 +22,8 @@ from entropy_cli.streaming.device import (
 )
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_metadata import RunMetadata
 from entropy_cli.streaming.run_settings import FROZEN, RunSettings
-from entropy_cli.streaming.state import RunState
+from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.streaming.state_file import default_path
 
 logger = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from entropy_cli.entropy.assign import MAX_INDEXABLE, assign
 from entropy_cli.entropy.codebook import Codebook, Grid
-from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.psnr import psnr
 from entropy_cli.streaming.batch_processor import BatchProcessor
@@ -48,7 +47,7 @@ def encode_images(processor: BatchProcessor, names: Sequence[str], img_B3HW: Ten
     group_B = torch.zeros(len(names), dtype=torch.int64)
     indices = list(range(len(names)))
     (batch,) = processor.encode([Batch(img_B3HW, group_B, list(names), indices, [], (0,))])
-    return batch.rest_BChw[: len(names)]
+    return batch.input_B[: len(names)]
 
 
 def assign_image(
@@ -75,14 +74,8 @@ def assign_image(
         EntropyCliError: the latents are not finite.
     """
     tokenizer = processor.tokenizer
-
-    def assign_scale(scale: int, z_BlC: Tensor) -> ImageSums:
-        return assign(z_BlC, tokenizer.codebook(scale), temperatures[scale : scale + 1])
-
-    quantized = [
-        (z_BlC[0], sums.idx_Bl)
-        for z_BlC, sums in processor.quantize_scales(f_BChw, [name], assign_scale)
-    ]
+    scale_sums = processor.quantize_scales(f_BChw, [name], [[t] for t in temperatures])
+    quantized = [(z_BlC[0], sums.idx_Bl) for z_BlC, sums in scale_sums]
     processor.check_finite()
     rest_BChw, scales = f_BChw, []
     for s, (z_lC, idx_Bl) in enumerate(quantized):
