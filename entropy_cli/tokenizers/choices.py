@@ -1,15 +1,13 @@
 """Choosing what the weights leave open: image size, grid, rule and temperature."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.vocabulary import VECTOR_RULES, Vocabulary
-from entropy_cli.tokenizers.base import Crop, PixelRange, Scale, TokenizerSpec
-from entropy_cli.tokenizers.convolutional import Network
-from entropy_cli.tokenizers.layers.autoencoder import Shapes
+from entropy_cli.tokenizers.base import Scale
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 
@@ -21,42 +19,12 @@ class Temperature:
     source: str
 
 
-@dataclass(frozen=True)
-class Traits:
-    """What all checkpoints of a family have in common; variants replace single fields.
-
-    Attributes:
-        family: its name.
-        published_by: its authors' name for it, for display.
-        rule: how its codes are compared with latents.
-        temperatures: published temperatures, by rule.
-        crop: returns, for an image size, how its authors prepare images for evaluation.
-        image_size: the default, in pixels.
-        pixels: range of the pixel values that the encoder takes.
-        possible: rules that the user may choose.
-    """
-
-    family: str
-    published_by: str
-    rule: Rule
-    temperatures: Mapping[Rule, Temperature]
-    crop: Callable[[int], Crop]
-    image_size: int = 256
-    pixels: PixelRange = "[-1, 1]"
-    possible: Sequence[str] = VECTOR_RULES
-
-
 # What a temperature of 1 means where none is published.
 AT_TEMPERATURE_1: dict[Rule, str] = {
     "l2": "softmax of minus the squared distance as it is",
     "dot": "softmax of the dot product as it is",
 }
 UNPUBLISHED = "no temperature is published for {}"
-
-
-def absent_keys(shapes: Shapes, names: Sequence[str]) -> list[str]:
-    """List those of the names that a checkpoint lacks."""
-    return [name for name in names if name not in shapes]
 
 
 def choose_image_size(settings: TokenizerSettings, default: int, downsampling: int) -> tuple[int, int]:
@@ -118,52 +86,3 @@ def choose_temperature(rule: Rule, published: Mapping[Rule, Temperature], family
     if rule == "cosine":
         return Temperature("auto", reason)
     return Temperature(1.0, f"{AT_TEMPERATURE_1[rule]}; {reason}")
-
-
-def describe_grid(
-    traits: Traits,
-    network: Network,
-    settings: TokenizerSettings,
-    vocabulary: Vocabulary,
-    notes: Sequence[str] = (),
-) -> TokenizerSpec:
-    """Describe a tokenizer with a single scale, the encoder's grid; raises as `describe_scales` does."""
-    return describe_scales(
-        traits, network, settings, lambda _, side: grid_scale(side, vocabulary, settings), notes
-    )
-
-
-def describe_scales(
-    traits: Traits,
-    network: Network,
-    settings: TokenizerSettings,
-    scales: Callable[[int, int], tuple[Scale, ...]],
-    notes: Sequence[str] = (),
-) -> TokenizerSpec:
-    """Describe a tokenizer with the shared encoder; choose what its weights leave open.
-
-    Args:
-        traits: the family's.
-        network: the encoder, without weights.
-        settings: the user's choices.
-        scales: returns the scales for an image's side in pixels and in latents.
-        notes: what the user should know.
-
-    Raises:
-        CheckpointError: the settings don't fit each other or the encoder.
-    """
-    image_size, side = choose_image_size(settings, traits.image_size, network.encoder.downsampling)
-    rule = choose_rule(settings, traits.rule, traits.possible)
-    temperature = choose_temperature(rule, traits.temperatures, traits.published_by)
-    return TokenizerSpec(
-        family=traits.family,
-        latent_dim=network.latent_dim,
-        image_size=image_size,
-        scales=scales(image_size, side),
-        rule=rule,
-        crop=traits.crop(image_size),
-        pixels=traits.pixels,
-        temperature=temperature.value,
-        temperature_source=temperature.source,
-        notes=tuple(notes),
-    )

@@ -1,99 +1,38 @@
 """Tokenizer families, and finding the one that a checkpoint belongs to.
 
-A family is a kind of tokenizer, published with one layout of weights and one way of choosing codes.
-To add one, write a module in `families/` that provides what `Family` lists, and add its row to FAMILIES.
+To add one, write a module in `families/` with a subclass of `Family`, and add its row to FAMILIES.
 Detection, the commands and the tests work from FAMILIES; the tests also need a tiny checkpoint of the
 layout, one row in tests/family_checkpoints.py.
 """
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.evidence import contradictions, foreign_classes
-from entropy_cli.tokenizers.families import (
-    diffusers_vq,
-    ibq,
-    llamagen,
-    open_magvit2,
-    rq_vae,
-    titok,
-    var,
-    vqgan,
-)
+from entropy_cli.tokenizers.families.diffusers_vq import DiffusersVQ
+from entropy_cli.tokenizers.families.ibq import IBQ
+from entropy_cli.tokenizers.families.llamagen import LlamaGen
+from entropy_cli.tokenizers.families.open_magvit2 import OpenMAGVIT2
+from entropy_cli.tokenizers.families.rq_vae import RQVAE
+from entropy_cli.tokenizers.families.titok import TiTok
+from entropy_cli.tokenizers.families.var import VAR
+from entropy_cli.tokenizers.families.vqgan import VQGAN
+from entropy_cli.tokenizers.family import Family
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from entropy_cli.tokenizers.unsupported import recognise
 
-
-class Family(Protocol):
-    """The constants and functions of a family's module.
-
-    A checkpoint is detected as the one family for which `missing_keys` and `conflicting_keys` are both
-    empty and whose CLASSES don't contradict its config.json. None or several such families are an
-    error, which the user settles with --family. The functions get a checkpoint whose wrapper and prefix
-    are already removed from its names; only `build` reads weights.
-
-    Attributes:
-        EMA_BY_DEFAULT: whether the family's authors evaluate the averaged (EMA) weights. They are then
-            used where the checkpoint has them, unless the user chooses with --weights.
-        CLASSES: names of the family in config.json: `_class_name`, `model_type`, `architectures`.
-            A config.json that names only other classes speaks against the family.
-        IDENTIFYING_KEYS: weights that show a user why a checkpoint is of this family, the most specific
-            first, each with a few words on what it is. `inspect` prints those that a checkpoint has.
-    """
-
-    EMA_BY_DEFAULT: bool
-    CLASSES: tuple[str, ...]
-    IDENTIFYING_KEYS: dict[str, str]
-
-    def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
-        """List the required weights that a checkpoint lacks, the most specific to the family first.
-
-        With any of them missing the family can't be built, not even if the user chooses it.
-        """
-        ...
-
-    def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:
-        """List reasons against the family that detection heeds and --family overrides.
-
-        Each is a phrase for an error message: "has quant_conv.weight", "no encoder.down.0.block.3". Use
-        them where another family shares the required weights and only details differ.
-        """
-        ...
-
-    def codebooks(self, checkpoint: Checkpoint) -> list[str]:
-        """List the names of the weights that hold the codes; none if the codes are bits or levels."""
-        ...
-
-    def describe(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-        """Describe the tokenizer from names and shapes, with defaults for what is None in settings.
-
-        Raises:
-            CheckpointError: the shapes are not the layout's, or the settings don't fit them.
-        """
-        ...
-
-    def build(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> Tokenizer:
-        """Read the weights that tokens depend on and return the tokenizer, on the CPU and in float32.
-
-        Raises:
-            CheckpointError: as for `describe`, or a weight can't be read or is not finite.
-        """
-        ...
-
-
 FAMILIES: dict[str, Family] = {
-    "var": var,
-    "vqgan": vqgan,
-    "llamagen": llamagen,
-    "ibq": ibq,
-    "open-magvit2": open_magvit2,
-    "rq-vae": rq_vae,
-    "diffusers": diffusers_vq,
-    "titok": titok,
+    "var": VAR(),
+    "vqgan": VQGAN(),
+    "llamagen": LlamaGen(),
+    "ibq": IBQ(),
+    "open-magvit2": OpenMAGVIT2(),
+    "rq-vae": RQVAE(),
+    "diffusers": DiffusersVQ(),
+    "titok": TiTok(),
 }
 
 

@@ -23,6 +23,7 @@ from entropy_cli.tokenizers.checkpoints.zips import ZipRecords
 
 FORMATS = ".safetensors, .npy, .npz or .pt"
 NPY = b"\x93NUMPY"
+NESTED = 3  # levels of mappings and lists
 Kind = Literal["floating-point numbers", "integers"]
 
 
@@ -179,19 +180,22 @@ def _open(path: Path) -> tuple[OpenFile, dict[str, Stored]]:
     except Exception as error:  # what readers raise on damaged files has no limit
         raise CheckpointError(f"{path}: a damaged file: {first_line(error)}.") from error
     value = read_contents(file).value
-    return file, {path.stem: value} if isinstance(value, Stored) else dict(_flat(value))
+    return file, {path.stem: value} if isinstance(value, Stored) else _flat(value)
 
 
-def _flat(value: Any, name: str = "", depth: int = 3) -> list[tuple[str, Stored]]:  # noqa: ANN401
-    """List the tensors in nested mappings and lists, with dots between the keys."""
-    if isinstance(value, Stored):
-        return [(name, value)]
-    if not depth or not isinstance(value, (Mapping, list, tuple)):
-        return []
-    items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    found = []
-    for key, inner in items:
-        found += _flat(inner, f"{name}.{key}" if name else str(key), depth - 1)
+def _flat(value: Any) -> dict[str, Stored]:  # noqa: ANN401
+    """Return the tensors in nested mappings and lists by their keys with dots between."""
+    found, level, seen = {}, [("", value)], set()
+    for _ in range(NESTED):
+        inside = []
+        for name, outer in level:
+            if id(outer) not in seen:
+                seen.add(id(outer))  # a small pickle may hold one many times
+                items = outer.items() if isinstance(outer, Mapping) else enumerate(outer)
+                named = ((f"{name}.{key}" if name else str(key), inner) for key, inner in items)
+                inside += [item for item in named if isinstance(item[1], (Stored, Mapping, list, tuple))]
+        found |= {name: inner for name, inner in inside if isinstance(inner, Stored)}
+        level = [item for item in inside if not isinstance(item[1], Stored)]
     return found
 
 

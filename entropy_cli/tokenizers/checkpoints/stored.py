@@ -71,25 +71,23 @@ class Stored:
         strides = self.strides if self.strides is not None else contiguous_strides(self.shape)
         offset = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
         shape = tuple(max(0, stop - start) for start, stop in bounds)
-        if math.prod(shape) > max(_span(shape, strides), MAX_REPEATED):
-            raise ValueError(
-                f"repeats {_span(shape, strides)} numbers until they are {math.prod(shape)}"
-            )
+        if math.prod(shape) > max(span(shape, strides), MAX_REPEATED):
+            raise ValueError(f"repeats {span(shape, strides)} numbers until they are {math.prod(shape)}")
         return self._gather(offset, shape, strides)
 
     def _gather(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
         """Read numbers in one piece, or in several where much between them would be read in vain."""
-        number, span = math.prod(shape), _span(shape, strides)
+        number, spanned = math.prod(shape), span(shape, strides)
         if not number:
             return torch.empty(shape, dtype=self.torch_dtype)
-        if span > MAX_WASTE * number and number // max(shape) <= MAX_READS:
+        if spanned > MAX_WASTE * number and number // max(shape) <= MAX_READS:
             axis = max(range(len(shape)), key=lambda a: strides[a] if shape[a] > 1 else -1)
             inner = (*shape[:axis], 1, *shape[axis + 1 :])
             steps = range(offset, offset + shape[axis] * strides[axis], strides[axis])
             return torch.cat([self._gather(step, inner, strides) for step in steps], axis)
         size = self.torch_dtype.itemsize
         begin = self.begin + offset * size
-        byte_N = torch.frombuffer(self.read_bytes(begin, begin + span * size), dtype=torch.uint8)
+        byte_N = torch.frombuffer(self.read_bytes(begin, begin + spanned * size), dtype=torch.uint8)
         if self.is_swapped:
             byte_N = byte_N.view(-1, size).flip(1).flatten()
         return byte_N.view(self.torch_dtype).as_strided(shape, strides)
@@ -142,8 +140,8 @@ def unreadable(shape: tuple[int, ...], dtype: str, kind: str) -> Stored:
     return Stored(shape, dtype, _no_bytes, kind=kind)
 
 
-def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Count the numbers from the first to the last, with all that lie between."""
+def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Count the numbers from the first of a tensor to its last, with all that lie between."""
     if not all(shape):
         return 0
     return 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))

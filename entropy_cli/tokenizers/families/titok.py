@@ -5,18 +5,20 @@ Source:
 """
 
 import copy
+from typing import ClassVar
 
 import torch
+from PIL.Image import Resampling
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import absent_keys, choose_rule, choose_temperature
+from entropy_cli.tokenizers.choices import choose_rule, choose_temperature
 from entropy_cli.tokenizers.convolutional import read_finite, refuse_unread, scale_pixels
+from entropy_cli.tokenizers.family import Family
 from entropy_cli.tokenizers.layers.titok_encoder import (
     FIRST_DECODER,
     LATER_DECODER,
@@ -28,79 +30,64 @@ from entropy_cli.tokenizers.precision import Precision, cast_convolutions, matmu
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
-EMA_BY_DEFAULT = False
-CLASSES: tuple[str, ...] = ("TiTok",)
-REQUIRED = (
-    "latent_tokens",
-    "encoder.latent_token_positional_embedding",
-    "encoder.patch_embed.weight",
-    CODEBOOK,
-)
-IDENTIFYING_KEYS = {
-    REQUIRED[0]: "the tokens that TiTok's transformer asks for",
-    REQUIRED[1]: "their places",
-}
 COSINE_DIM = 12  # the first checkpoints compare directions, and they alone have codes of 12 numbers
 
 
-def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """Return the required keys that a checkpoint lacks."""
-    return absent_keys(checkpoint.shapes, REQUIRED)
+class TiTok(Family):
+    """The family; positions are learned, so the image size is fixed."""
 
-
-def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """Return no keys: the family's names are unique."""
-    return []
-
-
-def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """Return the name of the codebook."""
-    return [CODEBOOK]
-
-
-def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """Describe the tokenizer from its shapes and the settings.
-
-    Raises:
-        CheckpointError: another image size or grid was given; its positions are learned.
-    """
-    encoder = _plan(checkpoint)
-    refuse_unread(checkpoint, [*_names(encoder).values(), CODEBOOK], {})
-    for asked, fixed, name in (
-        (settings.image_size, encoder.image_size, "--image-size"),
-        (settings.patch_nums, None, "--patch-nums"),
-    ):
-        if asked not in (None, fixed):
-            raise CheckpointError(
-                f"{checkpoint.path}: got {name} {asked}, but TiTok's images are of "
-                f"{encoder.image_size} pixels and its tokens have no grid. Leave it out."
-            )
-    vocab_size, latent_dim = checkpoint.shapes[CODEBOOK]
-    if not vocab_size:
-        raise CheckpointError(f"{checkpoint.path}: {CODEBOOK} holds no codes. Copy or train it again.")
-    rule = choose_rule(settings, "cosine" if latent_dim == COSINE_DIM else "l2")
-    temperature = choose_temperature(rule, {}, "TiTok")
-    tokens = checkpoint.shapes["latent_tokens"][0]
-    return TokenizerSpec(
-        family="titok",
-        latent_dim=latent_dim,
-        image_size=encoder.image_size,
-        scales=(Scale(f"{tokens} tokens", tokens, None, Vocabulary(vocab_size)),),
-        rule=rule,
-        crop=resize_crop(encoder.image_size, InterpolationMode.BICUBIC),
-        pixels="[0, 1]",
-        temperature=temperature.value,
-        temperature_source=temperature.source,
+    CLASSES = ("TiTok",)
+    REQUIRED = (
+        "latent_tokens",
+        "encoder.latent_token_positional_embedding",
+        "encoder.patch_embed.weight",
+        CODEBOOK,
     )
+    IDENTIFYING_KEYS: ClassVar = {
+        REQUIRED[0]: "the tokens that TiTok's transformer asks for",
+        REQUIRED[1]: "their places",
+    }
 
+    def describe(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
+        """Describe the tokenizer; another image size or a grid is refused."""
+        encoder = _plan(checkpoint)
+        refuse_unread(checkpoint, [*_names(encoder).values(), CODEBOOK], {})
+        for asked, fixed, name in (
+            (settings.image_size, encoder.image_size, "--image-size"),
+            (settings.patch_nums, None, "--patch-nums"),
+        ):
+            if asked not in (None, fixed):
+                raise CheckpointError(
+                    f"{checkpoint.path}: got {name} {asked}, but TiTok's images are of "
+                    f"{encoder.image_size} pixels and its tokens have no grid. Leave it out."
+                )
+        vocab_size, latent_dim = checkpoint.shapes[CODEBOOK]
+        if not vocab_size:
+            raise CheckpointError(
+                f"{checkpoint.path}: {CODEBOOK} holds no codes. Copy or train it again."
+            )
+        rule = choose_rule(settings, "cosine" if latent_dim == COSINE_DIM else "l2")
+        temperature = choose_temperature(rule, {}, "TiTok")
+        tokens = checkpoint.shapes["latent_tokens"][0]
+        return TokenizerSpec(
+            family="titok",
+            latent_dim=latent_dim,
+            image_size=encoder.image_size,
+            scales=(Scale(f"{tokens} tokens", tokens, None, Vocabulary(vocab_size)),),
+            rule=rule,
+            crop=resize_crop(encoder.image_size, Resampling.BICUBIC),
+            pixels="[0, 1]",
+            temperature=temperature.value,
+            temperature_source=temperature.source,
+        )
 
-def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenizer":
-    """Read the weights and build the tokenizer."""
-    spec, encoder = describe(checkpoint, settings), _plan(checkpoint)
-    weights = {ours: read_finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
-    encoder.load_state_dict(weights, assign=True)
-    codebook = Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)
-    return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), codebook)
+    def build(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenizer":
+        """Read the weights and build the tokenizer."""
+        spec, encoder = self.describe(checkpoint, settings), _plan(checkpoint)
+        weights = {ours: read_finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
+        encoder.load_state_dict(weights, assign=True)
+        codebook = Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)
+        return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), codebook)
 
 
 class TiTokTokenizer:
