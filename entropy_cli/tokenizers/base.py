@@ -92,11 +92,6 @@ class TokenizerSpec:
         return max(scale.vocabulary.size for scale in self.scales)
 
     @property
-    def entries(self) -> int:
-        """Return the number of tally entries of the scale that needs the most."""
-        return max(scale.vocabulary.entries for scale in self.scales)
-
-    @property
     def preprocess(self) -> str:
         """Describe the preprocessing of an image, in words."""
         return f"{self.crop.words}, pixels to {self.pixels}" if self.image_size else self.crop.words

@@ -7,6 +7,15 @@ from dataclasses import dataclass, field, replace
 from entropy_cli.tokenizers.layers.autoencoder import LDM, Conventions, Shapes
 
 CODEBOOK = "quantize.embedding.weight"  # where most families keep their codes
+# Weights of latent diffusion's encoder, under the names that the shared one has too.
+ENCODER = (
+    "encoder.conv_in.weight",
+    "encoder.down.0.block.0.conv1.weight",
+    "encoder.mid.block_1.conv1.weight",
+    "encoder.mid.block_2.conv1.weight",
+    "encoder.conv_out.weight",
+    "quant_conv.weight",
+)
 
 # The shared encoder computes queries, keys and values with one convolution, in this order.
 SPLIT = {"q": 0, "k": 1, "v": 2}

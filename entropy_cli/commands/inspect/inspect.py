@@ -149,7 +149,7 @@ def _file(match: _Match, config: InspectConfig, sha256: str | None) -> inspectio
 
 def _weights_source(match: _Match, config: InspectConfig) -> str:
     checkpoint = match.checkpoint
-    if not (checkpoint.has_raw and checkpoint.has_ema):
+    if len(checkpoint.copies) < 2:
         return "the only copy"
     if match.found is None:
         return "the default of an unknown family"

@@ -7,7 +7,7 @@ or changes something by name. A global is one of the caller's own functions, or 
 import pickle
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar
 
 from entropy_cli.tokenizers.checkpoints.stored import UnusableError
 
@@ -19,18 +19,6 @@ CALL_STEPS = 8
 CHARACTERS_PER_STEP = 64  # that are copied
 MOST_NESTED = 1000
 MOST_CHARACTERS = 1000  # in the name of a global
-
-
-class Source(Protocol):
-    """The file interface that a pickle is read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """Read at most `size` bytes."""
-        ...
-
-    def readline(self) -> bytes:
-        """Read up to the end of a line."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -126,7 +114,7 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
 
     def __init__(
         self,
-        source: Source,
+        source: BinaryIO,
         file_size: int,
         known: Mapping[str, object],
         refer: Callable[[Any], object] | None = None,
@@ -220,24 +208,11 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
                 if isinstance(part, Mapping):
                     target.update(part)
 
-    def _append(self) -> None:
-        self._extend([self.stack.pop()])
-
-    def _append_marked(self) -> None:
-        self._extend(self.pop_mark())
-
     def _extend(self, values: list[Any]) -> None:
         if type(self.stack[-1]) is list:
             self.stack[-1].extend(values)
 
-    def _set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set([key, value])
-
-    def _set_marked(self) -> None:
-        self._set(self.pop_mark())
-
-    def _set(self, items: list[Any]) -> None:
+    def _update(self, items: list[Any]) -> None:
         if isinstance(self.stack[-1], dict):
             self.stack[-1].update(_pairs(_two_by_two(items)))
 
@@ -245,14 +220,8 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
         items = self.pop_mark()  # first: it replaces append
         self.append(dict(_pairs(_two_by_two(items))))
 
-    def _add_marked(self) -> None:
-        self.pop_mark()
-
     def _frozenset(self) -> None:
         self.pop_mark()
-        self.append(ANY_SET)
-
-    def _empty_set(self) -> None:
         self.append(ANY_SET)
 
     def _bytearray(self) -> None:
@@ -270,14 +239,14 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
         (pickle.NEWOBJ, _call),
         (pickle.NEWOBJ_EX, _call_with_names),
         (pickle.BUILD, _build),
-        (pickle.APPEND, _append),
-        (pickle.APPENDS, _append_marked),
-        (pickle.SETITEM, _set_item),
-        (pickle.SETITEMS, _set_marked),
+        (pickle.APPEND, lambda self: self._extend([self.stack.pop()])),
+        (pickle.APPENDS, lambda self: self._extend(self.pop_mark())),
+        (pickle.SETITEM, lambda self: self._update([self.stack.pop(), self.stack.pop()][::-1])),
+        (pickle.SETITEMS, lambda self: self._update(self.pop_mark())),
         (pickle.DICT, _dict),
-        (pickle.ADDITEMS, _add_marked),
+        (pickle.ADDITEMS, lambda self: self.pop_mark()),
         (pickle.FROZENSET, _frozenset),
-        (pickle.EMPTY_SET, _empty_set),
+        (pickle.EMPTY_SET, lambda self: self.append(ANY_SET)),
         (pickle.BYTEARRAY8, _bytearray),
         (pickle.EXT1, _refuse),
         (pickle.EXT2, _refuse),

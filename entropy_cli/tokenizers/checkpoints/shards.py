@@ -100,7 +100,7 @@ def _in_folder(folder: Path) -> Located:
         if len(found) == 1:
             file = folder / found[0]
             return _indexed(folder, file) if found[0] in indices else Located(folder, (file,), folder)
-    got = f"{some(any_name or names)}" if names else "nothing"
+    got = some(any_name or names) or "nothing"
     raise CheckpointError(f"{folder}: holds {got}, expected one checkpoint. {EXPECTED}")
 
 

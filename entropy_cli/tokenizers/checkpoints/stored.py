@@ -68,7 +68,7 @@ class Stored:
             raise ValueError("not plain numbers")
         parts = (*index, *[slice(None)] * (len(self.shape) - len(index)))
         bounds = [part.indices(n)[:2] for n, part in zip(self.shape, parts, strict=True)]
-        strides = self.strides if self.strides is not None else contiguous_strides(self.shape)
+        strides = contiguous_strides(self.shape) if self.strides is None else self.strides
         offset = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
         shape = tuple(max(0, stop - start) for start, stop in bounds)
         if math.prod(shape) > max(span(shape, strides), MAX_REPEATED):

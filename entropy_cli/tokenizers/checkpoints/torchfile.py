@@ -30,7 +30,6 @@ from entropy_cli.tokenizers.checkpoints.stored import (
 )
 from entropy_cli.tokenizers.checkpoints.zips import ZipRecords
 
-ZIP_HEAD = b"PK\x03\x04"
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 MOST_NUMBERS, MOST_AXES = 2**48, 64  # in a tensor
 

@@ -12,9 +12,8 @@ from typing import ClassVar
 from PIL.Image import Resampling
 
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature
 from entropy_cli.tokenizers.convolutional import Network
-from entropy_cli.tokenizers.family import ConvFamily, Traits
+from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.preprocess import resize_crop
 

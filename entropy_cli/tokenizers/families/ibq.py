@@ -10,9 +10,9 @@ from typing import ClassVar
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature
 from entropy_cli.tokenizers.families import vqgan
-from entropy_cli.tokenizers.family import ConvFamily, Traits
+from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
+from entropy_cli.tokenizers.names import CODEBOOK, ENCODER
 from entropy_cli.tokenizers.preprocess import opencv_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -24,7 +24,7 @@ class IBQ(ConvFamily):
 
     EMA_BY_DEFAULT = True
     CLASSES = ("IBQ",)
-    REQUIRED = vqgan.REQUIRED
+    REQUIRED = (*ENCODER, CODEBOOK)
     IDENTIFYING_KEYS: ClassVar = {
         vqgan.FOURTH_BLOCK: "a fourth block on a level, where a VQGAN has two or three"
     }

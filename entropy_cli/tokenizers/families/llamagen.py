@@ -9,11 +9,10 @@ from dataclasses import replace
 from typing import ClassVar
 
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature
 from entropy_cli.tokenizers.convolutional import Network
 from entropy_cli.tokenizers.families import vqgan
-from entropy_cli.tokenizers.family import ConvFamily, Traits
-from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
+from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.preprocess import adm_crop
 
 FLEXVAR_DIM = 32  # numbers of FlexVAR's codes, under the same names
@@ -64,7 +63,7 @@ class LlamaGen(ConvFamily):
     def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
         """List the required weights that a checkpoint lacks, in one of the two layouts."""
         if BLOCK not in checkpoint.shapes and checkpoint.shapes.get(CODEBOOK) == vqgan.JANUS_CODES:
-            return [name for name in vqgan.REQUIRED if name not in checkpoint.shapes]
+            return [name for name in (*ENCODER, CODEBOOK) if name not in checkpoint.shapes]
         return super().missing_keys(checkpoint)
 
     def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:

@@ -15,9 +15,8 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, grid_scale
 from entropy_cli.tokenizers.convolutional import Network, read_finite, vocab_size
-from entropy_cli.tokenizers.family import ConvFamily, Traits
+from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits, grid_scale
 from entropy_cli.tokenizers.layers.autoencoder import count
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings

@@ -4,21 +4,19 @@ Source:
     bytedance/1d-tokenizer modeling/titok.py, modeling/quantizer/quantizer.py, data/webdataset_reader.py.
 """
 
-import copy
 from typing import ClassVar
 
 import torch
 from PIL.Image import Resampling
-from torch import Tensor
+from torch import Tensor, nn
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import choose_rule, choose_temperature
-from entropy_cli.tokenizers.convolutional import read_finite, refuse_unread, scale_pixels
-from entropy_cli.tokenizers.family import Family
+from entropy_cli.tokenizers.convolutional import ConvTokenizer, read_finite, refuse_unread, scale_pixels
+from entropy_cli.tokenizers.family import Family, choose_rule, choose_temperature
 from entropy_cli.tokenizers.layers.titok_encoder import (
     FIRST_DECODER,
     LATER_DECODER,
@@ -26,7 +24,7 @@ from entropy_cli.tokenizers.layers.titok_encoder import (
     TiTokEncoder,
 )
 from entropy_cli.tokenizers.names import CODEBOOK
-from entropy_cli.tokenizers.precision import Precision, cast_convolutions, matmul_precision
+from entropy_cli.tokenizers.precision import DTYPES, matmul_precision
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -87,51 +85,26 @@ class TiTok(Family):
         weights = {ours: read_finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
         encoder.load_state_dict(weights, assign=True)
         codebook = Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)
-        return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), codebook)
+        return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), [codebook])
 
 
-class TiTokTokenizer:
-    """TiTok's encoder and codebook, with latents (B, C, 1, l); see `tokenizers.base.Tokenizer`."""
+class TiTokTokenizer(ConvTokenizer):
+    """TiTok's encoder and codebook, with latents (B, C, 1, l)."""
 
-    def __init__(
-        self,
-        spec: TokenizerSpec,
-        encoder: TiTokEncoder,
-        codebook: Codebook,
-        precision: Precision = "fp32",
-    ) -> None:
-        self.spec, self.encoder, self.precision = spec, encoder, precision
-        self._codebook = codebook
-        cast_convolutions(encoder, precision)
-
-    def to(self, device: torch.device, precision: Precision) -> "TiTokTokenizer":
-        """Return a copy on a device, with the encoder in a precision."""
-        encoder = copy.deepcopy(self.encoder) if precision != self.precision else self.encoder
-        codebook = self._codebook.to(device)
-        return TiTokTokenizer(self.spec, encoder.to(device), codebook, precision)
-
-    def codebook(self, scale: int) -> Codebook:
-        """Return the codebook."""
-        return self._codebook
+    @property
+    def encoder(self) -> nn.Module:
+        """The whole network."""
+        return self.network
 
     def encode(self, img_B3HW: Tensor) -> Tensor:
         """Return the latents in the order of the tokens."""
-        half = self.precision in ("fp16", "bf16")
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        dtype = DTYPES[self.precision]
         with (
             matmul_precision(tf32=self.precision == "tf32"),
-            torch.autocast(img_B3HW.device.type, dtype, enabled=half),
+            torch.autocast(img_B3HW.device.type, dtype, enabled=dtype != torch.float32),
         ):
-            z_BlC = self.encoder(scale_pixels(img_B3HW, self.spec.pixels))
+            z_BlC = self.network(scale_pixels(img_B3HW, self.spec.pixels))
         return z_BlC.float().transpose(1, 2)[:, :, None]
-
-    def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
-        """Return all latents, (B, l, C)."""
-        return rest_BChw.flatten(2).transpose(1, 2)
-
-    def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
-        """Return the residual unchanged: there is one scale."""
-        return rest_BChw
 
 
 def _names(encoder: TiTokEncoder) -> dict[str, str]:

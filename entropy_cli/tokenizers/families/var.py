@@ -17,12 +17,11 @@ from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, grid_scale
 from entropy_cli.tokenizers.convolutional import ConvTokenizer, Network
-from entropy_cli.tokenizers.family import ConvFamily, Traits
+from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits, grid_scale
 from entropy_cli.tokenizers.layers.autoencoder import count
 from entropy_cli.tokenizers.layers.residual import PHI_RATIO, latents_of, phi_of, upsampled
-from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.preprocess import var_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -78,15 +77,7 @@ class VAR(ConvFamily):
         *("hart_autoencoder_with_disc", "HARTAutoEncoderWithDisc"),
         "VQVAE",
     )
-    REQUIRED = (
-        "encoder.conv_in.weight",
-        "encoder.down.0.block.0.conv1.weight",
-        "encoder.mid.block_1.conv1.weight",
-        "encoder.mid.block_2.conv1.weight",
-        "encoder.conv_out.weight",
-        "quant_conv.weight",
-        CODEBOOK,
-    )
+    REQUIRED = (*ENCODER, CODEBOOK)
     IDENTIFYING_KEYS: ClassVar = dict.fromkeys(PHIS, "the convolutions after each scale's codes (phi)")
     LAYOUT = LAYOUT
     TRAITS = Traits(

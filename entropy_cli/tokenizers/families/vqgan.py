@@ -21,11 +21,10 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature
 from entropy_cli.tokenizers.convolutional import Network, read_finite, vocab_size
-from entropy_cli.tokenizers.family import ConvFamily, Traits
+from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
 from entropy_cli.tokenizers.layers.autoencoder import count
-from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop, resize_crop
 
 MUSE_CLASS = "VQGANModel"  # of open-muse
@@ -34,15 +33,6 @@ CHAMELEON_CODES, JANUS_CODES = (8192, 256), (16384, 8)
 PROJECTION, PROJECTION_BIAS = "quantize.proj.weight", "quantize.proj.bias"
 USED = "quantize.used"
 FOURTH_BLOCK = "encoder.down.0.block.3.conv1.weight"
-ENCODER = (
-    "encoder.conv_in.weight",
-    "encoder.down.0.block.0.conv1.weight",
-    "encoder.mid.block_1.conv1.weight",
-    "encoder.mid.block_2.conv1.weight",
-    "encoder.conv_out.weight",
-    "quant_conv.weight",
-)
-REQUIRED = (*ENCODER, CODEBOOK)
 LAYOUT = Layout(
     unused={
         "quantize.embedding.cluster_size": "how often each code was chosen, averaged by training",
