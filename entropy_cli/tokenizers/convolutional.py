@@ -74,7 +74,7 @@ def plan_network(
         sources = layout.sources(name for name in checkpoint.shapes if name.startswith(NEEDED))
         shapes = joined_shapes(checkpoint.shapes, sources)
         with torch.device("meta"):
-            network = Network(shapes, layout.with_groups(groups).conventions)
+            network = Network(shapes, layout.conventions_with(groups))
     except (ValueError, KeyError, IndexError) as error:
         missing = isinstance(error, KeyError)
         reason = f"lacks {error.args[0]}, or its name in this family" if missing else str(error)
@@ -109,11 +109,7 @@ def plan_network(
 
 
 def refuse_unread(checkpoint: Checkpoint, read: Collection[str], unused: Mapping[str, str]) -> None:
-    """Check that every weight that could change the tokens is read.
-
-    Raises:
-        CheckpointError: one is not.
-    """
+    """Raise CheckpointError unless every weight that could change the tokens is read."""
     for name in unread_weights(checkpoint.shapes, read, unused):
         raise CheckpointError(
             f"{checkpoint.path}: got {name}, which is not in the layout of this family and could change "
@@ -139,11 +135,7 @@ def load_network(
 
 
 def read_finite(checkpoint: Checkpoint, name: str) -> Tensor:
-    """Read a weight and check that it is finite; one on the meta device has no values to check.
-
-    Raises:
-        CheckpointError: it can't be read, or has NaN or infinity.
-    """
+    """Read a weight; raise CheckpointError if it has values (is not on meta) that are not finite."""
     weight = checkpoint.tensor(name)
     if not weight.is_meta and not weight.isfinite().all():
         raise CheckpointError(
@@ -172,10 +164,7 @@ def vocab_size(checkpoint: Checkpoint, name: str, network: Network, padding: int
 
 
 class ConvTokenizer:
-    """A convolutional encoder and its codebooks, of one scale or of several residual depths.
-
-    For the methods see `tokenizers.base.Tokenizer`.
-    """
+    """A convolutional encoder with its codebooks, of one scale or several; see `base.Tokenizer`."""
 
     def __init__(
         self,

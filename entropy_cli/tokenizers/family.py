@@ -111,13 +111,7 @@ class Traits:
 
 
 class ConvFamily(Family):
-    """A family of the shared convolutional encoder; a subclass overrides what is different in it.
-
-    Attributes:
-        LAYOUT: how it names its weights.
-        TRAITS: its rule, temperatures and preprocessing.
-        TOKENIZER: the class of its tokenizers.
-    """
+    """A family of the shared convolutional encoder; a subclass overrides what is different in it."""
 
     LAYOUT: ClassVar = Layout()
     TRAITS: ClassVar[Traits]
@@ -195,11 +189,7 @@ UNPUBLISHED = "no temperature is published for {}"
 
 
 def choose_image_size(settings: TokenizerSettings, default: int, downsampling: int) -> tuple[int, int]:
-    """Return the side of an image in pixels, and the side of its grid in latents.
-
-    Raises:
-        CheckpointError: the image size is not a multiple of a latent's pixels.
-    """
+    """Return the side of an image and of its grid; raise CheckpointError if they don't fit."""
     image_size = settings.image_size or default
     if image_size % downsampling:
         below = image_size // downsampling * downsampling
@@ -212,11 +202,7 @@ def choose_image_size(settings: TokenizerSettings, default: int, downsampling: i
 
 
 def grid_scale(side: int, vocabulary: Vocabulary, settings: TokenizerSettings) -> tuple[Scale]:
-    """Return the single scale of a tokenizer that has no others.
-
-    Raises:
-        CheckpointError: the settings have other patch_nums.
-    """
+    """Return the single scale of a tokenizer; raise CheckpointError if the settings have others."""
     if settings.patch_nums not in (None, (side,)):
         got = ",".join(map(str, settings.patch_nums or ()))
         raise CheckpointError(
@@ -229,11 +215,7 @@ def grid_scale(side: int, vocabulary: Vocabulary, settings: TokenizerSettings) -
 def choose_rule(
     settings: TokenizerSettings, default: Rule, possible: Sequence[str] = VECTOR_RULES
 ) -> Rule:
-    """Return the rule that the user chose, else the family's.
-
-    Raises:
-        CheckpointError: that rule does not apply to the family's codes.
-    """
+    """Return the rule that the user chose, else the family's; CheckpointError if it does not apply."""
     if settings.rule is None or settings.rule == default:
         return default
     if settings.rule not in possible or default not in possible:

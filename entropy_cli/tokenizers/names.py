@@ -31,9 +31,8 @@ PARTS = {
 }
 # What training code stores among the weights: counters, and taming's colours of segmentation maps.
 BOOKKEEPING = re.compile(r"global_step|step|epoch|iteration|num_updates|n_averaged|colorize")
-CONVOLUTION = re.compile(
-    r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight"
-)  # of the shared encoder
+# Convolutions of the shared encoder.
+CONVOLUTION = re.compile(r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight")
 
 
 @dataclass(frozen=True)
@@ -50,11 +49,9 @@ class Layout:
     conventions: Conventions = LDM
     unused: Mapping[str, str] = field(default_factory=dict)
 
-    def with_groups(self, groups: int | None) -> "Layout":
-        """Return the layout with another number of groups in its norms; None changes nothing."""
-        return (
-            replace(self, conventions=replace(self.conventions, norm_groups=groups)) if groups else self
-        )
+    def conventions_with(self, groups: int | None) -> Conventions:
+        """Return the conventions with another number of groups in the norms; None changes nothing."""
+        return replace(self.conventions, norm_groups=groups) if groups else self.conventions
 
     def sources(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Map the shared encoder's names to published ones, several where weights have to be joined.
@@ -90,12 +87,9 @@ def part_of(name: str) -> str:
 
 
 def unread_weights(names: Iterable[str], read: Collection[str], unused: Mapping[str, str]) -> list[str]:
-    """List the weights that could change the tokens and that nothing reads.
+    """List those of all weights that could change the tokens and that nothing reads.
 
-    Args:
-        names: all weights.
-        read: names of the weights that the tokenizer reads.
-        unused: prefixes of the weights that a family knowingly ignores.
+    The family knowingly ignores those whose names begin as one of `unused`.
     """
     return [
         name

@@ -210,11 +210,7 @@ def _halvings(spec: TokenizerSpec) -> int | None:
 
 
 def detect(checkpoint: Checkpoint) -> str:
-    """Return the one family that fits a checkpoint's weights and the config.json beside them.
-
-    Raises:
-        CheckpointError: no family fits, or several do.
-    """
+    """Return the family of a checkpoint and its config.json; CheckpointError if none or several fit."""
     reasons = reasons_against(checkpoint)
     fitting = [name for name, against in reasons.items() if not against]
     if len(fitting) == 1:

@@ -9,14 +9,9 @@ from entropy_cli.tokenizers.names import CODEBOOK
 
 @dataclass(frozen=True)
 class Unsupported:
-    """A kind of checkpoint that is not supported.
+    """A kind of checkpoint that is not supported: its name, and what the user can do instead.
 
-    Attributes:
-        words: its name, for display.
-        keys: weights that identify it, all of which it has.
-        dimensions: dimensions of its codes, None for any.
-        classes: its names in config.json.
-        advice: what the user can do instead.
+    It has all the keys and codes of these dimensions (None for any), or a class's name in config.json.
     """
 
     words: str

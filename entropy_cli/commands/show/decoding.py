@@ -92,7 +92,7 @@ def load_decoder(
         joined = joined_shapes(shapes, sources)
         with torch.device("meta"):
             model = LatentDecoder(
-                joined, layout.with_groups(groups).conventions, pixels, unit_length=family == "llamagen"
+                joined, layout.conventions_with(groups), pixels, unit_length=family == "llamagen"
             )
     except (ValueError, KeyError, IndexError, RuntimeError):
         return None, "its decoder does not have the family's published layout"

@@ -128,20 +128,12 @@ class Checkpoint:
             )
 
     def tensor(self, name: str) -> Tensor:
-        """Read one weight, as float32.
-
-        Raises:
-            CheckpointError: it can't be read, or is no plain tensor of floats.
-        """
+        """Read one weight, as float32; raise CheckpointError if it is no plain tensor of floats."""
         tensor = self._read(name, "floating-point numbers", lambda dtype: dtype.is_floating_point)
         return tensor.to(torch.float32).contiguous()
 
     def integers(self, name: str) -> Tensor:
-        """Read one tensor of integers, as int64.
-
-        Raises:
-            CheckpointError: it can't be read, or is no plain tensor of integers that int64 holds.
-        """
+        """Read one tensor, as int64; raise CheckpointError unless it holds integers that fit."""
         tensor = self._read(name, "integers", _is_integer)
         integers = tensor.to(torch.int64)
         if tensor.dtype == torch.uint64 and (integers < 0).any():  # of the numbers beyond int64's
@@ -151,11 +143,7 @@ class Checkpoint:
         return integers
 
     def numbers(self, name: str) -> Tensor:
-        """Read one tensor of any type as it is; it may be shared and must not be changed.
-
-        Raises:
-            CheckpointError: it can't be read, or is no plain tensor.
-        """
+        """Read one plain tensor of any type as it is; it may be shared and must not be changed."""
         return self._read(name, "numbers", lambda _: True)
 
     def _read(self, name: str, expected: str, fits: Callable[[torch.dtype], bool]) -> Tensor:

@@ -53,10 +53,8 @@ class Copy:
     """One copy of a tokenizer's weights.
 
     Attributes:
-        wrapper: where its state dict is, "" for the file itself.
-        prefix: what was taken off all names.
-        tensors: by name.
-        ignored: what else there is, for people.
+        wrapper, prefix: where its state dict is, "" for the file itself; what was taken off all names.
+        tensors, ignored: by name; what else there is, for people.
         twins: the name in the file of each tensor here that was taken from a second set in the same
             state dict.
     """
@@ -93,11 +91,7 @@ class _Place:
 
 
 def choose(content: Any) -> dict[Weights, Copy]:  # noqa: ANN401 - a file may hold anything
-    """Find the copies of a tokenizer's weights in the contents of a file.
-
-    Raises:
-        UnusableError: there are no tensors by name.
-    """
+    """Find the copies of a tokenizer's weights in a file's contents; UnusableError without tensors."""
     places = list(_places(content))
     found = [place for place in places if place.tensors()]
     if not found:
