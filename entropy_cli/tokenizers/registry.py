@@ -53,19 +53,17 @@ class Found:
         checkpoint: the checkpoint, with the copy of its weights that is used.
         name: the family's name in FAMILIES.
         settings: the caller's settings, filled up from config.json beside the checkpoint.
-        against: the reasons against each of the other families.
         notes: what config.json says against the family that the user chose.
     """
 
     checkpoint: Checkpoint
     name: str
     settings: TokenizerSettings
-    against: dict[str, list[str]]
     notes: tuple[str, ...] = ()
 
     @property
     def family(self) -> Family:
-        """Return the family's module."""
+        """The family."""
         return FAMILIES[self.name]
 
     def describe(self) -> TokenizerSpec:
@@ -128,9 +126,7 @@ def match_family(
             "give --family, and --image-size and --patch-nums where the family's defaults don't fit."
         )
     name = family if is_chosen else detect(checkpoint)
-    against = {other: reasons for other, reasons in reasons_against(checkpoint).items() if other != name}
-    missing = FAMILIES[name].missing_keys(checkpoint)
-    if missing:
+    if missing := FAMILIES[name].missing_keys(checkpoint):
         raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {_first(missing)}.")
     settings = settings or TokenizerSettings()
     settings = settings.filled_from(config.settings(settings))
@@ -138,7 +134,7 @@ def match_family(
         checkpoint = checkpoint.with_weights(settings.weights)
     elif FAMILIES[name].EMA_BY_DEFAULT and "ema" in checkpoint.copies:
         checkpoint = checkpoint.with_weights("ema")
-    found = Found(checkpoint, name, settings, against)
+    found = Found(checkpoint, name, settings)
     return _check_config(found, is_chosen=is_chosen) if config.content or config.broken else found
 
 
@@ -146,13 +142,11 @@ def _check_config(found: Found, *, is_chosen: bool) -> Found:
     """Add what config.json says against the family as notes; raise if the user did not choose it."""
     config, family = found.checkpoint.config, found.family
     reasons = [config.broken] if config.broken else foreign_classes(found.checkpoint, family.CLASSES)
-    tables = family.codebooks(found.checkpoint)
-    reasons += contradictions(found.checkpoint, found.describe(), tables)
+    reasons += contradictions(found.checkpoint, found.describe(), family.codebooks(found.checkpoint))
     if reasons and not is_chosen:
         raise CheckpointError(
             f"{config.path}: {reasons[0]}: it belongs to another checkpoint, or this one is not of "
-            "family "
-            f"{found.name}. Give the config.json that belongs to it, or --family {found.name} to "
+            f"family {found.name}. Give the config.json that belongs to it, or --family {found.name} to "
             "ignore it."
         )
     reasons = [words if words.startswith("config") else f"config.json {words}" for words in reasons]

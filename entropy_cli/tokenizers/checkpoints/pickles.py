@@ -12,7 +12,7 @@ from typing import Any, BinaryIO, ClassVar
 from entropy_cli.tokenizers.checkpoints.stored import UnusableError
 
 # A step is one instruction or one copied item, at most about 100 bytes and 1 us.
-MOST_STEPS = 10**6  # for a small file
+MOST_STEPS = 800_000  # for a small file
 BYTES_PER_STEP = 64  # of a file, for each further step
 MOST_EXPANDED = 2**22  # bytes by which a compressed pickle may be larger than its file
 CALL_STEPS = 8

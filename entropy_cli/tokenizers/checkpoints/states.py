@@ -66,7 +66,7 @@ class Copy:
     twins: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Place:
     """A mapping in a file, by the keys that lead to it with dots between."""
 
@@ -130,7 +130,8 @@ def _places(content: Any) -> Iterator[_Place]:  # noqa: ANN401
         for place in level:
             for name in _names(place.mapping):
                 inner = place.mapping[name]
-                if isinstance(inner, Mapping) and name not in MODULE_PARTS and id(inner) not in seen:
+                is_new = isinstance(inner, Mapping) and bool(inner) and id(inner) not in seen
+                if is_new and name not in MODULE_PARTS:
                     seen.add(id(inner))
                     inside.append(_Place(place.inside(name), inner, place))
         level = inside
