@@ -5,7 +5,6 @@ A tensor is read when it is needed, so a decoder is not loaded.
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -63,6 +62,7 @@ class Checkpoint:
         self.dtypes: Mapping[str, str] = {k: t.dtype for k, t in chosen.tensors.items()}
         self.size = sum(file.size for file in opened)
         self._located, self._copies, self._opened = located, copies, opened
+        self._keep: Collection[str] | None = None
 
     @classmethod
     def of_tensors(cls, path: Path, tensors: Mapping[str, Tensor]) -> "Checkpoint":
@@ -71,11 +71,10 @@ class Checkpoint:
         return cls(Located(path, (), path.parent), {"raw": Copy("", "", stored, ())}, "raw")
 
     def to_meta(self, keep: Collection[str]) -> "Checkpoint":
-        """Return a checkpoint of which only the weights to keep are read; others have no numbers."""
-        chosen = self._copies[self.weights]
-        tensors = {n: t if n in keep else t.to_meta() for n, t in chosen.tensors.items()}
-        copies: dict[Weights, Copy] = {self.weights: replace(chosen, tensors=tensors)}
-        return self._with(copies, self.weights)
+        """Return a checkpoint of which only the weights to keep are read; others are on torch's meta."""
+        checkpoint = self._with(self._copies, self.weights)
+        checkpoint._keep = keep
+        return checkpoint
 
     def _with(self, copies: dict[Weights, Copy], weights: Weights) -> "Checkpoint":
         return Checkpoint(self._located, copies, weights, self.forms, self.classes, self._opened)
@@ -153,7 +152,10 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: can't read {name}: {reason}")
         if stored.kind == "plain":
             try:
-                tensor = stored.read()
+                if self._keep is None or name in self._keep:
+                    tensor = stored.read()
+                else:
+                    tensor = torch.empty(stored.shape, dtype=stored.torch_dtype, device="meta")
             except Exception as error:  # what readers raise on damaged files has no limit
                 raise CheckpointError(f"{self.path}: can't read {name}: {first_line(error)}") from error
             if fits(tensor.dtype):

@@ -43,11 +43,12 @@ class Stored:
     @classmethod
     def in_memory(cls, tensor: Tensor) -> "Stored":
         """Wrap a tensor that is already in memory."""
-        return _InMemory(tuple(tensor.shape), dtype_name(tensor.dtype), _no_bytes, tensor=tensor)
+        byte_N = tensor.detach().reshape(-1).contiguous().view(torch.uint8)
 
-    def to_meta(self) -> "Stored":
-        """Return the same tensor without its numbers, on torch's device meta."""
-        return Stored.in_memory(torch.empty(self.shape, dtype=self.torch_dtype, device="meta"))
+        def read_bytes(begin: int, end: int) -> bytearray:
+            return bytearray(byte_N[begin:end].numpy())
+
+        return cls(tuple(tensor.shape), dtype_name(tensor.dtype), read_bytes)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -91,16 +92,6 @@ class Stored:
         if self.is_swapped:
             byte_N = byte_N.view(-1, size).flip(1).flatten()
         return byte_N.view(self.torch_dtype).as_strided(shape, strides)
-
-
-@dataclass(frozen=True)
-class _InMemory(Stored):
-    """A tensor that was read already, or is on the device meta."""
-
-    tensor: Tensor = field(default_factory=Tensor)
-
-    def read(self, *index: slice) -> Tensor:
-        return self.tensor[index] if index else self.tensor
 
 
 @dataclass(frozen=True)
