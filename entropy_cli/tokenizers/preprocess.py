@@ -113,37 +113,31 @@ def _adm(image: Image.Image, image_size: int) -> Image.Image:
     while min(width, height) >= 2 * image_size:
         width, height = width // 2, height // 2
         halved.append((width, height))
-    size = _scaled((width, height), image_size)
-    _refuse_gigantic(image, size)
+    size, corner = _placed(image, (width, height), image_size)
     image = image.convert("RGB")
     for half in halved:
         image = image.resize(half, Image.Resampling.BOX)
-    return _cut(image.resize(size, Image.Resampling.BICUBIC), _corner(size, image_size), image_size)
+    return _cut(image.resize(size, Image.Resampling.BICUBIC), corner, image_size)
 
 
 def _opencv(image: Image.Image, image_size: int) -> Image.Image:
-    size = _scaled(image.size, image_size)
-    _refuse_gigantic(image, size)
-    img_HWC = np.asarray(image.convert("RGB"))
-    return Image.fromarray(resize_window(img_HWC, size, _corner(size, image_size), image_size))
+    size, corner = _placed(image, image.size, image_size)
+    return Image.fromarray(resize_window(np.asarray(image.convert("RGB")), size, corner, image_size))
 
 
 def _chameleon(image: Image.Image, image_size: int) -> Image.Image:
-    size = _scaled(image.size, image_size)
-    _refuse_gigantic(image, size)
-    resized = _on_white(image).resize(size, Image.Resampling.LANCZOS)
-    return _cut(resized, _corner(size, image_size), image_size)
+    size, corner = _placed(image, image.size, image_size)
+    return _cut(_on_white(image).resize(size, Image.Resampling.LANCZOS), corner, image_size)
 
 
-def _scaled(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
-    """Return width and height for another shorter side, rounded half to even."""
-    scale = shorter_side / min(size)
-    return round(size[0] * scale), round(size[1] * scale)
-
-
-def _corner(size: tuple[int, int], image_size: int) -> tuple[int, int]:
-    """Return the left and top of the centre crop, rounded down."""
-    return (size[0] - image_size) // 2, (size[1] - image_size) // 2
+def _placed(
+    image: Image.Image, old: tuple[int, int], image_size: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the size for another shorter side, rounded half to even, and the crop's corner, down."""
+    scale = image_size / min(old)
+    width, height = round(old[0] * scale), round(old[1] * scale)
+    _refuse_gigantic(image, (width, height))
+    return (width, height), ((width - image_size) // 2, (height - image_size) // 2)
 
 
 def _cut(image: Image.Image, corner: tuple[int, int], image_size: int) -> Image.Image:
