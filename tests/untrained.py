@@ -8,7 +8,7 @@ from entropy_cli.commands.bench.random_weights import random_weights
 from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.families.var import VARTokenizer, build
+from entropy_cli.tokenizers.families.var import VAR, VARTokenizer
 
 # Standard deviation of the latents: wide enough that a temperature of 1 tells codes apart.
 LATENT_SPREAD = 3.0
@@ -19,9 +19,9 @@ def untrained_weights(img_B3HW, sizes, settings, seed):
     """A state dict of the published layout, with codes that fit these uint8 pictures."""
     weights = random_weights(sizes, seed)
     checkpoint = Checkpoint.of_tensors(Path("untrained"), weights)
-    spread = build(checkpoint, settings).encode(img_B3HW).std()
+    spread = VAR().build(checkpoint, settings).encode(img_B3HW).std()
     weights["quant_conv.weight"] *= LATENT_SPREAD / spread
-    tokenizer = build(checkpoint, settings)
+    tokenizer = VAR().build(checkpoint, settings)
     weights["quantize.embedding.weight"] = _codes_from_residuals(tokenizer, img_B3HW, seed)
     return weights
 

@@ -17,13 +17,9 @@ from entropy_cli.tokenizers.precision import Precision
 
 @dataclass(frozen=True)
 class Scale:
-    """One scale of a tokenizer: its display name, its tokens, and its codes.
+    """One scale of a tokenizer: its display name, its number of tokens in an image, and its codes.
 
-    Attributes:
-        name: for display.
-        tokens: number of tokens of an image.
-        patch_num: side of the grid of tokens, None if they are not on a square grid.
-        vocabulary: the codes.
+    The patch_num is the side of the grid of tokens, None if they are not on a square grid.
     """
 
     name: str
@@ -40,11 +36,9 @@ def sums_layout(scales: Sequence[Scale], groups: int, temperatures: int) -> Sums
 
 @dataclass(frozen=True)
 class Crop:
-    """The part of preprocessing that works on PIL images: picklable, for the workers that decode.
+    """How an image as PIL opened it is cropped to an RGB image of image_size x image_size, and in words.
 
-    Attributes:
-        apply: maps an image as PIL opened it to an RGB image of image_size x image_size.
-        words: what it does, for display.
+    It is picklable, for the workers that decode.
     """
 
     apply: Callable[[Image], Image]
@@ -100,11 +94,6 @@ class TokenizerSpec:
     def vocab_size(self) -> int:
         """Return the number of codes of the scale that has the most."""
         return max(scale.vocabulary.size for scale in self.scales)
-
-    @property
-    def entries(self) -> int:
-        """Return the number of tally entries of the scale that needs the most."""
-        return max(scale.vocabulary.entries for scale in self.scales)
 
     @property
     def preprocess(self) -> str:

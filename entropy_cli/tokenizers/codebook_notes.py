@@ -11,11 +11,7 @@ COLLAPSED = 1e-3  # distance from their mean, as a share of the codes' length
 
 
 def codebook_notes(tokenizer: Tokenizer) -> list[str]:
-    """Return a warning if more than 1 % of the codes coincide with another, to add to the spec's notes.
-
-    Args:
-        tokenizer: a tokenizer in float32, whose codes have been read.
-    """
+    """Return a warning for the spec's notes if more than 1 % of the codes coincide with another."""
     codebooks = _distinct(tokenizer)
     copies, collapsed = [], []
     for codebook, names in codebooks:

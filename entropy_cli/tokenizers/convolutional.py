@@ -1,7 +1,8 @@
 """Tokenizers whose encoder is the shared convolutional one: loading and running them."""
 
 import copy
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +12,14 @@ from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.tokenizers.base import PixelRange, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.layers.autoencoder import Encoder, Shapes, conv_like, count
+from entropy_cli.tokenizers.layers.autoencoder import (
+    Conventions,
+    Encoder,
+    Shapes,
+    conv_like,
+    count,
+    through,
+)
 from entropy_cli.tokenizers.layers.residual import PHI_RATIO
 from entropy_cli.tokenizers.names import Layout, joined_shapes, unread_weights
 from entropy_cli.tokenizers.precision import Precision, cast_convolutions, matmul_precision
@@ -23,23 +31,22 @@ NEEDED = ("encoder.", "quant_conv.", "quantize.", "quantizer.")
 class Network(nn.Module):
     """The encoder, the convolution after it and those between scales, of sizes read off the shapes."""
 
-    def __init__(self, shapes: Shapes, layout: Layout) -> None:
+    def __init__(self, shapes: Shapes, by: Conventions) -> None:
         super().__init__()
-        by = layout.conventions
         self.encoder = Encoder(shapes, by)
         there = "quant_conv.weight" in shapes
         self.quant_conv = conv_like(shapes, "quant_conv", by) if there else nn.Identity()
         phis = range(count(shapes, "phi.{}.weight"))
         self.phi = nn.ModuleList(conv_like(shapes, f"phi.{k}", by) for k in phis)
-        name = "quant_conv.weight" if there else "encoder.conv_out.weight"
-        self.latent_dim = shapes[name][0]
         self.phi_ratio = PHI_RATIO
+        made = self.encoder.conv_out.out_channels
+        last = self.quant_conv if isinstance(self.quant_conv, nn.Conv2d) else self.encoder.conv_out
+        self.latent_dim = last.out_channels
 
         if self.encoder.conv_in.in_channels != 3:
             raise ValueError(f"takes images of {self.encoder.conv_in.in_channels} channels, not 3")
-        made = self.encoder.conv_out.out_channels
-        if there and made != shapes[name][1]:
-            raise ValueError(f"the encoder gives {made} channels, quant_conv takes {shapes[name][1]}")
+        if there and made != last.in_channels:
+            raise ValueError(f"the encoder gives {made} channels, quant_conv takes {last.in_channels}")
         for conv in self.phi:
             if not conv.in_channels == conv.out_channels == self.latent_dim:
                 raise ValueError(f"a latent has {self.latent_dim} dimensions, but got {conv}")
@@ -47,7 +54,7 @@ class Network(nn.Module):
 
 def plan_network(
     checkpoint: Checkpoint, layout: Layout, others: Sequence[str], groups: int | None = None
-) -> Network:
+) -> tuple[Network, dict[str, tuple[str, ...]]]:
     """Return the network without its weights, on the meta device, after checking the shapes.
 
     Args:
@@ -56,15 +63,18 @@ def plan_network(
         others: published names of weights that the caller reads itself.
         groups: number of groups of the norms, None for the layout's.
 
+    Returns:
+        The network, and the published names of each of its weights.
+
     Raises:
         CheckpointError: the shapes contradict each other or don't make an encoder, or weights of the
             encoder or quantiser are missing or left over.
     """
     try:
-        sources = _sources(checkpoint, layout)
+        sources = layout.sources(name for name in checkpoint.shapes if name.startswith(NEEDED))
         shapes = joined_shapes(checkpoint.shapes, sources)
         with torch.device("meta"):
-            network = Network(shapes, layout.with_groups(groups))
+            network = Network(shapes, layout.conventions_with(groups))
     except (ValueError, KeyError, IndexError) as error:
         missing = isinstance(error, KeyError)
         reason = f"lacks {error.args[0]}, or its name in this family" if missing else str(error)
@@ -73,7 +83,11 @@ def plan_network(
             "published checkpoints."
         ) from error
     expected = {ours: tuple(weight.shape) for ours, weight in network.state_dict().items()}
-    _check_names(checkpoint, layout, sources, expected, others)
+    for ours in expected:
+        if ours not in sources:
+            raise CheckpointError(f"{checkpoint.path}: lacks {ours}, or its name in this family.")
+    read = {name for ours in expected for name in sources[ours]} | set(others)
+    refuse_unread(checkpoint, read, layout.unused)
     for ours, shape in expected.items():
         if shapes[ours] != shape:
             raise CheckpointError(
@@ -84,44 +98,18 @@ def plan_network(
     if halvings != levels - 1:
         raise CheckpointError(
             f"{checkpoint.path}: got {halvings} downsampling convolutions between {levels} levels, "
-            "expected "
-            f"{levels - 1}. If the encoder downsamples by pooling, make latents with its own code and "
-            "give --latents."
+            f"expected {levels - 1}. If the encoder downsamples by pooling, make latents with its own "
+            "code and give --latents."
         )
-    side = 2 * network.encoder.downsampling
     try:
-        network.quant_conv(network.encoder(torch.empty(1, 3, side, side, device="meta")))
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[0]
-        raise CheckpointError(f"{checkpoint.path}: sizes contradict each other: {reason}") from error
-    return network
-
-
-def _sources(checkpoint: Checkpoint, layout: Layout) -> dict[str, tuple[str, ...]]:
-    return layout.sources(name for name in checkpoint.shapes if name.startswith(NEEDED))
-
-
-def _check_names(
-    checkpoint: Checkpoint,
-    layout: Layout,
-    sources: Mapping[str, Sequence[str]],
-    expected: Iterable[str],
-    others: Sequence[str],
-) -> None:
-    """Check that all of the network's weights are there, and no others."""
-    for ours in expected:
-        if ours not in sources:
-            raise CheckpointError(f"{checkpoint.path}: lacks {ours}, or its name in this family.")
-    read = {name for ours in expected for name in sources[ours]} | set(others)
-    refuse_unread(checkpoint, read, layout.unused)
+        through(network.quant_conv, network.encoder.flow())
+    except ValueError as error:
+        raise CheckpointError(f"{checkpoint.path}: sizes contradict each other: {error}.") from error
+    return network, sources
 
 
 def refuse_unread(checkpoint: Checkpoint, read: Collection[str], unused: Mapping[str, str]) -> None:
-    """Check that every weight that could change the tokens is read.
-
-    Raises:
-        CheckpointError: one is not.
-    """
+    """Raise CheckpointError unless every weight that could change the tokens is read."""
     for name in unread_weights(checkpoint.shapes, read, unused):
         raise CheckpointError(
             f"{checkpoint.path}: got {name}, which is not in the layout of this family and could change "
@@ -137,8 +125,8 @@ def load_network(
     Raises:
         CheckpointError: as for `plan_network`, or a weight is not finite.
     """
-    network = plan_network(checkpoint, layout, others, groups)
-    sources, weights = _sources(checkpoint, layout), {}
+    network, sources = plan_network(checkpoint, layout, others, groups)
+    weights = {}
     for ours, like in network.state_dict().items():
         parts = [read_finite(checkpoint, name) for name in sources[ours]]
         weights[ours] = (torch.cat(parts) if len(parts) > 1 else parts[0]).view(like.shape)
@@ -147,11 +135,7 @@ def load_network(
 
 
 def read_finite(checkpoint: Checkpoint, name: str) -> Tensor:
-    """Read a weight and check that it is finite; one on the meta device has no values to check.
-
-    Raises:
-        CheckpointError: it can't be read, or has NaN or infinity.
-    """
+    """Read a weight; raise CheckpointError if it has values (is not on meta) that are not finite."""
     weight = checkpoint.tensor(name)
     if not weight.is_meta and not weight.isfinite().all():
         raise CheckpointError(
@@ -180,21 +164,23 @@ def vocab_size(checkpoint: Checkpoint, name: str, network: Network, padding: int
 
 
 class ConvTokenizer:
-    """A convolutional encoder and its codebooks, of one scale or of several residual depths.
-
-    For the methods see `tokenizers.base.Tokenizer`.
-    """
+    """A convolutional encoder with its codebooks, of one scale or several; see `base.Tokenizer`."""
 
     def __init__(
         self,
         spec: TokenizerSpec,
-        network: Network,
+        network: Any,  # noqa: ANN401 - a Network, in which subclasses differ
         codebooks: Sequence[Codebook | Grid],
         precision: Precision = "fp32",
     ) -> None:
         self.spec, self.network, self.precision = spec, network, precision
         self.codebooks = list(codebooks)
-        cast_convolutions(network.encoder, precision)
+        cast_convolutions(self.encoder, precision)
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The part of the network that runs in the precision."""
+        return self.network.encoder
 
     def to(self, device: torch.device, precision: Precision) -> "ConvTokenizer":
         """Return a copy on a device, with the encoder in a precision."""
@@ -209,7 +195,7 @@ class ConvTokenizer:
     def encode(self, img_B3HW: Tensor) -> Tensor:
         """Return the latent after quant_conv, in float32 like all that follows."""
         with matmul_precision(tf32=self.precision == "tf32"):
-            latent_BChw = self.network.encoder(scale_pixels(img_B3HW, self.spec.pixels))
+            latent_BChw = self.encoder(scale_pixels(img_B3HW, self.spec.pixels))
         latent_BChw = latent_BChw.to(torch.float32, memory_format=torch.contiguous_format)
         return self.network.quant_conv(latent_BChw)
 

@@ -1,8 +1,4 @@
-"""A tokenizer without an encoder, for latents that were made elsewhere and their codes, bits or levels.
-
-Source:
-    Temperatures: each quantiser's own entropy term, see DEFAULTS.
-"""
+"""A tokenizer without an encoder, for latents made elsewhere and their codes, bits or levels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,7 +12,7 @@ from torch import Tensor
 from entropy_cli.core.errors import CheckpointError, EntropyCliError, ShapeError
 from entropy_cli.entropy.codebook import Codebook, Grid, Rule
 from entropy_cli.tokenizers.base import Crop, Scale, TokenizerSpec
-from entropy_cli.tokenizers.choices import Temperature, choose_temperature
+from entropy_cli.tokenizers.family import Temperature, choose_temperature
 from entropy_cli.tokenizers.precision import Precision
 
 FAMILY = "latents"
@@ -31,13 +27,7 @@ BEYOND_LEVELS = 0.51  # how far outside the levels a latent may lie: rounding re
 
 @dataclass(frozen=True)
 class LatentScale:
-    """One scale of latents that were made elsewhere.
-
-    Attributes:
-        name: for display.
-        shape: shape of an image's latents without the channels: (), (l,) or (h, w).
-        codebook: the scale's codes.
-    """
+    """One scale of latents: of shape (), (l,) or (h, w) for an image, without the channels."""
 
     name: str
     shape: tuple[int, ...]
@@ -45,12 +35,12 @@ class LatentScale:
 
     @property
     def tokens(self) -> int:
-        """Return the number of an image's latents."""
+        """The number of an image's latents."""
         return torch.Size(self.shape).numel()
 
     @property
     def grid(self) -> str:
-        """Return the shape of an image's latents, for display."""
+        """The shape of an image's latents, for display."""
         if len(self.shape) == 2:
             return " x ".join(map(str, self.shape))
         return f"{self.tokens} token{'s' if self.tokens > 1 else ''}"
@@ -113,7 +103,12 @@ def describe_latents(
     for first in (usual_first, not usual_first) if fits else ():
         channels, grid = (inner[0], inner[1:]) if first else (inner[-1], inner[:-1])
         if channels == dims or (dims is None and first == usual_first):
-            codebook = _codebook(rule, codes_VC, levels, channels)
+            if codes_VC is not None:
+                codebook: Codebook | Grid = Codebook(codes_VC, rule)
+            elif levels:
+                codebook = Grid.of_levels(levels)
+            else:
+                codebook = Grid.of_bits(channels, "sign" if rule == "sign" else "bsq")
             return first and bool(grid), LatentScale(name, grid, codebook)
     raise ShapeError(
         f"latents {name}: got shape {shape}, expected (images, C, h, w), (images, l, C) or (images, C)"
@@ -143,17 +138,6 @@ def describe_tensor(tensor: Tensor) -> str:
     return f"shape {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
 
 
-def _codebook(
-    rule: Rule, codes_VC: Tensor | None, levels: tuple[int, ...] | None, dims: int
-) -> Codebook | Grid:
-    if codes_VC is not None:
-        return Codebook(codes_VC, rule)
-    if rule == "levels":
-        assert levels is not None
-        return Grid.of_levels(levels)
-    return Grid.of_bits(dims, "sign" if rule == "sign" else "bsq")
-
-
 class LatentsTokenizer:
     """Takes latents (B, X), those of all scales one after the other, in place of images.
 
@@ -161,13 +145,7 @@ class LatentsTokenizer:
     """
 
     def __init__(self, scales: Sequence[LatentScale], rule: Rule, words: str) -> None:
-        """Describe the tokenizer.
-
-        Args:
-            scales: in order.
-            rule: the rule of all scales.
-            words: where the latents are from, for display.
-        """
+        """Describe the tokenizer; `rule` is that of all scales, `words` tell where latents are from."""
         temperature = choose_temperature(rule, DEFAULTS, "given latents")
         self.scales = list(scales)
         self.spec = TokenizerSpec(

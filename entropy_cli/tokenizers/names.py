@@ -7,6 +7,15 @@ from dataclasses import dataclass, field, replace
 from entropy_cli.tokenizers.layers.autoencoder import LDM, Conventions, Shapes
 
 CODEBOOK = "quantize.embedding.weight"  # where most families keep their codes
+# Weights of latent diffusion's encoder, under the names that the shared one has too.
+ENCODER = (
+    "encoder.conv_in.weight",
+    "encoder.down.0.block.0.conv1.weight",
+    "encoder.mid.block_1.conv1.weight",
+    "encoder.mid.block_2.conv1.weight",
+    "encoder.conv_out.weight",
+    "quant_conv.weight",
+)
 
 # The shared encoder computes queries, keys and values with one convolution, in this order.
 SPLIT = {"q": 0, "k": 1, "v": 2}
@@ -22,9 +31,8 @@ PARTS = {
 }
 # What training code stores among the weights: counters, and taming's colours of segmentation maps.
 BOOKKEEPING = re.compile(r"global_step|step|epoch|iteration|num_updates|n_averaged|colorize")
-CONVOLUTION = re.compile(
-    r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight"
-)  # of the shared encoder
+# Convolutions of the shared encoder.
+CONVOLUTION = re.compile(r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight")
 
 
 @dataclass(frozen=True)
@@ -41,11 +49,9 @@ class Layout:
     conventions: Conventions = LDM
     unused: Mapping[str, str] = field(default_factory=dict)
 
-    def with_groups(self, groups: int | None) -> "Layout":
-        """Return the layout with another number of groups in its norms; None changes nothing."""
-        return (
-            replace(self, conventions=replace(self.conventions, norm_groups=groups)) if groups else self
-        )
+    def conventions_with(self, groups: int | None) -> Conventions:
+        """Return the conventions with another number of groups in the norms; None changes nothing."""
+        return replace(self.conventions, norm_groups=groups) if groups else self.conventions
 
     def sources(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Map the shared encoder's names to published ones, several where weights have to be joined.
@@ -81,12 +87,9 @@ def part_of(name: str) -> str:
 
 
 def unread_weights(names: Iterable[str], read: Collection[str], unused: Mapping[str, str]) -> list[str]:
-    """List the weights that could change the tokens and that nothing reads.
+    """List those of all weights that could change the tokens and that nothing reads.
 
-    Args:
-        names: all weights.
-        read: names of the weights that the tokenizer reads.
-        unused: prefixes of the weights that a family knowingly ignores.
+    The family knowingly ignores those whose names begin as one of `unused`.
     """
     return [
         name

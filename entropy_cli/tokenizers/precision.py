@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal, TypeVar
+from typing import Literal
 
 import torch
 from torch import nn
@@ -14,15 +14,13 @@ DTYPES: dict[Precision, torch.dtype] = {
     "fp16": torch.float16,
     "bf16": torch.bfloat16,
 }
-Network = TypeVar("Network", bound=nn.Module)
 
 
-def cast_convolutions(network: Network, precision: Precision) -> Network:
+def cast_convolutions(network: nn.Module, precision: Precision) -> None:
     """Cast convolution weights to the precision's type and channels_last, in place, but not norms."""
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             module.to(DTYPES[precision]).to(memory_format=torch.channels_last)
-    return network
 
 
 @contextmanager

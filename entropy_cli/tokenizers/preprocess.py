@@ -1,107 +1,49 @@
 """Resizing and cropping of images, equal to the pixel to the published data loaders.
 
-Each crop takes an 8-bit image of any mode as PIL opened it, is picklable, and needs no extra library.
+Each crop takes an 8-bit image of any mode as PIL opened it, is picklable, and needs no extra library:
+neither OpenCV nor torchvision, whose import takes seconds.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from PIL import Image
-from torchvision.transforms import InterpolationMode, functional
 
 from entropy_cli.tokenizers.base import Crop
-from entropy_cli.tokenizers.opencv import resize_window
+
+WEIGHT_ONE = 2048  # OpenCV's fixed point of 11 bits
+VAR_MARGIN = 1.125  # mid_reso in FoundationVision/VAR utils/data.py
 
 
 @dataclass(frozen=True)
-class ResizeCenterCrop:
-    """Resize the shorter side as torchvision does, the longer truncated, then crop the centre."""
+class _With:
+    """A function of an image and some arguments; it equals another of the same, unlike a partial."""
 
-    shorter_side: int
-    image_size: int
-    filter: InterpolationMode
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """Return a crop of image_size x image_size."""
-        longer_side = self.shorter_side * max(image.size) // min(image.size)
-        _refuse_gigantic(image, (self.shorter_side, longer_side))
-        resized = functional.resize(image.convert("RGB"), self.shorter_side, self.filter)
-        return functional.center_crop(resized, self.image_size)
-
-
-@dataclass(frozen=True)
-class AdmCrop:
-    """Halve by BOX while the image stays large enough, resize by BICUBIC, then crop the centre."""
-
-    image_size: int
+    function: Callable[..., Image.Image]
+    arguments: tuple[Any, ...]
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        """Return a crop of image_size x image_size."""
-        width, height = image.size
-        halved = []
-        while min(width, height) >= 2 * self.image_size:
-            width, height = width // 2, height // 2
-            halved.append((width, height))
-        size = _scaled((width, height), self.image_size)
-        _refuse_gigantic(image, size)
-        image = image.convert("RGB")
-        for half in halved:
-            image = image.resize(half, Image.Resampling.BOX)
-        return _centre(image.resize(size, Image.Resampling.BICUBIC), self.image_size)
-
-
-@dataclass(frozen=True)
-class OpencvCrop:
-    """Resize the shorter side by OpenCV's INTER_LINEAR, then crop the centre."""
-
-    image_size: int
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """Return a crop of image_size x image_size."""
-        size = _scaled(image.size, self.image_size)
-        _refuse_gigantic(image, size)
-        img_HWC = np.asarray(image.convert("RGB"))
-        corner = _corner(size, self.image_size)
-        return Image.fromarray(resize_window(img_HWC, size, corner, self.image_size))
-
-
-@dataclass(frozen=True)
-class ChameleonCrop:
-    """Blend transparency with white, resize the shorter side by LANCZOS, then crop the centre."""
-
-    image_size: int
-
-    def __call__(self, image: Image.Image) -> Image.Image:
-        """Return a crop of image_size x image_size."""
-        size = _scaled(image.size, self.image_size)
-        _refuse_gigantic(image, size)
-        return _centre(_on_white(image).resize(size, Image.Resampling.LANCZOS), self.image_size)
-
-
-def var_crop(image_size: int) -> Crop:
-    """Return VAR's preprocessing for evaluation, which vaex and Switti share.
-
-    Source:
-        FoundationVision/VAR utils/data.py: mid_reso = 1.125.
-    """
-    return _torchvision_crop(resized_side(image_size), image_size, InterpolationMode.LANCZOS)
+        return self.function(image, *self.arguments)
 
 
 def resized_side(image_size: int) -> int:
-    """Return the shorter side before VAR's crop.
+    """Return the shorter side before VAR's crop."""
+    return round(VAR_MARGIN * image_size)
 
-    Source:
-        FoundationVision/VAR utils/data.py: mid_reso = 1.125.
-    """
-    return round(1.125 * image_size)
+
+def var_crop(image_size: int) -> Crop:
+    """Return VAR's preprocessing for evaluation, which vaex and Switti share."""
+    return _torchvision_crop(resized_side(image_size), image_size, Image.Resampling.LANCZOS)
 
 
 def square_crop(side: int) -> Crop:
     """Return the preprocessing that keeps the whole centre square: training takes its crops from it."""
-    return _torchvision_crop(side, side, InterpolationMode.LANCZOS)
+    return resize_crop(side, Image.Resampling.LANCZOS)
 
 
-def resize_crop(image_size: int, interpolation: InterpolationMode) -> Crop:
+def resize_crop(image_size: int, interpolation: Image.Resampling) -> Crop:
     """Return torchvision's Resize and CenterCrop of a PIL image, which is always antialiased.
 
     Source:
@@ -121,7 +63,7 @@ def adm_crop(image_size: int) -> Crop:
     """
     words = f"halved (BOX) while the shorter side is at least {2 * image_size}"
     words += f", then shorter side to {image_size} (BICUBIC), {_centre_words(image_size)}"
-    return Crop(AdmCrop(image_size), words)
+    return Crop(_With(_adm, (image_size,)), words)
 
 
 def opencv_crop(image_size: int) -> Crop:
@@ -131,7 +73,7 @@ def opencv_crop(image_size: int) -> Crop:
         CompVis/taming-transformers taming/data/base.py: ImagePaths.
     """
     words = f"shorter side to {image_size} (INTER_LINEAR of OpenCV), {_centre_words(image_size)}"
-    return Crop(OpencvCrop(image_size), words)
+    return Crop(_With(_opencv, (image_size,)), words)
 
 
 def chameleon_crop(image_size: int) -> Crop:
@@ -141,40 +83,70 @@ def chameleon_crop(image_size: int) -> Crop:
         facebookresearch/chameleon chameleon/inference/image_tokenizer.py.
     """
     words = f"transparency on white, shorter side to {image_size} (LANCZOS), {_centre_words(image_size)}"
-    return Crop(ChameleonCrop(image_size), words)
+    return Crop(_With(_chameleon, (image_size,)), words)
 
 
-def _torchvision_crop(shorter_side: int, image_size: int, interpolation: InterpolationMode) -> Crop:
+def _torchvision_crop(shorter_side: int, image_size: int, interpolation: Image.Resampling) -> Crop:
     words = f"shorter side to {shorter_side} ({interpolation.name}), {_centre_words(image_size)}"
-    return Crop(ResizeCenterCrop(shorter_side, image_size, interpolation), words)
+    return Crop(_With(_torchvision, (shorter_side, image_size, interpolation)), words)
 
 
 def _centre_words(image_size: int) -> str:
     return f"centre crop {image_size} x {image_size}"
 
 
-def _scaled(size: tuple[int, int], shorter_side: int) -> tuple[int, int]:
-    """Return width and height for another shorter side, rounded half to even."""
-    scale = shorter_side / min(size)
-    return round(size[0] * scale), round(size[1] * scale)
+def _torchvision(
+    image: Image.Image, shorter_side: int, image_size: int, interpolation: Image.Resampling
+) -> Image.Image:
+    """Truncate the longer side, and round the corner of the crop half to even."""
+    width, height = (int(shorter_side * n / min(image.size)) for n in image.size)
+    _refuse_gigantic(image, (width, height))
+    resized = image.convert("RGB").resize((width, height), interpolation)
+    corner = round((width - image_size) / 2), round((height - image_size) / 2)
+    return _cut(resized, corner, image_size)
 
 
-def _corner(size: tuple[int, int], image_size: int) -> tuple[int, int]:
-    """Return the left and top of the centre crop, rounded down."""
-    return (size[0] - image_size) // 2, (size[1] - image_size) // 2
+def _adm(image: Image.Image, image_size: int) -> Image.Image:
+    """Halve by BOX while the image stays large enough, then resize by BICUBIC."""
+    width, height = image.size
+    halved = []
+    while min(width, height) >= 2 * image_size:
+        width, height = width // 2, height // 2
+        halved.append((width, height))
+    size, corner = _placed(image, (width, height), image_size)
+    image = image.convert("RGB")
+    for half in halved:
+        image = image.resize(half, Image.Resampling.BOX)
+    return _cut(image.resize(size, Image.Resampling.BICUBIC), corner, image_size)
 
 
-def _centre(image: Image.Image, image_size: int) -> Image.Image:
-    left, top = _corner(image.size, image_size)
+def _opencv(image: Image.Image, image_size: int) -> Image.Image:
+    size, corner = _placed(image, image.size, image_size)
+    return Image.fromarray(resize_window(np.asarray(image.convert("RGB")), size, corner, image_size))
+
+
+def _chameleon(image: Image.Image, image_size: int) -> Image.Image:
+    size, corner = _placed(image, image.size, image_size)
+    return _cut(_on_white(image).resize(size, Image.Resampling.LANCZOS), corner, image_size)
+
+
+def _placed(
+    image: Image.Image, old: tuple[int, int], image_size: int
+) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Return the size for another shorter side, rounded half to even, and the crop's corner, down."""
+    scale = image_size / min(old)
+    width, height = round(old[0] * scale), round(old[1] * scale)
+    _refuse_gigantic(image, (width, height))
+    return (width, height), ((width - image_size) // 2, (height - image_size) // 2)
+
+
+def _cut(image: Image.Image, corner: tuple[int, int], image_size: int) -> Image.Image:
+    left, top = corner
     return image.crop((left, top, left + image_size, top + image_size))
 
 
 def _refuse_gigantic(image: Image.Image, size: tuple[int, int]) -> None:
-    """Refuse a long and narrow image that is small as a file and enormous once resized.
-
-    Raises:
-        Image.DecompressionBombError: the size is one at which PIL refuses to open an image.
-    """
+    """Refuse a long and narrow image that is small as a file and enormous once resized, as PIL would."""
     if Image.MAX_IMAGE_PIXELS and size[0] * size[1] > 2 * Image.MAX_IMAGE_PIXELS:
         old = f"{image.width} x {image.height} pixels"
         raise Image.DecompressionBombError(f"{old} would be resized to {max(size)} on the longer side")
@@ -192,3 +164,56 @@ def _on_white(image: Image.Image) -> Image.Image:
     for row_WC in rgba_HWC:  # row by row, for fancy indices take eight times the memory
         row_WC[:, :3] = blended[row_WC[:, 3:], row_WC[:, :3]]
     return Image.fromarray(rgba_HWC[:, :, :3])
+
+
+def resize_window(
+    img_HWC: np.ndarray, size: tuple[int, int], corner: tuple[int, int], window: int
+) -> np.ndarray:
+    """Return a square window of what cv2.resize(img_HWC, size) with INTER_LINEAR gives.
+
+    There is no antialiasing: at any size each pixel is a mean of the four around its centre. OpenCV has
+    a special case where both sides are halved, but its mean of 2 x 2 is the same number. At the border
+    the two axes differ: a column gets all the weight at once, a row gets it in two rounded parts.
+
+    Args:
+        img_HWC: uint8.
+        size: width and height of the whole resized image.
+        corner: left and top of the window in it.
+        window: side of the window.
+
+    Returns:
+        uint8 of shape (window, window, C).
+
+    Source:
+        opencv/opencv modules/imgproc/src/resize.cpp: HResizeLinear, VResizeLinear and the tables of
+        offsets and weights that hal::resize makes for them.
+    """
+    (height, width), (new_width, new_height), (left, top) = img_HWC.shape[:2], size, corner
+    first_column, fraction = _positions(width, new_width, left, window)
+    outside = (first_column < 0) | (first_column >= width - 1)
+    columns, column_weights = _taps(first_column, np.where(outside, np.float32(0), fraction), width)
+    rows, row_weights = _taps(*_positions(height, new_height, top, window), height)
+    total_HWC = np.full((window, window, img_HWC.shape[2]), 2, np.int32)
+    for row, row_weight in zip(rows, row_weights, strict=True):
+        picked = img_HWC[row]
+        mean_HWC = picked[:, columns[0]] * column_weights[0, :, None]
+        mean_HWC += picked[:, columns[1]] * column_weights[1, :, None]
+        mean_HWC >>= 4
+        mean_HWC *= row_weight[:, None, None]
+        mean_HWC >>= 16
+        total_HWC += mean_HWC
+    return (total_HWC >> 2).astype(np.uint8)
+
+
+def _positions(old: int, new: int, start: int, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the old pixel before the centre of each new one, and the distance to it."""
+    step = 1 / (new / old)
+    at = ((np.arange(start, start + count) + 0.5) * step - 0.5).astype(np.float32)
+    first = np.floor(at)
+    return first.astype(np.int64), at - first
+
+
+def _taps(first: np.ndarray, fraction: np.ndarray, old: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the two old pixels of each new one, within the image, and their weights, (2, N) both."""
+    weights = np.rint(np.stack([1 - fraction, fraction]) * WEIGHT_ONE).astype(np.int32)
+    return np.clip(np.stack([first, first + 1]), 0, old - 1), weights

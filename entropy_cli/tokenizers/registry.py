@@ -1,100 +1,48 @@
 """Tokenizer families, and finding the one that a checkpoint belongs to.
 
-A family is a kind of tokenizer, published with one layout of weights and one way of choosing codes.
-To add one, write a module in `families/` that provides what `Family` lists, and add its row to FAMILIES.
+To add one, write a module in `families/` with a subclass of `Family`, and add its row to FAMILIES.
 Detection, the commands and the tests work from FAMILIES; the tests also need a tiny checkpoint of the
 layout, one row in tests/family_checkpoints.py.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint, open_checkpoint
-from entropy_cli.tokenizers.evidence import contradictions, foreign_classes
-from entropy_cli.tokenizers.families import (
-    diffusers_vq,
-    ibq,
-    llamagen,
-    open_magvit2,
-    rq_vae,
-    titok,
-    var,
-    vqgan,
-)
+from entropy_cli.tokenizers.families.diffusers_vq import DiffusersVQ
+from entropy_cli.tokenizers.families.ibq import IBQ
+from entropy_cli.tokenizers.families.llamagen import LlamaGen
+from entropy_cli.tokenizers.families.open_magvit2 import OpenMAGVIT2
+from entropy_cli.tokenizers.families.rq_vae import RQVAE
+from entropy_cli.tokenizers.families.titok import TiTok
+from entropy_cli.tokenizers.families.var import VAR
+from entropy_cli.tokenizers.families.vqgan import VQGAN
+from entropy_cli.tokenizers.family import Family
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from entropy_cli.tokenizers.unsupported import recognise
 
-
-class Family(Protocol):
-    """The constants and functions of a family's module.
-
-    A checkpoint is detected as the one family for which `missing_keys` and `conflicting_keys` are both
-    empty and whose CLASSES don't contradict its config.json. None or several such families are an
-    error, which the user settles with --family. The functions get a checkpoint whose wrapper and prefix
-    are already removed from its names; only `build` reads weights.
-
-    Attributes:
-        EMA_BY_DEFAULT: whether the family's authors evaluate the averaged (EMA) weights. They are then
-            used where the checkpoint has them, unless the user chooses with --weights.
-        CLASSES: names of the family in config.json: `_class_name`, `model_type`, `architectures`.
-            A config.json that names only other classes speaks against the family.
-        IDENTIFYING_KEYS: weights that show a user why a checkpoint is of this family, the most specific
-            first, each with a few words on what it is. `inspect` prints those that a checkpoint has.
-    """
-
-    EMA_BY_DEFAULT: bool
-    CLASSES: tuple[str, ...]
-    IDENTIFYING_KEYS: dict[str, str]
-
-    def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
-        """List the required weights that a checkpoint lacks, the most specific to the family first.
-
-        With any of them missing the family can't be built, not even if the user chooses it.
-        """
-        ...
-
-    def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:
-        """List reasons against the family that detection heeds and --family overrides.
-
-        Each is a phrase for an error message: "has quant_conv.weight", "no encoder.down.0.block.3". Use
-        them where another family shares the required weights and only details differ.
-        """
-        ...
-
-    def codebooks(self, checkpoint: Checkpoint) -> list[str]:
-        """List the names of the weights that hold the codes; none if the codes are bits or levels."""
-        ...
-
-    def describe(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-        """Describe the tokenizer from names and shapes, with defaults for what is None in settings.
-
-        Raises:
-            CheckpointError: the shapes are not the layout's, or the settings don't fit them.
-        """
-        ...
-
-    def build(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> Tokenizer:
-        """Read the weights that tokens depend on and return the tokenizer, on the CPU and in float32.
-
-        Raises:
-            CheckpointError: as for `describe`, or a weight can't be read or is not finite.
-        """
-        ...
-
-
 FAMILIES: dict[str, Family] = {
-    "var": var,
-    "vqgan": vqgan,
-    "llamagen": llamagen,
-    "ibq": ibq,
-    "open-magvit2": open_magvit2,
-    "rq-vae": rq_vae,
-    "diffusers": diffusers_vq,
-    "titok": titok,
+    "var": VAR(),
+    "vqgan": VQGAN(),
+    "llamagen": LlamaGen(),
+    "ibq": IBQ(),
+    "open-magvit2": OpenMAGVIT2(),
+    "rq-vae": RQVAE(),
+    "diffusers": DiffusersVQ(),
+    "titok": TiTok(),
 }
+
+
+# Keys of config.json that may contradict the weights.
+CODES = ("n_embed", "num_embeddings", "num_vq_embeddings", "codebook_size")
+DIMENSIONS = ("embed_dim", "vq_embed_dim", "quantized_embed_dim", "codebook_embed_dim", "token_size")
+LEVELS = ("ch_mult", "channel_mult", "channel_multiplier", "encoder_ch_mult", "block_out_channels")
+POOLING = ("resample_with_conv", "resamp_with_conv")
+ACTIVATIONS = ("act_fn", "hidden_act")
 
 
 @dataclass(frozen=True)
@@ -105,19 +53,17 @@ class Found:
         checkpoint: the checkpoint, with the copy of its weights that is used.
         name: the family's name in FAMILIES.
         settings: the caller's settings, filled up from config.json beside the checkpoint.
-        against: the reasons against each of the other families.
         notes: what config.json says against the family that the user chose.
     """
 
     checkpoint: Checkpoint
     name: str
     settings: TokenizerSettings
-    against: dict[str, list[str]]
     notes: tuple[str, ...] = ()
 
     @property
     def family(self) -> Family:
-        """Return the family's module."""
+        """The family."""
         return FAMILIES[self.name]
 
     def describe(self) -> TokenizerSpec:
@@ -180,17 +126,15 @@ def match_family(
             "give --family, and --image-size and --patch-nums where the family's defaults don't fit."
         )
     name = family if is_chosen else detect(checkpoint)
-    against = {other: reasons for other, reasons in reasons_against(checkpoint).items() if other != name}
-    missing = FAMILIES[name].missing_keys(checkpoint)
-    if missing:
+    if missing := FAMILIES[name].missing_keys(checkpoint):
         raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {_first(missing)}.")
     settings = settings or TokenizerSettings()
     settings = settings.filled_from(config.settings(settings))
     if settings.weights:
         checkpoint = checkpoint.with_weights(settings.weights)
-    elif FAMILIES[name].EMA_BY_DEFAULT and checkpoint.has_ema:
+    elif FAMILIES[name].EMA_BY_DEFAULT and "ema" in checkpoint.copies:
         checkpoint = checkpoint.with_weights("ema")
-    found = Found(checkpoint, name, settings, against)
+    found = Found(checkpoint, name, settings)
     return _check_config(found, is_chosen=is_chosen) if config.content or config.broken else found
 
 
@@ -198,13 +142,11 @@ def _check_config(found: Found, *, is_chosen: bool) -> Found:
     """Add what config.json says against the family as notes; raise if the user did not choose it."""
     config, family = found.checkpoint.config, found.family
     reasons = [config.broken] if config.broken else foreign_classes(found.checkpoint, family.CLASSES)
-    tables = family.codebooks(found.checkpoint)
-    reasons += contradictions(found.checkpoint, found.describe(), tables)
+    reasons += contradictions(found.checkpoint, found.describe(), family.codebooks(found.checkpoint))
     if reasons and not is_chosen:
         raise CheckpointError(
             f"{config.path}: {reasons[0]}: it belongs to another checkpoint, or this one is not of "
-            "family "
-            f"{found.name}. Give the config.json that belongs to it, or --family {found.name} to "
+            f"family {found.name}. Give the config.json that belongs to it, or --family {found.name} to "
             "ignore it."
         )
     reasons = [words if words.startswith("config") else f"config.json {words}" for words in reasons]
@@ -222,12 +164,47 @@ def reasons_against(checkpoint: Checkpoint) -> dict[str, list[str]]:
     }
 
 
-def detect(checkpoint: Checkpoint) -> str:
-    """Return the one family that fits a checkpoint's weights and the config.json beside them.
+def foreign_classes(checkpoint: Checkpoint, own: tuple[str, ...]) -> list[str]:
+    """List the classes that config.json names, unless one of them is a family's own."""
+    classes = checkpoint.config.classes
+    if not classes or any(name in own for name in classes):
+        return []
+    return [f"config.json has {key} {name}" for name, key in classes.items()]
 
-    Raises:
-        CheckpointError: no family fits, or several do.
+
+def contradictions(checkpoint: Checkpoint, spec: TokenizerSpec, tables: list[str]) -> Iterator[str]:
+    """List the settings of config.json that differ from the weights or from the encoder's conventions.
+
+    The weights named `tables` hold the codes.
     """
+    find = checkpoint.config.find
+    sizes = {spec.vocab_size, *(checkpoint.shapes[name][0] for name in tables)}
+    for keys, fitting in ((CODES, sizes), (DIMENSIONS, {spec.latent_dim})):
+        key, value = find(*keys)
+        if isinstance(value, int) and value not in fitting:
+            yield f"{key} is {value}, but the weights have {' or '.join(map(str, sorted(fitting)))}"
+    key, value = find(*LEVELS)
+    halvings = _halvings(spec)
+    if isinstance(value, list) and halvings is not None and len(value) != halvings + 1:
+        yield f"{key} has {len(value)} levels, but the weights halve an image {halvings} times"
+    key, value = find(*POOLING)
+    if value is False:
+        yield f"{key} is false, but the weights downsample by convolutions"
+    key, value = find(*ACTIVATIONS)
+    if isinstance(value, str) and value not in ("silu", "swish"):
+        yield f"{key} is {value}, but only silu is supported"
+
+
+def _halvings(spec: TokenizerSpec) -> int | None:
+    """Return how often an image is halved down to the grid of its latents, None if there is no grid."""
+    side = math.isqrt(spec.scales[-1].tokens)
+    if not spec.image_size or side**2 != spec.scales[-1].tokens or spec.image_size % side:
+        return None
+    return int(math.log2(spec.image_size // side))
+
+
+def detect(checkpoint: Checkpoint) -> str:
+    """Return the family of a checkpoint and its config.json; CheckpointError if none or several fit."""
     reasons = reasons_against(checkpoint)
     fitting = [name for name, against in reasons.items() if not against]
     if len(fitting) == 1:

@@ -1,6 +1,6 @@
 """Tokenizer settings that the weights don't show: from the command line, else from config.json."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from entropy_cli.entropy.codebook import Rule
@@ -30,8 +30,5 @@ class TokenizerSettings:
 
     def filled_from(self, other: "TokenizerSettings") -> "TokenizerSettings":
         """Return these settings, with those that are None taken from others."""
-        names = [field.name for field in fields(self)]
-        own = {name: getattr(self, name) for name in names}
-        return TokenizerSettings(
-            **{name: getattr(other, name) if own[name] is None else own[name] for name in names}
-        )
+        missing = {name: value for name, value in vars(other).items() if getattr(self, name) is None}
+        return replace(self, **missing)

@@ -23,7 +23,7 @@ OWN = {
     "streaming/token_file.py": {"open"},
     "images/decode.py": {"open"},
     "commands/monitor/logs/read.py": {"read_text"},  # its own
-    "tokenizers/checkpoints/numpyfile.py": {"open"},
+    "tokenizers/checkpoints/arrays.py": {"open"},
     "tokenizers/checkpoints/stored.py": {"read_bytes"},  # a field
     "images/tar_index.py": {"open"},
     "commands/train/result.py": {"open"},

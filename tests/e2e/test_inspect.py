@@ -4,6 +4,8 @@ import hashlib
 import json
 import math
 import shutil
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -337,3 +339,15 @@ def test_a_vqgan_that_lists_its_used_codes(inspect, shared, tmp_path):
         torch.save(content, tmp_path / "used.pth")
         got, report, _ = inspect(tmp_path / "used.pth")
         assert got == code and report["tokenizer"]["vocab_size"] == len(used)
+
+
+def test_nothing_slow_is_imported(checkpoint):
+    """Seconds go by while torchvision, or torch's compiler behind the device meta, is imported."""
+    code = (
+        "import sys; from entropy_cli.cli import main; code = main(['inspect', sys.argv[1]]);"
+        "assert not {'torchvision', 'torch._dynamo', 'sympy'} & sys.modules.keys(); sys.exit(code)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, checkpoint], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

@@ -9,12 +9,12 @@ from torchvision import transforms
 from torchvision.transforms import InterpolationMode
 
 from entropy_cli.images.decode import read_image
-from entropy_cli.tokenizers.opencv import resize_window
 from entropy_cli.tokenizers.preprocess import (
     adm_crop,
     chameleon_crop,
     opencv_crop,
     resize_crop,
+    resize_window,
     var_crop,
 )
 
@@ -106,11 +106,11 @@ def chameleon(picture, size):
 CROPS = {
     "var": (var_crop, torchvision_resize(lambda size: round(1.125 * size), InterpolationMode.LANCZOS)),
     "bilinear": (
-        lambda size: resize_crop(size, InterpolationMode.BILINEAR),
+        lambda size: resize_crop(size, Image.Resampling.BILINEAR),
         torchvision_resize(lambda size: size, InterpolationMode.BILINEAR),
     ),
     "bicubic": (
-        lambda size: resize_crop(size, InterpolationMode.BICUBIC),
+        lambda size: resize_crop(size, Image.Resampling.BICUBIC),
         torchvision_resize(lambda size: size, InterpolationMode.BICUBIC),
     ),
     "adm": (adm_crop, adm),

@@ -141,7 +141,7 @@ def test_published_sizes_and_patch_nums(tmp_path):
     shapes = var_shapes(VARSizes())
     sources = LAYOUT.sources(list(shapes))
     with torch.device("meta"):
-        network = Network(joined_shapes(shapes, sources), LAYOUT)
+        network = Network(joined_shapes(shapes, sources), LAYOUT.conventions)
     assert network.encoder.downsampling == 16
     assert {*network.state_dict(), "quantize.embedding.weight"} == set(sources)
     parameters = sum(p.numel() for name, p in network.named_parameters() if name.startswith("encoder"))

@@ -107,7 +107,7 @@ def _file(checkpoint: Checkpoint, weights_why: str, sha256: str | None) -> inspe
 
 
 def _weights_source(checkpoint: Checkpoint, found: Found | None, settings: TokenizerSettings) -> str:
-    if len(checkpoint.copies) == 1:
+    if len(checkpoint.copies) < 2:
         return "the only copy"
     if found is None:
         return "the default of an unknown family"

@@ -17,7 +17,7 @@ from torch.nn import functional
 from entropy_cli.tokenizers.base import PixelRange
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.convolutional import read_finite
-from entropy_cli.tokenizers.families import llamagen, rq_vae, var, vqgan
+from entropy_cli.tokenizers.families import llamagen, var, vqgan
 from entropy_cli.tokenizers.layers.autoencoder import Conventions, conv_like, count
 from entropy_cli.tokenizers.layers.decoder import Decoder
 from entropy_cli.tokenizers.names import Layout, joined_shapes
@@ -27,7 +27,7 @@ LAYOUTS = {
     "var": var.LAYOUT,
     "vqgan": vqgan.LAYOUT,
     "ibq": vqgan.LAYOUT,
-    "rq-vae": rq_vae.LAYOUT,
+    "rq-vae": Layout(),
     "llamagen": llamagen.LAYOUT,
 }
 NEEDED = ("decoder.", "post_quant_conv.")
@@ -92,7 +92,7 @@ def load_decoder(
         joined = joined_shapes(shapes, sources)
         with torch.device("meta"):
             model = LatentDecoder(
-                joined, layout.with_groups(groups).conventions, pixels, unit_length=family == "llamagen"
+                joined, layout.conventions_with(groups), pixels, unit_length=family == "llamagen"
             )
     except (ValueError, KeyError, IndexError, RuntimeError):
         return None, "its decoder does not have the family's published layout"

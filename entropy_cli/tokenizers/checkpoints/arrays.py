@@ -1,29 +1,29 @@
 """Tensors in files of any common format: latents, codebooks, logits and labels made elsewhere."""
 
+import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.reading import OpenFile
-from entropy_cli.tokenizers.checkpoints.contents import (
-    first_line,
-    is_zip,
-    open_file,
-    read_contents,
-)
-from entropy_cli.tokenizers.checkpoints.numpyfile import is_npz, read_npy, read_npz
-from entropy_cli.tokenizers.checkpoints.stored import Stored
+from entropy_cli.tokenizers.checkpoints.contents import first_line, is_zip, open_file, read_contents
+from entropy_cli.tokenizers.checkpoints.stored import BytesReader, Stored, contiguous_strides
 from entropy_cli.tokenizers.checkpoints.zips import ZipRecords
 
 FORMATS = ".safetensors, .npy, .npz or .pt"
 NPY = b"\x93NUMPY"
+NESTED = 3  # levels of mappings and lists
 Kind = Literal["floating-point numbers", "integers"]
+# numpy's names of the types that torch has too, without the byte order
+PLAIN = ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 
 
 @dataclass(frozen=True)
@@ -47,10 +47,7 @@ class Array:
         return self._stored.torch_dtype
 
     def read(self, *index: slice) -> Tensor:
-        """Read a part of the tensor, or all of it.
-
-        Args:
-            index: slices of the first axes, of step 1.
+        """Read a part of the tensor, slices of its first axes of step 1, or all of it.
 
         Raises:
             CheckpointError: it can't be read.
@@ -60,18 +57,6 @@ class Array:
         except Exception as error:  # what readers raise on damaged files has no limit
             reason = getattr(error, "strerror", None) or first_line(error)
             raise CheckpointError(f"{self.name}: can't be read: {reason}.") from error
-
-    def verify(self) -> None:
-        """Compare the tensor with its checksum, where the file has one.
-
-        Raises:
-            CheckpointError: it is damaged.
-        """
-        try:
-            self._stored.verify()
-        except (OSError, ValueError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise CheckpointError(f"{self.path}: {reason}. Make or copy it again.") from error
 
 
 @dataclass(frozen=True)
@@ -101,19 +86,13 @@ def open_arrays(text: str) -> Arrays:
     if len(set(keys)) < len(keys):
         raise CheckpointError(f"{text}: a tensor is named twice. Give each FILE:KEY[,KEY...] once.")
     file, found = _open(path)
+    keys = keys or [name for name in _natural(found) if _is_float(found[name])]
     if not keys:
-        floats = {name: t for name, t in found.items() if _is_float(t)}
-        if not floats:
-            raise CheckpointError(f"{path}: holds no tensors of floating-point numbers.")
-        keys = _natural(floats)
+        raise CheckpointError(f"{path}: holds no tensors of floating-point numbers.")
     for key in keys:
-        _check_there(path, key, found)
-        if not _is_float(found[key]):
+        if not _is_float(_named(path, key, found)):
             raise CheckpointError(f"{path}: {key} does not hold floating-point numbers.")
-    arrays = {key: Array(path, f"{path}:{key}", found[key].shape, found[key]) for key in keys}
-    for array in arrays.values():
-        array.verify()
-    return Arrays(file, arrays)
+    return Arrays(file, {key: _verified(path, f"{path}:{key}", found[key]) for key in keys})
 
 
 def open_array(text: str, kind: Kind) -> Array:
@@ -128,24 +107,20 @@ def open_array(text: str, kind: Kind) -> Array:
     """
     path, keys = split_keys(text)
     _, found = _open(path)
+    keys = keys or [name for name in _natural(found) if _is_of(kind, found[name])]
     if not keys:
-        keys = [name for name in _natural(found) if _is_of(kind, found[name])]
-        if not keys:
-            there = ", ".join(f"{n} ({found[n].dtype})" for n in _natural(found)[:8]) or "nothing"
-            raise CheckpointError(f"{path}: holds no tensor of {kind}; it has {there}.")
+        there = ", ".join(f"{n} ({found[n].dtype})" for n in _natural(found)[:8]) or "nothing"
+        raise CheckpointError(f"{path}: holds no tensor of {kind}; it has {there}.")
     if len(keys) > 1:
         raise CheckpointError(
             f"{text}: got {len(keys)} tensors of {kind}, {', '.join(keys[:8])}; expected one. "
             "Give FILE:KEY."
         )
     (key,) = keys
-    _check_there(path, key, found)
-    if not _is_of(kind, found[key]):
-        raise CheckpointError(f"{path}: {key} is of type {found[key].dtype}, expected {kind}.")
-    name = str(path) if len(found) == 1 else f"{path}:{key}"
-    array = Array(path, name, found[key].shape, found[key])
-    array.verify()
-    return array
+    tensor = _named(path, key, found)
+    if not _is_of(kind, tensor):
+        raise CheckpointError(f"{path}: {key} is of type {tensor.dtype}, expected {kind}.")
+    return _verified(path, str(path) if len(found) == 1 else f"{path}:{key}", tensor)
 
 
 def split_keys(text: str) -> tuple[Path, list[str]]:
@@ -173,33 +148,83 @@ def _open(path: Path) -> tuple[OpenFile, dict[str, Stored]]:
     file = open_file(path)
     try:
         if file.read(0, min(6, file.size)) == NPY:
-            return file, {path.stem: read_npy(file)}
-        if is_zip(file) and is_npz(records := ZipRecords(file)):
-            return file, read_npz(records)
+            return file, {path.stem: _read_npy(file.reader(), file.size, file.read)}
+        records = ZipRecords(file) if is_zip(file) else None
+        if records and records.infos and all(name.endswith(".npy") for name in records.infos):
+            found = {name.removesuffix(".npy"): _read_record(records, name) for name in records.infos}
+            return file, found
     except Exception as error:  # what readers raise on damaged files has no limit
         raise CheckpointError(f"{path}: a damaged file: {first_line(error)}.") from error
     value = read_contents(file).value
-    return file, {path.stem: value} if isinstance(value, Stored) else dict(_flat(value))
+    return file, {path.stem: value} if isinstance(value, Stored) else _flat(value)
 
 
-def _flat(value: Any, name: str = "", depth: int = 3) -> list[tuple[str, Stored]]:  # noqa: ANN401
-    """List the tensors in nested mappings and lists, with dots between the keys."""
-    if isinstance(value, Stored):
-        return [(name, value)]
-    if not depth or not isinstance(value, (Mapping, list, tuple)):
-        return []
-    items = value.items() if isinstance(value, Mapping) else enumerate(value)
-    found = []
-    for key, inner in items:
-        found += _flat(inner, f"{name}.{key}" if name else str(key), depth - 1)
+def _read_record(records: ZipRecords, name: str) -> Stored:
+    """Describe an array of a .npz file; one that is compressed is read as a whole."""
+    info = records.infos[name]
+    read: BytesReader = partial(records.read, name)
+    if info.compress_type != 0:
+        content = cache(partial(records.read, name))
+        read = lambda begin, end: content()[begin:end]  # noqa: E731
+    with records.archive.open(name) as head:
+        return _read_npy(head, info.file_size, read, partial(records.verify, name))
+
+
+def _read_npy(
+    head: IO[bytes], size: int, read: BytesReader, verify: Callable[[], object] = lambda: None
+) -> Stored:
+    """Describe an array by its header; it takes so many bytes in all."""
+    version = np.lib.format.read_magic(head)
+    if version == (1, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+    elif version == (2, 0):
+        shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
+    else:  # of records with names in other alphabets
+        raise ValueError(f"an array of version {version}")
+    if not all(type(number) is int and number >= 0 for number in shape):  # True is an int, too
+        raise ValueError(f"its shape is {shape}")
+    begin, nbytes = head.tell(), math.prod(shape) * dtype.itemsize
+    kind = "plain" if dtype.str[1:] in PLAIN else "other"
+    if kind == "plain" and nbytes != size - begin:
+        raise ValueError(f"its shape {shape} of {dtype} takes {nbytes} bytes, but it has {size - begin}")
+    strides = contiguous_strides(shape, fortran=fortran)
+    swapped = not dtype.isnative
+    return Stored(shape, dtype.name, read, begin, strides, kind, swapped, verify)
+
+
+def _flat(value: Any) -> dict[str, Stored]:  # noqa: ANN401
+    """Return the tensors in nested mappings and lists by their keys with dots between."""
+    found: dict[str, Stored] = {}
+    level, seen = [("", value)], set()
+    for _ in range(NESTED):
+        inside = []
+        for name, outer in level:
+            if id(outer) not in seen:
+                seen.add(id(outer))  # a small pickle may hold one many times
+                items = outer.items() if isinstance(outer, Mapping) else enumerate(outer)
+                named = ((f"{name}.{key}" if name else str(key), inner) for key, inner in items)
+                inside += [item for item in named if isinstance(item[1], (Stored, Mapping, list, tuple))]
+        found |= {name: inner for name, inner in inside if isinstance(inner, Stored)}
+        level = [item for item in inside if not isinstance(item[1], Stored)]
     return found
 
 
-def _check_there(path: Path, key: str, found: Mapping[str, Stored]) -> None:
+def _named(path: Path, key: str, found: Mapping[str, Stored]) -> Stored:
     if key not in found:
         alike_first = sorted(_natural(found), key=lambda name: key not in name)
         there = ", ".join(alike_first[:8]) or "nothing"
         raise CheckpointError(f"{path}: has no tensor {key}; it has {there}. Give FILE:KEY.")
+    return found[key]
+
+
+def _verified(path: Path, name: str, tensor: Stored) -> Array:
+    """Return a tensor of a file after comparing it with its checksum, where the file has one."""
+    try:
+        tensor.verify()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CheckpointError(f"{path}: {reason}. Make or copy it again.") from error
+    return Array(path, name, tensor.shape, tensor)
 
 
 def _is_of(kind: Kind, tensor: Stored) -> bool:

@@ -5,7 +5,6 @@ A tensor is read when it is needed, so a decoder is not loaded.
 
 import re
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -15,17 +14,13 @@ from torch import Tensor
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.reading import OpenFile
 from entropy_cli.tokenizers.checkpoints.config import Config, read_config
-from entropy_cli.tokenizers.checkpoints.contents import (
-    first_line,
-    hash_files,
-    open_file,
-    read_contents,
-)
+from entropy_cli.tokenizers.checkpoints.contents import first_line, hash_files, open_file, read_contents
 from entropy_cli.tokenizers.checkpoints.shards import Located, locate
 from entropy_cli.tokenizers.checkpoints.states import Copy, choose
 from entropy_cli.tokenizers.checkpoints.stored import FileFormat, Stored, UnusableError
 from entropy_cli.tokenizers.settings import Weights
 
+RANKED: tuple[Weights, ...] = ("raw", "ema")
 # Weights that are trained, and so averaged; but codes that training averages itself.
 TRAINED = re.compile(r"(encoder|quant_conv)\..*|quantizer?\..*\.(weight|bias)|latent_tokens")
 
@@ -40,7 +35,7 @@ class Checkpoint:
         wrapper: where in the file the state dict was found, "" for the top.
         prefix: what was taken off all names, "" if nothing.
         weights: which copy `tensor` gives, "raw" or "ema" (averaged over the training).
-        has_raw, has_ema: which copies there are.
+        copies: the copies that there are, the raw one first.
         shapes: shape of every tensor by name.
         dtypes: type of every tensor by name, as torch names it without "torch.".
         ignored: what else the file holds, for people.
@@ -62,10 +57,12 @@ class Checkpoint:
         self.path, self.files, self.folder = located.path, located.files, located.folder
         self.wrapper, self.prefix, self.ignored = chosen.wrapper, chosen.prefix, chosen.ignored
         self.weights, self.forms, self.classes = weights, forms, classes
-        self.has_raw, self.has_ema = "raw" in copies, "ema" in copies
+        self.copies: list[Weights] = [kind for kind in RANKED if kind in copies]
         self.shapes: Mapping[str, tuple[int, ...]] = {k: t.shape for k, t in chosen.tensors.items()}
         self.dtypes: Mapping[str, str] = {k: t.dtype for k, t in chosen.tensors.items()}
-        self._located, self._copies, self._opened, self._is_meta = located, copies, opened, False
+        self.size = sum(file.size for file in opened)
+        self._located, self._copies, self._opened = located, copies, opened
+        self._keep: Collection[str] | None = None
 
     @classmethod
     def of_tensors(cls, path: Path, tensors: Mapping[str, Tensor]) -> "Checkpoint":
@@ -74,29 +71,18 @@ class Checkpoint:
         return cls(Located(path, (), path.parent), {"raw": Copy("", "", stored, ())}, "raw")
 
     def to_meta(self, keep: Collection[str]) -> "Checkpoint":
-        """Return a checkpoint of which only the weights to keep are read; others have no numbers."""
-        chosen = self._copies[self.weights]
-        tensors = {n: t if n in keep else t.to_meta() for n, t in chosen.tensors.items()}
-        copies: dict[Weights, Copy] = {self.weights: replace(chosen, tensors=tensors)}
-        to_meta = Checkpoint(self._located, copies, self.weights, self.forms, self.classes, self._opened)
-        to_meta._is_meta = True
-        return to_meta
+        """Return a checkpoint of which only the weights to keep are read; others are on torch's meta."""
+        checkpoint = self._with(self._copies, self.weights)
+        checkpoint._keep = keep
+        return checkpoint
+
+    def _with(self, copies: dict[Weights, Copy], weights: Weights) -> "Checkpoint":
+        return Checkpoint(self._located, copies, weights, self.forms, self.classes, self._opened)
 
     @cached_property
     def config(self) -> Config:
         """The config.json beside the checkpoint."""
         return read_config(self.folder)
-
-    @property
-    def copies(self) -> list[Weights]:
-        """The copies of the weights that the checkpoint has."""
-        copies: dict[Weights, bool] = {"raw": self.has_raw, "ema": self.has_ema}
-        return [kind for kind, there in copies.items() if there]
-
-    @property
-    def size(self) -> int:
-        """Bytes of all files."""
-        return sum(file.size for file in self._opened)
 
     def with_weights(self, weights: Weights) -> "Checkpoint":
         """Return the other copy of the weights, of the same files.
@@ -106,7 +92,7 @@ class Checkpoint:
         """
         if weights == self.weights:
             return self
-        if not (self.has_ema if weights == "ema" else self.has_raw):
+        if weights not in self.copies:
             kind, other = ("EMA", "raw") if weights == "ema" else ("raw", "ema")
             raise CheckpointError(
                 f"--weights {weights}: {self.path} holds no {kind} copy. Use --weights {other}."
@@ -122,7 +108,7 @@ class Checkpoint:
                     f"{chosen.prefix}{name} has. Use --weights raw."
                 )
         self._check_averages(chosen)
-        return Checkpoint(self._located, self._copies, weights, self.forms, self.classes, self._opened)
+        return self._with(self._copies, weights)
 
     def _check_averages(self, chosen: Copy) -> None:
         """Check that an averaged copy beside the raw one is whole, not a mixture of both."""
@@ -141,20 +127,12 @@ class Checkpoint:
             )
 
     def tensor(self, name: str) -> Tensor:
-        """Read one weight, as float32.
-
-        Raises:
-            CheckpointError: it can't be read, or is no plain tensor of floats.
-        """
+        """Read one weight, as float32; raise CheckpointError if it is no plain tensor of floats."""
         tensor = self._read(name, "floating-point numbers", lambda dtype: dtype.is_floating_point)
         return tensor.to(torch.float32).contiguous()
 
     def integers(self, name: str) -> Tensor:
-        """Read one tensor of integers, as int64.
-
-        Raises:
-            CheckpointError: it can't be read, or is no plain tensor of integers that int64 holds.
-        """
+        """Read one tensor, as int64; raise CheckpointError unless it holds integers that fit."""
         tensor = self._read(name, "integers", _is_integer)
         integers = tensor.to(torch.int64)
         if tensor.dtype == torch.uint64 and (integers < 0).any():  # of the numbers beyond int64's
@@ -164,11 +142,7 @@ class Checkpoint:
         return integers
 
     def numbers(self, name: str) -> Tensor:
-        """Read one tensor of any type as it is; it may be shared and must not be changed.
-
-        Raises:
-            CheckpointError: it can't be read, or is no plain tensor.
-        """
+        """Read one plain tensor of any type as it is; it may be shared and must not be changed."""
         return self._read(name, "numbers", lambda _: True)
 
     def _read(self, name: str, expected: str, fits: Callable[[torch.dtype], bool]) -> Tensor:
@@ -178,11 +152,13 @@ class Checkpoint:
             raise CheckpointError(f"{self.path}: can't read {name}: {reason}")
         if stored.kind == "plain":
             try:
-                tensor = stored.read()
+                if self._keep is None or name in self._keep:
+                    tensor = stored.read()
+                else:
+                    tensor = torch.empty(stored.shape, dtype=stored.torch_dtype, device="meta")
             except Exception as error:  # what readers raise on damaged files has no limit
                 raise CheckpointError(f"{self.path}: can't read {name}: {first_line(error)}") from error
-            there = self._is_meta or not tensor.is_meta
-            if tensor.layout == torch.strided and there and fits(tensor.dtype):
+            if fits(tensor.dtype):
                 return tensor
         raise CheckpointError(
             f"{self.path}: {name} is a {stored.kind} tensor of {stored.dtype}, expected plain "
@@ -194,16 +170,7 @@ class Checkpoint:
         self._copies.clear()  # shared with the views of other copies
 
     def sha256(self, progress: Callable[[int], object] = lambda _: None) -> str:
-        """Hash the bytes of the file, or of several one after the other in order of name.
-
-        They are the files that the weights were read from, whatever is at their paths now.
-
-        Args:
-            progress: called with the number of bytes that were read since the last call.
-
-        Raises:
-            CheckpointError: a file was changed since it was opened, or its own checksums don't fit.
-        """
+        """Hash the files that the weights were read from, in order of name; see `hash_files`."""
         return hash_files(self._opened, progress)
 
 
@@ -227,7 +194,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"{path}: {error}") from error
     classes = tuple(sorted({name for held in contents.values() for name in held.classes}))
     forms = tuple(sorted({held.file_format for held in contents.values()}))
-    weights: Weights = "raw" if "raw" in copies else "ema"
+    weights = next(kind for kind in RANKED if kind in copies)
     return Checkpoint(located, copies, weights, forms, classes, tuple(opened.values()))
 
 

@@ -15,11 +15,7 @@ NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, 
 
 
 def open_file(path: Path) -> OpenFile:
-    """Open a file.
-
-    Raises:
-        CheckpointError: it can't be opened, or is not an ordinary file.
-    """
+    """Open a file, or raise CheckpointError."""
     try:
         return OpenFile(path)
     except OSError as error:
@@ -32,11 +28,7 @@ def is_zip(file: OpenFile) -> bool:
 
 
 def read_contents(file: OpenFile) -> Contents:
-    """Describe the tensors of a file of torch or safetensors.
-
-    Raises:
-        CheckpointError: it can't be read.
-    """
+    """Describe the tensors of a file of torch or safetensors, or raise CheckpointError."""
     path = file.path
     head = bytes(file.read(0, min(16, file.size)))
     if head.startswith(b"version https:/"):

@@ -5,28 +5,28 @@ or changes something by name. A global is one of the caller's own functions, or 
 """
 
 import pickle
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, BinaryIO, ClassVar
 
+from entropy_cli.tokenizers.checkpoints.stored import UnusableError
 
-class Source(Protocol):
-    """The file interface that a pickle is read from."""
-
-    def read(self, size: int, /) -> bytes:
-        """Read at most `size` bytes."""
-        ...
-
-    def readline(self) -> bytes:
-        """Read up to the end of a line."""
-        ...
+# A step is one instruction or one copied item, at most about 100 bytes and 1 us.
+MOST_STEPS = 800_000  # for a small file
+BYTES_PER_STEP = 64  # of a file, for each further step
+MOST_EXPANDED = 2**22  # bytes by which a compressed pickle may be larger than its file
+CALL_STEPS = 8
+CHARACTERS_PER_STEP = 64  # that are copied
+MOST_NESTED = 1000
+MOST_CHARACTERS = 1000  # in the name of a global
 
 
 @dataclass(frozen=True)
 class Known:
-    """A function of ours in place of a global."""
+    """A function of ours in place of a global; if it forwards it returns what to call, and with what."""
 
     function: Callable[..., Any]
+    forwards: bool = False
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,7 @@ class Unknown:
 
 
 class Placeholder(dict[str | int, Any]):
-    """A placeholder for an object of an unknown class, with the mappings it was made of.
-
-    Attributes:
-        kind: dotted name of the class, "" if it has none.
-    """
+    """An object of the unknown class `kind`, "" without one: the mappings that it was made of."""
 
     def __init__(self, kind: str, parts: Iterable[object] = ()) -> None:
         super().__init__()
@@ -51,25 +47,17 @@ class Placeholder(dict[str | int, Any]):
                 self.update(part)
 
 
-def make(kind: object, arguments: Iterable[Any]) -> Any:  # noqa: ANN401 - a pickle may hold anything
-    """Call `kind` if it is a function of ours, else return a placeholder."""
-    if isinstance(kind, Known):
-        return kind.function(*arguments)
-    return Placeholder(kind.name if isinstance(kind, Unknown) else "", arguments)
-
-
-def reconstruct(kind: object, *arguments: Any) -> Any:  # noqa: ANN401
-    """Replace the functions of copyreg, which take the class as their first argument."""
-    return make(kind, arguments)
+def _pairs(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str | int, Any]]:
+    """Return the items keyed by text or integers: hashing a deep tuple overflows the stack."""
+    return (
+        (key, value)
+        for key, value in items
+        if isinstance(key, str) or (isinstance(key, int) and key.bit_length() <= 64)
+    )
 
 
 def _ordered(items: Iterable[tuple[Any, Any]] | Mapping[Any, Any] = ()) -> dict[str | int, Any]:
     return dict(_pairs(items.items() if isinstance(items, Mapping) else items))
-
-
-def _pairs(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str | int, Any]]:
-    """Return the items keyed by text or integers: hashing a deep tuple overflows the stack."""
-    return ((key, value) for key, value in items if isinstance(key, (str, int)))
 
 
 # Classes without weights, which are not listed.
@@ -91,40 +79,75 @@ QUIET = {
 STANDARD = {
     "collections.OrderedDict": Known(_ordered),
     "_codecs.encode": Known(lambda text, _codec="": text.encode("latin1")),  # how bytes are written
-    **dict.fromkeys(
-        [
-            f"{module}.{name}"
-            for module in ("copyreg", "copy_reg")
-            for name in ("_reconstructor", "__newobj__", "__newobj_ex__")
-        ],
-        Known(reconstruct),
-    ),
+} | {
+    f"{module}.{name}": Known(lambda kind, *arguments: (kind, arguments), forwards=True)
+    for module in ("copyreg", "copy_reg")
+    for name in ("_reconstructor", "__newobj__", "__newobj_ex__")
 }
 
+ANY_SET: frozenset[object] = frozenset()  # in place of each: what sets hold is of no interest
 
 # Any, as its stack is not in its published types.
 INTERPRETER: Any = pickle._Unpickler
 
 
+def _counted(instruction: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Let an instruction cost a step."""
+
+    def run(unpickler: "InertUnpickler") -> None:
+        unpickler.spend(1)
+        instruction(unpickler)
+
+    return run
+
+
 class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
-    """A reader of one pickle; call `load()`.
+    """A reader of one pickle; call `load()`, which raises UnusableError if that takes too many steps.
 
     Attributes:
         classes: names of the globals that became placeholders.
     """
 
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = dict(INTERPRETER.dispatch)
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        code: _counted(instruction) for code, instruction in INTERPRETER.dispatch.items()
+    }
 
     def __init__(
-        self, source: Source, known: Mapping[str, object], refer: Callable[[Any], object] | None = None
+        self,
+        source: BinaryIO,
+        file_size: int,
+        known: Mapping[str, object],
+        refer: Callable[[Any], object] | None = None,
     ) -> None:
         """Use `known` for globals by dotted name, and `refer` to resolve persistent ids."""
         super().__init__(source, encoding="latin1")
+        # A buffered reader makes room for as many bytes as are asked for.
+        self._file_read = lambda size: source.read(min(size, file_size + MOST_EXPANDED))
         self.classes: set[str] = set()
         self._known, self._refer = {**STANDARD, **known}, refer
+        self._steps = self._left = MOST_STEPS + file_size // BYTES_PER_STEP
+
+    def spend(self, steps: int) -> None:
+        """Count steps, and refuse to take more than a file of weights needs."""
+        self._left -= steps
+        if self._left < 0:
+            raise UnusableError(
+                f"its pickle takes more than {self._steps:,} steps to read, expected weights with their "
+                "names and shapes. Save the state dict by itself."
+            )
+
+    def _copy(self, *values: object) -> None:
+        """Count the steps of copying values, each down to its own items."""
+        for value in values:
+            if isinstance(value, Sized):
+                is_text = isinstance(value, (str, bytes, bytearray))
+                self.spend(len(value) // CHARACTERS_PER_STEP if is_text else len(value))
 
     def find_class(self, module: str, name: str) -> object:
         """Return a function of ours in place of a global, or its name."""
+        self.spend(CALL_STEPS)
+        if len(module) + len(name) > MOST_CHARACTERS:
+            raise pickle.UnpicklingError("a global of a longer name than any has")
         dotted = f"{module}.{name}"
         if dotted in self._known:
             return self._known[dotted]
@@ -135,22 +158,41 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
 
     def persistent_load(self, reference: Any) -> object:  # noqa: ANN401
         """Resolve a persistent id."""
+        self.spend(CALL_STEPS)
         if self._refer is None:
             raise pickle.UnpicklingError("refers to something outside")
         return self._refer(reference)
 
+    def _make(self, kind: object, arguments: Any) -> Any:  # noqa: ANN401 - a pickle may hold anything
+        """Call `kind` if it is a function of ours, else return a placeholder."""
+        while True:
+            if not isinstance(arguments, (tuple, list)):
+                raise pickle.UnpicklingError("a call without a tuple of arguments")
+            self.spend(CALL_STEPS)
+            self._copy(arguments, *arguments)
+            if not isinstance(kind, Known):
+                return Placeholder(kind.name if isinstance(kind, Unknown) else "", arguments)
+            if not kind.forwards:
+                return kind.function(*arguments)
+            kind, arguments = kind.function(*arguments)
+
+    def _mark(self) -> None:
+        if len(self.metastack) >= MOST_NESTED:
+            raise pickle.UnpicklingError(f"nested more than {MOST_NESTED} deep")
+        self.load_mark()
+
     def _global_and_call(self) -> None:
         module, name = (self.readline()[:-1].decode("utf-8") for _ in range(2))
         arguments = self.pop_mark()
-        self.append(make(self.find_class(module, name), arguments))
+        self.append(self._make(self.find_class(module, name), arguments))
 
     def _call_marked(self) -> None:
         kind, *arguments = self.pop_mark()
-        self.append(make(kind, arguments))
+        self.append(self._make(kind, arguments))
 
     def _call(self) -> None:
         arguments = self.stack.pop()
-        self.stack[-1] = make(self.stack[-1], arguments)
+        self.stack[-1] = self._make(self.stack[-1], arguments)
 
     def _call_with_names(self) -> None:
         self.stack.pop()
@@ -160,28 +202,17 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
         state = self.stack.pop()
         target = self.stack[-1]
         if isinstance(target, Placeholder):
-            for part in state if isinstance(state, tuple) else (state,):
+            parts = state if isinstance(state, tuple) else (state,)
+            self._copy(parts, *parts)
+            for part in parts:
                 if isinstance(part, Mapping):
                     target.update(part)
-
-    def _append(self) -> None:
-        self._extend([self.stack.pop()])
-
-    def _append_marked(self) -> None:
-        self._extend(self.pop_mark())
 
     def _extend(self, values: list[Any]) -> None:
         if type(self.stack[-1]) is list:
             self.stack[-1].extend(values)
 
-    def _set_item(self) -> None:
-        value, key = self.stack.pop(), self.stack.pop()
-        self._set([key, value])
-
-    def _set_marked(self) -> None:
-        self._set(self.pop_mark())
-
-    def _set(self, items: list[Any]) -> None:
+    def _update(self, items: list[Any]) -> None:
         if isinstance(self.stack[-1], dict):
             self.stack[-1].update(_pairs(_two_by_two(items)))
 
@@ -189,12 +220,9 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
         items = self.pop_mark()  # first: it replaces append
         self.append(dict(_pairs(_two_by_two(items))))
 
-    def _add_marked(self) -> None:
-        self.pop_mark()  # what sets hold is of no interest
-
     def _frozenset(self) -> None:
         self.pop_mark()
-        self.append(frozenset())
+        self.append(ANY_SET)
 
     def _bytearray(self) -> None:
         length = int.from_bytes(self.read(8), "little")
@@ -204,25 +232,27 @@ class InertUnpickler(INTERPRETER):  # type: ignore[misc] # is Any
         raise pickle.UnpicklingError("names a class by a number of its own")
 
     for _code, _function in (
+        (pickle.MARK, _mark),
         (pickle.INST, _global_and_call),
         (pickle.OBJ, _call_marked),
         (pickle.REDUCE, _call),
         (pickle.NEWOBJ, _call),
         (pickle.NEWOBJ_EX, _call_with_names),
         (pickle.BUILD, _build),
-        (pickle.APPEND, _append),
-        (pickle.APPENDS, _append_marked),
-        (pickle.SETITEM, _set_item),
-        (pickle.SETITEMS, _set_marked),
+        (pickle.APPEND, lambda self: self._extend([self.stack.pop()])),
+        (pickle.APPENDS, lambda self: self._extend(self.pop_mark())),
+        (pickle.SETITEM, lambda self: self._update([self.stack.pop(), self.stack.pop()][::-1])),
+        (pickle.SETITEMS, lambda self: self._update(self.pop_mark())),
         (pickle.DICT, _dict),
-        (pickle.ADDITEMS, _add_marked),
+        (pickle.ADDITEMS, lambda self: self.pop_mark()),
         (pickle.FROZENSET, _frozenset),
+        (pickle.EMPTY_SET, lambda self: self.append(ANY_SET)),
         (pickle.BYTEARRAY8, _bytearray),
         (pickle.EXT1, _refuse),
         (pickle.EXT2, _refuse),
         (pickle.EXT4, _refuse),
     ):
-        dispatch[_code[0]] = _function
+        dispatch[_code[0]] = _counted(_function)
 
 
 def _two_by_two(items: list[Any]) -> Iterator[tuple[Any, Any]]:

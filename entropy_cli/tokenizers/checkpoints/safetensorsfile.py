@@ -80,10 +80,7 @@ def _read_header(file: OpenFile) -> tuple[dict[str, Any], int]:
 
 def _offsets(name: str, entry: Any) -> tuple[int, int]:  # noqa: ANN401 - JSON
     offsets = entry.get("data_offsets") if isinstance(entry, dict) else None
-    if (
-        not isinstance(offsets, list)
-        or [type(n) for n in offsets] != [int, int]
-        or not 0 <= offsets[0] <= offsets[1]
-    ):
-        raise ValueError(f"{name} lies at {offsets!r:.80}")
-    return offsets[0], offsets[1]
+    match offsets:
+        case [int(begin), int(end)] if bool not in map(type, offsets) and 0 <= begin <= end:
+            return begin, end
+    raise ValueError(f"{name} lies at {offsets!r:.80}")

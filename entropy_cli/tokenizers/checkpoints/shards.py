@@ -27,13 +27,9 @@ EXPECTED = "Give a .pth, .pt, .ckpt, .bin or .safetensors file, or an .index.jso
 
 @dataclass(frozen=True)
 class Located:
-    """Files that hold one model.
+    """The files that hold one model in order of name, their folder, and the path that was given.
 
-    Attributes:
-        path: the path that was given.
-        files: in order of name.
-        folder: where they are.
-        index: the file of each tensor by name; None if there is one file only, without an index.
+    The index is the file of each tensor by name; None if there is one file only, without an index.
     """
 
     path: Path
@@ -42,11 +38,7 @@ class Located:
     index: Mapping[str, Path] | None = None
 
     def merged(self, values: Mapping[Path, Any]) -> Any:  # noqa: ANN401 - files may hold anything
-        """Merge the contents of the files.
-
-        Raises:
-            CheckpointError: a file lacks a tensor that the index says it has.
-        """
+        """Merge the contents of the files; raise CheckpointError if one lacks what the index says."""
         if self.index is None:
             return values[self.files[0]]
         merged = {}
@@ -100,7 +92,7 @@ def _in_folder(folder: Path) -> Located:
         if len(found) == 1:
             file = folder / found[0]
             return _indexed(folder, file) if found[0] in indices else Located(folder, (file,), folder)
-    got = f"{some(any_name or names)}" if names else "nothing"
+    got = some(any_name or names) or "nothing"
     raise CheckpointError(f"{folder}: holds {got}, expected one checkpoint. {EXPECTED}")
 
 

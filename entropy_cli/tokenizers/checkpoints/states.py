@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from entropy_cli.tokenizers.checkpoints.pickles import Placeholder
@@ -45,6 +45,7 @@ PREFIXES = (
 PARALLEL = ("module.", "_orig_mod.")  # what wrapping a module adds to all its names
 AVERAGED = "model_ema."  # lightning's: the rest of a name is without its dots
 MODULE_PARTS = {"_modules", "_parameters", "_buffers"}
+MOST_CHARACTERS = 500  # in a name
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,8 @@ class Copy:
     """One copy of a tokenizer's weights.
 
     Attributes:
-        wrapper: where its state dict is, "" for the file itself.
-        prefix: what was taken off all names.
-        tensors: by name.
-        ignored: what else there is, for people.
+        wrapper, prefix: where its state dict is, "" for the file itself; what was taken off all names.
+        tensors, ignored: by name; what else there is, for people.
         twins: the name in the file of each tensor here that was taken from a second set in the same
             state dict.
     """
@@ -67,7 +66,7 @@ class Copy:
     twins: Mapping[str, str] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class _Place:
     """A mapping in a file, by the keys that lead to it with dots between."""
 
@@ -92,11 +91,7 @@ class _Place:
 
 
 def choose(content: Any) -> dict[Weights, Copy]:  # noqa: ANN401 - a file may hold anything
-    """Find the copies of a tokenizer's weights in the contents of a file.
-
-    Raises:
-        UnusableError: there are no tensors by name.
-    """
+    """Find the copies of a tokenizer's weights in a file's contents; UnusableError without tensors."""
     places = list(_places(content))
     found = [place for place in places if place.tensors()]
     if not found:
@@ -112,12 +107,7 @@ def choose(content: Any) -> dict[Weights, Copy]:  # noqa: ANN401 - a file may ho
         # A copy is of the same kind; what looks less like a tokenizer is something else.
         levels = ranks[raw.path][0], ranks[ema.path][0]
         raw, ema = raw if levels[0] >= levels[1] else None, ema if levels[1] >= levels[0] else None
-    copies: dict[Weights, Copy] = {}
-    if raw:
-        copies |= _copies(raw, twin=ema)
-    if ema:
-        copies |= _copies(ema, twin=raw)
-    return copies
+    return (_copies(raw, twin=ema) if raw else {}) | (_copies(ema, twin=raw) if ema else {})
 
 
 def is_averaged(path: str) -> bool:
@@ -133,21 +123,24 @@ def some(names: Collection[str], most: int = 6) -> str:
 
 def _places(content: Any) -> Iterator[_Place]:  # noqa: ANN401
     """Yield a mapping and those up to two levels inside it, once each; not parts of pickled modules."""
-    level, seen = [_Place("", content)], set()
+    level, seen = [_Place("", content)] if isinstance(content, Mapping) else [], {id(content)}
     for _ in range(3):
+        yield from level
         inside = []
         for place in level:
-            if isinstance(place.mapping, Mapping) and id(place.mapping) not in seen:
-                seen.add(id(place.mapping))
-                yield place
-                names = [n for n in _names(place.mapping) if n not in MODULE_PARTS]
-                inside += [_Place(place.inside(name), place.mapping[name], place) for name in names]
+            for name in _names(place.mapping):
+                inner = place.mapping[name]
+                is_new = isinstance(inner, Mapping) and bool(inner) and id(inner) not in seen
+                if is_new and name not in MODULE_PARTS:
+                    seen.add(id(inner))
+                    inside.append(_Place(place.inside(name), inner, place))
         level = inside
 
 
 def _names(mapping: Mapping[Any, Any]) -> list[str]:
     """Return the keys that are printable names."""
-    return [key for key in mapping if isinstance(key, str) and key and key.isprintable()]
+    texts = (key for key in mapping if isinstance(key, str) and 0 < len(key) <= MOST_CHARACTERS)
+    return [key for key in texts if key.isprintable()]
 
 
 def _refuse(content: object, places: list[_Place]) -> None:
@@ -182,14 +175,12 @@ def _copies(place: _Place, twin: _Place | None) -> dict[Weights, Copy]:
         ignored.append(some(bookkeeping))
     if outside := len(tensors) - len(own) - len(averaged):
         ignored.append(f"{outside:,} tensors outside {prefix}")
-    wrapper = place.path
-    if is_averaged(wrapper) or is_averaged(prefix):
-        return {"ema": Copy(wrapper, prefix, own, tuple(ignored))}
-    copies: dict[Weights, Copy] = {"raw": Copy(wrapper, prefix, own, tuple(ignored))}
-    if twins:
-        replaced = own | {name: tensors[full] for name, full in twins.items()}
-        copies["ema"] = Copy(wrapper, prefix, replaced, tuple(ignored), twins)
-    return copies
+    copy = Copy(place.path, prefix, own, tuple(ignored))
+    if is_averaged(place.path) or is_averaged(prefix):
+        return {"ema": copy}
+    averages_of = own | {name: tensors[full] for name, full in twins.items()}
+    copies: dict[Weights, Copy] = {"raw": copy}
+    return copies | ({"ema": replace(copy, tensors=averages_of, twins=twins)} if twins else {})
 
 
 def _beside(place: _Place, twin: _Place | None) -> list[str]:
@@ -202,9 +193,8 @@ def _beside(place: _Place, twin: _Place | None) -> list[str]:
     beside: list[str] = []
     while place.outer:
         place, inner = place.outer, place.path
-        beside = [
-            p for p in map(place.inside, _names(place.mapping)) if p not in {inner, *known}
-        ] + beside
+        paths = map(place.inside, _names(place.mapping))
+        beside = [path for path in paths if path not in {inner, *known}] + beside
     return ([some(beside)] if beside else []) + said
 
 
@@ -241,10 +231,5 @@ def _prefix(tensors: Mapping[str, Stored]) -> tuple[str, list[str]]:
 
 def _prefixes(tensors: Mapping[str, Stored]) -> set[str]:
     """Return all prefixes of anchors."""
-    found = set()
-    for name in tensors:
-        for anchor in ANCHORS:
-            prefix = name.removesuffix(anchor)
-            if prefix != name and (not prefix or prefix.endswith(".")):
-                found.add(prefix)
-    return found
+    anchored = (name.removesuffix(a) for a in ANCHORS for name in tensors if name.endswith(a))
+    return {prefix for prefix in anchored if not prefix or prefix.endswith(".")}

@@ -43,11 +43,12 @@ class Stored:
     @classmethod
     def in_memory(cls, tensor: Tensor) -> "Stored":
         """Wrap a tensor that is already in memory."""
-        return _InMemory(tuple(tensor.shape), dtype_name(tensor.dtype), _no_bytes, tensor=tensor)
+        byte_N = tensor.detach().reshape(-1).contiguous().view(torch.uint8)
 
-    def to_meta(self) -> "Stored":
-        """Return the same tensor without its numbers, on torch's device meta."""
-        return Stored.in_memory(torch.empty(self.shape, dtype=self.torch_dtype, device="meta"))
+        def read_bytes(begin: int, end: int) -> bytearray:
+            return bytearray(byte_N[begin:end].numpy())
+
+        return cls(tuple(tensor.shape), dtype_name(tensor.dtype), read_bytes)
 
     @property
     def torch_dtype(self) -> torch.dtype:
@@ -68,41 +69,29 @@ class Stored:
             raise ValueError("not plain numbers")
         parts = (*index, *[slice(None)] * (len(self.shape) - len(index)))
         bounds = [part.indices(n)[:2] for n, part in zip(self.shape, parts, strict=True)]
-        strides = self.strides if self.strides is not None else contiguous_strides(self.shape)
+        strides = contiguous_strides(self.shape) if self.strides is None else self.strides
         offset = sum(start * stride for (start, _), stride in zip(bounds, strides, strict=True))
         shape = tuple(max(0, stop - start) for start, stop in bounds)
-        if math.prod(shape) > max(_span(shape, strides), MAX_REPEATED):
-            raise ValueError(
-                f"repeats {_span(shape, strides)} numbers until they are {math.prod(shape)}"
-            )
+        if math.prod(shape) > max(span(shape, strides), MAX_REPEATED):
+            raise ValueError(f"repeats {span(shape, strides)} numbers until they are {math.prod(shape)}")
         return self._gather(offset, shape, strides)
 
     def _gather(self, offset: int, shape: tuple[int, ...], strides: tuple[int, ...]) -> Tensor:
         """Read numbers in one piece, or in several where much between them would be read in vain."""
-        number, span = math.prod(shape), _span(shape, strides)
+        number, spanned = math.prod(shape), span(shape, strides)
         if not number:
             return torch.empty(shape, dtype=self.torch_dtype)
-        if span > MAX_WASTE * number and number // max(shape) <= MAX_READS:
+        if spanned > MAX_WASTE * number and number // max(shape) <= MAX_READS:
             axis = max(range(len(shape)), key=lambda a: strides[a] if shape[a] > 1 else -1)
             inner = (*shape[:axis], 1, *shape[axis + 1 :])
             steps = range(offset, offset + shape[axis] * strides[axis], strides[axis])
             return torch.cat([self._gather(step, inner, strides) for step in steps], axis)
         size = self.torch_dtype.itemsize
         begin = self.begin + offset * size
-        byte_N = torch.frombuffer(self.read_bytes(begin, begin + span * size), dtype=torch.uint8)
+        byte_N = torch.frombuffer(self.read_bytes(begin, begin + spanned * size), dtype=torch.uint8)
         if self.is_swapped:
             byte_N = byte_N.view(-1, size).flip(1).flatten()
         return byte_N.view(self.torch_dtype).as_strided(shape, strides)
-
-
-@dataclass(frozen=True)
-class _InMemory(Stored):
-    """A tensor that was read already, or is on the device meta."""
-
-    tensor: Tensor = field(default_factory=Tensor)
-
-    def read(self, *index: slice) -> Tensor:
-        return self.tensor[index] if index else self.tensor
 
 
 @dataclass(frozen=True)
@@ -142,8 +131,8 @@ def unreadable(shape: tuple[int, ...], dtype: str, kind: str) -> Stored:
     return Stored(shape, dtype, _no_bytes, kind=kind)
 
 
-def _span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
-    """Count the numbers from the first to the last, with all that lie between."""
+def span(shape: tuple[int, ...], strides: tuple[int, ...]) -> int:
+    """Count the numbers from the first of a tensor to its last, with all that lie between."""
     if not all(shape):
         return 0
     return 1 + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))

@@ -10,7 +10,7 @@ Source:
 import io
 import math
 import pickle
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -18,21 +18,20 @@ from typing import Any
 import torch
 
 from entropy_cli.core.reading import OpenFile
-from entropy_cli.tokenizers.checkpoints.pickles import InertUnpickler, Known, make
+from entropy_cli.tokenizers.checkpoints.pickles import MOST_EXPANDED, InertUnpickler, Known
 from entropy_cli.tokenizers.checkpoints.stored import (
     BytesReader,
     Contents,
     Stored,
     UnusableError,
     dtype_name,
+    span,
     unreadable,
 )
 from entropy_cli.tokenizers.checkpoints.zips import ZipRecords
 
-ZIP_HEAD = b"PK\x03\x04"
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-MOST_NUMBERS = 2**48  # in a tensor
-MOST_METADATA = 2**30  # bytes that a compressed pickle may expand to
+MOST_NUMBERS, MOST_AXES = 2**48, 64  # in a tensor
 
 
 @dataclass(frozen=True)
@@ -47,18 +46,14 @@ class Storage:
 
 
 def read_torch(file: OpenFile, records: ZipRecords | None) -> Contents:
-    """Describe the tensors that torch.save wrote, with the names they have.
-
-    Args:
-        file: the file.
-        records: those of the file, if it is a zip.
+    """Describe the tensors that torch.save wrote, from the file's zip records if it has any.
 
     Raises:
         UnusableError: another kind of file that torch writes.
         Exception: of any kind, if it is damaged or not torch's.
     """
     if records is not None:
-        return _read_zip(records)
+        return _read_zip(file, records)
     if file.size > 262 and file.read(257, 262) == b"ustar":
         raise UnusableError(
             "is a tar archive, as torch wrote until 2017. Load it with an old torch and save it again."
@@ -66,7 +61,7 @@ def read_torch(file: OpenFile, records: ZipRecords | None) -> Contents:
     return _read_legacy(file)
 
 
-def _read_zip(records: ZipRecords) -> Contents:
+def _read_zip(file: OpenFile, records: ZipRecords) -> Contents:
     names = {name.partition("/")[2]: name for name in records.infos}
     if "constants.pkl" in names:
         raise UnusableError(
@@ -77,8 +72,7 @@ def _read_zip(records: ZipRecords) -> Contents:
 
     def refer(reference: Any) -> Storage:  # noqa: ANN401 - a pickle may hold anything
         what, dtype, key, _location, numel = reference
-        if what != "storage" or not isinstance(dtype, torch.dtype):
-            raise pickle.UnpicklingError(f"refers to a {what}")
+        _check_storage(what, dtype, key)
         name, nbytes = names[f"data/{key}"], _natural(numel) * dtype.itemsize
         if nbytes > records.infos[name].file_size:
             raise pickle.UnpicklingError(f"record {key} is too short")
@@ -86,10 +80,10 @@ def _read_zip(records: ZipRecords) -> Contents:
         read, verify = partial(records.read, name), partial(records.verify, name)
         return Storage(dtype, nbytes, read, is_swapped, verify)
 
-    if records.infos[names["data.pkl"]].file_size > MOST_METADATA:
+    if records.infos[names["data.pkl"]].file_size > file.size + MOST_EXPANDED:
         raise pickle.UnpicklingError("more than names and shapes")
     source = io.BytesIO(records.read(names["data.pkl"]))
-    unpickler = InertUnpickler(source, KNOWN, refer)
+    unpickler = InertUnpickler(source, file.size, KNOWN, refer)
     return Contents(unpickler.load(), "torch-zip", frozenset(unpickler.classes))
 
 
@@ -104,8 +98,7 @@ def _read_legacy(file: OpenFile) -> Contents:
         if what == "module":
             return rest[0]  # a class, with its source code, which is of no interest
         dtype, key, _location, numel, view = rest
-        if what != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
-            raise pickle.UnpicklingError(f"refers to a {what}")
+        _check_storage(what, dtype, key)
         declared.setdefault(key, (dtype, _natural(numel)))
         offset, length = (0, numel) if view is None else view[1:]
         if _natural(offset) + _natural(length) > declared[key][1]:
@@ -118,68 +111,82 @@ def _read_legacy(file: OpenFile) -> Contents:
 
         return Storage(dtype, length * dtype.itemsize, read)
 
-    if _legacy_part(stream) != LEGACY_MAGIC or _legacy_part(stream) != LEGACY_PROTOCOL:
+    def part() -> Any:  # noqa: ANN401 - a pickle may hold anything
+        return InertUnpickler(stream, file.size, {}).load()
+
+    if part() != LEGACY_MAGIC or part() != LEGACY_PROTOCOL:
         raise pickle.UnpicklingError("not of torch")
-    _legacy_part(stream)  # about the machine; all that follows is little-endian on any
-    unpickler = InertUnpickler(stream, KNOWN, refer)
+    part()  # about the machine; all that follows is little-endian on any
+    unpickler = InertUnpickler(stream, file.size, KNOWN, refer)
     value = unpickler.load()
-    for key in map(str, _legacy_part(stream)):
+    starts.update(_storage_starts(stream, file.size, part(), declared))
+    return Contents(value, "torch-legacy", frozenset(unpickler.classes))
+
+
+def _storage_starts(
+    stream: io.BufferedReader,
+    file_size: int,
+    keys: Iterable[object],
+    declared: dict[str, tuple[torch.dtype, int]],
+) -> dict[str, int]:
+    """Return the byte at which each storage begins, from where the stream is."""
+    starts = {}
+    for key in keys:
+        if not isinstance(key, str):  # to hash a deep tuple overflows the stack
+            raise pickle.UnpicklingError("a storage without a name")
         dtype, numel = declared[key]
         held = int.from_bytes(stream.read(8), "little")
         starts[key] = stream.tell()
         end = starts[key] + numel * dtype.itemsize
-        if held != numel or end > file.size:
+        if held != numel or end > file_size:
             raise pickle.UnpicklingError(f"storage {key} is too short")
         stream.seek(end)
     if declared.keys() - starts.keys():
         raise pickle.UnpicklingError("lacks storages")
-    return Contents(value, "torch-legacy", frozenset(unpickler.classes))
+    return starts
 
 
-def _legacy_part(stream: io.BufferedReader) -> Any:  # noqa: ANN401
-    return InertUnpickler(stream, {}).load()
+def _check_storage(what: object, dtype: object, key: object) -> None:
+    if what != "storage" or not isinstance(dtype, torch.dtype) or not isinstance(key, str):
+        raise pickle.UnpicklingError("refers to something else than a storage")
 
 
+# Messages below don't show what they got: a small pickle may hold what takes for ever to print.
 def _natural(value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise pickle.UnpicklingError(f"a size of {value!r:.40}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**63:
+        raise pickle.UnpicklingError("a size that is no natural number")
     return value
 
 
-def _shape(size: Iterable[object]) -> tuple[int, ...]:
+def _shape(size: Collection[object]) -> tuple[int, ...]:
+    if len(size) > MOST_AXES:
+        raise pickle.UnpicklingError("more axes than any tensor has")
     shape = tuple(map(_natural, size))
     if math.prod(max(n, 1) for n in shape) > MOST_NUMBERS:
         raise pickle.UnpicklingError("more numbers than any tensor has")
     return shape
 
 
-def _tensor(storage: Storage, offset: int, size: Any, stride: Any, *rest: Any) -> Stored:  # noqa: ANN401
-    """Replace _rebuild_tensor_v2: requires_grad, backward hooks and metadata follow the stride."""
-    metadata = rest[2] if len(rest) > 2 else None
-    return _typed_tensor(storage, offset, size, stride, None, None, storage.dtype, metadata)
-
-
-def _typed_tensor(
+def _tensor(
     storage: Storage,
     offset: int,
     size: Any,  # noqa: ANN401
     stride: Any,  # noqa: ANN401
-    _requires_grad: object,
-    _hooks: object,
-    dtype: torch.dtype,
-    metadata: object = None,
+    *rest: Any,  # noqa: ANN401
+    is_typed: bool = False,
 ) -> Stored:
-    """Replace _rebuild_tensor_v3."""
+    """Replace _rebuild_tensor_v2, and v3 which is typed.
+
+    Requires_grad and backward hooks follow the stride, then the type and the metadata.
+    """
     shape, steps = _shape(size), tuple(map(_natural, stride))
     if len(shape) != len(steps):
         raise pickle.UnpicklingError("a shape without strides")
-    span = 1 + sum((n - 1) * step for n, step in zip(shape, steps, strict=True)) if all(shape) else 0
-    begin = _natural(offset) * dtype.itemsize
-    end = begin + span * dtype.itemsize
-    if end > storage.nbytes and span:
+    dtype = rest[2] if is_typed else storage.dtype
+    numbers, begin = span(shape, steps), _natural(offset) * dtype.itemsize
+    if begin + numbers * dtype.itemsize > storage.nbytes and numbers:
         raise pickle.UnpicklingError("a tensor beyond its storage")
-
-    kind = "conjugated or negated" if metadata else "plain"
+    kind = "conjugated or negated" if any(rest[2 + is_typed :]) else "plain"
     kind = "quantised" if dtype in QUANTISED else kind
     return Stored(
         shape, dtype_name(dtype), storage.read, begin, steps, kind, storage.is_swapped, storage.verify
@@ -194,25 +201,8 @@ def _unreadable(kind: str, shape: Any, dtype: object) -> Stored:  # noqa: ANN401
 
 def _sparse(_layout: object, data: Any) -> Stored:  # noqa: ANN401 - indices (one or two), values, size
     parts = [part for part in data if isinstance(part, Stored)]
-    size = [part for part in data if isinstance(part, tuple)]
-    return _unreadable("sparse", size[0], getattr(torch, parts[-1].dtype, None))
-
-
-def _ours() -> dict[str, object]:
-    """Return what a pickle finds by name: types, storages, and our functions in place of torch's."""
-    known: dict[str, object] = {
-        f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)
-    }
-    for name, dtype in STORAGES.items():
-        for module in ("torch", "torch.cuda", "torch.storage"):
-            known[f"{module}.{name}Storage"] = dtype
-    for name, function in REBUILDING.items():
-        known[f"torch._utils._rebuild_{name}"] = Known(function)
-    known["torch._tensor._rebuild_from_type_v2"] = Known(
-        lambda function, _type, args, _: make(function, args)
-    )
-    known["torch.Size"] = Known(tuple)
-    return known
+    size = next(part for part in data if isinstance(part, tuple))
+    return _unreadable("sparse", size, getattr(torch, parts[-1].dtype, None))
 
 
 QUANTISED = (torch.qint8, torch.quint8, torch.qint32)
@@ -237,11 +227,24 @@ STORAGES = {
 REBUILDING: dict[str, Callable[..., Stored]] = {
     "tensor": _tensor,
     "tensor_v2": _tensor,
-    "tensor_v3": _typed_tensor,
+    "tensor_v3": partial(_tensor, is_typed=True),
     "parameter": lambda data, *_: data,
     "parameter_with_state": lambda data, *_: data,
     "sparse_tensor": _sparse,
     "qtensor": lambda storage, _offset, size, *_: _unreadable("quantised", size, storage.dtype),
     "meta_tensor_no_storage": lambda dtype, size, *_: _unreadable("meta", size, dtype),
 }
-KNOWN = _ours()
+# What a pickle finds by name: types, storages, and our functions in place of torch's.
+KNOWN: dict[str, object] = {
+    **{f"torch.{name}": value for name, value in vars(torch).items() if isinstance(value, torch.dtype)},
+    **{
+        f"{module}.{name}Storage": dtype
+        for module in ("torch", "torch.cuda", "torch.storage")
+        for name, dtype in STORAGES.items()
+    },
+    **{f"torch._utils._rebuild_{name}": Known(function) for name, function in REBUILDING.items()},
+    "torch._tensor._rebuild_from_type_v2": Known(
+        lambda function, _type, args, _: (function, args), forwards=True
+    ),
+    "torch.Size": Known(tuple),
+}

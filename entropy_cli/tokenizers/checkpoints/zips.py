@@ -9,40 +9,24 @@ LOCAL_HEADER = 30  # bytes of a record's own header, before its name
 
 
 class ZipRecords:
-    """The records of a zip file.
-
-    Attributes:
-        archive: Python's own reader of the same file.
-        infos: what the zip's directory says of each record, by name.
-    """
+    """The records of a zip file, by name in `infos`; `archive` is Python's own reader of it."""
 
     def __init__(self, file: OpenFile) -> None:
         self._file, self.archive = file, zipfile.ZipFile(file.reader())
         self.infos = {info.filename: info for info in self.archive.infolist()}
 
     def start(self, name: str) -> int:
-        """Return where a record's bytes begin: after its local header, which is not the directory's.
-
-        Raises:
-            ValueError: they don't lie within the file.
-        """
+        """Return where a record's bytes begin: after its local header, which is not the directory's."""
         info = self.infos[name]
         head = self._file.read(info.header_offset, info.header_offset + LOCAL_HEADER)
-        start = (
-            info.header_offset
-            + LOCAL_HEADER
-            + sum(int.from_bytes(head[at : at + 2], "little") for at in (26, 28))
-        )
+        lengths = (int.from_bytes(head[at : at + 2], "little") for at in (26, 28))  # name, extra
+        start = info.header_offset + LOCAL_HEADER + sum(lengths)
         if head[:4] != b"PK\x03\x04" or start + info.compress_size > self._file.size:
             raise ValueError(f"record {name} is too short")
         return start
 
     def read(self, name: str, begin: int = 0, end: int | None = None) -> bytearray:
-        """Read bytes of a record, uncompressed.
-
-        Raises:
-            ValueError: the record is damaged, or compressed in an unknown way.
-        """
+        """Read bytes of a record, uncompressed; raise ValueError if it is damaged."""
         info = self.infos[name]
         end = info.file_size if end is None else end
         start = self.start(name)
@@ -84,11 +68,7 @@ class RunningCrcs:
         self._at, self._crc = 0, 0
 
     def update(self, piece: bytearray) -> None:
-        """Take the next bytes of the file.
-
-        Raises:
-            ValueError: a record that ends in them differs from its CRC.
-        """
+        """Take the next bytes of the file; raise ValueError if a record that ends there is damaged."""
         begin, self._at = self._at, self._at + len(piece)
         while self._waiting and self._waiting[-1][0] < self._at:
             start, info = self._waiting[-1]

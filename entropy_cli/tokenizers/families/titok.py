@@ -4,19 +4,19 @@ Source:
     bytedance/1d-tokenizer modeling/titok.py, modeling/quantizer/quantizer.py, data/webdataset_reader.py.
 """
 
-import copy
+from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torchvision.transforms import InterpolationMode
+from PIL.Image import Resampling
+from torch import Tensor, nn
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import absent_keys, choose_rule, choose_temperature
-from entropy_cli.tokenizers.convolutional import read_finite, refuse_unread, scale_pixels
+from entropy_cli.tokenizers.convolutional import ConvTokenizer, read_finite, refuse_unread, scale_pixels
+from entropy_cli.tokenizers.family import Family, choose_rule, choose_temperature
 from entropy_cli.tokenizers.layers.titok_encoder import (
     FIRST_DECODER,
     LATER_DECODER,
@@ -24,128 +24,88 @@ from entropy_cli.tokenizers.layers.titok_encoder import (
     TiTokEncoder,
 )
 from entropy_cli.tokenizers.names import CODEBOOK
-from entropy_cli.tokenizers.precision import Precision, cast_convolutions, matmul_precision
+from entropy_cli.tokenizers.precision import DTYPES, matmul_precision
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
-EMA_BY_DEFAULT = False
-CLASSES: tuple[str, ...] = ("TiTok",)
-REQUIRED = (
-    "latent_tokens",
-    "encoder.latent_token_positional_embedding",
-    "encoder.patch_embed.weight",
-    CODEBOOK,
-)
-IDENTIFYING_KEYS = {
-    REQUIRED[0]: "the tokens that TiTok's transformer asks for",
-    REQUIRED[1]: "their places",
-}
 COSINE_DIM = 12  # the first checkpoints compare directions, and they alone have codes of 12 numbers
 
 
-def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """Return the required keys that a checkpoint lacks."""
-    return absent_keys(checkpoint.shapes, REQUIRED)
+class TiTok(Family):
+    """The family; positions are learned, so the image size is fixed."""
 
-
-def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """Return no keys: the family's names are unique."""
-    return []
-
-
-def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """Return the name of the codebook."""
-    return [CODEBOOK]
-
-
-def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """Describe the tokenizer from its shapes and the settings.
-
-    Raises:
-        CheckpointError: another image size or grid was given; its positions are learned.
-    """
-    encoder = _plan(checkpoint)
-    refuse_unread(checkpoint, [*_names(encoder).values(), CODEBOOK], {})
-    for asked, fixed, name in (
-        (settings.image_size, encoder.image_size, "--image-size"),
-        (settings.patch_nums, None, "--patch-nums"),
-    ):
-        if asked not in (None, fixed):
-            raise CheckpointError(
-                f"{checkpoint.path}: got {name} {asked}, but TiTok's images are of "
-                f"{encoder.image_size} pixels and its tokens have no grid. Leave it out."
-            )
-    vocab_size, latent_dim = checkpoint.shapes[CODEBOOK]
-    if not vocab_size:
-        raise CheckpointError(f"{checkpoint.path}: {CODEBOOK} holds no codes. Copy or train it again.")
-    rule = choose_rule(settings, "cosine" if latent_dim == COSINE_DIM else "l2")
-    temperature = choose_temperature(rule, {}, "TiTok")
-    tokens = checkpoint.shapes["latent_tokens"][0]
-    return TokenizerSpec(
-        family="titok",
-        latent_dim=latent_dim,
-        image_size=encoder.image_size,
-        scales=(Scale(f"{tokens} tokens", tokens, None, Vocabulary(vocab_size)),),
-        rule=rule,
-        crop=resize_crop(encoder.image_size, InterpolationMode.BICUBIC),
-        pixels="[0, 1]",
-        temperatures=temperature.values,
-        temperature_source=temperature.source,
-        labels="hard",
+    CLASSES = ("TiTok",)
+    REQUIRED = (
+        "latent_tokens",
+        "encoder.latent_token_positional_embedding",
+        "encoder.patch_embed.weight",
+        CODEBOOK,
     )
+    IDENTIFYING_KEYS: ClassVar = {
+        REQUIRED[0]: "the tokens that TiTok's transformer asks for",
+        REQUIRED[1]: "their places",
+    }
+
+    def describe(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
+        """Describe the tokenizer; another image size or a grid is refused."""
+        encoder = _plan(checkpoint)
+        refuse_unread(checkpoint, [*_names(encoder).values(), CODEBOOK], {})
+        for asked, fixed, name in (
+            (settings.image_size, encoder.image_size, "--image-size"),
+            (settings.patch_nums, None, "--patch-nums"),
+        ):
+            if asked not in (None, fixed):
+                raise CheckpointError(
+                    f"{checkpoint.path}: got {name} {asked}, but TiTok's images are of "
+                    f"{encoder.image_size} pixels and its tokens have no grid. Leave it out."
+                )
+        vocab_size, latent_dim = checkpoint.shapes[CODEBOOK]
+        if not vocab_size:
+            raise CheckpointError(
+                f"{checkpoint.path}: {CODEBOOK} holds no codes. Copy or train it again."
+            )
+        rule = choose_rule(settings, "cosine" if latent_dim == COSINE_DIM else "l2")
+        temperature = choose_temperature(rule, {}, "TiTok")
+        tokens = checkpoint.shapes["latent_tokens"][0]
+        return TokenizerSpec(
+            family="titok",
+            latent_dim=latent_dim,
+            image_size=encoder.image_size,
+            scales=(Scale(f"{tokens} tokens", tokens, None, Vocabulary(vocab_size)),),
+            rule=rule,
+            crop=resize_crop(encoder.image_size, Resampling.BICUBIC),
+            pixels="[0, 1]",
+            temperatures=temperature.values,
+            temperature_source=temperature.source,
+            labels="hard",
+        )
+
+    def build(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenizer":
+        """Read the weights and build the tokenizer."""
+        spec, encoder = self.describe(checkpoint, settings), _plan(checkpoint)
+        weights = {ours: read_finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
+        encoder.load_state_dict(weights, assign=True)
+        codebook = Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)
+        return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), [codebook])
 
 
-def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenizer":
-    """Read the weights and build the tokenizer."""
-    spec, encoder = describe(checkpoint, settings), _plan(checkpoint)
-    weights = {ours: read_finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
-    encoder.load_state_dict(weights, assign=True)
-    codebook = Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)
-    return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), codebook)
+class TiTokTokenizer(ConvTokenizer):
+    """TiTok's encoder and codebook, with latents (B, C, 1, l)."""
 
-
-class TiTokTokenizer:
-    """TiTok's encoder and codebook, with latents (B, C, 1, l); see `tokenizers.base.Tokenizer`."""
-
-    def __init__(
-        self,
-        spec: TokenizerSpec,
-        encoder: TiTokEncoder,
-        codebook: Codebook,
-        precision: Precision = "fp32",
-    ) -> None:
-        self.spec, self.encoder, self.precision = spec, encoder, precision
-        self._codebook = codebook
-        cast_convolutions(encoder, precision)
-
-    def to(self, device: torch.device, precision: Precision) -> "TiTokTokenizer":
-        """Return a copy on a device, with the encoder in a precision."""
-        encoder = copy.deepcopy(self.encoder) if precision != self.precision else self.encoder
-        codebook = self._codebook.to(device)
-        return TiTokTokenizer(self.spec, encoder.to(device), codebook, precision)
-
-    def codebook(self, scale: int) -> Codebook:
-        """Return the codebook."""
-        return self._codebook
+    @property
+    def encoder(self) -> nn.Module:
+        """The whole network."""
+        return self.network
 
     def encode(self, img_B3HW: Tensor) -> Tensor:
         """Return the latents in the order of the tokens."""
-        half = self.precision in ("fp16", "bf16")
-        dtype = torch.float16 if self.precision == "fp16" else torch.bfloat16
+        dtype = DTYPES[self.precision]
         with (
             matmul_precision(tf32=self.precision == "tf32"),
-            torch.autocast(img_B3HW.device.type, dtype, enabled=half),
+            torch.autocast(img_B3HW.device.type, dtype, enabled=dtype != torch.float32),
         ):
-            z_BlC = self.encoder(scale_pixels(img_B3HW, self.spec.pixels))
+            z_BlC = self.network(scale_pixels(img_B3HW, self.spec.pixels))
         return z_BlC.float().transpose(1, 2)[:, :, None]
-
-    def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
-        """Return all latents, (B, l, C)."""
-        return rest_BChw.flatten(2).transpose(1, 2)
-
-    def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
-        """Return the residual unchanged: there is one scale."""
-        return rest_BChw
 
 
 def _names(encoder: TiTokEncoder) -> dict[str, str]:

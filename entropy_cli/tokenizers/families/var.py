@@ -9,64 +9,35 @@ Source:
 """
 
 from collections.abc import Sequence
-from dataclasses import replace
+from typing import ClassVar
 
 from torch import Tensor
 
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
-from entropy_cli.tokenizers.base import Scale, TokenizerSpec
+from entropy_cli.tokenizers.base import Scale
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import (
-    Traits,
-    absent_keys,
-    describe_grid,
-    describe_scales,
-)
-from entropy_cli.tokenizers.convolutional import (
-    ConvTokenizer,
-    load_network,
-    plan_network,
-    read_finite,
-    vocab_size,
-)
+from entropy_cli.tokenizers.convolutional import ConvTokenizer, Network
+from entropy_cli.tokenizers.family import ConvFamily, Traits, grid_scale
 from entropy_cli.tokenizers.layers.autoencoder import count
 from entropy_cli.tokenizers.layers.residual import PHI_RATIO, latents_of, phi_of, upsampled
-from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.preprocess import var_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
-EMA_BY_DEFAULT = True  # only vaex keeps an averaged copy, and evaluates it
-CLASSES: tuple[str, ...] = (
-    *("hart_autoencoder", "HARTAutoEncoder", "hart_autoencoder_with_disc", "HARTAutoEncoderWithDisc"),
-    "VQVAE",
-)
 HITS = "quantize.ema_vocab_hit_SV"
 PATCH_NUMS = {
     256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16),
     512: (1, 2, 3, 4, 6, 9, 13, 18, 24, 32),
     1024: (1, 2, 3, 4, 5, 7, 9, 12, 16, 21, 27, 36, 48, 64),
 }
-REQUIRED = (
-    "encoder.conv_in.weight",
-    "encoder.down.0.block.0.conv1.weight",
-    "encoder.mid.block_1.conv1.weight",
-    "encoder.mid.block_2.conv1.weight",
-    "encoder.conv_out.weight",
-    "quant_conv.weight",
-    CODEBOOK,
-)
 # The convolutions after a scale's codes are decoded: one for all scales, a few shared, or one each; and
 # vaex's, of its single scale.
 PHI_SHARED = "quantize.quant_resi.qresi.weight"
 PHI_PARTLY_SHARED = "quantize.quant_resi.qresi_ls.0.weight"
 PHI_OWN = "quantize.quant_resi.{}.weight"
 PHI_SINGLE = "quantize.quant_resi.weight"
-IDENTIFYING_KEYS = dict.fromkeys(
-    (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE),
-    "the convolutions after each scale's codes (phi)",
-)
+PHIS = (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE)
 LAYOUT = Layout(
     renames=(
         (r"^quantize\.quant_resi\.qresi_ls\.", "phi."),
@@ -79,68 +50,6 @@ LAYOUT = Layout(
         "quantize.vocab_usage": "the same of vaex",
     },
 )
-TRAITS = Traits(
-    family="var",
-    published_by="VAR",
-    rule="l2",
-    temperatures={},
-    labels="hard",
-    crop=var_crop,
-)
-
-
-def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """Return the required keys that a checkpoint lacks, those that identify the family first."""
-    shapes = checkpoint.shapes
-    phis = (PHI_SHARED, PHI_PARTLY_SHARED, PHI_OWN.format(0), PHI_SINGLE)
-    return [
-        *([] if any(p in shapes for p in phis) else [PHI_PARTLY_SHARED]),
-        *absent_keys(shapes, REQUIRED),
-    ]
-
-
-def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """Return the keys of a checkpoint that conflict with this family; its phi keys are unique."""
-    return []
-
-
-def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """Return the name of the codebook that all scales share."""
-    return [CODEBOOK]
-
-
-def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """Describe the tokenizer from its shapes and the settings.
-
-    Raises:
-        CheckpointError: patch_nums and image size don't fit.
-    """
-    network = plan_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
-    vocabulary = Vocabulary(vocab_size(checkpoint, CODEBOOK, network))
-    if PHI_SINGLE in checkpoint.shapes:
-        return describe_grid(TRAITS, network, settings, vocabulary)
-
-    def scales(image_size: int, side: int) -> tuple[Scale, ...]:
-        patch_nums = _patch_nums(settings, image_size, side)
-        _check_own_phi(checkpoint, len(patch_nums))
-        _check_hits(checkpoint, patch_nums, settings)
-        return tuple(Scale(f"{n} x {n}", n * n, n, vocabulary) for n in patch_nums)
-
-    spec = describe_scales(TRAITS, network, settings, scales)
-    counted = _counted_scales(checkpoint)
-    return replace(spec, notes=_notes(counted, len(spec.scales)), counted_scales=counted)
-
-
-def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> "VARTokenizer":
-    """Read the weights and build the tokenizer.
-
-    Raises:
-        CheckpointError: they are not finite, or not the layout's.
-    """
-    spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, LAYOUT, [CODEBOOK], settings.norm_groups)
-    network.phi_ratio = abs(settings.quant_resi or PHI_RATIO)  # abs as in the published code
-    return VARTokenizer(spec, network, [Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)])
 
 
 class VARTokenizer(ConvTokenizer):
@@ -159,6 +68,68 @@ class VARTokenizer(ConvTokenizer):
         return rest_BChw - upsampled(self.decoded(idx_Bl, scale), side, phi, network.phi_ratio)
 
 
+class VAR(ConvFamily):
+    """The family; only vaex keeps an averaged copy, and evaluates it."""
+
+    EMA_BY_DEFAULT = True
+    CLASSES = (
+        *("hart_autoencoder", "HARTAutoEncoder"),
+        *("hart_autoencoder_with_disc", "HARTAutoEncoderWithDisc"),
+        "VQVAE",
+    )
+    REQUIRED = (*ENCODER, CODEBOOK)
+    IDENTIFYING_KEYS: ClassVar = dict.fromkeys(PHIS, "the convolutions after each scale's codes (phi)")
+    LAYOUT = LAYOUT
+    TRAITS = Traits(
+        family="var",
+        published_by="VAR",
+        rule="l2",
+        temperatures={},
+        labels="hard",
+        crop=var_crop,
+    )
+    TOKENIZER = VARTokenizer
+
+    def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
+        """List the required weights that a checkpoint lacks, any kind of phi first."""
+        phi = [] if any(p in checkpoint.shapes for p in PHIS) else [PHI_PARTLY_SHARED]
+        return phi + super().missing_keys(checkpoint)
+
+    def build(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
+        """Read the weights and build the tokenizer."""
+        tokenizer = super().build(checkpoint, settings)
+        # abs as in the published code
+        tokenizer.network.phi_ratio = abs(settings.quant_resi or PHI_RATIO)
+        return tokenizer
+
+    def _scales(
+        self,
+        checkpoint: Checkpoint,
+        settings: TokenizerSettings,
+        vocabularies: Sequence[Vocabulary],
+        image_size: int,
+        side: int,
+    ) -> tuple[Scale, ...]:
+        (vocabulary,) = vocabularies
+        if PHI_SINGLE in checkpoint.shapes:
+            return grid_scale(side, vocabulary, settings)
+        patch_nums = _patch_nums(settings, image_size, side)
+        _check_scales(checkpoint, patch_nums, settings)
+        return tuple(Scale(f"{n} x {n}", n * n, n, vocabulary) for n in patch_nums)
+
+    def _counted_scales(self, checkpoint: Checkpoint) -> int | None:
+        return None if PHI_SINGLE in checkpoint.shapes else _counted_scales(checkpoint)
+
+    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+        counted = self._counted_scales(checkpoint)
+        if counted in (None, scales):
+            return []
+        return [
+            f"the checkpoint counted code usage at {counted} scales in training, this run has {scales}: "
+            "if that is not on purpose, check --patch-nums and --image-size"
+        ]
+
+
 def _patch_nums(settings: TokenizerSettings, image_size: int, side: int) -> Sequence[int]:
     patch_nums = settings.patch_nums or PATCH_NUMS.get(image_size)
     if patch_nums is None:
@@ -175,35 +146,26 @@ def _patch_nums(settings: TokenizerSettings, image_size: int, side: int) -> Sequ
     return patch_nums
 
 
-def _check_own_phi(checkpoint: Checkpoint, scales: int) -> None:
-    own = count(checkpoint.shapes, PHI_OWN)
-    if own and own != scales:
-        raise CheckpointError(
-            f"{checkpoint.path}: has one phi convolution for each of {own} scales, but patch_nums "
-            f"name {scales}. Give --patch-nums with {own} scales."
-        )
-
-
 def _counted_scales(checkpoint: Checkpoint) -> int | None:
     """Return the number of scales at which training counted codebook usage, None if it did not."""
     hits = checkpoint.shapes.get(HITS)
     return hits[0] if hits else None
 
 
-def _check_hits(checkpoint: Checkpoint, patch_nums: Sequence[int], settings: TokenizerSettings) -> None:
+def _check_scales(
+    checkpoint: Checkpoint, patch_nums: Sequence[int], settings: TokenizerSettings
+) -> None:
+    """Check that there are as many scales as convolutions of their own and as counts of usage."""
+    scales, own = len(patch_nums), count(checkpoint.shapes, PHI_OWN)
+    if own and own != scales:
+        raise CheckpointError(
+            f"{checkpoint.path}: has one phi convolution for each of {own} scales, but patch_nums "
+            f"name {scales}. Give --patch-nums with {own} scales."
+        )
     counted = _counted_scales(checkpoint)
-    if settings.patch_nums is None and counted not in (None, len(patch_nums)):
+    if settings.patch_nums is None and counted not in (None, scales):
         raise CheckpointError(
             f"{checkpoint.path}: {HITS} has {counted} rows, one for each scale of the training, but VAR "
-            f"has {len(patch_nums)} scales at this image size. Give --patch-nums "
+            f"has {scales} scales at this image size. Give --patch-nums "
             f"(VAR's are {','.join(map(str, patch_nums))})."
         )
-
-
-def _notes(counted: int | None, scales: int) -> tuple[str, ...]:
-    if counted in (None, scales):
-        return ()
-    return (
-        f"the checkpoint counted code usage at {counted} scales in training, this run has {scales}: "
-        "if that is not on purpose, check --patch-nums and --image-size",
-    )

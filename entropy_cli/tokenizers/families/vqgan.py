@@ -11,55 +11,28 @@ Source:
 import re
 from dataclasses import replace
 from functools import partial
+from typing import ClassVar
 
+from PIL.Image import Resampling
 from torch import Tensor
-from torchvision.transforms import InterpolationMode
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.choices import Temperature, Traits, absent_keys, describe_grid
-from entropy_cli.tokenizers.convolutional import (
-    ConvTokenizer,
-    Network,
-    load_network,
-    plan_network,
-    read_finite,
-    vocab_size,
-)
+from entropy_cli.tokenizers.convolutional import Network, read_finite, vocab_size
+from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
 from entropy_cli.tokenizers.layers.autoencoder import count
-from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop, resize_crop
-from entropy_cli.tokenizers.settings import TokenizerSettings
 
-EMA_BY_DEFAULT = False
-CLASSES: tuple[str, ...] = (
-    *("chameleon", "chameleon_vqgan", "ChameleonVQVAE", "ChameleonModel"),
-    *("ChameleonForConditionalGeneration", "ChameleonXLLMXForConditionalGeneration"),
-    "VQGANModel",
-)
 MUSE_CLASS = "VQGANModel"  # of open-muse
 MOVQ = re.compile(r"decoder\..*\.conv_y\.weight")  # MoVQ's norms, which only its decoder has
 CHAMELEON_CODES, JANUS_CODES = (8192, 256), (16384, 8)
 PROJECTION, PROJECTION_BIAS = "quantize.proj.weight", "quantize.proj.bias"
 USED = "quantize.used"
 FOURTH_BLOCK = "encoder.down.0.block.3.conv1.weight"
-ENCODER = (
-    "encoder.conv_in.weight",
-    "encoder.down.0.block.0.conv1.weight",
-    "encoder.mid.block_1.conv1.weight",
-    "encoder.mid.block_2.conv1.weight",
-    "encoder.conv_out.weight",
-    "quant_conv.weight",
-)
-REQUIRED = (*ENCODER, CODEBOOK)
-IDENTIFYING_KEYS = {
-    PROJECTION: "the layer that gives each code's logit (Gumbel VQGAN)",
-    CODEBOOK: "one codebook",
-    ENCODER[2]: "the encoder of latent diffusion's autoencoders, as taming named it",
-}
 LAYOUT = Layout(
     unused={
         "quantize.embedding.cluster_size": "how often each code was chosen, averaged by training",
@@ -79,52 +52,94 @@ TRAITS = Traits(
 )
 GUMBEL = replace(TRAITS, rule="logits")
 CHAMELEON = replace(TRAITS, image_size=512, crop=chameleon_crop)
-MUSE = replace(
-    TRAITS, pixels="[0, 1]", crop=partial(resize_crop, interpolation=InterpolationMode.BILINEAR)
-)
+MUSE = replace(TRAITS, pixels="[0, 1]", crop=partial(resize_crop, interpolation=Resampling.BILINEAR))
 
 
-def missing_keys(checkpoint: Checkpoint) -> list[str]:
-    """Return the required keys that a checkpoint lacks."""
-    codes = [] if PROJECTION in checkpoint.shapes else absent_keys(checkpoint.shapes, [CODEBOOK])
-    return [*codes, *absent_keys(checkpoint.shapes, ENCODER)]
+class VQGAN(ConvFamily):
+    """The family; its variants are told by their keys, their shapes or config.json."""
 
+    CLASSES = (
+        *("chameleon", "chameleon_vqgan", "ChameleonVQVAE", "ChameleonModel"),
+        *("ChameleonForConditionalGeneration", "ChameleonXLLMXForConditionalGeneration"),
+        MUSE_CLASS,
+    )
+    IDENTIFYING_KEYS: ClassVar = {
+        PROJECTION: "the layer that gives each code's logit (Gumbel VQGAN)",
+        CODEBOOK: "one codebook",
+        ENCODER[2]: "the encoder of latent diffusion's autoencoders, as taming named it",
+    }
+    LAYOUT = LAYOUT
+    TRAITS = TRAITS
 
-def conflicting_keys(checkpoint: Checkpoint) -> list[str]:
-    """Return the keys of a checkpoint that conflict with this family."""
-    found = multi_scale(checkpoint)
-    if is_janus(checkpoint):
-        found.append(f"{CODEBOOK} of {checkpoint.shapes[CODEBOOK]} under {checkpoint.prefix}: Janus")
-    return [f"has {name}" for name in found]
+    def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
+        """List the required weights that a checkpoint lacks; either kind of codes will do."""
+        names = ENCODER if PROJECTION in checkpoint.shapes else (CODEBOOK, *ENCODER)
+        return [name for name in names if name not in checkpoint.shapes]
 
+    def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:
+        """List what marks VAR or Janus."""
+        found = multi_scale(checkpoint)
+        if is_janus(checkpoint):
+            found.append(f"{CODEBOOK} of {checkpoint.shapes[CODEBOOK]} under {checkpoint.prefix}: Janus")
+        return [f"has {name}" for name in found]
 
-def codebooks(checkpoint: Checkpoint) -> list[str]:
-    """Return the name of the codebook, or of the linear layer that maps latents to logits."""
-    return [PROJECTION if PROJECTION in checkpoint.shapes else CODEBOOK]
+    def codebooks(self, checkpoint: Checkpoint) -> list[str]:
+        """List the name of the codebook, or of the linear layer that maps latents to logits."""
+        return [PROJECTION if PROJECTION in checkpoint.shapes else CODEBOOK]
 
+    def _layout(self, checkpoint: Checkpoint) -> Layout:
+        return GUMBEL_LAYOUT if PROJECTION in checkpoint.shapes else LAYOUT
 
-def describe(checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-    """Describe the tokenizer from its shapes and the settings."""
-    network = plan_network(checkpoint, _layout(checkpoint), _others(checkpoint), settings.norm_groups)
-    size = vocab_size(checkpoint, codebooks(checkpoint)[0], network)
-    traits = GUMBEL if PROJECTION in checkpoint.shapes else TRAITS
-    traits = CHAMELEON if _is_chameleon(checkpoint) else traits
-    if _is_muse(checkpoint):
-        _refuse_idle_attention(checkpoint, network)
-        traits = MUSE
-    vocabulary = Vocabulary(_number_used(checkpoint) or size)
-    return describe_grid(traits, network, settings, vocabulary, _notes(checkpoint))
+    def _others(self, checkpoint: Checkpoint) -> list[str]:
+        bias = [PROJECTION_BIAS] if PROJECTION in checkpoint.shapes else []
+        return [*self.codebooks(checkpoint), *bias, USED]
 
+    def _vocabularies(self, checkpoint: Checkpoint, network: Network) -> list[Vocabulary]:
+        size = vocab_size(checkpoint, self.codebooks(checkpoint)[0], network)
+        return [Vocabulary(self._number_used(checkpoint) or size)]
 
-def build(checkpoint: Checkpoint, settings: TokenizerSettings) -> ConvTokenizer:
-    """Read the weights and build the tokenizer."""
-    spec = describe(checkpoint, settings)
-    network = load_network(checkpoint, _layout(checkpoint), _others(checkpoint), settings.norm_groups)
-    if spec.rule == "logits":
-        codebook = _projection(checkpoint)
-    else:
-        codebook = Codebook(_used(checkpoint, read_finite(checkpoint, CODEBOOK)), spec.rule)
-    return ConvTokenizer(spec, network, [codebook])
+    def _traits(self, checkpoint: Checkpoint, network: Network) -> Traits:
+        if MUSE_CLASS in checkpoint.config.classes:
+            _refuse_idle_attention(checkpoint, network)
+            return MUSE
+        if _is_chameleon(checkpoint):
+            return CHAMELEON
+        return GUMBEL if PROJECTION in checkpoint.shapes else TRAITS
+
+    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+        notes = []
+        if _is_chameleon(checkpoint):
+            notes.append("Chameleon's image tokenizer, by its shapes: images of 512 pixels by default")
+        if used := self._number_used(checkpoint):
+            notes.append(
+                f"only the {used} codes that the checkpoint lists as used are codes here; the published "
+                "code assigns to all, and renames the others to one of these at random"
+            )
+        return notes
+
+    def _number_used(self, checkpoint: Checkpoint) -> int | None:
+        """Return the number of codes listed as used, None without a list or if all are listed."""
+        shape = checkpoint.shapes.get(USED)
+        if shape is None:
+            return None
+        if len(shape) != 1 or not shape[0]:
+            raise CheckpointError(
+                f"{checkpoint.path}: {USED} has shape {shape}, expected a list of codes."
+            )
+        all_codes = checkpoint.shapes[self.codebooks(checkpoint)[0]][0]
+        return None if shape[0] == all_codes else shape[0]
+
+    def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Codebook]:
+        if spec.rule != "logits":
+            return [Codebook(_used(checkpoint, read_finite(checkpoint, CODEBOOK)), spec.rule)]
+        weight_VC = read_finite(checkpoint, PROJECTION).flatten(1)
+        bias_V = read_finite(checkpoint, PROJECTION_BIAS)
+        if bias_V.shape != (len(weight_VC),):
+            raise CheckpointError(
+                f"{checkpoint.path}: {PROJECTION_BIAS} has shape {tuple(bias_V.shape)}, expected "
+                f"({len(weight_VC)},)."
+            )
+        return [Codebook(_used(checkpoint, weight_VC), "logits", _used(checkpoint, bias_V))]
 
 
 def is_janus(checkpoint: Checkpoint) -> bool:
@@ -151,20 +166,6 @@ def multi_scale(checkpoint: Checkpoint) -> list[str]:
     return [name for name in checkpoint.shapes if name.startswith("quantize.quant_resi.")][:1]
 
 
-def _layout(checkpoint: Checkpoint) -> Layout:
-    return GUMBEL_LAYOUT if PROJECTION in checkpoint.shapes else LAYOUT
-
-
-def _others(checkpoint: Checkpoint) -> list[str]:
-    """Return the names of weights to read besides the network."""
-    bias = [PROJECTION_BIAS] if PROJECTION in checkpoint.shapes else []
-    return [*codebooks(checkpoint), *bias, USED]
-
-
-def _is_muse(checkpoint: Checkpoint) -> bool:
-    return MUSE_CLASS in checkpoint.config.classes
-
-
 def _refuse_idle_attention(checkpoint: Checkpoint, network: Network) -> None:
     """Refuse attention that open-muse's forward pass leaves out: after the only block of a level."""
     for i, level in enumerate(network.encoder.down):
@@ -184,41 +185,6 @@ def _is_chameleon(checkpoint: Checkpoint) -> bool:
     in_middle = "encoder.mid.attn_1.q.weight" in shapes
     levels = count(shapes, "encoder.down.{}.block.0.conv1.weight")
     return checkpoint.prefix.endswith("vqmodel.") or (in_middle and not attends and levels == 5)
-
-
-def _notes(checkpoint: Checkpoint) -> list[str]:
-    notes = []
-    if _is_chameleon(checkpoint):
-        notes.append("Chameleon's image tokenizer, by its shapes: images of 512 pixels by default")
-    if _number_used(checkpoint):
-        notes.append(
-            f"only the {_number_used(checkpoint)} codes that the checkpoint lists as used are codes "
-            "here; the published code assigns to all, and renames the others to one of these at random"
-        )
-    return notes
-
-
-def _number_used(checkpoint: Checkpoint) -> int | None:
-    """Return the number of codes listed as used, None without a list or if all are listed."""
-    shape = checkpoint.shapes.get(USED)
-    if shape is None:
-        return None
-    if len(shape) != 1 or not shape[0]:
-        raise CheckpointError(f"{checkpoint.path}: {USED} has shape {shape}, expected a list of codes.")
-    all_codes = checkpoint.shapes[codebooks(checkpoint)[0]][0]
-    return None if shape[0] == all_codes else shape[0]
-
-
-def _projection(checkpoint: Checkpoint) -> Codebook:
-    """Read the linear layer that maps latents to logits."""
-    weight_VC = read_finite(checkpoint, PROJECTION).flatten(1)
-    bias_V = read_finite(checkpoint, PROJECTION_BIAS)
-    if bias_V.shape != (len(weight_VC),):
-        raise CheckpointError(
-            f"{checkpoint.path}: {PROJECTION_BIAS} has shape {tuple(bias_V.shape)}, expected "
-            f"({len(weight_VC)},)."
-        )
-    return Codebook(_used(checkpoint, weight_VC), "logits", _used(checkpoint, bias_V))
 
 
 def _used(checkpoint: Checkpoint, of_V: Tensor) -> Tensor:

@@ -11,6 +11,8 @@ Source:
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -53,6 +55,24 @@ def conv_like(shapes: Shapes, name: str, by: Conventions, *, stride: int = 1) ->
     )
 
 
+def through(layer: nn.Module, channels: int) -> int:
+    """Return the channels that a layer gives for those it gets, without running it.
+
+    A dry run on the meta device would tell the same, after seconds of importing torch's compiler.
+
+    Raises:
+        ValueError: it takes another number of channels, or changes the size of an image.
+    """
+    if isinstance(layer, nn.Identity):
+        return channels
+    assert isinstance(layer, nn.Conv2d)
+    if layer.in_channels != channels:
+        raise ValueError(f"a convolution takes {layer.in_channels} channels, but gets {channels}")
+    if layer.stride == (1, 1) and any(kernel % 2 == 0 for kernel in layer.kernel_size):
+        raise ValueError(f"a convolution has a kernel of {layer.kernel_size}, expected odd sizes")
+    return layer.out_channels
+
+
 class ResnetBlock(nn.Module):
     """Norm, SiLU and convolution, twice, with a shortcut."""
 
@@ -74,6 +94,13 @@ class ResnetBlock(nn.Module):
             return checkpoint(self._run, x_BChw, use_reentrant=False, context_fn=again)
         return self._run(x_BChw)
 
+    def flow(self, channels: int) -> int:
+        """Return the channels that it gives for those it gets; see `through`."""
+        given = through(self.conv2, through(self.conv1, channels))
+        if given != through(self.nin_shortcut, channels):
+            raise ValueError(f"a block of {channels} channels gives {given}, but its shortcut does not")
+        return given
+
     def _run(self, x_BChw: Tensor) -> Tensor:
         h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
         h_BChw = self.conv2(self.norm2.then_silu(h_BChw))
@@ -88,6 +115,13 @@ class AttnBlock(nn.Module):
         self.norm = norm_like(shapes, f"{name}.norm", f"{name}.qkv", by.norm_groups)
         self.qkv = conv_like(shapes, f"{name}.qkv", by)
         self.proj_out = conv_like(shapes, f"{name}.proj_out", by)
+
+    def flow(self, channels: int) -> int:
+        """Return the channels that it gives for those it gets; see `through`."""
+        given = through(self.qkv, channels), through(self.proj_out, channels)
+        if given != (3 * channels, channels):
+            raise ValueError(f"attention over {channels} channels gives {given[0]} and {given[1]}")
+        return channels
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         qkv_BChw = self.qkv(self.norm(x_BChw))
@@ -121,12 +155,18 @@ class Blocks(nn.Module):
         if attended and len(attended) < len(blocks):
             raise ValueError(f"{name} has attention after some of its blocks only")
 
+    @property
+    def layers(self) -> list[Any]:
+        """The blocks and attentions in the order in which they run."""
+        pairs = zip(self.block, self.attn, strict=True) if len(self.attn) else zip(self.block)
+        return [layer for pair in pairs for layer in pair]
+
+    def flow(self, channels: int) -> int:
+        """Return the channels that it gives for those it gets; see `through`."""
+        return reduce(lambda given, layer: layer.flow(given), self.layers, channels)
+
     def forward(self, h_BChw: Tensor) -> Tensor:
-        for j, block in enumerate(self.block):
-            h_BChw = block(h_BChw)
-            if len(self.attn):
-                h_BChw = self.attn[j](h_BChw)
-        return h_BChw
+        return reduce(lambda h_BChw, layer: layer(h_BChw), self.layers, h_BChw)
 
 
 class Level(Blocks):
@@ -138,28 +178,31 @@ class Level(Blocks):
         there = f"{name}.downsample.conv.weight" in shapes
         self.downsample = Downsample(shapes, f"{name}.downsample", by) if there else None
 
+    def flow(self, channels: int) -> int:
+        """Return the channels that it gives for those it gets; see `through`."""
+        given = super().flow(channels)
+        return given if self.downsample is None else through(self.downsample.conv, given)
+
     def forward(self, h_BChw: Tensor) -> Tensor:
         h_BChw = super().forward(h_BChw)
         return h_BChw if self.downsample is None else self.downsample(h_BChw)
 
 
-class Middle(nn.Module):
+class Middle(Blocks):
     """The blocks at the lowest resolution, attention after the first if the checkpoint has it."""
 
     def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
-        super().__init__()
+        nn.Module.__init__(self)
         self.block_1 = ResnetBlock(shapes, f"{name}.block_1", by)
-        attended = f"{name}.attn_1.qkv.weight" in shapes
-        self.attn_1 = AttnBlock(shapes, f"{name}.attn_1", by) if attended else nn.Identity()
-        self.later = range(2, 2 + count(shapes, f"{name}.block_{{}}.conv1.weight", first=2))
-        for i in self.later:
-            setattr(self, f"block_{i}", ResnetBlock(shapes, f"{name}.block_{i}", by))
+        if f"{name}.attn_1.qkv.weight" in shapes:
+            self.attn_1 = AttnBlock(shapes, f"{name}.attn_1", by)
+        for i in range(2, 2 + count(shapes, f"{name}.block_{{}}.conv1.weight", first=2)):
+            self.add_module(f"block_{i}", ResnetBlock(shapes, f"{name}.block_{i}", by))
 
-    def forward(self, h_BChw: Tensor) -> Tensor:
-        h_BChw = self.attn_1(self.block_1(h_BChw))
-        for i in self.later:
-            h_BChw = getattr(self, f"block_{i}")(h_BChw)
-        return h_BChw
+    @property
+    def layers(self) -> list[Any]:
+        """The blocks and the attention in the order in which they run."""
+        return list(self.children())
 
 
 class Encoder(nn.Module):
@@ -190,6 +233,12 @@ class Encoder(nn.Module):
     def widths(self) -> tuple[int, ...]:
         """The number of channels of each level."""
         return tuple(level.channels for level in self.down)  # type: ignore[misc]
+
+    def flow(self) -> int:
+        """Return the channels of the latents; see `through`."""
+        levels: list[Any] = [*self.down, self.mid]
+        channels = reduce(lambda given, level: level.flow(given), levels, through(self.conv_in, 3))
+        return through(self.conv_out, channels)
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
         weight = self.conv_in.weight

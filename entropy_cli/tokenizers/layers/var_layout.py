@@ -1,5 +1,6 @@
 """The published key layout of VAR's autoencoder, from a few sizes."""
 
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -38,27 +39,28 @@ def decoder_shapes(sizes: VARSizes) -> dict[str, tuple[int, ...]]:
 
 def batch_normed(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
     """Add running moments to every norm, which makes it a batch norm."""
-    norms = [name.removesuffix(".weight") for name, shape in shapes.items() if _is_norm(name, shape)]
+    norms = [n for n, shape in shapes.items() if re.search(r"\.norm.*\.weight$", n) and len(shape) == 1]
     return shapes | {
-        f"{name}.{moment}": shapes[f"{name}.weight"]
+        f"{name.removesuffix('weight')}{moment}": shapes[name]
         for name in norms
         for moment in ("running_mean", "running_var")
     }
 
 
-def _is_norm(name: str, shape: tuple[int, ...]) -> bool:
-    return ".norm" in name and name.endswith(".weight") and len(shape) == 1
-
-
 def _weights(convolutions: Iterable[Convolution]) -> dict[str, tuple[int, ...]]:
-    """Return the shapes of convolutions and of the norms before them."""
+    """Return the shapes of convolutions, and after them those of the norms before some of them."""
     shapes: dict[str, tuple[int, ...]] = {}
+    norms: dict[str, tuple[int, ...]] = {}
+    before = {"conv1": "norm1", "conv2": "norm2", "qkv": "norm", "conv_out": "norm_out"}
     for name, out_channels, in_channels, kernel in convolutions:
         shapes[f"{name}.weight"] = (out_channels, in_channels, kernel, kernel)
         shapes[f"{name}.bias"] = (out_channels,)
-    for name, channels in _norms(shapes):
-        shapes |= {f"{name}.weight": (channels,), f"{name}.bias": (channels,)}
-    return shapes
+        parent, _, leaf = name.rpartition(".")
+        if leaf in before:
+            norms |= dict.fromkeys(
+                (f"{parent}.{before[leaf]}.weight", f"{parent}.{before[leaf]}.bias"), (in_channels,)
+            )
+    return shapes | norms
 
 
 def _encoder(sizes: VARSizes) -> Iterator[Convolution]:
@@ -117,14 +119,3 @@ def _resnet(name: str, before: int, after: int) -> Iterator[Convolution]:
 def _attention(name: str, channels: int) -> Iterator[Convolution]:
     yield f"{name}.qkv", 3 * channels, channels, 1
     yield f"{name}.proj_out", channels, channels, 1
-
-
-def _norms(shapes: dict[str, tuple[int, ...]]) -> list[tuple[str, int]]:
-    """Yield the norm before each convolution that has one, with its number of channels."""
-    before = {"conv1": "norm1", "conv2": "norm2", "qkv": "norm", "conv_out": "norm_out"}
-    found = []
-    for name, shape in shapes.items():
-        parent, _, leaf = name.removesuffix(".weight").rpartition(".")
-        if name.endswith(".weight") and leaf in before:
-            found.append((f"{parent}.{before[leaf]}", shape[1]))
-    return found

@@ -106,9 +106,7 @@ class Quantiser(nn.Module):
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield each scale's vectors z_BlC and its contribution to the latent, h_BChw.
 
-        Args:
-            f_BChw: latents without gradients.
-            choose: maps vectors z_BlC to their codes, (B, l, C).
+        Latents are without gradients; `choose` maps vectors z_BlC to their codes, (B, l, C).
         """
         rest_BChw, phis = f_BChw, self.quant_resi["qresi_ls"]
         assert isinstance(phis, nn.ModuleList)
@@ -168,12 +166,7 @@ class VQVAE(nn.Module):
 def load_vqvae(
     checkpoint: Checkpoint, patch_nums: Sequence[int], phi_ratio: float | None = None
 ) -> VQVAE:
-    """Read a checkpoint of VAR's layout with its decoder, for inference.
-
-    Args:
-        checkpoint: open.
-        patch_nums: sides of its scales' grids.
-        phi_ratio: share of phi in what codes explain, None for VAR's.
+    """Read a checkpoint of VAR's layout with its decoder, for inference; phi_ratio is VAR's if None.
 
     Raises:
         CheckpointError: it has no decoder, or weights of other shapes than the layout's.

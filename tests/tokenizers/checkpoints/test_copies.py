@@ -29,7 +29,7 @@ def test_wrappers(tmp_path, wrapper):
     checkpoint = open_checkpoint(saved(tmp_path, content))
     assert checkpoint.wrapper == wrapper and holds(checkpoint, layout())
     assert "epoch" in checkpoint.ignored[0] and "a" in checkpoint.ignored[0].split(", ")
-    assert checkpoint.has_raw and not checkpoint.has_ema
+    assert checkpoint.copies == ["raw"]
     with pytest.raises(CheckpointError, match=r"--weights ema: .* holds no EMA copy"):
         checkpoint.with_weights("ema")
 
@@ -51,7 +51,7 @@ def test_an_averaged_copy_in_a_wrapper_of_its_own(tmp_path, raw, ema):
         outer, _, inner = wrapper.rpartition(".")
         (content.setdefault(outer, {}) if outer else content)[inner] = layout(start)
     checkpoint = open_checkpoint(saved(tmp_path, content))
-    assert checkpoint.has_raw and checkpoint.has_ema
+    assert checkpoint.copies == ["raw", "ema"]
     assert (checkpoint.wrapper, checkpoint.weights) == (raw, "raw") and holds(checkpoint, layout())
     view = checkpoint.with_weights("ema")
     assert (view.wrapper, view.weights) == (ema, "ema") and holds(view, layout(50))
@@ -61,17 +61,17 @@ def test_an_averaged_copy_in_a_wrapper_of_its_own(tmp_path, raw, ema):
 
 def test_an_averaged_copy_alone(tmp_path):
     checkpoint = open_checkpoint(saved(tmp_path, {"ema": layout(), "optimizer": {"w": torch.ones(1)}}))
-    assert (checkpoint.has_raw, checkpoint.has_ema, checkpoint.weights) == (False, True, "ema")
+    assert (checkpoint.copies, checkpoint.weights) == (["ema"], "ema")
     assert checkpoint.wrapper == "ema" and holds(checkpoint, layout())
     with pytest.raises(CheckpointError, match=r"holds no raw copy\. Use --weights ema"):
         checkpoint.with_weights("raw")
     prefixed = open_checkpoint(saved(tmp_path, layout(prefix="ema_model.")))
-    assert (prefixed.weights, prefixed.has_raw, prefixed.prefix) == ("ema", False, "ema_model.")
+    assert (prefixed.weights, prefixed.copies, prefixed.prefix) == ("ema", ["ema"], "ema_model.")
 
 
 def test_a_number_in_an_averaged_mapping_is_no_copy(tmp_path):
     checkpoint = open_checkpoint(saved(tmp_path, {**layout(), "ema": {"decay": torch.ones(1)}}))
-    assert not checkpoint.has_ema and holds(checkpoint, layout())
+    assert "ema" not in checkpoint.copies and holds(checkpoint, layout())
     assert checkpoint.ignored == ("ema (no tensors)",)
 
 
@@ -85,7 +85,7 @@ def test_averaged_copies_beside_the_weights(tmp_path, prefix, dotted):
         copies = {f"{prefix}model_ema.{name}": w + 100 for name, w in list(layout().items())[:2]}
     checkpoint = open_checkpoint(saved(tmp_path, {"state_dict": {**weights, **copies}}))
     assert holds(checkpoint, layout()) and checkpoint.prefix == prefix
-    assert checkpoint.has_raw and checkpoint.has_ema
+    assert checkpoint.copies == ["raw", "ema"]
     told = f"{prefix}model_ema.decay, {prefix}model_ema.num_updates"
     assert checkpoint.ignored == (() if dotted else (told,))
     view = checkpoint.with_weights("ema")
@@ -147,7 +147,7 @@ def test_of_several_prefixes_one_is_taken_and_the_others_told(tmp_path, prefixes
     assert checkpoint.tensor("norm.mean")[0] == prefixes.index(chosen)
     (other,) = set(prefixes) - {chosen}
     twin = "ema" in other
-    assert checkpoint.has_ema == twin
+    assert ("ema" in checkpoint.copies) == twin
     assert any(other in told and "same layout" in told for told in checkpoint.ignored) != twin
     if twin:
         assert checkpoint.with_weights("ema").tensor("norm.mean")[0] == prefixes.index(other)
@@ -156,7 +156,7 @@ def test_of_several_prefixes_one_is_taken_and_the_others_told(tmp_path, prefixes
 def test_an_averaged_copy_of_something_else_is_no_twin(tmp_path):
     content = {**layout(), **layout(1, "cond_stage.ema.")}
     checkpoint = open_checkpoint(saved(tmp_path, content))
-    assert not checkpoint.has_ema
+    assert "ema" not in checkpoint.copies
     assert "cond_stage.ema. (the same layout again)" in checkpoint.ignored
 
 

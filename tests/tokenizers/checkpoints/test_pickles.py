@@ -7,6 +7,7 @@ import os
 import pickle
 import struct
 import sys
+import time
 import tracemalloc
 import types
 import warnings
@@ -17,6 +18,8 @@ import pytest
 import torch
 
 from entropy_cli.core.errors import CheckpointError
+from entropy_cli.tokenizers.checkpoints import pickles
+from entropy_cli.tokenizers.checkpoints.arrays import open_array
 from entropy_cli.tokenizers.checkpoints.checkpoint import open_checkpoint
 from tests.checkpoint_files import ZIPPED, holds, layout, refused, saved
 
@@ -264,6 +267,134 @@ def test_bombs_and_impossible_tensors_are_an_error(tmp_path):
         refused(by_hand(tmp_path, with_tensor(bytes([code]) + length)), "not a checkpoint")
         assert tracemalloc.get_traced_memory()[1] < 2**26
         tracemalloc.stop()
+
+
+def legacy(path, body):
+    """A file of torch before 1.6 with a pickle of these instructions, and no storages."""
+    head = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {})]
+    path.write_bytes(b"".join([*head, body, pickle.dumps([], 2)]))
+    return path
+
+
+def deflated(path, *parts):
+    """A torch file whose pickle is compressed: parts that are repeated a number of times."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"".join(part * times for part, times in parts))
+    return path
+
+
+def stored_under(name):
+    """Instructions that keep what is on top of the stack, and take it off."""
+    return b"q" + bytes([name]) + b"0"
+
+
+PAIR, AGAIN = b"h\x01h\x00\x85R", 20_000
+BIG_LIST = b"](" + b"K\x01" * 300_000 + b"e"
+BIG_DICT = b"}(" + b"".join(text(f"k{i}") + b"N" for i in range(30_000)) + b"u"
+LAUGHS = (
+    b"]"
+    + stored_under(0)
+    + b"".join(
+        b"](" + b"h" + bytes([i]) + (b"h" + bytes([i])) * 9 + b"e" + stored_under(i + 1)
+        for i in range(40)
+    )
+)  # 10^40 lists in 41
+LAUGHS_OF_TUPLES = (
+    b")"
+    + stored_under(0)
+    + b"".join((b"h" + bytes([i])) * 3 + b"\x87" + stored_under(i + 1) for i in range(60))
+)
+CALLS = {
+    "dict": (BIG_DICT, b"cfoo\nBar\n"),
+    "ordered": (b"](" + (text("a") + b"N\x86") * 100_000 + b"e", b"ccollections\nOrderedDict\n"),
+    "encode": (text("x" * 500_000), b"c_codecs\nencode\n"),
+    "size": (BIG_LIST, b"ctorch\nSize\n"),
+    "spread": (BIG_LIST, b"cfoo\nBar\n"),
+}
+BOMBS = {
+    **{
+        name: b"\x80\x02" + big + b"q\x000" + kind + b"q\x010(" + PAIR * AGAIN + b"t."
+        for name, (big, kind) in CALLS.items()
+    },
+    "forwarded": b"\x80\x02"
+    + BIG_LIST
+    + b"q\x000ccopyreg\n__newobj__\nq\x010ctorch\nSize\nq\x020("
+    + b"h\x01h\x02h\x00\x86R" * AGAIN
+    + b"t.",
+    "into itself": b"\x80\x02ctorch._tensor\n_rebuild_from_type_v2\nq\x00](h\x00Nh\x00eq\x01"
+    b"0h\x01h\x01N\x87R.",
+    "state": b"\x80\x02" + BIG_DICT + b"q\x000cfoo\nBar\n(tR" + b"h\x00b" * AGAIN + b".",
+    "marks": b"\x80\x02" + b"(" * 1_000_000 + b".",
+    "nested": b"\x80\x02" + b"](" * 5000 + b"e" * 5000 + b".",
+    "placeholders": b"\x80\x02cfoo\nBar\nq\x00(" + b"h\x00)R" * 500_000 + b"t.",
+    "named": b"\x80\x04" + text("x" * 500_000) + b"q\x000" + b"h\x00h\x00\x930" * AGAIN + b".",
+    "long keys": b"\x80\x02\x8b"
+    + struct.pack("<I", 500_000)
+    + b"\x01" * 500_000
+    + b"q\x000}("
+    + b"h\x00N" * 100_000
+    + b"u.",
+    "numbers": b"\x80\x02\x8b" + struct.pack("<I", 2**31 - 1) + b"\x01.",
+    "digits": b"\x80\x02L" + b"9" * 1_000_000 + b"L\n.",
+    "lists": b"\x80\x02" + LAUGHS + b"h\x28.",
+    "tuples": b"\x80\x02" + LAUGHS_OF_TUPLES + b"h\x3c.",
+    "shape": with_tensor(b"N", LAUGHS + tensor_code(size=b"h\x28\x85", stride=b"K\x01\x85")),
+    "shape of tuples": with_tensor(b"N", LAUGHS_OF_TUPLES + tensor_code(size=b"h\x3c")),
+    "offset": with_tensor(b"N", LAUGHS + tensor_code(offset=b"h\x28")),
+    "reference": b"\x80\x02" + LAUGHS + b"(h\x28h\x28h\x28h\x28h\x28tQ.",
+    "key": b"\x80\x02" + LAUGHS + b"(" + text("storage") + b"ctorch\nFloatStorage\nh\x28h\x28K\x01tQ.",
+    **{
+        f"length field {code:#x}": b"\x80\x04" + bytes([code]) + struct.pack("<Q", 2**40) + b"."
+        for code in b"\x8d\x8e\x95\x96"
+    },
+}
+
+
+def assert_cheap(path, monkeypatch):
+    """Assert that a file is refused in one line, in seconds and within 100 MB beyond its size."""
+    started = time.process_time()
+    with pytest.raises(CheckpointError) as caught:
+        open_checkpoint(path)
+    assert time.process_time() - started < 5
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+    monkeypatch.setattr(pickles, "MOST_STEPS", 10**5)  # tracing is slow: a tenth of the work and memory
+    tracemalloc.start()
+    with pytest.raises(CheckpointError):
+        open_checkpoint(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    monkeypatch.undo()
+    assert peak < 10**7 + 2 * pickles.MOST_EXPANDED + 10 * path.stat().st_size, f"{peak / 1e6:.0f} MB"
+
+
+@ZIPPED
+@pytest.mark.parametrize("name", BOMBS)
+def test_a_small_pickle_takes_neither_memory_nor_time(tmp_path, monkeypatch, name, zipped):
+    path = by_hand(tmp_path, BOMBS[name]) if zipped else legacy(tmp_path / "x.pt", BOMBS[name])
+    assert_cheap(path, monkeypatch)
+
+
+@pytest.mark.parametrize("part", [b"}", b"]", b"(", b"\x8f", b"N\x85", b")2", b"]\x94", b"G0000000"])
+def test_a_compressed_pickle_takes_neither_memory_nor_time(tmp_path, monkeypatch, part):
+    head, times = b"\x80\x04", 4_000_000 // len(part)
+    assert_cheap(deflated(tmp_path / "x.pth", (head, 1), (part, times), (b".", 1)), monkeypatch)
+    assert_cheap(deflated(tmp_path / "y.pth", (head, 1), (part, 10 * times), (b".", 1)), monkeypatch)
+
+
+def test_a_larger_file_may_take_more_steps(tmp_path):
+    """A list of as many numbers as a data set has images is no attack beside weights of that size."""
+    numbers = list(range(300, 1_100_300))
+    with pytest.raises(CheckpointError, match=r"takes more than 8.* steps to read"):
+        open_checkpoint(saved(tmp_path, {**layout(), "order": numbers}))
+    content = {**layout(), "order": numbers, "w": torch.zeros(5 * 2**20)}
+    assert open_checkpoint(saved(tmp_path, content)).shapes["w"] == (5 * 2**20,)
+
+
+def test_lists_of_the_same_lists_are_opened_as_arrays_once(tmp_path):
+    tensor = torch.ones(2)
+    inner = [tensor] * 20_000
+    path = saved(tmp_path, [[inner] * 20_000] * 20_000)
+    assert open_array(f"{path}:0.0.19999", "floating-point numbers").shape == (2,)
 
 
 def test_the_other_byte_order(tmp_path):
