@@ -38,9 +38,8 @@ def draw_reconstructions(path: Path, model: VQVAE, x_B3HW: Tensor) -> float:
     columns = [("original", "", x_B3HW)]
     for i, (name, psnr_db, recon_B3HW) in enumerate(zip(names, psnr_S, recon_S, strict=True)):
         columns.append((f"{'+ ' if i else ''}{name}", f"{psnr_db:.1f} dB", recon_B3HW))
-    title = f"Decoded from {' to '.join(dict.fromkeys((names[0], names[-1])))}: mean PSNR "
-    title += " to ".join(dict.fromkeys(f"{psnr_db:.1f}" for psnr_db in (psnr_S[0], psnr_S[-1])))
-    sheet = _sheet(f"{title} dB", columns)
+    title = f"Mean PSNR {psnr_S[-1]:.1f} dB from all scales, {psnr_S[0]:.1f} dB from the first"
+    sheet = _sheet(title, columns)
     write_atomically(path, lambda temporary: sheet.save(temporary, "PNG", optimize=True))
     return psnr_S[-1]
 
@@ -49,7 +48,7 @@ def _sheet(title: str, columns: list[tuple[str, str, Tensor]]) -> Image.Image:
     """Draw columns of images in [-1, 1] below their two lines of text."""
     images, size = len(columns[0][2]), columns[0][2].shape[-1]
     side, line = size * max(1, -(-LEAST_SIDE // size)), FONT_SIZE + GAP
-    top, step = MARGIN + 4 * line, side + GAP
+    top, step = MARGIN + 4 * line + GAP, side + GAP
     font = ImageFont.load_default(FONT_SIZE)
     width = max(len(columns) * step - GAP, int(font.getlength(title)))
     sheet = Image.new("RGB", (2 * MARGIN + width, top + images * step - GAP + MARGIN), PAPER)
@@ -58,7 +57,7 @@ def _sheet(title: str, columns: list[tuple[str, str, Tensor]]) -> Image.Image:
     for column, (*texts, img_B3HW) in enumerate(columns):
         left = MARGIN + column * step
         for row, text in enumerate(texts):
-            pen.text((left + side // 2, top - (1.5 - row) * line), text, INK, font, anchor="mm")
+            pen.text((left + side // 2, top - GAP - (1.5 - row) * line), text, INK, font, anchor="mm")
         for row, img_3HW in enumerate(img_B3HW.float().cpu().clamp(-1, 1).add(1).div(2)):
             tile = to_pil_image(img_3HW).resize((side, side), Image.Resampling.NEAREST)
             sheet.paste(tile, (left, top + row * step))
