@@ -19,7 +19,7 @@ from entropy_cli.core.figures import FAINT, INK, Axes, Figure, new_figure, style
 MARGIN, GAP, HEAD = 0.3, 0.14, 0.85
 ABOVE, BELOW = 0.27, 0.3  # a panel, for its title and its caption
 LABELS = 0.5  # left of the first panel of a row
-SINGLE, SIDE, LEFT = 3.15, 1.75, 2.7  # sides of a panel, alone and of several scales; of their input
+SINGLE, SIDE, LEFT = 3.3, 1.75, 2.7  # sides of a panel, alone and of several scales; of their input
 LEAST_WIDTH, LEFT_BELOW = 9.3, 2.4  # of the figure, for its title; height of the texts below the input
 LINE, LINE_CHARACTERS = 0.18, 42  # height and length of the lines below the input
 MAX_COLUMNS = 7  # scales in a row
@@ -100,10 +100,9 @@ def draw(
             for k, kind in enumerate(kinds):
                 x = start + (column if several else k) * (side + GAP)
                 y = top + (row * row_height + k * (side + BELOW) if several else 0)
-                if not several:
-                    sheet.text(x, y - ABOVE, KINDS[kind].replace("\n", " "), size=9.5, weight="bold")
-                elif k == 0:
-                    sheet.text(x, y - ABOVE, _name(scale), size=10.5, weight="bold")
+                if k == 0 or not several:
+                    title = _name(scale) if several else KINDS[kind].replace("\n", " ")
+                    sheet.text(x, y - ABOVE, title, size=10, weight="bold")
                 if several and column == 0:
                     style = {"rotation": 90, "va": "center", "ha": "center", "linespacing": 1.3}
                     sheet.text(start - LABELS / 2, y + side / 2, KINDS[kind], size=9, **style)
@@ -153,7 +152,7 @@ def _draw_left(
 ) -> None:
     """Draw the tokenizer's input, and below it the totals, the colour bar and the notes."""
     y, uniform = HEAD + ABOVE, math.log(shown.tokenizer["vocab_size"])
-    sheet.text(MARGIN, y - ABOVE, "the tokenizer's input", size=9.5, weight="bold")
+    sheet.text(MARGIN, y - ABOVE, "the tokenizer's input", size=10, weight="bold")
     sheet.axes(MARGIN, y, side, side).imshow(crop_HW3)
     lines = [
         f"at most ln V = {uniform:.3f} nats per token",

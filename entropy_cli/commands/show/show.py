@@ -111,15 +111,13 @@ def show(config: ShowConfig, bars: Bars) -> ShowResult:
             for (path, figure), (scales, _) in zip(config.files, assigned, strict=True)
         ],
     )
-    with bars("drawing", len(crops), "figure") as bar:
-        for i, (_, figure) in enumerate(config.files):
-            scales, recons = assigned[i]
+    with bars("drawing", len(crops), "figure") as bar, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # missing from the font, drawn as a box
+        for i, (scales, recons) in enumerate(assigned):
             colours = [_colours(scale, processor.tokenizer) for scale in scales]
-            recons_S = [recon_HW3.numpy() for recon_HW3 in recons]
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph")  # missing from the font, drawn as a box
-                crop_HW3 = crops[i].permute(1, 2, 0).numpy()
-                write_figure(draw(shown, i, crop_HW3, colours, recons_S), figure)
+            crop_HW3 = crops[i].permute(1, 2, 0).numpy()
+            figure = draw(shown, i, crop_HW3, colours, [recon_HW3.numpy() for recon_HW3 in recons])
+            write_figure(figure, config.files[i][1])
             bar.update(1)
     return shown
 

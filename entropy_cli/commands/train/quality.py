@@ -54,12 +54,10 @@ class Quality:
     Attributes:
         psnr_db: mean over images.
         count_SV: number of tokens of each scale assigned to each code, int64.
-        images: number of images.
     """
 
     psnr_db: float
     count_SV: Tensor
-    images: int
 
     @property
     def total(self) -> ScaleQuality:
@@ -102,9 +100,10 @@ def evaluate(
     total = torch.zeros(2, dtype=torch.float64)
     for x_B3HW in batches:
         recon_B3HW, quantised = model(x_B3HW)
-        total += torch.stack([psnr(recon_B3HW, x_B3HW).sum().cpu(), torch.tensor(float(len(x_B3HW)))])
+        total[0] += psnr(recon_B3HW, x_B3HW).sum().cpu()
+        total[1] += len(x_B3HW)
         count_SV += model.quantize.counts(quantised.idx_BL).cpu()
         progress(len(x_B3HW))
     model.train()
     summed, images = ranks.all_reduce(total).tolist()
-    return Quality(summed / images, ranks.all_reduce(count_SV), int(images))
+    return Quality(summed / images, ranks.all_reduce(count_SV))

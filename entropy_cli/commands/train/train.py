@@ -34,6 +34,7 @@ from entropy_cli.streaming.device import (
     keep_freed_memory,
     versions,
 )
+from entropy_cli.streaming.emulation import warn_if_training_is_emulated
 from entropy_cli.streaming.ranks import Ranks, join, named_if_lost
 from entropy_cli.streaming.state_file import locked
 from entropy_cli.tokenizers.precision import matmul_precision
@@ -124,16 +125,17 @@ class _Training:
         workers = default if config.workers is None else config.workers
         self.data: TrainingData = open_data(config.data, recipe, workers, bars)
         check_batches(recipe, len(self.data.train), ranks.world)
-        if ranks.first:
-            for warning in (*self.data.notes, *recipe_warnings(recipe)):
-                logger.warning("%s", warning)
         self.held_out_B3HW = self.data.held_out_images(recipe.image_size)
         mean_3HW = self.data.mean_image(recipe.image_size)
         self.mean_psnr = quality.mean_image_psnr(mean_3HW, self.held_out_B3HW)
         if self.device.type == "cpu":
             keep_freed_memory()
         self.trainer = Trainer(recipe, self.device, ranks, grad_checkpointing=config.grad_checkpointing)
-        self.trainer.warn_if_emulated(self.held_out_B3HW)
+        if ranks.first:
+            for warning in (*self.data.notes, *recipe_warnings(recipe)):
+                logger.warning("%s", warning)
+            x_B3HW = normalize(self.held_out_B3HW[:1], self.device)
+            warn_if_training_is_emulated(self.trainer.model, precision, self.device, x_B3HW)
         self.eval_every = config.eval_every or max(1, recipe.steps // EVALUATIONS)
         self.quality: quality.Quality | None = None
         self.saved_at = time.monotonic()

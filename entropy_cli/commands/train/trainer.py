@@ -19,7 +19,6 @@ from entropy_cli.commands.train.recipe import Recipe
 from entropy_cli.commands.train.state import check_alike, load_optimizer
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.images.psnr import psnr
-from entropy_cli.streaming.emulation import warn_if_training_is_emulated
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.tokenizers.layers.norms import BatchNorm
 from entropy_cli.tokenizers.layers.var_layout import batch_normed, decoder_shapes, var_shapes
@@ -77,12 +76,6 @@ class Trainer:
         ]
         self.optimizer = torch.optim.AdamW(groups, recipe.lr, BETAS, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-
-    def warn_if_emulated(self, img_B3HW: Tensor) -> None:
-        """Warn with the time per image if the CPU has no instructions for the recipe's precision."""
-        if self.ranks.first:
-            x_B3HW, precision = normalize(img_B3HW[:1], self.device), self.recipe.precision
-            warn_if_training_is_emulated(self.model, precision, self.device, x_B3HW)
 
     def init_codebook(
         self, img_B3HW: Tensor, progress: Callable[[int], object] = lambda _: None
