@@ -137,6 +137,8 @@ def _write_header(sheet: _Sheet, shown: ShowResult, image: ShownImage) -> None:
     by_entropy = sorted(image.scales, key=lambda scale: scale.assignment_entropy)
     if by_entropy[1:]:
         finding += f"; least at {by_entropy[0].name}, most at {by_entropy[-1].name}"
+    else:
+        finding += f"; {by_entropy[0].share_above_1_nat:.0%} of the tokens above 1 nat"
     sheet.text(MARGIN, 0.22, finding, size=13, weight="bold")
     temperatures = sorted({scale.temperature for scale in image.scales})
     ends = dict.fromkeys(f"{temperature:g}" for temperature in (temperatures[0], temperatures[-1]))
