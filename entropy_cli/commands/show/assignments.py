@@ -2,11 +2,11 @@
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from entropy_cli.commands.show.result import ShownScale
 from entropy_cli.entropy.assign import MAX_INDEXABLE, assign
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.images.loader import Batch
@@ -15,27 +15,6 @@ from entropy_cli.streaming.batch_processor import BatchProcessor
 
 TOP_CODES = 3  # per token, the most probable first
 MOST_PROBABILITIES = 2**23  # held at once
-
-
-@dataclass(frozen=True)
-class ScaleTokens:
-    """The l tokens of one scale of one image, on the CPU.
-
-    Attributes:
-        grid: rows and columns of the tokens, (1, l) where they have no grid.
-        entropy_l: entropy of each token's soft assignment, in nats, float64.
-        code_lK: the K most probable codes, the most probable first; K = 0 where codes have no index.
-        probability_lK: their probabilities.
-        recon_3HW: the image decoded from the codes up to this scale, uint8; None without a decoder.
-        psnr_db: PSNR of that image.
-    """
-
-    grid: tuple[int, int]
-    entropy_l: Tensor
-    code_lK: Tensor
-    probability_lK: Tensor
-    recon_3HW: Tensor | None
-    psnr_db: float | None
 
 
 def encode_images(processor: BatchProcessor, names: Sequence[str], img_B3HW: Tensor) -> Tensor:
@@ -58,7 +37,7 @@ def assign_image(
     temperatures: Sequence[float],
     decoder: nn.Module | None = None,
     advance: Callable[[int], object] = lambda _: None,
-) -> list[ScaleTokens]:
+) -> tuple[list[ShownScale], list[Tensor]]:
     """Assign the tokens of an image to codes, scale by scale.
 
     Args:
@@ -70,6 +49,10 @@ def assign_image(
         decoder: maps a reconstructed latent to an image around [-1, 1], on the device.
         advance: is called with 1 after each scale.
 
+    Returns:
+        The scales, and the images decoded from the codes up to each, uint8 (H, W, 3) on the CPU; none
+        without a decoder.
+
     Raises:
         EntropyCliError: the latents are not finite.
     """
@@ -77,18 +60,20 @@ def assign_image(
     scale_sums = processor.quantize_scales(f_BChw, [name], [[t] for t in temperatures])
     quantized = [(z_BlC[0], sums.idx_Bl) for z_BlC, sums in scale_sums]
     processor.check_finite()
-    rest_BChw, scales = f_BChw, []
+    rest_BChw, scales, recons = f_BChw, [], []
     for s, (z_lC, idx_Bl) in enumerate(quantized):
-        tokens = _assign_tokens(z_lC, tokenizer.codebook(s), temperatures[s])
-        recon_3HW, psnr_db = None, None
+        psnr_db = None
         if decoder is not None:
             rest_BChw = tokenizer.subtract(rest_BChw, idx_Bl, s)
             recon_B3HW = decoder(f_BChw - rest_BChw).float().clamp(-1, 1).cpu()
             psnr_db = psnr(recon_B3HW, img_3HW[None].double() / 127.5 - 1).item()
-            recon_3HW = ((recon_B3HW[0] + 1) * 127.5).round().to(torch.uint8)
-        scales.append(ScaleTokens(_grid(len(z_lC), f_BChw), *tokens, recon_3HW, psnr_db))
+            recons.append(((recon_B3HW[0] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0))
+        spec, T = tokenizer.spec.scales[s], temperatures[s]
+        tokens = (tensor.tolist() for tensor in assign_tokens(z_lC, tokenizer.codebook(s), T))
+        place = s, spec.name, spec.patch_num, _grid(len(z_lC), f_BChw)
+        scales.append(ShownScale(*place, T, psnr_db, *tokens))
         advance(1)
-    return scales
+    return scales, recons
 
 
 def _grid(tokens: int, f_BChw: Tensor) -> tuple[int, int]:
@@ -97,10 +82,13 @@ def _grid(tokens: int, f_BChw: Tensor) -> tuple[int, int]:
     return (side, side) if height > 1 and side * side == tokens else (1, tokens)
 
 
-def _assign_tokens(
+def assign_tokens(
     z_lC: Tensor, codebook: Codebook | Grid, temperature: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Return each token's entropy, most probable codes, and their probabilities, on the CPU."""
+    """Return each token's entropy, most probable codes, and their probabilities, (l,) and twice (l, K).
+
+    The entropy is in nats, float64. There are no codes where they have no index.
+    """
     at_once = max(1, MOST_PROBABILITIES // codebook.vocabulary.entries)
     parts = [_assign_separately(z_NC, codebook, temperature) for z_NC in torch.split(z_lC, at_once)]
     entropy_l, code_lK, probability_lK = (torch.cat(part).cpu() for part in zip(*parts, strict=True))

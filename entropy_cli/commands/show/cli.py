@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from entropy_cli.core.figures import FORMATS
 from entropy_cli.input_options import files_read
 from entropy_cli.options import (
     AsJson,
@@ -20,13 +21,11 @@ from entropy_cli.options import (
     tqdm_bar,
 )
 
-FORMATS = (".png", ".svg", ".pdf")
-
 
 def parse_temperature(text: str) -> float | Literal["auto"]:
     """Parse one temperature, or `auto`."""
     values = parse_temperatures(text)
-    if len(values) > 1:
+    if values[1:]:
         raise BadValue(f"{text}: expected one number.")
     return values[0]
 
@@ -107,38 +106,25 @@ def show(
         folder.mkdir()
     inputs = [("IMAGE", image) for image in images]
     inputs += files_read({"latents": None, "codebook": None, "ckpt": ckpt})
-    inputs += [] if result is None else [("--result", result)]
-    check_files(inputs, [("--output", figure) for figure in figures])
-    shown = run(
-        ShowConfig(
-            files=list(zip(images, figures, strict=True)),
-            checkpoint=ckpt,
-            family=family,
-            tokenizer=TokenizerSettings(image_size, patch_nums, rule, weights),
-            temperature=temperature,
-            result=result,
-            device=device,
-            precision=precision,
-        ),
-        tqdm_bar,
-    )
+    check_files([*inputs, ("--result", result)], [("--output", figure) for figure in figures])
+    files = list(zip(images, figures, strict=True))
+    tokenizer = TokenizerSettings(image_size, patch_nums, rule, weights)
+    config = ShowConfig(files, ckpt, family, tokenizer, temperature, result, device, precision)
+    shown = run(config, tqdm_bar)
     print_result(shown.to_json() if as_json else render(shown))
 
 
 def _figure_paths(images: Sequence[Path], output: Path | None) -> tuple[list[Path], Path | None]:
     """Return the path of each image's figure, and their folder if --output names one."""
-    if output is not None and output.suffix.lower() in FORMATS and not output.is_dir():
-        if len(images) > 1:
-            raise typer.BadParameter(
-                f"{output}: one file for {len(images)} images. Give a folder.",
-                param_hint="--output",
-            )
-        return [output], None
     if output is not None and output.suffix and not output.is_dir():
-        raise typer.BadParameter(
-            f"{output}: expected a file name ending in {', '.join(FORMATS)}, or a folder.",
-            param_hint="--output",
-        )
+        problem = ""
+        if output.suffix.lower() not in FORMATS:
+            problem = f"expected a file name ending in {', '.join(FORMATS)}, or a folder."
+        elif len(images) > 1:
+            problem = f"one file for {len(images)} images. Give a folder."
+        if problem:
+            raise typer.BadParameter(f"{output}: {problem}", param_hint="--output")
+        return [output], None
     figures: list[Path] = []
     for image in images:
         name, number = f"{image.stem}.entropy.png", 1

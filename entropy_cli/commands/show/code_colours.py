@@ -6,22 +6,22 @@ from torch.nn import functional
 
 from entropy_cli.entropy.codebook import Codebook, Grid
 
-LIGHTNESS, LIGHTNESS_RANGE, CHROMA = 60.0, 26.0, 58.0  # of CIELAB
+MEAN_LUMA, RANGES = 0.56, (0.25, 0.22, 0.2)  # half ranges of luma and the colour differences
 
 
 def code_colours(idx_N: Tensor, codebook: Codebook | Grid) -> Tensor:
     """Return a deterministic colour for each code: sRGB in [0, 1], float64 (N, 3).
 
-    In a table, lightness, red to green, and blue to yellow are the first three principal components of
-    its vectors. With bits or levels, they are the most, the middle and the least significant third of
-    the index.
+    In a table, lightness, yellow to blue, and green to red are the first three principal components of
+    its vectors: most readers who are colour-blind see the first two. With bits or levels, they are the
+    most, the middle and the least significant third of the index.
 
     Args:
         idx_N: indices of codes.
         codebook: on any device.
     """
     if isinstance(codebook, Grid):
-        return _lab_to_srgb(_thirds(idx_N, codebook))
+        return _to_srgb(_thirds(idx_N, codebook))
     code_VC = codebook.codes_VC.detach().cpu().double()
     if codebook.rule == "cosine":
         code_VC = functional.normalize(code_VC, dim=1)
@@ -33,7 +33,7 @@ def code_colours(idx_N: Tensor, codebook: Codebook | Grid) -> Tensor:
     score_VK = place_VK / place_VK.std(0, correction=0).clamp(min=1e-12)
     place_VK = (score_VK / 2**0.5).erf()  # about evenly over the axis, if scores are normal
     missing = 3 - place_VK.shape[1]
-    return _lab_to_srgb(functional.pad(place_VK[idx_N.cpu()], (0, missing)))
+    return _to_srgb(functional.pad(place_VK[idx_N.cpu()], (0, missing)))
 
 
 def _thirds(idx_N: Tensor, grid: Grid) -> Tensor:
@@ -48,21 +48,13 @@ def _thirds(idx_N: Tensor, grid: Grid) -> Tensor:
     return torch.stack(parts[::-1], 1)
 
 
-def _lab_to_srgb(place_N3: Tensor) -> Tensor:
-    """Convert positions in [-1, 1] on the axes of CIELAB to sRGB, clipped to its gamut.
+def _to_srgb(place_N3: Tensor) -> Tensor:
+    """Convert positions in [-1, 1] on the three axes to sRGB, clipped to its gamut.
 
     Source:
-        CIE 15:2004 (CIELAB, white point D65); IEC 61966-2-1 (sRGB).
+        ITU-R BT.601-7, section 2.5 (luma and colour differences).
     """
-    lightness_N, a_N, b_N = place_N3.unbind(1)
-    y_N = (LIGHTNESS + LIGHTNESS_RANGE * lightness_N + 16) / 116
-    f_N3 = torch.stack([y_N + CHROMA * a_N / 500, y_N, y_N - CHROMA * b_N / 200], 1)
-    xyz_N3 = torch.where(f_N3 > 6 / 29, f_N3**3, 3 * (6 / 29) ** 2 * (f_N3 - 4 / 29))
-    xyz_N3 = xyz_N3 * torch.tensor([0.95047, 1.0, 1.08883], dtype=torch.float64)
-    matrix_33 = torch.tensor(
-        [[3.2406, -1.5372, -0.4986], [-0.9689, 1.8758, 0.0415], [0.0557, -0.2040, 1.0570]],
-        dtype=torch.float64,
-    )
-    linear_N3 = (xyz_N3 @ matrix_33.T).clamp(0, 1)
-    gamma_N3 = 1.055 * linear_N3.clamp(min=0.0031308) ** (1 / 2.4) - 0.055
-    return torch.where(linear_N3 > 0.0031308, gamma_N3, 12.92 * linear_N3).clamp(0, 1)
+    luma_N, blue_N, red_N = (place_N3 * torch.tensor(RANGES, dtype=torch.float64)).unbind(1)
+    luma_N = luma_N + MEAN_LUMA
+    green_N = luma_N - 0.344 * blue_N - 0.714 * red_N
+    return torch.stack([luma_N + 1.402 * red_N, green_N, luma_N + 1.772 * blue_N], 1).clamp(0, 1)

@@ -68,8 +68,8 @@ def load_decoder(
     """Build the decoder of a checkpoint, for inference.
 
     Args:
-        checkpoint: an open checkpoint of a known family.
-        family: name of the family.
+        checkpoint: an open checkpoint.
+        family: its family.
         pixels: range of the encoder's input and the decoder's output.
         groups: number of groups of the norms; None for the layout's.
 
@@ -86,18 +86,17 @@ def load_decoder(
     if family not in LAYOUTS or not decodes_codes:
         return None, f"this kind of {family} decoder is not supported"
     layout = _decoder_layout(checkpoint, LAYOUTS[family])
-    names = [name for name in shapes if name.startswith(NEEDED)]
     try:
-        sources = layout.sources(names)
+        sources = layout.sources(name for name in shapes if name.startswith(NEEDED))
         joined = joined_shapes(shapes, sources)
         with torch.device("meta"):
             model = LatentDecoder(
                 joined, layout.conventions_with(groups), pixels, unit_length=family == "llamagen"
             )
+        expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
+        if expected != joined:
+            raise ValueError("shapes contradict each other")
     except (ValueError, KeyError, IndexError, RuntimeError):
-        return None, "its decoder does not have the family's published layout"
-    expected = {name: tuple(weight.shape) for name, weight in model.state_dict().items()}
-    if expected != joined:
         return None, "its decoder does not have the family's published layout"
     weights = {
         ours: torch.cat([read_finite(checkpoint, name) for name in theirs]).view(expected[ours])

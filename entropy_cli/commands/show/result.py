@@ -2,8 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import InitVar, asdict, dataclass, field
 from typing import Any
 
 from entropy_cli.core.table import Table, definitions, escape_terminal, wrapped
@@ -13,7 +12,7 @@ SCHEMA_VERSION = 1
 UNDECIDED = 1.0  # nats of a token, above which it counts as undecided: e equally likely codes
 
 
-@dataclass(frozen=True)
+@dataclass
 class ShownScale:
     """The tokens of one scale of one image; entropies in nats.
 
@@ -24,7 +23,8 @@ class ShownScale:
         share_above_1_nat: share of the tokens whose entropy is above 1 nat.
         psnr_db: PSNR of the image decoded up to this scale; null without a decoder.
         token_entropy: entropy of each token, row by row.
-        codes: the most probable codes of each token, the most probable first.
+        codes: the most probable codes of each token, the most probable first; none where codes have no
+            index.
         probabilities: their probabilities.
     """
 
@@ -32,59 +32,28 @@ class ShownScale:
     name: str
     patch_num: int | None
     grid: tuple[int, int]
-    tokens: int
+    tokens: int = field(init=False)
     temperature: float
-    assignment_entropy: float
-    nats_per_image: float
-    largest: float
-    most_undecided: tuple[int, int]
-    share_above_1_nat: float
+    assignment_entropy: float = field(init=False)
+    nats_per_image: float = field(init=False)
+    largest: float = field(init=False)
+    most_undecided: tuple[int, int] = field(init=False)
+    share_above_1_nat: float = field(init=False)
     psnr_db: float | None
     token_entropy: list[float]
     codes: list[list[int]]
     probabilities: list[list[float]]
 
-
-def shown_scale(
-    name: str,
-    place: tuple[int, int | None, tuple[int, int]],
-    temperature: float,
-    tokens: tuple[Sequence[float], list[list[int]], list[list[float]]],
-    psnr_db: float | None,
-) -> ShownScale:
-    """Summarize the tokens of a scale.
-
-    Args:
-        name: as shown in tables.
-        place: index of the scale, side of its grid as in `estimate`, and its rows and columns.
-        temperature: divisor of the squared distance.
-        tokens: entropies in nats, codes and probabilities of each token.
-        psnr_db: PSNR of the image decoded up to this scale.
-    """
-    entropies, codes, probabilities = tokens
-    scale, patch_num, grid = place
-    worst = max(range(len(entropies)), key=entropies.__getitem__)
-    total = math.fsum(entropies)
-    return ShownScale(
-        scale=scale,
-        name=name,
-        patch_num=patch_num,
-        grid=grid,
-        tokens=len(entropies),
-        temperature=temperature,
-        assignment_entropy=total / len(entropies),
-        nats_per_image=total,
-        largest=entropies[worst],
-        most_undecided=(worst // grid[1], worst % grid[1]),
-        share_above_1_nat=sum(h > UNDECIDED for h in entropies) / len(entropies),
-        psnr_db=psnr_db,
-        token_entropy=list(entropies),
-        codes=codes,
-        probabilities=probabilities,
-    )
+    def __post_init__(self) -> None:
+        """Summarize the tokens."""
+        self.tokens, self.nats_per_image = len(self.token_entropy), math.fsum(self.token_entropy)
+        self.assignment_entropy = self.nats_per_image / self.tokens
+        self.largest = max(self.token_entropy)
+        self.most_undecided = divmod(self.token_entropy.index(self.largest), self.grid[1])
+        self.share_above_1_nat = sum(h > UNDECIDED for h in self.token_entropy) / self.tokens
 
 
-@dataclass(frozen=True)
+@dataclass
 class ShownImage:
     """The totals of one image and its scales.
 
@@ -92,24 +61,24 @@ class ShownImage:
         picture: path of its figure.
         assignment_entropy: mean over all tokens, nats per token.
         nats_per_image: sum over all tokens.
-        bits_per_pixel: that sum in bits, divided by the pixels of the crop.
+        bits_per_pixel: that sum in bits, divided by the pixels of the crop, `side` wide and high.
     """
 
     image: str
     picture: str
-    tokens: int
-    assignment_entropy: float
-    nats_per_image: float
-    bits_per_pixel: float
+    tokens: int = field(init=False)
+    assignment_entropy: float = field(init=False)
+    nats_per_image: float = field(init=False)
+    bits_per_pixel: float = field(init=False)
     scales: list[ShownScale]
+    side: InitVar[int]
 
-
-def shown_image(image: str, picture: str, side: int, scales: list[ShownScale]) -> ShownImage:
-    """Add up the scales of an image whose crop is `side` pixels wide and high."""
-    total = math.fsum(scale.nats_per_image for scale in scales)
-    tokens = sum(scale.tokens for scale in scales)
-    bits_per_pixel = total / math.log(2) / side**2
-    return ShownImage(image, picture, tokens, total / tokens, total, bits_per_pixel, scales)
+    def __post_init__(self, side: int) -> None:
+        """Add up the scales."""
+        self.tokens = sum(scale.tokens for scale in self.scales)
+        self.nats_per_image = math.fsum(scale.nats_per_image for scale in self.scales)
+        self.assignment_entropy = self.nats_per_image / self.tokens
+        self.bits_per_pixel = self.nats_per_image / math.log(2) / side**2
 
 
 @dataclass(frozen=True)
@@ -135,19 +104,16 @@ class ShowResult:
 def render(shown: ShowResult) -> str:
     """Render a table for each image, and the settings."""
     tokenizer, settings = shown.tokenizer, shown.settings
-    tables = [_table(image, tokenizer["vocab_size"]) for image in shown.images]
-    side = settings["image_size"]
-    description = (
-        f"{tokenizer['family']}, V = {tokenizer['vocab_size']}, rule {tokenizer['rule']}; crops of "
-        f"{side} x {side} px"
-    )
+    side, vocab_size = settings["image_size"], tokenizer["vocab_size"]
     footer = {
-        "tokenizer": description,
+        "tokenizer": f"{tokenizer['family']}, V = {vocab_size}, rule {tokenizer['rule']}; crops of "
+        f"{side} x {side} px",
         "temperature": settings["temperature_source"],
         "precision": f"{settings['precision']} (encoder)",
     }
     if settings["no_decoder"]:
         footer["decoder"] = f"no reconstructions: {settings['no_decoder']}"
+    tables = [_table(image, vocab_size) for image in shown.images]
     return "\n\n".join([*tables, definitions(footer)])
 
 
@@ -159,7 +125,7 @@ def _table(image: ShownImage, vocab_size: int) -> str:
             f"{scale.temperature:g}",
             f"{scale.assignment_entropy:.4f}",
             f"{scale.largest:.4f}",
-            _position(scale),
+            ", ".join(map(str, scale.most_undecided[scale.grid[0] == 1 < scale.tokens :])),
             f"{scale.share_above_1_nat:.1%}",
             "" if scale.psnr_db is None else f"{scale.psnr_db:.1f} dB",
         ]
@@ -178,8 +144,3 @@ def _table(image: ShownImage, vocab_size: int) -> str:
     text = table.without_empty_columns().text()
     names = map(escape_terminal, (image.image, f"figure: {image.picture}"))
     return f"\n{text}\n{wrapped('', totals)}\n".join(names)
-
-
-def _position(scale: ShownScale) -> str:
-    row, column = scale.most_undecided
-    return f"{row}, {column}" if scale.grid[0] > 1 or scale.tokens == 1 else f"{column}"

@@ -7,14 +7,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from entropy_cli.commands.show.assignments import ScaleTokens, assign_image, encode_images
+from entropy_cli.commands.show.assignments import assign_image, encode_images
 from entropy_cli.commands.show.code_colours import code_colours
 from entropy_cli.commands.show.decoding import LatentDecoder, load_decoder
-from entropy_cli.commands.show.figure import Panel, draw
-from entropy_cli.commands.show.result import ShownImage, ShowResult, shown_image, shown_scale
+from entropy_cli.commands.show.figure import draw
+from entropy_cli.commands.show.result import ShownImage, ShownScale, ShowResult
 from entropy_cli.core.errors import CheckpointError, DatasetError, EntropyCliError
 from entropy_cli.core.figures import styled, write_figure
 from entropy_cli.core.progress_bars import Bars
@@ -22,13 +23,9 @@ from entropy_cli.images.decode import read_image
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result, read_result
 from entropy_cli.streaming.batch_processor import BatchProcessor
-from entropy_cli.streaming.device import (
-    choose_batch_size,
-    choose_device,
-    choose_precision,
-)
+from entropy_cli.streaming.device import choose_batch_size, choose_device, choose_precision
 from entropy_cli.streaming.emulation import warn_if_emulated
-from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
 from entropy_cli.tokenizers.precision import Precision, matmul_precision
 from entropy_cli.tokenizers.registry import Found, find_family
@@ -62,23 +59,6 @@ class ShowConfig:
     precision: Precision | None = None
 
 
-@dataclass(frozen=True)
-class _Loaded:
-    """The tokenizer on the device, and the settings that were chosen for it."""
-
-    processor: BatchProcessor
-    decoder: LatentDecoder | None
-    no_decoder: str
-    temperatures: list[float]
-    temperature_source: str
-    precision: Precision
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The tokenizer."""
-        return self.processor.tokenizer
-
-
 @torch.inference_mode()
 @matmul_precision(tf32=False)
 def show(config: ShowConfig, bars: Bars) -> ShowResult:
@@ -96,39 +76,48 @@ def show(config: ShowConfig, bars: Bars) -> ShowResult:
         result = None if config.result is None else read_result(config.result)
     for path, _ in config.files:
         _check_image(path)
-    loaded = _load(config, result, bars)
-    crops = _load_crops(config, loaded.tokenizer, bars)
-    warn_if_emulated(loaded.tokenizer, loaded.precision, loaded.processor.device, crops[0][None])
-    assigned = _assign_images(config, loaded, crops, bars)
-    images = [
-        _summarize(path, figure, loaded, scales)
-        for (path, figure), scales in zip(config.files, assigned, strict=True)
-    ]
-    spec = loaded.tokenizer.spec
+    device = choose_device(config.device)
+    precision = choose_precision(device, config.precision)
+    found = find_family(config.checkpoint, config.family, config.tokenizer)
+    tokenizer = found.build()
+    spec = tokenizer.spec
+    assert spec.image_size is not None
+    for note in (*spec.notes, *codebook_notes(tokenizer)):
+        logger.warning("%s: %s", config.checkpoint, note)
+    temperatures, source = _temperatures(config, spec, result)
+    if result is not None:
+        _check_result(result, config, spec, found, bars)
+    groups = found.settings.norm_groups
+    decoder, no_decoder = load_decoder(found.checkpoint, found.name, spec.pixels, groups)
+    found.checkpoint.close()
+    batch_size = min(BLOCK, choose_batch_size(device, spec.image_size))
+    processor = BatchProcessor(tokenizer.to(device, precision), device, batch_size)
+    crops = _load_crops(config, spec, bars)
+    warn_if_emulated(processor.tokenizer, precision, device, crops[0][None])
+    decoder = None if decoder is None else decoder.to(device)
+    assigned = _assign_images(config, processor, decoder, temperatures, crops, bars)
+    names = "family", "vocab_size", "latent_dim", "patch_nums", "rule"
     shown = ShowResult(
+        {name: getattr(spec, name) for name in names} | {"checkpoint": str(config.checkpoint)},
         {
-            "family": spec.family,
-            "vocab_size": spec.vocab_size,
-            "latent_dim": spec.latent_dim,
-            "patch_nums": spec.patch_nums,
-            "rule": spec.rule,
-            "checkpoint": str(config.checkpoint),
-        },
-        {
-            "temperature_source": loaded.temperature_source,
+            "temperature_source": source,
             "image_size": spec.image_size,
             "preprocess": spec.preprocess,
-            "precision": loaded.precision,
-            "no_decoder": loaded.no_decoder or None,
+            "precision": precision,
+            "no_decoder": no_decoder or None,
         },
-        images,
+        [
+            ShownImage(str(path), str(figure), scales, spec.image_size)
+            for (path, figure), (scales, _) in zip(config.files, assigned, strict=True)
+        ],
     )
-    with bars("drawing", len(crops), "figure") as bar:
-        for i, (_, figure) in enumerate(config.files):
-            panels = _panels(loaded.tokenizer, assigned[i])
-            with warnings.catch_warnings():
-                warnings.filterwarnings("ignore", "Glyph")  # missing from the font, drawn as a box
-                write_figure(draw(shown, i, crops[i].permute(1, 2, 0).numpy(), panels), figure)
+    with bars("drawing", len(crops), "figure") as bar, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # missing from the font, drawn as a box
+        for i, (scales, recons) in enumerate(assigned):
+            colours = [_colours(scale, processor.tokenizer) for scale in scales]
+            crop_HW3 = crops[i].permute(1, 2, 0).numpy()
+            figure = draw(shown, i, crop_HW3, colours, [recon_HW3.numpy() for recon_HW3 in recons])
+            write_figure(figure, config.files[i][1])
             bar.update(1)
     return shown
 
@@ -142,48 +131,28 @@ def _check_image(path: Path) -> None:
         raise DatasetError(f"{path}: no such image.")
 
 
-def _load(config: ShowConfig, result: Result | None, bars: Bars) -> _Loaded:
-    device = choose_device(config.device)
-    precision = choose_precision(device, config.precision)
-    found = find_family(config.checkpoint, config.family, config.tokenizer)
-    tokenizer = found.build()
-    for note in (*tokenizer.spec.notes, *codebook_notes(tokenizer)):
-        logger.warning("%s: %s", config.checkpoint, note)
-    temperatures, source = _temperatures(config, tokenizer)
+def _temperatures(
+    config: ShowConfig, spec: TokenizerSpec, result: Result | None
+) -> tuple[list[float], str]:
+    """Return each scale's temperature and their source."""
     if result is not None:
-        _check_result(result, config, tokenizer, found, bars)
-        temperatures = [scale.temperature for scale in result.scales]
-        source = f"from {config.result}"
-    groups = found.settings.norm_groups
-    decoder, why = load_decoder(found.checkpoint, found.name, tokenizer.spec.pixels, groups)
-    found.checkpoint.close()
-    assert tokenizer.spec.image_size is not None
-    batch_size = min(BLOCK, choose_batch_size(device, tokenizer.spec.image_size))
-    processor = BatchProcessor(tokenizer.to(device, precision), device, batch_size)
-    decoder = None if decoder is None else decoder.to(device)
-    return _Loaded(processor, decoder, why, temperatures, source, precision)
-
-
-def _temperatures(config: ShowConfig, tokenizer: Tokenizer) -> tuple[list[float], str]:
-    """Return each scale's temperature and their source; nothing if a result gives them."""
-    spec = tokenizer.spec
-    if config.result is not None:
-        return [], ""
+        return [scale.temperature for scale in result.scales], f"from {config.result}"
     if config.temperature == "auto":
         raise EntropyCliError(f"temperature auto: {ADVICE}.")
-    if config.temperature is None and spec.temperature == "auto":
+    if config.temperature is not None:
+        value, source = config.temperature, "set by --temperature"
+    elif spec.temperature != "auto":
+        value, source = spec.temperature, spec.temperature_source
+    else:
         raise EntropyCliError(f"{config.checkpoint}: {spec.temperature_source}, and auto {ADVICE}.")
-    value = spec.temperature if config.temperature is None else config.temperature
-    assert value != "auto"
-    source = spec.temperature_source if config.temperature is None else "set by --temperature"
     return [value] * len(spec.scales), f"{value:g}: {source}"
 
 
 def _check_result(
-    result: Result, config: ShowConfig, tokenizer: Tokenizer, found: Found, bars: Bars
+    result: Result, config: ShowConfig, spec: TokenizerSpec, found: Found, bars: Bars
 ) -> None:
     """Raise CheckpointError if a result is of another tokenizer."""
-    spec, theirs = tokenizer.spec, result.tokenizer
+    theirs = result.tokenizer
     for name, was, now in (
         ("family", theirs.family, spec.family),
         ("rule", theirs.rule, spec.rule),
@@ -205,12 +174,12 @@ def _check_result(
         )
 
 
-def _load_crops(config: ShowConfig, tokenizer: Tokenizer, bars: Bars) -> list[Tensor]:
+def _load_crops(config: ShowConfig, spec: TokenizerSpec, bars: Bars) -> list[Tensor]:
     """Read and crop all images first, so that an unreadable one fails before the work."""
     crops = []
     with bars("decoding", len(config.files), "image") as bar:
         for path, _ in config.files:
-            crop = read_image(path, tokenizer.spec.crop.apply)
+            crop = read_image(path, spec.crop.apply)
             if isinstance(crop, str):
                 raise DatasetError(f"{path}: can't be read: {crop}. Give an image file.")
             crops.append(crop)
@@ -219,41 +188,27 @@ def _load_crops(config: ShowConfig, tokenizer: Tokenizer, bars: Bars) -> list[Te
 
 
 def _assign_images(
-    config: ShowConfig, loaded: _Loaded, crops: Sequence[Tensor], bars: Bars
-) -> list[list[ScaleTokens]]:
+    config: ShowConfig,
+    processor: BatchProcessor,
+    decoder: LatentDecoder | None,
+    temperatures: Sequence[float],
+    crops: Sequence[Tensor],
+    bars: Bars,
+) -> list[tuple[list[ShownScale], list[Tensor]]]:
     """Assign the tokens of each image, scale by scale; the encoder runs in batches as in `estimate`."""
-    processor, assigned = loaded.processor, []
-    names = [str(path) for path, _ in config.files]
-    with bars("assigning tokens", len(crops) * len(loaded.temperatures), "scale") as bar:
+    names, assigned = [str(path) for path, _ in config.files], []
+    with bars("assigning tokens", len(crops) * len(temperatures), "scale") as bar:
         for start in range(0, len(crops), processor.batch_size):
             part = slice(start, start + processor.batch_size)
             f_BChw = encode_images(processor, names[part], torch.stack(list(crops[part])))
-            for i, name in enumerate(names[part]):
-                image = name, crops[start + i], f_BChw[i : i + 1]
-                assigned.append(
-                    assign_image(processor, *image, loaded.temperatures, loaded.decoder, bar.update)
-                )
+            for image in zip(names[part], crops[part], torch.split(f_BChw, 1), strict=True):
+                assigned.append(assign_image(processor, *image, temperatures, decoder, bar.update))
     return assigned
 
 
-def _summarize(path: Path, figure: Path, loaded: _Loaded, scales: Sequence[ScaleTokens]) -> ShownImage:
-    spec, shown = loaded.tokenizer.spec, []
-    for s, (scale, found) in enumerate(zip(spec.scales, scales, strict=True)):
-        tokens = found.entropy_l.tolist(), found.code_lK.tolist(), found.probability_lK.tolist()
-        place = s, scale.patch_num, found.grid
-        shown.append(shown_scale(scale.name, place, loaded.temperatures[s], tokens, found.psnr_db))
-    assert spec.image_size is not None
-    return shown_image(str(path), str(figure), spec.image_size, shown)
-
-
-def _panels(tokenizer: Tokenizer, scales: Sequence[ScaleTokens]) -> list[Panel]:
-    """Return the colours and the decoded image of each scale, for drawing."""
-    panels = []
-    for s, scale in enumerate(scales):
-        numbered = scale.code_lK.shape[1] > 0
-        colours_l3 = (
-            code_colours(scale.code_lK[:, 0], tokenizer.codebook(s)).numpy() if numbered else None
-        )
-        recon_HW3 = None if scale.recon_3HW is None else scale.recon_3HW.permute(1, 2, 0).numpy()
-        panels.append(Panel(colours_l3, recon_HW3))
-    return panels
+def _colours(scale: ShownScale, tokenizer: Tokenizer) -> np.ndarray | None:
+    """Return the colour of each token's most probable code, if codes have an index."""
+    if not scale.codes[0]:
+        return None
+    idx_l = torch.tensor([codes[0] for codes in scale.codes])
+    return code_colours(idx_l, tokenizer.codebook(scale.scale)).numpy()

@@ -1,8 +1,9 @@
 """The command line of `entropy-cli train`."""
 
 import shlex
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -25,6 +26,18 @@ if TYPE_CHECKING:
     from entropy_cli.commands.train.result import TrainResult
 
 
+def _count(text: str, least: int = 1, metavar: str = "N") -> Any:
+    return typer.Option(min=least, metavar=metavar, help=text)
+
+
+def _number(text: str, most: float = HIGHEST) -> Any:
+    return typer.Option(min=0, max=most, metavar="F", help=text)
+
+
+def _sides(metavar: str, text: str) -> Any:
+    return typer.Option(metavar=metavar, parser=parse_sides, help=text)
+
+
 def train(
     context: typer.Context,
     data: Annotated[
@@ -43,41 +56,19 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Resume the training in DIR, if there is one.")
     ] = False,
-    steps: Annotated[int | None, typer.Option(min=1, metavar="N", help="Optimizer steps.")] = None,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Images per step, over all processes."),
-    ] = None,
-    image_size: Annotated[int | None, typer.Option(min=1, metavar="N", help="Pixels on a side.")] = None,
+    steps: Annotated[int | None, _count("Optimizer steps.")] = None,
+    batch_size: Annotated[int | None, _count("Images per step, over all processes.")] = None,
+    image_size: Annotated[int | None, _count("Pixels on a side.")] = None,
     patch_nums: Annotated[
-        Sides | None,
-        typer.Option(
-            metavar="1,2,3,...",
-            parser=parse_sides,
-            help="Side of each scale's grid; default: by image size.",
-        ),
+        Sides | None, _sides("1,2,3,...", "Side of each scale's grid; default: by image size.")
     ] = None,
-    vocab_size: Annotated[
-        int | None, typer.Option(min=2, metavar="V", help="Codes in the codebook.")
-    ] = None,
-    latent_dim: Annotated[
-        int | None, typer.Option(min=1, metavar="C", help="Dimensions of a code.")
-    ] = None,
-    width: Annotated[
-        int | None, typer.Option(min=1, metavar="CH", help="Base number of channels, a multiple of 32.")
-    ] = None,
+    vocab_size: Annotated[int | None, _count("Codes in the codebook.", 2, "V")] = None,
+    latent_dim: Annotated[int | None, _count("Dimensions of a code.", 1, "C")] = None,
+    width: Annotated[int | None, _count("Base number of channels, a multiple of 32.", 1, "CH")] = None,
     width_mult: Annotated[
-        Sides | None,
-        typer.Option(
-            metavar="1,1,2,...",
-            parser=parse_sides,
-            help="Width of each level; each but the last halves the size.",
-        ),
+        Sides | None, _sides("1,1,2,...", "Width of each level; each but the last halves the size.")
     ] = None,
-    blocks: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Residual blocks per level; the decoder has one more."),
-    ] = None,
+    blocks: Annotated[int | None, _count("Residual blocks per level; the decoder has one more.")] = None,
     norm: Annotated[
         Literal["group", "batch"] | None,
         typer.Option(help="Batch norms are synchronized over processes; no published layout has them."),
@@ -86,62 +77,30 @@ def train(
         Literal["ema", "gradient"] | None,
         typer.Option(help="Update codes by moving averages of their vectors, or by gradient."),
     ] = None,
-    codebook_decay: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="F", help="Decay of those averages.")
-    ] = None,
+    codebook_decay: Annotated[float | None, _number("Decay of those averages.", 1)] = None,
     init: Annotated[
         Literal["kmeans", "uniform"] | None,
         typer.Option(help="Initialize codes by k-means of residuals, or uniform in +-1/V."),
     ] = None,
     revive_every: Annotated[
-        int | None,
-        typer.Option(
-            min=0,
-            metavar="N",
-            help="Steps between restarts of dead codes, until 4/5 of --steps; 0: never.",
-        ),
+        int | None, _count("Steps between restarts of dead codes, until 4/5 of --steps; 0: never.", 0)
     ] = None,
-    beta: Annotated[
-        float | None,
-        typer.Option(min=0, max=HIGHEST, metavar="F", help="Weight of the commitment loss."),
-    ] = None,
-    l1: Annotated[
-        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Weight of the absolute error.")
-    ] = None,
-    l2: Annotated[
-        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Weight of the squared error.")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(min=0, max=HIGHEST, metavar="F", help="Peak learning rate.")
-    ] = None,
-    warmup: Annotated[
-        int | None, typer.Option(min=0, metavar="N", help="Steps of linear warm-up.")
-    ] = None,
+    beta: Annotated[float | None, _number("Weight of the commitment loss.")] = None,
+    l1: Annotated[float | None, _number("Weight of the absolute error.")] = None,
+    l2: Annotated[float | None, _number("Weight of the squared error.")] = None,
+    lr: Annotated[float | None, _number("Peak learning rate.")] = None,
+    warmup: Annotated[int | None, _count("Steps of linear warm-up.", 0)] = None,
     schedule: Annotated[
         Literal["cosine", "staged"] | None,
         typer.Option(help="After it: cosine, or a tenth at 2/3 and again at 8/9 of the steps."),
     ] = None,
-    final_lr: Annotated[
-        float | None,
-        typer.Option(min=0, max=1, metavar="F", help="Final rate of cosine, as a share of --lr."),
-    ] = None,
-    weight_decay: Annotated[
-        float | None,
-        typer.Option(min=0, max=HIGHEST, metavar="F", help="AdamW's weight decay, for convolutions."),
-    ] = None,
-    grad_clip: Annotated[
-        float | None,
-        typer.Option(min=0, max=HIGHEST, metavar="F", help="Maximum norm of the gradient; 0: no limit."),
-    ] = None,
+    final_lr: Annotated[float | None, _number("Final rate of cosine, as a share of --lr.", 1)] = None,
+    weight_decay: Annotated[float | None, _number("AdamW's weight decay, for convolutions.")] = None,
+    grad_clip: Annotated[float | None, _number("Maximum norm of the gradient; 0: no limit.")] = None,
     ema_decay: Annotated[
-        float | None,
-        typer.Option(
-            min=0, max=1, metavar="F", help="Decay of the averaged weights that are saved; 0: none."
-        ),
+        float | None, _number("Decay of the averaged weights that are saved; 0: none.", 1)
     ] = None,
-    grad_accum_steps: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Micro-batches per step.")
-    ] = None,
+    grad_accum_steps: Annotated[int | None, _count("Micro-batches per step.")] = None,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16"],
         typer.Option(help="Except the quantiser; auto: fp32 on a CPU, bf16 or fp16 on a GPU."),
@@ -157,14 +116,9 @@ def train(
         ),
     ] = False,
     eval_every: Annotated[
-        int | None,
-        typer.Option(
-            min=1, metavar="N", help="Steps between evaluations and saves; default: a quarter."
-        ),
+        int | None, _count("Steps between evaluations and saves; default: a quarter.")
     ] = None,
-    log_every: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Steps between lines of metrics.jsonl.")
-    ] = 1,
+    log_every: Annotated[int, _count("Steps between lines of metrics.jsonl.")] = 1,
     save_fp16: Annotated[
         bool, typer.Option("--save-fp16", help="Save the tokenizer in float16, half the size.")
     ] = False,
@@ -172,10 +126,7 @@ def train(
         bool, typer.Option("--tensorboard", help="Write DIR/tensorboard too; needs an extra.")
     ] = False,
     device: Device = "auto",
-    workers: Annotated[
-        int | None,
-        count_option(0, "Processes that decode images; 0: none."),
-    ] = None,
+    workers: Annotated[int | None, count_option(0, "Processes that decode images; 0: none.")] = None,
     max_failed: MaxFailed = MAX_FAILED,
     as_json: AsJson = False,
 ) -> int:
@@ -183,39 +134,14 @@ def train(
 
     Example: entropy-cli train --data photos/ --output tokenizer/ --image-size 64 --steps 5000
     """
+    from entropy_cli.commands.train.recipe import Recipe
     from entropy_cli.commands.train.result import render
     from entropy_cli.commands.train.sizes import make_recipe
     from entropy_cli.commands.train.train import TrainConfig
     from entropy_cli.commands.train.train import train as run
 
-    overrides = {
-        "patch_nums": patch_nums,
-        "width_mult": width_mult,
-        "steps": steps,
-        "batch_size": batch_size,
-        "image_size": image_size,
-        "vocab_size": vocab_size,
-        "latent_dim": latent_dim,
-        "width": width,
-        "blocks": blocks,
-        "norm": norm,
-        "codebook": codebook,
-        "codebook_decay": codebook_decay,
-        "init": init,
-        "revive_every": revive_every,
-        "beta": beta,
-        "l1": l1,
-        "l2": l2,
-        "lr": lr,
-        "warmup": warmup,
-        "schedule": schedule,
-        "final_lr": final_lr,
-        "weight_decay": weight_decay,
-        "grad_clip": grad_clip,
-        "ema_decay": ema_decay,
-        "grad_accum_steps": grad_accum_steps,
-        "seed": seed,
-    }
+    names = {field.name for field in fields(Recipe)} - {"preset", "precision"}
+    overrides = {name: value for name, value in context.params.items() if name in names}
     config = TrainConfig(
         data=data,
         output=output,

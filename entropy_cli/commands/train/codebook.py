@@ -26,11 +26,11 @@ FIRST_HITS, HITS_DECAY = 100, (0.9, 0.99)  # VAR's counts per scale: first steps
 
 
 class TrainingCodebook:
-    """The codebook of a quantiser in training, with its moving averages.
+    """The codebook of a quantiser in training.
 
     Attributes:
-        count_V: moving average of the number of tokens per step assigned to each code.
-        sum_VC: moving average of the sum of their vectors.
+        count_V, sum_VC: moving averages of the number of tokens per step assigned to each code, and of
+            the sum of their vectors.
         last_V: the last step in which each code was used.
     """
 

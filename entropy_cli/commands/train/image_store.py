@@ -1,4 +1,4 @@
-"""The images of a training: subsets, batches in a seeded order, and a cache in memory."""
+"""The images of a training: batches in a seeded order, and a cache in memory."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -9,77 +9,44 @@ import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.loader import Source, open_loader, read_batches
-from entropy_cli.images.plan import BLOCK, BatchPlan, number_of_blocks, plan_batches
-from entropy_cli.images.synthetic import KINDS, synthetic_image
+from entropy_cli.images.loader import Batch, Source, open_loader, read_batches
+from entropy_cli.images.plan import BLOCK, BatchPlan
 
 MOST_CACHED_BYTES = 2**30
-Progress = Callable[[int], object]
-
-
-@dataclass(frozen=True)
-class SyntheticImages:
-    """A source of synthetic images; each depends on the seed and its index alone."""
-
-    size: int
-    seed: int
-
-    def name(self, index: int) -> str:
-        """Return kind and index."""
-        return f"{KINDS[index % len(KINDS)]}/{index:06d}"
-
-    def group(self, index: int) -> int:
-        """Return 0: training needs no groups."""
-        return 0
-
-    def read(self, index: int) -> np.ndarray:
-        """Generate an image: uint8 (H, W, 3)."""
-        generator = torch.Generator().manual_seed((self.seed << 32) + index)
-        img_3HW = synthetic_image(KINDS[index % len(KINDS)], self.size, generator)
-        return img_3HW.mul(255).round().byte().permute(1, 2, 0).numpy()
-
-
-@dataclass(frozen=True)
-class Subset:
-    """A subset of a source."""
-
-    source: Source
-    indices: Sequence[int]
-
-    def __len__(self) -> int:
-        """Return the number of images."""
-        return len(self.indices)
-
-    def name(self, index: int) -> str:
-        """Return the image's name in the source."""
-        return self.source.name(self.indices[index])
-
-    def group(self, index: int) -> int:
-        """Return the image's group in the source."""
-        return self.source.group(self.indices[index])
-
-    def read(self, index: int) -> np.ndarray | str:
-        """Read the image from the source: uint8 (H, W, 3), or why it can't be read."""
-        return self.source.read(self.indices[index])
 
 
 @dataclass
 class ImageStore:
-    """The images of a subset, cached in memory or read on demand.
+    """Some images of a source, cached in memory or read on demand.
 
     Attributes:
+        indices: of the images in the source.
         img_N3HW: the readable images, uint8; None if they are not cached.
         failed: name and reason of the images known to be unreadable.
     """
 
-    subset: Subset
+    source: Source
+    indices: range
     workers: int
     img_N3HW: Tensor | None = None
     failed: dict[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Return the number of images to choose from."""
-        return len(self.subset) if self.img_N3HW is None else len(self.img_N3HW)
+        return len(self.indices) if self.img_N3HW is None else len(self.img_N3HW)
+
+    def fits_in_memory(self, size: int) -> bool:
+        """Return whether images of a size are few enough to cache."""
+        return len(self) * size * size * 3 <= MOST_CACHED_BYTES
+
+    def cache(self, size: int, progress: Callable[[int], object]) -> None:
+        """Read all images of a size now, and keep the readable ones."""
+        read = [torch.empty(0, 3, size, size, dtype=torch.uint8)]
+        for batch in self._read(in_batches(len(self), BLOCK)):
+            if len(batch.input_B):
+                read.append(batch.input_B)
+            progress(len(batch.input_B) + len(batch.failed))
+        self.img_N3HW = torch.cat(read).contiguous()
 
     def batches(self, batch_indices: Sequence[Sequence[int]]) -> Iterator[Tensor]:
         """Yield the images of each list of indices, uint8 (B, 3, H, W).
@@ -93,50 +60,37 @@ class ImageStore:
             for indices in batch_indices:
                 yield self.img_N3HW[torch.as_tensor(indices)]
             return
-        loader = open_loader(self.subset, _BatchPlans(batch_indices), workers=self.workers)
-        for batch, indices in zip(read_batches(loader), batch_indices, strict=True):
-            self.failed |= dict(batch.failed)
+        for batch, indices in zip(self._read(batch_indices), batch_indices, strict=True):
             if not len(batch.input_B):
                 name, reason = batch.failed[0]
                 raise DatasetError(f"{name}: can't be read, like all others of its batch: {reason}.")
             repeated = torch.arange(len(indices)) % len(batch.input_B)
             yield batch.input_B[repeated] if batch.failed else batch.input_B
 
+    def _read(self, batch_indices: Sequence[Sequence[int]]) -> Iterator[Batch]:
+        plans = _BatchPlans(self.indices, batch_indices)
+        for batch in read_batches(open_loader(self.source, plans, workers=self.workers)):
+            self.failed |= dict(batch.failed)
+            yield batch
 
-def fits_in_memory(subset: Subset, size: int) -> bool:
-    """Return whether images of a size are few enough to cache."""
-    return len(subset) * size * size * 3 <= MOST_CACHED_BYTES
 
-
-def open_store(
-    subset: Subset, size: int, workers: int, progress: Progress, *, cache: bool
-) -> ImageStore:
-    """Open a subset of images of a size; with `cache`, read them all now."""
-    store = ImageStore(subset, workers)
-    if not cache:
-        return store
-    plans = plan_batches(len(subset), BLOCK, range(number_of_blocks(len(subset))))
-    read = []
-    for batch in read_batches(open_loader(subset, plans, workers=workers)):
-        store.failed |= dict(batch.failed)
-        if len(batch.input_B):
-            read.append(batch.input_B)
-        progress(len(batch.input_B) + len(batch.failed))
-    store.img_N3HW = torch.cat(read).contiguous() if read else torch.empty(0, 3, size, size)
-    return store
+def in_batches(images: int, size: int) -> list[range]:
+    """Divide the indices of images, in their order, into batches."""
+    return [range(i, min(i + size, images)) for i in range(0, images, size)]
 
 
 @dataclass(frozen=True)
 class _BatchPlans(Sequence[BatchPlan]):
     """The loader's plan of each batch, built on access."""
 
+    indices: range
     batch_indices: Sequence[Sequence[int]]
 
     def __len__(self) -> int:
         return len(self.batch_indices)
 
     def __getitem__(self, item: int) -> BatchPlan:  # type: ignore[override]
-        return BatchPlan(tuple(range(i, i + 1) for i in self.batch_indices[item]), ())
+        return BatchPlan(tuple(self.indices[i : i + 1] for i in self.batch_indices[item]), ())
 
 
 @dataclass(frozen=True)
@@ -168,17 +122,14 @@ class BatchSampler(Sequence[Sequence[int]]):
 
     def __getitem__(self, item: int) -> list[int]:  # type: ignore[override]
         """Return the indices of this process's images in a micro-batch."""
-        step, micro_batch = divmod(item, self.accum_steps)
-        if step >= self.last - self.first:
+        if item >= len(self):
             raise IndexError(item)
+        step, micro_batch = divmod(item, self.accum_steps)
         rank, world = self.share
         size = self.batch_size // self.accum_steps // world
         start = (self.first + step) * self.batch_size + (micro_batch * world + rank) * size
-        indices = []
-        for place in range(start, start + size):
-            epoch, position = divmod(place, self.images)
-            indices.append(int(_permutation(self.seed, epoch, self.images)[position]))
-        return indices
+        places = (divmod(place, self.images) for place in range(start, start + size))
+        return [int(_permutation(self.seed, epoch, self.images)[at]) for epoch, at in places]
 
     def crop_corners(self, item: int, slack: int) -> np.ndarray:
         """Draw the crops' offsets from the top and left, up to `slack` pixels: integers (B, 2)."""

@@ -24,11 +24,12 @@ def mean_image_psnr(mean_3HW: Tensor, img_B3HW: Tensor) -> float:
 
 @dataclass(frozen=True)
 class ScaleQuality:
-    """The codebook usage of the held-out images' tokens at one scale.
+    """The codebook usage of the held-out images' tokens at one scale, or at all (patch_num 0).
 
     Attributes:
-        usage: share of all codes.
+        usage: share of all codes chosen at least once.
         usage_of_possible: share of the codes that could be used, at most one per token.
+        perplexity: exponential of the entropy of the code histogram.
     """
 
     patch_num: int
@@ -38,6 +39,13 @@ class ScaleQuality:
     usage_of_possible: float
     perplexity: float
 
+    @classmethod
+    def of(cls, patch_num: int, count_V: Tensor) -> "ScaleQuality":
+        """Return the usage of codes from the number of tokens assigned to each, int64 (V,)."""
+        V, tokens, used = len(count_V), int(count_V.sum()), int((count_V > 0).sum())
+        perplexity = float(entropy(count_V).exp())
+        return cls(patch_num, tokens, used, used / V, used / min(V, tokens), perplexity)
+
 
 @dataclass(frozen=True)
 class Quality:
@@ -46,32 +54,21 @@ class Quality:
     Attributes:
         psnr_db: mean over images.
         count_SV: number of tokens of each scale assigned to each code, int64.
-        images: number of images.
     """
 
     psnr_db: float
     count_SV: Tensor
-    images: int
 
-    @staticmethod
-    def usage(count_V: Tensor) -> float:
-        """Return the share of the codes chosen at least once."""
-        return float((count_V > 0).double().mean())
-
-    @staticmethod
-    def perplexity(count_V: Tensor) -> float:
-        """Return the exponential of the entropy of the code histogram."""
-        return float(entropy(count_V).exp())
+    @property
+    def total(self) -> ScaleQuality:
+        """The codebook usage over all scales."""
+        return ScaleQuality.of(0, self.count_SV.sum(0))
 
     def scales(self, patch_nums: Sequence[int]) -> list[ScaleQuality]:
         """Return the codebook usage of each scale."""
-        found = []
-        for patch_num, count_V in zip(patch_nums, self.count_SV, strict=True):
-            tokens, used = int(count_V.sum()), int((count_V > 0).sum())
-            usage, possible = self.usage(count_V), used / min(len(count_V), tokens)
-            perplexity = self.perplexity(count_V)
-            found.append(ScaleQuality(patch_num, tokens, used, usage, possible, perplexity))
-        return found
+        return [
+            ScaleQuality.of(n, count_V) for n, count_V in zip(patch_nums, self.count_SV, strict=True)
+        ]
 
 
 def round_weights(model: VQVAE, dtype: torch.dtype) -> VQVAE:
@@ -103,20 +100,10 @@ def evaluate(
     total = torch.zeros(2, dtype=torch.float64)
     for x_B3HW in batches:
         recon_B3HW, quantised = model(x_B3HW)
-        total += torch.stack([psnr(recon_B3HW, x_B3HW).sum().cpu(), torch.tensor(float(len(x_B3HW)))])
+        total[0] += psnr(recon_B3HW, x_B3HW).sum().cpu()
+        total[1] += len(x_B3HW)
         count_SV += model.quantize.counts(quantised.idx_BL).cpu()
         progress(len(x_B3HW))
     model.train()
     summed, images = ranks.all_reduce(total).tolist()
-    return Quality(summed / images, ranks.all_reduce(count_SV), int(images))
-
-
-@torch.no_grad()
-def reconstruct_by_scale(model: VQVAE, x_B3HW: Tensor) -> list[Tensor]:
-    """Decode images from the codes up to each scale: (B, 3, H, W) for each scale."""
-    model.eval()
-    f_BChw = model.encode(x_B3HW)
-    idx_BL = model.quantize(f_BChw).idx_BL
-    recon_S = [model.decode(f) for f in model.quantize.growing(idx_BL, f_BChw.shape[-1])]
-    model.train()
-    return recon_S
+    return Quality(summed / images, ranks.all_reduce(count_SV))

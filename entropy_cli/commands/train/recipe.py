@@ -1,11 +1,13 @@
-"""The recipe of a training: every setting that changes the result."""
+"""The recipe of a training: every setting that changes the result, and the learning rates."""
 
+import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 from entropy_cli.tokenizers.layers.var_layout import VARSizes
 
 RESTART_UNTIL = 0.8  # share of the steps with restarts of dead codes; then the codes settle
+STAGES, STAGE_FACTOR = (2 / 3, 8 / 9), 0.1  # of the schedule "staged", as shares of the steps
 # Keys in files that differ from the field's name, as in version 0.1.
 JSON_KEYS = {
     "codebook_decay": "decay",
@@ -23,9 +25,7 @@ class Recipe:
         width, width_mult, blocks, latent_dim, vocab_size: see `VARSizes`.
         image_size: pixels on a side.
         patch_nums: side of each scale's grid.
-        norm: group or batch norm.
-        lr: peak learning rate.
-        final_lr: final learning rate, as a share of the peak.
+        lr, final_lr: peak learning rate, and the final one as a share of it.
         warmup: steps of linear warm-up.
         schedule: after the warm-up: cosine, or a tenth from 2/3 of the steps on and again from 8/9.
         grad_clip: maximum norm of the gradient; 0 for no limit.
@@ -38,7 +38,6 @@ class Recipe:
         grad_accum_steps: micro-batches per step, computed one after the other.
         ema_decay: decay of the averaged weights that are saved and evaluated; 0 for none.
         precision: of convolutions and attention.
-        seed: of weights, codes, crops and order of images.
     """
 
     preset: str
@@ -89,6 +88,22 @@ class Recipe:
         """Return the settings as plain values, by their keys in files."""
         values = {JSON_KEYS.get(f.name, f.name): getattr(self, f.name) for f in fields(self)}
         return {k: list(v) if isinstance(v, tuple) else v for k, v in values.items()}
+
+    def lr_factor(self, step: int) -> float:
+        """Return the learning rate at a step, counted from 0, as a share of the peak.
+
+        >>> recipe = PRESETS["tiny"].override(steps=100, warmup=4, final_lr=0.1)
+        >>> [round(recipe.lr_factor(step), 2) for step in (0, 3, 52, 100)]
+        [0.25, 1.0, 0.55, 0.1]
+        >>> [round(recipe.override(schedule="staged").lr_factor(step), 2) for step in (3, 66, 67, 89)]
+        [1.0, 1.0, 0.1, 0.01]
+        """
+        if step < self.warmup:
+            return (step + 1) / self.warmup
+        if self.schedule == "staged":
+            return STAGE_FACTOR ** sum(step >= stage * self.steps for stage in STAGES)
+        done = min(1.0, (step - self.warmup) / max(1, self.steps - self.warmup))
+        return self.final_lr + (1 - self.final_lr) * (1 + math.cos(math.pi * done)) / 2
 
 
 PRESETS = {

@@ -10,9 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from entropy_cli.commands.train.quality import ScaleQuality
-from entropy_cli.core.errors import StateError
 from entropy_cli.core.files import remove_leftovers, write_atomically
-from entropy_cli.core.reading import LOG_BYTES, read_bytes
 from entropy_cli.core.table import Table, definitions, wrapped
 from entropy_cli.tokenizers.layers.vqvae import HITS
 
@@ -28,11 +26,9 @@ class TrainResult:
 
     Attributes:
         psnr_mean_image_db: PSNR of predicting the training images' mean for each of them.
-        checkpoint: path of the tokenizer.
         seconds: time of training, including before it was resumed.
         images: number of images trained on, held out and unreadable.
         settings: the recipe.
-        provenance: command, machine, versions.
     """
 
     steps: int
@@ -90,11 +86,7 @@ def render(result: TrainResult) -> str:
 
 
 def save_tokenizer(
-    folder: Path,
-    weights: Mapping[str, Tensor],
-    config: Mapping[str, Any],
-    *,
-    as_fp16: bool,
+    folder: Path, weights: Mapping[str, Tensor], config: Mapping[str, Any], *, as_fp16: bool
 ) -> None:
     """Write the tokenizer and its config.json atomically; with `as_fp16` weights are float16."""
     tensors = {name: weight.detach().cpu().contiguous() for name, weight in weights.items()}
@@ -110,40 +102,3 @@ def remove_partial_files(folder: Path) -> None:
     """Remove the leftovers of killed saves; the folder must be locked."""
     for name in (MODEL, CONFIG, METRICS, TRAINER, FIGURE):
         remove_leftovers(folder / name)
-
-
-def _read_lines(path: Path) -> list[str]:
-    try:
-        return read_bytes(path, LOG_BYTES).decode("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise StateError(
-            f"{path}: can't be read: {error}. Remove it, or give another --output."
-        ) from error
-
-
-class MetricsFile:
-    """The file metrics.jsonl, a line per entry; lines after the resumed step are dropped."""
-
-    def __init__(self, folder: Path, done: int) -> None:
-        path = folder / METRICS
-        lines = _read_lines(path) if done and path.exists() else []
-        text = "".join(f"{line}\n" for line in lines if _step(line) <= done)
-        write_atomically(path, lambda temporary: temporary.write_text(text), announced=False)
-        self._file = path.open("a")
-
-    def write(self, entry: Mapping[str, Any]) -> None:
-        """Append an entry."""
-        self._file.write(json.dumps(dict(entry), allow_nan=False) + "\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
-
-
-def _step(line: str) -> float:
-    """Return the step of a line; infinity for a partial line, left by a killed process."""
-    try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
-        return float("inf")

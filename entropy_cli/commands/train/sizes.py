@@ -1,4 +1,4 @@
-"""Checks that the images, grids and batches of a training fit each other."""
+"""The default sizes of a training, and checks that images, grids and batches fit each other."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -42,36 +42,31 @@ def make_recipe(preset: str, overrides: Mapping[str, Any]) -> Recipe:
     recipe = PRESETS[preset].override(**overrides)
     if overrides.get("warmup") is None:  # shorter for a short training
         recipe = recipe.override(warmup=min(recipe.warmup, recipe.steps // WARMUP_DIVISOR))
-    if overrides.get("patch_nums") is None and recipe.image_size >= recipe.downsampling:
-        side = recipe.image_size // recipe.downsampling
-        if side != recipe.patch_nums[-1]:
-            recipe = recipe.override(patch_nums=patch_nums_for(side))
+    side = recipe.image_size // recipe.downsampling
+    if overrides.get("patch_nums") is None and side not in (0, recipe.patch_nums[-1]):
+        recipe = recipe.override(patch_nums=patch_nums_for(side))
     return recipe
 
 
 def check_sizes(recipe: Recipe) -> None:
     """Raise EntropyCliError if the sizes of a recipe contradict each other."""
-    pixels = recipe.downsampling
+    pixels, grids = recipe.downsampling, recipe.patch_nums
     side, left_over = divmod(recipe.image_size, pixels)
     if left_over or not side:
-        near = max(1, round(recipe.image_size / pixels)) * pixels
         raise EntropyCliError(
             f"--image-size {recipe.image_size}: with {len(recipe.width_mult)} levels a latent covers "
-            f"{pixels} x {pixels} pixels. Give a multiple of {pixels}, such as {near}."
+            f"{pixels} x {pixels} pixels. Give {_multiple(pixels, recipe.image_size)}."
         )
-    if recipe.patch_nums[-1] != side or any(
-        a >= b for a, b in zip(recipe.patch_nums, recipe.patch_nums[1:], strict=False)
-    ):
+    if grids[-1] != side or list(grids) != sorted(set(grids)):
         raise EntropyCliError(
-            f"--patch-nums {_listed(recipe.patch_nums)}: at {recipe.image_size} px the latent "
+            f"--patch-nums {_listed(grids)}: at {recipe.image_size} px the latent "
             f"is {side} x {side}, expected a list that grows up to {side}, such as "
-            f"{_listed(patch_nums_for(side))}. Or give --image-size {recipe.patch_nums[-1] * pixels}."
+            f"{_listed(patch_nums_for(side))}. Or give --image-size {grids[-1] * pixels}."
         )
     if recipe.norm == "group" and recipe.width % GROUPS:
-        fits = max(1, round(recipe.width / GROUPS)) * GROUPS
         raise EntropyCliError(
-            f"--width {recipe.width}: group norms have {GROUPS} groups of channels. Give a multiple of "
-            f"{GROUPS}, such as {fits}."
+            f"--width {recipe.width}: group norms have {GROUPS} groups of channels. Give "
+            f"{_multiple(GROUPS, recipe.width)}."
         )
 
 
@@ -90,10 +85,9 @@ def check_batches(recipe: Recipe, images: int, processes: int) -> None:
     """Raise EntropyCliError if there are too few images, or a batch can't be divided evenly."""
     parts = processes * recipe.grad_accum_steps
     if recipe.batch_size % parts:
-        fits = max(1, round(recipe.batch_size / parts)) * parts
         raise EntropyCliError(
             f"--batch-size {recipe.batch_size}: can't be divided among {processes} processes with "
-            f"{recipe.grad_accum_steps} micro-batches each. Give a multiple of {parts}, such as {fits}."
+            f"{recipe.grad_accum_steps} micro-batches each. Give {_multiple(parts, recipe.batch_size)}."
         )
     if images < recipe.batch_size:
         fits = images // parts * parts
@@ -101,6 +95,10 @@ def check_batches(recipe: Recipe, images: int, processes: int) -> None:
         raise EntropyCliError(
             f"{images} images to train on are fewer than a batch of {recipe.batch_size}. Give {advice}."
         )
+
+
+def _multiple(unit: int, near: int) -> str:
+    return f"a multiple of {unit}, such as {max(1, round(near / unit)) * unit}"
 
 
 def _listed(numbers: tuple[int, ...]) -> str:

@@ -38,11 +38,6 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
         StateError: it can't be read, or exists although `resume` is false.
     """
     path = folder / TRAINER
-    if path.exists() and not resume:
-        raise StateError(
-            f"--output {folder}: holds {path.name} of an earlier training. Give --resume to resume it, "
-            "or another --output."
-        )
     if not path.exists():
         if (folder / MODEL).exists():
             raise StateError(
@@ -50,6 +45,11 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
                 "--output."
             )
         return None
+    if not resume:
+        raise StateError(
+            f"--output {folder}: holds {path.name} of an earlier training. Give --resume to resume it, "
+            "or another --output."
+        )
     try:
         value = _load_tensors(read_contents(open_file(path)).value)
     except CheckpointError as error:
@@ -65,25 +65,25 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
 
 def _is_state(value: Any) -> bool:  # noqa: ANN401 - any content of a pickle
     """Return whether a value has the parts of a state, of the right types."""
-    if not isinstance(value, dict) or not isinstance(trainer := value.get("trainer"), dict):
+    try:
+        done, seconds = value["trainer"]["done"], value["seconds"]
+        right = isinstance(value["recipe"], dict) and isinstance(value["data"], str)
+        return right and type(done) is int and done >= 0 and 0 <= seconds < math.inf
+    except (KeyError, TypeError):
         return False
-    done, seconds = trainer.get("done"), value.get("seconds")
-    return (
-        isinstance(value.get("recipe"), dict)
-        and isinstance(value.get("data"), str)
-        and type(done) is int
-        and done >= 0
-        and isinstance(seconds, int | float)
-        and 0 <= seconds < math.inf
-    )
+
+
+def _load_tensors(value: Any) -> Any:  # noqa: ANN401 - any content of a pickle
+    """Replace stored tensors by tensors, recursively."""
+    if isinstance(value, Stored):
+        return value.read().clone()
+    if isinstance(value, Mapping):
+        return {key: _load_tensors(item) for key, item in value.items()}
+    return [_load_tensors(item) for item in value] if isinstance(value, list) else value
 
 
 def check_resumable(state: Mapping[str, Any], recipe: Recipe, data: str) -> None:
-    """Check that recipe and data are those of the state, except for CHANGEABLE fields.
-
-    Raises:
-        StateError: they differ.
-    """
+    """Raise StateError unless recipe and data are those of the state, except for CHANGEABLE fields."""
     values = recipe.to_json()
     for field in fields(recipe):
         key = JSON_KEYS.get(field.name, field.name)
@@ -100,28 +100,13 @@ def check_resumable(state: Mapping[str, Any], recipe: Recipe, data: str) -> None
         )
 
 
-def _load_tensors(value: Any) -> Any:  # noqa: ANN401 - any content of a pickle
-    """Replace stored tensors by tensors, recursively."""
-    if isinstance(value, Stored):
-        return value.read().clone()
-    if isinstance(value, Mapping):
-        return {key: _load_tensors(item) for key, item in value.items()}
-    return [_load_tensors(item) for item in value] if isinstance(value, list) else value
-
-
 def check_alike(part: str, state: Mapping[str, Any], fresh: Mapping[str, Tensor] | None) -> None:
     """Raise StateError unless a part's tensors have the names, shapes and types of fresh ones."""
-    found: Any = state.get(part)
-    if fresh is None and found is None and part in state:
+    found: Any = state.get(part, {})
+    if fresh is None and found is None:
         return
-    got, expected = (
-        {name: (tuple(t.shape), t.dtype) if isinstance(t, Tensor) else None for name, t in of.items()}
-        if isinstance(of, Mapping)
-        else {}
-        for of in (found, fresh)
-    )
-    is_same = found is not None and got == expected
-    if not is_same or not all(t.isfinite().all() for t in found.values()):
+    got, expected = _kinds(found), _kinds(fresh)
+    if fresh is None or got != expected or not all(tensor.isfinite().all() for tensor in found.values()):
         names = sorted(name for name in {*got, *expected} if got.get(name) != expected.get(name))
         which = f", {names[0]} for one" if names else ""
         raise StateError(
@@ -129,21 +114,23 @@ def check_alike(part: str, state: Mapping[str, Any], fresh: Mapping[str, Tensor]
         )
 
 
-def load_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:  # noqa: ANN401
-    """Load the moments of a saved optimizer.
+def _kinds(tensors: Any) -> dict[str, Any]:  # noqa: ANN401 - any content of a pickle
+    """Return the shape and type of each tensor; None for what is not one."""
+    items = tensors.items() if isinstance(tensors, Mapping) else ()
+    return {key: (t.shape, t.dtype) if isinstance(t, Tensor) else None for key, t in items}
 
-    Raises:
-        StateError: they are damaged, or of another model.
-    """
+
+def load_optimizer(optimizer: torch.optim.Optimizer, state: Any) -> None:  # noqa: ANN401
+    """Load a saved optimizer's moments; raise StateError if they are damaged or of another model."""
     try:
         optimizer.load_state_dict(state)
-        shapes = [
-            (moment.shape, weight.shape)
+        alike = all(
+            moment.shape == weight.shape
             for weight, moments in optimizer.state.items()
             for name, moment in moments.items()
             if name != "step"
-        ]
+        )
     except (KeyError, ValueError, TypeError, AttributeError, RuntimeError) as error:
         raise StateError(f"--resume: the optimizer's state can't be used: {error!r}.") from error
-    if any(got != expected for got, expected in shapes):
+    if not alike:
         raise StateError("--resume: the optimizer's state is of another model.")

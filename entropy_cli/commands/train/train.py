@@ -1,7 +1,6 @@
 """Training a tokenizer: from images to a checkpoint, in one process or several, and resumable."""
 
 import contextlib
-import itertools
 import logging
 import math
 import signal
@@ -17,7 +16,7 @@ from torch import Tensor
 from entropy_cli.commands.train import quality
 from entropy_cli.commands.train import result as files
 from entropy_cli.commands.train.data import TrainingData, open_data
-from entropy_cli.commands.train.log import TrainingLog
+from entropy_cli.commands.train.log import DRAWN, TrainingLog
 from entropy_cli.commands.train.recipe import Recipe
 from entropy_cli.commands.train.sizes import check_batches, check_sizes, recipe_warnings
 from entropy_cli.commands.train.state import check_resumable, load_trainer, save_trainer
@@ -35,6 +34,7 @@ from entropy_cli.streaming.device import (
     keep_freed_memory,
     versions,
 )
+from entropy_cli.streaming.emulation import warn_if_training_is_emulated
 from entropy_cli.streaming.ranks import Ranks, join, named_if_lost
 from entropy_cli.streaming.state_file import locked
 from entropy_cli.tokenizers.precision import matmul_precision
@@ -52,13 +52,11 @@ class TrainConfig:
 
     Attributes:
         data: a folder of images, tars, or "synthetic".
-        output: folder for all output files.
+        command: the command line, for the record.
+        precision: of all modules but the quantiser; None for the device's default.
         eval_every: steps between evaluations, which also save; None for a quarter of the steps.
         log_every: steps between entries of metrics.jsonl.
         grad_checkpointing: recompute activations of blocks in the backward pass.
-        save_fp16: save the tokenizer in float16.
-        command: the command line, for the record.
-        precision: of all modules but the quantiser; None for the device's default.
     """
 
     data: str
@@ -79,12 +77,7 @@ class TrainConfig:
 def train(
     config: TrainConfig, bars: Bars, deliver: Callable[[files.TrainResult], object]
 ) -> dict[str, int]:
-    """Train until the recipe's last step.
-
-    Args:
-        config: data, recipe and settings.
-        bars: makes progress bars.
-        deliver: is called with the result, in the first process only.
+    """Train until the recipe's last step, and call `deliver` in the first process with the result.
 
     Returns:
         The number of images trained on, held out and unreadable.
@@ -123,38 +116,34 @@ class _Training:
 
     def __init__(self, config: TrainConfig, bars: Bars, signals: Signals, ranks: Ranks) -> None:
         self.config, self.bars, self.signals, self.ranks = config, bars, signals, ranks
+        self.share = ranks.rank, ranks.world
         self.seconds = 0.0
         self.device = choose_device(config.device, ranks.local_rank)
         precision = config.precision or choose_training_precision(self.device)
-        self.recipe = config.recipe.override(precision=precision)
+        self.recipe = recipe = config.recipe.override(precision=precision)
         default = choose_workers(self.device, ranks.local_world)
         workers = default if config.workers is None else config.workers
-        self.data: TrainingData = open_data(config.data, self.recipe, workers, bars)
-        check_batches(self.recipe, len(self.data.train), ranks.world)
-        if ranks.first:
-            for warning in (*self.data.notes, *recipe_warnings(self.recipe)):
-                logger.warning("%s", warning)
-        self.mean_psnr = quality.mean_image_psnr(self.data.mean_3HW, self.data.held_out_B3HW)
+        self.data: TrainingData = open_data(config.data, recipe, workers, bars)
+        check_batches(recipe, len(self.data.train), ranks.world)
+        self.held_out_B3HW = self.data.held_out_images(recipe.image_size)
+        mean_3HW = self.data.mean_image(recipe.image_size)
+        self.mean_psnr = quality.mean_image_psnr(mean_3HW, self.held_out_B3HW)
         if self.device.type == "cpu":
             keep_freed_memory()
-        self.trainer = Trainer(
-            self.recipe, self.device, ranks, grad_checkpointing=config.grad_checkpointing
-        )
-        self.trainer.warn_if_emulated(self.data.held_out_B3HW)
-        self.eval_every = config.eval_every or max(1, self.recipe.steps // EVALUATIONS)
+        self.trainer = Trainer(recipe, self.device, ranks, grad_checkpointing=config.grad_checkpointing)
+        if ranks.first:
+            for warning in (*self.data.notes, *recipe_warnings(recipe)):
+                logger.warning("%s", warning)
+            x_B3HW = normalize(self.held_out_B3HW[:1], self.device)
+            warn_if_training_is_emulated(self.trainer.model, precision, self.device, x_B3HW)
+        self.eval_every = config.eval_every or max(1, recipe.steps // EVALUATIONS)
         self.quality: quality.Quality | None = None
         self.saved_at = time.monotonic()
-
-    def count_images(self) -> dict[str, int]:
-        """Count images trained on, held out and unreadable; a collective call of all processes."""
-        failed = self.ranks.all_gather(sorted(self.data.failed))
-        counts = {"train": len(self.data.train), "held_out": len(self.data.held_out_B3HW)}
-        return counts | {"failed": len(set(itertools.chain.from_iterable(failed)))}
 
     def start(self, state: dict[str, Any] | None) -> None:
         """Initialize the codebook, or resume from a state."""
         if state is None:
-            img_B3HW = self.data.kmeans_images(self.recipe, self._share)
+            img_B3HW = self.data.kmeans_images(self.recipe, self.share)
             with self.bars("initializing codes", len(img_B3HW), "img") as bar:
                 self.trainer.init_codebook(img_B3HW, bar.update)
             return
@@ -166,17 +155,21 @@ class _Training:
     def run(self, stack: contextlib.ExitStack) -> None:
         """Train, evaluate and save until the last step or a signal."""
         trainer, steps, done = self.trainer, self.recipe.steps, self.trainer.steps_done
+        config, folder = self.config, self.config.output if self.ranks.first else None
         with self.signals.deferred():
-            log = stack.enter_context(self._log())
+            log = TrainingLog(
+                self.recipe, config.log_every, folder, done, tensorboard=config.tensorboard
+            )
+            stack.callback(log.close)
             bar = stack.enter_context(self.bars("", steps, "step", done))
-            data = self.data.micro_batches(self.recipe, done, self._share)
+            data = self.data.micro_batches(self.recipe, range(done, steps), self.share)
             for _ in range(done, steps):
                 start = time.monotonic()
                 metrics = self._step([next(data) for _ in range(self.recipe.grad_accum_steps)], log)
-                stop = metrics.pop("stop")
-                self.seconds += time.monotonic() - start
-                images_per_s = self.recipe.batch_size / (time.monotonic() - start)
-                log.step(trainer.steps_done, metrics | {"images_per_s": round(images_per_s, 2)})
+                stop, elapsed_s = metrics.pop("stop"), time.monotonic() - start
+                self.seconds += elapsed_s
+                images_per_s = round(self.recipe.batch_size / elapsed_s, 2)
+                log.step(trainer.steps_done, metrics | {"images_per_s": images_per_s})
                 bar.set_description(log.description, False)  # noqa: FBT003 - not at every step
                 bar.update(1)
                 if trainer.steps_done % self.eval_every == 0 or trainer.steps_done == steps:
@@ -197,7 +190,7 @@ class _Training:
 
     def _diverged(self, log: TrainingLog, step: int) -> None:
         """Save a checkpoint if there is none yet and the weights are finite."""
-        log.diverged(step)
+        log.write(step, {"diverged": 1})
         weights = self.trainer.ema_model.state_dict().values()
         saved = (self.config.output / files.TRAINER).exists()
         if self.ranks.first and not saved and all(bool(weight.isfinite().all()) for weight in weights):
@@ -206,23 +199,20 @@ class _Training:
     def _evaluate(self, log: TrainingLog) -> None:
         start = time.monotonic()
         self.trainer.check_codes()
-        model, config = self.trainer.ema_model, self.config
-        if config.save_fp16 and self.trainer.steps_done == self.recipe.steps:
+        model, step = self.trainer.ema_model, self.trainer.steps_done
+        if self.config.save_fp16 and step == self.recipe.steps:
             model = quality.round_weights(model, torch.float16)
-        held_out_B3HW = self.data.held_out_B3HW
-        share_B3HW = held_out_B3HW[self.ranks.rank :: self.ranks.world]
-        at_once = max(1, PIXELS_AT_ONCE // self.recipe.image_size**2)
-        parts = torch.split(share_B3HW, at_once)
+        share_B3HW = self.held_out_B3HW[self.ranks.rank :: self.ranks.world]
+        parts = torch.split(share_B3HW, max(1, PIXELS_AT_ONCE // self.recipe.image_size**2))
         batches = (normalize(part, self.device) for part in parts if len(part))
         with self.bars("evaluating", len(share_B3HW), "img") as bar:
             self.quality = quality.evaluate(model, batches, self.ranks, bar.update)
         self.seconds += time.monotonic() - start
         if not math.isfinite(self.quality.psnr_db):  # diverged in the last step, after its loss
-            self._diverged(log, self.trainer.steps_done)
-            raise DivergedError(self.trainer.steps_done)
-        if self.ranks.first:
-            log.evaluation(self.trainer.steps_done, self.quality, self.mean_psnr)
-            log.draw(model, normalize(held_out_B3HW[: log.drawn], self.device))
+            self._diverged(log, step)
+            raise DivergedError(step)
+        log.evaluation(step, self.quality, self.mean_psnr)
+        log.draw(model, normalize(self.held_out_B3HW[:DRAWN], self.device))
         self._save()
 
     def _save(self) -> None:
@@ -232,46 +222,38 @@ class _Training:
         config, recipe = self.config, self.recipe.to_json()
         state = {"recipe": recipe, "data": self.data.fingerprint, "trainer": self.trainer.state()}
         save_trainer(config.output, state | {"seconds": self.seconds})
-        weights = self.trainer.ema_model.state_dict()
         tokenizer_config = recipe | {"rule": "l2", "steps_done": self.trainer.steps_done}
         tokenizer_config |= {"data": self.data.description, "command": config.command}
+        weights = self.trainer.ema_model.state_dict()
         files.save_tokenizer(config.output, weights, tokenizer_config, as_fp16=config.save_fp16)
+
+    def count_images(self) -> dict[str, int]:
+        """Count images trained on, held out and unreadable; a collective call of all processes."""
+        failed = set().union(*self.ranks.all_gather(sorted(self.data.failed)))
+        counts = {"train": len(self.data.train), "held_out": len(self.data.held_out)}
+        return counts | {"failed": len(failed)}
 
     def result(self, images: dict[str, int]) -> files.TrainResult:
         """Return the result of the training."""
         assert self.quality is not None
-        count_SV = self.quality.count_SV
-        machine: dict[str, Any] = {"device": device_name(self.device), "processes": self.ranks.world}
+        config, total = self.config, self.quality.total
+        provenance: dict[str, Any] = {"command": config.command, "data": self.data.description}
+        provenance |= {"device": device_name(self.device), "processes": self.ranks.world}
         if self.device.type == "cuda":
-            machine["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
+            provenance["peak_memory_bytes"] = torch.cuda.max_memory_allocated(self.device)
         return files.TrainResult(
             steps=self.trainer.steps_done,
             psnr_db=self.quality.psnr_db,
             psnr_mean_image_db=self.mean_psnr,
-            usage=self.quality.usage(count_SV.sum(0)),
-            perplexity=self.quality.perplexity(count_SV.sum(0)),
+            usage=total.usage,
+            perplexity=total.perplexity,
             scales=self.quality.scales(self.recipe.patch_nums),
-            checkpoint=str(self.config.output / files.MODEL),
+            checkpoint=str(config.output / files.MODEL),
             seconds=round(self.seconds, 3),
             images=images,
             settings=self.recipe.to_json(),
-            provenance={
-                "command": self.config.command,
-                "data": self.data.description,
-                **machine,
-                **versions(),
-            },
+            provenance=provenance | versions(),
         )
-
-    @property
-    def _share(self) -> tuple[int, int]:
-        return self.ranks.rank, self.ranks.world
-
-    def _log(self) -> contextlib.AbstractContextManager[TrainingLog]:
-        log = TrainingLog(self.recipe, self.config.log_every)
-        if self.ranks.first:
-            log.open(self.config.output, self.trainer.steps_done, tensorboard=self.config.tensorboard)
-        return contextlib.closing(log)
 
 
 @contextlib.contextmanager

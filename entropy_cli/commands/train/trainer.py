@@ -2,7 +2,6 @@
 
 import contextlib
 import copy
-import functools
 import hashlib
 import inspect
 import math
@@ -12,15 +11,14 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from entropy_cli.commands.train.codebook import TrainingCodebook
 from entropy_cli.commands.train.recipe import Recipe
-from entropy_cli.commands.train.schedule import lr_factor
 from entropy_cli.commands.train.state import check_alike, load_optimizer
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.images.psnr import psnr
-from entropy_cli.streaming.emulation import warn_if_training_is_emulated
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.tokenizers.layers.norms import BatchNorm
 from entropy_cli.tokenizers.layers.var_layout import batch_normed, decoder_shapes, var_shapes
@@ -59,39 +57,30 @@ class Trainer:
         self, recipe: Recipe, device: torch.device, ranks: Ranks, *, grad_checkpointing: bool = False
     ) -> None:
         self.recipe, self.device, self.ranks, self.steps_done = recipe, device, ranks, 0
-        self.model = model = _build_model(recipe, device)
+        self.model = self.ema_model = model = _build_model(recipe, device)
         if grad_checkpointing:
             model.recompute_activations()
         self.codebook = TrainingCodebook(model.quantize, recipe, ranks)
-        self.ema_model = (
-            copy.deepcopy(model).requires_grad_(requires_grad=False) if recipe.ema_decay else model
-        )
+        if recipe.ema_decay:
+            self.ema_model = copy.deepcopy(model).requires_grad_(requires_grad=False)
         self.network: nn.Module = model
         if ranks.world > 1:
             for module in model.modules():
                 if isinstance(module, BatchNorm):
                     module.mean_over_all = _mean_over_ranks
             self.network = DistributedDataParallel(model, **NO_BUFFER_SYNC)
-        self.optimizer = torch.optim.AdamW(
-            _parameter_groups(model, recipe), recipe.lr, BETAS, fused=True
-        )
+        trained = [weight for weight in model.parameters() if weight.requires_grad]
+        groups = [  # weight decay for convolutions, none for biases, norms and codes
+            {"params": [w for w in trained if w.ndim > 2], "weight_decay": recipe.weight_decay},
+            {"params": [w for w in trained if w.ndim <= 2], "weight_decay": 0.0},
+        ]
+        self.optimizer = torch.optim.AdamW(groups, recipe.lr, BETAS, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
-
-    def warn_if_emulated(self, img_B3HW: Tensor) -> None:
-        """Warn with the time per image if the CPU has no instructions for the recipe's precision."""
-        if self.ranks.first:
-            x_B3HW, precision = normalize(img_B3HW[:1], self.device), self.recipe.precision
-            warn_if_training_is_emulated(self.model, precision, self.device, x_B3HW)
 
     def init_codebook(
         self, img_B3HW: Tensor, progress: Callable[[int], object] = lambda _: None
     ) -> None:
-        """Initialize the codebook by k-means, if the recipe says so.
-
-        Args:
-            img_B3HW: this process's images to encode, uint8.
-            progress: is called with the number of images after each micro-batch.
-        """
+        """Initialize the codebook by k-means of these uint8 images' latents, if the recipe says so."""
         if self.recipe.init != "kmeans":
             return
         size = self.recipe.batch_size // self.recipe.grad_accum_steps // self.ranks.world
@@ -115,19 +104,16 @@ class Trainer:
         Raises:
             DivergedError: in all processes; nothing was changed.
         """
-        lr = self.recipe.lr * lr_factor(self.steps_done, self.recipe)
+        lr = self.recipe.lr * self.recipe.lr_factor(self.steps_done)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
         buffers = [buffer.clone() for buffer in self.model.buffers()]
-        losses, sums, z = [], [], []
-        for i, img_B3HW in enumerate(micro_batches):
-            last = i == len(micro_batches) - 1
-            with contextlib.nullcontext() if last else self._no_sync():
-                loss, codebook_sums, z_BLC = self._backward(img_B3HW, len(micro_batches))
-            losses.append(loss)
-            sums.append(codebook_sums)
-            z.append(z_BLC)
+        parts, no_sync = [], getattr(self.network, "no_sync", contextlib.nullcontext)
+        for i, img_B3HW in enumerate(micro_batches, 1):
+            with contextlib.nullcontext() if i == len(micro_batches) else no_sync():
+                parts.append(self._backward(img_B3HW, len(micro_batches)))
+        losses, sums, z = zip(*parts, strict=True)
         mean_loss = torch.stack(losses).mean(0) / self.ranks.world
         flag = mean_loss.new_tensor([float(stop)])
         total = self.ranks.all_reduce(torch.cat([mean_loss, flag, torch.stack(sums).sum(0)]))
@@ -205,13 +191,6 @@ class Trainer:
                 f"{', '.join(hashes)}. Resume from the last save with --resume, in one process."
             )
 
-    def _no_sync(self) -> contextlib.AbstractContextManager[None]:
-        return (
-            self.network.no_sync()
-            if isinstance(self.network, DistributedDataParallel)
-            else contextlib.nullcontext()
-        )
-
     def state(self) -> dict[str, Any]:
         """Return the state to resume from."""
         average = None if self.ema_model is self.model else self.ema_model.state_dict()
@@ -225,11 +204,7 @@ class Trainer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Load a state to resume from.
-
-        Raises:
-            StateError: a part is missing, or is not of this model.
-        """
+        """Load a state to resume from; raise StateError if a part is missing or of another model."""
         fresh = self.state()
         for part in ("model", "average", "codes"):
             check_alike(part, state, fresh[part])
@@ -268,33 +243,7 @@ def _build_model(recipe: Recipe, device: torch.device) -> VQVAE:
     return model.to(memory_format=layout).to(device).train()
 
 
-def _parameter_groups(model: VQVAE, recipe: Recipe) -> list[dict[str, Any]]:
-    """Return parameter groups: weight decay for convolutions, none for biases, norms and codes."""
-    trained = [weight for weight in model.parameters() if weight.requires_grad]
-    decaying = [weight for weight in trained if weight.ndim > 2]
-    rest = [weight for weight in trained if weight.ndim <= 2]
-    return [
-        {"params": decaying, "weight_decay": recipe.weight_decay},
-        {"params": rest, "weight_decay": 0.0},
-    ]
-
-
-class _MeanOverRanks(torch.autograd.Function):
-    """The mean over processes; the gradient of their summed losses is such a mean too."""
-
-    @staticmethod
-    def forward(_context: Any, tensor: Tensor) -> Tensor:  # noqa: ANN401
-        return _all_reduced_mean(tensor)
-
-    @staticmethod
-    def backward(_context: Any, gradient: Tensor) -> Tensor:  # noqa: ANN401
-        return _all_reduced_mean(gradient)
-
-
-def _all_reduced_mean(tensor: Tensor) -> Tensor:
-    total = tensor.contiguous().clone()
-    dist.all_reduce(total)
+def _mean_over_ranks(tensor: Tensor) -> Tensor:
+    """Return the mean over processes; the gradient of their summed losses is such a mean too."""
+    total: Tensor = all_reduce(tensor.contiguous())  # type: ignore[no-untyped-call]
     return total / dist.get_world_size()
-
-
-_mean_over_ranks = functools.partial(_MeanOverRanks.apply)

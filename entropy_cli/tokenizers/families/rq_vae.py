@@ -43,9 +43,7 @@ class RQVAE(ConvFamily):
         family="rq-vae",
         published_by="RQ-VAE",
         rule="l2",
-        temperatures={
-            "l2": Temperature((0.5,), "the soft labels of RQ-VAE's second-stage configs")
-        },
+        temperatures={"l2": Temperature((0.5,), "the soft labels of RQ-VAE's second-stage configs")},
         labels="soft",
         crop=partial(resize_crop, interpolation=Resampling.BILINEAR),
         possible=("l2",),

@@ -7,10 +7,10 @@ import pytest
 import torch
 from torch.nn import functional
 
-from entropy_cli.commands.show.assignments import assign_image, encode_images
+from entropy_cli.commands.show.assignments import assign_image, assign_tokens, encode_images
 from entropy_cli.commands.show.code_colours import code_colours
 from entropy_cli.commands.show.decoding import load_decoder
-from entropy_cli.commands.show.result import shown_scale
+from entropy_cli.commands.show.result import ShownScale
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
@@ -26,7 +26,7 @@ TINY = VARSizes(width=32, width_mult=(1, 2), blocks=1, latent_dim=6)
 def scales_of(tokenizer, img_3HW, temperatures):
     processor = BatchProcessor(tokenizer, CPU, 1)
     f_BChw = encode_images(processor, ["x"], img_3HW[None])
-    return assign_image(processor, "x", img_3HW, f_BChw, temperatures)
+    return assign_image(processor, "x", img_3HW, f_BChw, temperatures)[0]
 
 
 def by_hand(z_lC, code_VC, rule, temperature):
@@ -45,12 +45,13 @@ def test_entropies_of_tokens_are_those_of_a_plain_computation(checkpoint, pictur
         code_VC = tokenizer.codebook(s).codes_VC.double().numpy()
         found = by_hand(z_BlC[0], code_VC, "l2", temperature)
         expected_l = np.array([one["assignment_entropy"] for one in found])
-        np.testing.assert_allclose(scale.entropy_l.numpy(), expected_l, atol=2e-5)
+        np.testing.assert_allclose(scale.token_entropy, expected_l, atol=2e-5)
         distance_lV = torch.cdist(z_BlC[0].double(), torch.from_numpy(code_VC)) ** 2
         best = (-distance_lV / temperature).softmax(1).topk(3)
-        np.testing.assert_allclose(scale.probability_lK, best.values, atol=2e-5)
-        assert torch.equal(scale.code_lK[:, 0], best.indices[:, 0])
-        rest_BChw = tokenizer.subtract(rest_BChw, scale.code_lK[None, :, 0], s)
+        np.testing.assert_allclose(scale.probabilities, best.values, atol=2e-5)
+        idx_l = torch.tensor(scale.codes)[:, 0]
+        assert torch.equal(idx_l, best.indices[:, 0])
+        rest_BChw = tokenizer.subtract(rest_BChw, idx_l[None], s)
 
 
 @torch.inference_mode()
@@ -65,9 +66,9 @@ def test_every_family_can_be_shown(name):
     scales = scales_of(tokenizer, img_3HW.to(torch.uint8), temperatures)
     for s, (scale, (_, tokens, side)) in enumerate(zip(scales, example.scales, strict=True)):
         assert scale.grid == ((1, tokens) if name == "titok" else (side or 8, side or 8))
-        assert len(scale.entropy_l) == tokens
-        assert (scale.probability_lK.sum(1) <= 1 + 1e-6).all()
-        colours_l3 = code_colours(scale.code_lK[:, 0], tokenizer.codebook(s))
+        assert len(scale.token_entropy) == tokens
+        assert np.sum(scale.probabilities, 1).max() <= 1 + 1e-6
+        colours_l3 = code_colours(torch.tensor(scale.codes)[:, 0], tokenizer.codebook(s))
         assert colours_l3.shape == (tokens, 3)
         assert ((colours_l3 >= 0) & (colours_l3 <= 1)).all()
 
@@ -83,19 +84,17 @@ class Bits:
 
 
 def test_of_more_bits_than_can_be_counted_the_best_code_has_the_product_of_its_bits(monkeypatch):
-    from entropy_cli.commands.show.assignments import _assign_tokens
-
     z_lC = torch.randn(5, 6, generator=torch.Generator().manual_seed(0))
-    listed = _assign_tokens(z_lC, Bits(6).codebook(0), 1.5)
+    listed = assign_tokens(z_lC, Bits(6).codebook(0), 1.5)
     monkeypatch.setattr("entropy_cli.entropy.vocabulary.MAX_COUNTED", 2)
-    product = _assign_tokens(z_lC, Bits(6).codebook(0), 1.5)
+    product = assign_tokens(z_lC, Bits(6).codebook(0), 1.5)
     assert product[1].shape == (5, 1)
     assert torch.equal(listed[1][:, :1], product[1])
     torch.testing.assert_close(listed[2][:, :1], product[2])
     found = by_hand(z_lC, codes_of("sign", dims=6), "sign", 1.5)
     expected_l = [one["assignment_entropy"] for one in found]
     np.testing.assert_allclose(product[0].numpy(), expected_l, atol=1e-9)
-    assert _assign_tokens(torch.randn(2, 70), Bits(70).codebook(0), 1.5)[1].shape == (2, 0)
+    assert assign_tokens(torch.randn(2, 70), Bits(70).codebook(0), 1.5)[1].shape == (2, 0)
 
 
 def test_codes_of_similar_vectors_get_similar_colours_whatever_their_order():
@@ -169,7 +168,7 @@ def test_a_decoder_of_pixels_from_zero_to_one_gives_the_same_range():
 
 def test_a_scale_names_its_most_undecided_token_by_row_and_column_and_counts_those_above_1_nat():
     entropies = [0.5, 1.0, 1.01, 0.2, 1.5, 0.1, 2.5, 0.9]
-    scale = shown_scale("2 x 4", (1, None, (2, 4)), 1.0, (entropies, [[]] * 8, [[]] * 8), None)
+    scale = ShownScale(1, "2 x 4", None, (2, 4), 1.0, None, entropies, [[]] * 8, [[]] * 8)
     assert (scale.grid, scale.most_undecided, scale.largest) == ((2, 4), (1, 2), 2.5)
     assert scale.share_above_1_nat == 3 / 8
     assert scale.assignment_entropy == pytest.approx(7.71 / 8)

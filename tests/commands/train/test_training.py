@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from entropy_cli.commands.train.image_store import BatchSampler, crop
-from entropy_cli.commands.train.quality import Quality, evaluate
+from entropy_cli.commands.train.quality import Quality, ScaleQuality, evaluate
 from entropy_cli.commands.train.recipe import PRESETS
-from entropy_cli.commands.train.schedule import lr_factor
 from entropy_cli.commands.train.sizes import check_batches, check_sizes, make_recipe, patch_nums_for
 from entropy_cli.commands.train.trainer import DivergedError, Trainer
 from entropy_cli.core.errors import EntropyCliError
@@ -39,12 +38,12 @@ def batch(seed=0, images=4, size=16):
 )
 def test_rates(schedule, expected):
     recipe = TINY.override(steps=100, warmup=10, final_lr=0.2, schedule=schedule)
-    assert {step: lr_factor(step, recipe) for step in expected} == pytest.approx(expected)
+    assert {step: recipe.lr_factor(step) for step in expected} == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("warmup", [0, 3, 5])
 def test_rates_without_steps_to_fall_in(warmup):
-    rates = [lr_factor(step, TINY.override(steps=5, warmup=warmup)) for step in range(5)]
+    rates = [TINY.override(steps=5, warmup=warmup).lr_factor(step) for step in range(5)]
     assert all(0 < value <= 1 for value in rates)
     assert rates[: warmup + 1] == sorted(rates[: warmup + 1])
 
@@ -52,7 +51,7 @@ def test_rates_without_steps_to_fall_in(warmup):
 def test_cosine_falls_as_cosine():
     recipe = TINY.override(steps=40, warmup=0, final_lr=0.0)
     for step in range(40):
-        assert lr_factor(step, recipe) == pytest.approx(math.cos(math.pi * step / 80) ** 2)
+        assert recipe.lr_factor(step) == pytest.approx(math.cos(math.pi * step / 80) ** 2)
 
 
 IMAGES, BATCH, STEPS = 30, 8, 15  # four epochs, whose ends are within batches
@@ -210,12 +209,12 @@ def test_values_beyond_white_count_as_white():
     [([5, 5, 5, 5], 1, 4), ([7, 0, 0, 0], 0.25, 1), ([2, 1, 1, 0], 0.75, 2**1.5)],
 )
 def test_usage_and_perplexity(counts, usage, perplexity):
-    assert Quality.usage(torch.tensor(counts)) == usage
-    assert Quality.perplexity(torch.tensor(counts)) == pytest.approx(perplexity)
+    found = ScaleQuality.of(1, torch.tensor(counts))
+    assert (found.usage, found.perplexity) == (usage, pytest.approx(perplexity))
 
 
 def test_a_scale_cannot_use_more_codes_than_it_has_tokens():
-    quality = Quality(20.0, torch.tensor([[1, 1, 0, 0, 0, 0], [1, 2, 3, 1, 1, 0]]), 2)
+    quality = Quality(20.0, torch.tensor([[1, 1, 0, 0, 0, 0], [1, 2, 3, 1, 1, 0]]))
     one, two = quality.scales((1, 2))
     assert (one.tokens, one.codes_used, one.usage, one.usage_of_possible) == (2, 2, 2 / 6, 1)
     assert (two.tokens, two.codes_used, two.usage, two.usage_of_possible) == (8, 5, 5 / 6, 5 / 6)
@@ -227,7 +226,6 @@ def test_quality_is_the_mean_over_images_in_whatever_batches():
     done = []
     found = evaluate(model, x_B3HW.split([4, 1, 1]), Ranks(), done.append)
     assert done == [4, 1, 1]
-    assert found.images == 6
     assert found.count_SV.sum(1).tolist() == [6 * 1, 6 * 4, 6 * 16]
     with torch.no_grad():
         values = [psnr(model(x_B3HW[i : i + 1])[0], x_B3HW[i : i + 1]).item() for i in range(6)]
