@@ -10,7 +10,7 @@ import pytest
 from entropy_cli.commands.monitor.logs.names import infer_kind, infer_split, stem
 from entropy_cli.commands.monitor.logs.read import read_log
 from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
-from entropy_cli.commands.monitor.series_with_floor import find_repeated_training
+from entropy_cli.commands.monitor.monitor import find_repeated_training
 from entropy_cli.core.errors import LogError
 from tests import training_logs as logs
 

@@ -1,13 +1,14 @@
 """Read a training log of any known format; the format is detected from the content."""
 
+import codecs
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from entropy_cli.commands.monitor.logs import records, stdout, tensorboard, var
+from entropy_cli.commands.monitor.logs import records, stdout, tensorboard
 from entropy_cli.commands.monitor.logs.names import subject
 from entropy_cli.commands.monitor.logs.series import (
     RESTART,
@@ -20,43 +21,44 @@ from entropy_cli.commands.monitor.logs.series import (
     drop_step_duplicates,
     select_run,
 )
-from entropy_cli.commands.monitor.logs.text import STDIN, read_text
 from entropy_cli.core.errors import LogError, NoLossError
+from entropy_cli.core.reading import LOG_BYTES, read_stream
 
 TENSORBOARD = "tensorboard"
+STDIN = Path("-")
+COLOURS = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 MAX_MATCHES = 200  # enough to detect a format
 MAX_LINE, MAX_NAMES = 100, 12  # characters and names that an error shows
 
 
 class Format(NamedTuple):
-    """A text format: the pattern that detects it, and its reader (text, name of the loss)."""
+    """A text format: the patterns that detect it, and its reader (text, name of the loss)."""
 
-    pattern: re.Pattern[str]
+    patterns: Iterable[re.Pattern[str]]
     read: Callable[[str, str | None], Iterator[Row]]
 
 
-def _line_reader(read: Callable[[str], Iterator[Row]]) -> Callable[[str, str | None], Iterator[Row]]:
-    return lambda text, _: read(text)
+def _pattern(pattern: str) -> list[re.Pattern[str]]:
+    return [re.compile(pattern)]
 
 
 # The most matches win, of equals the first: specific formats come before general ones.
 FORMATS = {
-    "var": Format(var.STDOUT, _line_reader(var.read_stdout)),
-    "var-log-txt": Format(var.LOG_TXT, _line_reader(var.read_log_txt)),
-    "llamagen": Format(stdout.LLAMAGEN, _line_reader(stdout.read_llamagen)),
-    "nanogpt": Format(stdout.NANOGPT, _line_reader(stdout.read_nanogpt)),
-    "jepa": Format(stdout.JEPA, _line_reader(stdout.read_jepa)),
-    "ijepa-csv": Format(re.compile(r"(?m)^epoch,itr,loss,mask-A"), records.read_jepa_table),
-    "vjepa-csv": Format(re.compile(r"(?m)^epoch,itr,loss\b"), records.read_jepa_table),
-    "huggingface": Format(re.compile(r'"log_history"\s*:'), records.read_trainer_state),
-    "wandb": Format(re.compile(r"\A[^\n]* - [^\n]*__MIN"), records.read_table),
+    "var": Format([stdout.VAR], stdout.read_var),
+    "var-log-txt": Format(_pattern(r"(?m)^\{'it': |^\{.*'L_mean': "), records.read_log_txt),
+    "llamagen": Format([stdout.LLAMAGEN], stdout.read_llamagen),
+    "nanogpt": Format(stdout.NANOGPT, stdout.line_reader(stdout.NANOGPT)),
+    "jepa": Format(stdout.JEPA, stdout.line_reader(stdout.JEPA)),
+    "ijepa-csv": Format(_pattern(r"(?m)^epoch,itr,loss,mask-A"), records.read_jepa_table),
+    "vjepa-csv": Format(_pattern(r"(?m)^epoch,itr,loss\b"), records.read_jepa_table),
+    "huggingface": Format(_pattern(r'"log_history"\s*:'), records.read_trainer_state),
+    "wandb": Format(_pattern(r"\A[^\n]* - [^\n]*__MIN"), records.read_table),
     "lightning": Format(
-        re.compile(r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"),
-        records.read_table,
+        _pattern(r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"), records.read_table
     ),
-    "json": Format(re.compile(r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'), records.read_json),
-    "jsonl": Format(re.compile(r"(?m)\{\s*[\"'].*\}\s*$"), records.read_json_lines),
-    "csv": Format(re.compile(r"\A[^\n]*[,;\t|][^\n]*\n"), records.read_table),
+    "json": Format(_pattern(r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'), records.read_json),
+    "jsonl": Format(_pattern(r"(?m)\{\s*[\"'].*\}\s*$"), records.read_json_lines),
+    "csv": Format(_pattern(r"\A[^\n]*[,;\t|][^\n]*\n"), records.read_table),
 }
 NAMES = (*FORMATS, TENSORBOARD)
 
@@ -84,39 +86,50 @@ def read_log(
     """
     if path != STDIN and not path.exists():
         raise LogError(f"{path}: no such file. Give a training log, or a folder of event files.")
-    if path.is_dir() or (format_name in ("auto", TENSORBOARD) and tensorboard.is_event_file(path)):
-        if format_name not in ("auto", TENSORBOARD):
+    is_auto = format_name in ("auto", TENSORBOARD)
+    if path.is_dir() or (is_auto and tensorboard.is_event_file(path)):
+        if not is_auto:
             raise LogError(
                 f"{path}: a folder, expected a file of format {format_name}. Give the log file."
             )
         folder = tensorboard.event_folder(path) if path.is_dir() else path
-        rows = _collect(tensorboard.read_events(folder, loss_name), progress)
+        rows = list(_counted(tensorboard.read_events(folder, loss_name), progress))
         return _build_log(path, TENSORBOARD, rows, loss_name)
     if format_name == TENSORBOARD:
         raise LogError(
             f"{path}: not an event file of TensorBoard. Leave --format out to detect the format."
         )
-    text = read_text(path)
-    if is_stream(path) and tensorboard.SIGNATURE.decode() in text[:64]:
-        raise LogError(f"{path}: TensorBoard events from a pipe, expected a file. Give the event file.")
-    if not text.strip():
-        raise NoLossError(f"{path}: empty, expected a log with losses. Give another log.")
+    text = _read_text(path)
     name = _detect_format(path, text) if format_name == "auto" else format_name
     if growing and FORMATS[name].read in (records.read_table, records.read_jepa_table):
         text = text[: text.rfind("\n") + 1]
     try:
-        rows = _collect(FORMATS[name].read(text, loss_name), progress)
+        rows = list(_counted(FORMATS[name].read(text, loss_name), progress))
     except (ValueError, csv.Error) as error:
         raise LogError(f"{path}: can't be read as {name}: {error}. Give another --format.") from error
     return _build_log(path, name, rows, loss_name, text)
 
 
-def _collect(reader: Iterable[Row], progress: Callable[[int], object]) -> list[Row]:
-    rows = []
-    for row in reader:
-        rows.append(row)
+def _counted(rows: Iterable[Row], progress: Callable[[int], object]) -> Iterator[Row]:
+    for row in rows:
         progress(1)
-    return rows
+        yield row
+
+
+def _read_text(path: Path) -> str:
+    """Read a log as text with line feeds between lines, without colours; bad bytes are replaced."""
+    try:
+        content = read_stream(path, LOG_BYTES)
+    except OSError as error:
+        raise LogError(f"{path}: can't be read: {error.strerror}. Give a training log.") from error
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
+    text = COLOURS.sub("", text.replace("\0", "")).replace("\r\n", "\n").replace("\r", "\n")
+    if is_stream(path) and tensorboard.SIGNATURE.decode() in text[:64]:
+        raise LogError(f"{path}: TensorBoard events from a pipe, expected a file. Give the event file.")
+    if not text.strip():
+        raise NoLossError(f"{path}: empty, expected a log with losses. Give another log.")
+    return text
 
 
 def is_stream(path: Path) -> bool:
@@ -133,10 +146,10 @@ def log_size(path: Path) -> int:
 def _detect_format(path: Path, text: str) -> str:
     """Return the name of the format whose pattern matches most often."""
     matches = {
-        name: sum(1 for _ in islice(kind.pattern.finditer(text), MAX_MATCHES))
+        name: sum(1 for _ in islice(chain(*(p.finditer(text) for p in kind.patterns)), MAX_MATCHES))
         for name, kind in FORMATS.items()
     }
-    name = max(matches, key=lambda name: matches[name])
+    name = max(matches, key=matches.__getitem__)
     if not matches[name]:
         raise NoLossError(
             f"{path}: no losses found, expected one of the formats {', '.join(NAMES)}. Give "
@@ -155,11 +168,8 @@ def _build_log(path: Path, name: str, rows: Sequence[Row], loss_name: str | None
         raise LogError(
             f"{path}: read as {name}, no series {loss_name}; {available}. Give another --loss."
         )
-    series = [
-        one
-        for one in drop_step_duplicates(series, loss_name)
-        if _is_selected(one.metric, loss_name, series)
-    ]
+    kept = drop_step_duplicates(series, loss_name)
+    series = [one for one in kept if _is_selected(one.metric, loss_name, series)]
     if not any(one.metric.is_loss for one in series):
         raise NoLossError(f"{path}: {_explain_missing_loss(name, text, rows)}")
     starts = sum(row is RESTART for row in rows)
@@ -170,7 +180,7 @@ def _build_log(path: Path, name: str, rows: Sequence[Row], loss_name: str | None
         segments=max(segments, starts) if name == TENSORBOARD else segments,
         left_out=left_out,
         unreadable=sum(row is UNREADABLE for row in rows),
-        arguments=var.read_arguments(text),
+        arguments=stdout.read_arguments(text),
     )
 
 

@@ -1,25 +1,18 @@
-"""Reader of TensorBoard event files, with VAR's tags for the loss of each scale.
+"""Reader of TensorBoard event files."""
 
-Source:
-    FoundationVision/VAR, trainer.py: AR_iter_loss/L_<pixels> is of the scale with pixels / 16 on a side.
-"""
-
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from entropy_cli.commands.monitor.logs.names import infer_split, metric_from_name
-from entropy_cli.commands.monitor.logs.series import RESTART, Kind, Metric, Row, select_run
+from entropy_cli.commands.monitor.logs.names import metric_from_name, var_metric
+from entropy_cli.commands.monitor.logs.series import RESTART, Metric, Row, select_run
 from entropy_cli.core.errors import LogError
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.reading import OpenFile
 
 EVENTS = "*tfevents*"
 SIGNATURE = b"brain.Event:"  # within the first bytes of an event file
-PIXELS_PER_TOKEN = 16  # of VAR's tokenizer
 EPOCH_TAG = "AR_ep_"  # VAR's tags whose steps are epochs
-VAR_TAG = re.compile(r"AR_(?:iter|ep)_loss/(v?)(L|acc)_(mean|tail|\d+)")
 
 
 def is_event_file(path: Path) -> bool:
@@ -79,7 +72,7 @@ def read_events(path: Path, loss_name: str | None = None) -> Iterator[Row]:
     rows: dict[tuple[bool, float], dict[Metric, float]] = {}
     segments = 0
     for tag, points in _scalars(accumulator).items():
-        metric = _metric(tag, loss_name)
+        metric = var_metric(tag) or metric_from_name(tag, loss_name)
         if metric is None:
             continue
         run, starts, _ = select_run([Row(None, float(step), {metric: value}) for step, value in points])
@@ -105,14 +98,3 @@ def _scalars(accumulator: Any) -> dict[str, list[tuple[int, float]]]:  # noqa: A
         ):
             found[tag] = [(point.step, point.tensor_proto.float_val[0]) for point in points]
     return found
-
-
-def _metric(tag: str, loss_name: str | None) -> Metric | None:
-    match = VAR_TAG.fullmatch(tag)
-    if match:
-        kind: Kind = "cross_entropy" if match[2] == "L" else "accuracy"
-        scope: Any = {"mean": "mean", "tail": "last"}.get(match[3])
-        if scope is None:
-            scope = int(match[3]) // PIXELS_PER_TOKEN
-        return Metric(tag, "val" if match[1] else "train", kind, scope)
-    return metric_from_name(tag) or (Metric(tag, infer_split(tag)) if tag == loss_name else None)
