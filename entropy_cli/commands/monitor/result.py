@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from textwrap import wrap
 from typing import Any
 
 from entropy_cli.commands.monitor.logs.series import Series
@@ -158,6 +159,21 @@ def _share_left(one: SeriesSummary) -> str:
 def _finding(one: RunFinding) -> str:
     series = f" {one.series}:" if one.series else ""
     return wrapped(f"{one.severity:8}", f"{one.id}:{series} {one.message}")
+
+
+def finding_lines(result: MonitorResult, columns: int = 128, most: int = 24) -> list[str]:
+    """Return the findings without advice and rules of thumb, at most so many lines."""
+    findings = [one for one in by_severity(result.findings) if one.id != "rule_of_thumb"]
+    lines: list[str] = []
+    for i, one in enumerate(findings):
+        series = f"{one.series}: " if one.series else ""
+        lead = f"{one.severity:8}{one.id:14}"
+        evidence = one.message.partition(". ")[0].removesuffix(".")
+        more = wrap(lead + series + evidence, columns, subsequent_indent=" " * len(lead))
+        if len(lines) + len(more) > most:
+            return [*lines, f"and {len(findings) - i} more findings"]
+        lines += more
+    return lines
 
 
 def format_place(at: Mapping[str, float]) -> str:

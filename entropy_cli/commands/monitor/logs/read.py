@@ -14,11 +14,9 @@ from entropy_cli.commands.monitor.logs.series import (
     RESTART,
     UNREADABLE,
     Log,
-    Metric,
     Row,
     Series,
     build_series,
-    drop_step_duplicates,
     select_run,
 )
 from entropy_cli.core.errors import LogError, NoLossError
@@ -34,31 +32,27 @@ MAX_LINE, MAX_NAMES = 100, 12  # characters and names that an error shows
 class Format(NamedTuple):
     """A text format: the patterns that detect it, and its reader (text, name of the loss)."""
 
-    patterns: Iterable[re.Pattern[str]]
+    patterns: Iterable[str | re.Pattern[str]]
     read: Callable[[str, str | None], Iterator[Row]]
-
-
-def _pattern(pattern: str) -> list[re.Pattern[str]]:
-    return [re.compile(pattern)]
 
 
 # The most matches win, of equals the first: specific formats come before general ones.
 FORMATS = {
     "var": Format([stdout.VAR], stdout.read_var),
-    "var-log-txt": Format(_pattern(r"(?m)^\{'it': |^\{.*'L_mean': "), records.read_log_txt),
+    "var-log-txt": Format([r"(?m)^\{'it': |^\{.*'L_mean': "], records.read_log_txt),
     "llamagen": Format([stdout.LLAMAGEN], stdout.read_llamagen),
     "nanogpt": Format(stdout.NANOGPT, stdout.line_reader(stdout.NANOGPT)),
     "jepa": Format(stdout.JEPA, stdout.line_reader(stdout.JEPA)),
-    "ijepa-csv": Format(_pattern(r"(?m)^epoch,itr,loss,mask-A"), records.read_jepa_table),
-    "vjepa-csv": Format(_pattern(r"(?m)^epoch,itr,loss\b"), records.read_jepa_table),
-    "huggingface": Format(_pattern(r'"log_history"\s*:'), records.read_trainer_state),
-    "wandb": Format(_pattern(r"\A[^\n]* - [^\n]*__MIN"), records.read_table),
+    "ijepa-csv": Format([r"(?m)^epoch,itr,loss,mask-A"], records.read_jepa_table),
+    "vjepa-csv": Format([r"(?m)^epoch,itr,loss\b"], records.read_jepa_table),
+    "huggingface": Format([r'"log_history"\s*:'], records.read_trainer_state),
+    "wandb": Format([r"\A[^\n]* - [^\n]*__MIN"], records.read_table),
     "lightning": Format(
-        _pattern(r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"), records.read_table
+        [r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"], records.read_table
     ),
-    "json": Format(_pattern(r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'), records.read_json),
-    "jsonl": Format(_pattern(r"(?m)\{\s*[\"'].*\}\s*$"), records.read_json_lines),
-    "csv": Format(_pattern(r"\A[^\n]*[,;\t|][^\n]*\n"), records.read_table),
+    "json": Format([r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'], records.read_json),
+    "jsonl": Format([r"(?m)\{\s*[\"'].*\}\s*$"], records.read_json_lines),
+    "csv": Format([r"\A[^\n]*[,;\t|][^\n]*\n"], records.read_table),
 }
 NAMES = (*FORMATS, TENSORBOARD)
 
@@ -146,7 +140,7 @@ def log_size(path: Path) -> int:
 def _detect_format(path: Path, text: str) -> str:
     """Return the name of the format whose pattern matches most often."""
     matches = {
-        name: sum(1 for _ in islice(chain(*(p.finditer(text) for p in kind.patterns)), MAX_MATCHES))
+        name: sum(1 for _ in islice(chain(*(re.finditer(p, text) for p in kind.patterns)), MAX_MATCHES))
         for name, kind in FORMATS.items()
     }
     name = max(matches, key=matches.__getitem__)
@@ -161,37 +155,39 @@ def _detect_format(path: Path, text: str) -> str:
 def _build_log(path: Path, name: str, rows: Sequence[Row], loss_name: str | None, text: str = "") -> Log:
     """Build a log from rows; raise LogError if they hold no loss."""
     run, segments, left_out = select_run([row for row in rows if row is not UNREADABLE])
-    series = build_series(run)
+    series = build_series(run, loss_name)
     names = [one.metric.name for one in series]
     if loss_name is not None and loss_name not in names:
         available = f"it has {_join_names(names)}" if names else "it has none"
         raise LogError(
             f"{path}: read as {name}, no series {loss_name}; {available}. Give another --loss."
         )
-    kept = drop_step_duplicates(series, loss_name)
-    series = [one for one in kept if _is_selected(one.metric, loss_name, series)]
+    series = _with_loss(series, loss_name)
     if not any(one.metric.is_loss for one in series):
         raise NoLossError(f"{path}: {_explain_missing_loss(name, text, rows)}")
-    starts = sum(row is RESTART for row in rows)
+    starts = max(segments, sum(row is RESTART for row in rows))
     return Log(
         format=name,
         series=series,
-        starts=max(segments, starts),
-        segments=max(segments, starts) if name == TENSORBOARD else segments,
+        starts=starts,
+        segments=starts if name == TENSORBOARD else segments,
         left_out=left_out,
         unreadable=sum(row is UNREADABLE for row in rows),
         arguments=stdout.read_arguments(text),
     )
 
 
-def _is_selected(metric: Metric, loss_name: str | None, series: Sequence[Series]) -> bool:
-    """Return whether a series is the named loss, its counterpart of the other split, or no loss."""
-    if loss_name is None or not metric.is_loss or metric.name == loss_name:
-        return True
-    (selected, *_) = (one.metric for one in series if one.metric.name == loss_name)
-    others = [one.metric for one in series if one.metric.is_loss and one.metric.split != selected.split]
-    same = [other for other in others if subject(other) == subject(selected)]
-    return metric in (same or others[:1] if selected.split == "val" else same)
+def _with_loss(series: list[Series], loss_name: str | None) -> list[Series]:
+    """Keep the losses of a name and their counterparts of the other split, and what is no loss."""
+    if loss_name is None:
+        return series
+    losses = [one.metric for one in series if one.metric.is_loss or one.metric.name == loss_name]
+    named = next(metric for metric in losses if metric.name == loss_name)
+    others = [metric for metric in losses if metric.split != named.split]
+    same = [metric for metric in others if subject(metric) == subject(named)]
+    kept = same or others[: named.split == "val"]
+    dropped = [metric for metric in losses if metric.name != loss_name and metric not in kept]
+    return [one for one in series if one.metric not in dropped]
 
 
 def _explain_missing_loss(name: str, text: str, rows: Sequence[Row]) -> str:
@@ -214,10 +210,9 @@ def _explain_missing_loss(name: str, text: str, rows: Sequence[Row]) -> str:
 
 
 def _first_line(text: str) -> str:
-    """Return the first line, shortened if it is long."""
     line = text.strip().partition("\n")[0]
     return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}..."
 
 
 def _join_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
+    return ", ".join([*names[:MAX_NAMES], *["..."][: len(names) > MAX_NAMES]])

@@ -5,6 +5,7 @@ import contextlib
 import csv
 import io
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -14,8 +15,8 @@ from typing import Any
 from entropy_cli.commands.monitor.logs.names import infer_split, metric_from_name, var_metric
 from entropy_cli.commands.monitor.logs.series import RESTART, UNREADABLE, Kind, Metric, Row
 
-STEPS = ("train/global_step", "trainer/global_step", "step", "global_step", "_step")
-STEPS += ("iteration", "iter", "itr", "it")
+ITERATIONS = ("iteration", "iter", "itr", "it")
+STEPS = ("train/global_step", "trainer/global_step", "step", "global_step", "_step", *ITERATIONS)
 EPOCHS = ("train/epoch", "trainer/epoch", "epoch", "ep")
 SPLITS = ("mode", "split", "phase", "subset")  # columns that name the split of a row
 BLANK = ("", "-", "none", "null", "na", "n/a")
@@ -206,8 +207,9 @@ def _places(
     records: Sequence[Record], epoch: str | None, step: str | None
 ) -> list[tuple[float | None, float | None]]:
     """Return epoch and step of each record; epochs are counted where steps start over regularly."""
-    steps = [_parse_number(record.get(step)) if step else None for record in records]
-    epochs = [_parse_number(record.get(epoch)) if epoch else None for record in records]
+    steps, epochs = (
+        [_finite(record.get(name)) if name else None for record in records] for name in (step, epoch)
+    )
     is_counted = step is not None and None in epochs  # epochs that not all have can't order the rows
     if is_counted:
         epochs = _repeated_epochs(steps)
@@ -238,6 +240,11 @@ def _first_column(names: Sequence[str], known: Sequence[str]) -> str | None:
     """Return the column of a known name; names that come first in `known` are preferred."""
     lower = {name.lower(): name for name in reversed(names)}
     return next((lower[name] for name in known if name in lower), None)
+
+
+def _finite(cell: object) -> float | None:
+    number = _parse_number(cell)
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _parse_number(cell: object) -> float | None:

@@ -206,17 +206,25 @@ def _split_at_restarts(rows: list[Row]) -> list[list[Row]]:
     return [rows[start:end] for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
 
 
-def build_series(rows: Iterable[Row]) -> list[Series]:
+def build_series(rows: Iterable[Row], loss_name: str | None = None) -> list[Series]:
     """Build a series for each metric, in the order of their first values.
 
     Of several values at one epoch and step the last counts. If a metric has values of whole epochs, only
-    those are kept.
+    those are kept. Of x_epoch and x_step, which Lightning logs, only the named loss keeps the latter.
     """
     found: dict[Metric, dict[tuple[float, float], tuple[Row, float]]] = {}
     for row in rows:
         for metric, value in row.values.items():
             found.setdefault(metric, {})[row.key] = row, value
-    return [_series(metric, [by_key[key] for key in sorted(by_key)]) for metric, by_key in found.items()]
+    series = [
+        _series(metric, [by_key[key] for key in sorted(by_key)]) for metric, by_key in found.items()
+    ]
+    epochs = {one.metric.name for one in series if len(one) > 1 and one.metric.name.endswith("_epoch")}
+
+    def is_duplicate(name: str) -> bool:
+        return name.endswith("_step") and f"{name[:-5]}_epoch" in epochs and name != loss_name
+
+    return [one for one in series if not is_duplicate(one.metric.name)]
 
 
 def _series(metric: Metric, points: Sequence[tuple[Row, float]]) -> Series:
@@ -236,13 +244,3 @@ def _series(metric: Metric, points: Sequence[tuple[Row, float]]) -> Series:
 def _points(metric: Metric, points: Sequence[tuple[Row, float]]) -> Series:
     cells = [(value, row.epoch, row.step) for row, value in points]
     return Series(metric, *np.array(cells, np.float64).reshape(-1, 3).T)
-
-
-def drop_step_duplicates(series: Sequence[Series], loss_name: str | None) -> list[Series]:
-    """Drop the series of steps whose metric has one of epochs too, as Lightning logs both."""
-    names = {one.metric.name for one in series if len(one) > 1}
-
-    def is_duplicate(name: str) -> bool:
-        return name != loss_name and name.endswith("_step") and f"{name[:-5]}_epoch" in names
-
-    return [one for one in series if not is_duplicate(one.metric.name)]
