@@ -150,15 +150,15 @@ def _draw_losses(axis: Axes, series: Sequence[Series], result: MonitorResult) ->
 def _loss_title(series: Sequence[Series], findings: Sequence[RunFinding]) -> str:
     """Say the worst finding about the losses, or between which values they move."""
     names = {one.metric.name for one in series}
-    located = [one for one in by_severity(findings) if one.series in names and "at" in one.evidence]
-    if not located:
+    about = [one for one in findings if one.series in names and one.id != "rule_of_thumb"]
+    if not about:
         ends = [(one.metric.name, *one.value_n[[0, -1]]) for one in series if one.metric.is_main]
         moves = [f"{x} {'falls' if b < a else 'rises'} from {a:.4g} to {b:.4g}" for x, a, b in ends]
         return _listed(moves) if moves else "Loss"
-    worst, evidence = located[0], located[0].evidence
-    same = list(dict.fromkeys(str(one.series) for one in located if one.id == worst.id))
-    first, last = ENDS.get(worst.id, ("", ""))
-    move = f", {evidence[first]:.3g} to {evidence[last]:.3g}" if first and not same[1:] else ""
+    worst = by_severity(about)[0]
+    same = list(dict.fromkeys(str(one.series) for one in about if one.id == worst.id))
+    ends = [worst.evidence[end] for end in ENDS.get(worst.id, ())]
+    move = ", {:.3g} to {:.3g}".format(*ends) if ends and not same[1:] else ""
     return f"{worst.id.replace('_', ' ').capitalize()}: {_listed(same)}{move}"
 
 

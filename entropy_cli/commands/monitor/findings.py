@@ -21,13 +21,9 @@ COLLAPSED = 0.01  # share of the first value
 def collect_findings(
     log: Log, shown: Sequence[Series], repeated: Mapping[str, float], floor: Floor | None
 ) -> list[RunFinding]:
-    """Collect all findings about a log.
+    """Collect all findings about a log, of which only some series are shown.
 
-    Args:
-        log: with all its series.
-        shown: the series that are shown, with their floors.
-        repeated: validation series that repeat training, with the largest difference of each.
-        floor: of the losses.
+    `repeated` has the validation series that repeat training, with the largest difference of each.
     """
     findings = [*_restarts(log), *_repeated_training(log, repeated)]
     finite = [one.finite for one in shown]

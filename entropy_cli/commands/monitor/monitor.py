@@ -49,9 +49,7 @@ def monitor_log(
 ) -> MonitorOutput:
     """Read a log, compare it with its floors and collect the findings.
 
-    Args:
-        config: the options.
-        progress: called with 1 for each row.
+    `progress` is called with 1 for each row.
 
     Raises:
         EntropyCliError: the log can't be read, or holds no loss.

@@ -109,13 +109,9 @@ class Overfitting:
 def overfitting(val_n: Series, train_at_val_n: Series) -> Overfitting | None:
     """Test whether the last three evaluations all exceed the best by 3 s while training fell.
 
-    None below ten evaluations. Of 2500 runs with 10/20/40 evaluations and white noise s: fires on
-    falling curves in at most .0004, on flat ones in .012/.008/.004 (without `rise_needed` .04), and in
-    .11/.76/1.0 on those that rise by 9.5 s over the last 40 %.
-
-    Args:
-        val_n: validation losses.
-        train_at_val_n: training losses at the same points.
+    Both losses are those at the evaluations. None below ten. Of 2500 runs with 10/20/40 evaluations and
+    white noise s: fires on falling curves in at most .0004, on flat ones in .012/.008/.004 (without
+    `rise_needed` .04), and in .11/.76/1.0 on those that rise by 9.5 s over the last 40 %.
 
     Raises:
         ShapeError: the two differ in length.
@@ -144,12 +140,9 @@ def overfitting(val_n: Series, train_at_val_n: Series) -> Overfitting | None:
 def power_law_slope(x_n: Series, reducible_n: Series) -> Line | None:
     """Fit the slope of log(reducible loss) against log(x), to medians of bins of equal width in log x.
 
-    None if fewer than eight bins hold points, if x spans less than a factor of four, or if the median of
-    any bin is at or below zero, because the curve then meets its floor.
-
-    Args:
-        x_n: step, epoch or token count of each point, ascending; points at x <= 0 are ignored.
-        reducible_n: loss minus floor.
+    x is the training time of each point, ascending; points at x <= 0 are ignored. None if fewer than
+    eight bins hold points, if x spans less than a factor of four, or if the median of any bin is at or
+    below zero, because the curve then meets its floor.
 
     Raises:
         ShapeError: the two differ in length.

@@ -80,16 +80,15 @@ def read_log(
     """
     if path != STDIN and not path.exists():
         raise LogError(f"{path}: no such file. Give a training log, or a folder of event files.")
-    is_auto = format_name in ("auto", TENSORBOARD)
-    if path.is_dir() or (is_auto and tensorboard.is_event_file(path)):
-        if not is_auto:
+    if format_name not in ("auto", TENSORBOARD):
+        if path.is_dir():
             raise LogError(
                 f"{path}: a folder, expected a file of format {format_name}. Give the log file."
             )
-        folder = tensorboard.event_folder(path) if path.is_dir() else path
-        rows = list(_counted(tensorboard.read_events(folder, loss_name), progress))
+    elif events := tensorboard.find_events(path):
+        rows = list(_counted(tensorboard.read_events(events, loss_name), progress))
         return _build_log(path, TENSORBOARD, rows, loss_name)
-    if format_name == TENSORBOARD:
+    elif format_name == TENSORBOARD:
         raise LogError(
             f"{path}: not an event file of TensorBoard. Leave --format out to detect the format."
         )

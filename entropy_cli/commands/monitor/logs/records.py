@@ -83,12 +83,11 @@ def read_jepa_table(text: str, loss_name: str | None = None) -> Iterator[Row]:
         facebookresearch/ijepa, jepa, vjepa2: src/utils/logging.py, app/vjepa/train.py.
     """
     for row in read_table(text, loss_name):
-        values = {_as_proxy(metric): value for metric, value in row.values.items()}
+        values = {
+            replace(metric, is_proxy=metric.kind in ("loss", "regulariser")): value
+            for metric, value in row.values.items()
+        }
         yield row._replace(values=values) if values else row
-
-
-def _as_proxy(metric: Metric) -> Metric:
-    return replace(metric, is_proxy=metric.kind in ("loss", "regulariser"))
 
 
 def read_json_lines(text: str, loss_name: str | None = None) -> Iterator[Row]:
@@ -175,13 +174,7 @@ def _flatten(record: Record, depth: int = MAX_DEPTH) -> dict[str, Any]:
 def build_rows(
     records: Sequence[Record], loss_name: str | None, *, default_kind: Kind = "loss"
 ) -> Iterator[Row]:
-    """Turn records, whose values are numbers, text or None, into rows.
-
-    Args:
-        records: one per row.
-        loss_name: a column to read as a loss whatever its name.
-        default_kind: kind of a column that is named a loss and nothing more.
-    """
+    """Turn records, whose values are numbers, text or None, into rows; see `metric_from_name`."""
     names = list(dict.fromkeys(name for record in records for name in record))
     found = {name: metric_from_name(name, loss_name, default_kind) for name in names}
     metrics = {name: metric for name, metric in found.items() if metric}

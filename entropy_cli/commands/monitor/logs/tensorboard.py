@@ -15,20 +15,15 @@ SIGNATURE = b"brain.Event:"  # within the first bytes of an event file
 EPOCH_TAG = "AR_ep_"  # VAR's tags whose steps are epochs
 
 
-def is_event_file(path: Path) -> bool:
-    """Return whether a path is an event file of TensorBoard."""
-    if not path.is_file():
-        return False
-    file = OpenFile(path)
-    return SIGNATURE in file.read(0, min(64, file.size))
-
-
-def event_folder(path: Path) -> Path:
-    """Find the one folder with event files at or below a path.
+def find_events(path: Path) -> Path | None:
+    """Return the event file at a path, or the one folder with some at or below it; None for other files.
 
     Raises:
-        LogError: none or several are found, or an event file is not a regular file.
+        LogError: none or several are found in a folder, or an event file is not a regular file.
     """
+    if not path.is_dir():
+        file = OpenFile(path) if path.is_file() else None
+        return path if file and SIGNATURE in file.read(0, min(64, file.size)) else None
     files = list(path.rglob(EVENTS))
     for file in files:
         if not file.is_file():
@@ -40,19 +35,16 @@ def event_folder(path: Path) -> Path:
         return folders[0]
     if not folders:
         raise LogError(f"{path}: a folder without TensorBoard event files. Give a log file in it.")
-    listed = ", ".join(str(folder) for folder in folders[:8])
-    more = f" and {len(folders) - 8} more" if len(folders) > 8 else ""
+    listed = ", ".join(map(str, folders[:8])) + (f" and {len(folders) - 8} more" if folders[8:] else "")
     raise LogError(
-        f"{path}: event files of {len(folders)} runs, expected one run. Give one of {listed}{more}."
+        f"{path}: event files of {len(folders)} runs, expected one run. Give one of {listed}."
     )
 
 
 def read_events(path: Path, loss_name: str | None = None) -> Iterator[Row]:
     """Read the scalars of an event file or folder; a restart replaces the steps it repeats.
 
-    Args:
-        path: file or folder.
-        loss_name: a tag to read as a loss whatever its name.
+    The tag `loss_name` is read as a loss whatever its name.
 
     Raises:
         EntropyCliError: tensorboard is not installed.
