@@ -11,6 +11,7 @@ from entropy_cli.commands.monitor.floor_findings import floor_findings, rules_of
 from entropy_cli.commands.monitor.logs.names import subject
 from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
 from entropy_cli.commands.monitor.result import RunFinding, finding_about, format_place
+from entropy_cli.results.findings import Severity
 from entropy_cli.results.floors import Floor
 
 RELATIVE_TOLERANCE = 0.002  # share of the fall since the start, for losses in other units
@@ -48,15 +49,10 @@ def _restarts(log: Log) -> Iterator[RunFinding]:
     parts = [f"{log.starts} starts in one file"]
     parts += [f"{empty} of them without a value"] if empty > 0 else []
     parts += [f"{log.left_out} rows of other runs left out"] if log.left_out else []
-    shown_rows = max(map(len, log.series), default=0)
-    yield RunFinding(
-        "restarts",
-        "warning" if log.left_out > shown_rows else "info",
-        f"{', '.join(parts)}; shown: the run that gets farthest, with the last value of "
-        "repeated points.",
-        None,
-        {"starts": log.starts, "segments": log.segments, "rows_left_out": log.left_out},
-    )
+    shown = "the run that gets farthest, with the last value of repeated points"
+    severity: Severity = "warning" if log.left_out > max(map(len, log.series), default=0) else "info"
+    evidence = {"starts": log.starts, "segments": log.segments, "rows_left_out": log.left_out}
+    yield RunFinding("restarts", severity, f"{', '.join(parts)}; shown: {shown}.", None, evidence)
 
 
 def _repeated_training(log: Log, repeated: Mapping[str, float]) -> Iterator[RunFinding]:
@@ -64,16 +60,15 @@ def _repeated_training(log: Log, repeated: Mapping[str, float]) -> Iterator[RunF
     if not repeated:
         return
     points = {name: len(val) for name in repeated if (val := log.find(name, "val")) is not None}
-    yield RunFinding(
-        "val_is_train",
-        "warning",
+    message = (
         f"all {max(points.values())} validation values of {' and '.join(repeated)} equal the training "
         "means of the same epochs, which the program prints as val. They are left out, so overfitting "
         "can't be judged. VAR writes true validation losses to TensorBoard (AR_ep_loss/vL_mean) and to "
-        "log.txt (vL_mean).",
-        next(iter(repeated)) if len(repeated) == 1 else None,
-        {"points": points, "largest_difference": dict(repeated)},
+        "log.txt (vL_mean)."
     )
+    series = next(iter(repeated)) if len(repeated) == 1 else None
+    evidence = {"points": points, "largest_difference": dict(repeated)}
+    yield RunFinding("val_is_train", "warning", message, series, evidence)
 
 
 def _nonfinite(series: Series) -> Iterator[RunFinding]:
@@ -81,16 +76,14 @@ def _nonfinite(series: Series) -> Iterator[RunFinding]:
     if not series.nonfinite or not series.metric.is_loss:
         return
     at_end = not len(series.finite) or series.finite.at(-1) != series.at(-1)
-    yield RunFinding(
-        "nan",
-        "error",
+    message = (
         f"NaN or infinity at {series.nonfinite} point{'s' if series.nonfinite > 1 else ''}, first at "
         f"{format_place(series.nonfinite_at)}{', and at the end' if at_end else ''}. "
         "Resume from an earlier checkpoint with a lower learning rate; check the gradient norm, its "
-        "clipping and the fp16 loss scale (bf16 needs none).",
-        series.metric.name,
-        {"count": series.nonfinite, "at": dict(series.nonfinite_at), "at_the_end": at_end},
+        "clipping and the fp16 loss scale (bf16 needs none)."
     )
+    evidence = {"count": series.nonfinite, "at": dict(series.nonfinite_at), "at_the_end": at_end}
+    yield RunFinding("nan", "error", message, series.metric.name, evidence)
 
 
 def _plateau(series: Series, _: Sequence[Series]) -> Iterator[RunFinding]:
@@ -112,15 +105,12 @@ def _plateau(series: Series, _: Sequence[Series]) -> Iterator[RunFinding]:
         advice = "The target moves with the model, so a plateau says little: judge by probes"
     else:
         advice = "Lower the learning rate if it is still high, else stop the training"
-    yield finding_about(
-        series,
-        "plateau",
-        "info" if metric.is_proxy and not is_collapsed else "warning",
+    message = (
         f"flat over the last quarter: another quarter would gain {result.gain:.2g} ± "
-        f"{result.gain_error:.1g}, below {tolerance:.2g} even at the upper bound. {advice}.",
-        result,
-        result.first,
+        f"{result.gain_error:.1g}, below {tolerance:.2g} even at the upper bound. {advice}."
     )
+    severity: Severity = "info" if metric.is_proxy and not is_collapsed else "warning"
+    yield finding_about(series, "plateau", severity, message, result, result.first)
 
 
 def _rebound(series: Series, others: Sequence[Series]) -> Iterator[RunFinding]:
@@ -160,18 +150,13 @@ def _sudden_drops(series: Series, _: Sequence[Series]) -> Iterator[RunFinding]:
         return
     drop = max(drops, key=lambda drop: drop.fall)
     times = f"{len(drops)} times, most " if len(drops) > 1 else ""
-    yield finding_about(
-        series,
-        "sudden_drop",
-        "warning",
+    message = (
         f"drops suddenly after a rise, {times}near {format_place(series.at(drop.first))} from "
         f"{drop.before:.4g} to {drop.after:.4g}. In self-supervised losses this is usually a partial "
         "collapse: check the variance or effective rank of the targets there, and compare probes of "
-        "checkpoints before and after.",
-        drop,
-        drop.first,
-        drops=len(drops),
+        "checkpoints before and after."
     )
+    yield finding_about(series, "sudden_drop", "warning", message, drop, drop.first, drops=len(drops))
 
 
 def _divergence(series: Series, _: Sequence[Series]) -> Iterator[RunFinding]:
@@ -180,17 +165,14 @@ def _divergence(series: Series, _: Sequence[Series]) -> Iterator[RunFinding]:
     if result is None or not result.fires or series.metric.is_proxy:
         return
     is_cross_entropy = series.metric.kind == "cross_entropy"
-    yield finding_about(
-        series,
-        "divergence",
-        "error" if is_cross_entropy else "warning",
+    message = (
         f"the last tenth is at {result.last:.4g}, {result.rise:.3g} above the first value "
         f"({_in_standard_errors(result.rise, result.se)}). "
         f"{'Stop' if is_cross_entropy else 'Unless its targets move: stop'}, resume from a checkpoint "
-        "before the rise, lower the learning rate or warm up for longer, and clip the gradient.",
-        result,
-        result.last_first,
+        "before the rise, lower the learning rate or warm up for longer, and clip the gradient."
     )
+    severity: Severity = "error" if is_cross_entropy else "warning"
+    yield finding_about(series, "divergence", severity, message, result, result.last_first)
 
 
 def _growing_gradients(series: Series, others: Sequence[Series]) -> Iterator[RunFinding]:
@@ -199,16 +181,12 @@ def _growing_gradients(series: Series, others: Sequence[Series]) -> Iterator[Run
     has_cross_entropy = any(other.metric.kind == "cross_entropy" for other in others)
     if result is None or not result.fires or not has_cross_entropy:
         return
-    yield finding_about(
-        series,
-        "divergence",
-        "warning",
+    message = (
         f"the gradient norm is at {result.last:.3g}, {result.ratio:.0f} times its median in the middle "
         "of the run, and still grows: the loss usually follows. Lower the learning rate or clip the "
-        "gradient.",
-        result,
-        result.first,
+        "gradient."
     )
+    yield finding_about(series, "divergence", "warning", message, result, result.first)
 
 
 def _overfitting(val: Series, others: Sequence[Series]) -> Iterator[RunFinding]:
@@ -220,17 +198,14 @@ def _overfitting(val: Series, others: Sequence[Series]) -> Iterator[RunFinding]:
     result = None if train_n is None else overfitting(val.value_n, train_n)
     if result is None or not result.fires:
         return
-    yield finding_about(
-        val,
-        "overfitting",
-        "warning",
+    message = (
         f"lowest at {format_place(val.at(result.best_index))} with {result.best:.4g}, at least "
         f"{min(result.last):.4g} in the last evaluations, while the training loss {train.metric.name} "
         f"fell from {result.train_at_best:.4g} to {result.train_last:.4g}. Use the checkpoint of the "
-        "lowest loss; add data, augmentation or regularisation, or use a smaller model.",
-        result,
-        result.best_index,
-        train=train.metric.name,
+        "lowest loss; add data, augmentation or regularisation, or use a smaller model."
+    )
+    yield finding_about(
+        val, "overfitting", "warning", message, result, result.best_index, train=train.metric.name
     )
 
 

@@ -35,17 +35,14 @@ def _below_floor(series: Series, level: Level) -> Iterator[RunFinding]:
         lowest = found.last if found.last < floor else found.lowest
         fires, evidence = found.fires, asdict(found)
     if fires:
-        yield RunFinding(
-            "below_floor",
-            "warning",
+        message = (
             f"{series.metric.split} loss of {lowest:.4f} lies {floor - lowest:.4f} nats below the floor "
             f"{floor:.4f}, which is impossible in expectation for labels drawn from the soft "
             "assignment. Usual causes: the labels are the nearest codes, for which the assignment "
             "entropy is no floor; another temperature, tokenizer or scale; bits instead of nats; a "
-            "memorised training set.",
-            series.metric.name,
-            evidence,
+            "memorised training set."
         )
+        yield RunFinding("below_floor", "warning", message, series.metric.name, evidence)
 
 
 def _above_unigram(series: Series, level: Level) -> Iterator[RunFinding]:
@@ -55,16 +52,13 @@ def _above_unigram(series: Series, level: Level) -> Iterator[RunFinding]:
     over = above_ceiling(series.value_n, level.ceiling.value, level.ceiling.half_width / NORMAL_95)
     if over is not None and over.fires:
         least, most = ("", "") if level.unigram_value is not None else ("at least ", ", at most")
-        yield RunFinding(
-            "above_unigram",
-            "warning",
+        message = (
             f"{series.metric.split} loss of {over.last:.4f} at the end is {least}"
             f"{over.last - over.bound:.4f} nats above the unigram entropy{most} {over.bound:.4f}, "
             "which a constant prediction reaches. Usual causes: a run that has hardly begun, labels "
-            "of another tokenizer or in another order, a broken model.",
-            series.metric.name,
-            asdict(over),
+            "of another tokenizer or in another order, a broken model."
         )
+        yield RunFinding("above_unigram", "warning", message, series.metric.name, asdict(over))
 
 
 def rules_of_thumb(log: Log, shown: Sequence[Series], floor: Floor | None) -> Iterator[RunFinding]:
