@@ -18,9 +18,8 @@ NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN
 Lines = Mapping[re.Pattern[str], Sequence[Metric]]
 
 BEST = "running maximum: the log has no accuracy of the current epoch"
-MEAN_LOSS = Metric("Lm", "train", "cross_entropy", "mean", description="mean over all tokens")
 VAR_METRICS = (
-    MEAN_LOSS,
+    Metric("Lm", "train", "cross_entropy", "mean", description="mean over all tokens"),
     Metric("Lt", "train", "cross_entropy", "last", description="mean over the final scale"),
     Metric("Accm", "train", "accuracy", "mean", description=BEST),
     Metric("Acct", "train", "accuracy", "last", description=BEST),
@@ -62,22 +61,17 @@ PREFIX = r"^(?:[^a-z\n]*[\s:])?"  # ranks and times that launchers prepend
 TRAIN, VAL = Metric("train loss", kind="cross_entropy"), Metric("val loss", "val", "cross_entropy")
 MICRO_BATCH = Metric("loss", kind="cross_entropy", description="loss of a single batch")
 HELLASWAG = Metric("hella", "val", "accuracy", description="HellaSwag accuracy, as a fraction")
-NANOGPT: Lines = {
-    re.compile(pattern, re.MULTILINE): metrics
-    for pattern, metrics in (
-        (
-            rf"{PREFIX}step (?P<step>\d+): train loss (\S+), val loss (nan|inf|\d+\.\d{{4}})$",
-            (TRAIN, VAL),
-        ),
-        (rf"{PREFIX}iter (?P<step>\d+): loss ({NUMBER}),", (MICRO_BATCH,)),
-        *(
-            (rf"^(?P<step>\d+) {name} (nan|inf|\d+\.\d{{4,6}})$", (metric,))
-            for name, metric in (("train", TRAIN), ("val", VAL), ("hella", HELLASWAG))
-        ),
-        (rf"^step:(?P<step>\d+)/\d+ train_loss:({NUMBER})(?= |$)", (TRAIN,)),
-        (rf"^step:(?P<step>\d+)/\d+ val_loss:({NUMBER})(?= |$)", (VAL,)),
-    )
+DECIMALS = r"(nan|inf|\d+\.\d{4,6})"
+NANOGPT_LINES = {
+    rf"{PREFIX}step (?P<step>\d+): train loss (\S+), val loss {DECIMALS}$": [TRAIN, VAL],
+    rf"{PREFIX}iter (?P<step>\d+): loss ({NUMBER}),": [MICRO_BATCH],
+    rf"^(?P<step>\d+) train {DECIMALS}$": [TRAIN],
+    rf"^(?P<step>\d+) val {DECIMALS}$": [VAL],
+    rf"^(?P<step>\d+) hella {DECIMALS}$": [HELLASWAG],
+    rf"^step:(?P<step>\d+)/\d+ train_loss:({NUMBER})(?= |$)": [TRAIN],
+    rf"^step:(?P<step>\d+)/\d+ val_loss:({NUMBER})(?= |$)": [VAL],
 }
+NANOGPT: Lines = {re.compile(pattern, re.M): metrics for pattern, metrics in NANOGPT_LINES.items()}
 
 JEPA: Lines = {
     re.compile(rf"\[(?P<epoch>\d+), +(?P<step>\d+)\] +loss: ({NUMBER})(?= )"): (
