@@ -152,8 +152,8 @@ def _loss_title(series: Sequence[Series], findings: Sequence[RunFinding]) -> str
     names = {one.metric.name for one in series}
     about = [one for one in findings if one.series in names and one.id != "rule_of_thumb"]
     if not about:
-        ends = [(one.metric.name, *one.value_n[[0, -1]]) for one in series if one.metric.is_main]
-        moves = [f"{x} {'falls' if b < a else 'rises'} from {a:.4g} to {b:.4g}" for x, a, b in ends]
+        pairs = [(one.metric.name, *one.value_n[[0, -1]]) for one in series if one.metric.is_main]
+        moves = [f"{x} {'falls' if b < a else 'rises'} from {a:.4g} to {b:.4g}" for x, a, b in pairs]
         return _listed(moves) if moves else "Loss"
     worst = by_severity(about)[0]
     same = list(dict.fromkeys(str(one.series) for one in about if one.id == worst.id))
