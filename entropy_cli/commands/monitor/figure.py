@@ -83,8 +83,12 @@ def inline_run(result: MonitorResult, series: Sequence[Series]) -> tuple[list[st
 
 
 def _left_out(panels: Sequence[Panel]) -> list[str]:
-    counts = [(len(panel.series), panel.left_out) for panel in panels if panel.left_out]
-    return [f"The first {drawn} of {drawn + more} curves are drawn." for drawn, more in counts]
+    drawn = [(panel.series[0].metric.is_loss, len(panel.series), panel.left_out) for panel in panels]
+    return [
+        f"Of {count + more} {'losses' if is_loss else 'accuracies'} the first {count} are drawn."
+        for is_loss, count, more in dict.fromkeys(drawn)
+        if more
+    ]
 
 
 def _figure(result: MonitorResult, panels: Sequence[Panel], lines: Sequence[str]) -> Figure:
@@ -170,12 +174,9 @@ def _listed(parts: Sequence[str], most: int = 2) -> str:
 
 def _draw_reducible(axis: Axes, series: Sequence[Series], result: MonitorResult) -> None:
     """Draw losses minus their floors on logarithmic axes, where a power law is a straight line."""
-    names = {one.metric.name for one in series}
-    left = [
-        f"{one.share_left:.1%} of {one.name}"
-        for one in result.series
-        if one.name in names and one.share_left is not None
-    ]
+    shares = {(one.name, one.split): one.share_left for one in result.series}
+    known = [(one.metric.name, shares[one.metric.name, one.metric.split]) for one in series]
+    left = [f"{share:.1%} of {name}" for name, share in known if share is not None]
     axis.set_title(f"Reducible loss left: {_listed(left)}" if left else "Loss above the floor")
     axis.set_ylabel("loss above the floor (nats per token)")
     for one, colour in zip(series, _colours(series), strict=True):
