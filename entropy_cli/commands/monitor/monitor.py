@@ -117,33 +117,34 @@ def _level(metric: Metric, floor: Floor | None) -> Level | None:
 def summarize(series: Series) -> SeriesSummary:
     """Summarize a series without smoothing."""
     metric, finite, level = series.metric, series.finite, series.level
-    name = (metric.name, metric.split, metric.kind)
-    summary = SeriesSummary(*name, len(series), None, None, {}, None, words=metric.description)
+    name = (metric.name, metric.split, metric.kind, len(series))
     if not len(finite):
-        return summary
+        return SeriesSummary(*name, None, None, {}, None, words=metric.description)
     value_n = finite.value_n
     best = int(value_n.argmax() if metric.kind == "accuracy" else value_n.argmin())
-    summary = replace(
-        summary,
-        first=float(value_n[0]),
-        best=float(value_n[best]),
-        best_at=finite.at(best),
-        last=float(value_n[-1]),
+    first, at_best, last = (float(value_n[i]) for i in (0, best, -1))
+    summary = SeriesSummary(
+        *name,
+        first,
+        at_best,
+        finite.at(best),
+        last,
         initial=series.initial,
         noise=noise(value_n) if len(finite) >= MIN_FOR_NOISE else None,
+        words=metric.description,
     )
     if level is None:
         return summary
-    reducible_n, initial = value_n - level.floor, series.initial - level.floor
-    law = power_law_slope(finite.position_n, reducible_n)
+    floor, initial = level.floor, series.initial - level.floor
+    law = power_law_slope(finite.position_n, value_n - floor)
     return replace(
         summary,
-        floor=level.floor,
+        floor=floor,
         unigram=level.unigram_value,
-        reducible_first=float(reducible_n[0]),
-        reducible_best=float(reducible_n[best]),
-        reducible_last=float(reducible_n[-1]),
-        share_left=float(reducible_n[-1]) / initial if initial > 0 else None,
+        reducible_first=first - floor,
+        reducible_best=at_best - floor,
+        reducible_last=last - floor,
+        share_left=(last - floor) / initial if initial > 0 else None,
         slope=None if law is None else (law.slope, law.se),
     )
 
