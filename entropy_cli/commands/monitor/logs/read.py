@@ -155,8 +155,8 @@ def _build_log(path: Path, name: str, rows: Sequence[Row], loss_name: str | None
     """Build a log from rows; raise LogError if they hold no loss."""
     run, segments, left_out = select_run([row for row in rows if row is not UNREADABLE])
     series = build_series(run, loss_name)
-    names = [one.metric.name for one in series]
-    if loss_name is not None and loss_name not in names:
+    if loss_name is not None and all(one.metric.name != loss_name for one in series):
+        names = list(dict.fromkeys(metric.name for row in run for metric in row.values))
         available = f"it has {_join_names(names)}" if names else "it has none"
         raise LogError(
             f"{path}: read as {name}, no series {loss_name}; {available}. Give another --loss."

@@ -22,8 +22,8 @@ def find_events(path: Path) -> Path | None:
         LogError: none or several are found in a folder, or an event file is not a regular file.
     """
     if not path.is_dir():
-        file = OpenFile(path) if path.is_file() else None
-        return path if file and SIGNATURE in file.read(0, min(64, file.size)) else None
+        opened = OpenFile(path) if path.is_file() else None
+        return path if opened and SIGNATURE in opened.read(0, min(64, opened.size)) else None
     files = list(path.rglob(EVENTS))
     for file in files:
         if not file.is_file():
