@@ -334,6 +334,21 @@ class TestOutput:
         assert "<svg" in page
         assert 'src="http' not in page
 
+    def test_page_says_what_the_figures_show(self, cli, tmp_path):
+        pytest.importorskip("matplotlib")
+        log, page = tmp_path / "log.txt", tmp_path / "run.html"
+        log.write_text(logs.var_stdout() + logs.var_stdout())
+        assert cli("monitor", log, "--floor-mean", 5.1, "-o", page)[0] == 0
+        text = page.read_text()
+        for words in (
+            "Lm falls from 8.318 to 6.81 and Lt falls from 8.317 to 6.501; ",
+            "Reducible loss left: 53.1% of Lm; ",
+            "format var, 2 starts with values, entropy-cli",
+            "<dt>Acct, train</dt><dd>running maximum: the log has no accuracy of the current epoch</dd>",
+        ):
+            assert words in text
+        assert "segment" not in text
+
     def test_json(self, cli, log, tmp_path):
         _, out, _ = cli("monitor", log, "-o", tmp_path / "run.json", "--json")
         assert json.loads((tmp_path / "run.json").read_text()) == json.loads(out)
