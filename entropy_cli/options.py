@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
-from entropy_cli.core.progress_bars import LineBar, SilentBar
+from entropy_cli.core.progress_bars import UNITS, Bar, LineBar, SilentBar, stage
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
 
 MAX_FAILED = 0.01  # share of unreadable images that is nothing to worry about
@@ -279,20 +279,23 @@ STDERR: Any = _StderrIfThere()
 
 
 @contextlib.contextmanager
-def tqdm_bar(desc: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Any]:
+def tqdm_bar(desc: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Bar]:
     """Show a progress bar on stderr, or without a terminal a line every 30 seconds."""
-    if VERBOSITY.level > logging.INFO:
-        yield SilentBar()
-        return
-    if not sys.stderr.isatty():
-        bar = LineBar(desc, total, unit, initial, lambda line: STDERR.write(line + "\n"))
+    with stage(desc or f"reading {UNITS.get(unit, unit)}"), _open_bar(desc, total, unit, initial) as bar:
         yield bar
-        bar.close()
-        return
+
+
+def _open_bar(
+    desc: str, total: int | None, unit: str, initial: int
+) -> contextlib.AbstractContextManager[Bar]:
+    if VERBOSITY.level > logging.INFO:
+        return contextlib.nullcontext(SilentBar())
+    if not sys.stderr.isatty():
+        return contextlib.closing(LineBar(desc, total, unit, initial, STDERR.write))
     from tqdm import tqdm
 
     lasts = unit in ("img", "step") and total is not None
-    with tqdm(
+    bar: Any = tqdm(
         desc=desc or None,
         total=total,
         initial=initial,
@@ -304,8 +307,8 @@ def tqdm_bar(desc: str, total: int | None, unit: str, initial: int = 0) -> Itera
         mininterval=0.2,
         dynamic_ncols=True,
         file=STDERR,
-    ) as bar:
-        yield bar
+    )
+    return contextlib.closing(bar)
 
 
 Data = Annotated[

@@ -42,6 +42,7 @@ class Origin(TypedDict, total=False):
     checkpoint_copies: list[str]
     checkpoint_notes: list[str]
     checkpoint_scales: int | None
+    checkpoint_evidence: list[str]
     codebook_notes: list[str]
     temperature_from: str | None
     command: str
