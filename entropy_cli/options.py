@@ -38,7 +38,7 @@ PANELS = {
     "Stopping": ("target_ci", "on_error", "max_failed"),
     "Output": (
         *("output", "report", "save_tokens", "save_fp16", "tensorboard", "as_json", "table", "explain"),
-        *("units", "quiet", "verbose", "help"),
+        *("units", "dry_run", "quiet", "verbose", "help"),
     ),
 }
 
