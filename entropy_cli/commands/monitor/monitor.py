@@ -68,6 +68,7 @@ def monitor_log(
             series=[summarize(one) for one in shown if one.metric.kind != "gradient_norm"],
             findings=collect_findings(log, shown, repeated, config.floor),
             floor_source=None if config.floor is None else config.floor.source,
+            floor_labels="unknown" if config.floor is None else config.floor.labels,
             tool_version=__version__,
         ),
         [one.finite for one in shown if len(one.finite)],

@@ -8,6 +8,7 @@ from typing import Any
 
 from entropy_cli.commands.monitor.logs.series import Series
 from entropy_cli.core.table import Table, definitions, wrapped
+from entropy_cli.entropy.quantity import Labels
 from entropy_cli.results.findings import Finding, Severity, by_severity
 
 SCHEMA = "entropy-cli/monitor"
@@ -67,7 +68,13 @@ class MonitorResult:
     series: Sequence[SeriesSummary]
     findings: Sequence[RunFinding]
     floor_source: str | None  # None without floors
+    floor_labels: Labels  # that models are trained on; under hard ones CE - A may be negative
     tool_version: str
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether the assignment entropy is no floor of these losses, and no share of it is shown."""
+        return self.floor_labels == "hard"
 
     @property
     def headline(self) -> str:
@@ -87,6 +94,9 @@ class MonitorResult:
         return json.dumps({**head, **asdict(self)}, allow_nan=False, indent=indent)
 
 
+ABOVE_FLOOR = ("above floor", "last minus floor")
+
+
 def render(result: MonitorResult, *, whole: bool = False) -> str:
     """Render the headline, the series and the findings, the worst first: all, or what fits a screen."""
     findings = by_severity(result.findings)
@@ -104,11 +114,14 @@ def _overview(result: MonitorResult) -> Table:
     """Return one table of the first series, with the reducible loss where there is a floor."""
     series = result.series[:MAX_SERIES]
     table = _series_table(series)
-    more = [[format_number(one.reducible_last), _share_left(one)] for one in series]
-    source = f"; above floor: last minus floor ({result.floor_source})" if result.floor_source else ""
+    name, words = ("CE - A", "last minus A, may be negative") if result.is_hard else ABOVE_FLOOR
+    more = [
+        [format_number(one.reducible_last), "" if result.is_hard else _share_left(one)] for one in series
+    ]
+    source = f"; {name}: {words} ({result.floor_source})" if result.floor_source else ""
     table = replace(
         table,
-        head=[*table.head, "above floor", "share left"],
+        head=[*table.head, name, "share left"],
         rows=[[*row, *cells] for row, cells in zip(table.rows, more, strict=True)],
         caption=f"{table.caption}{source}",
     )
@@ -126,7 +139,7 @@ def _left_out(result: MonitorResult) -> str:
 def tables(result: MonitorResult) -> list[Table]:
     """Return all numbers: the series, and the reducible loss of those with a floor."""
     with_floor = [one for one in result.series if one.floor is not None]
-    reducible = [_reducible(with_floor, result.floor_source or "")] if with_floor else []
+    reducible = [_reducible(with_floor, result)] if with_floor else []
     return [_series_table(result.series), *reducible]
 
 
@@ -141,15 +154,19 @@ def _series_table(series: Sequence[SeriesSummary]) -> Table:
     return Table("series", "Series", head, rows, caption, sortable=True, left=range(3))
 
 
-def _reducible(series: Sequence[SeriesSummary], source: str) -> Table:
+def _reducible(series: Sequence[SeriesSummary], result: MonitorResult) -> Table:
     head = ["series", "split", "floor", "first", "best", "last", "share left", "power of time"]
     rows = []
     for one in series:
         slope = "" if one.slope is None else f"{one.slope[0]:.3f} ± {one.slope[1]:.3f}"
         numbers = (one.floor, one.reducible_first, one.reducible_best, one.reducible_last)
         rows.append([one.name, one.split, *map(format_number, numbers), _share_left(one), slope])
-    caption = f"above the floor, nats per token; {source}"
-    return Table("reducible", "Reducible loss", head, rows, caption, left=range(2))
+    if not result.is_hard:
+        caption = f"above the floor, nats per token; {result.floor_source}"
+        return Table("reducible", "Reducible loss", head, rows, caption, left=range(2))
+    head[2], caption = "A", f"loss minus A, nats per token; {result.floor_source}"
+    table = Table("reducible", "CE - A (may be negative)", head, rows, caption, left=range(2))
+    return table.without("share left", "power of time")
 
 
 def _share_left(one: SeriesSummary) -> str:
