@@ -9,7 +9,7 @@ from entropy_cli.results.checks import find_checks
 from entropy_cli.results.provenance import SPLITS
 from entropy_cli.results.published import is_var_style
 from entropy_cli.results.schema import Check, Result, SoftAverages
-from entropy_cli.results.tables import UNKNOWN, result_name
+from entropy_cli.results.tables import UNKNOWN
 
 MAX_TEMPERATURES = 4
 MAX_CHECKS = 6
@@ -38,6 +38,12 @@ def digits(half_width: float | None) -> int:
     return min(MAX_DIGITS, max(MIN_DIGITS, math.floor(-math.log10(half_width)) + 1))
 
 
+def _name(result: Result) -> str:
+    """Return a short name for a result: its checkpoint, else its family."""
+    checkpoint = str(result.provenance.get("checkpoint") or "")
+    return checkpoint.rpartition("/")[2] or result.tokenizer.family
+
+
 def _tokenizer(result: Result) -> str:
     tokenizer, scales = result.tokenizer, result.scales
     sides = [scale.patch_num for scale in scales]
@@ -45,7 +51,7 @@ def _tokenizer(result: Result) -> str:
     where = f"{len(scales)} scales ({names})" if len(scales) > 1 else scales[0].name
     tokens = f"{sum(scale.tokens for scale in scales)} tokens"
     words = [f"{tokenizer.vocab_size:,} codes", *([] if where == tokens else [where]), tokens]
-    name = result_name(result)
+    name = _name(result)
     subject = name if name == tokenizer.family else f"{name}: {tokenizer.family}"
     return wrapped("", f"{subject}, {', '.join(words)} an image")
 

@@ -46,7 +46,7 @@ def default_path(fingerprint: str, shard: tuple[int, int] | None) -> Path:
 def save(path: Path, state: RunState) -> None:
     """Write the state, replacing what was there only when it is complete."""
     progress = state.progress
-    tensors, sections = {"blocks_done": progress.blocks_done}, {}
+    tensors, sections = {"blocks_done": progress.blocks_done, "digests": progress.digest_N}, {}
     if progress.tally is not None:
         sums = progress.tally.to("cpu").state_dict()
         shapes = {key: list(tensor.shape) for key, tensor in sums.items()}
@@ -152,7 +152,9 @@ def resume(
     if isinstance(shared, EntropyCliError):
         raise shared
     assert shared is not None
-    return found if isinstance(found, Progress) else replace(shared, images=0, failed=[])
+    if isinstance(found, Progress):
+        return found
+    return replace(shared, images=0, failed=[], digest_N=torch.zeros_like(shared.digest_N))
 
 
 def _saved_progress(path: Path, settings: RunSettings, shard: tuple[int, int] | None) -> Progress:
