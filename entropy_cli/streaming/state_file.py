@@ -97,8 +97,8 @@ def load(path: Path) -> RunState:
         meta = parse_json(text.encode())
     except (OSError, ValueError) as error:
         raise StateError(
-            f"{path}: can't be read as a saved state ({error}). Give the --state file of a run, or "
-            "remove this one if it is one that was damaged."
+            f"{path}: can't be read as a saved state ({error}). Give the --state file of a "
+            "run, or another --state to start one."
         ) from error
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise StateError(f"{path}: is not a saved state. Give another --state.")

@@ -133,5 +133,7 @@ def _tokenizer(
         config=[CONFIG_KEYS.get(name, name) for name, value in from_file.items() if value is not None],
         notes=[*spec.notes, *(codebook_notes(tokenizer) if tokenizer else [])],
         preprocess=spec.preprocess,
+        temperatures=list(spec.temperatures),
+        labels=spec.labels,
         **{name: getattr(spec, name) for name in names},
     )
