@@ -30,10 +30,9 @@ from entropy_cli.options import (
     exit_code,
     parse_keyed_file,
     parse_temperatures,
-    print_result,
     suffix_parser,
-    tqdm_bar,
 )
+from entropy_cli.terminal import print_result, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Result

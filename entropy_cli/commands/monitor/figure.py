@@ -174,18 +174,10 @@ def _listed(parts: Sequence[str], most: int = 2) -> str:
 
 def _draw_reducible(axis: Axes, series: Sequence[Series], result: MonitorResult) -> None:
     """Draw losses minus their floors on logarithmic axes, where a power law is a straight line."""
-    shares = {(one.name, one.split): one.share_left for one in result.series}
-    known = [(one.metric.name, shares[one.metric.name, one.metric.split]) for one in series]
-    left = [f"{share:.1%} of {name}" for name, share in known if share is not None]
-    if result.is_hard:
-        ends = [
-            f"{one.metric.name} {one.value_n[-1] - one.level.floor:.3g}" for one in series if one.level
-        ]
-        axis.set_title(f"CE - A at the end: {_listed(ends)}")
-        axis.set_ylabel("CE - A, may be negative (nats per token)")
-    else:
-        axis.set_title(f"Reducible loss left: {_listed(left)}" if left else "Loss above the floor")
-        axis.set_ylabel("loss above the floor (nats per token)")
+    what = "CE - A, may be negative" if result.is_hard else "loss above the floor"
+    ends = [(one.metric.name, one.value_n[-1] - one.level.floor) for one in series if one.level]
+    axis.set_title(f"{what}: {_listed([f'{value:.3g} for {name} at the end' for name, value in ends])}")
+    axis.set_ylabel(f"{what} (nats per token)")
     for one, colour in zip(series, _colours(series), strict=True):
         assert one.level is not None
         _plot_curve(axis, one, colour, one.level.floor)

@@ -13,7 +13,8 @@ from typing import Annotated, Any
 import typer
 
 from entropy_cli.input_options import given_latents
-from entropy_cli.options import BadValue, print_result
+from entropy_cli.options import BadValue
+from entropy_cli.terminal import print_result
 
 # Options of `estimate` that can't be used here, by parameter name, and why.
 RESERVED = {
