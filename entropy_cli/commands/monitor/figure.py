@@ -174,9 +174,12 @@ def _listed(parts: Sequence[str], most: int = 2) -> str:
 
 def _draw_reducible(axis: Axes, series: Sequence[Series], result: MonitorResult) -> None:
     """Draw losses minus their floors on logarithmic axes, where a power law is a straight line."""
+    shares = {(one.name, one.split): one.share_left for one in result.series}
+    known = [(one.metric.name, shares[one.metric.name, one.metric.split]) for one in series]
+    left = [f"{share:.1%} of {name}" for name, share in known if share is not None]
     what = "CE - A, may be negative" if result.is_hard else "loss above the floor"
-    ends = [(one.metric.name, one.value_n[-1] - one.level.floor) for one in series if one.level]
-    axis.set_title(f"{what}: {_listed([f'{value:.3g} for {name} at the end' for name, value in ends])}")
+    is_share = bool(left) and not result.is_hard
+    axis.set_title(f"Reducible loss left: {_listed(left)}" if is_share else what)
     axis.set_ylabel(f"{what} (nats per token)")
     for one, colour in zip(series, _colours(series), strict=True):
         assert one.level is not None
