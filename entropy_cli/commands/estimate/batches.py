@@ -106,4 +106,4 @@ def read_folder(images: ImageSet, tokenizer: Tokenizer) -> Iterator[Batch]:
     """Read the images of a folder, cropped for a loaded tokenizer, in the seeded order."""
     plans = plan_batches(len(images), BLOCK, range(number_of_blocks(len(images))))
     loader = open_loader(CroppedImages(images, tokenizer.spec.crop.apply), plans, workers=0)
-    return (replace(batch, completed_blocks=(0,)) for batch in read_batches(loader))
+    return (replace(batch, completed_blocks=(0,), digests=[]) for batch in read_batches(loader))
