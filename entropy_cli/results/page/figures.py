@@ -50,7 +50,7 @@ Draw = Callable[[Axes], None]
 def figure_panels(result: Result) -> dict[str, Draw]:
     """Return the panels of a result's figure: what each shows, and a function that draws it."""
     panels = {"Entropies of each scale": scale_entropies}
-    if len(result.temperatures) > 1:
+    if sum(at.temperature != "auto" for at in result.temperatures) > 1:
         panels["Assignment entropy against temperature"] = temperatures
     if len(result.history) > 1:
         panels["Convergence with the number of images"] = convergence
