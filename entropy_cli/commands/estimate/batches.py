@@ -3,6 +3,7 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ def checked_temperatures(
     """
     if given is None:
         return None
-    is_one = given == "auto" or (isinstance(given, (int, float)) and not isinstance(given, bool))
+    is_one = isinstance(given, (str, Real)) and not isinstance(given, bool)  # numpy's numbers are Real
     values: Any = [given] if is_one else given
     with contextlib.suppress(TypeError, ValueError):
         found = tuple(_checked_temperature(value) for value in values)

@@ -256,6 +256,8 @@ def test_numpy_arrays_are_taken_wherever_tensors_are(checkpoint):
         result = estimate([array[:40], array[40:]], itself, codebook=[codes], temperature=0.5)
         same(expected, result)
     same(expected, estimate([Z], lambda batch: batch.numpy(), codebook=codes[None], temperature=0.5))
+    for temperature in (np.float32(0.5), np.array([0.5])):
+        same(expected, estimate([Z], itself, codebook=CODES, temperature=temperature))
     scales = estimate([z], lambda batch: [batch, Z], codebook=[codes, CODES], temperature=0.5)
     assert scales.scales[0].code_counts == scales.scales[1].code_counts
     tokenizer = load_tokenizer(checkpoint)
