@@ -17,16 +17,21 @@ __all__ = ["estimate", "load_tokenizer", "read_result"]
 if TYPE_CHECKING:
     from entropy_cli.commands.estimate.api import estimate, load_tokenizer
     from entropy_cli.results.schema import read_result
+else:  # a type checker takes any name from a module that has __getattr__
+
+    def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's
+        """Import a public function when it is used: the command line's help needs no torch."""
+        if name == "read_result":
+            from entropy_cli.results.schema import read_result
+
+            return read_result
+        if name in __all__:
+            from entropy_cli.commands.estimate import api
+
+            return getattr(api, name)
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's
-    """Import a public function when it is used: the command line's help needs no torch."""
-    if name == "read_result":
-        from entropy_cli.results.schema import read_result
-
-        return read_result
-    if name in __all__:
-        from entropy_cli.commands.estimate import api
-
-        return getattr(api, name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+def __dir__() -> list[str]:
+    """List the public functions beside what every module has."""
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

@@ -33,7 +33,7 @@ def given_latents(params: Mapping[str, Any]) -> dict[str, Any] | None:
     for name in IMAGES:
         if name not in given:
             raise _bad(name, "is missing: give --data and --ckpt, or --latents.")
-    for name in ("codebook", "levels"):
+    for name in ("codebook", "levels", "channels"):
         if name in given:
             raise _bad(name, "belongs to --latents, which is missing.")
     if params["rule"] not in (None, *VECTOR_RULES):
@@ -57,7 +57,8 @@ def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
             raise _bad(name, f"is missing: the rule {rule} {why}.")
         if params[name] is not None and not wanted:
             raise _bad(name, f"has no use under the rule {rule}.")
-    return {"latents": params["latents"], "codebook": codebook, "rule": rule, "levels": levels}
+    names = ("latents", "codebook", "levels", "channels")
+    return {"rule": rule, **{name: params[name] for name in names}}
 
 
 def parse_levels(text: str) -> Sides:

@@ -20,7 +20,7 @@ OTHER_COMMANDS = "options"  # slurm's argument: a command line whose own command
 PANELS = {
     "Options": (),
     "Input": (
-        *("data", "split", "limit", "seed", "latents", "codebook", "levels"),
+        *("data", "split", "limit", "seed", "latents", "channels", "codebook", "levels"),
         *("logits", "labels", "targets", "floor", "floor_mean", "floor_last"),
     ),
     "Tokenizer": (

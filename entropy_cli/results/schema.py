@@ -191,6 +191,15 @@ class Result:
     target_reached: bool | None
     provenance: dict[str, Any]
 
+    def __repr__(self) -> str:
+        """Return a line: the tokenizer, the images, and the assignment entropy A with its interval."""
+        checkpoint = self.provenance.get("checkpoint")
+        name = Path(checkpoint).name if checkpoint else self.tokenizer.family
+        entropy = self.average.token_weighted.assignment_entropy
+        interval = "({:.4f} to {:.4f})".format(*entropy.ci95) if entropy.ci95 else "(no interval)"
+        images = f"{self.data.images_used} images"
+        return f"Result({name!r}, {images}, A = {entropy.known:.4f} {interval} {self.units})"
+
     def to_json(self) -> str:
         """Return the result as JSON text.
 

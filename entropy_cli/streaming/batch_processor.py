@@ -22,6 +22,11 @@ from entropy_cli.tokenizers.base import Tokenizer
 logger = logging.getLogger(__name__)
 Outcome = TypeVar("Outcome")
 
+# Advice that only the command line can follow.
+OTHER_PRECISION = "The checkpoint is damaged, or the precision too low for it: try another --precision."
+SMALLER_BATCHES = (
+    "Run the same command again with a smaller --batch-size: it resumes from what was saved."
+)
 MOST_SUMS_BYTES = 2**27  # of per-image sums over the codes that are held at once
 
 
@@ -100,8 +105,7 @@ class BatchProcessor:
                 if not is_out_of_memory(error):
                     raise
                 raise EntropyCliError(  # not to be tried again: some of it may have been added
-                    f"{self.device}: not enough memory to add up the codes' sums. Run the same command "
-                    "again with a smaller --batch-size: it resumes from what was saved."
+                    f"{self.device}: not enough memory to add up the codes' sums. {SMALLER_BATCHES}"
                 ) from error
 
         most = max(1, MOST_SUMS_BYTES // (8 * tally.soft_GSTE[0].numel()))
@@ -151,10 +155,8 @@ class BatchProcessor:
             bad_XY = (~finite_SB[:, : len(names)]).nonzero()
             if len(bad_XY):
                 spec, (scale, image) = self.tokenizer.spec, bad_XY[0].tolist()
-                advice = "Expected numbers whose squares float32 holds."
-                if spec.image_size is not None:
-                    advice = "The checkpoint is damaged, or the precision too low for it: try another "
-                    advice += "--precision."
+                of_latents = "Expected numbers whose squares float32 holds."
+                advice = of_latents if spec.image_size is None else OTHER_PRECISION
                 raise EntropyCliError(
                     f"{names[image]}: its latents at scale {scale} ({spec.scales[scale].name}) "
                     f"are NaN or infinite, or too large. {advice}"

@@ -111,7 +111,7 @@ class Tokenizer(Protocol):
     spec: TokenizerSpec
 
     def to(self, device: torch.device, precision: Precision) -> "Tokenizer":
-        """Move to a device, with the encoder in a precision; use only the tokenizer that is returned."""
+        """Return a tokenizer on a device, with the encoder in a precision; this one stays as it is."""
         ...
 
     def codebook(self, scale: int) -> Codebook | Grid:

@@ -183,10 +183,12 @@ class ConvTokenizer:
         return self.network.encoder
 
     def to(self, device: torch.device, precision: Precision) -> "ConvTokenizer":
-        """Return a copy on a device, with the encoder in a precision."""
-        network = copy.deepcopy(self.network) if precision != self.precision else self.network
+        """Return a tokenizer on a device, with the encoder in a precision; this one stays as it is."""
+        is_there = all(weight.device == device for weight in self.network.parameters())
+        stays = is_there and precision == self.precision
+        network = self.network if stays else copy.deepcopy(self.network).to(device)  # `to` is in place
         codebooks = [codebook.to(device) for codebook in self.codebooks]
-        return type(self)(self.spec, network.to(device), codebooks, precision)
+        return type(self)(self.spec, network, codebooks, precision)
 
     def codebook(self, scale: int) -> Codebook | Grid:
         """Return the scale's own codebook, or the one that all scales share."""

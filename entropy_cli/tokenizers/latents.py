@@ -1,10 +1,12 @@
 """A tokenizer without an encoder, for latents made elsewhere and their codes, bits or levels."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import isqrt
-from typing import NoReturn
+from typing import Literal, NoReturn
 
+import numpy as np
 import torch
 from PIL.Image import Image
 from torch import Tensor
@@ -15,6 +17,9 @@ from entropy_cli.tokenizers.base import Crop, Scale, TokenizerSpec
 from entropy_cli.tokenizers.family import Temperature, choose_temperature
 from entropy_cli.tokenizers.precision import Precision
 
+logger = logging.getLogger(__name__)
+
+Channels = Literal["first", "last"]
 FAMILY = "latents"
 DEFAULTS: dict[Rule, Temperature] = {
     "l2": Temperature((1.0, "auto"), "1: softmax of minus the squared distance as it is"),
@@ -78,42 +83,71 @@ def describe_latents(
     rule: Rule,
     codebook_VC: Tensor | None,
     levels: tuple[int, ...] | None,
+    channels: Channels | None = None,
 ) -> tuple[bool, LatentScale]:
     """Find the channels of latents, and make the codebook that they are assigned to.
 
     Args:
         name: of the latents, for display.
-        shape: (images, C, h, w), (images, l, C), (images, C), or with the channels at the other end if
-            that is where the codebook's dimensions fit.
+        shape: (images, C, h, w), (images, C, l), (images, C), or with the channels last.
         rule: how codes are compared with latents.
         codebook_VC: the codes; None for bits and levels.
         levels: number of levels of each dimension, under the rule "levels".
+        channels: the axis after the images, or the last; None for the one that fits the codes, of a
+            grid the first if both do, with a warning.
 
     Returns:
-        Whether channels come first; the scale.
+        Whether channels come before other axes; the scale.
 
     Raises:
         CheckpointError: the codes are not a finite table (V, C).
-        ShapeError: the latents' shape does not fit the codes.
+        ShapeError: the latents' shape does not fit the codes, or without a grid fits them both ways.
     """
     codes_VC = None if codebook_VC is None else _checked_codes(name, codebook_VC)
     dims = len(levels) if levels else None if codes_VC is None else codes_VC.shape[1]
-    inner, usual_first = shape[1:], len(shape) == 4
-    fits = len(shape) in (2, 3, 4) and 0 not in inner
-    for first in (usual_first, not usual_first) if fits else ():
-        channels, grid = (inner[0], inner[1:]) if first else (inner[-1], inner[:-1])
-        if channels == dims or (dims is None and first == usual_first):
-            if codes_VC is not None:
-                codebook: Codebook | Grid = Codebook(codes_VC, rule)
-            elif levels:
-                codebook = Grid.of_levels(levels)
-            else:
-                codebook = Grid.of_bits(channels, "sign" if rule == "sign" else "bsq")
-            return first and bool(grid), LatentScale(name, grid, codebook)
-    raise ShapeError(
-        f"latents {name}: got shape {shape}, expected (images, C, h, w), (images, l, C) or (images, C)"
-        f"{f' with C = {dims}, the dimensions of a code' if dims else ''}."
-    )
+    first = _channels_first(name, shape, dims, channels)
+    size, grid = (shape[1], shape[2:]) if first else (shape[-1], shape[1:-1])
+    if codes_VC is not None:
+        codebook: Codebook | Grid = Codebook(codes_VC, rule)
+    elif levels:
+        codebook = Grid.of_levels(levels)
+    else:
+        codebook = Grid.of_bits(size, "sign" if rule == "sign" else "bsq")
+    return first, LatentScale(name, grid, codebook)
+
+
+def _channels_first(
+    name: str, shape: tuple[int, ...], dims: int | None, channels: Channels | None
+) -> bool:
+    """Return whether the channels come before other axes; `dims` is None for bits."""
+    is_usual = len(shape) in (2, 3, 4) and 0 not in shape[1:]
+    ends = _fitting_ends(shape[1:], dims, channels) if is_usual else []
+    if not ends:
+        raise ShapeError(
+            f"latents {name}: got shape {shape}{f', channels {channels}' if channels else ''}, expected "
+            "(images, C, h, w), (images, C, l) or (images, C)"
+            f"{f' with C = {dims}, the dimensions of a code' if dims else ''}."
+        )
+    if len(ends) > 1 and len(shape) == 3:  # both orders are usual
+        raise ShapeError(
+            f"latents {name}: got shape {shape}, which could be (images, C, l) or (images, l, C). Say "
+            "which with --channels first or --channels last."
+        )
+    if len(ends) > 1:
+        words = "latents %s: shape %s is read as (images, C, h, w), with channels first, not last"
+        logger.warning(words, name, shape)
+    return ends[0] == "first" and len(shape) > 2
+
+
+def _fitting_ends(inner: tuple[int, ...], dims: int | None, channels: Channels | None) -> list[Channels]:
+    """Return where the channels can be in the shape of an image's latents."""
+    # Nothing tells how many bits there are, but a grid is most often square.
+    is_grid_of_bits = dims is None and len(inner) == 3 and inner[0] != inner[1]
+    is_same = len(inner) == 1 or inner[0] == inner[-1] == 1
+    if is_same or (is_grid_of_bits and channels is None):
+        channels = "first"
+    ends: tuple[tuple[Channels, int], ...] = (("first", inner[0]), ("last", inner[-1]))
+    return [end for end, size in ends if dims in (None, size) and channels in (None, end)]
 
 
 def _checked_codes(name: str, codebook_VC: Tensor) -> Tensor:
@@ -133,8 +167,8 @@ def _checked_codes(name: str, codebook_VC: Tensor) -> Tensor:
     return codes_VC
 
 
-def describe_tensor(tensor: Tensor) -> str:
-    """Return a tensor's shape and type, for display."""
+def describe_tensor(tensor: Tensor | np.ndarray) -> str:
+    """Return the shape and type of a tensor or array, for display."""
     return f"shape {tuple(tensor.shape)} of {str(tensor.dtype).removeprefix('torch.')}"
 
 

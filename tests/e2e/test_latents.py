@@ -76,7 +76,7 @@ def test_golden_families(shared, estimate, tmp_path, name):
         for option, kind in (("--latents", "z"), ("--codebook", "codes"))
     }
     temperatures = list(next(iter(expected["scales"].values()))["soft"])
-    options = [part for item in files.items() for part in item]
+    options = [part for item in files.items() for part in item] + ["--channels", "last"]
     result = estimate(*options, "--rule", tokenizer.spec.rule, "--temperature", ",".join(temperatures))
     assert len(result["scales"]) == scales == len(expected["scales"])
     for s, of_scale in enumerate(expected["scales"].values()):
@@ -131,6 +131,7 @@ def of_rule(rule, tmp_path):
         options = ["--levels", ",".join(map(str, LEVELS))]
     if rule in ("sign", "bsq", "levels"):
         code_VC = codes_of(rule, dims=3)
+        options += ["--channels", "last"]  # nothing else tells the number of bits
     else:
         np.save(tmp_path / "codes.npy", code_VC)
         options = ["--codebook", tmp_path / "codes.npy"]
@@ -190,9 +191,9 @@ def test_the_function_gives_the_same(estimate, tmp_path):
 def test_codes_that_are_very_many(cli, tmp_path, rule, bits):
     z_MlC = np.random.default_rng(0).normal(size=(6, 2, bits)).astype(np.float32)
     np.save(tmp_path / "z.npy", z_MlC)
-    run = ("estimate", "--latents", tmp_path / "z.npy", "--rule", rule, "--workers", 0)
+    run = ("estimate", "--latents", tmp_path / "z.npy", "--rule", rule, "--channels", "last")
     code, out, err = cli(
-        *run, "--temperature", "0.5,1", "--table", "--explain", "-o", tmp_path / "r.json"
+        *run, "--workers", 0, "--temperature", "0.5,1", "--table", "--explain", "-o", tmp_path / "r.json"
     )
     assert code == 0, err
     result = read_result(tmp_path / "r.json")

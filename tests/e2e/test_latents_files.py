@@ -131,14 +131,54 @@ def test_one_latent_an_image(run, tmp_path):
     assert flat["tokenizer"]["patch_nums"] == [None] and grid["tokenizer"]["patch_nums"] == [1]
 
 
-def test_where_the_channels_could_be_at_both_ends_they_are_where_they_usually_are(run, tmp_path):
-    """Of (M, C, h, w) they come first, of (M, l, C) last."""
-    for z in (Z[..., :3], Z.flatten(2)[..., :3].transpose(1, 2)):  # C == w, C == l
-        np.save(tmp_path / "z.npy", z.numpy())
-        vectors = z.flatten(2).transpose(1, 2) if z.ndim == 4 else z
+@pytest.mark.parametrize("z", [Z[..., :3], Z.flatten(2)[..., :3]], ids=["C == w", "C == l"])
+def test_where_the_channels_could_be_at_both_ends_the_user_says_which(run, tmp_path, z):
+    """Of a row they have to; a grid is read as torch has it, with a warning."""
+    np.save(tmp_path / "z.npy", z.numpy())
+    found = run(tmp_path / "z.npy")
+    if z.ndim == 3:
+        assert "(images, C, l) or (images, l, C). Say which with --channels first or --channels" in found
+    else:
+        assert_same(found, run(tmp_path / "z.npy", "--channels", "first"), tolerance=0)
+    for channels, vectors in (("first", z.flatten(2).transpose(1, 2)), ("last", z)):
         nearest = torch.cdist(vectors.reshape(-1, 3).double(), CODES.double()).argmin(1)
-        result = run(tmp_path / "z.npy")
+        result = run(tmp_path / "z.npy", "--channels", channels)
         assert result["scales"][0]["code_counts"] == torch.bincount(nearest, minlength=7).tolist()
+
+
+def test_channels_that_are_named_have_to_fit(run, expected, tmp_path):
+    np.save(tmp_path / "z.npy", Z.numpy())
+    err = run(tmp_path / "z.npy", "--channels", "last")
+    assert "got shape (36, 3, 4, 5), channels last, expected (images, C, h, w)" in err
+    assert_same(expected, run(tmp_path / "z.npy", "--channels", "first"), tolerance=0)
+    np.save(tmp_path / "z.npy", Z[:, :, 0, 0].numpy())
+    for channels in ("first", "last"):
+        assert run(tmp_path / "z.npy", "--channels", channels)["scales"][0]["tokens"] == 1
+
+
+@pytest.mark.parametrize(
+    "shape, channels, bits",
+    [
+        ((4, 5, 2, 2), None, 5),  # a square grid
+        ((4, 2, 2, 5), None, 2),  # with a warning
+        ((4, 2, 2, 5), "last", 5),
+        ((4, 5, 2, 3), "last", 3),
+        ((4, 5, 2), None, None),
+        ((4, 5, 2), "first", 5),
+        ((4, 5, 2), "last", 2),
+        ((4, 1, 1), None, 1),
+        ((4, 5), None, 5),
+    ],
+)
+def test_nothing_but_a_grid_tells_the_number_of_bits(estimate, tmp_path, shape, channels, bits):
+    np.save(tmp_path / "z.npy", np.ones(shape, np.float32))
+    options = ("--channels", channels) if channels else ()
+    result = estimate("--latents", tmp_path / "z.npy", "--rule", "sign", *options)
+    if bits is None:
+        code, err = result
+        assert code == 3 and "Say which with --channels" in err.splitlines()[-1]
+    else:
+        assert result["tokenizer"]["vocab_size"] == 2**bits
 
 
 def test_several_scales_in_the_natural_order_of_their_names(run, tmp_path):

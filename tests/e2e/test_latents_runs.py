@@ -15,6 +15,7 @@ from tests.e2e.test_estimate import assert_same
 RANDOM = np.random.default_rng(7)
 Z = RANDOM.normal(size=(150, 9, 3)).astype(np.float32)
 CODES = RANDOM.normal(size=(13, 3)).astype(np.float32)
+LAST = ("--channels", "last")  # nothing else tells the number of bits
 
 
 @pytest.fixture
@@ -114,7 +115,7 @@ def test_other_latents_or_codes_are_another_run(estimate, inputs, tmp_path):
 
 def test_a_run_stops_at_its_target(estimate, tmp_path):
     np.save(tmp_path / "z.npy", RANDOM.normal(size=(3000, 2, 4)).astype(np.float32))
-    result = estimate("--latents", tmp_path / "z.npy", "--rule", "sign", "--target-ci", 0.1)
+    result = estimate("--latents", tmp_path / "z.npy", "--rule", "sign", "--target-ci", 0.1, *LAST)
     assert result["target_reached"] is True and 1000 <= result["data"]["images_used"] < 3000
 
 
@@ -134,8 +135,8 @@ def test_auto_is_for_distances(estimate, inputs, tmp_path):
     np.save(tmp_path / "bounded.npy", Z.clip(-1, 0))
     for options in (
         (*inputs, "--rule", "dot"),
-        (*inputs[:2], "--rule", "sign"),
-        (*inputs[:2], "--rule", "bsq"),
+        (*inputs[:2], "--rule", "sign", *LAST),
+        (*inputs[:2], "--rule", "bsq", *LAST),
         ("--latents", tmp_path / "bounded.npy", "--levels", "2,2,2"),
     ):
         code, err = estimate(*options, "--temperature", "auto")
@@ -196,6 +197,7 @@ LATENTS, CODEBOOK = ("--latents", "z.npy"), ("--codebook", "c.npy")
         ((*LATENTS, *CODEBOOK, "--temperature", "0"), "expected numbers between"),
         ((*LATENTS, *CODEBOOK, "--save-tokens", "t.txt"), "--save-tokens: t.txt: expected FILE.npy"),
         (("--data", "x", "--ckpt", "y", *CODEBOOK), "--codebook: belongs to --latents"),
+        (("--data", "x", "--ckpt", "y", "--channels", "last"), "--channels: belongs to --latents"),
         (("--data", "x", "--ckpt", "y", "--levels", "3,3"), "--levels: belongs to --latents"),
         (("--data", "x", "--ckpt", "y", "--rule", "bsq"), "bsq is for --latents"),
     ],

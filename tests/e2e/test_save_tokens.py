@@ -30,7 +30,8 @@ def of_latents(tmp_path, z_MX, rule="sign", **files):
     for option, array in files.items():
         np.save(tmp_path / f"{option}.npy", array)
     given = [part for option in files for part in (f"--{option}", tmp_path / f"{option}.npy")]
-    return ("--latents", tmp_path / "z.npy", "--rule", rule, *given)
+    channels = () if files else ("--channels", "last")
+    return ("--latents", tmp_path / "z.npy", "--rule", rule, *channels, *given)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from entropy_cli.images.loader import Batch, worker_death_error
 from entropy_cli.images.plan import BLOCK, BatchPlan, Segment, check_points, plan_batches, plan_segments
 from entropy_cli.results.summary import digits
 from entropy_cli.streaming import state_file
-from entropy_cli.streaming.batch_processor import BatchProcessor
+from entropy_cli.streaming.batch_processor import SMALLER_BATCHES, BatchProcessor
 from entropy_cli.streaming.device import device_name, is_out_of_memory, keep_freed_memory, versions
 from entropy_cli.streaming.loop import Loop
 from entropy_cli.streaming.pilot import (
@@ -253,8 +253,5 @@ def _torch_errors_in_one_line(device: torch.device) -> Iterator[None]:
         if (death := worker_death_error(error)) is not None:
             raise death from error
         if is_out_of_memory(error):
-            raise EntropyCliError(
-                f"{device}: not enough memory. Run the same command again with a smaller --batch-size: "
-                "it resumes from what was saved."
-            ) from error
+            raise EntropyCliError(f"{device}: not enough memory. {SMALLER_BATCHES}") from error
         raise

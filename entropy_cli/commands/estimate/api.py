@@ -11,8 +11,8 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
 
+from entropy_cli.commands.estimate.arrays import Array
 from entropy_cli.commands.estimate.batches import (
     checked_images,
     checked_temperatures,
@@ -23,6 +23,7 @@ from entropy_cli.commands.estimate.batches import (
 from entropy_cli.commands.estimate.build_result import build_result
 from entropy_cli.commands.estimate.callables import CallableTokenizer, Encode
 from entropy_cli.commands.estimate.inputs import identify
+from entropy_cli.commands.estimate.python_words import naming_parameters
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.quantity import TemperatureChoice
@@ -42,6 +43,7 @@ from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.tokenizers import registry as tokenizers
 from entropy_cli.tokenizers.base import Tokenizer, sums_layout
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
+from entropy_cli.tokenizers.latents import Channels
 from entropy_cli.tokenizers.precision import matmul_precision
 from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
 
@@ -56,6 +58,7 @@ NO_IMAGES = "there are no images that could be read."
 SEED = 0  # of the order of a folder's images, and of the groups
 
 
+@naming_parameters()
 def load_tokenizer(
     path: str | Path,
     *,
@@ -69,7 +72,7 @@ def load_tokenizer(
 
     Args:
         path: file or folder.
-        family: as `--family`.
+        family: name of a family; "auto" goes by the checkpoint's keys.
         image_size: side of the images in pixels.
         patch_nums: side of each scale's grid.
         rule: "l2", "cosine" or "dot".
@@ -96,31 +99,37 @@ def load_tokenizer(
     return loaded.tokenizer
 
 
+@naming_parameters()
 @torch.inference_mode()
 @matmul_precision(tf32=False)
-def estimate(
-    images: str | Path | Iterable[Tensor],
+def estimate(  # noqa: PLR0913 - a parameter for each option
+    images: str | Path | Iterable[Array],
     tokenizer: Tokenizer | Encode,
     *,
-    codebook: Tensor | Sequence[Tensor] | None = None,
+    codebook: Array | Sequence[Array] | None = None,
     rule: Rule | None = None,
     levels: Sequence[int] | None = None,
+    channels: Channels | None = None,
     temperature: TemperatureChoice | Sequence[TemperatureChoice] | None = None,
     device: str = "auto",
 ) -> Result:
     """Estimate a tokenizer's entropies on images, in one pass and in memory.
 
+    Tensors may be numpy arrays. Neither a loaded tokenizer nor a network of yours is moved or changed.
+
     Args:
         images: batches of what the tokenizer takes, each image once; for a tokenizer from
             `load_tokenizer` uint8 (B, 3, H, W) of its size, or a folder, whose images it crops itself.
         tokenizer: from `load_tokenizer`; or a callable that returns the latents of a batch,
-            (B, C, h, w), (B, l, C) or (B, C), or a sequence of such: what is left to be assigned at
-            each scale. `codebook`, `rule` and `levels` are for callables.
+            (B, C, h, w), (B, C, l) or (B, C), or a sequence of such: what is left to be assigned at
+            each scale. `codebook`, `rule`, `levels` and `channels` are for callables.
         codebook: codes (V, C), a sequence of such, one for each scale, or (Q, V, C) for Q scales.
             None for bits and levels.
         rule: "l2" by default, "cosine", "dot"; "sign" or "bsq" for bits, "levels" for FSQ.
         levels: number of levels of each dimension, for "levels"; latents are bounded to them, but not
             rounded.
+        channels: "first" or "last", as in (B, l, C) and (B, h, w, C); None finds the axis that fits the
+            codes' dimensions. If both do a row is refused, and a grid read as (B, C, h, w).
         temperature: one or several, the first is the headline; "auto" among them fits one to each
             scale, on the first 1024 images; None takes the family's or the rule's.
         device: "auto", "cpu", "cuda" or "cuda:0" ...
@@ -138,21 +147,22 @@ def estimate(
     entropy_cli.core.errors.DatasetError: there are no images.
     """
     on, temperatures = choose_device(device), checked_temperatures(temperature)
-    if isinstance(images, Tensor) or not isinstance(images, (str, Path, Iterable)):
+    if isinstance(images, Array) or not isinstance(images, (str, Path, Iterable)):
         raise EntropyCliError("images: expected batches one after the other, say a list of tensors.")
     if callable(tokenizer):
-        wrapped = CallableTokenizer(tokenizer, codebook, rule or "l2", whole_numbers("levels", levels))
+        numbers = whole_numbers("levels", levels)
+        wrapped = CallableTokenizer(tokenizer, codebook, rule or "l2", numbers, channels)
         return _estimate_callable(wrapped, images, on, temperatures)
     if not hasattr(tokenizer, "spec"):
         raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
-    if codebook is not None or levels is not None or rule is not None:
-        raise EntropyCliError("codebook, rule and levels: a loaded tokenizer has its own.")
+    if any(value is not None for value in (codebook, rule, levels, channels)):
+        raise EntropyCliError("codebook, rule, levels and channels: a loaded tokenizer has its own.")
     return _estimate_loaded(tokenizer, images, on, temperatures)
 
 
 def _estimate_callable(
     tokenizer: CallableTokenizer,
-    images: str | Path | Iterable[Tensor],
+    images: str | Path | Iterable[Array],
     on: torch.device,
     temperatures: Temperatures,
 ) -> Result:
@@ -170,7 +180,7 @@ def _estimate_callable(
 
 def _estimate_loaded(
     tokenizer: Tokenizer,
-    images: str | Path | Iterable[Tensor],
+    images: str | Path | Iterable[Array],
     on: torch.device,
     temperatures: Temperatures,
 ) -> Result:

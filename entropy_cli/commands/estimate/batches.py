@@ -3,11 +3,13 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from entropy_cli.commands.estimate.arrays import Array, describe, to_tensor
 from entropy_cli.commands.estimate.callables import check_batch
 from entropy_cli.core.errors import EntropyCliError, ShapeError
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
@@ -16,7 +18,6 @@ from entropy_cli.images.image_set import GROUPS, ImageSet, hash_path
 from entropy_cli.images.loader import Batch, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
 from entropy_cli.tokenizers.base import Tokenizer
-from entropy_cli.tokenizers.latents import describe_tensor
 
 
 def checked_temperatures(
@@ -29,7 +30,7 @@ def checked_temperatures(
     """
     if given is None:
         return None
-    is_one = given == "auto" or (isinstance(given, (int, float)) and not isinstance(given, bool))
+    is_one = isinstance(given, (str, Real)) and not isinstance(given, bool)  # numpy's numbers are Real
     values: Any = [given] if is_one else given
     with contextlib.suppress(TypeError, ValueError):
         found = tuple(_checked_temperature(value) for value in values)
@@ -64,19 +65,20 @@ def whole_numbers(name: str, given: Sequence[int] | None) -> tuple[int, ...] | N
     raise EntropyCliError(f"{name} {given!r}: expected positive whole numbers.")
 
 
-def checked_images(batch: Tensor, size: int | None) -> Tensor:
-    """Return a batch of images unchanged.
+def checked_images(batch: Array, size: int | None) -> Tensor:
+    """Return a batch of images as a tensor.
 
     Raises:
         ShapeError: they are not what a loaded tokenizer takes.
     """
     check_batch(batch)
-    if batch.dtype != torch.uint8 or tuple(batch.shape[1:]) != (3, size, size):
+    images_B3HW = to_tensor("images", batch)
+    if images_B3HW.dtype != torch.uint8 or images_B3HW.shape[1:] != (3, size, size):
         raise ShapeError(
-            f"images: got {describe_tensor(batch)}, expected uint8 images (B, 3, {size}, {size}) "
+            f"images: got {describe(batch)}, expected uint8 images (B, 3, {size}, {size}) "
             "of the tokenizer's size."
         )
-    return batch
+    return images_B3HW
 
 
 def to_blocks(inputs: Iterable[Tensor], seed: int) -> Iterator[Batch]:

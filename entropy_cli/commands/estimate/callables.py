@@ -3,23 +3,25 @@
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
+from entropy_cli.commands.estimate.arrays import Array, describe, to_tensor
 from entropy_cli.core.errors import DatasetError, EntropyCliError, ShapeError
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.latents import (
+    Channels,
     LatentsTokenizer,
     codes_of_scales,
     describe_latents,
-    describe_tensor,
 )
 
-Encode: TypeAlias = Callable[[Tensor], Tensor | Sequence[Tensor]]
+# Takes a batch, whose type is the user's own affair.
+Encode: TypeAlias = Callable[[Any], Array | Sequence[Array]]
 
 
 @dataclass(frozen=True)
@@ -27,11 +29,12 @@ class CallableTokenizer:
     """A callable and what its latents are assigned to."""
 
     encode: Encode
-    codebook: Tensor | Sequence[Tensor] | None
+    codebook: Array | Sequence[Array] | None
     rule: Rule
     levels: tuple[int, ...] | None
+    channels: Channels | None
 
-    def open(self, images: Iterator[Tensor]) -> tuple[Tokenizer, Iterator[Tensor]]:
+    def open(self, images: Iterator[Array]) -> tuple[Tokenizer, Iterator[Tensor]]:
         """Return a tokenizer that fits the first batch's latents, and all latents, a row an image."""
         self._check()
         first = next(images, None)
@@ -41,7 +44,7 @@ class CallableTokenizer:
         tables = self._tables(len(latents))
         names = [f"scale {s}" for s in range(len(latents))]
         described = [
-            describe_latents(name, tuple(latent.shape), self.rule, table, self.levels)
+            describe_latents(name, tuple(latent.shape), self.rule, table, self.levels, self.channels)
             for name, latent, table in zip(names, latents, tables, strict=True)
         ]
         scales = [
@@ -74,41 +77,49 @@ class CallableTokenizer:
             if (value is not None) != wanted:
                 what = "needs" if wanted else "has no use for"
                 raise EntropyCliError(f"rule {self.rule}: {what} {name}.")
-        codebooks = self.codebook if isinstance(self.codebook, (list, tuple)) else [self.codebook]
-        for codebook in codebooks if self.codebook is not None else ():
-            if not isinstance(codebook, Tensor):
-                raise EntropyCliError(f"codebook: got {_kind(codebook)}, expected a tensor (V, C).")
+        if self.channels not in (None, "first", "last"):
+            raise EntropyCliError(f"channels {self.channels}: expected first or last.")
         for levels in self.levels or (() if self.levels is None else (0,)):
             if not isinstance(levels, int) or levels < 2:
                 raise EntropyCliError(f"levels {self.levels}: expected at least 2 of each dimension.")
 
-    def _latents(self, batch: Tensor) -> list[Tensor]:
+    def _latents(self, batch: Array) -> list[Tensor]:
         """Return the latents of each scale."""
         check_batch(batch)
-        latents = self.encode(batch)
-        found = [latents] if isinstance(latents, Tensor) else latents
-        if not isinstance(found, (list, tuple)) or not found:
+        given = self.encode(batch)
+        listed = [given] if isinstance(given, Array) else given
+        if not isinstance(listed, (list, tuple)) or not listed:
             raise ShapeError(
-                f"latents: got {_kind(latents)}, expected a tensor, or a sequence of one for each scale."
+                f"latents: got {describe(given)}, expected a tensor, or a sequence of one for each "
+                "scale."
             )
-        for latent in found:
-            if not isinstance(latent, Tensor) or not latent.is_floating_point():
-                what = describe_tensor(latent) if isinstance(latent, Tensor) else _kind(latent)
-                raise ShapeError(f"latents: got {what}, expected tensors of floating-point numbers.")
+        latents = []
+        for value in listed:
+            latent = to_tensor("latents", value) if isinstance(value, Array) else None
+            if latent is None or not latent.is_floating_point():
+                raise ShapeError(
+                    f"latents: got {describe(value)}, expected tensors of floating-point numbers."
+                )
             if latent.ndim < 2 or len(latent) != len(batch):
                 raise ShapeError(
-                    f"latents: got {describe_tensor(latent)} for a batch of {len(batch)} images, "
-                    f"expected ({len(batch)}, C, h, w), ({len(batch)}, l, C) or ({len(batch)}, C)."
+                    f"latents: got {describe(latent)} for a batch of {len(batch)} images, "
+                    f"expected ({len(batch)}, C, h, w), ({len(batch)}, C, l) or ({len(batch)}, C)."
                 )
-        return list(found)
+            latents.append(latent)
+        return latents
 
     def _tables(self, scales: int) -> list[Tensor | None]:
         if self.codebook is None:
             return [None] * scales
-        given = [self.codebook] if isinstance(self.codebook, Tensor) else self.codebook
-        tables = codes_of_scales(given, scales)
+        listed = self.codebook if isinstance(self.codebook, (list, tuple)) else [self.codebook]
+        codebooks = []
+        for codebook in listed:
+            if not isinstance(codebook, Array):
+                raise EntropyCliError(f"codebook: got {describe(codebook)}, expected a tensor (V, C).")
+            codebooks.append(to_tensor("codebook", codebook))
+        tables = codes_of_scales(codebooks, scales)
         if tables is None:
-            shapes = ", ".join(str(tuple(table.shape)) for table in given) or "none"
+            shapes = ", ".join(str(tuple(codebook.shape)) for codebook in codebooks) or "none"
             raise ShapeError(
                 f"codebook: got {shapes} for {scales} scale{'s' * (scales > 1)} of latents, expected "
                 "one (V, C) for all, or one for each."
@@ -118,10 +129,6 @@ class CallableTokenizer:
 
 def check_batch(batch: object) -> None:
     """Raise ShapeError if a batch is no tensor with a row for each image."""
-    if not isinstance(batch, Tensor) or not batch.ndim:
-        got = describe_tensor(batch) if isinstance(batch, Tensor) else _kind(batch)
+    if not isinstance(batch, Array) or not batch.ndim:
+        got = describe(batch)
         raise ShapeError(f"images: got {got}, expected batches, tensors with a row for each image.")
-
-
-def _kind(value: object) -> str:
-    return f"a value of type {type(value).__name__}"

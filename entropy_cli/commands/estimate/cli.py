@@ -73,8 +73,15 @@ def estimate(
         typer.Option(
             metavar="FILE[:KEY,...]",
             parser=parse_keyed_file,
-            help="In place of images and checkpoint: latents (images, C, h, w), (images, l, C) or "
+            help="In place of images and checkpoint: latents (images, C, h, w), (images, C, l) or "
             "(images, C), a tensor for each scale; .safetensors, .npy, .npz or .pt.",
+        ),
+    ] = None,
+    channels: Annotated[
+        Literal["first", "last"] | None,
+        typer.Option(
+            help="Where the channels of --latents are: right after the images, or last. Default: where "
+            "the codes' dimensions fit."
         ),
     ] = None,
     codebook: Annotated[

@@ -6,6 +6,7 @@ from pathlib import Path
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.streaming.loop import SAVE_EVERY_S
+from entropy_cli.tokenizers.latents import Channels
 from entropy_cli.tokenizers.precision import Precision
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -18,12 +19,14 @@ class GivenLatents:
         latents: FILE or FILE:KEY[,KEY...], a tensor for each scale.
         codebook: as latents, one codebook for all scales or one for each; None for bits and levels.
         levels: number of levels of each dimension, for the rule "levels".
+        channels: where the latents' channels are; None where they fit the codes.
     """
 
     latents: str
     rule: Rule
     codebook: str | None = None
     levels: tuple[int, ...] | None = None
+    channels: Channels | None = None
 
 
 @dataclass(frozen=True)

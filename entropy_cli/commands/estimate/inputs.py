@@ -108,7 +108,9 @@ def _latents(config: EstimateConfig, given: GivenLatents, bars: Bars) -> Inputs:
     codes = [None] * len(arrays.tensors) if tables is None else _codes(tables, arrays)
     read, described = [], []
     for (name, array), table_VC in zip(arrays.tensors.items(), codes, strict=True):
-        first, scale = describe_latents(name, array.shape, given.rule, table_VC, given.levels)
+        first, scale = describe_latents(
+            name, array.shape, given.rule, table_VC, given.levels, given.channels
+        )
         described.append(scale if len(arrays.tensors) > 1 else replace(scale, name=scale.grid))
         read.append(ScaleLatents(name, array, first))
     with bars("listing latents", None, "img") as bar:

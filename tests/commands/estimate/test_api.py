@@ -1,10 +1,14 @@
 """`entropy_cli.estimate` and its neighbours: as documented, the same numbers on every way to them."""
 
+import inspect
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
+import typing
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +17,7 @@ from safetensors.torch import save_file
 
 import entropy_cli
 from entropy_cli import estimate, load_tokenizer, read_result
+from entropy_cli.commands.estimate.python_words import PHRASES, in_python_words
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.results.text import render
 from tests.e2e.test_estimate import assert_same
@@ -48,7 +53,7 @@ def test_a_callable_is_its_definition():
 def test_rules_without_a_codebook(rule):
     z = Z.clamp(-0.5, 0.5)
     levels = LEVELS if rule == "levels" else None
-    result = estimate([z], itself, rule=rule, levels=levels, temperature=0.3)
+    result = estimate([z], itself, rule=rule, levels=levels, temperature=0.3, channels="last")
     wanted = reference(z.numpy(), codes_of(rule, dims=3), rule, 0.3)
     value = result.average.token_weighted.assignment_entropy.value
     assert value == pytest.approx(wanted["assignment_entropy"], abs=1e-6)
@@ -147,7 +152,11 @@ def of(images=(Z,), encode=itself, **options):
         (of(encode=lambda z: None), "latents: got a value of type NoneType"),
         (of(encode=lambda z: []), "latents: got a value of type list"),
         (of(encode=lambda z: {"z": z}), "latents: got a value of type dict"),
-        (of(encode=lambda z: [z, z.numpy()]), "latents: got a value of type ndarray"),
+        (of(encode=lambda z: [z, z.tolist()]), "latents: got a value of type list"),
+        (of(encode=lambda z: z.numpy().astype(object)), "latents: got shape (90, 5, 3) of object"),
+        (of(Z.numpy()), "batches one after the other"),
+        (of([np.float32(1)]), "images: got a value of type float32"),
+        (of([np.array(1.0)]), "images: got shape () of float64"),
         (of(encode=lambda z: z.long()), "latents: got shape (90, 5, 3) of int64"),
         (of(encode=lambda z: z[0, 0, 0]), "latents: got shape () of float32"),
         (of(encode=lambda z: z[1:]), "(89, 5, 3) of float32 for a batch of 90 images"),
@@ -168,7 +177,14 @@ def of(images=(Z,), encode=itself, **options):
         (of(rule="levels", codebook=None, levels=3), "levels 3: expected"),
         (of(temperature=True), "temperature True: expected"),
         (of([Z * 9], rule="levels", codebook=None, levels=(3, 3, 3)), "beyond the outermost level"),
-        (of(codebook=CODES.numpy()), "codebook: got a value of type ndarray"),
+        (of(codebook=CODES.tolist()), "codebook: got a value of type list"),
+        (of(codebook=np.array(["a"])), "codebook: got shape (1,) of <U1, expected a type that torch"),
+        (of(codebook=CODES.long().numpy()), "expected floating-point codes (V, C)"),
+        (of([Z[:, :3]]), "Say which with channels first or channels last"),
+        (of([Z], rule="sign", codebook=None), "could be (images, C, l) or (images, l, C)"),
+        (of(channels="first"), "got shape (90, 5, 3), channels first, expected (images, C, h, w)"),
+        (of(channels="middle"), "channels middle: expected first or last"),
+        (of(temperature="auto", encode=lambda z: 0 * z, codebook=0 * CODES), "temperature auto: every"),
         (of(codebook=[CODES, CODES]), "codebook: got (9, 3), (9, 3) for 1 scale of latents, expected"),
         (of(codebook=torch.stack([CODES] * 4)), "codebook: got (4, 9, 3) for 1 scale of latents"),
         (of(codebook=[]), "codebook: got none for 1 scale"),
@@ -207,7 +223,8 @@ def test_what_is_wrong_with_a_loaded_tokenizer(checkpoint, images, tmp_path):
     ):
         with pytest.raises(EntropyCliError, match="expected uint8 images"):
             estimate([batch], tokenizer)
-    for options in ({"codebook": CODES}, {"levels": (3, 3)}, {"rule": "cosine"}):
+    others = ({"codebook": CODES}, {"levels": (3, 3)}, {"rule": "cosine"}, {"channels": "last"})
+    for options in others:
         with pytest.raises(EntropyCliError, match="a loaded tokenizer has its own"):
             estimate([picture], tokenizer, **options)
     with pytest.raises(EntropyCliError, match="no such folder"):
@@ -229,9 +246,149 @@ def test_what_is_wrong_with_a_loaded_tokenizer(checkpoint, images, tmp_path):
             call()
 
 
+def test_numpy_arrays_are_taken_wherever_tensors_are(checkpoint):
+    """Of other byte orders, strides and types too, and read-only."""
+    z, codes = Z.double().numpy(), CODES.double().numpy()
+    expected = estimate([Z], itself, codebook=CODES, temperature=0.5)
+    fixed = z.copy()
+    fixed.flags.writeable = False
+    for array in (z, z.astype(">f8"), fixed, np.ascontiguousarray(z[::-1])[::-1]):
+        result = estimate([array[:40], array[40:]], itself, codebook=[codes], temperature=0.5)
+        same(expected, result)
+    same(expected, estimate([Z], lambda batch: batch.numpy(), codebook=codes[None], temperature=0.5))
+    for temperature in (np.float32(0.5), np.array([0.5])):
+        same(expected, estimate([Z], itself, codebook=CODES, temperature=temperature))
+    scales = estimate([z], lambda batch: [batch, Z], codebook=[codes, CODES], temperature=0.5)
+    assert scales.scales[0].code_counts == scales.scales[1].code_counts
+    tokenizer = load_tokenizer(checkpoint)
+    size = tokenizer.spec.image_size
+    picture = torch.randint(256, (20, 3, size, size), dtype=torch.uint8, generator=GENERATOR)
+    same(estimate([picture], tokenizer), estimate([picture.numpy()], tokenizer))
+    with pytest.raises(EntropyCliError, match="float32, expected uint8 images"):
+        estimate([picture.float().numpy()], tokenizer)
+
+
+@pytest.mark.parametrize("tokens", [5, 3])
+def test_the_order_of_axes_is_found_or_asked_for(tokens):
+    z_BlC = torch.randn(60, tokens, 3, generator=torch.Generator().manual_seed(4))
+    wanted = reference(z_BlC.numpy(), CODES.numpy(), "l2", 0.5)["assignment_entropy"]
+    for channels, z in (("first", z_BlC.transpose(1, 2)), ("last", z_BlC)):
+        result = estimate([z], itself, codebook=CODES, temperature=0.5, channels=channels)
+        value = result.average.token_weighted.assignment_entropy.plug_in
+        assert value == pytest.approx(wanted, abs=1e-6)
+        if tokens != 3:
+            same(result, estimate([z], itself, codebook=CODES, temperature=0.5))
+
+
+def test_a_grid_that_fits_both_ways_is_read_as_torch_has_it(caplog):
+    z_BChw = torch.randn(60, 3, 2, 3, generator=GENERATOR)
+    logger = logging.getLogger("entropy_cli.tokenizers.latents")
+    logger.addHandler(caplog.handler)
+    try:
+        told = estimate([z_BChw], itself, codebook=CODES, channels="first")
+        assert not caplog.messages
+        same(told, estimate([z_BChw], itself, codebook=CODES))
+        assert "is read as (images, C, h, w), with channels first" in caplog.text
+    finally:
+        logger.removeHandler(caplog.handler)
+
+
+def raised(call):
+    with pytest.raises(EntropyCliError) as caught:
+        call()
+    return str(caught.value)
+
+
+def test_errors_name_parameters_not_options(checkpoint, weights, images, monkeypatch, tmp_path):
+    tokenizer = load_tokenizer(checkpoint)
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "0.jpg").write_bytes(b"no picture")
+    save_file({"other": torch.ones(2)}, tmp_path / "other.safetensors")
+    save_file({**weights, "quant_conv.weight": weights["quant_conv.weight"] * 1e30}, tmp_path / "big.pt")
+    big = {"image_size": 32, "patch_nums": (1, 2, 4, 8)}
+    for call, words in (
+        (lambda: estimate(tmp_path / "bad", tokenizer, temperature="auto"), "Check images."),
+        (lambda: estimate(tmp_path / "none", tokenizer), "Give as images a folder of images, or tars"),
+        (lambda: estimate(tmp_path / "{a,b}.tar", tokenizer), "no such tar"),
+        (lambda: load_tokenizer(checkpoint, image_size=33), "Give image_size 32 or 36."),
+        (lambda: load_tokenizer(checkpoint, weights="ema"), "weights ema: "),
+        (lambda: load_tokenizer(checkpoint, family="ibq"), "Choose another family, or give estimate"),
+        (lambda: load_tokenizer(tmp_path / "other.safetensors"), "give estimate a callable."),
+        (lambda: estimate([Z], itself, codebook=CODES, device="cuda:99"), "device cuda:99: no such"),
+        (
+            lambda: estimate(images, load_tokenizer(tmp_path / "big.pt", **big)),
+            "or too large. The checkpoint is damaged.",
+        ),
+    ):
+        message = raised(call)
+        assert words in message and " --" not in message and "\n" not in message, message
+
+
+def test_every_option_that_an_error_may_name_is_a_parameter():
+    root = Path(entropy_cli.__file__).parent
+    rooms = [
+        path for room in ("entropy", "images", "tokenizers") for path in (root / room).rglob("*.py")
+    ]
+    rooms += [root / "streaming" / f"{name}.py" for name in ("pilot", "device", "batch_processor")]
+    found = {option for path in rooms for option in re.findall("--[a-z][a-z-]+", path.read_text())}
+    # Of options that the functions lack, and of the advice that is replaced as a whole.
+    elsewhere = {"--split", "--workers", "--precision", "--batch-size"}
+    parameters = {name for f in (estimate, load_tokenizer) for name in inspect.signature(f).parameters}
+    assert {in_python_words(option) for option in found - elsewhere} <= {*parameters, *PHRASES.values()}
+
+
+def test_a_tokenizer_stays_where_it_is(checkpoint, monkeypatch):
+    tokenizer = load_tokenizer(checkpoint)
+    size = tokenizer.spec.image_size
+    picture = torch.zeros(2, 3, size, size, dtype=torch.uint8)
+    before = tokenizer.encode(picture)
+    moved = tokenizer.to(torch.device("meta"), "fp32")
+    assert all(weight.is_meta for weight in moved.network.parameters())
+    assert torch.equal(before, tokenizer.encode(picture))
+    given = {id(weight) for weight in tokenizer.network.parameters()}
+    estimate([picture], tokenizer)
+    assert {id(weight) for weight in tokenizer.network.parameters()} == given
+    assert torch.equal(before, tokenizer.encode(picture))
+
+
+def test_a_network_of_the_user_is_not_changed():
+    network = torch.nn.Sequential(torch.nn.Conv1d(3, 3, 1), torch.nn.Dropout()).train()
+    state = {name: weight.clone() for name, weight in network.state_dict().items()}
+    estimate([Z.transpose(1, 2)], network, codebook=CODES)
+    assert network.training and all(weight.requires_grad for weight in network.parameters())
+    assert all(torch.equal(weight, state[name]) for name, weight in network.state_dict().items())
+    network(Z.transpose(1, 2)).sum().backward()  # no tensor of inference mode is left in it
+
+
+def test_a_result_is_shown_in_one_line(checkpoint, images):
+    entropy = (result := estimate(images, load_tokenizer(checkpoint))).average.token_weighted
+    low, high = entropy.assignment_entropy.ci95
+    assert repr(result) == (
+        f"Result('{checkpoint.name}', 70 images, A = {entropy.assignment_entropy.value:.4f} "
+        f"({low:.4f} to {high:.4f}) nats per token)"
+    )
+    few = estimate([Z[:1]], itself, codebook=CODES, temperature=1)
+    assert re.fullmatch(
+        r"Result\('latents', 1 images, A = [0-9.]+ \(no interval\) nats per token\)", str(few)
+    )
+
+
+def test_type_checkers_see_the_package():
+    """`mypy --strict` of a script needs the marker in what is installed, and annotations throughout."""
+    root = Path(entropy_cli.__file__).parent
+    assert (root / "py.typed").is_file()
+    assert '"py.typed"' in (root.parent / "pyproject.toml").read_text()
+    for name in entropy_cli.__all__:
+        function = getattr(entropy_cli, name)
+        hints = typing.get_type_hints(function)
+        assert hints.keys() == {*inspect.signature(function).parameters, "return"}
+
+
 def test_the_package_imports_no_torch_and_has_no_other_names():
     code = "import sys, entropy_cli; dir(entropy_cli); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    public = [name for name in dir(entropy_cli) if not name.startswith("__")]
+    assert public == sorted(entropy_cli.__all__) and "__version__" in dir(entropy_cli)
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         entropy_cli.nothing  # noqa: B018
     assert all(callable(getattr(entropy_cli, name)) for name in entropy_cli.__all__)

@@ -1,0 +1,34 @@
+"""What the Python functions take as tensors: those of torch, and numpy arrays."""
+
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from entropy_cli.core.errors import ShapeError
+from entropy_cli.tokenizers.latents import describe_tensor
+
+Array: TypeAlias = Tensor | np.ndarray
+
+
+def to_tensor(name: str, array: Array) -> Tensor:
+    """Return a tensor as it is, a numpy array as a tensor with memory of its own.
+
+    Raises:
+        ShapeError: torch has no such type of numbers; `name` is what holds them.
+    """
+    if isinstance(array, Tensor):
+        return array
+    try:
+        # A copy: torch takes no other byte orders or negative strides, and warns of read-only memory.
+        return torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
+    except TypeError as error:
+        raise ShapeError(f"{name}: got {describe(array)}, expected a type that torch has.") from error
+
+
+def describe(value: object) -> str:
+    """Return shape and type of a tensor or array, the type of anything else, for display."""
+    if isinstance(value, Array):
+        return describe_tensor(value)
+    return f"a value of type {type(value).__name__}"
