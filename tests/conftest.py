@@ -23,6 +23,7 @@ from entropy_cli.images.synthetic import write_image_folder
 from entropy_cli.tokenizers.layers.var_layout import VARSizes
 from entropy_cli.tokenizers.preprocess import var_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
+from tests.pretended_gpu import PretendedGPU
 from tests.untrained import untrained_weights
 
 PATCH_NUMS, IMAGE_SIZE = (1, 2, 4, 8), 32
@@ -68,6 +69,25 @@ def threads(request):
     torch.set_num_threads(request.param)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture
+def pretended_gpu(monkeypatch):
+    """A GPU that torch believes in, and that refuses and counts as one; nothing where there is one."""
+    if torch.cuda.is_available():
+        pytest.skip("there is a CUDA device")
+    with PretendedGPU().installed(monkeypatch) as gpu:
+        yield gpu
+
+
+@pytest.fixture(params=["pretended", pytest.param("real", marks=pytest.mark.gpu)])
+def gpu_device(request):
+    """A CUDA device: a pretended one, and a real one where there is one."""
+    if request.param == "pretended":
+        request.getfixturevalue("pretended_gpu")
+    elif not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    return torch.device("cuda", 0)
 
 
 @pytest.fixture(scope="session")

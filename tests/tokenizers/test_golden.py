@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.entropy import entropy
+from entropy_cli.tokenizers.precision import matmul_precision
 from entropy_cli.tokenizers.registry import load_tokenizer
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from tests.family_checkpoints import ASKED, GOLDEN, REFUSED, golden_checkpoint
@@ -113,3 +114,31 @@ def check_tokens(z_BlC, codebook, of_scale, arrays, s):
         expected_N = arrays[f"token_entropy.s{s}.tau{temperature}"].flatten().double()
         atol = 1e-4 / float(temperature)  # what rounding moves latents is divided by it
         torch.testing.assert_close(entropy_N1[:, 0], expected_N, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+@torch.no_grad()
+def test_golden_on_a_gpu(shared, gpu_device, name):
+    """In float32, of which only near ties are chosen otherwise."""
+    folder = shared / "golden" / name
+    expected = json.loads((folder / "expected.json").read_text())
+    arrays = load_file(folder / "expected.safetensors")
+    patch_nums = expected.get("patch_nums") and tuple(expected["patch_nums"])
+    rule = "cosine" if expected.get("cosine") else None
+    settings = TokenizerSettings(expected["resolution"], patch_nums, rule)
+    loaded = load_tokenizer(golden_checkpoint(folder), ASKED.get(name, "auto"), settings)
+    tokenizer = loaded.tokenizer.to(gpu_device, "fp32")
+    with matmul_precision(tf32=False):
+        rest_BChw = tokenizer.encode(arrays["pixels_u8"].to(gpu_device))
+        torch.testing.assert_close(rest_BChw.cpu().double(), arrays["latent_f64"], atol=1e-4, rtol=0)
+        for s, of_scale in enumerate(expected["scales"].values()):
+            z_BlC, idx_Bl = tokenizer.vectors(rest_BChw, s), arrays[f"idx.s{s}"].flatten(1).long()
+            sums = assign(z_BlC, tokenizer.codebook(s), [float(t) for t in of_scale["soft"]])
+            other_Bl = sums.idx_Bl.cpu() != idx_Bl
+            near_Bl = gaps(z_BlC.cpu(), tokenizer.codebook(s).to(torch.device("cpu"))) <= GAP
+            assert not (other_Bl & ~near_Bl).any()
+            entropy_T = sums.entropy_BT.sum(0).cpu() / of_scale["tokens"]
+            soft = [soft["conditional_entropy"] for soft in of_scale["soft"].values()]
+            assert entropy_T.tolist() == pytest.approx(soft, abs=1e-5)
+            if s + 1 < len(tokenizer.spec.scales):
+                rest_BChw = tokenizer.subtract(rest_BChw, idx_Bl.to(gpu_device), s)

@@ -1,0 +1,210 @@
+"""Commands on a GPU, a pretended one in every suite and a real one where there is one: the CPU's numbers."""
+
+import json
+import os
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from entropy_cli.commands.bench import bench, roofline
+from entropy_cli.commands.train.trainer import Trainer
+from entropy_cli.tokenizers.families.var import VARTokenizer
+from entropy_cli.tokenizers.layers.var_layout import decoder_shapes
+from tests.conftest import SIZES
+from tests.e2e.test_estimate import assert_same
+from tests.family_checkpoints import EXAMPLES, random_weights
+from tests.pretended_gpu import Mode
+from tests.trainings import SMALL, entries, same_weights, steps
+
+CLOSE = 1e-4  # nats a token, of float32 on another device
+pytestmark = pytest.mark.usefixtures("gpu_device")
+CUDA = ("--device", "cuda")
+
+
+def of(result, quantity="assignment_entropy"):
+    """Return a quantity of all scales at each temperature."""
+    return [at["average"]["token_weighted"][quantity]["value"] for at in result["temperatures"]]
+
+
+def test_estimate_with_workers(estimate, images, checkpoint, baseline):
+    run = ("--data", images, "--ckpt", checkpoint, *CUDA)
+    result = estimate(*run, "--precision", "fp32", "--batch-size", 4, "--workers", 2)
+    assert result["provenance"]["device"].startswith("cuda:0 (")
+    assert_same(baseline, result, counts_equal=False, tolerance=CLOSE)
+    torch.testing.assert_close(result["data"], baseline["data"])
+
+
+def test_the_loop_waits_for_one_event_and_makes_one_unpinned_copy_a_batch(
+    pretended_gpu, estimate, images, checkpoint
+):
+    """Of 18 batches; beside them what is needed once, and where the estimate is recorded and saved."""
+    estimate("--data", images, "--ckpt", checkpoint, *CUDA, "--precision", "fp32", "--batch-size", 4)
+    counts = pretended_gpu.counts
+    assert 0 < counts.of(counts.event_waits, "streaming/") <= 18
+    assert counts.of(counts.waits, "streaming/reader.py") == 0
+    assert counts.of(counts.waits, "streaming/batch_processor.py") <= 18
+    assert counts.of(counts.waits, "entropy/assign.py") == 0
+    assert not any(what == "synchronize" for what, _ in counts.waits)
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
+def test_the_pilot_and_what_a_precision_costs(estimate, images, checkpoint, precision):
+    run = ("--data", images, "--ckpt", checkpoint, "--temperature", "auto,1", "--limit", 32)
+    exact = estimate(*run)
+    result = estimate(*run, *CUDA, *(() if precision == "fp16" else ("--precision", precision)))
+    assert result["settings"]["precision"] == precision  # fp16 of itself
+    assert of(result) == pytest.approx(of(exact), abs=0.02)
+    assert result["temperature_fit"]["images"] == 32
+    check = result["precision_check"]
+    assert check["images"] == 32 and 0 <= check["latent_relative_error"] < 0.05
+    assert abs(check["assignment_entropy_difference_token_weighted"]) < 0.02
+
+
+def test_a_family_beside_var(estimate, images, tmp_path):
+    """One that runs under autocast."""
+    save_file(random_weights(EXAMPLES["titok"].shapes), tmp_path / "t.safetensors")
+    run = ("--data", images, "--ckpt", tmp_path / "t.safetensors", "--limit", 20, "--temperature", 0.1)
+    exact = estimate(*run)
+    assert_same(exact, estimate(*run, *CUDA, "--precision", "fp32"), counts_equal=False, tolerance=CLOSE)
+    assert of(estimate(*run, *CUDA)) == pytest.approx(of(exact), abs=0.05)
+
+
+GRIDS = {"bits": ("sign",), "levels": ("levels", "--levels", "3,4,3")}
+
+
+@pytest.mark.parametrize("rule", GRIDS.values(), ids=GRIDS)
+def test_grids(estimate, tmp_path, rule):
+    np.save(tmp_path / "z.npy", np.random.default_rng(3).normal(size=(40, 6, 3)).clip(-1, 1))
+    run = ("--latents", tmp_path / "z.npy", "--rule", *rule, "--channels", "last")
+    run += ("--temperature", "0.7,0.1")
+    result = estimate(*run, *CUDA)
+    assert_same(estimate(*run), result, tolerance=CLOSE)
+
+
+@pytest.mark.parametrize("bits", [3, 70], ids=lambda bits: f"{bits} bits")
+def test_very_many_codes(estimate, tmp_path, bits):
+    """Up to more codes than have a number."""
+    np.save(tmp_path / "z.npy", np.random.default_rng(0).normal(size=(20, 6, bits)).astype("f4"))
+    run = ("--latents", tmp_path / "z.npy", "--rule", "sign", "--channels", "last", "--temperature", 1)
+    assert_same(estimate(*run), estimate(*run, *CUDA), tolerance=CLOSE)
+
+
+def test_resume(estimate, images, checkpoint, monkeypatch, tmp_path, baseline):
+    encode, calls = VARTokenizer.encode, []
+
+    def stopped(self, img_B3HW):
+        calls.append(1)
+        if len(calls) == 9:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return encode(self, img_B3HW)
+
+    run = ("--data", images, "--ckpt", checkpoint, *CUDA, "--precision", "fp32", "--batch-size", 4)
+    run += ("--state", tmp_path / "state", "--temperature", 1)
+    monkeypatch.setattr(VARTokenizer, "encode", stopped)
+    code, err = estimate(*run)
+    assert code == 143 and "to resume" in err
+    result = estimate(*run)
+    assert result["provenance"]["images_resumed"] == 32
+    assert_same(baseline, result, counts_equal=False, tolerance=CLOSE)
+
+
+def test_tokens_are_saved(estimate, images, checkpoint, tmp_path):
+    run = ("--data", images, "--ckpt", checkpoint, "--limit", 20, "--save-tokens")
+    estimate(*run, tmp_path / "cpu.npy")
+    estimate(*run, tmp_path / "gpu.npy", *CUDA, "--precision", "fp32")
+    one, other = (np.load(tmp_path / f"{name}.npy") for name in ("cpu", "gpu"))
+    assert (one == other).mean() > 0.999
+
+
+def test_show(cli, images, checkpoint, tmp_path):
+    weights = load_file(checkpoint) | random_weights(decoder_shapes(SIZES))
+    save_file(weights, tmp_path / "d.safetensors")
+    (tmp_path / "config.json").write_bytes(checkpoint.with_name("config.json").read_bytes())
+    image = sorted(images.rglob("*.jpg"))[0]
+    run = ("show", image, "--ckpt", tmp_path / "d.safetensors", "-o", tmp_path / "f.png", "--json")
+    run += ("--precision", "fp32", "--device")
+    results = []
+    for device in ("cpu", "cuda"):
+        code, out, err = cli(*run, device)
+        assert code == 0, err
+        results.append(json.loads(out))
+    torch.testing.assert_close(without(results[0]), without(results[1]), atol=1e-3, rtol=1e-3)
+
+
+def without(value, names=("device", "provenance", "command")):
+    """Return a JSON value's numbers, in their order, without what tells of the machine."""
+    if isinstance(value, dict):
+        return [n for name, part in value.items() if name not in names for n in without(part)]
+    if isinstance(value, list):
+        return [number for part in value for number in without(part)]
+    return [float(value)] if isinstance(value, int | float) else []
+
+
+@pytest.fixture
+def train(cli, folder, tmp_path):
+    """Train a few steps; gives the training's folder."""
+
+    def run(name, *options, code=0):
+        argv = ("--data", folder, "--output", tmp_path / name, *SMALL, "--steps", 4, "--eval-every", 2)
+        got, _, err = cli("train", *argv, "--log-every", 1, *options)
+        assert got == code, err
+        return tmp_path / name
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--ema-decay", 0.9, "--revive-every", 2),
+        ("--codebook", "gradient", "--norm", "batch", "--grad-accum-steps", 2),
+    ],
+    ids=["averages", "gradients"],
+)
+def test_train(train, options):
+    """A few steps, as on the CPU."""
+    on_cpu = steps(train("cpu", *options))
+    on_gpu = steps(train("gpu", *CUDA, "--precision", "fp32", *options))
+    assert len(on_gpu) == 4
+    for one, other in zip(on_cpu, on_gpu, strict=True):
+        for name in ("loss", "grad_norm"):
+            assert other[name] == pytest.approx(one[name], rel=1e-3), name
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_train_and_resume_in_16_bits(train, monkeypatch, precision):
+    options = (*CUDA, *(() if precision == "bf16" else ("--precision", precision)))  # bf16 of itself
+    whole = train("whole", *options)
+    step = Trainer.step
+
+    def stopped(self, *args, **given):
+        if self.steps_done == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(self, *args, **given)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopped)
+        train("out", *options, code=143)
+    out = train("out", *options, "--resume")
+    assert all(np.isfinite(entry["loss"]) for entry in steps(whole))
+    if not torch.cuda.is_available() or Trainer.step is step:
+        assert entries(out) == entries(whole) and same_weights(out, whole)
+
+
+def test_bench(cli, monkeypatch, gpu_device, request):
+    monkeypatch.setattr(roofline, "MEASURE_S", 0)
+    if "pretended_gpu" in request.fixturenames or True:
+        monkeypatch.setattr(
+            bench,
+            "ProcessPoolExecutor",
+            lambda *_: ThreadPoolExecutor(1, initializer=lambda: Mode().__enter__()),
+        )
+    run = ("--width", 32, "--vocab-size", 256, "--image-size", 32, "--patch-nums", "1,2", "--images", 8)
+    code, out, err = cli("bench", "--json", *CUDA, *run, "--workers", 0, "--baseline", "--rounds", 3)
+    assert code == 0, err
+    found = json.loads(out)
+    assert found["device"].startswith("cuda:0") and found["errors"]["entropy"] < 0.01
