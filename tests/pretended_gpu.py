@@ -176,6 +176,12 @@ class PretendedGPU:
     def _wait(self, what):
         self.counts.waits[what, program_line()] += 1
 
+    @staticmethod
+    def enter_thread():
+        """Begin to pretend in a thread that makes tensors on the device; for the rest of its life."""
+        Mode().__enter__()
+        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) by a copy
+
     @contextlib.contextmanager
     def installed(self, patch):
         """Let torch believe in the device; `patch` is a pytest.MonkeyPatch that ends with the test."""
@@ -191,7 +197,7 @@ class PretendedGPU:
         patch.setattr(torch.inference_mode, "__exit__", _grad_as_before)
         overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)
-        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) by a copy
+        torch._C._set_only_lift_cpu_tensors(True)
         try:
             with Mode():
                 yield self

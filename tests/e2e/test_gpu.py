@@ -1,5 +1,6 @@
 """Commands on a GPU, a pretended one in every suite and a real one where there is one: the CPU's numbers."""
 
+import functools
 import json
 import os
 import signal
@@ -17,12 +18,18 @@ from entropy_cli.tokenizers.layers.var_layout import decoder_shapes
 from tests.conftest import SIZES
 from tests.e2e.test_estimate import assert_same
 from tests.family_checkpoints import EXAMPLES, random_weights
-from tests.pretended_gpu import Mode
-from tests.trainings import SMALL, entries, same_weights, steps
+from tests.pretended_gpu import PretendedGPU
+from tests.trainings import SMALL, same_weights, steps
 
 CLOSE = 1e-4  # nats a token, of float32 on another device
 pytestmark = pytest.mark.usefixtures("gpu_device")
-CUDA = ("--device", "cuda")
+CPU, CUDA = ("--device", "cpu"), ("--device", "cuda")
+
+
+@pytest.fixture
+def exact(estimate, images, checkpoint):
+    """Return the CPU's result of the tiny tokenizer on the tiny folder."""
+    return estimate("--data", images, "--ckpt", checkpoint, *CPU, "--temperature", 1)
 
 
 def of(result, quantity="assignment_entropy"):
@@ -30,12 +37,12 @@ def of(result, quantity="assignment_entropy"):
     return [at["average"]["token_weighted"][quantity]["value"] for at in result["temperatures"]]
 
 
-def test_estimate_with_workers(estimate, images, checkpoint, baseline):
-    run = ("--data", images, "--ckpt", checkpoint, *CUDA)
-    result = estimate(*run, "--precision", "fp32", "--batch-size", 4, "--workers", 2)
+def test_estimate_with_workers(estimate, images, checkpoint, exact):
+    run = ("--data", images, "--ckpt", checkpoint, *CUDA, "--temperature", 1, "--precision", "fp32")
+    result = estimate(*run, "--batch-size", 4, "--workers", 2)
     assert result["provenance"]["device"].startswith("cuda:0 (")
-    assert_same(baseline, result, counts_equal=False, tolerance=CLOSE)
-    torch.testing.assert_close(result["data"], baseline["data"])
+    assert_same(exact, result, counts_equal=False, tolerance=CLOSE)
+    torch.testing.assert_close(result["data"], exact["data"])
 
 
 def test_the_loop_waits_for_one_event_and_makes_one_unpinned_copy_a_batch(
@@ -54,11 +61,11 @@ def test_the_loop_waits_for_one_event_and_makes_one_unpinned_copy_a_batch(
 @pytest.mark.parametrize("precision", ["fp16", "bf16", "tf32"])
 def test_the_pilot_and_what_a_precision_costs(estimate, images, checkpoint, precision):
     run = ("--data", images, "--ckpt", checkpoint, "--temperature", "auto,1", "--limit", 32)
-    exact = estimate(*run)
+    exact = estimate(*run, *CPU)
     result = estimate(*run, *CUDA, *(() if precision == "fp16" else ("--precision", precision)))
     assert result["settings"]["precision"] == precision  # fp16 of itself
     assert of(result) == pytest.approx(of(exact), abs=0.02)
-    assert result["temperature_fit"]["images"] == 32
+    assert result["settings"]["temperature_fit"]["images"] == 32
     check = result["precision_check"]
     assert check["images"] == 32 and 0 <= check["latent_relative_error"] < 0.05
     assert abs(check["assignment_entropy_difference_token_weighted"]) < 0.02
@@ -68,7 +75,7 @@ def test_a_family_beside_var(estimate, images, tmp_path):
     """One that runs under autocast."""
     save_file(random_weights(EXAMPLES["titok"].shapes), tmp_path / "t.safetensors")
     run = ("--data", images, "--ckpt", tmp_path / "t.safetensors", "--limit", 20, "--temperature", 0.1)
-    exact = estimate(*run)
+    exact = estimate(*run, *CPU)
     assert_same(exact, estimate(*run, *CUDA, "--precision", "fp32"), counts_equal=False, tolerance=CLOSE)
     assert of(estimate(*run, *CUDA)) == pytest.approx(of(exact), abs=0.05)
 
@@ -82,7 +89,7 @@ def test_grids(estimate, tmp_path, rule):
     run = ("--latents", tmp_path / "z.npy", "--rule", *rule, "--channels", "last")
     run += ("--temperature", "0.7,0.1")
     result = estimate(*run, *CUDA)
-    assert_same(estimate(*run), result, tolerance=CLOSE)
+    assert_same(estimate(*run, *CPU), result, tolerance=CLOSE)
 
 
 @pytest.mark.parametrize("bits", [3, 70], ids=lambda bits: f"{bits} bits")
@@ -90,10 +97,10 @@ def test_very_many_codes(estimate, tmp_path, bits):
     """Up to more codes than have a number."""
     np.save(tmp_path / "z.npy", np.random.default_rng(0).normal(size=(20, 6, bits)).astype("f4"))
     run = ("--latents", tmp_path / "z.npy", "--rule", "sign", "--channels", "last", "--temperature", 1)
-    assert_same(estimate(*run), estimate(*run, *CUDA), tolerance=CLOSE)
+    assert_same(estimate(*run, *CPU), estimate(*run, *CUDA), tolerance=CLOSE)
 
 
-def test_resume(estimate, images, checkpoint, monkeypatch, tmp_path, baseline):
+def test_resume(estimate, images, checkpoint, monkeypatch, tmp_path, exact):
     encode, calls = VARTokenizer.encode, []
 
     def stopped(self, img_B3HW):
@@ -109,12 +116,12 @@ def test_resume(estimate, images, checkpoint, monkeypatch, tmp_path, baseline):
     assert code == 143 and "to resume" in err
     result = estimate(*run)
     assert result["provenance"]["images_resumed"] == 32
-    assert_same(baseline, result, counts_equal=False, tolerance=CLOSE)
+    assert_same(exact, result, counts_equal=False, tolerance=CLOSE)
 
 
 def test_tokens_are_saved(estimate, images, checkpoint, tmp_path):
     run = ("--data", images, "--ckpt", checkpoint, "--limit", 20, "--save-tokens")
-    estimate(*run, tmp_path / "cpu.npy")
+    estimate(*run, tmp_path / "cpu.npy", *CPU)
     estimate(*run, tmp_path / "gpu.npy", *CUDA, "--precision", "fp32")
     one, other = (np.load(tmp_path / f"{name}.npy") for name in ("cpu", "gpu"))
     assert (one == other).mean() > 0.999
@@ -170,6 +177,7 @@ def test_train(train, options):
     on_cpu = steps(train("cpu", *options))
     on_gpu = steps(train("gpu", *CUDA, "--precision", "fp32", *options))
     assert len(on_gpu) == 4
+    print([(a["loss"], b["loss"], a["grad_norm"], b["grad_norm"]) for a, b in zip(on_cpu, on_gpu)])
     for one, other in zip(on_cpu, on_gpu, strict=True):
         for name in ("loss", "grad_norm"):
             assert other[name] == pytest.approx(one[name], rel=1e-3), name
@@ -191,18 +199,16 @@ def test_train_and_resume_in_16_bits(train, monkeypatch, precision):
         train("out", *options, code=143)
     out = train("out", *options, "--resume")
     assert all(np.isfinite(entry["loss"]) for entry in steps(whole))
-    if not torch.cuda.is_available() or Trainer.step is step:
-        assert entries(out) == entries(whole) and same_weights(out, whole)
+    if PretendedGPU.running:  # a GPU's sums differ from run to run
+        assert steps(out) == steps(whole) and same_weights(out, whole)
 
 
-def test_bench(cli, monkeypatch, gpu_device, request):
+def test_bench(cli, monkeypatch, gpu_device):
     monkeypatch.setattr(roofline, "MEASURE_S", 0)
-    if "pretended_gpu" in request.fixturenames or True:
-        monkeypatch.setattr(
-            bench,
-            "ProcessPoolExecutor",
-            lambda *_: ThreadPoolExecutor(1, initializer=lambda: Mode().__enter__()),
-        )
+    if PretendedGPU.running:  # in this process only; a GPU's peak would take a CPU hours to reach
+        monkeypatch.setattr(bench, "measure_peak", lambda *_: roofline.Peak(1e12, 1e12))
+        threads = functools.partial(ThreadPoolExecutor, 1, initializer=PretendedGPU.enter_thread)
+        monkeypatch.setattr(bench, "ProcessPoolExecutor", lambda *_: threads())
     run = ("--width", 32, "--vocab-size", 256, "--image-size", 32, "--patch-nums", "1,2", "--images", 8)
     code, out, err = cli("bench", "--json", *CUDA, *run, "--workers", 0, "--baseline", "--rounds", 3)
     assert code == 0, err
