@@ -6,7 +6,6 @@ program that caused it. Not pretended: a GPU's rounding, its memory, its order o
 """
 
 import contextlib
-import itertools
 import sys
 from collections import Counter
 
@@ -180,7 +179,7 @@ class PretendedGPU:
     def enter_thread():
         """Begin to pretend in a thread that makes tensors on the device; for the rest of its life."""
         Mode().__enter__()
-        torch._C._set_only_lift_cpu_tensors(True)  # torch.tensor(..., device=...) by a copy
+        torch._C._set_only_lift_cpu_tensors(True)  # noqa: FBT003 - torch.tensor(..., device=...) by a copy
 
     @contextlib.contextmanager
     def installed(self, patch):
@@ -197,12 +196,12 @@ class PretendedGPU:
         patch.setattr(torch.inference_mode, "__exit__", _grad_as_before)
         overwrites = torch.__future__.get_overwrite_module_params_on_conversion()
         torch.__future__.set_overwrite_module_params_on_conversion(True)
-        torch._C._set_only_lift_cpu_tensors(True)
+        torch._C._set_only_lift_cpu_tensors(True)  # noqa: FBT003
         try:
             with Mode():
                 yield self
         finally:
-            torch._C._set_only_lift_cpu_tensors(False)
+            torch._C._set_only_lift_cpu_tensors(False)  # noqa: FBT003
             torch.__future__.set_overwrite_module_params_on_conversion(overwrites)
 
     def _cuda(self):
