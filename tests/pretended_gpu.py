@@ -1,19 +1,18 @@
 """A pretended CUDA device, for tests of GPU code where there is no GPU.
 
-Its tensors say that they are on cuda:0, and are computed on the CPU. As CUDA does, it refuses an operator
-whose operands are on two devices; whatever would make the host wait is counted, with the line of the
-program that caused it. Not pretended: a GPU's rounding, its memory, its order of work, more than one of it.
+Its tensors say that they are on cuda:0, and are computed on the CPU. As CUDA does, it refuses an
+operator whose operands are on two devices; whatever would make the host wait is counted, with the line
+of the program that caused it. Not pretended: a GPU's rounding, memory and order of work, several GPUs.
 """
 
 import contextlib
-import sys
-from collections import Counter
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
 from tests import python_backward
+from tests.device_counts import Counts, program_line
 
 aten = torch.ops.aten
 DEVICE = torch.device("cuda", 0)
@@ -26,19 +25,6 @@ WAITING = {
 INDEXING = {"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"}
 # Besides elementwise operators, which take a number from the CPU beside tensors of a GPU.
 TAKING_NUMBERS = {"masked_fill", "masked_fill_", "fill", "fill_", *INDEXING}
-
-
-class Counts:
-    """What the host did to the device: waits and copies, each by (what, line of the program)."""
-
-    def __init__(self):
-        self.waits = Counter()  # copies that are waited for among them
-        self.event_waits = Counter()  # for one piece of the work, not for all of it
-        self.copies = Counter()  # between host and device, in both directions
-
-    def of(self, counter, place):
-        """Return how often in a part of the program, given by the start of its path."""
-        return sum(number for (_, line), number in counter.items() if line.startswith(place))
 
 
 class OnDevice(torch.Tensor):
@@ -263,19 +249,6 @@ class Event:
     def synchronize(self):
         assert self.recorded
         PretendedGPU.running.counts.event_waits["Event.synchronize", program_line()] += 1
-
-
-def program_line():
-    """Return the file below entropy_cli/ and the line that called torch, or that of a test."""
-    frame, here = sys._getframe(1), __file__
-    for part in ("/entropy_cli/", "/tests/"):
-        at = frame
-        while at is not None:
-            name = at.f_code.co_filename
-            if part in name and name != here:
-                return f"{name.rpartition(part)[2]}:{at.f_lineno}"
-            at = at.f_back
-    return "elsewhere"
 
 
 def _host(leaf):

@@ -1,4 +1,4 @@
-"""Commands on a GPU, a pretended one in every suite and a real one where there is one: the CPU's numbers."""
+"""Commands on a GPU, a pretended one always and a real one where there is one: the CPU's numbers."""
 
 import functools
 import json
@@ -176,8 +176,8 @@ def test_train(train, options):
     on_cpu = steps(train("cpu", *options))
     on_gpu = steps(train("gpu", *CUDA, "--precision", "fp32", *options))
     assert len(on_gpu) == 3
-    # The first update is of the learning rate's size whatever the gradient's: one that is rounding alone,
-    # as of biases before a norm, may have either sign.
+    # The first update is of the learning rate's size whatever the gradient's: one that is rounding
+    # alone, as of biases before a norm, may have either sign.
     for step, (one, other) in enumerate(zip(on_cpu, on_gpu, strict=True)):
         for name in ("loss", "grad_norm"):
             assert other[name] == pytest.approx(one[name], rel=0.1 if step else 1e-4), name
