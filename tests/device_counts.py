@@ -3,7 +3,7 @@
 import sys
 from collections import Counter
 
-OWN = ("device_counts.py", "pretended_gpu.py", "python_backward.py")
+OWN = ("/device_counts.py", "/pretended_gpu.py", "/python_backward.py")
 
 
 class Counts:
