@@ -27,7 +27,8 @@ from entropy_cli.commands.train import cli as train
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.core.table import escape_terminal
-from entropy_cli.options import STDERR, VERBOSITY, Command, with_verbosity
+from entropy_cli.options import Command
+from entropy_cli.terminal import STDERR, VERBOSITY, with_verbosity
 
 app = typer.Typer(
     help="How low can the loss of an image model go? Entropies of discrete visual tokenizers.",

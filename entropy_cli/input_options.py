@@ -107,6 +107,8 @@ def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     for name in ("latents", "codebook"):
         if params[name] is not None:
             yield f"--{name}", keyed_file(params[name])[0]
+    if params.get("temperature_from") is not None:
+        yield "--temperature-from", Path(params["temperature_from"])
     if params["ckpt"] is not None:
         ckpt = Path(params["ckpt"])  # text in older versions of typer
         located = locate(ckpt)

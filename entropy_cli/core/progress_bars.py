@@ -1,9 +1,12 @@
 """The interface of progress bars, for code that does not touch the terminal."""
 
 import contextlib
+import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Protocol
+
+logger = logging.getLogger(__name__)
 
 LINE_EVERY_S = 30.0
 UNITS = {"img": "images", "step": "steps", "B": "bytes"}
@@ -100,14 +103,25 @@ class LineBar:
         if new and seconds:
             parts.append(f"{new / seconds:.1f}/s" if new >= seconds else f"{seconds / new:.1f} s each")
             if self.total is not None:
-                parts.append(f"{_duration((self.total - self.done) * seconds / new)} left")
-        self.write("  ".join(filter(None, [*parts, self.postfix])))
+                parts.append(f"{duration((self.total - self.done) * seconds / new)} left")
+        self.write("  ".join(filter(None, [*parts, self.postfix])) + "\n")
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Format seconds as hours, minutes and seconds."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}"
+
+
+@contextlib.contextmanager
+def stage(name: str) -> Iterator[None]:
+    """Tell those who asked for it (--verbose) how long a stage took."""
+    started = time.monotonic()
+    try:
+        yield
+    finally:
+        logger.debug("%s: %.2f s", name, time.monotonic() - started)
 
 
 def no_bars(

@@ -2,12 +2,13 @@
 
 import contextlib
 import ctypes
+import functools
 import os
 import re
 import signal
 import sys
 from collections.abc import Generator, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +37,7 @@ class Batch:
     places: list[int]  # index of each in the seeded order
     failed: list[tuple[str, str]]  # relative path and reason for each unreadable image
     completed_blocks: tuple[int, ...]  # that end with this batch
+    digests: list[int] = field(default_factory=list)  # of the content of each; empty where unknown
 
 
 Loader = DataLoader[Any]
@@ -111,7 +113,9 @@ def _batches(iterator: Iterator[Any]) -> Generator[Batch, None, None]:
 
 # A batch as a worker sends it: an array, not a tensor, because tensors are sent through shared memory;
 # containers may have next to none, and a worker that gets none hangs.
-_WorkerBatch = tuple[np.ndarray, list[int], list[str], list[int], list[tuple[str, str]], tuple[int, ...]]
+_WorkerBatch = tuple[
+    np.ndarray, list[int], list[str], list[int], list[tuple[str, str]], tuple[int, ...], list[int]
+]
 
 
 class _Batches(Dataset[_WorkerBatch]):
@@ -124,7 +128,7 @@ class _Batches(Dataset[_WorkerBatch]):
         return len(self.plans)
 
     def __getitem__(self, item: int) -> _WorkerBatch:
-        arrays, groups, names, places, failed = [], [], [], [], []
+        arrays, groups, names, places, failed, digests = [], [], [], [], [], []
         for index in self.plans[item]:
             name, array = self.source.name(index), self.source.read(index)
             if isinstance(array, str):
@@ -134,8 +138,27 @@ class _Batches(Dataset[_WorkerBatch]):
             groups.append(self.source.group(index))
             names.append(name)
             places.append(index)
+            digests.append(digest(array))
         stacked = np.stack(arrays) if arrays else np.empty((0, 0, 0, 3), np.uint8)
-        return stacked, groups, names, places, failed, self.plans[item].completed_blocks
+        return stacked, groups, names, places, failed, self.plans[item].completed_blocks, digests
+
+
+def digest(array: np.ndarray) -> int:
+    """Return a number that arrays of different content share with a probability of about 2^-63.
+
+    It is a sum of the content's words with fixed random weights, modulo 2^64, which costs a small part
+    of what decoding costs; it is not meant to resist somebody who wants two images to look repeated.
+    """
+    content = np.ascontiguousarray(array).view(np.uint8).reshape(-1)
+    if len(content) % 8:
+        content = np.concatenate([content, np.zeros(-len(content) % 8, np.uint8)])
+    word_N = content.view(np.uint64)
+    return int((word_N * _weights(len(word_N))).sum(dtype=np.uint64).view(np.int64))
+
+
+@functools.cache
+def _weights(words: int) -> np.ndarray:
+    return np.random.default_rng(0).integers(2**64, size=words, dtype=np.uint64) | np.uint64(1)
 
 
 def leave_signals_to_parent(_worker: int) -> None:

@@ -14,6 +14,7 @@ FEW_IMAGES = 1000
 HOT_SHARE = 0.9  # of ln V: above it the assignment hardly depends on the latent
 WIDE = 0.05  # half-width of an interval, in nats
 UNREADABLE_SHARE = 0.01
+REPEATED_SHARE = 0.001  # of the images, that repeat another
 PRECISION_SHARE = 0.1  # of the half-width, that the encoder's precision may cost
 SLOPE_STEP = 0.1  # relative change of the temperature
 
@@ -103,6 +104,13 @@ def _images(result: "Result") -> Iterator["Check"]:
             "unreadable",
             "wrong" if share > UNREADABLE_SHARE else "care",
             f"{data.images_failed:,} images could not be read and are not in the result",
+        )
+    repeats = result.provenance.get("repeats", 0)
+    if repeats > REPEATED_SHARE * data.images_used:
+        yield _check(
+            "repeats",
+            "care",
+            f"{repeats:,} images repeat another to the pixel: the intervals are too narrow for them",
         )
     if data.images_used < FEW_IMAGES:
         yield _check("few_images", "care", f"{data.images_used:,} images are few: see the intervals")

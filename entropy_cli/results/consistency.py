@@ -42,7 +42,9 @@ class Origin(TypedDict, total=False):
     checkpoint_copies: list[str]
     checkpoint_notes: list[str]
     checkpoint_scales: int | None
+    checkpoint_evidence: list[str]
     codebook_notes: list[str]
+    repeats: int
     temperature_from: str | None
     command: str
     temperature_fit: Pilot | None

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from entropy_cli.core.errors import ResultError
-from entropy_cli.entropy.quantity import Estimate
+from entropy_cli.entropy.quantity import Estimate, Labels
 from entropy_cli.results.ceiling import Ceiling, ceiling
 from entropy_cli.results.published import is_published_var
 from entropy_cli.results.schema import Estimates, Result, ScaleResult, read_result
@@ -46,6 +46,7 @@ class Floor:
         vocab_size: the number of codes, if known.
         is_published_var: whether the tokenizer is the one that VAR published, if known.
         is_given: whether the user gave numbers instead of a result.
+        labels: what models on the tokenizer's tokens are trained on: under hard labels it is no floor.
     """
 
     source: str
@@ -55,6 +56,7 @@ class Floor:
     vocab_size: int | None = None
     is_published_var: bool | None = None
     is_given: bool = False
+    labels: Labels = "unknown"
 
     def for_scales(self, sides: Sequence[int]) -> list[Level | None]:
         """Return the floors of the scales with these grid sides; None where unknown."""
@@ -93,6 +95,7 @@ def read_floor(path: Path) -> Floor:
         },
         vocab_size=result.tokenizer.vocab_size,
         is_published_var=is_published_var(result.tokenizer),
+        labels=result.tokenizer.labels,
     )
 
 

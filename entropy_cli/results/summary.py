@@ -1,14 +1,15 @@
 """The summary of a result: one screen on what it is, what it is a floor of, and how sure."""
 
 import math
+from dataclasses import replace
 
 from entropy_cli.core.table import Table, wrapped
 from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.checks import find_checks
 from entropy_cli.results.provenance import SPLITS
 from entropy_cli.results.published import is_var_style
-from entropy_cli.results.schema import Result, SoftAverages
-from entropy_cli.results.tables import UNKNOWN, result_name
+from entropy_cli.results.schema import Check, Result, SoftAverages
+from entropy_cli.results.tables import UNKNOWN
 
 MAX_TEMPERATURES = 4
 MAX_CHECKS = 6
@@ -24,7 +25,7 @@ def summary(result: Result, units: str = "nats") -> str:
     """
     parts = [
         "\n".join([_tokenizer(result), _images(result)]),
-        "\n".join([_table(result, units), *_usage(result)]),
+        "\n".join([_table(result, units), *usage(result)]),
         "\n".join([*_readers(result), *_checks(result)]),
     ]
     return "\n\n".join(parts)
@@ -37,6 +38,12 @@ def digits(half_width: float | None) -> int:
     return min(MAX_DIGITS, max(MIN_DIGITS, math.floor(-math.log10(half_width)) + 1))
 
 
+def _name(result: Result) -> str:
+    """Return a short name for a result: its checkpoint, else its family."""
+    checkpoint = str(result.provenance.get("checkpoint") or "")
+    return checkpoint.rpartition("/")[2] or result.tokenizer.family
+
+
 def _tokenizer(result: Result) -> str:
     tokenizer, scales = result.tokenizer, result.scales
     sides = [scale.patch_num for scale in scales]
@@ -44,7 +51,7 @@ def _tokenizer(result: Result) -> str:
     where = f"{len(scales)} scales ({names})" if len(scales) > 1 else scales[0].name
     tokens = f"{sum(scale.tokens for scale in scales)} tokens"
     words = [f"{tokenizer.vocab_size:,} codes", *([] if where == tokens else [where]), tokens]
-    name = result_name(result)
+    name = _name(result)
     subject = name if name == tokenizer.family else f"{name}: {tokenizer.family}"
     return wrapped("", f"{subject}, {', '.join(words)} an image")
 
@@ -66,7 +73,8 @@ def _target(result: Result) -> str:
     return f"; {verb} its target of ± {result.provenance['target_ci']:g} nats"
 
 
-def _table(result: Result, units: str) -> str:
+def summary_table(result: Result, units: str = "nats") -> Table:
+    """Return the assignment entropies beside the unigram entropy: value, interval, share of ln V."""
     per_nat = 1.0 if units == "nats" else 1 / math.log(2)
     log_vocab = math.log(result.tokenizer.vocab_size)
     several = len(result.scales) > 1
@@ -97,7 +105,23 @@ def _table(result: Result, units: str) -> str:
         add(name, token_weighted.marginal, last_scale.marginal)
     add("unigram entropy U (hard tokens)", token_weighted.unigram_entropy, last_scale.unigram_entropy)
     head = ["", f"{units}/\ntoken", "95 % interval", "% of\nln V", "final\nscale"]
-    table = Table("summary", "", head, rows).select(range(5 if several else 4))
+    caption = f"{units} per token, averaged over all tokens" if several else f"{units} per token"
+    return Table("summary", "Summary", head, rows, caption).select(range(5 if several else 4))
+
+
+def checks_table(result: Result) -> Table:
+    """Return every check of a result, the most severe first."""
+    rows = [[c.severity, c.id.replace("_", " "), c.message] for c in checks_of(result)]
+    return Table("checks", "Checks", ["", "check", "finding"], rows, left=(0, 1, 2))
+
+
+def checks_of(result: Result) -> list[Check]:
+    """Return the checks of a result; those of version 1 are made now."""
+    return result.checks or find_checks(result)
+
+
+def _table(result: Result, units: str) -> str:
+    table = replace(summary_table(result, units), title="", caption="")
     more = len(result.temperatures) - MAX_TEMPERATURES
     return table.text() + (f"\n{more} more temperatures: --table" if more > 0 else "")
 
@@ -112,7 +136,7 @@ def _interval(ends: tuple[float, float], places: int, factor: float) -> str:
     return " to ".join(f"{factor * end + 0.0:.{places}f}" for end in ends)
 
 
-def _usage(result: Result) -> list[str]:
+def usage(result: Result) -> list[str]:
     """Return a line on the hard tokens of all scales, if they share a codebook."""
     pooled = result.pooled
     if pooled is None or pooled.usage.value is None:
@@ -136,7 +160,7 @@ def _readers(result: Result) -> list[str]:
 
 def _checks(result: Result) -> list[str]:
     """Return a line for each check that is not ok, and one for all that are."""
-    checks = [c for c in result.checks or find_checks(result) if c.id != "labels_of_floor"]
+    checks = [c for c in checks_of(result) if c.id != "labels_of_floor"]
     lines = [
         wrapped(f"{check.severity:<5} ", check.message) for check in checks if check.severity != "ok"
     ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from entropy_cli.core.table import Table
 from entropy_cli.entropy.quantity import SIGNS, Estimate
 from entropy_cli.results import schema
+from entropy_cli.results.checks import temperature_text
 from entropy_cli.results.legend import averages, is_counted
 from entropy_cli.results.published import is_var_style
 from entropy_cli.results.schema import SOFT, Result
@@ -81,22 +82,10 @@ def headline(result: Result, units: str = "nats") -> tuple[str, str, str]:
     which = "token-weighted average over scales, " if len(result.scales) > 1 else ""
     name = "VAR-style irreducible loss, " if is_var_style(result) else ""
     return (
-        f"Assignment entropy at {temperature_text(result)}",
+        f"Assignment entropy at {temperature_text(result.settings.temperature)}",
         f"{style.entropy(average)} {units} per token",
         f"{name}{which}{interval}, images: {result.data.images_used}",
     )
-
-
-def temperature_text(result: Result) -> str:
-    """Describe the temperature of the headline."""
-    temperature = result.settings.temperature
-    return "T fitted to each scale" if temperature == "auto" else f"T = {temperature:g}"
-
-
-def result_name(result: Result) -> str:
-    """Return a short name for a result: its checkpoint, else its family."""
-    checkpoint = str(result.provenance.get("checkpoint") or "")
-    return checkpoint.rpartition("/")[2] or result.tokenizer.family
 
 
 def format_estimate(estimate: Estimate, digits: int = 4, factor: float = 1.0, unit: str = "") -> str:

@@ -107,6 +107,8 @@ class BatchProcessor:
         most = max(1, MOST_SUMS_BYTES // (8 * tally.soft_GSTE[0].numel()))
         self._in_slices(len(batch.input_B), most, add)
         progress.images += len(batch.names)
+        if batch.digests:
+            progress.digest_N[batch.places] = torch.tensor(batch.digests)
         progress.failed += batch.failed
         progress.blocks_done[list(batch.completed_blocks)] = True
         progress.half_added = False
@@ -202,4 +204,5 @@ def _joined(parts: list[Batch]) -> Batch:
         [place for part in parts for place in part.places],
         [failed for part in parts for failed in part.failed],
         parts[-1].completed_blocks,
+        [digest for part in parts for digest in part.digests],
     )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted, Signals
+from entropy_cli.entropy.quantity import HistoryPoint
 from entropy_cli.entropy.stopping import history_point, target_reached
 from entropy_cli.images.loader import Batch, worker_death_error
 from entropy_cli.images.plan import Segment
@@ -34,6 +35,7 @@ class Loop:
     save_every_s: float = SAVE_EVERY_S
     target: float | None = None  # half-width in nats at which to stop early; None reads all images
     advance: Callable[[int], object] = lambda _: None  # called with the images that all processes read
+    show: Callable[[HistoryPoint], object] = lambda _: None  # called with the estimate of all processes
 
     def run(self, batches: Iterator[Batch], segments: Sequence[Segment]) -> bool:
         """Add encoded batches to the progress until they end or the target is reached; return whether.
@@ -109,7 +111,14 @@ class Loop:
                     total = self.progress.reduce(self.ranks)
                     if self.ranks.first:
                         self.save(total)
+                        self._show(total)
                     self._saved_at = time.monotonic()
+
+    def _show(self, total: Progress) -> None:
+        if total.tally is not None and total.images:
+            tally = total.tally
+            sums = (tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
+            self.show(history_point(*sums))
 
     def _record_estimate(self) -> bool:
         """Append the present estimate to the history; return whether it is narrow enough to stop."""
@@ -120,5 +129,6 @@ class Loop:
         images = int(images_G.sum())
         if images > (progress.history[-1].images if progress.history else 0):
             progress.history.append(history_point(entropy_GS, images_G, tally.tokens_S.cpu()))
+            self.show(progress.history[-1])
         narrow = self.target is not None and target_reached(self.target, progress.history, images_G)
         return self.ranks.broadcast_from_first(narrow)  # machines may differ in the last bit

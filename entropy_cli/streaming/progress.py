@@ -10,6 +10,7 @@ from torch import Tensor
 from entropy_cli.entropy.quantity import HistoryPoint
 from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.tally import Tally
+from entropy_cli.images.plan import BLOCK
 from entropy_cli.streaming.ranks import Ranks
 
 
@@ -29,6 +30,7 @@ class Progress:
     history: list[HistoryPoint] = field(default_factory=list)  # at growing numbers of images
     pilot: dict[str, object] | None = None  # how `auto` found the temperatures
     precision_check: dict[str, object] | None = None  # what the precision changes on the first images
+    digest_N: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # 0: not read
     # Device, batch size, time and versions of every run that added images.
     runs: list[dict[str, Any]] = field(default_factory=list)
     half_added: bool = False  # a block is partly in the sums: such a progress must not be saved
@@ -36,7 +38,14 @@ class Progress:
     @classmethod
     def start(cls, blocks: int) -> "Progress":
         """Return a progress in which none of so many blocks is done."""
-        return cls(blocks_done=torch.zeros(blocks, dtype=torch.bool))
+        digest_N = torch.zeros(BLOCK * blocks, dtype=torch.int64)
+        return cls(blocks_done=torch.zeros(blocks, dtype=torch.bool), digest_N=digest_N)
+
+    @property
+    def repeats(self) -> int:
+        """The number of images whose content is that of another image that was read."""
+        read_N = self.digest_N[self.digest_N != 0]
+        return len(read_N) - len(torch.unique(read_N))
 
     def allocate(self, layout: SumsLayout, device: torch.device) -> None:
         """Move the tally to a device; one that is not there yet starts as zeros of a layout."""
@@ -51,5 +60,6 @@ class Progress:
             blocks_done=ranks.all_reduce(self.blocks_done.long()) > 0,
             images=ranks.all_reduce_sum([self.images])[0],
             tally=self.tally and ranks.reduce(self.tally),
+            digest_N=ranks.all_reduce(self.digest_N),
             failed=list(chain.from_iterable(ranks.all_gather(self.failed))),
         )

@@ -116,6 +116,9 @@ def state_from_file(content: Any, tensors: Mapping[str, Tensor]) -> RunState:  #
     done_N = tensors["blocks_done"]
     if done_N.dtype != torch.bool or done_N.shape != (number_of_blocks(settings.images),):
         raise ValueError(f"its blocks are not those of {settings.images} images")
+    digest_N = tensors.get("digests", torch.zeros(BLOCK * len(done_N), dtype=torch.int64))
+    if digest_N.dtype != torch.int64 or digest_N.shape != (BLOCK * len(done_N),):
+        raise ValueError(f"its digests are not those of {settings.images} images")
     images = BLOCK * int(done_N.sum()) - len(found.failed)
     if len(done_N) and done_N[-1]:  # which may be short
         images -= BLOCK * len(done_N) - settings.images
@@ -136,6 +139,7 @@ def state_from_file(content: Any, tensors: Mapping[str, Tensor]) -> RunState:  #
         found.history,
         found.pilot,
         found.precision_check,
+        digest_N,
         found.runs,
     )
     return RunState(progress, settings, metadata, found.shard)

@@ -46,7 +46,7 @@ def default_path(fingerprint: str, shard: tuple[int, int] | None) -> Path:
 def save(path: Path, state: RunState) -> None:
     """Write the state, replacing what was there only when it is complete."""
     progress = state.progress
-    tensors, sections = {"blocks_done": progress.blocks_done}, {}
+    tensors, sections = {"blocks_done": progress.blocks_done, "digests": progress.digest_N}, {}
     if progress.tally is not None:
         sums = progress.tally.to("cpu").state_dict()
         shapes = {key: list(tensor.shape) for key, tensor in sums.items()}
@@ -98,8 +98,8 @@ def load(path: Path) -> RunState:
         meta = parse_json(text.encode())
     except (OSError, ValueError) as error:
         raise StateError(
-            f"{path}: can't be read as a saved state ({error}). Give the --state file of a run, or "
-            "remove this one if it is one that was damaged."
+            f"{path}: can't be read as a saved state ({error}). Give the --state file of a "
+            "run, or another --state to start one."
         ) from error
     if not isinstance(meta, dict) or meta.get("schema") != SCHEMA:
         raise StateError(f"{path}: is not a saved state. Give another --state.")
@@ -153,7 +153,9 @@ def resume(
     if isinstance(shared, EntropyCliError):
         raise shared
     assert shared is not None
-    return found if isinstance(found, Progress) else replace(shared, images=0, failed=[])
+    if isinstance(found, Progress):
+        return found
+    return replace(shared, images=0, failed=[], digest_N=torch.zeros_like(shared.digest_N))
 
 
 def _saved_progress(path: Path, settings: RunSettings, shard: tuple[int, int] | None) -> Progress:

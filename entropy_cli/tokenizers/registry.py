@@ -5,12 +5,14 @@ Detection, the commands and the tests work from FAMILIES; the tests also need a 
 layout, one row in tests/family_checkpoints.py.
 """
 
+import logging
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from entropy_cli.core.errors import CheckpointError
+from entropy_cli.core.progress_bars import stage
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.families.diffusers_vq import DiffusersVQ
@@ -24,6 +26,8 @@ from entropy_cli.tokenizers.families.vqgan import VQGAN
 from entropy_cli.tokenizers.family import Family
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from entropy_cli.tokenizers.unsupported import recognise
+
+logger = logging.getLogger(__name__)
 
 FAMILIES: dict[str, Family] = {
     "var": VAR(),
@@ -66,6 +70,15 @@ class Found:
         """The family."""
         return FAMILIES[self.name]
 
+    @property
+    def evidence(self) -> list[str]:
+        """The weights that show that the checkpoint is of the family, each with what it is."""
+        family, shapes = self.family, self.checkpoint.shapes
+        keys = family.IDENTIFYING_KEYS.items()
+        found = [f"has {key}: {meaning}" for key, meaning in keys if key in shapes]
+        required = family.missing_keys(Checkpoint.of_tensors(self.checkpoint.path, {}))
+        return (found or [f"has {key}" for key in required if key in shapes])[:3]
+
     def describe(self) -> TokenizerSpec:
         """Describe the tokenizer without reading weights."""
         return self._with_notes(self.family.describe(self.checkpoint, self.settings))
@@ -82,11 +95,12 @@ class Found:
 
 @dataclass(frozen=True)
 class Loaded:
-    """A tokenizer, the checkpoint it was built from, and the settings it was built with."""
+    """A tokenizer, the checkpoint, settings and evidence that it was built from."""
 
     tokenizer: Tokenizer
     checkpoint: Checkpoint
     settings: TokenizerSettings
+    evidence: list[str]
 
 
 def load_tokenizer(
@@ -94,9 +108,11 @@ def load_tokenizer(
 ) -> Loaded:
     """Open a checkpoint and build its tokenizer; for the arguments and errors see `find_family`."""
     found = find_family(path, family, settings)
-    tokenizer = found.build()
+    with stage(f"building the tokenizer of {path}"):
+        tokenizer = found.build()
     found.checkpoint.close()
-    return Loaded(tokenizer, found.checkpoint, found.settings)
+    logger.debug("%s: family %s: %s", path, found.name, "; ".join(found.evidence))
+    return Loaded(tokenizer, found.checkpoint, found.settings, found.evidence)
 
 
 def find_family(path: Path, family: str = "auto", settings: TokenizerSettings | None = None) -> Found:

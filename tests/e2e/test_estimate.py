@@ -267,7 +267,7 @@ def test_units_and_table(cli, images, checkpoint, baseline):
             "neither floor nor ceiling",
         ):
             assert words in out
-        assert "img" in err and "img" not in out  # the progress bar
+        assert "images in batches of" in err and "in batches of" not in out
 
 
 def test_output_is_the_same_as_json(cli, images, checkpoint, tmp_path):

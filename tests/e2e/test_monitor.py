@@ -281,7 +281,7 @@ def test_the_table(cli, tmp_path):
     log.write_text(logs.var_stdout())
     for options in ([], ["--table"]):
         code, out, err = cli("monitor", log, "--floor-mean", 5.1, "--floor-last", 4.5, *options)
-        assert (code, err) == (0, "")
+        assert code == 0 and all(line.startswith("wrote ") for line in err.splitlines())
         for words in ("above", "share left", "Findings", "warning val_is_train", "8.3180"):
             assert words in out
         assert all(len(line) <= 80 or str(log) in line for line in out.splitlines())
@@ -318,7 +318,7 @@ class TestOutput:
     def test_pictures(self, cli, log, tmp_path, kind, head):
         pytest.importorskip("matplotlib")
         code, _, err = cli("monitor", log, "-o", tmp_path / f"run.{kind}")
-        assert (code, err) == (0, "")
+        assert code == 0 and all(line.startswith("wrote ") for line in err.splitlines())
         content = (tmp_path / f"run.{kind}").read_bytes()
         assert content.startswith(head)
         cli("monitor", log, "-o", tmp_path / f"again.{kind}")
@@ -333,6 +333,21 @@ class TestOutput:
         assert "<code>rebound</code>" in page
         assert "<svg" in page
         assert 'src="http' not in page
+
+    def test_page_says_what_the_figures_show(self, cli, tmp_path):
+        pytest.importorskip("matplotlib")
+        log, page = tmp_path / "log.txt", tmp_path / "run.html"
+        log.write_text(logs.var_stdout() + logs.var_stdout())
+        assert cli("monitor", log, "--floor-mean", 5.1, "-o", page)[0] == 0
+        text = page.read_text()
+        for words in (
+            "Lm falls from 8.318 to 6.81 and Lt falls from 8.317 to 6.501; ",
+            "Reducible loss left: 53.1% of Lm; ",
+            "format var, 2 starts with values, entropy-cli",
+            "<dt>Acct, train</dt><dd>running maximum: the log has no accuracy of the current epoch</dd>",
+        ):
+            assert words in text
+        assert "segment" not in text
 
     def test_json(self, cli, log, tmp_path):
         _, out, _ = cli("monitor", log, "-o", tmp_path / "run.json", "--json")

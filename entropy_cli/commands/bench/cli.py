@@ -16,9 +16,8 @@ from entropy_cli.options import (
     WholeTable,
     count_option,
     parse_temperatures,
-    print_result,
-    tqdm_bar,
 )
+from entropy_cli.terminal import print_result, tqdm_bar
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:

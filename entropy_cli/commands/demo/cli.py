@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from entropy_cli.options import print_result, tqdm_bar
+from entropy_cli.terminal import print_result, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Result

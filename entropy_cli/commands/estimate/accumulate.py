@@ -10,12 +10,14 @@ from typing import Any
 
 import torch
 
-from entropy_cli.commands.estimate.run import Run
+from entropy_cli.commands.estimate.run import Run, format_temperatures, plural
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.signals import Signals
+from entropy_cli.entropy.quantity import HistoryPoint
 from entropy_cli.images.loader import Batch, worker_death_error
 from entropy_cli.images.plan import BLOCK, BatchPlan, Segment, check_points, plan_batches, plan_segments
+from entropy_cli.results.summary import digits
 from entropy_cli.streaming import state_file
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import device_name, is_out_of_memory, keep_freed_memory, versions
@@ -130,17 +132,20 @@ def _read(
     )
     segments = _segments(run, run.blocks, progress.blocks_done.tolist())
     plans = [plan for segment in segments for plan in segment.plans]
-    pilot = _pilot_of_shard(run, progress)
     loop = Loop(processor, progress, run.ranks, signals, save)
     loop.save_every_s, loop.target = run.config.save_every_s, run.config.target
     if tokens is not None:
         processor.write_tokens, loop.flush = tokens.write, tokens.sync
+    if run.ranks.first:
+        logger.info("%s", _start_line(run))
+    pilot = _pilot_of_shard(run, progress)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(bars("", *_expected(run, plans, pilot)))
         if run.ranks.world == 1:
             processor.advance = bar.update
         else:
             loop.advance = bar.update
+        loop.show = lambda point: bar.set_postfix_str(f"A = {running_estimate(point)}")
         batches = reader.encode(plans, stack)
         if progress.temperatures is None:
             batches = _set_temperatures(
@@ -154,6 +159,29 @@ def _read(
             progress.precision_check = _check_precision(run, reader, progress)
             bar.set_description("")
         return loop.run(batches, segments)
+
+
+def _start_line(run: Run) -> str:
+    """Say what is about to be read, and how."""
+    spec = run.inputs.tokenizer.spec
+    grids = ",".join(str(scale.patch_num or scale.name) for scale in spec.scales)
+    temperatures = format_temperatures(run.settings.temperature)
+    images = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
+    processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
+    return (
+        f"{spec.family}, scales {grids}; {run.device}{processes}, {run.settings.precision}; "
+        f"T = {temperatures}; {images:,} images in batches of {run.batch_size}, "
+        f"{plural(run.workers, 'worker')}"
+    )
+
+
+def running_estimate(point: HistoryPoint) -> str:
+    """Format the estimate so far, with its interval."""
+    if not point.half_width:
+        return f"{point.value:.2f}"
+    places = digits(point.half_width)
+    low, high = max(0.0, point.value - point.half_width), point.value + point.half_width
+    return f"{point.value:.{places}f} ({low:.{places}f} to {high:.{places}f})"
 
 
 def _segments(run: Run, blocks: Sequence[int], done: Sequence[bool]) -> list[Segment]:

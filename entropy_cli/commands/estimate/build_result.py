@@ -124,6 +124,7 @@ def _derived(state: RunState, tally: Tally) -> dict[str, Any]:
     fitted = settings.temperature.index("auto") if "auto" in settings.temperature else 0
     implied_S = per_distance_S * tally.distance_GST[..., fitted].sum(0) / tokens_S
     return {
+        "repeats": progress.repeats,
         "failed_reasons": [reason for _, reason in progress.failed],
         "temperature_fit": progress.pilot,
         "assignment_entropy_se_over_images": standard_errors_over_images(tally),

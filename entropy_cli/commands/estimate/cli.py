@@ -30,10 +30,9 @@ from entropy_cli.options import (
     exit_code,
     parse_keyed_file,
     parse_temperatures,
-    print_result,
     suffix_parser,
-    tqdm_bar,
 )
+from entropy_cli.terminal import print_result, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Result
@@ -176,6 +175,10 @@ def estimate(
     as_json: AsJson = False,
     table: WholeTable = False,
     explain: Explain = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would be read, how, and how long it would take."),
+    ] = False,
     units: Units = "nats",
 ) -> int:
     """Estimate a tokenizer's irreducible loss on images.
@@ -195,6 +198,7 @@ def estimate(
     given = given_latents(context.params)
 
     from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
+    from entropy_cli.commands.estimate.dry_run import dry_run as describe_run
     from entropy_cli.commands.estimate.estimate import estimate as run
     from entropy_cli.core.files import check_files
     from entropy_cli.results.page.report_file import check_report, write_report
@@ -221,33 +225,33 @@ def estimate(
         if report is not None:
             write_report(report, [result], [])
 
-    images = run(
-        EstimateConfig(
-            data=data,
-            checkpoint=ckpt,
-            latents=None if given is None else GivenLatents(**given),
-            split=split or "auto",
-            limit=limit,
-            seed=seed,
-            family=family,
-            tokenizer=TokenizerSettings(image_size, patch_nums, None if given else rule, weights),
-            precision=precision,
-            target=target_ci,
-            shard=shard,
-            state=state,
-            tokens=save_tokens,
-            save_every_s=save_every,
-            fail_at_first=on_error == "fail",
-            command=shlex.join(["entropy-cli", *context.obj]),
-            temperatures=temperature,
-            temperature_from=temperature_from,
-            device=device,
-            batch_size=batch_size,
-            workers=workers,
-        ),
-        tqdm_bar,
-        deliver,
+    config = EstimateConfig(
+        data=data,
+        checkpoint=ckpt,
+        latents=None if given is None else GivenLatents(**given),
+        split=split or "auto",
+        limit=limit,
+        seed=seed,
+        family=family,
+        tokenizer=TokenizerSettings(image_size, patch_nums, None if given else rule, weights),
+        precision=precision,
+        target=target_ci,
+        shard=shard,
+        state=state,
+        tokens=save_tokens,
+        save_every_s=save_every,
+        fail_at_first=on_error == "fail",
+        command=shlex.join(["entropy-cli", *context.obj]),
+        temperatures=temperature,
+        temperature_from=temperature_from,
+        device=device,
+        batch_size=batch_size,
+        workers=workers,
     )
+    if dry_run:
+        print_result(describe_run(config, tqdm_bar))
+        return 0
+    images = run(config, tqdm_bar, deliver)
     for older in (output, report) if shard is not None and not delivered else ():
         if older is not None:
             older.unlink(missing_ok=True)  # an older run's result must not pass for this one's

@@ -94,6 +94,7 @@ def identify(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, Any
         "checkpoint_weights": checkpoint.weights,
         "checkpoint_copies": checkpoint.copies,
         "checkpoint_classes": list(checkpoint.classes),
+        "checkpoint_evidence": loaded.evidence,
         "checkpoint_scales": loaded.tokenizer.spec.counted_scales,
         "checkpoint_notes": list(loaded.tokenizer.spec.notes),
         "codebook_notes": codebook_notes(loaded.tokenizer),

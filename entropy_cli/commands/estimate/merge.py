@@ -87,6 +87,7 @@ def _claim(path: Path, done_N: Tensor, owner_N: list[Path | None]) -> None:
 def _add(path: Path, part: Progress, total: Progress) -> None:
     """Add a state's progress to the total, in place."""
     total.blocks_done |= part.blocks_done
+    total.digest_N += part.digest_N
     total.failed += part.failed
     total.images += part.images
     total.runs += part.runs

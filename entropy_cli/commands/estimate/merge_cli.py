@@ -15,9 +15,8 @@ from entropy_cli.options import (
     Units,
     WholeTable,
     exit_code,
-    print_result,
-    tqdm_bar,
 )
+from entropy_cli.terminal import print_result, tqdm_bar
 
 
 def merge(

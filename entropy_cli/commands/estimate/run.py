@@ -1,6 +1,7 @@
 """A run of `estimate` with its checkpoint loaded and its images listed."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from entropy_cli.commands.estimate.frozen import freeze
 from entropy_cli.commands.estimate.inputs import Inputs, open_inputs
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bars
+from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.images.image_set import ImageSet
 from entropy_cli.images.plan import BLOCK, CHECK_BLOCKS, number_of_blocks, shard_blocks
 from entropy_cli.streaming.device import (
@@ -104,6 +106,16 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
     _check_ranks_agree(settings, device, batch_size, ranks)
     workers = choose_workers(device, ranks.local_world) if config.workers is None else config.workers
     return Run(config, ranks, device, inputs, settings, metadata, pilot, batch_size, workers)
+
+
+def format_temperatures(temperatures: Sequence[TemperatureChoice]) -> str:
+    """Format temperatures, the headline first."""
+    return ", ".join(t if t == "auto" else f"{t:g}" for t in temperatures)
+
+
+def plural(number: int, noun: str) -> str:
+    """Return a number with a noun, in the plural unless it is one."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _text(path: Path | None) -> str | None:

@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from entropy_cli.options import AsJson, BadValue, print_result, suffix_parser, tqdm_bar
+from entropy_cli.options import AsJson, BadValue, suffix_parser
+from entropy_cli.terminal import print_result, tqdm_bar
 
 IMAGES = (".png", ".svg", ".pdf")
 EXPECTED = "a number from 0, or the result of an estimate"

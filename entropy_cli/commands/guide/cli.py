@@ -7,7 +7,7 @@ from typing import Annotated, ClassVar
 
 import typer
 
-from entropy_cli.options import print_result
+from entropy_cli.terminal import print_result
 
 PAGES = Path(__file__).parents[2] / "guide"
 HOW = """\

@@ -5,16 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from entropy_cli.options import (
-    AsJson,
-    Family,
-    ImageSize,
-    PatchNums,
-    Weights,
-    WholeTable,
-    print_result,
-    tqdm_bar,
-)
+from entropy_cli.options import AsJson, Family, ImageSize, PatchNums, Weights, WholeTable
+from entropy_cli.terminal import print_result, tqdm_bar
 
 
 def inspect(

@@ -57,7 +57,7 @@ def inspect(
             sha256 = checkpoint.sha256(bar.update)
     return Inspection(
         family=name,
-        why=_evidence(checkpoint, name, is_chosen=family != "auto") if name else [],
+        why=_reasons_for(checkpoint, name, is_chosen=family != "auto") if name else [],
         doubts=reasons[name] if name else [],
         candidates=[] if name else fitting or nearest,
         against={other: why for other, why in reasons.items() if other != name},
@@ -83,13 +83,9 @@ def _build(found: Found, *, full: bool) -> Tokenizer:
     return replace(found, checkpoint=checkpoint.to_meta([*codes, *lists, *biases])).build()
 
 
-def _evidence(checkpoint: Checkpoint, name: str, *, is_chosen: bool) -> list[str]:
-    family, shapes = FAMILIES[name], checkpoint.shapes
-    keys = [f"has {key}: {meaning}" for key, meaning in family.IDENTIFYING_KEYS.items() if key in shapes]
-    if not keys:
-        required = family.missing_keys(Checkpoint.of_tensors(checkpoint.path, {}))
-        keys = [f"has {key}" for key in required if key in shapes]
-    return [*(["set by --family"] if is_chosen else []), *keys[:3]]
+def _reasons_for(checkpoint: Checkpoint, name: str, *, is_chosen: bool) -> list[str]:
+    evidence = Found(checkpoint, name, TokenizerSettings()).evidence
+    return [*(["set by --family"] if is_chosen else []), *evidence]
 
 
 def _file(checkpoint: Checkpoint, weights_why: str, sha256: str | None) -> inspection.File:
@@ -137,5 +133,7 @@ def _tokenizer(
         config=[CONFIG_KEYS.get(name, name) for name, value in from_file.items() if value is not None],
         notes=[*spec.notes, *(codebook_notes(tokenizer) if tokenizer else [])],
         preprocess=spec.preprocess,
+        temperatures=list(spec.temperatures),
+        labels=spec.labels,
         **{name: getattr(spec, name) for name in names},
     )

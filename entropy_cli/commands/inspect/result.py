@@ -71,7 +71,9 @@ class Tokenizer:
     bits: int | None  # of a code, where codes are bits and there is no codebook
     latent_dim: int
     rule: str  # how a latent's code is found
-    temperature: float | str  # the default; "auto" is fitted to the images
+    temperature: float | str  # the default of the headline; "auto" is fitted to the images
+    temperatures: list[float | str]  # all defaults
+    labels: str  # that models on its tokens are trained on: hard, soft or unknown
     temperature_source: str
     preprocess: str  # how images are resized and cropped
     config: list[str]  # the settings above that come from the config.json beside the checkpoint

@@ -153,16 +153,24 @@ def _levels(encoder: Encoder | None) -> Table:
     return Table("levels", "", ["level", "channels", "blocks", "attention"], rows)
 
 
+LABELS = {
+    "hard": "hard labels, the nearest codes",
+    "soft": "soft or sampled labels",
+    "unknown": "labels that are not known here",
+}
+
+
 def _tokenizer(tokenizer: Tokenizer) -> dict[str, str]:
     bits = f", the signs of {tokenizer.bits} dimensions" if tokenizer.bits else ""
     latents = f"latents of {_counted(tokenizer.latent_dim, 'dimension')}"
-    value = tokenizer.temperature
-    default = "fitted to the images" if isinstance(value, str) else f"{value:g}"
+    named = ("fitted to the images" if isinstance(t, str) else f"{t:g}" for t in tokenizer.temperatures)
+    default = " and ".join(named)
     return {
         "scales": _scales(tokenizer.scales),
         "codes": f"{tokenizer.vocab_size:,}{bits}; {latents}",
         "rule": RULES[tokenizer.rule],
         "temperature": f"{default} by default",
+        "labels": f"models on its tokens train on {LABELS[tokenizer.labels]}",
         "published": tokenizer.temperature_source,
         "images": tokenizer.preprocess,
         "config.json": f"sets {', '.join(tokenizer.config)}" if tokenizer.config else "",

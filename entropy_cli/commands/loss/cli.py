@@ -16,9 +16,8 @@ from entropy_cli.options import (
     keyed_file,
     parse_keyed_file,
     parse_sides,
-    print_result,
-    tqdm_bar,
 )
+from entropy_cli.terminal import print_result, tqdm_bar
 
 logger = logging.getLogger(__name__)
 

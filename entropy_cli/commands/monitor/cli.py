@@ -11,7 +11,8 @@ import typer
 
 from entropy_cli.core.errors import NoLossError
 from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_floor
-from entropy_cli.options import AsJson, BadValue, WholeTable, print_result, suffix_parser, tqdm_bar
+from entropy_cli.options import AsJson, BadValue, WholeTable, suffix_parser
+from entropy_cli.terminal import print_result, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.commands.monitor.monitor import MonitorOutput

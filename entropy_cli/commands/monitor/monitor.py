@@ -1,45 +1,39 @@
 """Read a training log, compare it with the floor of its loss, and draw it."""
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from entropy_cli import __version__
+from entropy_cli.commands.monitor.detectors.noise import noise
+from entropy_cli.commands.monitor.detectors.plateau import power_law_slope
 from entropy_cli.commands.monitor.figure import draw_run
 from entropy_cli.commands.monitor.findings import collect_findings
+from entropy_cli.commands.monitor.logs.names import stem
 from entropy_cli.commands.monitor.logs.read import read_log
-from entropy_cli.commands.monitor.logs.series import Log
+from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
 from entropy_cli.commands.monitor.page import write_run_page
-from entropy_cli.commands.monitor.result import MonitorResult
-from entropy_cli.commands.monitor.series_with_floor import (
-    SeriesWithFloor,
-    attach_floors,
-    find_repeated_training,
-    summarize,
-)
+from entropy_cli.commands.monitor.result import MonitorResult, SeriesSummary
 from entropy_cli.core.files import write_text
-from entropy_cli.results.floors import Floor
+from entropy_cli.results.floors import Floor, Level
+
+MIN_FOR_NOISE = 10
+ROUNDING = 6e-4  # nats or percent: VAR prints epochs with three decimals, evaluations with four
 
 
 @dataclass(frozen=True)
 class MonitorConfig:
-    """Options of `monitor`.
-
-    Attributes:
-        path: the log.
-        format: its format, or auto.
-        loss: name of the loss; None for all columns named as a loss.
-        floor: to compare the loss with.
-        nats: nats per unit of its cross-entropies.
-        growing: whether the log is still being written.
-    """
+    """Options of `monitor`."""
 
     path: Path
-    format: str
-    loss: str | None
-    floor: Floor | None
-    nats: float = 1.0
-    growing: bool = False
+    format: str  # of the log, or auto
+    loss: str | None  # its name; None for all columns named as a loss
+    floor: Floor | None  # to compare the loss with
+    nats: float = 1.0  # per unit of its cross-entropies
+    growing: bool = False  # the log is still being written
 
 
 @dataclass(frozen=True)
@@ -47,7 +41,7 @@ class MonitorOutput:
     """The result, and the series to draw it from."""
 
     result: MonitorResult
-    curves: Sequence[SeriesWithFloor]
+    series: Sequence[Series]
 
 
 def monitor_log(
@@ -55,48 +49,125 @@ def monitor_log(
 ) -> MonitorOutput:
     """Read a log, compare it with its floors and collect the findings.
 
-    Args:
-        config: the options.
-        progress: called with 1 for each row.
+    `progress` is called with 1 for each row.
 
     Raises:
         EntropyCliError: the log can't be read, or holds no loss.
     """
     log = read_log(config.path, config.format, config.loss, progress, growing=config.growing)
-    log = to_nats(log, config.nats)
+    log = replace(log, series=[_in_nats(one, config.nats) for one in log.series])
     repeated = find_repeated_training(log)
-    kept = [series for series in log.series if series.metric.split == "train" or not repeated]
-    curves = attach_floors(replace(log, series=kept), config.floor, config.loss)
+    kept = [one for one in log.series if one.metric.split == "train" or not repeated]
+    shown = attach_floors(kept, config.floor, config.loss)
     return MonitorOutput(
         MonitorResult(
             log=str(config.path),
             format=log.format,
             segments=log.segments,
             unreadable=log.unreadable,
-            series=[summarize(curve) for curve in curves if curve.metric.kind != "gradient_norm"],
-            findings=collect_findings(log, curves, repeated, config.floor),
+            series=[summarize(one) for one in shown if one.metric.kind != "gradient_norm"],
+            findings=collect_findings(log, shown, repeated, config.floor),
             floor_source=None if config.floor is None else config.floor.source,
+            floor_labels="unknown" if config.floor is None else config.floor.labels,
             tool_version=__version__,
         ),
-        curves,
+        [one.finite for one in shown if len(one.finite)],
     )
 
 
-def to_nats(log: Log, nats: float) -> Log:
-    """Convert the cross-entropies of a log to nats, given the nats per unit."""
-    if nats == 1:
-        return log
-    series = [
-        replace(
-            one,
-            value_n=one.value_n * nats,
-            untrained_value=None if one.untrained_value is None else one.untrained_value * nats,
-        )
-        if one.metric.is_loss and one.metric.has_floor and not one.metric.is_proxy
-        else one
-        for one in log.series
+def _in_nats(series: Series, nats: float) -> Series:
+    """Convert a series to nats, given the nats per unit, if it can be a cross-entropy."""
+    metric, untrained = series.metric, series.untrained_value
+    if nats == 1 or not metric.is_loss or not metric.has_floor or metric.is_proxy:
+        return series
+    untrained = None if untrained is None else untrained * nats
+    return replace(series, value_n=series.value_n * nats, untrained_value=untrained)
+
+
+def attach_floors(series: Sequence[Series], floor: Floor | None, loss_name: str | None) -> list[Series]:
+    """Give every series the floor of its scope: all tokens, the final scale, or its own scale.
+
+    A loss of unknown kind has a floor if it is the named one; without a name, if it is called just loss
+    or is the only loss of its split.
+    """
+    unknown = [one.metric for one in series if one.metric.kind == "loss"]
+    splits = [metric.split for metric in unknown]
+    chosen = [metric for metric in unknown if metric.name == loss_name] or [
+        metric for metric in unknown if splits.count(metric.split) == 1 or stem(metric.name) == "loss"
     ]
-    return replace(log, series=series)
+    return [
+        replace(one, level=_level(one.metric, floor))
+        if one.metric.kind == "cross_entropy" or one.metric in chosen
+        else one
+        for one in series
+    ]
+
+
+def _level(metric: Metric, floor: Floor | None) -> Level | None:
+    """Return the floor of a metric; None if it can't be a cross-entropy, or is a proxy loss.
+
+    A proxy loss only has a floor that the user gave as a number.
+    """
+    if floor is None or not metric.has_floor or (metric.is_proxy and not floor.is_given):
+        return None
+    if isinstance(metric.scope, int):
+        return floor.scales.get(metric.scope)
+    return floor.last if metric.scope == "last" else floor.mean
+
+
+def summarize(series: Series) -> SeriesSummary:
+    """Summarize a series without smoothing."""
+    metric, finite, level = series.metric, series.finite, series.level
+    name = (metric.name, metric.split, metric.kind, len(series))
+    if not len(finite):
+        return SeriesSummary(*name, None, None, {}, None, words=metric.description)
+    value_n = finite.value_n
+    best = int(value_n.argmax() if metric.kind == "accuracy" else value_n.argmin())
+    first, at_best, last = (float(value_n[i]) for i in (0, best, -1))
+    summary = SeriesSummary(
+        *name,
+        first,
+        at_best,
+        finite.at(best),
+        last,
+        initial=series.initial,
+        noise=noise(value_n) if len(finite) >= MIN_FOR_NOISE else None,
+        words=metric.description,
+    )
+    if level is None:
+        return summary
+    floor, initial = level.floor, series.initial - level.floor
+    law = power_law_slope(finite.position_n, value_n - floor)
+    return replace(
+        summary,
+        floor=floor,
+        unigram=level.unigram_value,
+        reducible_first=first - floor,
+        reducible_best=at_best - floor,
+        reducible_last=last - floor,
+        share_left=(last - floor) / initial if initial > 0 else None,
+        slope=None if law is None else (law.slope, law.se),
+    )
+
+
+def find_repeated_training(log: Log) -> dict[str, float]:
+    """Find validation series that repeat training; map their names to the largest difference.
+
+    VAR prints its training means again as val.
+    """
+    found = {}
+    for val in log.series:
+        train = log.find(val.metric.name) if val.metric.split == "val" else None
+        if train is None or val.metric.kind != "cross_entropy" or np.isnan(train.epoch_n[:1]).any():
+            continue
+        by_epoch = dict(zip(train.epoch_n.tolist(), train.value_n.tolist(), strict=True))
+        differences = [
+            abs(value - by_epoch.get(epoch, math.inf))
+            for epoch, value in zip(val.epoch_n.tolist(), val.value_n.tolist(), strict=True)
+        ]
+        if max(differences) <= ROUNDING:
+            found[val.metric.name] = max(differences)
+    return found
 
 
 def write(output: MonitorOutput, path: Path) -> None:
@@ -106,11 +177,10 @@ def write(output: MonitorOutput, path: Path) -> None:
         ResultError: it can't be written, or the suffix is unknown.
         EntropyCliError: matplotlib is not installed.
     """
-    curves = [(curve.finite, curve.level) for curve in output.curves if len(curve.finite)]
     kind = path.suffix.lower()
     if kind == ".json":
         write_text(path, output.result.to_json() + "\n")
     elif kind == ".html":
-        write_run_page(path, output.result, curves)
+        write_run_page(path, output.result, output.series)
     else:
-        draw_run(path, output.result, curves)
+        draw_run(path, output.result, output.series)

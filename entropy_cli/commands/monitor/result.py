@@ -3,10 +3,13 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from textwrap import wrap
 from typing import Any
 
+from entropy_cli.commands.monitor.logs.series import Series
 from entropy_cli.core.table import Table, definitions, wrapped
-from entropy_cli.results.findings import Finding, by_severity
+from entropy_cli.entropy.quantity import Labels
+from entropy_cli.results.findings import Finding, Severity, by_severity
 
 SCHEMA = "entropy-cli/monitor"
 SCHEMA_VERSION = 1
@@ -15,145 +18,132 @@ MAX_SERIES, MAX_FINDINGS = 10, 5  # on a screen
 
 @dataclass(frozen=True)
 class SeriesSummary:
-    """Unsmoothed values of one series, in nats per token if it is a cross-entropy.
+    """Unsmoothed values of one series, in nats per token if it is a cross-entropy."""
 
-    Attributes:
-        name: as in the log.
-        best: the lowest loss, or the highest accuracy.
-        best_at: epoch and step of the best.
-        initial: the loss before any training if the log has it, else the first.
-        floor: lower bound of the loss; None if none applies.
-        unigram: loss of a constant prediction; None if only a lower bound of it is known.
-        reducible_first: first minus floor, likewise best and last; negative below the floor.
-        share_left: share of the initial reducible loss that is left.
-        slope: exponent of the reducible loss as a power of training time, and its standard error.
-        noise: standard deviation of a point about the curve.
-        words: description of the series.
-    """
-
-    name: str
+    name: str  # as in the log
     split: str
     kind: str
     points: int
     first: float | None
-    best: float | None
-    best_at: Mapping[str, float]
+    best: float | None  # the lowest loss, or the highest accuracy
+    best_at: Mapping[str, float]  # its epoch and step
     last: float | None
-    floor: float | None = None
-    reducible_first: float | None = None
+    floor: float | None = None  # lower bound of the loss; None if none applies
+    reducible_first: float | None = None  # first minus floor, negative below the floor
     reducible_last: float | None = None
     reducible_best: float | None = None
-    share_left: float | None = None
-    initial: float | None = None
-    unigram: float | None = None
-    slope: tuple[float, float] | None = None
-    noise: float | None = None
-    words: str = ""
+    share_left: float | None = None  # share of the initial reducible loss that is left
+    initial: float | None = None  # the loss before any training if the log has it, else the first
+    unigram: float | None = None  # loss of a constant prediction; None if only a lower bound is known
+    slope: tuple[float, float] | None = None  # exponent of the power of training time, and its error
+    noise: float | None = None  # standard deviation of a point about the curve
+    words: str = ""  # description of the series
 
 
 @dataclass(frozen=True)
 class RunFinding(Finding):
-    """A finding about a training run.
+    """A finding about a training run."""
 
-    Attributes:
-        series: name of the series; None for the whole log.
-        evidence: the numbers behind it, and where.
-    """
+    series: str | None = None  # its name; None for the whole log
+    evidence: Mapping[str, Any] = field(default_factory=dict)  # the numbers behind it, and where
 
-    series: str | None = None
-    evidence: Mapping[str, Any] = field(default_factory=dict)
+
+def finding_about(
+    series: Series, name: str, severity: Severity, message: str, result: object, at: int, **more: object
+) -> RunFinding:
+    """Build a finding at a point of a series; its evidence is the result of a detector, and more."""
+    evidence = {key: value for key, value in vars(result).items() if key != "fires"} | more
+    evidence |= {"at": series.at(at), "position": float(series.position_n[at])}
+    return RunFinding(name, severity, message, series.metric.name, evidence)
 
 
 @dataclass(frozen=True)
 class MonitorResult:
-    """Summaries and findings of a log.
-
-    Attributes:
-        segments: number of parts, each written by one process.
-        unreadable: lines and cells that should be values and are none.
-        floor_source: source of the floors; None without floors.
-    """
+    """Summaries and findings of a log."""
 
     log: str
     format: str
-    segments: int
-    unreadable: int
+    segments: int  # number of parts, each written by one process
+    unreadable: int  # lines and cells that should be values and are none
     series: Sequence[SeriesSummary]
     findings: Sequence[RunFinding]
-    floor_source: str | None
+    floor_source: str | None  # None without floors
+    floor_labels: Labels  # that models are trained on; under hard ones CE - A may be negative
     tool_version: str
+
+    @property
+    def is_hard(self) -> bool:
+        """Whether the assignment entropy is no floor of these losses, and no share of it is shown."""
+        return self.floor_labels == "hard"
+
+    @property
+    def headline(self) -> str:
+        """The log, its format, and what is odd about it as a file."""
+        starts = f", {self.segments} starts with values" if self.segments > 1 else ""
+        unreadable = f", {self.unreadable} unreadable lines or cells" if self.unreadable else ""
+        return f"{self.log}: format {self.format}{starts}{unreadable}, entropy-cli {self.tool_version}"
+
+    @property
+    def descriptions(self) -> dict[str, str]:
+        """What the log's series are, by name and split, where it needs saying."""
+        return {f"{one.name}, {one.split}": one.words for one in self.series if one.words}
 
     def to_json(self, indent: int | None = 1) -> str:
         """Return the result as JSON text, on one line if indent is None."""
-        content = {
-            "schema": SCHEMA,
-            "schema_version": SCHEMA_VERSION,
-            "units": "nats per token",
-            **asdict(self),
-        }
-        return json.dumps(content, allow_nan=False, indent=indent)
+        head = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "units": "nats per token"}
+        return json.dumps({**head, **asdict(self)}, allow_nan=False, indent=indent)
+
+
+ABOVE_FLOOR = ("above floor", "last minus floor")
 
 
 def render(result: MonitorResult, *, whole: bool = False) -> str:
-    """Render the headline, the series and the findings, the worst first.
-
-    Args:
-        result: the summaries and findings.
-        whole: whether to show all of them, not only what fits a screen.
-    """
-    shown = tables(result) if whole else [_overview(result)]
-    parts = [_headline(result), *(table.text() for table in shown)]
-    descriptions = {f"{one.name}, {one.split}": one.words for one in result.series if one.words}
-    if descriptions and whole:
-        parts.append(definitions(descriptions))
+    """Render the headline, the series and the findings, the worst first: all, or what fits a screen."""
     findings = by_severity(result.findings)
-    lines = [_finding(one) for one in (findings if whole else findings[:MAX_FINDINGS])]
-    parts.append("\n".join(["Findings", *(lines or ["none"])]))
-    if not whole:
-        parts.append(_left_out(result))
-    return "\n\n".join(parts)
-
-
-def _headline(result: MonitorResult) -> str:
-    parts = f", {result.segments} segments" if result.segments > 1 else ""
-    parts += f", {result.unreadable} unreadable lines or cells" if result.unreadable else ""
-    text = f"{result.log}: format {result.format}{parts}, entropy-cli {result.tool_version}"
-    return wrapped("", text)
+    if whole:
+        shown = [table.text() for table in tables(result)]
+        shown += [definitions(result.descriptions)] if result.descriptions else []
+    else:
+        shown, findings = [_overview(result).text()], findings[:MAX_FINDINGS]
+    lines = "\n".join(["Findings", *(map(_finding, findings) if findings else ["none"])])
+    parts = [wrapped("", result.headline), *shown, lines]
+    return "\n\n".join(parts if whole else [*parts, _left_out(result)])
 
 
 def _overview(result: MonitorResult) -> Table:
     """Return one table of the first series, with the reducible loss where there is a floor."""
     series = result.series[:MAX_SERIES]
-    reducible = [[format_number(one.reducible_last), _share_left(one)] for one in series]
-    table = series_table(series)
-    rows = [[*row, *more] for row, more in zip(table.rows, reducible, strict=True)]
-    table = replace(table, head=[*table.head, "above floor", "share left"], rows=rows)
-    if result.floor_source is not None:
-        table = replace(
-            table, caption=f"{table.caption}; above floor: last minus floor ({result.floor_source})"
-        )
+    table = _series_table(series)
+    name, words = ("CE - A", "last minus A, may be negative") if result.is_hard else ABOVE_FLOOR
+    more = [
+        [format_number(one.reducible_last), "" if result.is_hard else _share_left(one)] for one in series
+    ]
+    source = f"; {name}: {words} ({result.floor_source})" if result.floor_source else ""
+    table = replace(
+        table,
+        head=[*table.head, name, "share left"],
+        rows=[[*row, *cells] for row, cells in zip(table.rows, more, strict=True)],
+        caption=f"{table.caption}{source}",
+    )
     return table.without("kind", "noise").without_empty_columns().fitted("points", "at", "first")
 
 
 def _left_out(result: MonitorResult) -> str:
     """Say what a screen leaves out."""
-    counts = {
-        "series": len(result.series) - MAX_SERIES,
-        "findings": len(result.findings) - MAX_FINDINGS,
-    }
-    more = [f"{count} more {name}" for name, count in counts.items() if count > 0]
+    series, findings = len(result.series) - MAX_SERIES, len(result.findings) - MAX_FINDINGS
+    more = [f"{series} more series"] if series > 0 else []
+    more += [f"{findings} more findings"] if findings > 0 else []
     return wrapped("", f"With --table: {', '.join([*more, 'noise, power of time and descriptions'])}.")
 
 
 def tables(result: MonitorResult) -> list[Table]:
     """Return all numbers: the series, and the reducible loss of those with a floor."""
     with_floor = [one for one in result.series if one.floor is not None]
-    found = [series_table(result.series)]
-    return [*found, _reducible(with_floor, result.floor_source or "")] if with_floor else found
+    reducible = [_reducible(with_floor, result)] if with_floor else []
+    return [_series_table(result.series), *reducible]
 
 
-def series_table(series: Sequence[SeriesSummary]) -> Table:
-    """Return the values of series, a row each."""
+def _series_table(series: Sequence[SeriesSummary]) -> Table:
     head = ["series", "split", "kind", "points", "first", "best", "at", "last", "noise"]
     rows = []
     for one in series:
@@ -164,15 +154,19 @@ def series_table(series: Sequence[SeriesSummary]) -> Table:
     return Table("series", "Series", head, rows, caption, sortable=True, left=range(3))
 
 
-def _reducible(series: Sequence[SeriesSummary], source: str) -> Table:
+def _reducible(series: Sequence[SeriesSummary], result: MonitorResult) -> Table:
     head = ["series", "split", "floor", "first", "best", "last", "share left", "power of time"]
     rows = []
     for one in series:
         slope = "" if one.slope is None else f"{one.slope[0]:.3f} ± {one.slope[1]:.3f}"
         numbers = (one.floor, one.reducible_first, one.reducible_best, one.reducible_last)
         rows.append([one.name, one.split, *map(format_number, numbers), _share_left(one), slope])
-    caption = f"above the floor, nats per token; {source}"
-    return Table("reducible", "Reducible loss", head, rows, caption, left=range(2))
+    if not result.is_hard:
+        caption = f"above the floor, nats per token; {result.floor_source}"
+        return Table("reducible", "Reducible loss", head, rows, caption, left=range(2))
+    head[2], caption = "A", f"loss minus A, nats per token; {result.floor_source}"
+    table = Table("reducible", "CE - A (may be negative)", head, rows, caption, left=range(2))
+    return table.without("share left", "power of time")
 
 
 def _share_left(one: SeriesSummary) -> str:
@@ -182,6 +176,21 @@ def _share_left(one: SeriesSummary) -> str:
 def _finding(one: RunFinding) -> str:
     series = f" {one.series}:" if one.series else ""
     return wrapped(f"{one.severity:8}", f"{one.id}:{series} {one.message}")
+
+
+def finding_lines(result: MonitorResult, columns: int = 128, most: int = 24) -> list[str]:
+    """Return the findings without advice and rules of thumb, at most so many lines."""
+    findings = [one for one in by_severity(result.findings) if one.id != "rule_of_thumb"]
+    lines: list[str] = []
+    for i, one in enumerate(findings):
+        series = f"{one.series}: " if one.series else ""
+        lead = f"{one.severity:8}{one.id:14}"
+        evidence = one.message.partition(". ")[0].removesuffix(".")
+        more = wrap(lead + series + evidence, columns, subsequent_indent=" " * len(lead))
+        if len(lines) + len(more) > most:
+            return [*lines, f"and {len(findings) - i} more findings"]
+        lines += more
+    return lines
 
 
 def format_place(at: Mapping[str, float]) -> str:

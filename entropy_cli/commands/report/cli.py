@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from entropy_cli.options import print_result
+from entropy_cli.terminal import print_result
 
 
 def report(

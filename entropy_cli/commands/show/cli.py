@@ -17,9 +17,8 @@ from entropy_cli.options import (
     PatchNums,
     Weights,
     parse_temperatures,
-    print_result,
-    tqdm_bar,
 )
+from entropy_cli.terminal import print_result, tqdm_bar
 
 
 def parse_temperature(text: str) -> float | Literal["auto"]:

@@ -13,13 +13,15 @@ from typing import Annotated, Any
 import typer
 
 from entropy_cli.input_options import given_latents
-from entropy_cli.options import BadValue, print_result
+from entropy_cli.options import BadValue
+from entropy_cli.terminal import print_result
 
 # Options of `estimate` that can't be used here, by parameter name, and why.
 RESERVED = {
     "shard": "the script assigns the shards",
     "state": "the script keeps the state in the folder of slurm's --output",
     "output": "the result goes into the folder of slurm's --output",
+    "dry_run": "the jobs would compute nothing; run entropy-cli estimate with it here",
 }
 RESERVED_WITH_ARRAY = {
     "save_tokens": "every shard would write the same file; run such shards by hand",

@@ -16,9 +16,8 @@ from entropy_cli.options import (
     count_option,
     exit_code,
     parse_sides,
-    print_result,
-    tqdm_bar,
 )
+from entropy_cli.terminal import print_result, tqdm_bar
 
 HIGHEST = 1e12  # for weights and rates, which must be finite
 

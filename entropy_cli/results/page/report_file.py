@@ -13,6 +13,7 @@ from entropy_cli.results.page.comparison import comparison_report
 from entropy_cli.results.page.figures import figure_panels
 from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin, subject
 from entropy_cli.results.schema import Result, ScaleResult, SoftEstimates, SoftScale, TemperatureResult
+from entropy_cli.results.summary import checks_of, checks_table, summary_table, usage
 from entropy_cli.results.tables import headline, tables
 
 TEXT = (".md", ".csv")
@@ -60,16 +61,20 @@ def result_report(result: Result) -> Report:
         title=f"{subject(result)}: {value}",
         heading=f"Assignment entropy of {subject(result)}",
         headline=value,
-        warnings=[],  # the place of a result's checks
-        details=f"{what}: {MEANING}; {details}.",
+        warnings=[check.message for check in checks_of(result) if check.severity == "wrong"],
+        details=" ".join([f"{what}: {MEANING}; {details}.", *_sentences(usage(result))]),
         subject=subject(result),
         panels=figure_panels(result),
-        tables=tables(result),
+        tables=[summary_table(result), checks_table(result), *tables(result)],
         terms=legend(result, "nats"),
         notes=notes(result),
         origins={"": origin(result)},
         estimates=Table("estimates", "", [*COLUMNS, *NUMBERS], rows),
     )
+
+
+def _sentences(lines: Sequence[str]) -> list[str]:
+    return [f"{' '.join(line.split()).capitalize()}." for line in lines]
 
 
 def _groups(result: Result) -> Iterator[tuple[list[Cell], SoftEstimates]]:

@@ -10,7 +10,7 @@ import pytest
 from entropy_cli.commands.monitor.logs.names import infer_kind, infer_split, stem
 from entropy_cli.commands.monitor.logs.read import read_log
 from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
-from entropy_cli.commands.monitor.series_with_floor import find_repeated_training
+from entropy_cli.commands.monitor.monitor import find_repeated_training
 from entropy_cli.core.errors import LogError
 from tests import training_logs as logs
 
@@ -238,6 +238,11 @@ class TestDamage:
         assert series.finite.value_n.tolist() == [3.0, 2.0]
         assert math.isnan(series.value_n[1])
 
+    def test_steps_that_are_no_numbers(self, read):
+        series = read("step,loss\n0,3.0\nnan,nan\n2,2.0\n").find("loss")
+        assert series.nonfinite_at == {"step": 1.0}
+        assert series.position_n.tolist() == [1.0, 2.0, 3.0]
+
     def test_nan_in_other_formats(self, read):
         text = logs.var_stdout().replace("Lm: 6.810 (6.810), Lt", "Lm: nan (nan), Lt")
         assert read(text).find("Lm").nonfinite == 1
@@ -269,6 +274,11 @@ class TestDamage:
             ("hello\nworld\n", "expected one of the formats"),
             ('{"log_history": [', "can't be read as huggingface"),
             ('{"log_history": []}', "no loss found"),
+            (
+                '{"log_history": null}',
+                "can't be read as huggingface: log_history is None",
+            ),
+            ("{'ep': '1/2', 'L_mean': [1, 2]}\n", "no loss found, read as var-log-txt"),
             ("step,lr\n1,0.1\n", "no loss found, read as csv"),
         ],
     )

@@ -367,6 +367,7 @@ def test_it_needs_no_torch(tmp_path):
         ("--array 2 -- --data x --ckpt y -o r.json", "--output"),
         ("--array 2 -- --data x --ckpt y --shard 0/2", "--shard"),
         ("--array 2 -- --data x --ckpt y --target-ci 0.1", "--target-ci"),
+        ("--array 2 -- --data x --ckpt y --dry-run", "--dry-run"),
         ("--nodes 2 -- --data x --ckpt y --state s", "--state"),
         ("--nodes 2 -- --data x --ckpt y --shard slurm", "--shard"),
         ("--array 2 --gpus 2 -- --data x --ckpt y", "--gpus"),

@@ -9,7 +9,6 @@ import numpy as np
 
 from entropy_cli.commands.monitor.detectors.noise import (
     BINS,
-    Bins,
     Series,
     bin_medians,
     block_medians,
@@ -27,26 +26,15 @@ DEVIATIONS_2 = np.array([4.0, 6.0])
 
 @dataclass(frozen=True)
 class Divergence:
-    """Result of `divergence`: whether a curve ends above its first value.
+    """Result of `divergence`: whether a curve ends above its first value."""
 
-    Attributes:
-        fires: rise > 6 se.
-        start: the first value.
-        last: median of the last tenth.
-        last_first: row where the last tenth begins.
-        rise: last - start.
-        se: standard error of the rise.
-        start_se: standard deviation of a single point.
-        last_se: standard error of the last tenth's median.
-    """
-
-    fires: bool
-    start: float
-    last: float
-    last_first: int
-    rise: float
-    se: float
-    start_se: float
+    fires: bool  # rise > 6 se
+    start: float  # the first value
+    last: float  # median of the last tenth
+    last_first: int  # row where the last tenth begins
+    rise: float  # last - start
+    se: float  # standard error of the rise
+    start_se: float  # standard deviation of a single point
     last_se: float
 
 
@@ -57,51 +45,25 @@ def divergence(y_n: Series) -> Divergence | None:
     flat curves and power laws of white noise, in .003 at phi .9 and 60 points, at phi .98 in .003 of
     1000 points and .07 of 60 (300 runs each); in all that rise by .5 at noise .05 (1000 points).
     """
-    y_n = validate(y_n)
     binned = bin_medians(y_n)
     if binned is None:
         return None
-    last_first = len(y_n) - max(len(y_n) // 10, 1)
-    start, last = float(y_n[0]), float(np.median(y_n[last_first:]))
-    start_se, last_se = spread(y_n), _error_of_median(binned, len(y_n), len(y_n) - last_first)
-    se = float(np.hypot(start_se, last_se))
-    return Divergence(
-        last - start > DIVERGENCE_ERRORS * se,
-        start,
-        last,
-        last_first,
-        last - start,
-        se,
-        start_se,
-        last_se,
-    )
-
-
-def _error_of_median(binned: Bins, rows: int, points: int) -> float:
-    """Return the standard error of the median of `points` rows, from that of the bins."""
-    per_bin = rows / len(binned.median_B)
-    return binned.se * (per_bin / points) ** 0.5
+    first, last, last_se = binned.last_tenth(y_n)
+    start, start_se = float(y_n[0]), spread(y_n)
+    rise, se = last - start, float(np.hypot(start_se, last_se))
+    return Divergence(rise > DIVERGENCE_ERRORS * se, start, last, first, rise, se, start_se, last_se)
 
 
 @dataclass(frozen=True)
 class Growth:
-    """Result of `grows_without_bound` for a gradient norm.
+    """Result of `grows_without_bound` for a gradient norm."""
 
-    Attributes:
-        fires: ratio > 10 and z > 2.33.
-        ratio: median of the last tenth over that of the middle half; None if the latter is zero.
-        last: median of the last tenth.
-        middle: median of the middle half.
-        z: Mann-Kendall z of the last third of 30 bins.
-        first: row where the last tenth begins.
-    """
-
-    fires: bool
-    ratio: float | None
-    last: float
-    middle: float
-    z: float
-    first: int
+    fires: bool  # ratio > 10 and z > 2.33
+    ratio: float | None  # of last to middle; None if the latter is zero
+    last: float  # median of the last tenth
+    middle: float  # median of the middle half
+    z: float  # Mann-Kendall z of the last third of 30 bins
+    first: int  # row where the last tenth begins
 
 
 def grows_without_bound(g_n: Series) -> Growth | None:
@@ -127,30 +89,21 @@ def grows_without_bound(g_n: Series) -> Growth | None:
 class BoundViolation:
     """Result of `below_floor` or `above_ceiling`.
 
-    Attributes:
-        fires: see the function.
-        bound: the floor or ceiling.
-        bound_se: its standard error.
-        last: median of the last tenth.
-        last_se: its standard error.
-        last_first: row where the last tenth begins.
-        last_deviations: standard errors (its own and the bound's) by which it lies beyond the bound,
-            negative if it does not; None if both errors are zero.
-        lowest: median of the lowest bin; lowest_se and lowest_deviations as above.
-        lowest_first: first row of that bin; lowest_stop: row after its last.
+    Deviations are in standard errors of the level and the bound, negative on the right side of the
+    bound; None if both errors are zero.
     """
 
-    fires: bool
-    bound: float
+    fires: bool  # see the function
+    bound: float  # the floor or ceiling
     bound_se: float
-    last: float
+    last: float  # median of the last tenth
     last_se: float
-    last_first: int
+    last_first: int  # row where the last tenth begins
     last_deviations: float | None
-    lowest: float
+    lowest: float  # median of the lowest bin
     lowest_se: float
-    lowest_first: int
-    lowest_stop: int
+    lowest_first: int  # first row of that bin
+    lowest_stop: int  # row after its last
     lowest_deviations: float | None
 
 
@@ -170,32 +123,28 @@ def above_ceiling(y_n: Series, ceiling: float, ceiling_se: float = 0.0) -> Bound
 
 
 def _bound_violation(y_n: Series, bound: float, bound_se: float, *, sign: int) -> BoundViolation | None:
-    y_n = validate(y_n)
     binned = bin_medians(y_n)
     if binned is None:
         return None
     i = int(binned.median_B.argmin())
-    last_first = len(y_n) - max(len(y_n) // 10, 1)
-    value_2 = np.array([np.median(y_n[last_first:]), binned.median_B[i]])
-    se_2 = np.array([_error_of_median(binned, len(y_n), len(y_n) - last_first), binned.se])
-    error_2 = np.hypot(se_2, bound_se)
-    far_2 = sign * (value_2 - bound) > DEVIATIONS_2 * error_2
-    last, lowest = value_2.tolist()
+    last_first, last, last_se = binned.last_tenth(y_n)
+    value_2, se_2 = np.array([last, binned.median_B[i]]), np.array([last_se, binned.se])
+    error_2, beyond_2 = np.hypot(se_2, bound_se), sign * (value_2 - bound)
+    far_2 = beyond_2 > DEVIATIONS_2 * error_2
     last_deviations, lowest_deviations = (
-        float(sign * (value - bound) / error) if error > 0 else None
-        for value, error in zip(value_2, error_2, strict=True)
+        float(beyond / error) if error > 0 else None
+        for beyond, error in zip(beyond_2, error_2, strict=True)
     )
     return BoundViolation(
-        fires=bool(far_2.any() if sign < 0 else far_2[0]),
-        bound=bound,
-        bound_se=bound_se,
-        last=last,
-        last_se=float(se_2[0]),
-        last_first=last_first,
-        last_deviations=last_deviations,
-        lowest=lowest,
-        lowest_se=float(se_2[1]),
-        lowest_first=int(binned.bounds_C[i]),
-        lowest_stop=int(binned.bounds_C[i + 1]),
-        lowest_deviations=lowest_deviations,
+        bool(far_2.any() if sign < 0 else far_2[0]),
+        bound,
+        bound_se,
+        last,
+        last_se,
+        last_first,
+        last_deviations,
+        float(binned.median_B[i]),
+        binned.se,
+        *binned.rows(i),
+        lowest_deviations,
     )

@@ -22,24 +22,25 @@ SEGMENTS, MIN_SEGMENT, DEGREE = 10, 100, 3
 
 @dataclass(frozen=True)
 class Bins:
-    """Medians of consecutive bins of nearly equal length.
-
-    Attributes:
-        median_B: median of each bin, in the units of the series.
-        bounds_C: first row of each bin in the original series, then its length; C = B + 1.
-        noise: standard deviation of a row, after thinning.
-        se: standard error of a bin's median: at least 1.2533 noise / sqrt(rows), and at least the
-            scatter of the bins, because the former is far too small for autocorrelated noise.
-        rows_per_bin: rows in the smallest bin, after thinning.
-        thinned_by: rows of the series per row after thinning; 1 without thinning.
-    """
+    """Medians of consecutive bins of nearly equal length, in the units of the series."""
 
     median_B: Series
-    bounds_C: NDArray[np.int64]
-    noise: float
+    bounds_C: NDArray[np.int64]  # first row of each bin in the series, then its length; C = B + 1
+    # Standard error of a bin's median: at least 1.2533 noise / sqrt(rows), and at least the scatter of
+    # the bins, because the former is far too small for autocorrelated noise.
     se: float
-    rows_per_bin: int
-    thinned_by: int
+    rows_per_bin: int  # in the smallest bin, after thinning
+    thinned_by: int  # rows of the series per row after thinning; 1 without thinning
+
+    def rows(self, i: int) -> tuple[int, int]:
+        """Return the first row of a bin, and the row after its last."""
+        return int(self.bounds_C[i]), int(self.bounds_C[i + 1])
+
+    def last_tenth(self, y_n: Series) -> tuple[int, float, float]:
+        """Return the first row of the last tenth of the series, its median, and the error of that."""
+        points = max(len(y_n) // 10, 1)
+        first, rows_per_bin = len(y_n) - points, len(y_n) / len(self.median_B)
+        return first, float(np.median(y_n[first:])), self.se * (rows_per_bin / points) ** 0.5
 
 
 def validate(y_n: Series) -> Series:
@@ -115,11 +116,6 @@ def autocorrelation(y_n: Series) -> float:
     return float(np.clip(phi + (DEGREE + 1 + (DEGREE + 3) * phi) / length, -0.99, 0.9999))
 
 
-def autocorrelation_time(phi: float) -> float:
-    """Return the number of rows worth one independent row, (1 + phi) / (1 - phi), at least 1."""
-    return max((1 + phi) / (1 - phi), 1.0)
-
-
 def thin(y_n: Series) -> tuple[Series, NDArray[np.int64]]:
     """Reduce a series to one median per autocorrelation time if phi > 0.95; else return it unchanged.
 
@@ -128,13 +124,13 @@ def thin(y_n: Series) -> tuple[Series, NDArray[np.int64]]:
     """
     y_n = validate(y_n)
     phi = autocorrelation(y_n)
-    rows = len(y_n) if phi <= THIN_ABOVE else _effective_rows(y_n, phi)
-    return block_medians(y_n, rows)
+    return block_medians(y_n, len(y_n) if phi <= THIN_ABOVE else _effective_rows(y_n, phi))
 
 
 def _effective_rows(y_n: Series, phi: float) -> int:
     """Return the effective number of independent rows, at least ten: a smooth curve has none."""
-    return max(int(len(y_n) / autocorrelation_time(phi)), min(MIN_POINTS, len(y_n)))
+    rows_per_independent = max((1 + phi) / (1 - phi), 1.0)
+    return max(int(len(y_n) / rows_per_independent), min(MIN_POINTS, len(y_n)))
 
 
 def block_medians(y_n: Series, bins: int) -> tuple[Series, NDArray[np.int64]]:
@@ -162,10 +158,8 @@ def bin_medians(y_n: Series, bins: int = BINS) -> Bins | None:
     phi = autocorrelation(row_n)
     median_B, bounds_C = block_medians(row_n, min(bins, _effective_rows(row_n, phi)))
     rows_per_bin = len(row_n) // len(median_B)
-    sigma = noise(row_n)
-    se = max(MEDIAN_TO_MEAN_ERROR * sigma / rows_per_bin**0.5, scatter(median_B))
-    thinned_by = -(-len(y_n) // len(row_n))
-    return Bins(median_B, start_n[bounds_C], sigma, se, rows_per_bin, thinned_by)
+    se = max(MEDIAN_TO_MEAN_ERROR * noise(row_n) / rows_per_bin**0.5, scatter(median_B))
+    return Bins(median_B, start_n[bounds_C], se, rows_per_bin, -(-len(y_n) // len(row_n)))
 
 
 def scatter(median_B: Series) -> float:

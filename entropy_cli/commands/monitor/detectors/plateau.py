@@ -21,30 +21,18 @@ MIN_RANGE = 4.0  # of x, from the first to the last bin of a power law
 
 @dataclass(frozen=True)
 class Plateau:
-    """Result of `plateau`: the projected gain of a run that is a quarter longer.
+    """Result of `plateau`: the projected gain of a run that is a quarter longer."""
 
-    Attributes:
-        fires: gain + bound_errors * gain_error < tolerance. Also true of a rising curve.
-        rising: the gain is below -tolerance and its upper bound below 0, so the curve rises.
-        gain: projected fall over another quarter, in units of the curve; negative if it rises.
-        gain_error: its standard error, autocorrelation of the blocks included.
-        bound_errors: standard errors in the bound; 2 with 20 blocks, slightly more with fewer.
-        tolerance: a gain below it is not worth the time.
-        first: row where the last quarter begins; points: its length.
-        blocks: number of block means in the fit.
-        rho: lag-1 autocorrelation of their residuals, at least 0.
-    """
-
-    fires: bool
-    rising: bool
-    gain: float
-    gain_error: float
-    bound_errors: float
-    tolerance: float
-    first: int
-    points: int
-    blocks: int
-    rho: float
+    fires: bool  # gain + bound_errors * gain_error < tolerance; also true of a rising curve
+    rising: bool  # the gain is below -tolerance and its upper bound below 0
+    gain: float  # projected fall over another quarter, in units of the curve; negative if it rises
+    gain_error: float  # its standard error, autocorrelation of the blocks included
+    bound_errors: float  # standard errors in the bound; 2 with 20 blocks, slightly more with fewer
+    tolerance: float  # a gain below it is not worth the time
+    first: int  # row where the last quarter begins
+    points: int  # its length
+    blocks: int  # number of block means in the fit
+    rho: float  # lag-1 autocorrelation of their residuals, at least 0
 
 
 @dataclass(frozen=True)
@@ -52,7 +40,7 @@ class Line:
     """Slope of a fitted line, its standard error, and the lag-1 autocorrelation of the residuals."""
 
     slope: float
-    error: float
+    se: float
     rho: float
 
 
@@ -76,16 +64,12 @@ def plateau(y_n: Series, tolerance: float = TOLERANCE) -> Plateau | None:
     level = y_n[first]  # sums of differences keep the digits of a nearly constant curve
     mean_B = np.add.reduceat(y_n[first:] - level, bounds_C[:-1]) / size_B
     line = _fit_line((bounds_C[1:] + bounds_C[:-1]) / 2, mean_B)
-    gain, error = 0.0 - line.slope * points, line.error * points
-    bound_errors = 2 * _student(blocks - 2) / _student(BLOCKS - 2)
-    fires = gain + bound_errors * error < tolerance
-    rising = gain < -tolerance and gain + bound_errors * error < 0
+    gain, error = 0.0 - line.slope * points, line.se * points
+    # Student's to the Gaussian quantile at two sigma, to first order, relative to that of 20 blocks.
+    bound_errors = 2 * (1 + 1.25 / (blocks - 2)) / (1 + 1.25 / (BLOCKS - 2))
+    highest = gain + bound_errors * error
+    fires, rising = highest < tolerance, gain < -tolerance and highest < 0
     return Plateau(fires, rising, gain, error, bound_errors, tolerance, first, points, blocks, line.rho)
-
-
-def _student(freedom: int) -> float:
-    """Return the ratio of Student's to the Gaussian quantile at two sigma, to first order."""
-    return 1 + 1.25 / freedom
 
 
 def _fit_line(x_B: Series, y_B: Series) -> Line:
@@ -106,44 +90,28 @@ def _fit_line(x_B: Series, y_B: Series) -> Line:
 
 @dataclass(frozen=True)
 class Overfitting:
-    """Result of `overfitting`: whether validation rises while training falls.
+    """Result of `overfitting`: whether validation rises while training falls."""
 
-    Attributes:
-        fires: each of the last evaluations lies above best + margin, `rise` is above `rise_needed`, and
-            the training loss fell since the best.
-        best: lowest validation loss.
-        best_index: its index among the evaluations.
-        last: the last three evaluations, oldest first.
-        margin: three standard deviations of the evaluations' noise.
-        noise: that standard deviation.
-        rise: median of the last three minus that of the three around the best; the best itself is biased
-            low.
-        rise_needed: three standard errors of that difference.
-        train_at_best: training loss at the best evaluation; train_last: at the last.
-    """
-
+    # Each of the last evaluations lies above best + margin, `rise` is above `rise_needed`, and the
+    # training loss fell since the best.
     fires: bool
-    best: float
-    best_index: int
-    last: tuple[float, ...]
-    margin: float
-    noise: float
-    rise: float
-    rise_needed: float
-    train_at_best: float
-    train_last: float
+    best: float  # lowest validation loss
+    best_index: int  # its index among the evaluations
+    last: tuple[float, ...]  # the last three evaluations, oldest first
+    margin: float  # three standard deviations of the evaluations' noise
+    noise: float  # that standard deviation
+    rise: float  # median of the last three minus that of three around the best, which is biased low
+    rise_needed: float  # three standard errors of that difference
+    train_at_best: float  # training loss at the best evaluation
+    train_last: float  # at the last
 
 
 def overfitting(val_n: Series, train_at_val_n: Series) -> Overfitting | None:
     """Test whether the last three evaluations all exceed the best by 3 s while training fell.
 
-    None below ten evaluations. Of 2500 runs with 10/20/40 evaluations and white noise s: fires on
-    falling curves in at most .0004, on flat ones in .012/.008/.004 (without `rise_needed` .04), and in
-    .11/.76/1.0 on those that rise by 9.5 s over the last 40 %.
-
-    Args:
-        val_n: validation losses.
-        train_at_val_n: training losses at the same points.
+    Both losses are those at the evaluations. None below ten. Of 2500 runs with 10/20/40 evaluations and
+    white noise s: fires on falling curves in at most .0004, on flat ones in .012/.008/.004 (without
+    `rise_needed` .04), and in .11/.76/1.0 on those that rise by 9.5 s over the last 40 %.
 
     Raises:
         ShapeError: the two differ in length.
@@ -163,50 +131,18 @@ def overfitting(val_n: Series, train_at_val_n: Series) -> Overfitting | None:
     rise_needed = 3 * sigma * MEDIANS_DIFFERENCE
     train_at_best, train_last = float(train_at_val_n[i]), float(train_at_val_n[-1])
     fires = bool((last_k > best + 3 * sigma).all()) and rise > rise_needed and train_last < train_at_best
+    last = tuple(last_k.tolist())
     return Overfitting(
-        fires=fires,
-        best=best,
-        best_index=i,
-        last=tuple(last_k.tolist()),
-        margin=3 * sigma,
-        noise=sigma,
-        rise=rise,
-        rise_needed=rise_needed,
-        train_at_best=train_at_best,
-        train_last=train_last,
+        fires, best, i, last, 3 * sigma, sigma, rise, rise_needed, train_at_best, train_last
     )
 
 
-@dataclass(frozen=True)
-class PowerLawSlope:
-    """Power law of a reducible loss: loss ~ x^slope.
+def power_law_slope(x_n: Series, reducible_n: Series) -> Line | None:
+    """Fit the slope of log(reducible loss) against log(x), to medians of bins of equal width in log x.
 
-    Attributes:
-        slope: exponent.
-        se: its standard error, autocorrelation of the bins included.
-        bins: number of bins of equal width in log x whose medians are fitted.
-        x_first: position of the first bin; x_last: of the last.
-        rho: lag-1 autocorrelation of the residuals, at least 0; near 1 no power law fits.
-    """
-
-    slope: float
-    se: float
-    bins: int
-    x_first: float
-    x_last: float
-    rho: float
-
-
-def power_law_slope(x_n: Series, reducible_n: Series, bins: int = BLOCKS) -> PowerLawSlope | None:
-    """Fit the slope of log(reducible loss) against log(x).
-
-    None if fewer than eight bins hold points, if x spans less than a factor of four, or if the median of
-    any bin is at or below zero, because the curve then meets its floor.
-
-    Args:
-        x_n: step, epoch or token count of each point, ascending; points at x <= 0 are ignored.
-        reducible_n: loss minus floor.
-        bins: maximum number of bins.
+    x is the training time of each point, ascending; points at x <= 0 are ignored. None if fewer than
+    eight bins hold points, if x spans less than a factor of four, or if the median of any bin is at or
+    below zero, because the curve then meets its floor.
 
     Raises:
         ShapeError: the two differ in length.
@@ -220,12 +156,11 @@ def power_law_slope(x_n: Series, reducible_n: Series, bins: int = BLOCKS) -> Pow
     reducible_n, x_n = reducible_n[x_n > 0], x_n[x_n > 0]
     if len(x_n) < MIN_BLOCKS or x_n[-1] < MIN_RANGE * x_n[0]:
         return None
-    edges_C = np.searchsorted(x_n, np.geomspace(x_n[0], x_n[-1], bins + 1)[1:-1])
+    edges_C = np.searchsorted(x_n, np.geomspace(x_n[0], x_n[-1], BLOCKS + 1)[1:-1])
     bounds_C = np.unique(np.concatenate([[0], edges_C, [len(x_n)]]))
     parts = [slice(*pair) for pair in pairwise(bounds_C)]
     x_B = np.array([np.median(x_n[part]) for part in parts])
     median_B = np.array([np.median(reducible_n[part]) for part in parts])
     if len(parts) < MIN_BLOCKS or median_B.min() <= 0 or x_B[-1] < MIN_RANGE * x_B[0]:
         return None
-    line = _fit_line(np.log(x_B), np.log(median_B))
-    return PowerLawSlope(line.slope, line.error, len(parts), float(x_B[0]), float(x_B[-1]), line.rho)
+    return _fit_line(np.log(x_B), np.log(median_B))

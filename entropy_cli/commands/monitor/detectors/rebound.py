@@ -17,7 +17,6 @@ from entropy_cli.commands.monitor.detectors.noise import (
     block_medians,
     mann_kendall,
     spread,
-    validate,
 )
 
 ERRORS = 6.0  # standard errors of a bin's median
@@ -30,46 +29,33 @@ LAST_BINS = 3
 class Rebound:
     """Result of `rebound`: a rise after the minimum that lasts to the end.
 
-    Attributes:
-        fires: the minimum is at least four bins before the end, the rise is above `threshold`, and the
-            curve rises (z > 2.33) from the minimum to the end, or to its peak if it falls again.
-        falls_again: the curve rises to the peak only, and has come down since.
-        minimum: median of the lowest bin.
-        first: its first row in the original series; stop: the row after its last.
-        fine_minimum: the same with the shortest blocks whose noise is a twentieth of the rise, because
-            long bins hide an early, short minimum; fine_first and fine_stop are its rows.
-        last: median of the last three bins.
-        rise: last - minimum.
-        peak: median of the highest three consecutive bins after the minimum; peak_first and peak_stop
-            are their rows.
-        threshold: the larger of 6 se and 2 % of the initial drop.
-        se: standard error of a bin's median.
-        z: Mann-Kendall z of the bins from the minimum to the end; z_to_peak: to the peak.
-        drop: from the start down to the minimum; 0 if the curve never fell.
-        bins: number of bins.
-        thinned_by: rows per row after thinning; 1 without thinning.
+    Rows are those of the original series; a stop is the row after the last.
     """
 
+    # The minimum is at least four bins before the end, the rise is above `threshold`, and the curve
+    # rises (z > 2.33) from the minimum to the end, or to its peak if it falls again.
     fires: bool
-    falls_again: bool
-    minimum: float
+    falls_again: bool  # the curve rises to the peak only, and has come down since
+    minimum: float  # median of the lowest bin, from `first` to `stop`
     first: int
     stop: int
+    # The same with the shortest blocks whose noise is a twentieth of the rise: long bins hide an early,
+    # short minimum.
     fine_minimum: float
     fine_first: int
     fine_stop: int
-    last: float
-    rise: float
-    peak: float
+    last: float  # median of the last three bins
+    rise: float  # last - minimum
+    peak: float  # median of the highest three consecutive bins after the minimum
     peak_first: int
     peak_stop: int
-    threshold: float
-    se: float
-    z: float
-    z_to_peak: float
-    drop: float
+    threshold: float  # the larger of 6 se and 2 % of the initial drop
+    se: float  # standard error of a bin's median
+    z: float  # Mann-Kendall z of the bins from the minimum to the end
+    z_to_peak: float  # to the peak
+    drop: float  # from the start down to the minimum; 0 if the curve never fell
     bins: int
-    thinned_by: int
+    thinned_by: int  # rows per row after thinning; 1 without thinning
 
 
 def rebound(y_n: Series) -> Rebound | None:
@@ -80,27 +66,27 @@ def rebound(y_n: Series) -> Rebound | None:
     from 1000 points on. Short and strongly autocorrelated noise looks like rebounds: .09 at phi .98 and
     1000 points (ten independent rows), .04 at phi .9 and 60 points.
     """
-    y_n = validate(y_n)
     binned = bin_medians(y_n)
     if binned is None:
         return None
     median_B, n = binned.median_B, len(binned.median_B)
     i = int(median_B.argmin())
     minimum, last = float(median_B[i]), float(np.median(median_B[-LAST_BINS:]))
-    rise, drop = last - minimum, _initial_drop(y_n, binned, minimum)
+    start = max(float(np.median(y_n[:LAST_BINS])), float(median_B[0]))  # which a long first bin may hide
+    rise, drop = last - minimum, max(start - minimum, 0.0)
     threshold = max(ERRORS * binned.se, SHARE_OF_FALL * drop)
     k, peak = _peak(median_B, i)
     z, z_to_peak = mann_kendall(median_B[i:]), mann_kendall(median_B[i : k + 2])
     risen = i <= n - 4 and rise > threshold
-    fires = risen and z > TREND_Z
-    falls_again = risen and not fires and z_to_peak > TREND_Z
+    falls_again = risen and z <= TREND_Z < z_to_peak
     fine_minimum, fine_first, fine_stop = _fine_minimum(y_n, binned, i, peak - minimum)
+    first, stop = binned.rows(i)
     return Rebound(
-        fires=fires or falls_again,
+        fires=falls_again or (risen and z > TREND_Z),
         falls_again=falls_again,
         minimum=minimum,
-        first=int(binned.bounds_C[i]),
-        stop=int(binned.bounds_C[i + 1]),
+        first=first,
+        stop=stop,
         fine_minimum=fine_minimum,
         fine_first=fine_first,
         fine_stop=fine_stop,
@@ -117,12 +103,6 @@ def rebound(y_n: Series) -> Rebound | None:
         bins=n,
         thinned_by=binned.thinned_by,
     )
-
-
-def _initial_drop(y_n: Series, binned: Bins, minimum: float) -> float:
-    """Return the fall to the minimum from the start, which a long first bin may hide."""
-    start = max(float(np.median(y_n[:LAST_BINS])), float(binned.median_B[0]))
-    return max(start - minimum, 0.0)
 
 
 def _peak(median_B: Series, i: int) -> tuple[int, float]:
@@ -143,115 +123,66 @@ def _fine_minimum(y_n: Series, binned: Bins, i: int, rise: float) -> tuple[float
     fine_B, bounds_C = block_medians(y_n, min(len(y_n) // rows, 1000))
     j = int(fine_B.argmin())
     if len(fine_B) <= len(binned.median_B) or fine_B[j] > binned.median_B[i]:
-        return float(binned.median_B[i]), int(binned.bounds_C[i]), int(binned.bounds_C[i + 1])
+        return float(binned.median_B[i]), *binned.rows(i)
     return float(fine_B[j]), int(bounds_C[j]), int(bounds_C[j + 1])
 
 
-@dataclass(frozen=True)
-class RegulariserTrend:
-    """Result of `regulariser_falls`: the trend of a regulariser while the loss rebounds.
+def regulariser_falls(r_n: Series, first: int) -> bool:
+    """Return whether a regulariser falls (z < -2.33) from row `first` on; never below ten rows.
 
-    Attributes:
-        falls: z < -2.33; the rebound is then one of a proxy loss.
-        z: Mann-Kendall z of the bins from `first` on.
-        first: first row of the test.
-        bins: number of bins.
+    A rebound of the loss beside it is then one of a proxy loss.
     """
-
-    falls: bool
-    z: float
-    first: int
-    bins: int
-
-
-def regulariser_falls(r_n: Series, first: int) -> RegulariserTrend | None:
-    """Test whether a regulariser falls from row `first` on; None below ten rows."""
-    binned = bin_medians(validate(r_n)[first:])
-    if binned is None:
-        return None
-    z = mann_kendall(binned.median_B)
-    return RegulariserTrend(z < -TREND_Z, z, first, len(binned.median_B))
+    binned = bin_medians(r_n[first:])
+    return binned is not None and mann_kendall(binned.median_B) < -TREND_Z
 
 
 @dataclass(frozen=True)
 class Drop:
-    """A sudden drop after a rise.
+    """A sudden drop after a rise, in units of the series."""
 
-    Attributes:
-        fall: from one bin to the next, in units of the series.
-        rise: highest bin since the minimum, minus that minimum, before the drop.
-        before: median of the bin before the drop; after: of the one after it.
-        first: first row of the bin after the drop; stop: the row after its last.
-        minimum: lowest bin before the drop.
-        se: standard error of a bin's median.
-    """
-
-    fall: float
-    rise: float
-    before: float
-    after: float
-    first: int
-    stop: int
-    minimum: float
-    se: float
+    fall: float  # from one bin to the next
+    rise: float  # highest bin since the minimum, minus that minimum, before the drop
+    before: float  # median of the bin before the drop
+    after: float  # median of the one after it
+    first: int  # first row of the bin after the drop
+    stop: int  # the row after its last
+    minimum: float  # lowest bin before the drop
+    se: float  # standard error of a bin's median
 
 
-@dataclass(frozen=True)
-class SuddenDrops:
-    """Result of `sudden_drop`: all drops, and the number of bins of the finest division."""
-
-    fires: bool
-    drops: tuple[Drop, ...]
-    bins: int
-
-
-def sudden_drop(y_n: Series) -> SuddenDrops | None:
+def sudden_drops(y_n: Series) -> list[Drop] | None:
     """Find falls from one bin to the next by more than 6 se and half of the rise, after a rebound.
 
     The rebound is that of `rebound` on the curve so far; after the first drop the rise is enough,
     without its trend. Uses 30 bins, and 60, 120 and 240 if they hold eight rows, because 30 blur
     repeated drops. A spike shorter than three of the finest bins does not count. None below ten rows.
-    Of 300 runs each of 60, 1000 and 3000 points, flat, fallen to a plateau or a power law: fires in
+    Of 300 runs each of 60, 1000 and 3000 points, flat, fallen to a plateau or a power law: finds any in
     none with white or phi .9 noise, in at most .01 at phi .98.
     """
-    y_n = validate(y_n)
     found: list[Drop] = []
-    finest = 0
     for bins in (BINS, 2 * BINS, 4 * BINS, 8 * BINS):
         binned = bin_medians(y_n, bins)
-        if binned is None or (bins > BINS and binned.rows_per_bin < 8):
+        if binned is None:
+            return None
+        if bins > BINS and binned.rows_per_bin < 8:
             break
-        finest = len(binned.median_B)
         for drop in _drops(binned):
             if all(drop.first >= other.stop or other.first >= drop.stop for other in found):
                 found.append(drop)
-    if not finest:
-        return None
-    found.sort(key=lambda drop: drop.first)
-    return SuddenDrops(bool(found), tuple(found), finest)
+    return sorted(found, key=lambda drop: drop.first)
 
 
 def _drops(binned: Bins) -> list[Drop]:
-    median_B = binned.median_B
+    median_B, se = binned.median_B, binned.se
     drops: list[Drop] = []
-    candidates = np.flatnonzero(-np.diff(median_B) > ERRORS * binned.se) + 1
+    candidates = np.flatnonzero(-np.diff(median_B) > ERRORS * se) + 1
     for j in candidates.tolist():
-        i = int(median_B[:j].argmin())
-        rise = float(median_B[i:j].max() - median_B[i])
-        fall = float(median_B[j - 1] - median_B[j])
-        if fall > rise / 2 and _rebounded(median_B[:j], i, binned.se, again=bool(drops)):
-            rows = int(binned.bounds_C[j]), int(binned.bounds_C[j + 1])
-            drops.append(
-                Drop(
-                    fall,
-                    rise,
-                    float(median_B[j - 1]),
-                    float(median_B[j]),
-                    *rows,
-                    float(median_B[i]),
-                    binned.se,
-                )
-            )
+        before_B = median_B[:j]
+        i = int(before_B.argmin())
+        lowest, before, after = float(before_B[i]), float(before_B[-1]), float(median_B[j])
+        rise, fall = float(before_B[i:].max() - lowest), before - after
+        if fall > rise / 2 and _rebounded(before_B, i, se, again=bool(drops)):
+            drops.append(Drop(fall, rise, before, after, *binned.rows(j), lowest, se))
     return drops
 
 

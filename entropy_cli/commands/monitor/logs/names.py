@@ -1,8 +1,9 @@
 """Guess what a column holds from its name, for formats without fixed column names."""
 
 import re
+from typing import Any
 
-from entropy_cli.commands.monitor.logs.series import Kind, Metric, Split
+from entropy_cli.commands.monitor.logs.series import LOSSES, Kind, Metric, Split
 
 HELD_OUT = {"val", "valid", "validation", "eval", "test", "dev", "heldout", "vl", "vacc"}
 TRAINING = {"train", "training"}
@@ -11,6 +12,8 @@ ACCURACY = {"acc", "accuracy", "top1", "top5", "acc1", "acc5", "accm", "acct", "
 REGULARISERS = {"reg", "regulariser", "regularizer", "kl", "commit", "codebook", "entropy", "aux"}
 CROSS_ENTROPY = {"ce", "xent", "nll", "crossentropy", "bce"}
 PROXIES = {"jepa", "ijepa", "vjepa", "byol", "dino", "ibot"}
+VAR_NAME = re.compile(r"(?:AR_(?:iter|ep)_loss/)?(v?)(L|acc)_(mean|tail|\d+)")
+PIXELS_PER_TOKEN = 16  # of VAR's tokenizer
 NO_LOSS = {"scale", "scaler", "weight", "coef", "best", "lr", "count", "usage"}
 
 
@@ -62,10 +65,39 @@ def infer_kind(name: str) -> Kind | None:
     return "regulariser" if words & REGULARISERS else "loss"
 
 
-def metric_from_name(name: str, *, is_proxy: bool = False) -> Metric | None:
-    """Return the metric of a column by its name, or None if it is none."""
-    kind = infer_kind(name)
-    if kind is None:
+def metric_from_name(
+    name: str, loss_name: str | None = None, default_kind: Kind = "loss"
+) -> Metric | None:
+    """Return the metric of a column by its name, or None if it is none.
+
+    Args:
+        name: `RUN - METRIC` of Weights & Biases is read as METRIC.
+        loss_name: a column to read as a loss whatever its name.
+        default_kind: kind of a column that is named a loss and nothing more.
+    """
+    measured = name.rpartition(" - ")[2]
+    kind = infer_kind(measured)
+    if kind is None and name != loss_name:
         return None
-    proxy = is_proxy or bool(PROXIES & set(split_words(name)))
-    return Metric(name, infer_split(name), kind, is_proxy=proxy and kind in ("loss", "regulariser"))
+    split = infer_split(name if kind is None else measured)
+    is_proxy = kind in ("loss", "regulariser") and bool(PROXIES & set(split_words(measured)))
+    if kind in (None, "loss") or (name == loss_name and kind not in LOSSES):
+        kind = default_kind
+    return Metric(name, split, kind, is_proxy=is_proxy)
+
+
+def var_metric(name: str) -> Metric | None:
+    """Return the metric of a name in VAR's log.txt and TensorBoard tags; None for any other.
+
+    A number is the side of a scale in pixels.
+
+    Source:
+        FoundationVision/VAR, trainer.py.
+    """
+    match = VAR_NAME.fullmatch(name)
+    if match is None:
+        return None
+    named: dict[str, Any] = {"mean": "mean", "tail": "last"}
+    scope = named[match[3]] if match[3] in named else int(match[3]) // PIXELS_PER_TOKEN
+    kind: Any = {"L": "cross_entropy", "acc": "accuracy"}[match[2]]
+    return Metric(name, "val" if match[1] else "train", kind, scope)

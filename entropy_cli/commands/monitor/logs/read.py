@@ -1,62 +1,58 @@
 """Read a training log of any known format; the format is detected from the content."""
 
+import codecs
 import csv
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from entropy_cli.commands.monitor.logs import records, stdout, tensorboard, var
+from entropy_cli.commands.monitor.logs import records, stdout, tensorboard
 from entropy_cli.commands.monitor.logs.names import subject
 from entropy_cli.commands.monitor.logs.series import (
     RESTART,
     UNREADABLE,
     Log,
-    Metric,
     Row,
     Series,
     build_series,
-    drop_step_duplicates,
     select_run,
 )
-from entropy_cli.commands.monitor.logs.text import STDIN, read_text
 from entropy_cli.core.errors import LogError, NoLossError
+from entropy_cli.core.reading import LOG_BYTES, read_stream
 
 TENSORBOARD = "tensorboard"
+STDIN = Path("-")
+COLOURS = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 MAX_MATCHES = 200  # enough to detect a format
 MAX_LINE, MAX_NAMES = 100, 12  # characters and names that an error shows
 
 
 class Format(NamedTuple):
-    """A text format: the pattern that detects it, and its reader (text, name of the loss)."""
+    """A text format: the patterns that detect it, and its reader (text, name of the loss)."""
 
-    pattern: re.Pattern[str]
+    patterns: Iterable[str | re.Pattern[str]]
     read: Callable[[str, str | None], Iterator[Row]]
-
-
-def _line_reader(read: Callable[[str], Iterator[Row]]) -> Callable[[str, str | None], Iterator[Row]]:
-    return lambda text, _: read(text)
 
 
 # The most matches win, of equals the first: specific formats come before general ones.
 FORMATS = {
-    "var": Format(var.STDOUT, _line_reader(var.read_stdout)),
-    "var-log-txt": Format(var.LOG_TXT, _line_reader(var.read_log_txt)),
-    "llamagen": Format(stdout.LLAMAGEN, _line_reader(stdout.read_llamagen)),
-    "nanogpt": Format(stdout.NANOGPT, _line_reader(stdout.read_nanogpt)),
-    "jepa": Format(stdout.JEPA, _line_reader(stdout.read_jepa)),
-    "ijepa-csv": Format(re.compile(r"(?m)^epoch,itr,loss,mask-A"), records.read_jepa_table),
-    "vjepa-csv": Format(re.compile(r"(?m)^epoch,itr,loss\b"), records.read_jepa_table),
-    "huggingface": Format(re.compile(r'"log_history"\s*:'), records.read_trainer_state),
-    "wandb": Format(re.compile(r"\A[^\n]* - [^\n]*__MIN"), records.read_table),
+    "var": Format([stdout.VAR], stdout.read_var),
+    "var-log-txt": Format([r"(?m)^\{'it': |^\{.*'L_mean': "], records.read_log_txt),
+    "llamagen": Format([stdout.LLAMAGEN], stdout.read_llamagen),
+    "nanogpt": Format(stdout.NANOGPT, stdout.line_reader(stdout.NANOGPT)),
+    "jepa": Format(stdout.JEPA, stdout.line_reader(stdout.JEPA)),
+    "ijepa-csv": Format([r"(?m)^epoch,itr,loss,mask-A"], records.read_jepa_table),
+    "vjepa-csv": Format([r"(?m)^epoch,itr,loss\b"], records.read_jepa_table),
+    "huggingface": Format([r'"log_history"\s*:'], records.read_trainer_state),
+    "wandb": Format([r"\A[^\n]* - [^\n]*__MIN"], records.read_table),
     "lightning": Format(
-        re.compile(r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"),
-        records.read_table,
+        [r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"], records.read_table
     ),
-    "json": Format(re.compile(r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'), records.read_json),
-    "jsonl": Format(re.compile(r"(?m)\{\s*[\"'].*\}\s*$"), records.read_json_lines),
-    "csv": Format(re.compile(r"\A[^\n]*[,;\t|][^\n]*\n"), records.read_table),
+    "json": Format([r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'], records.read_json),
+    "jsonl": Format([r"(?m)\{\s*[\"'].*\}\s*$"], records.read_json_lines),
+    "csv": Format([r"\A[^\n]*[,;\t|][^\n]*\n"], records.read_table),
 }
 NAMES = (*FORMATS, TENSORBOARD)
 
@@ -84,39 +80,49 @@ def read_log(
     """
     if path != STDIN and not path.exists():
         raise LogError(f"{path}: no such file. Give a training log, or a folder of event files.")
-    if path.is_dir() or (format_name in ("auto", TENSORBOARD) and tensorboard.is_event_file(path)):
-        if format_name not in ("auto", TENSORBOARD):
+    if format_name not in ("auto", TENSORBOARD):
+        if path.is_dir():
             raise LogError(
                 f"{path}: a folder, expected a file of format {format_name}. Give the log file."
             )
-        folder = tensorboard.event_folder(path) if path.is_dir() else path
-        rows = _collect(tensorboard.read_events(folder, loss_name), progress)
+    elif events := tensorboard.find_events(path):
+        rows = list(_counted(tensorboard.read_events(events, loss_name), progress))
         return _build_log(path, TENSORBOARD, rows, loss_name)
-    if format_name == TENSORBOARD:
+    elif format_name == TENSORBOARD:
         raise LogError(
             f"{path}: not an event file of TensorBoard. Leave --format out to detect the format."
         )
-    text = read_text(path)
-    if is_stream(path) and tensorboard.SIGNATURE.decode() in text[:64]:
-        raise LogError(f"{path}: TensorBoard events from a pipe, expected a file. Give the event file.")
-    if not text.strip():
-        raise NoLossError(f"{path}: empty, expected a log with losses. Give another log.")
+    text = _read_text(path)
     name = _detect_format(path, text) if format_name == "auto" else format_name
     if growing and FORMATS[name].read in (records.read_table, records.read_jepa_table):
         text = text[: text.rfind("\n") + 1]
     try:
-        rows = _collect(FORMATS[name].read(text, loss_name), progress)
+        rows = list(_counted(FORMATS[name].read(text, loss_name), progress))
     except (ValueError, csv.Error) as error:
         raise LogError(f"{path}: can't be read as {name}: {error}. Give another --format.") from error
     return _build_log(path, name, rows, loss_name, text)
 
 
-def _collect(reader: Iterable[Row], progress: Callable[[int], object]) -> list[Row]:
-    rows = []
-    for row in reader:
-        rows.append(row)
+def _counted(rows: Iterable[Row], progress: Callable[[int], object]) -> Iterator[Row]:
+    for row in rows:
         progress(1)
-    return rows
+        yield row
+
+
+def _read_text(path: Path) -> str:
+    """Read a log as text with line feeds between lines, without colours; bad bytes are replaced."""
+    try:
+        content = read_stream(path, LOG_BYTES)
+    except OSError as error:
+        raise LogError(f"{path}: can't be read: {error.strerror}. Give a training log.") from error
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = content.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
+    text = COLOURS.sub("", text.replace("\0", "")).replace("\r\n", "\n").replace("\r", "\n")
+    if is_stream(path) and tensorboard.SIGNATURE.decode() in text[:64]:
+        raise LogError(f"{path}: TensorBoard events from a pipe, expected a file. Give the event file.")
+    if not text.strip():
+        raise NoLossError(f"{path}: empty, expected a log with losses. Give another log.")
+    return text
 
 
 def is_stream(path: Path) -> bool:
@@ -133,10 +139,10 @@ def log_size(path: Path) -> int:
 def _detect_format(path: Path, text: str) -> str:
     """Return the name of the format whose pattern matches most often."""
     matches = {
-        name: sum(1 for _ in islice(kind.pattern.finditer(text), MAX_MATCHES))
+        name: sum(1 for _ in islice(chain(*(re.finditer(p, text) for p in kind.patterns)), MAX_MATCHES))
         for name, kind in FORMATS.items()
     }
-    name = max(matches, key=lambda name: matches[name])
+    name = max(matches, key=matches.__getitem__)
     if not matches[name]:
         raise NoLossError(
             f"{path}: no losses found, expected one of the formats {', '.join(NAMES)}. Give "
@@ -148,40 +154,39 @@ def _detect_format(path: Path, text: str) -> str:
 def _build_log(path: Path, name: str, rows: Sequence[Row], loss_name: str | None, text: str = "") -> Log:
     """Build a log from rows; raise LogError if they hold no loss."""
     run, segments, left_out = select_run([row for row in rows if row is not UNREADABLE])
-    series = build_series(run)
-    names = [one.metric.name for one in series]
-    if loss_name is not None and loss_name not in names:
+    series = build_series(run, loss_name)
+    if loss_name is not None and all(one.metric.name != loss_name for one in series):
+        names = list(dict.fromkeys(metric.name for row in run for metric in row.values))
         available = f"it has {_join_names(names)}" if names else "it has none"
         raise LogError(
             f"{path}: read as {name}, no series {loss_name}; {available}. Give another --loss."
         )
-    series = [
-        one
-        for one in drop_step_duplicates(series, loss_name)
-        if _is_selected(one.metric, loss_name, series)
-    ]
+    series = _with_loss(series, loss_name)
     if not any(one.metric.is_loss for one in series):
         raise NoLossError(f"{path}: {_explain_missing_loss(name, text, rows)}")
-    starts = sum(row is RESTART for row in rows)
+    starts = max(segments, sum(row is RESTART for row in rows))
     return Log(
         format=name,
         series=series,
-        starts=max(segments, starts),
-        segments=max(segments, starts) if name == TENSORBOARD else segments,
+        starts=starts,
+        segments=starts if name == TENSORBOARD else segments,
         left_out=left_out,
         unreadable=sum(row is UNREADABLE for row in rows),
-        arguments=var.read_arguments(text),
+        arguments=stdout.read_arguments(text),
     )
 
 
-def _is_selected(metric: Metric, loss_name: str | None, series: Sequence[Series]) -> bool:
-    """Return whether a series is the named loss, its counterpart of the other split, or no loss."""
-    if loss_name is None or not metric.is_loss or metric.name == loss_name:
-        return True
-    (selected, *_) = (one.metric for one in series if one.metric.name == loss_name)
-    others = [one.metric for one in series if one.metric.is_loss and one.metric.split != selected.split]
-    same = [other for other in others if subject(other) == subject(selected)]
-    return metric in (same or others[:1] if selected.split == "val" else same)
+def _with_loss(series: list[Series], loss_name: str | None) -> list[Series]:
+    """Keep the losses of a name and their counterparts of the other split, and what is no loss."""
+    if loss_name is None:
+        return series
+    losses = [one.metric for one in series if one.metric.is_loss or one.metric.name == loss_name]
+    named = next(metric for metric in losses if metric.name == loss_name)
+    others = [metric for metric in losses if metric.split != named.split]
+    same = [metric for metric in others if subject(metric) == subject(named)]
+    kept = same or others[: named.split == "val"]
+    dropped = [metric for metric in losses if metric.name != loss_name and metric not in kept]
+    return [one for one in series if one.metric not in dropped]
 
 
 def _explain_missing_loss(name: str, text: str, rows: Sequence[Row]) -> str:
@@ -204,10 +209,9 @@ def _explain_missing_loss(name: str, text: str, rows: Sequence[Row]) -> str:
 
 
 def _first_line(text: str) -> str:
-    """Return the first line, shortened if it is long."""
     line = text.strip().partition("\n")[0]
     return line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]}..."
 
 
 def _join_names(names: Sequence[str]) -> str:
-    return ", ".join(names[:MAX_NAMES]) + (", ..." if len(names) > MAX_NAMES else "")
+    return ", ".join([*names[:MAX_NAMES], *["..."][: len(names) > MAX_NAMES]])

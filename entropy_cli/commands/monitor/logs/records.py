@@ -5,26 +5,18 @@ import contextlib
 import csv
 import io
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise, zip_longest
 from typing import Any
 
-from entropy_cli.commands.monitor.logs.names import infer_split, metric_from_name
+from entropy_cli.commands.monitor.logs.names import infer_split, metric_from_name, var_metric
 from entropy_cli.commands.monitor.logs.series import RESTART, UNREADABLE, Kind, Metric, Row
-from entropy_cli.commands.monitor.logs.text import decimals
 
-STEPS = (
-    "train/global_step",
-    "trainer/global_step",
-    "step",
-    "global_step",
-    "_step",
-    "iteration",
-    "iter",
-    "itr",
-    "it",
-)
+ITERATIONS = ("iteration", "iter", "itr", "it")
+STEPS = ("train/global_step", "trainer/global_step", "step", "global_step", "_step", *ITERATIONS)
 EPOCHS = ("train/epoch", "trainer/epoch", "epoch", "ep")
 SPLITS = ("mode", "split", "phase", "subset")  # columns that name the split of a row
 BLANK = ("", "-", "none", "null", "na", "n/a")
@@ -32,6 +24,7 @@ DELIMITERS = ",;\t|"
 MIN_EPOCHS = 3  # steps that start over this often, after equal numbers of rows, are epochs
 MAX_DEPTH = 3  # of nested objects
 SUMMARY = "train_runtime"  # key of the last Hugging Face record, which repeats the mean loss
+BARE_NONFINITE = re.compile(r"(?<=: )-?(?:nan|inf)(?=[,}])")
 Record = Mapping[str, Any]
 
 
@@ -42,18 +35,16 @@ def read_table(text: str, loss_name: str | None = None) -> Iterator[Row]:
     """
     lines = [line for line in text.split("\n") if line.strip() and not line.startswith("#")]
     delimiter = max(DELIMITERS, key=lines[0].count) if lines else ","
+    if _is_cut(lines, delimiter) and not text.endswith("\n"):
+        yield UNREADABLE
+        del lines[-1]
     header: list[str] = []
     records: list[Record] = []
-    truncated = _is_cut(lines, delimiter) and not text.endswith("\n")
-    if truncated:
-        yield UNREADABLE
     if lines and not _is_text(lines[0].split(delimiter)):  # its header is further down
         header = next((cells for line in lines if _is_text(cells := line.split(delimiter))), header)
-    for line in csv.reader(
-        io.StringIO("\n".join(lines[:-1] if truncated else lines)), delimiter=delimiter
-    ):
+    for line in csv.reader(io.StringIO("\n".join(lines)), delimiter=delimiter):
         cells = [cell.strip() for cell in line]
-        if not header or _is_header(cells, header):
+        if not header or (set(cells) & set(header) and _is_text(cells)):
             yield from build_rows(records, loss_name)
             yield RESTART
             header, records = cells, []
@@ -66,24 +57,37 @@ def read_table(text: str, loss_name: str | None = None) -> Iterator[Row]:
     yield from build_rows(records, loss_name)
 
 
-def _is_header(cells: Sequence[str], header: Sequence[str]) -> bool:
-    """Return whether a line repeats the header: it shares a name with it and has no numbers."""
-    return bool(set(cells) & set(header)) and _is_text(cells)
-
-
 def _is_text(cells: Sequence[str]) -> bool:
-    return not any(_parse_number(cell) is not None for cell in cells)
+    return all(_parse_number(cell) is None for cell in cells)
 
 
 def _is_cut(lines: Sequence[str], delimiter: str) -> bool:
     """Return whether the last line has fewer cells than the others, or fewer digits at its end."""
-    *before, last = (line.split(delimiter) for line in lines[-6:])
     if len(lines) < 3:
         return False
-    digits = [decimals(cells[-1]) for cells in before if _parse_number(cells[-1]) is not None]
-    return len(last) < len(before[-1]) or (
-        len(set(digits)) == 1 and decimals(last[-1]) < digits[0] and "e" not in before[-1][-1].lower()
-    )
+    *before, last = (line.split(delimiter) for line in lines[-6:])
+    digits = {_decimals(cells[-1]) for cells in before if _parse_number(cells[-1]) is not None}
+    is_shorter = len(digits) == 1 and _decimals(last[-1]) < min(digits)
+    return len(last) < len(before[-1]) or (is_shorter and "e" not in before[-1][-1].lower())
+
+
+def _decimals(text: str) -> int:
+    """Return the number of digits after the decimal point."""
+    return len(text.strip().partition(".")[2])
+
+
+def read_jepa_table(text: str, loss_name: str | None = None) -> Iterator[Row]:
+    """Read CSV of I-JEPA, V-JEPA and V-JEPA 2, whose losses have moving-average targets.
+
+    Source:
+        facebookresearch/ijepa, jepa, vjepa2: src/utils/logging.py, app/vjepa/train.py.
+    """
+    for row in read_table(text, loss_name):
+        values = {
+            replace(metric, is_proxy=metric.kind in ("loss", "regulariser")): value
+            for metric, value in row.values.items()
+        }
+        yield row._replace(values=values) if values else row
 
 
 def read_json_lines(text: str, loss_name: str | None = None) -> Iterator[Row]:
@@ -94,11 +98,10 @@ def read_json_lines(text: str, loss_name: str | None = None) -> Iterator[Row]:
         if start < 0:
             continue
         record = _parse(line[start:].strip())
-        if isinstance(record, dict):
-            if SUMMARY not in record:
-                records.append(_flatten(record))
-        else:
+        if not isinstance(record, dict):
             yield UNREADABLE
+        elif SUMMARY not in record:
+            records.append(_flatten(record))
     yield from build_rows(records, loss_name)
 
 
@@ -107,6 +110,35 @@ def _parse(text: str) -> object:
         with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
             return parse(text)
     return None
+
+
+def read_log_txt(text: str, _: str | None = None) -> Iterator[Row]:
+    """Read log.txt of VAR: a JSON object over several lines, then one Python dict per line.
+
+    VAR starts the file again every ten epochs. Validation values repeat until the next evaluation, so
+    only changed ones are kept.
+
+    Source:
+        FoundationVision/VAR, utils/arg_util.py.
+    """
+    previous: dict[Metric, float] = {}
+    for line in text.split("\n"):
+        if line == "{":
+            yield RESTART
+        quoted = BARE_NONFINITE.sub(lambda match: f"'{match[0]}'", line)
+        record = _parse(quoted) if line.startswith("{'") else None
+        if not isinstance(record, dict) or not isinstance(record.get("ep"), str):
+            continue
+        values = {}
+        for name, cell in record.items():
+            metric = Metric("tnm", kind="gradient_norm") if name == "grad_norm" else var_metric(name)
+            if metric is None or cell in (None, -1):
+                continue
+            if (value := _parse_number(cell)) is None:
+                yield UNREADABLE
+            elif metric.split == "train" or previous.get(metric) != value:
+                previous[metric] = values[metric] = value
+        yield Row(float(record["ep"].partition("/")[0]), None, values)
 
 
 def read_json(text: str, loss_name: str | None = None) -> Iterator[Row]:
@@ -122,6 +154,8 @@ def read_trainer_state(text: str, loss_name: str | None = None) -> Iterator[Row]
     """Read trainer_state.json of Hugging Face's Trainer; its losses are taken for cross-entropies."""
     state = json.loads(text)
     history = state.get("log_history", []) if isinstance(state, dict) else state
+    if not isinstance(history, list):
+        raise ValueError(f"log_history is {history!r}, expected a list")
     records = [record for record in history if isinstance(record, dict) and SUMMARY not in record]
     yield from build_rows(records, loss_name, default_kind="cross_entropy")
 
@@ -140,69 +174,59 @@ def _flatten(record: Record, depth: int = MAX_DEPTH) -> dict[str, Any]:
 def build_rows(
     records: Sequence[Record], loss_name: str | None, *, default_kind: Kind = "loss"
 ) -> Iterator[Row]:
-    """Turn records into rows.
-
-    Args:
-        records: values are numbers, text or None.
-        loss_name: a column to read as a loss whatever its name.
-        default_kind: kind of a column that is named a loss and nothing more.
-    """
+    """Turn records, whose values are numbers, text or None, into rows; see `metric_from_name`."""
     names = list(dict.fromkeys(name for record in records for name in record))
-    metrics = {name: metric for name in names if (metric := _metric(name, loss_name, default_kind))}
-    epoch, step = (_first_column(names, known) for known in (EPOCHS, STEPS))
-    if epoch and step and any(_parse_number(record.get(epoch)) is None for record in records):
-        epoch = None  # only some records have one, so it can't order them
-    keys = [
-        tuple(_parse_number(record.get(name)) if name else None for name in (epoch, step))
-        for record in records
-    ]
-    is_global_step, split_column = _has_global_steps(keys), _first_column(names, SPLITS)
+    found = {name: metric_from_name(name, loss_name, default_kind) for name in names}
+    metrics = {name: metric for name, metric in found.items() if metric}
+    epoch, step, split = (_first_column(names, known) for known in (EPOCHS, STEPS, SPLITS))
+    places = _places(records, epoch, step)
+    is_global_step = _has_global_steps(places)
     last_step: float | None = None
-    epochs = _repeated_epochs([at_step for _, at_step in keys]) if step and not epoch else None
-    for i, record in enumerate(records):
-        at_epoch, at_step = keys[i]
+    for record, (at_epoch, at_step) in zip(records, places, strict=True):
         if is_global_step:  # the values of a whole epoch belong to its last step
             at_step = last_step = last_step if at_step is None else at_step
-        if at_epoch is None and at_step is None:
-            at_step = float(i)
-        at_epoch = at_epoch if epochs is None else epochs[i]
-        split = infer_split(str(record.get(split_column) or "")) if split_column else "train"
+        is_val = split is not None and infer_split(str(record.get(split) or "")) == "val"
         values = {}
         for name, metric in metrics.items():
             cell = record.get(name)
-            number = _parse_number(cell)
-            if number is not None:
-                values[replace(metric, split="val") if split == "val" else metric] = number
-            elif not _is_blank(cell):
+            if (number := _parse_number(cell)) is not None:
+                values[replace(metric, split="val") if is_val else metric] = number
+            elif cell is not None and not (isinstance(cell, str) and cell.lower() in BLANK):
                 yield UNREADABLE
         yield Row(at_epoch, at_step, values, is_global_step)
 
 
-def _has_global_steps(keys: Sequence[tuple[float | None, ...]]) -> bool:
+def _places(
+    records: Sequence[Record], epoch: str | None, step: str | None
+) -> list[tuple[float | None, float | None]]:
+    """Return epoch and step of each record; epochs are counted where steps start over regularly."""
+    steps, epochs = (
+        [_finite(record.get(name)) if name else None for record in records] for name in (step, epoch)
+    )
+    is_counted = step is not None and None in epochs  # epochs that not all have can't order the rows
+    if is_counted:
+        epochs = _repeated_epochs(steps)
+    return [
+        (at_epoch, float(i) if at_step is None and (at_epoch is None or is_counted) else at_step)
+        for i, (at_epoch, at_step) in enumerate(zip(epochs, steps, strict=True))
+    ]
+
+
+def _has_global_steps(places: Sequence[tuple[float | None, float | None]]) -> bool:
     """Return whether steps keep counting across epochs, so that they alone order the rows."""
-    known = [(epoch, step) for epoch, step in keys if epoch is not None and step is not None]
+    known = [(epoch, step) for epoch, step in places if epoch is not None and step is not None]
     gaps = [b[1] - a[1] for a, b in pairwise(known) if b[0] > a[0]]
     return bool(gaps) and min(gaps) > 0
 
 
-def _repeated_epochs(steps: Sequence[float | None]) -> list[float] | None:
+def _repeated_epochs(steps: Sequence[float | None]) -> list[float | None]:
     """Count the epochs of steps that start over after equal numbers of rows; None for others."""
-    starts = [0, *(i for i, (a, b) in enumerate(pairwise(steps), 1) if None not in (a, b) and b < a)]  # type: ignore[operator]
+    pairs = enumerate(pairwise(steps), 1)
+    starts = [0, *(i for i, (a, b) in pairs if a is not None and b is not None and b < a)]
     lengths = {b - a for a, b in pairwise(starts)}
     if len(starts) < MIN_EPOCHS or len(lengths) != 1 or len({steps[i] for i in starts}) != 1:
-        return None
+        return [None] * len(steps)
     return [float(i // starts[1]) for i in range(len(steps))]
-
-
-def _metric(name: str, loss_name: str | None, default_kind: Kind) -> Metric | None:
-    """Return the metric of a column; `RUN - METRIC` of Weights & Biases is read as METRIC."""
-    found = metric_from_name(name.rpartition(" - ")[2])
-    if found is None:
-        return Metric(name, infer_split(name), default_kind) if name == loss_name else None
-    kind = (
-        default_kind if found.kind == "loss" or (name == loss_name and not found.is_loss) else found.kind
-    )
-    return Metric(name, found.split, kind, is_proxy=found.is_proxy)
 
 
 def _first_column(names: Sequence[str], known: Sequence[str]) -> str | None:
@@ -211,8 +235,9 @@ def _first_column(names: Sequence[str], known: Sequence[str]) -> str | None:
     return next((lower[name] for name in known if name in lower), None)
 
 
-def _is_blank(cell: object) -> bool:
-    return cell is None or (isinstance(cell, str) and cell.lower() in BLANK)
+def _finite(cell: object) -> float | None:
+    number = _parse_number(cell)
+    return number if number is not None and math.isfinite(number) else None
 
 
 def _parse_number(cell: object) -> float | None:
@@ -223,20 +248,3 @@ def _parse_number(cell: object) -> float | None:
         return float(cell)
     except (ValueError, OverflowError):
         return None
-
-
-def read_jepa_table(text: str, loss_name: str | None = None) -> Iterator[Row]:
-    """Read CSV of I-JEPA, V-JEPA and V-JEPA 2, whose losses have moving-average targets.
-
-    Source:
-        facebookresearch/ijepa, jepa, vjepa2: src/utils/logging.py, app/vjepa/train.py.
-    """
-    for row in read_table(text, loss_name):
-        if row.values:
-            row = row._replace(values={_as_proxy(metric): value for metric, value in row.values.items()})
-        yield row
-
-
-def _as_proxy(metric: Metric) -> Metric:
-    is_loss = metric.kind in ("loss", "regulariser")
-    return Metric(metric.name, metric.split, metric.kind, is_proxy=is_loss)

@@ -3,41 +3,37 @@
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import groupby
 from typing import Literal, NamedTuple
 
 import numpy as np
+
+from entropy_cli.results.floors import Level
 
 Split = Literal["train", "val"]
 Kind = Literal["cross_entropy", "accuracy", "loss", "regulariser", "gradient_norm"]
 FEW_ROWS = 10  # a segment this short never replaces a longer one
 LARGEST = 1e30  # larger values count as infinite
 MAX_PARENTS = 20  # how many segments back a resumed run may start from
+LOSSES = ("cross_entropy", "loss", "regulariser")
 LAG = 4  # rows by which concurrent writers may be apart at the end of a file
 LOOK_AHEAD = 2  # rows: concurrent writers are out of order by fewer, a restart is not
 
 
 @dataclass(frozen=True)
 class Metric:
-    """A quantity that a log records again and again.
+    """A quantity that a log records again and again."""
 
-    Attributes:
-        name: as in the log.
-        split: data that it is measured on.
-        kind: cross-entropies are in nats per token.
-        scope: tokens that it is the mean over, which select its floor: all ("mean"), those of the final
-            scale ("last"), or those of the scale with this side; None if the log does not say.
-        is_proxy: whether its target moves with the model, so that a lower value need not be better.
-        has_floor: whether it could be a cross-entropy; False for a sum of several losses.
-        description: for the reader.
-    """
-
-    name: str
+    name: str  # as in the log
     split: Split = "train"
-    kind: Kind = "loss"
+    kind: Kind = "loss"  # cross-entropies are in nats per token
+    # Tokens that it is the mean over, which select its floor: all ("mean"), those of the final scale
+    # ("last"), or those of the scale with this side; None if the log does not say.
     scope: Literal["mean", "last"] | int | None = None
-    is_proxy: bool = False
-    has_floor: bool = True
-    description: str = ""
+    is_proxy: bool = False  # its target moves with the model, so that a lower value need not be better
+    has_floor: bool = True  # it could be a cross-entropy; False for a sum of several losses
+    description: str = ""  # for the reader
 
     def __hash__(self) -> int:
         """Hash by the name alone: long logs look up their metrics often."""
@@ -46,7 +42,13 @@ class Metric:
     @property
     def is_loss(self) -> bool:
         """True if training minimizes it."""
-        return self.kind in ("cross_entropy", "loss", "regulariser")
+        return self.kind in LOSSES
+
+    @property
+    def is_main(self) -> bool:
+        """True for a main training loss: neither of a single scale nor a regulariser."""
+        is_train = self.split == "train" and not isinstance(self.scope, int)
+        return is_train and self.kind in ("cross_entropy", "loss")
 
 
 class Row(NamedTuple):
@@ -75,43 +77,33 @@ UNREADABLE = Row(None, None, {})  # a line or cell that should be a value and is
 
 @dataclass(frozen=True)
 class Series:
-    """The values of one metric, one per epoch or step, in order.
-
-    Attributes:
-        value_n: float64, NaN and infinity included.
-        epoch_n: float64, NaN where the log has none.
-        step_n: float64, NaN where the log has none.
-        untrained_value: the value before any training, if the log has it beside the series.
-        nonfinite: number of values that are NaN or infinite, those of single steps included.
-        nonfinite_at: epoch and step of the first of them.
-    """
+    """The values of one metric, one per epoch or step, in order; arrays are float64, (n,)."""
 
     metric: Metric
-    value_n: np.ndarray
-    epoch_n: np.ndarray
-    step_n: np.ndarray
-    untrained_value: float | None = None
-    nonfinite: int = 0
-    nonfinite_at: Mapping[str, float] = field(default_factory=dict)
+    value_n: np.ndarray  # NaN and infinity included
+    epoch_n: np.ndarray  # NaN where the log has none
+    step_n: np.ndarray  # NaN where the log has none
+    untrained_value: float | None = None  # before any training, if the log has it beside the series
+    nonfinite: int = 0  # number of values that are NaN or infinite, those of single steps included
+    nonfinite_at: Mapping[str, float] = field(default_factory=dict)  # place of the first of them
+    level: Level | None = None  # its floor; None if none applies
 
     def __len__(self) -> int:
         """Return the number of points, finite or not."""
         return len(self.value_n)
 
-    @property
+    @cached_property
     def finite(self) -> "Series":
         """The series without NaN, infinity and values beyond `LARGEST`."""
         with np.errstate(invalid="ignore"):
-            return self.part(np.abs(self.value_n) < LARGEST)
+            keep_n = np.abs(self.value_n) < LARGEST
+        arrays = {name: getattr(self, name)[keep_n] for name in ("value_n", "epoch_n", "step_n")}
+        return replace(self, **arrays)
 
-    def part(self, keep_n: np.ndarray) -> "Series":
-        """Return the series with only the points of a boolean mask, (n,)."""
-        return replace(
-            self,
-            value_n=self.value_n[keep_n],
-            epoch_n=self.epoch_n[keep_n],
-            step_n=self.step_n[keep_n],
-        )
+    @property
+    def initial(self) -> float:
+        """The value before any training if the log has it, else the first finite one."""
+        return float(self.finite.value_n[0]) if self.untrained_value is None else self.untrained_value
 
     def at(self, index: int) -> dict[str, float]:
         """Return epoch and step of a point, or its row if the log has neither."""
@@ -122,15 +114,13 @@ class Series:
     @property
     def position_n(self) -> np.ndarray:
         """Training time of each point, (n,), above zero, in the unit of `position_unit`."""
-        if self.position_unit == "epoch":
-            return self.epoch_n + (1.0 - self.epoch_n[0] if self.epoch_n[0] < 1 else 0.0)
-        step_n = self.step_n
-        if not np.isfinite(step_n).all():
+        position_n = self.epoch_n if self.position_unit == "epoch" else self.step_n
+        if not np.isfinite(position_n).all():
             return np.arange(1.0, len(self) + 1)
-        if np.any(np.diff(step_n) <= 0) and np.isfinite(self.epoch_n).all():  # steps within epochs
-            least, most = step_n.min(), step_n.max()
-            step_n = (self.epoch_n - self.epoch_n[0]) * (most - least + 1) + step_n - least
-        return step_n + (1.0 - step_n[0] if len(step_n) and step_n[0] < 1 else 0.0)
+        if np.any(np.diff(position_n) <= 0) and np.isfinite(self.epoch_n).all():  # steps within epochs
+            least, most = position_n.min(), position_n.max()
+            position_n = (self.epoch_n - self.epoch_n[0]) * (most - least + 1) + position_n - least
+        return position_n + (1.0 - position_n[0] if len(position_n) and position_n[0] < 1 else 0.0)
 
     @property
     def position_unit(self) -> str:
@@ -142,32 +132,21 @@ class Series:
 
 @dataclass(frozen=True)
 class Log:
-    """A training log.
+    """A training log."""
 
-    Attributes:
-        format: a key of `FORMATS`, or tensorboard.
-        series: of the run that is shown.
-        starts: number of processes that wrote to it.
-        segments: number of these that wrote a value.
-        left_out: rows of other runs, and those that a resumed run replaced.
-        unreadable: lines and cells that should be values and are none.
-        arguments: command line arguments of the run, if the log prints them.
-    """
-
-    format: str
-    series: Sequence[Series]
-    starts: int
-    segments: int
-    left_out: int
-    unreadable: int = 0
-    arguments: Mapping[str, str] = field(default_factory=dict)
+    format: str  # a key of `FORMATS`, or tensorboard
+    series: Sequence[Series]  # of the run that is shown
+    starts: int  # number of processes that wrote to it
+    segments: int  # number of these that wrote a value
+    left_out: int  # rows of other runs, and those that a resumed run replaced
+    unreadable: int = 0  # lines and cells that should be values and are none
+    arguments: Mapping[str, str] = field(default_factory=dict)  # of the program, if the log has them
 
     def find(self, name: str, split: Split = "train") -> Series | None:
         """Return the series of a name and split, or None."""
-        for series in self.series:
-            if (series.metric.name, series.metric.split) == (name, split):
-                return series
-        return None
+        wanted = (name, split)
+        found = (one for one in self.series if (one.metric.name, one.metric.split) == wanted)
+        return next(found, None)
 
 
 def select_run(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
@@ -183,7 +162,9 @@ def select_run(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
     keys = [row.key for row in rows if row is not RESTART]
     if keys == sorted(keys, reverse=True) and keys[1:]:
         rows = rows[::-1]  # a table with the newest row on top
-    segments = [segment for segment in _segments(rows) if segment]
+    segments: list[list[Row]] = []
+    for is_restart, piece in groupby(rows, lambda row: row is RESTART):
+        segments += [] if is_restart else _split_at_restarts([*piece])
     lineages: list[list[Row]] = []
     for segment in segments:
         start = min(row.key for row in segment)
@@ -210,20 +191,10 @@ def _resumes(before: Sequence[Row], after: Sequence[Row]) -> bool:
     return start - last <= max(1.0, last - first)
 
 
-def _segments(rows: Iterable[Row]) -> list[list[Row]]:
-    """Split rows at restarts, and where epoch and step fall back for good."""
-    pieces: list[list[Row]] = [[]]
-    for row in rows:
-        if row is RESTART:
-            pieces.append([])
-        else:
-            pieces[-1].append(row)
-    return [segment for piece in pieces for segment in _split_at_restarts(piece)]
-
-
 def _split_at_restarts(rows: list[Row]) -> list[list[Row]]:
+    """Split rows where epoch and step fall back for good."""
     keys = [row.key for row in rows]
-    starts, farthest = [0], keys[0] if keys else (0.0, 0.0)
+    starts, farthest = [0], keys[0]
     for i, key in enumerate(keys):
         after = keys[i + 1 : i + 1 + LOOK_AHEAD]
         far_back = i >= LAG and key < keys[i - LAG]
@@ -235,52 +206,41 @@ def _split_at_restarts(rows: list[Row]) -> list[list[Row]]:
     return [rows[start:end] for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
 
 
-def build_series(rows: Iterable[Row]) -> list[Series]:
+def build_series(rows: Iterable[Row], loss_name: str | None = None) -> list[Series]:
     """Build a series for each metric, in the order of their first values.
 
     Of several values at one epoch and step the last counts. If a metric has values of whole epochs, only
-    those are kept.
+    those are kept. Of x_epoch and x_step, which Lightning logs, only the named loss keeps the latter.
     """
     found: dict[Metric, dict[tuple[float, float], tuple[Row, float]]] = {}
     for row in rows:
         for metric, value in row.values.items():
             found.setdefault(metric, {})[row.key] = row, value
-    return [_series(metric, [by_key[key] for key in sorted(by_key)]) for metric, by_key in found.items()]
+    series = [
+        _series(metric, [by_key[key] for key in sorted(by_key)]) for metric, by_key in found.items()
+    ]
+    epochs = {one.metric.name for one in series if len(one) > 1 and one.metric.name.endswith("_epoch")}
+
+    def is_duplicate(name: str) -> bool:
+        return name.endswith("_step") and f"{name[:-5]}_epoch" in epochs and name != loss_name
+
+    return [one for one in series if not is_duplicate(one.metric.name)]
 
 
 def _series(metric: Metric, points: Sequence[tuple[Row, float]]) -> Series:
     """Build a series from points in order; values of whole epochs are preferred to those of steps."""
-    nonfinite = [row for row, value in points if not abs(value) < LARGEST]
+    bad = _points(metric, [(row, value) for row, value in points if not abs(value) < LARGEST])
     of_epochs = [(row, value) for row, value in points if row.step is None]
     first, first_value = points[0]
     is_untrained = bool(of_epochs) and first.step == 0 and math.isfinite(first_value)
-    kept = of_epochs or points
-    return Series(
-        metric,
-        np.array([value for _, value in kept], np.float64),
-        np.array([_or_nan(row.epoch) for row, _ in kept], np.float64),
-        np.array([_or_nan(row.step) for row, _ in kept], np.float64),
-        first_value if is_untrained else None,
-        len(nonfinite),
-        _epoch_and_step(nonfinite[0]) if nonfinite else {},
+    return replace(
+        _points(metric, of_epochs or points),
+        untrained_value=first_value if is_untrained else None,
+        nonfinite=len(bad),
+        nonfinite_at=bad.at(0) if len(bad) else {},
     )
 
 
-def drop_step_duplicates(series: Sequence[Series], loss_name: str | None) -> list[Series]:
-    """Drop the series of steps whose metric has one of epochs too, as Lightning logs both."""
-    names = {one.metric.name for one in series if len(one) > 1}
-    return [
-        one
-        for one in series
-        if one.metric.name == loss_name
-        or not (one.metric.name.endswith("_step") and f"{one.metric.name[:-5]}_epoch" in names)
-    ]
-
-
-def _epoch_and_step(row: Row) -> dict[str, float]:
-    known = {"epoch": row.epoch, "step": row.step}
-    return {name: value for name, value in known.items() if value is not None}
-
-
-def _or_nan(value: float | None) -> float:
-    return math.nan if value is None else value
+def _points(metric: Metric, points: Sequence[tuple[Row, float]]) -> Series:
+    cells = [(value, row.epoch, row.step) for row, value in points]
+    return Series(metric, *np.array(cells, np.float64).reshape(-1, 3).T)

@@ -1,41 +1,29 @@
-"""Reader of TensorBoard event files, with VAR's tags for the loss of each scale.
+"""Reader of TensorBoard event files."""
 
-Source:
-    FoundationVision/VAR, trainer.py: AR_iter_loss/L_<pixels> is of the scale with pixels / 16 on a side.
-"""
-
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from entropy_cli.commands.monitor.logs.names import infer_split, metric_from_name
-from entropy_cli.commands.monitor.logs.series import RESTART, Kind, Metric, Row, select_run
+from entropy_cli.commands.monitor.logs.names import metric_from_name, var_metric
+from entropy_cli.commands.monitor.logs.series import RESTART, Metric, Row, select_run
 from entropy_cli.core.errors import LogError
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.reading import OpenFile
 
 EVENTS = "*tfevents*"
 SIGNATURE = b"brain.Event:"  # within the first bytes of an event file
-PIXELS_PER_TOKEN = 16  # of VAR's tokenizer
 EPOCH_TAG = "AR_ep_"  # VAR's tags whose steps are epochs
-VAR_TAG = re.compile(r"AR_(?:iter|ep)_loss/(v?)(L|acc)_(mean|tail|\d+)")
 
 
-def is_event_file(path: Path) -> bool:
-    """Return whether a path is an event file of TensorBoard."""
-    if not path.is_file():
-        return False
-    file = OpenFile(path)
-    return SIGNATURE in file.read(0, min(64, file.size))
-
-
-def event_folder(path: Path) -> Path:
-    """Find the one folder with event files at or below a path.
+def find_events(path: Path) -> Path | None:
+    """Return the event file at a path, or the one folder with some at or below it; None for other files.
 
     Raises:
-        LogError: none or several are found, or an event file is not a regular file.
+        LogError: none or several are found in a folder, or an event file is not a regular file.
     """
+    if not path.is_dir():
+        opened = OpenFile(path) if path.is_file() else None
+        return path if opened and SIGNATURE in opened.read(0, min(64, opened.size)) else None
     files = list(path.rglob(EVENTS))
     for file in files:
         if not file.is_file():
@@ -47,19 +35,16 @@ def event_folder(path: Path) -> Path:
         return folders[0]
     if not folders:
         raise LogError(f"{path}: a folder without TensorBoard event files. Give a log file in it.")
-    listed = ", ".join(str(folder) for folder in folders[:8])
-    more = f" and {len(folders) - 8} more" if len(folders) > 8 else ""
+    listed = ", ".join(map(str, folders[:8])) + (f" and {len(folders) - 8} more" if folders[8:] else "")
     raise LogError(
-        f"{path}: event files of {len(folders)} runs, expected one run. Give one of {listed}{more}."
+        f"{path}: event files of {len(folders)} runs, expected one run. Give one of {listed}."
     )
 
 
 def read_events(path: Path, loss_name: str | None = None) -> Iterator[Row]:
     """Read the scalars of an event file or folder; a restart replaces the steps it repeats.
 
-    Args:
-        path: file or folder.
-        loss_name: a tag to read as a loss whatever its name.
+    The tag `loss_name` is read as a loss whatever its name.
 
     Raises:
         EntropyCliError: tensorboard is not installed.
@@ -79,7 +64,7 @@ def read_events(path: Path, loss_name: str | None = None) -> Iterator[Row]:
     rows: dict[tuple[bool, float], dict[Metric, float]] = {}
     segments = 0
     for tag, points in _scalars(accumulator).items():
-        metric = _metric(tag, loss_name)
+        metric = var_metric(tag) or metric_from_name(tag, loss_name)
         if metric is None:
             continue
         run, starts, _ = select_run([Row(None, float(step), {metric: value}) for step, value in points])
@@ -105,14 +90,3 @@ def _scalars(accumulator: Any) -> dict[str, list[tuple[int, float]]]:  # noqa: A
         ):
             found[tag] = [(point.step, point.tensor_proto.float_val[0]) for point in points]
     return found
-
-
-def _metric(tag: str, loss_name: str | None) -> Metric | None:
-    match = VAR_TAG.fullmatch(tag)
-    if match:
-        kind: Kind = "cross_entropy" if match[2] == "L" else "accuracy"
-        scope: Any = {"mean": "mean", "tail": "last"}.get(match[3])
-        if scope is None:
-            scope = int(match[3]) // PIXELS_PER_TOKEN
-        return Metric(tag, "val" if match[1] else "train", kind, scope)
-    return metric_from_name(tag) or (Metric(tag, infer_split(tag)) if tag == loss_name else None)

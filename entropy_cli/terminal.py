@@ -1,0 +1,133 @@
+"""What commands write to: stdout for the result, stderr for the rest, as much as the user wants."""
+
+import contextlib
+import functools
+import inspect
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+import typer
+
+from entropy_cli.core.progress_bars import UNITS, Bar, LineBar, SilentBar, stage
+
+
+@dataclass
+class _Verbosity:
+    """How much goes to stderr, as --quiet and --verbose chose for this process."""
+
+    level: int = logging.INFO
+
+
+VERBOSITY = _Verbosity()
+
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing on stderr but errors.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Show each stage with its seconds on stderr.")
+]
+
+
+def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that also takes --quiet and --verbose."""
+
+    @functools.wraps(command)
+    def run(*args: Any, quiet: bool = False, verbose: bool = False, **kwargs: Any) -> Any:  # noqa: ANN401
+        VERBOSITY.level = logging.ERROR if quiet else logging.DEBUG if verbose else logging.INFO
+        logging.getLogger("entropy_cli").setLevel(VERBOSITY.level)
+        return command(*args, **kwargs)
+
+    signature, added = inspect.signature(command), {"quiet": Quiet, "verbose": Verbose}
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [
+        inspect.Parameter(name, keyword, default=False, annotation=kind) for name, kind in added.items()
+    ]
+    run.__annotations__ = {**command.__annotations__, **added}
+    wrapped: Any = run
+    wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *parameters])
+    return run
+
+
+def discard(stream: Any) -> None:  # noqa: ANN401 - a text stream, or None where the caller closed it
+    """Discard what a stream still holds, or Python's own flush at the exit would fail again."""
+    with contextlib.suppress(OSError, AttributeError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def print_result(text: str) -> None:
+    """Write a result to stdout, to the last byte.
+
+    Raises:
+        ResultError: stdout can't be written to. A reader who left, like head, is no error.
+    """
+    from entropy_cli.core.errors import ResultError
+
+    try:
+        sys.stdout.write(text + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        discard(sys.stdout)
+    except (OSError, AttributeError, ValueError) as error:
+        discard(sys.stdout)
+        raise ResultError(
+            f"stdout can't be written to ({error}). The same command shows the result again."
+        ) from error
+
+
+class _StderrIfThere:
+    """A stderr whose reader may leave: that is no reason to stop the work."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever stderr has
+        return getattr(sys.stderr, name)
+
+    def write(self, text: str) -> None:
+        """Write, if stderr can still be written to."""
+        try:
+            sys.stderr.write(text)
+        except OSError:
+            discard(sys.stderr)
+
+    def flush(self) -> None:
+        """Flush, if stderr can still be written to."""
+        try:
+            sys.stderr.flush()
+        except OSError:
+            discard(sys.stderr)
+
+
+STDERR: Any = _StderrIfThere()
+
+
+@contextlib.contextmanager
+def tqdm_bar(desc: str, total: int | None, unit: str, initial: int = 0) -> Iterator[Bar]:
+    """Show a progress bar on stderr, or without a terminal a line every 30 seconds."""
+    with stage(desc or f"reading {UNITS.get(unit, unit)}"), _open_bar(desc, total, unit, initial) as bar:
+        yield bar
+
+
+def _open_bar(
+    desc: str, total: int | None, unit: str, initial: int
+) -> contextlib.AbstractContextManager[Bar]:
+    if VERBOSITY.level > logging.INFO:
+        return contextlib.nullcontext(SilentBar())
+    if not sys.stderr.isatty():
+        return contextlib.closing(LineBar(desc, total, unit, initial, STDERR.write))
+    from tqdm import tqdm
+
+    lasts = unit in ("img", "step") and total is not None
+    bar: Any = tqdm(
+        desc=desc or None,
+        total=total,
+        initial=initial,
+        unit=unit,
+        unit_scale=unit == "B",
+        smoothing=0.05,
+        delay=0 if lasts else 1,
+        leave=lasts,
+        mininterval=0.2,
+        dynamic_ncols=True,
+        file=STDERR,
+    )
+    return contextlib.closing(bar)

@@ -1,0 +1,215 @@
+"""What a user meets first: help, how much is said on stderr, a dry run, and temperatures."""
+
+import json
+import re
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from entropy_cli.cli import COMMANDS
+from entropy_cli.images.loader import digest
+from entropy_cli.options import PANELS
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_has_short_help_in_groups(cli, monkeypatch, command):
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, _ = cli(command, "-h")
+    assert code == 0 and cli(command, "--help")[1] == out
+    assert all(len(line) <= 80 for line in out.splitlines())
+    assert "Example: entropy-cli" in out
+    for option in ("-q, --quiet", "-v, --verbose", "-h, --help"):
+        assert option in out
+    headings = re.findall(r"^(\w+):$", out, re.MULTILINE)
+    assert set(headings) <= {"Arguments", *PANELS} and headings[-1] == "Output"
+
+
+def test_estimates_options_are_grouped(cli):
+    _, out, _ = cli("estimate", "-h")
+    parts = dict(re.findall(r"^(\w+):\n(.*?)(?=^\w+:$|\Z)", out, re.MULTILINE | re.DOTALL))
+    assert list(parts) == ["Input", "Tokenizer", "Compute", "Stopping", "Output"]
+    for panel, option in (
+        ("Input", "--data"),
+        ("Tokenizer", "--temperature-from"),
+        ("Compute", "--device"),
+        ("Stopping", "--target-ci"),
+        ("Output", "--table"),
+    ):
+        assert re.search(rf"^  (-\w, )?{option} ", parts[panel], re.MULTILINE)
+
+
+def test_the_shells_completion_knows_the_options():
+    """As a shell asks for it, by the environment."""
+    env = {"_ENTROPY_CLI_COMPLETE": "complete_bash", "COMP_WORDS": "entropy-cli estimate --tem"}
+    done = subprocess.run(
+        [sys.executable, "-c", "from entropy_cli.cli import app; app(prog_name='entropy-cli')"],
+        env={"PATH": "/usr/bin:/bin", **env, "COMP_CWORD": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.split() == ["--temperature", "--temperature-from"], done.stderr
+
+
+@pytest.fixture
+def run(cli, images, checkpoint, tmp_path):
+    """Run a short estimate with other options; gives its exit code, stdout and stderr."""
+
+    def run(*options):
+        argv = ("--data", images, "--ckpt", checkpoint, "--workers", 0, "--limit", 20)
+        return cli("estimate", *argv, "-o", tmp_path / "r.json", *options)
+
+    return run
+
+
+def test_stderr_says_what_is_read_and_what_was_written(run, tmp_path):
+    code, out, err = run()
+    assert code == 0
+    assert "var, scales 1,2,4,8; cpu, fp32; T = 1, auto; 20 images in batches of 16, 0 workers" in err
+    assert err.splitlines()[-1] == f"wrote {tmp_path / 'r.json'}"
+    assert "building the tokenizer" not in err
+    assert "images" in out and "wrote" not in out
+
+
+def test_quiet_is_errors_alone(run, tmp_path):
+    code, out, err = run("--quiet")
+    assert (code, err) == (0, "") and "assignment entropy" in out
+    code, out, err = run("-q", "--split", "val")
+    assert (code, out) == (3, "") and err.startswith("error: ") and len(err.splitlines()) == 1
+
+
+def test_verbose_adds_stages_and_what_detection_saw(run):
+    _, _, err = run("-v")
+    assert re.search(r"building the tokenizer of .*: \d+\.\d\d s", err)
+    assert "family var: has quantize.quant_resi" in err
+    assert re.search(r"reading images: \d+\.\d\d s", err)
+    assert "building the tokenizer" not in run()[2]  # and the next command is as before
+
+
+def test_a_dry_run_computes_nothing_and_saves_nothing(run, tmp_path):
+    code, out, _ = run("--dry-run")
+    assert code == 0 and not (tmp_path / "r.json").exists()
+    assert not list((tmp_path / "cache").rglob("*.safetensors"))
+    text = " ".join(out.split())
+    for words in (
+        "var; has quantize.quant_resi",
+        "48 of 6 dimensions, l2 rule",
+        "20 of 70",
+        "85 an image, 1,700 in all",
+        "1, auto; auto is fitted to the first 20",
+        "cpu, fp32, batches of 16, 0 workers",
+        "ms to decode",
+        "MiB",
+    ):
+        assert words in text
+    assert all(len(line) <= 80 for line in out.splitlines())
+
+
+@pytest.mark.parametrize("batch_size", [3, 16, 32])
+def test_a_dry_run_times_every_size_of_batch(run, batch_size):
+    code, out, _ = run("--dry-run", "--batch-size", batch_size)
+    (decode_ms, compute_ms) = re.findall(r"([\d.]+)\s+ms", out)
+    assert code == 0 and float(decode_ms) > 0 and float(compute_ms) > 0
+
+
+def test_temperatures_mix_and_the_first_is_the_headline(estimate, images, checkpoint):
+    run = ("--data", images, "--ckpt", checkpoint, "--limit", 40)
+    mixed = estimate(*run, "--temperature", "auto,0.5,1")
+    assert mixed["settings"]["temperature"] == "auto"
+    assert [at["temperature"] for at in mixed["temperatures"]] == ["auto", 0.5, 1]
+    alone = [estimate(*run, "--temperature", t) for t in ("auto", "0.5", "1")]
+    for at, other in zip(mixed["temperatures"], alone, strict=True):
+        for kind, average in at["average"].items():
+            expected = other["temperatures"][0]["average"][kind]
+            for name in ("assignment_entropy", "marginal_entropy"):
+                value = expected[name]["value"]
+                assert average[name]["value"] == pytest.approx(value, abs=1e-9)
+        assert [scale["temperature"] for scale in at["scales"]] == [
+            scale["temperature"] for scale in other["scales"]
+        ]
+    implied = mixed["provenance"]["temperature_implied"]
+    assert implied == pytest.approx(alone[0]["provenance"]["temperature_implied"])
+
+
+def test_the_fitted_temperature_counts_the_same_wherever_it_stands(estimate, images, checkpoint):
+    run = ("--data", images, "--ckpt", checkpoint, "--limit", 40)
+    first, last = estimate(*run, "--temperature", "auto,1"), estimate(*run, "--temperature", "1,auto")
+    assert first["temperatures"] == last["temperatures"][::-1]
+    implied = [result["provenance"]["temperature_implied"] for result in (first, last)]
+    assert implied[0] == pytest.approx(implied[1])
+
+
+def test_frozen_temperatures_are_another_runs(cli, estimate, images, checkpoint, tmp_path):
+    run = ("--data", images, "--ckpt", checkpoint)
+    pilot = estimate(*run, "--limit", 20, "--temperature", "1,auto", "-o", tmp_path / "pilot.json")
+    frozen = estimate(*run, "--temperature-from", tmp_path / "pilot.json")
+    for at, source in zip(frozen["temperatures"], pilot["temperatures"], strict=True):
+        assert at["temperature"] == source["temperature"]
+        assert [s["temperature"] for s in at["scales"]] == [s["temperature"] for s in source["scales"]]
+    own = estimate(*run)
+    assert frozen["temperatures"][1]["scales"] != own["temperatures"][1]["scales"]
+    assert frozen["temperatures"][0] == own["temperatures"][0]
+    assert "frozen from" in frozen["settings"]["temperature_source"]
+    # Shards of it are of one run, and fit nothing.
+    states = [tmp_path / f"{i}.state" for i in range(2)]
+    for i, state in enumerate(states):
+        options = ("--temperature-from", tmp_path / "pilot.json", "--shard", f"{i}/2")
+        estimate(*run, *options, "--state", state)
+    code, out, _ = cli("merge", *states, "--json")
+    merged = json.loads(out)
+    assert code == 0 and merged["average"] == frozen["average"]
+
+
+def test_frozen_temperatures_have_to_fit(cli, images, checkpoint, tmp_path):
+    run = ("estimate", "--data", images, "--ckpt", checkpoint, "--limit", 20, "--workers", 0)
+    assert cli(*run, "--patch-nums", "1,8", "-o", tmp_path / "other.json")[0] == 0
+    code, _, err = cli(*run, "--temperature-from", tmp_path / "other.json")
+    assert code == 3 and "patch_nums [1, 8]" in err and "[1, 2, 4, 8]" in err
+    (tmp_path / "none.json").write_text("{}")
+    assert cli(*run, "--temperature-from", tmp_path / "none.json")[0] == 3
+    code, _, err = cli(*run, "--temperature", 1, "--temperature-from", tmp_path / "other.json")
+    assert code == 2 and "--temperature-from" in err
+    code, _, err = cli(
+        *run, "--temperature-from", tmp_path / "other.json", "-o", tmp_path / "other.json"
+    )
+    assert code == 3 and "same file" in err
+
+
+def repeated(images, folder, copies):
+    """A folder of images, some of which are there twice."""
+    for i, path in enumerate(sorted(images.rglob("*.jpg"))):
+        (folder / path.name).write_bytes(path.read_bytes())
+        if i < copies:
+            (folder / f"copy-{path.name}").write_bytes(path.read_bytes())
+    return folder
+
+
+def test_repeated_images_are_counted_however_the_work_is_cut(
+    cli, estimate, images, checkpoint, tmp_path
+):
+    (tmp_path / "data").mkdir()
+    data = repeated(images, tmp_path / "data", copies=7)
+    run = ("--data", data, "--ckpt", checkpoint, "--temperature", 1)
+    whole = estimate(*run, "--batch-size", 5)
+    (check,) = (check for check in whole["checks"] if check["id"] == "repeats")
+    assert whole["provenance"]["repeats"] == 7
+    assert check["severity"] == "care" and check["message"].startswith("7 images repeat another")
+    states = [tmp_path / f"{i}.state" for i in range(3)]
+    for i, state in enumerate(states):
+        estimate(*run, "--shard", f"{i}/3", "--state", state, "--batch-size", 32)
+    code, out, _ = cli("merge", *states, "--json")
+    assert code == 0 and json.loads(out)["provenance"]["repeats"] == 7
+    none = estimate("--data", images, "--ckpt", checkpoint, "--temperature", 1)
+    assert none["provenance"]["repeats"] == 0
+    assert not any(check["id"] == "repeats" for check in none["checks"])
+
+
+def test_digests_differ_where_content_does():
+    array = np.arange(30, dtype=np.float32).reshape(5, 6)
+    other = array.copy()
+    other[4, 5] += 1
+    assert digest(array) == digest(np.asfortranarray(array)) == digest(array.copy())
+    assert len({digest(array), digest(other), digest(array[::-1]), digest(array.T)}) == 4
+    assert digest(np.zeros((3, 3, 3), np.uint8)) != digest(np.ones((3, 3, 3), np.uint8))
