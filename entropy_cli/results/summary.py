@@ -153,8 +153,10 @@ def _readers(result: Result) -> list[str]:
     name = " (VAR-style irreducible loss)" if is_var_style(result) else ""
     lines = [f"soft or sampled labels: loss >= A at their T{name}"]
     family = f" ({result.tokenizer.family})" if result.tokenizer.labels == "hard" else ""
+    unigram = result.average.token_weighted.unigram_entropy
+    ceiling = "; U is a ceiling" if unigram.value is not None and not unigram.bound else ""
     if result.tokenizer.labels != "soft":
-        lines.append(f"hard labels{family}: A is no floor, a loss may fall below it; U is a ceiling")
+        lines.append(f"hard labels{family}: A is no floor, a loss may fall below it{ceiling}")
     return [wrapped("", line) for line in lines]
 
 

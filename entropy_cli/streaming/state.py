@@ -1,7 +1,7 @@
 """The state of a run in memory; read from a file, its parts are checked against each other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -100,6 +100,7 @@ class StateDocument:
     pilot: dict[str, Any] | None
     precision_check: dict[str, Any] | None
     accumulators: dict[str, dict[str, Any]]
+    runs: list[dict[str, Any]] = field(default_factory=list)  # missing from older states
 
 
 def state_from_file(content: Any, tensors: Mapping[str, Tensor]) -> RunState:  # noqa: ANN401 - JSON
@@ -139,6 +140,7 @@ def state_from_file(content: Any, tensors: Mapping[str, Tensor]) -> RunState:  #
         found.pilot,
         found.precision_check,
         digest_N,
+        found.runs,
     )
     return RunState(progress, settings, metadata, found.shard)
 
