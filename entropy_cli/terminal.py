@@ -66,6 +66,8 @@ def print_result(text: str) -> None:
     """
     from entropy_cli.core.errors import ResultError
 
+    if sys.stdout is None:
+        raise ResultError("stdout is closed: nothing can be shown. Give --output to keep the result.")
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

@@ -54,10 +54,11 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
             deleted_G = replicates[name][:, used_S] @ weight_S[used_S]
             plug_in = np.asarray(point.plug_in)
             variance = float(jackknife_variance(plug_in, deleted_G.numpy(), tally.images_G.numpy()))
-        largest = (
-            math.inf if name == "varentropy" else 1.0 if name == "usage" else float(weight_S @ log_V_S)
-        )
-        return with_error(point, variance, tally.images_G, largest)
+        log_V = float(weight_S @ log_V_S)
+        largest = {"varentropy": math.inf, "usage": 1.0}.get(name, log_V)
+        # More images can only show more codes.
+        least = point.value if name == "usage" and point.value is not None else 0.0
+        return with_error(point, variance, tally.images_G, least=least, largest=largest)
 
     S = len(tally.tokens_S)
     log_V_S = torch.tensor([math.log(v.size) for v in vocabularies], dtype=torch.float64)
@@ -113,23 +114,30 @@ def _average(points: list[Point], weight_S: Tensor) -> Point:
 
 
 def with_error(
-    point: Point, variance: float | None, images_G: Tensor, largest: float = math.inf
+    point: Point,
+    variance: float | None,
+    images_G: Tensor,
+    *,
+    least: float = 0.0,
+    largest: float = math.inf,
 ) -> Estimate:
     """Combine a point estimate and its jackknife variance into an estimate with an interval.
 
     Args:
-        point: the estimate, at least 0.
+        point: the estimate; beyond the largest value it can be by rounding alone.
         variance: None if the images fall into fewer than two groups.
         images_G: images in each group.
-        largest: the largest value that the quantity can have: the interval ends there, and at 0.
+        least: the least value that the quantity can have, where the interval ends.
+        largest: the largest, likewise.
     """
     value, plug_in, estimator, note = point
     if value is None:
         return Estimate(None, None, None, None, estimator, note)
     if variance is None:
+        value = min(value, largest)
         note = "; ".join(filter(None, [note, ONE_GROUP]))
         return Estimate(value, plug_in, None, None, estimator, note)
-    se = variance**0.5
+    value, se = min(value, largest), variance**0.5
     half_width = t_quantile(int((images_G > 0).sum()) - 1) * se
-    ci95 = None if note else (max(0.0, value - half_width), min(largest, value + half_width))
+    ci95 = None if note else (max(least, value - half_width), min(largest, value + half_width))
     return Estimate(value, plug_in, se, ci95, estimator, note)

@@ -76,6 +76,9 @@ class MergeOrigin(SomeOrigin):
     states: list[str]
 
 
+ROUNDING = 1e-6  # nats
+
+
 def check_consistency(result: "Result") -> None:
     """Check lengths, signs and ranges.
 
@@ -93,6 +96,11 @@ def check_consistency(result: "Result") -> None:
         _require(origin.get("target_ci") is not None, "provenance.target_ci", "the target")
         _require(bool(result.history), "history", "entries, as there is a target")
     _require(scales > 0, "scales", "at least one")
+    for key in ("temperature_implied", "temperature_if_hard"):
+        value_S = origin.get(key)
+        fits = value_S is None or (len(value_S) == scales and min(value_S) >= 0)
+        _require(fits, f"provenance.{key}", f"{scales} numbers from 0")
+    _check_headline(result)
     _require(result.tokenizer.vocab_size > 0, "tokenizer.vocab_size", "at least 1")
     _require(result.data.images_used > 0, "data.images_used", "at least 1")
     for s, scale in enumerate(result.scales):
@@ -108,6 +116,26 @@ def check_consistency(result: "Result") -> None:
         average = getattr(result.average, kind_of_average.name)
         _require(average.assignment_entropy.value is not None, f"{path}.value", "a number")
     _check_replicates(result)
+
+
+def _check_headline(result: "Result") -> None:
+    """Check that the headline is the first temperature, and that its entropies are possible."""
+    largest = math.log(result.tokenizer.vocab_size) + ROUNDING
+    _require(bool(result.temperatures), "temperatures", "at least one")
+    first = result.temperatures[0]
+    _require(len(first.scales) == len(result.scales), "temperatures[0].scales", "one of each scale")
+    pairs = [
+        (f"average.{kind.name}", getattr(result.average, kind.name), getattr(first.average, kind.name))
+        for kind in fields(result.average)
+    ]
+    pairs += [(f"scales[{s}]", scale, first.scales[s]) for s, scale in enumerate(result.scales)]
+    for path, estimates, soft in pairs:
+        entropy = estimates.assignment_entropy
+        _require(entropy == soft.assignment_entropy, f"{path}.assignment_entropy", "the headline's")
+        for name in ("assignment_entropy", "marginal_entropy", "unigram_entropy"):
+            value = getattr(estimates, name).value
+            fits = value is None or -ROUNDING <= value <= largest
+            _require(fits, f"{path}.{name}.value", f"a number from 0 to ln V = {largest:.4f}")
 
 
 def _check_estimate(path: str, estimate: Estimate) -> None:
@@ -128,7 +156,7 @@ def _check_replicates(result: "Result") -> None:
     for name in QUANTITIES:
         value_GS = result.replicates.get(name, [])
         path = f"replicates.{name}"
-        if name == QUANTITIES[0]:
+        if name == QUANTITIES[0] and sum(n > 0 for n in images_G) > 1:
             _require(name in result.replicates, path, "its replicates")
         is_table = isinstance(value_GS, list) and all(
             isinstance(row_S, list) and len(row_S) == scales and all(map(_is_number, row_S))

@@ -73,18 +73,18 @@ REPORT = Format()
 
 
 def headline(result: Result, units: str = "nats") -> tuple[str, str, str]:
-    """Return what the headline is of, the assignment entropy with error and unit, and details."""
+    """Return what the headline is of, the assignment entropy with unit and interval, and details."""
     average, style = result.average.token_weighted.assignment_entropy, Format(units)
-    interval = "no interval"
+    value = f"{style.per_nat * average.known:.4f} {units} per token"
     if average.ci95 is not None:
         low, high = (style.per_nat * end for end in average.ci95)
-        interval = f"95 % interval {low:.4f} to {high:.4f}"
+        value += f", 95 % interval {low:.4f} to {high:.4f}"
     which = "token-weighted average over scales, " if len(result.scales) > 1 else ""
     name = "VAR-style irreducible loss, " if is_var_style(result) else ""
     return (
         f"Assignment entropy at {temperature_text(result.settings.temperature)}",
-        f"{style.entropy(average)} {units} per token",
-        f"{name}{which}{interval}, images: {result.data.images_used}",
+        value,
+        f"{name}{which}images: {result.data.images_used}",
     )
 
 

@@ -23,7 +23,7 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Run `estimate` on synthetic images, with a small tokenizer that is part of the package.
+    """Run `estimate` on synthetic images with a small tokenizer.
 
     Example: entropy-cli demo
     """

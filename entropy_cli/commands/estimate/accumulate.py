@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -145,7 +146,8 @@ def _read(
             processor.advance = bar.update
         else:
             loop.advance = bar.update
-        loop.show = lambda point: bar.set_postfix_str(f"A = {running_estimate(point)}")
+        largest = math.log(run.inputs.tokenizer.spec.vocab_size)
+        loop.show = lambda point: bar.set_postfix_str(f"A = {running_estimate(point, largest)}")
         batches = reader.encode(plans, stack)
         if progress.temperatures is None:
             batches = _set_temperatures(
@@ -164,23 +166,26 @@ def _read(
 def _start_line(run: Run) -> str:
     """Say what is about to be read, and how."""
     spec = run.inputs.tokenizer.spec
-    grids = ",".join(str(scale.patch_num or scale.name) for scale in spec.scales)
+    several = len(spec.scales) > 1
+    names = (str((several and scale.patch_num) or scale.name) for scale in spec.scales)
+    grids = ("scales " if several else "") + ",".join(names)
     temperatures = format_temperatures(run.settings.temperature)
     images = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
     processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
     return (
-        f"{spec.family}, scales {grids}; {run.device}{processes}, {run.settings.precision}; "
+        f"{spec.family}, {grids}; {run.device}{processes}, {run.settings.precision}; "
         f"T = {temperatures}; {images:,} images in batches of {run.batch_size}, "
         f"{plural(run.workers, 'worker')}"
     )
 
 
-def running_estimate(point: HistoryPoint) -> str:
-    """Format the estimate so far, with its interval."""
+def running_estimate(point: HistoryPoint, largest: float) -> str:
+    """Format the estimate so far, with its interval within 0 and the largest entropy."""
     if not point.half_width:
         return f"{point.value:.2f}"
     places = digits(point.half_width)
-    low, high = max(0.0, point.value - point.half_width), point.value + point.half_width
+    low = max(0.0, point.value - point.half_width)
+    high = min(largest, point.value + point.half_width)
     return f"{point.value:.{places}f} ({low:.{places}f} to {high:.{places}f})"
 
 
