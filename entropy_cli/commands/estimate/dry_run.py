@@ -45,7 +45,8 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
     tokens = sum(scale.tokens for scale in spec.scales)
     layout = sums_layout(spec.scales, run.settings.groups, len(run.settings.temperature))
     fitted = "auto" in run.settings.temperature and run.settings.frozen_temperatures is None
-    pilot = f"; auto is fitted to the first {min(images, PILOT_BLOCKS * BLOCK):,}" if fitted else ""
+    first = min(run.settings.images, PILOT_BLOCKS * BLOCK)  # of all shards
+    pilot = f"; auto is fitted to the first {first:,}" if fitted else ""
     return definitions(
         {
             "family": f"{spec.family}" + "".join(f"; {words}" for words in evidence[:1]),
@@ -103,7 +104,7 @@ def _time_batch(run: Run, plans: list[BatchPlan]) -> tuple[float, float]:
     compute_s = 0.0
     for batch in read:
         started = time.monotonic()
-        for encoded in processor.encode([replace(batch, completed_blocks=(0,))]):
+        for encoded in processor.encode([replace(batch, completed_blocks=(0,), digests=[])]):
             processor.add(encoded, progress)
         processor.check_finite()
         compute_s = (time.monotonic() - started) / len(batch.names)
