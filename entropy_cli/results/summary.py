@@ -37,7 +37,7 @@ def digits(half_width: float | None) -> int:
     """Return the decimals to show of a number: to the first digit of its interval's half-width."""
     if not half_width:
         return MIN_DIGITS
-    return min(MAX_DIGITS, max(MIN_DIGITS, math.floor(-math.log10(half_width)) + 1))
+    return min(MAX_DIGITS, max(MIN_DIGITS, -math.floor(math.log10(half_width))))
 
 
 def _name(result: Result) -> str:

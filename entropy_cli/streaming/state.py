@@ -66,13 +66,15 @@ class RunMetadata:
 
 
 def _are_equal(codebooks: Sequence[Codebook | Grid]) -> bool:
-    """Return whether all are the same codebook of vectors, or the same grid."""
+    """Return whether all hold the same vectors, or are the same grid."""
     first, *others = codebooks
 
     def is_first(other: Codebook | Grid) -> bool:
         if isinstance(other, Codebook) and isinstance(first, Codebook):
             return other is first or torch.equal(other.codes_VC, first.codes_VC)
-        return other is first
+        if isinstance(other, Grid) and isinstance(first, Grid):
+            return other.coordinates == first.coordinates
+        return False
 
     return all(map(is_first, others))
 

@@ -44,15 +44,17 @@ def test_the_check_agrees_with_a_plain_comparison(estimate, images, checkpoint):
     found = find_images(images, limit=10)
     tokenizer = load_tokenizer(checkpoint).tokenizer
     exact, rounded = tokenizer.to(CPU, "fp32"), tokenizer.to(CPU, "bf16")
-    changed_S, entropies, tokens_S = torch.zeros(4), [0.0, 0.0], torch.tensor([1, 4, 16, 64])
+    changed_S, tokens_S = torch.zeros(4), torch.tensor([1, 4, 16, 64])
+    entropies_2S, latents = torch.zeros(2, 4).double(), []
     for i in range(10):
         img_B3HW = read_image(found.locate(i), tokenizer.spec.crop.apply)[None]
         both = []
         for k, of in enumerate((exact, rounded)):
             rest, idx = of.encode(img_B3HW), []
+            latents.append(rest.double())
             for s in range(len(of.spec.scales)):
                 sums = assign(of.vectors(rest, s), of.codebook(s), (1.0,))
-                entropies[k] += sums.entropy_BT.item()
+                entropies_2S[k, s] += sums.entropy_BT.item()
                 idx.append(sums.idx_Bl)
                 if s + 1 < len(of.spec.scales):
                     rest = of.subtract(rest, sums.idx_Bl, s)
@@ -65,8 +67,15 @@ def test_the_check_agrees_with_a_plain_comparison(estimate, images, checkpoint):
     assert check["tokens_changed"] == pytest.approx((changed_S / (10 * tokens_S)).tolist())
     assert check["tokens_changed_overall"] == pytest.approx(changed_S.sum().item() / tokens)
     assert check["assignment_entropy_difference_token_weighted"] == pytest.approx(
-        (entropies[1] - entropies[0]) / tokens, abs=1e-6
+        (entropies_2S[1] - entropies_2S[0]).sum().item() / tokens, abs=1e-6
     )
+    difference_S = (entropies_2S[1] - entropies_2S[0]) / (10 * tokens_S)
+    assert check["assignment_entropy_difference"] == pytest.approx(difference_S.tolist(), abs=1e-6)
+    exact_latents, rounded_latents = torch.cat(latents[::2]), torch.cat(latents[1::2])
+    error = rounded_latents - exact_latents
+    assert check["latent_largest_error"] == pytest.approx(error.abs().max().item(), rel=0.02)
+    expected = (error.norm() / exact_latents.norm()).item()
+    assert check["latent_relative_error"] == pytest.approx(expected, rel=0.02)
 
 
 def test_tf32_is_a_gpu_s(cli, images, checkpoint):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from entropy_cli.core.figures import PALETTE, RAMP, colour_ramp, new_figure, styled
+from entropy_cli.entropy.jackknife import t_quantile
 from entropy_cli.results.page.comparison import comparison_report, difference
 from entropy_cli.results.page.figures import (
     convergence,
@@ -272,6 +273,9 @@ class TestComparison:
             h = total / images_G[g]
             variance += (h * found.value - (h - 1) * deleted[g] - jackknifed) ** 2 / (h - 1)
         assert found.se == pytest.approx((variance / len(used)) ** 0.5, rel=1e-9)
+        half_width = t_quantile(len(used) - 1) * found.se
+        ends = (found.value - half_width, found.value + half_width)
+        assert found.ci95 == pytest.approx(ends, rel=1e-9)
 
     def test_unpaired_for_other_images(self, estimate, images, checkpoint, baseline):
         part = estimate("--data", images, "--ckpt", checkpoint, "--limit", 50)

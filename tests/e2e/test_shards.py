@@ -66,6 +66,7 @@ def test_shards_fit_the_same_temperatures(shards, merge, estimate, images, check
     assert [s["temperature"] for s in merged["scales"]] == [s["temperature"] for s in whole["scales"]]
     assert_same(whole, merged)
     assert merged["settings"] == whole["settings"]
+    assert merged["provenance"]["temperature_fit"] == whole["provenance"]["temperature_fit"]
     assert merged["provenance"]["temperature_implied"] == pytest.approx(
         whole["provenance"]["temperature_implied"]
     )

@@ -9,10 +9,13 @@ import pytest
 
 from entropy_cli.core import files
 from entropy_cli.core.errors import ResultError
-from entropy_cli.entropy.quantity import UNDERSAMPLED, Estimate
-from entropy_cli.results.checks import find_checks
+from entropy_cli.entropy.quantity import UNDERSAMPLED, Estimate, perplexity
+from entropy_cli.results.ceiling import ceiling
+from entropy_cli.results.checks import drift, find_checks
 from entropy_cli.results.notes import notes
+from entropy_cli.results.published import is_var_style
 from entropy_cli.results.schema import from_dict, read_result
+from entropy_cli.results.summary import digits, summary_table, usage
 from entropy_cli.results.text import render
 
 
@@ -88,6 +91,7 @@ def fit_that(*ended):
         (["provenance", "data"], None, r"field `data` - at `\$.provenance`"),
         (["precision_check"], {}, r"at `\$.precision_check`"),
         (["target_reached"], True, "the target"),
+        (["temperatures", 1, "scales"], [], "4 scales"),
         (["scales"], {}, r"got `object` - at `\$.scales`"),
     ],
 )
@@ -167,7 +171,33 @@ def test_the_drift_of_fitted_temperatures_is_checked(content):
     assert severity == "care" and f"{expected:+.3f} nats" in message
 
 
+def test_the_drift_is_that_of_the_fitted_temperature_wherever_it_stands(content):
+    other = changed(content, ["temperatures", 1, "temperature"], "auto")
+    values = [scale["temperature"] for scale in other["temperatures"][1]["scales"]]
+    assert values != [scale["temperature"] for scale in content["scales"]]
+    hotter = changed(other, ["provenance", "temperature_implied"], [math.e * value for value in values])
+    expected = content["temperatures"][1]["average"]["token_weighted"]["varentropy"]["value"]
+    assert drift(from_dict(hotter)) == pytest.approx(expected)
+
+
 AVERAGE = ["average", "token_weighted"]
+
+
+@pytest.mark.parametrize(
+    ("moved", "half_width", "severity"),
+    [(0.006, 0.001, "care"), (-0.006, 0.001, "care"), (0.003, 0.001, "ok"), (0.006, 0.01, "ok")],
+)
+def test_a_drift_within_the_interval_or_of_a_few_thousandths_is_none(
+    content, moved, half_width, severity
+):
+    average = content["average"]["token_weighted"]
+    a, slope = (average[name]["value"] for name in ("assignment_entropy", "varentropy"))
+    fitted = changed(content, ["temperatures", 0, "temperature"], "auto")
+    implied = [math.exp(moved / slope) * scale["temperature"] for scale in content["scales"]]
+    fitted = changed(fitted, ["provenance", "temperature_implied"], implied)
+    ends = [a - half_width, a + half_width]
+    found = check(changed(fitted, [*AVERAGE, "assignment_entropy", "ci95"], ends), "temperature_drift")
+    assert found[0] == severity
 
 
 @pytest.mark.parametrize(
@@ -177,6 +207,7 @@ AVERAGE = ["average", "token_weighted"]
         ("crops_of_train", ["data", "split"], "train", "care", "random crops"),
         ("unreadable", ["data", "images_failed"], 3, "care", "3 images could not be read"),
         ("unreadable", ["data", "images_failed"], 300, "wrong", "300 images could not be read"),
+        ("repeats", ["provenance", "repeats"], 6, "care", "6 images repeat another"),
         ("shard", ["provenance", "shard"], [1, 4], "care", "shard 1/4"),
         ("grids", ["provenance", "checkpoint_scales"], 9, "care", "9 scales"),
         ("near_duplicate_codes", ["provenance", "codebook_notes"], ["x"], "care", "coincide"),
@@ -187,6 +218,30 @@ def test_checks_come_when_they_apply(content, id_, path, value, severity, words)
     assert check(plain, id_)[0] in (None, "ok")
     found, message = check(changed(plain, path, value), id_)
     assert found == severity and words in message
+
+
+@pytest.mark.parametrize(
+    "id_, path, value, severity",
+    [
+        ("few_images", ["data", "images_used"], 1000, None),
+        ("repeats", ["provenance", "repeats"], 5, None),  # one in a thousand
+        ("unreadable", ["data", "images_failed"], 50, "care"),  # of 5,050
+        ("unreadable", ["data", "images_failed"], 51, "wrong"),
+    ],
+)
+def test_checks_have_thresholds(content, id_, path, value, severity):
+    plain = changed(content, ["data", "images_used"], 5000)
+    assert check(changed(plain, path, value), id_)[0] == severity
+
+
+def test_only_the_headline_above_the_unigram_entropy_is_wrong(content):
+    """Another temperature that is too high does not spoil the result."""
+    hot = changed(content, [*AVERAGE, "unigram_entropy", "value"], 1.9)
+    hot["average"]["token_weighted"]["unigram_entropy"]["note"] = None
+    for at, a in zip(hot["temperatures"], (1.5, 2.0), strict=True):
+        at["average"]["token_weighted"]["assignment_entropy"]["value"] = a
+    found = [c for c in find_checks(from_dict(hot)) if c.id == "above_unigram"]
+    assert [(c.severity, "2.00" in c.message) for c in found] == [("care", True), ("ok", False)]
 
 
 def test_an_assignment_entropy_above_the_unigram_entropy_is_wrong_for_hard_labels(content):
@@ -263,6 +318,73 @@ def test_the_summary_fits_a_screen_and_answers(content, result):
     for words in ("T = 1 ", "T = 0.5 ", "unigram entropy U", "codebook usage", "no floor", "care"):
         assert words in text
     assert "± " not in text.split("care")[0]
+
+
+@pytest.mark.parametrize(("units", "per_nat"), [("nats", 1), ("bits", 1 / math.log(2))])
+def test_the_summary_s_numbers_are_those_of_the_averages(content, result, units, per_nat):
+    """Values in the units, shares of ln V in none, and of the final scale its own."""
+    *rows, unigram = summary_table(result, units).rows
+    log_vocab = math.log(content["tokenizer"]["vocab_size"])
+    named = [(at["average"], "assignment_entropy") for at in content["temperatures"]]
+    for row, (average, name) in zip(
+        [*rows, unigram], [*named, (content["average"], "unigram_entropy")], strict=True
+    ):
+        of, final = average["token_weighted"][name], average["last_scale"][name]
+        value, interval, share, last = row[1:]
+        assert float(value.removeprefix("≥ ")) == pytest.approx(per_nat * of["value"], abs=0.006)
+        if of["ci95"]:
+            expected = [per_nat * end for end in of["ci95"]]
+            assert [float(end) for end in interval.split(" to ")] == pytest.approx(expected, abs=0.006)
+        assert float(share) == pytest.approx(100 * of["value"] / log_vocab, abs=0.51)
+        assert float(last.removeprefix("≥ ")) == pytest.approx(per_nat * final["value"], abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("half_width", "places"),
+    [(None, 2), (0.0, 2), (3.0, 2), (0.02, 2), (0.01, 2), (0.0099, 3), (0.001, 3), (2e-4, 4), (1e-6, 4)],
+)
+def test_numbers_are_shown_to_the_first_digit_of_their_intervals(half_width, places):
+    assert digits(half_width) == places
+
+
+def test_pooled_usage_of_too_few_images_is_a_bound(content):
+    for note, sign in ((UNDERSAMPLED, "≥ "), (None, "")):
+        entropy = Estimate(2.0, 2.0, 0.1, None, "plug-in", note)
+        pooled = {
+            "unigram_entropy": entropy,
+            "perplexity": perplexity(entropy),
+            "usage": Estimate(0.25, 0.25, 0.01, None, "codes seen", note),
+        }
+        parts = {name: dataclasses.asdict(estimate) for name, estimate in pooled.items()}
+        (line,) = usage(from_dict(changed(content, ["pooled"], parts)))
+        assert f"usage {sign}25.0 %, perplexity {sign}7 of 48" in line
+
+
+def test_only_vars_temperature_is_called_vars(content):
+    assert is_var_style(from_dict(content)) and "VAR-style" in render(from_dict(content))
+    for place, value in (
+        (["settings", "temperature"], 0.5),
+        (["settings", "temperature"], "auto"),
+        (["tokenizer", "rule"], "cosine"),
+        (["tokenizer", "family"], "vqgan"),
+    ):
+        other = from_dict(changed(content, place, value))
+        assert not is_var_style(other) and "VAR-style" not in render(other)
+
+
+def test_the_ceiling_of_an_average_and_its_error_weigh_by_tokens(content):
+    """A scale with only a lower bound counts as ln V, without an error."""
+    bound = dataclasses.asdict(Estimate(1.0, 1.0, 0.1, None, "plug-in", UNDERSAMPLED))
+    part = changed(content, [*AVERAGE, "unigram_entropy"], bound)
+    part["scales"][0]["unigram_entropy"] = bound
+    for s, value, half_width in ((1, 2.0, 0.1), (2, 2.5, 0.2), (3, 3.0, 0.3)):
+        ends = (value - half_width, value + half_width)
+        known = Estimate(value, value, half_width / 2, ends, "Grassberger, clustered")
+        part["scales"][s]["unigram_entropy"] = dataclasses.asdict(known)
+    result = from_dict(json.loads(json.dumps(part)))
+    found = ceiling(result, result.average.token_weighted.unigram_entropy, result.scales)
+    assert found.value == pytest.approx((math.log(48) + 4 * 2.0 + 16 * 2.5 + 64 * 3.0) / 85)
+    assert found.half_width == pytest.approx((4 * 0.1 + 16 * 0.2 + 64 * 0.3) / 85)
 
 
 def test_poorly_covered_usage_is_a_bound(content):

@@ -45,11 +45,8 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
     tokens = sum(scale.tokens for scale in spec.scales)
     layout = sums_layout(spec.scales, run.settings.groups, len(run.settings.temperature))
     fitted = "auto" in run.settings.temperature and run.settings.frozen_temperatures is None
-    pilot = (
-        f"; auto is fitted to the first {min(len(run.inputs.images), PILOT_BLOCKS * BLOCK):,}"
-        if fitted
-        else ""
-    )
+    first = min(run.settings.images, PILOT_BLOCKS * BLOCK)  # of all shards
+    pilot = f"; auto is fitted to the first {first:,}" if fitted else ""
     return definitions(
         {
             "family": f"{spec.family}" + "".join(f"; {words}" for words in evidence[:1]),
