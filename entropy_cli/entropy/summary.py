@@ -15,6 +15,7 @@ from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, Estimate
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 
+ROUNDING = 1e-5  # nats
 AVERAGES = ("token_weighted", "over_scales", "last_scale")
 
 
@@ -131,13 +132,14 @@ def with_error(
         largest: the largest, likewise.
     """
     value, plug_in, estimator, note = point
+    if value is not None and largest < value < largest + ROUNDING:
+        value = largest  # as of float32 logarithms
     if value is None:
         return Estimate(None, None, None, None, estimator, note)
     if variance is None:
-        value = min(value, largest)
         note = "; ".join(filter(None, [note, ONE_GROUP]))
         return Estimate(value, plug_in, None, None, estimator, note)
-    value, se = min(value, largest), variance**0.5
+    se = variance**0.5
     half_width = t_quantile(int((images_G > 0).sum()) - 1) * se
     ci95 = None if note else (max(least, value - half_width), min(largest, value + half_width))
     return Estimate(value, plug_in, se, ci95, estimator, note)

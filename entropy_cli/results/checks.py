@@ -117,17 +117,21 @@ def _images(result: "Result") -> Iterator["Check"]:
         yield _check(
             "unreadable",
             "wrong" if share > UNREADABLE_SHARE else "care",
-            f"{_images_text(data.images_failed)} unreadable and not in the result",
+            f"{_count(data.images_failed)} could not be read, and are not in the result",
         )
     repeats = result.provenance.get("repeats", 0)
     if repeats > REPEATED_SHARE * data.images_used:
         yield _check(
             "repeats",
             "care",
-            f"{_images_text(repeats)} repeating another exactly: the intervals are too narrow",
+            f"{_count(repeats)} repeat another: the intervals are too narrow",
         )
     if data.images_used < FEW_IMAGES:
-        yield _check("few_images", "care", f"{_images_text(data.images_used)} few: see the intervals")
+        yield _check(
+            "few_images",
+            "care",
+            f"only {_count(data.images_used)}: see the intervals",
+        )
     if data.split == "train":
         yield _check(
             "crops_of_train",
@@ -136,8 +140,8 @@ def _images(result: "Result") -> Iterator["Check"]:
         )
 
 
-def _images_text(number: int) -> str:
-    return f"{number:,} image{' is' if number == 1 else 's are'}"
+def _count(images: int) -> str:
+    return f"{images:,} image{'' if images == 1 else 's'}"
 
 
 def _interval(result: "Result") -> Iterator["Check"]:
@@ -206,7 +210,7 @@ def _temperature(result: "Result") -> Iterator["Check"]:
         words = "A steady in T"
     yield _check("temperature_slope", severity, words)
     moved, fit = drift(result), result.provenance.get("temperature_fit")
-    if moved is None or fit is None or fit["images"] >= result.data.images_used:
+    if moved is None or (fit is not None and fit["images"] >= result.data.images_used):
         return  # it was fitted to all images
     if abs(moved) > max(half_width, WIDE / 10):
         yield _check(

@@ -190,7 +190,7 @@ def test_frozen_temperatures_have_to_fit(cli, images, checkpoint, tmp_path):
     run = ("estimate", "--data", images, "--ckpt", checkpoint, "--limit", 20, "--workers", 0)
     assert cli(*run, "--patch-nums", "1,8", "-o", tmp_path / "other.json")[0] == 0
     code, _, err = cli(*run, "--temperature-from", tmp_path / "other.json")
-    assert code == 3 and "patch_nums [1, 8]" in err and "[1, 2, 4, 8]" in err
+    assert code == 3 and "scales 1 x 1, 8 x 8" in err and "1 x 1, 2 x 2, 4 x 4" in err
     assert cli(*run, "-o", tmp_path / "same.json")[0] == 0
     for name, value, words in (
         ("rule", "cosine", "rule cosine"),

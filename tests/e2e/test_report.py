@@ -72,7 +72,9 @@ class TestPage:
         page = report(content)
         words = text_of(page)
         average = content["average"]["token_weighted"]["assignment_entropy"]
-        assert f"{average['value']:.4f} ± {average['se']:.4f} nats per token" in words
+        low, high = average["ci95"]
+        headline = f"{average['value']:.4f} nats per token, 95 % interval {low:.4f} to {high:.4f}"
+        assert headline in words
         assert f"95 % interval {average['ci95'][0]:.4f} to {average['ci95'][1]:.4f}" in words
         for title in (
             "Soft assignment",
@@ -95,7 +97,7 @@ class TestPage:
             "/".join(content["provenance"][key].split("/")[-2:]) for key in ("checkpoint", "data")
         )
         value = content["average"]["token_weighted"]["assignment_entropy"]["value"]
-        assert title.startswith(f"{checkpoint} (var) on {data}: {value:.4f} ± ")
+        assert title.startswith(f"{checkpoint} (var) on {data}: {value:.4f} nats per token, ")
 
     def test_figures_say_their_findings_and_have_the_colours_of_the_page(self, report, content):
         page = report(content)

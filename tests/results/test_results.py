@@ -203,7 +203,7 @@ def test_a_drift_within_the_interval_or_of_a_few_thousandths_is_none(
 @pytest.mark.parametrize(
     "id_, path, value, severity, words",
     [
-        ("few_images", ["data", "images_used"], 999, "care", "999 images are few"),
+        ("few_images", ["data", "images_used"], 999, "care", "only 999 images"),
         ("crops_of_train", ["data", "split"], "train", "care", "random crops"),
         ("unreadable", ["data", "images_failed"], 3, "care", "3 images could not be read"),
         ("unreadable", ["data", "images_failed"], 300, "wrong", "300 images could not be read"),
@@ -234,32 +234,43 @@ def test_checks_have_thresholds(content, id_, path, value, severity):
     assert check(changed(plain, path, value), id_)[0] == severity
 
 
+def with_entropies(content, a, u, labels="hard", error=0.0):
+    """A result with A at its two temperatures and U, each with an interval of this half-width."""
+    copy = json.loads(json.dumps(content))
+
+    def put(estimate, value):
+        estimate |= {"value": value, "ci95": [value - error, value + error], "note": None}
+
+    put(copy["average"]["token_weighted"]["assignment_entropy"], a[0])
+    put(copy["average"]["token_weighted"]["unigram_entropy"], u)
+    for at, value in zip(copy["temperatures"], a, strict=True):
+        put(at["average"]["token_weighted"]["assignment_entropy"], value)
+    copy["tokenizer"]["labels"] = labels
+    return check(copy, "above_unigram")
+
+
 def test_only_the_headline_above_the_unigram_entropy_is_wrong(content):
-    """Another temperature that is too high does not spoil the result."""
-    hot = changed(content, [*AVERAGE, "unigram_entropy", "value"], 1.9)
-    hot["average"]["token_weighted"]["unigram_entropy"]["note"] = None
-    for at, a in zip(hot["temperatures"], (1.5, 2.0), strict=True):
-        at["average"]["token_weighted"]["assignment_entropy"]["value"] = a
-    found = [c for c in find_checks(from_dict(hot)) if c.id == "above_unigram"]
-    assert [(c.severity, "2.00" in c.message) for c in found] == [("care", True), ("ok", False)]
+    """Another temperature that is too high does not spoil the result, and there is one check of both."""
+    severity, message = with_entropies(content, (1.5, 2.0), 1.9)
+    assert severity == "care" and "2.00" in message and "1.50" not in message
+    severity, message = with_entropies(content, (2.0, 2.1), 1.9)
+    assert severity == "wrong" and "(2.00)" in message and "(2.10)" in message
 
 
 def test_an_assignment_entropy_above_the_unigram_entropy_is_wrong_for_hard_labels(content):
-    def with_headline(a, u, labels):
-        average = changed(content, [*AVERAGE, "assignment_entropy", "value"], a)
-        average["temperatures"][0]["average"]["token_weighted"]["assignment_entropy"]["value"] = a
-        average["average"]["token_weighted"]["unigram_entropy"]["value"] = u
-        average["average"]["token_weighted"]["unigram_entropy"]["note"] = None
-        average["tokenizer"]["labels"] = labels
-        return check(average, "above_unigram")
-
     log_vocab = math.log(content["tokenizer"]["vocab_size"])
-    assert with_headline(2.0, 1.9, "hard")[0] == with_headline(2.0, 1.9, "unknown")[0] == "wrong"
-    assert with_headline(2.0, 2.1, "hard")[0] == "ok"
+    for labels in ("hard", "unknown"):
+        assert with_entropies(content, (2.0, 1.0), 1.9, labels)[0] == "wrong"
+        assert with_entropies(content, (2.0, 1.0), 2.1, labels)[0] == "ok"
     # Under soft labels a constant prediction reaches the marginal entropy, never less than A.
-    assert with_headline(2.0, 1.9, "soft")[0] is None
-    assert with_headline(0.95 * log_vocab, 2 * log_vocab, "hard")[0] == "care"
-    assert with_headline(0.95 * log_vocab, 1.0, "soft")[0] == "care"
+    assert with_entropies(content, (2.0, 1.0), 1.9, "soft")[0] is None
+    assert with_entropies(content, (0.95 * log_vocab, 1.0), log_vocab)[0] == "care"
+    assert with_entropies(content, (0.95 * log_vocab, 1.0), 1.0, "soft")[0] == "care"
+
+
+@pytest.mark.parametrize("error, severity", [(0.06, None), (0.04, "wrong")])
+def test_what_the_intervals_leave_open_is_not_said(content, error, severity):
+    assert with_entropies(content, (2.0, 1.0), 1.9, error=error)[0] == severity
 
 
 @pytest.mark.parametrize("half_width, severity", [(0.2, "care"), (0.04, "ok")])
@@ -306,7 +317,7 @@ def test_a_result_of_version_1_is_still_read(content, result):
     read = from_dict(older)
     assert read.average == result.average and read.scales == result.scales
     assert (read.checks, read.pooled, read.tokenizer.labels) == ([], None, "unknown")
-    assert "are few" in render(read)  # checked anew
+    assert "only 70 images" in render(read)  # checked anew
     for key in ("checks", "pooled"):
         with pytest.raises(ResultError, match=f"missing required field `{key}`"):
             from_dict(changed(content, [key], None))
