@@ -194,7 +194,7 @@ def test_frozen_temperatures_have_to_fit(cli, images, checkpoint, tmp_path):
     assert cli(*run, "-o", tmp_path / "same.json")[0] == 0
     for name, value, words in (
         ("rule", "cosine", "rule cosine"),
-        ("vocab_size", 49, "codes 49"),
+        ("vocab_size", 49, "49 codes"),
         ("latent_dim", 7, "dimensions 7"),
     ):
         content = json.loads((tmp_path / "same.json").read_text())
