@@ -182,6 +182,10 @@ class TestRestarts:
         assert (log.segments, log.left_out) == (2, 4)
         assert log.find("loss").value_n[::4].tolist() == [0.4, 0.3, 0.2]
 
+    def test_of_two_runs_as_long_the_last_is_shown(self, read):
+        text = logs.ijepa_csv([0.5, 0.4, 0.3]) + logs.ijepa_csv([0.4, 0.3, 0.2])
+        assert read(text).find("loss").value_n[::4].tolist() == [0.4, 0.3, 0.2]
+
     def test_an_aborted_run_after_is_left_out(self, read):
         text = logs.ijepa_csv([0.4, 0.3, 0.2]) + logs.ijepa_csv([0.5])
         assert read(text).find("loss").value_n[::4].tolist() == [0.4, 0.3, 0.2]

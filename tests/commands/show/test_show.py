@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from entropy_cli.commands.show.assignments import assign_image, assign_tokens, encode_images
@@ -135,6 +136,14 @@ def test_llamagens_decoder_is_the_same_with_its_levels_the_other_way_and_unit_co
     f_BChw = torch.randn(1, 6, 4, 4, generator=torch.Generator().manual_seed(0))
     assert mirrored(f_BChw).shape == (1, 3, 8, 8)
     torch.testing.assert_close(renamed(f_BChw), mirrored(functional.normalize(f_BChw, dim=1)))
+
+
+@pytest.mark.parametrize(("groups", "expected"), [(None, {32}), (16, {16})])
+def test_norms_of_a_decoder_have_as_many_groups_as_the_encoders(groups, expected):
+    opened = Checkpoint.of_tensors(Path("x"), random_weights(decoder_shapes(TINY)))
+    decoder, _ = load_decoder(opened, "vqgan", groups=groups)
+    norms = [module for module in decoder.modules() if isinstance(module, nn.GroupNorm)]
+    assert {norm.num_groups for norm in norms} == expected
 
 
 @pytest.mark.parametrize(
