@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from entropy_cli.commands.bench import roofline
 from entropy_cli.commands.bench.contenders import PlainLoop
-from entropy_cli.commands.bench.roofline import Peak, Work, count_work, measure_peak
+from entropy_cli.commands.bench.roofline import Peak, Work, count_work, measure_peak, quantiser_work
 from entropy_cli.entropy.assign import assign
 from entropy_cli.tokenizers.registry import load_tokenizer
 
@@ -113,6 +113,14 @@ def test_work_is_counted():
     with torch.inference_mode():
         assert count_work(lambda: conv(x)) == expected
     assert Peak(100.0, 10.0).least_seconds(Work(50.0, 20.0)) == 2.0
+
+
+def test_the_quantisers_work_is_that_of_the_products_with_all_codes(checkpoint):
+    tokenizer = load_tokenizer(checkpoint).tokenizer
+    z_LC, code_VC = torch.zeros(1 + 4 + 16 + 64, 6), tokenizer.codebook(0).codes_VC
+    work = quantiser_work(tokenizer.spec)
+    assert work.flop == count_work(lambda: z_LC @ code_VC.T).flop
+    assert work.traffic == 2 * 4 * len(z_LC) * len(code_VC)  # a float32 logit, written and read
 
 
 def test_the_plain_loop_is_the_same_tokenizer(checkpoint, pictures):

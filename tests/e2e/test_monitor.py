@@ -137,6 +137,12 @@ class TestFindings:
         assert "rate" in one["message"]
         assert one["evidence"]["gain"] < one["evidence"]["tolerance"]
 
+    @pytest.mark.parametrize("unit", [0.01, 1000])
+    def test_a_plateau_in_another_unit_is_flat_beside_the_fall_of_the_loss(self, monitor, unit):
+        flat = noisy(np.maximum(5.5, falling() - 0.2), 0.002)
+        assert found(monitor(table(loss=unit * flat)), "plateau")
+        assert not found(monitor(table(loss=unit * noisy(falling(), 0.002))), "plateau")
+
     def test_overfitting_needs_true_validation(self, monitor):
         train = falling(40)
         val = train + 0.1 + np.concatenate([np.zeros(20), np.linspace(0, 0.5, 20)])

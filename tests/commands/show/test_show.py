@@ -11,7 +11,7 @@ from torch.nn import functional
 from entropy_cli.commands.show.assignments import assign_image, assign_tokens, encode_images
 from entropy_cli.commands.show.code_colours import code_colours
 from entropy_cli.commands.show.decoding import load_decoder
-from entropy_cli.commands.show.result import ShownScale
+from entropy_cli.commands.show.result import ShownImage, ShownScale, ShowResult, render
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
@@ -173,6 +173,19 @@ def test_a_decoder_of_pixels_from_zero_to_one_gives_the_same_range():
     unit, _ = load_decoder(checkpoint, "vqgan", "[0, 1]")
     f_hat_BChw = torch.randn(1, 6, 4, 4, generator=torch.manual_seed(2))
     assert torch.equal(unit(f_hat_BChw), 2 * usual(f_hat_BChw) - 1)
+
+
+def test_the_share_above_1_nat_of_all_tokens_is_that_of_each_weighted_by_its_tokens():
+    entropies = ([2.0], [2.0, 0.5, 0.5, 0.5])
+    scales = [
+        ShownScale(s, str(s), None, (1, len(of)), 1.0, None, of, [[]] * len(of), [[]] * len(of))
+        for s, of in enumerate(entropies)
+    ]
+    tokenizer = {"family": "var", "vocab_size": 16, "rule": "l2"}
+    settings = {"image_size": 8, "temperature_source": "", "precision": "fp32", "no_decoder": None}
+    shown = ShowResult(tokenizer, settings, [ShownImage("x.jpg", "x.png", scales, 8)])
+    (row,) = [line for line in render(shown).splitlines() if line.startswith("all")]
+    assert "40.0%" in row  # two of five; the mean over the scales is 62.5 %
 
 
 def test_a_scale_names_its_most_undecided_token_by_row_and_column_and_counts_those_above_1_nat():

@@ -46,6 +46,7 @@ def test_a_step_is_that_of_adam_on_the_weighted_losses(codebook):
     assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
     # Adam's first step is the rate times the sign, but for weights that decay.
     rate = metrics["lr"]
+    assert rate == trainer.recipe.lr * trainer.recipe.lr_factor(0)
     moved = trainer.model.decoder.conv_out.bias - reference.model.decoder.conv_out.bias
     sign = reference.model.decoder.conv_out.bias.grad.sign()
     assert moved.detach().numpy() == pytest.approx((-rate * sign).numpy(), rel=1e-3)
