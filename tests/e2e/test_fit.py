@@ -99,6 +99,7 @@ def test_intervals_of_over_30_points_are_the_bootstraps_unless_there_is_none(
     found = fit(table, "--bootstrap", resamples)
     assert found["interval_kind"] == kind
     assert found["ci95"] == found["intervals"][kind]["ci95"]
+    assert found["E_range95"] == found["ci95"]["E"]
     assert ("bootstrap" in found["intervals"]) == (resamples > 0)
 
 
