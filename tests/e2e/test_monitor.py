@@ -308,6 +308,13 @@ def test_a_self_supervised_loss_has_no_floor_unless_one_is_given(cli, monitor, b
     assert series(tokenizer, "Train Loss")["floor"] is None
 
 
+def test_the_power_of_time_is_that_of_the_loss_above_its_floor(monitor):
+    curve = 3 + 2 * np.arange(1, 1001) ** -0.5
+    assert series(monitor(table(nll=curve), "--floor-mean", 3), "nll")["slope"][0] == pytest.approx(
+        -0.5, abs=0.01
+    )
+
+
 def test_bits(monitor):
     in_bits = monitor(table(nll=falling(20) / math.log(2)), "--log-units", "bits")
     assert series(in_bits, "nll")["last"] == pytest.approx(falling(20)[-1], abs=1e-4)
