@@ -154,8 +154,10 @@ def test_auto_is_for_distances(estimate, inputs, tmp_path):
 
 
 def test_levels_need_bounded_latents(estimate, inputs):
-    code, err = estimate(*inputs[:2], "--levels", "3,3,3")
-    assert code == 3 and "beyond the outermost level" in err.splitlines()[-1]
+    for bounds in ((-5, 5), (-5, 1), (-1, 5)):  # outside at both ends, and at one of them
+        np.save(inputs[1], Z.clip(*bounds))
+        code, err = estimate(*inputs[:2], "--levels", "3,3,3")
+        assert code == 3 and "beyond the outermost level" in err.splitlines()[-1]
     code, err = estimate(*inputs[:2], "--levels", "3,3")
     assert code == 3 and "with C = 2" in err.splitlines()[-1]
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import os
 import re
 
 import pytest
@@ -429,3 +430,23 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["file"]
     files.write_atomically(path, lambda temporary: temporary.write_text("after"))
     assert path.read_text() == "after"
+
+
+def test_a_file_may_be_read_by_whom_the_mask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        files.write_text(tmp_path / "file", "for the group")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_under_two_names_is_the_same_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("file")
+    for other in (tmp_path / "link", tmp_path / "x" / ".." / "file"):
+        with pytest.raises(ResultError, match=r"--output .*: is the same file as --floor"):
+            files.check_different(("--floor", tmp_path / "file"), ("--output", other))
+    files.check_different(
+        ("--floor", tmp_path / "file"), ("--output", None), ("--output", tmp_path / "y")
+    )
