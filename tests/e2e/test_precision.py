@@ -78,6 +78,36 @@ def test_the_check_agrees_with_a_plain_comparison(estimate, images, checkpoint):
     assert check["latent_relative_error"] == pytest.approx(expected, rel=0.02)
 
 
+def test_under_auto_the_check_reports_by_how_much_two_runs_differ(estimate, images, checkpoint):
+    """Each with the temperatures that are fitted to its own latents."""
+    run = ("--data", images, "--ckpt", checkpoint, "--limit", 64, "--batch-size", 16)
+    run += ("--temperature", "auto", "--precision")
+    exact, rounded = (estimate(*run, precision) for precision in ("fp32", "bf16"))
+    check = rounded["precision_check"]
+    a, b = (r["average"]["token_weighted"]["assignment_entropy"]["value"] for r in (exact, rounded))
+    assert check["images"] == 64 and abs(b - a) > 1e-5
+    assert check["assignment_entropy_difference_token_weighted"] == pytest.approx(b - a, abs=1e-6)
+    of_scales = [
+        after["assignment_entropy"]["value"] - before["assignment_entropy"]["value"]
+        for before, after in zip(exact["scales"], rounded["scales"], strict=True)
+    ]
+    assert check["assignment_entropy_difference"] == pytest.approx(of_scales, abs=1e-6)
+    temperatures = [[scale["temperature"] for scale in r["scales"]] for r in (exact, rounded)]
+    assert temperatures[0] != temperatures[1]
+
+
+def test_bf16_is_refused_where_a_gpu_lacks_it(cli, images, checkpoint, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 1)
+    monkeypatch.setattr("torch.cuda.set_device", lambda _: None)
+    monkeypatch.setattr("torch.cuda.get_device_capability", lambda _: (7, 5))
+    code, _, err = cli("estimate", "--data", images, "--ckpt", checkpoint, "--precision", "bf16")
+    assert code == 3 and err.splitlines()[-1] == (
+        "error: --precision bf16: cuda:0 has no bfloat16, NVIDIA GPUs from Ampere on have. "
+        "Use fp16 or fp32."
+    )
+
+
 def test_tf32_is_a_gpu_s(cli, images, checkpoint):
     code, _, err = cli(
         "estimate", "--data", images, "--ckpt", checkpoint, "--device", "cpu", "--precision", "tf32"
