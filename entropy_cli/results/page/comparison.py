@@ -15,7 +15,7 @@ from entropy_cli.core.table import Cell, Table
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
 from entropy_cli.results.page.figures import ENTROPIES, plot_with_errors
 from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin
-from entropy_cli.results.schema import Estimates, Result
+from entropy_cli.results.schema import Estimates, Result, Severity
 from entropy_cli.results.summary import checks_of
 from entropy_cli.results.tables import UNKNOWN, caption_with_bounds, format_estimate
 
@@ -136,12 +136,7 @@ def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Repo
             for one in several
             if one.difference and one.caveat
         ]
-        + [
-            f"{one.name}: {check.message}."
-            for one in several
-            for check in checks_of(one.result)
-            if check.severity == "wrong"
-        ],
+        + _checks(several, "wrong"),
         details=f"Token-weighted averages. Differences are from {names[0]}.",
         subject=f"of {', '.join(one.label for one in several)}".replace("\n", " "),
         panels={
@@ -150,11 +145,7 @@ def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Repo
         },
         tables=[_differences(several), _side_by_side(several), *_by_scale(several)],
         terms={},
-        notes=[
-            *NOTES,
-            *_checks(several),
-            *([] if all(change.paired for change in changes) else [UNPAIRED]),
-        ],
+        notes=[*NOTES, *_checks(several, "care"), *unpaired],
         origins={one.name: origin(one.result) for one in several},
         estimates=_estimates(several),
     )
@@ -295,10 +286,10 @@ def _scales(axes: Axes, several: Sequence[Compared]) -> None:
     legend_below(axes)
 
 
-def _checks(several: Sequence[Compared]) -> list[str]:
-    """Return what each result's checks ask the reader to care about."""
+def _checks(several: Sequence[Compared], severity: Severity) -> list[str]:
+    """Return the messages of each result's checks of a severity."""
     return [
         f"{one.name}: {'; '.join(messages)}."
         for one in several
-        if (messages := [c.message for c in checks_of(one.result) if c.severity == "care"])
+        if (messages := [c.message for c in checks_of(one.result) if c.severity == severity])
     ]
