@@ -67,7 +67,7 @@ def print_result(text: str) -> None:
     from entropy_cli.core.errors import ResultError
 
     if sys.stdout is None:
-        raise ResultError("stdout is closed: nothing can be shown. Give --output to keep the result.")
+        raise ResultError("stdout is closed. The same command shows the result again.")
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()

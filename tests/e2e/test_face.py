@@ -195,7 +195,7 @@ def test_frozen_temperatures_have_to_fit(cli, images, checkpoint, tmp_path):
     for name, value, words in (
         ("rule", "cosine", "rule cosine"),
         ("vocab_size", 49, "49 codes"),
-        ("latent_dim", 7, "dimensions 7"),
+        ("latent_dim", 7, "7 dimensions"),
     ):
         content = json.loads((tmp_path / "same.json").read_text())
         content["tokenizer"][name] = value
