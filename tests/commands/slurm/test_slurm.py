@@ -34,6 +34,7 @@ echo "$PWD $OMP_NUM_THREADS" > "$FOLDER/place"
 stop() { sleep 0.5; echo "$1" >> "$FOLDER/saved"; exit "$2"; }
 trap 'stop USR1 138' USR1
 trap 'stop TERM 143' TERM
+sleep 0.2 # until the script has noted its process
 touch "$FOLDER/ready"
 [ -n "$CODE" ] && exit "$CODE"
 for i in {1..400}; do sleep 0.05; done
