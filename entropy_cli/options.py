@@ -20,7 +20,7 @@ OTHER_COMMANDS = "options"  # slurm's argument: a command line whose own command
 PANELS = {
     "Options": (),
     "Input": (
-        *("data", "split", "limit", "seed", "latents", "channels", "codebook", "levels"),
+        *("data", "split", "limit", "seed", "latents", "channels", "levels"),
         *("logits", "labels", "targets", "floor", "floor_mean", "floor_last"),
     ),
     "Tokenizer": (
@@ -44,10 +44,11 @@ class Command(TyperCommand):
         groups: dict[str, list[tuple[str, str]]] = {panel: [] for panel in ("Arguments", *PANELS)}
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
-            panels = (panel for panel, names in PANELS.items() if parameter.name in names)
+            panels = [panel for panel, names in PANELS.items() if parameter.name in names]
+            own = getattr(parameter, "rich_help_panel", None)
             is_option = parameter.param_type_name == "option"
             if record is not None:
-                groups[next(panels, "Options") if is_option else "Arguments"].append(record)
+                groups[own or next(iter(panels), "Options") if is_option else "Arguments"].append(record)
         for panel, records in groups.items():
             if records:
                 with formatter.section(panel):

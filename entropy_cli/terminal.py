@@ -12,7 +12,9 @@ from typing import Annotated, Any
 
 import typer
 
-from entropy_cli.core.progress_bars import UNITS, Bar, LineBar, SilentBar, stage
+from entropy_cli.core.progress_bars import LINE_EVERY_S, UNITS, Bar, LineBar, SilentBar, stage
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -64,6 +66,8 @@ def print_result(text: str) -> None:
     """
     from entropy_cli.core.errors import ResultError
 
+    if sys.stdout is None:
+        raise ResultError("stdout is closed. The same command shows the result again.")
     try:
         sys.stdout.write(text + "\n")
         sys.stdout.flush()
@@ -113,6 +117,8 @@ def _open_bar(
     if VERBOSITY.level > logging.INFO:
         return contextlib.nullcontext(SilentBar())
     if not sys.stderr.isatty():
+        if not desc and unit != "B":
+            logger.info("a line every %.0f s, with the speed in %s/s", LINE_EVERY_S, unit)
         return contextlib.closing(LineBar(desc, total, unit, initial, STDERR.write))
     from tqdm import tqdm
 

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import socket
 import sys
 from pathlib import Path
@@ -35,6 +36,17 @@ def pytest_addoption(parser):
     parser.addoption(
         "--update-docs", action="store_true", help="Write README's and the guide's outputs."
     )
+
+
+def pytest_configure(config):
+    """Hide GPUs, also from processes that tests start: results are compared with those of a CPU."""
+    if not keeps_gpus(config.option.markexpr):
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
+def keeps_gpus(expression):
+    """Whether the tests that `-m` selects are those that need a GPU."""
+    return re.search(r"(?<!not )\bgpu\b", expression) is not None
 
 
 @pytest.fixture(scope="session")

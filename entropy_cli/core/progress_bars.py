@@ -83,8 +83,9 @@ class LineBar:
             self._write()
 
     def set_description(self, desc: str, refresh: bool = True) -> None:  # noqa: FBT001, FBT002
-        """Set the text before the numbers, for the next line."""
+        """Set the text before the numbers, and write a line if it is time."""
         self.desc = desc
+        self.update(0)
 
     def set_postfix_str(self, s: str, refresh: bool = True) -> None:  # noqa: FBT001, FBT002
         """Set the text after the numbers, for the next line."""

@@ -48,7 +48,9 @@ def pool(tally: Tally, codes: int) -> PooledEstimates:
         if covered and abs(correction) <= LARGEST_CORRECTION:
             unigram = bounded(plug_in, correction, "delete-a-group jackknife", codes)
     seen = Point(usage, usage, "codes seen", None if covered else UNDERSAMPLED)
-    estimate = with_error(unigram, variances[0], tally.images_G, float(np.log(codes)))
+    estimate = with_error(unigram, variances[0], tally.images_G, largest=float(np.log(codes)))
     return PooledEstimates(
-        estimate, perplexity(estimate), with_error(seen, variances[1], tally.images_G, 1.0)
+        estimate,
+        perplexity(estimate),
+        with_error(seen, variances[1], tally.images_G, least=usage, largest=1.0),
     )

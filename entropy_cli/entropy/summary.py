@@ -15,6 +15,7 @@ from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, Estimate
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 
+ROUNDING = 1e-5  # nats
 AVERAGES = ("token_weighted", "over_scales", "last_scale")
 
 
@@ -54,10 +55,11 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
             deleted_G = replicates[name][:, used_S] @ weight_S[used_S]
             plug_in = np.asarray(point.plug_in)
             variance = float(jackknife_variance(plug_in, deleted_G.numpy(), tally.images_G.numpy()))
-        largest = (
-            math.inf if name == "varentropy" else 1.0 if name == "usage" else float(weight_S @ log_V_S)
-        )
-        return with_error(point, variance, tally.images_G, largest)
+        log_V = float(weight_S @ log_V_S)
+        largest = {"varentropy": math.inf, "usage": 1.0}.get(name, log_V)
+        # More images can only show more codes.
+        least = point.value if name == "usage" and point.value is not None else 0.0
+        return with_error(point, variance, tally.images_G, least=least, largest=largest)
 
     S = len(tally.tokens_S)
     log_V_S = torch.tensor([math.log(v.size) for v in vocabularies], dtype=torch.float64)
@@ -113,17 +115,25 @@ def _average(points: list[Point], weight_S: Tensor) -> Point:
 
 
 def with_error(
-    point: Point, variance: float | None, images_G: Tensor, largest: float = math.inf
+    point: Point,
+    variance: float | None,
+    images_G: Tensor,
+    *,
+    least: float = 0.0,
+    largest: float = math.inf,
 ) -> Estimate:
     """Combine a point estimate and its jackknife variance into an estimate with an interval.
 
     Args:
-        point: the estimate, at least 0.
+        point: the estimate; beyond the largest value it can be by rounding alone.
         variance: None if the images fall into fewer than two groups.
         images_G: images in each group.
-        largest: the largest value that the quantity can have: the interval ends there, and at 0.
+        least: the least value that the quantity can have, where the interval ends.
+        largest: the largest, likewise.
     """
     value, plug_in, estimator, note = point
+    if value is not None and largest < value < largest + ROUNDING:
+        value = largest  # as of float32 logarithms
     if value is None:
         return Estimate(None, None, None, None, estimator, note)
     if variance is None:
@@ -131,5 +141,5 @@ def with_error(
         return Estimate(value, plug_in, None, None, estimator, note)
     se = variance**0.5
     half_width = t_quantile(int((images_G > 0).sum()) - 1) * se
-    ci95 = None if note else (max(0.0, value - half_width), min(largest, value + half_width))
+    ci95 = None if note else (max(least, value - half_width), min(largest, value + half_width))
     return Estimate(value, plug_in, se, ci95, estimator, note)

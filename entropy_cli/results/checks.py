@@ -1,7 +1,7 @@
 """Checks of a result: what a reader should know before quoting its number."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from entropy_cli.entropy.quantity import Estimate, TemperatureChoice
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 FEW_IMAGES = 1000
 HOT_SHARE = 0.9  # of ln V: above it the assignment hardly depends on the latent
 WIDE = 0.05  # half-width of an interval, in nats
+STEEP = 0.01  # nats for a change of T by SLOPE_STEP
 UNREADABLE_SHARE = 0.01
 REPEATED_SHARE = 0.001  # of the images, that repeat another
 PRECISION_SHARE = 0.1  # of the half-width, that the encoder's precision may cost
@@ -63,33 +64,46 @@ def _labels_of_floor(result: "Result") -> Iterator["Check"]:
 
 
 def _above_unigram(result: "Result") -> Iterator["Check"]:
-    """Compare A with what a constant prediction reaches.
+    """Compare A at every temperature with what a constant prediction of hard labels reaches, U.
 
-    Under soft labels that is the marginal entropy, which A never exceeds.
+    Under soft labels a constant prediction reaches the marginal entropy, which A never exceeds.
     """
     unigram = result.average.token_weighted.unigram_entropy
+    u, half_width = unigram.value, unigram.half_width or 0.0
+    if result.tokenizer.labels == "soft":
+        u = None
     hot = HOT_SHARE * math.log(result.tokenizer.vocab_size)
-    known = unigram.value is not None and not unigram.bound and result.tokenizer.labels != "soft"
-    for at in result.temperatures:
-        a = at.average.token_weighted.assignment_entropy.known
-        words = f"A at {temperature_text(at.temperature)} ({a:.2f})"
-        severity: schema.Severity = "wrong" if at is result.temperatures[0] else "care"
-        if known and a > unigram.known:
-            yield _check(
-                "above_unigram",
-                severity,
-                f"{words} is above U ({unigram.known:.2f}): a constant prediction of hard labels beats "
-                "it, so it is no floor of anything; take a lower T",
-            )
-        elif a > hot:
-            yield _check(
-                "above_unigram",
-                "care",
-                f"{words} is over {100 * HOT_SHARE:.0f} % of ln V: q is nearly uniform, too hot to be a "
-                "floor",
-            )
-        elif known and at is result.temperatures[0]:
-            yield _check("above_unigram", "ok", "A below U")
+    entropies = [(at, at.average.token_weighted.assignment_entropy) for at in result.temperatures]
+    over = [
+        (at, a)
+        for at, a in entropies
+        if u is not None and not unigram.bound and a.known > u + half_width + (a.half_width or 0.0)
+    ]
+    too_hot = [(at, a) for at, a in entropies if a.known > hot]
+    if over:
+        severity: schema.Severity = "wrong" if over[0][0] is result.temperatures[0] else "care"
+        yield _check(
+            "above_unigram",
+            severity,
+            f"A at {_listed(over)} is above U ({u:.2f} nats): it says nothing about hard labels, "
+            "whose frequencies alone predict better; take a lower T",
+        )
+    elif too_hot:
+        yield _check(
+            "above_unigram",
+            "care",
+            f"A at {_listed(too_hot)} is over {100 * HOT_SHARE:.0f} % of ln V: q is nearly uniform and "
+            "says little; take a lower T",
+        )
+    elif u is not None and entropies[0][1].known <= u:
+        yield _check("above_unigram", "ok", "A below U")
+
+
+def _listed(entropies: "Sequence[tuple[schema.TemperatureResult, Estimate]]") -> str:
+    """Name temperatures, at most three, and their entropies."""
+    named = [f"{temperature_text(at.temperature)} ({a.known:.2f})" for at, a in entropies[:3]]
+    more = [f"{len(entropies) - 3} more"] if len(entropies) > 3 else []
+    return ", ".join([*named, *more])
 
 
 def _images(result: "Result") -> Iterator["Check"]:
@@ -103,17 +117,21 @@ def _images(result: "Result") -> Iterator["Check"]:
         yield _check(
             "unreadable",
             "wrong" if share > UNREADABLE_SHARE else "care",
-            f"{data.images_failed:,} images could not be read and are not in the result",
+            f"{_count(data.images_failed)} could not be read, and are not in the result",
         )
     repeats = result.provenance.get("repeats", 0)
     if repeats > REPEATED_SHARE * data.images_used:
         yield _check(
             "repeats",
             "care",
-            f"{repeats:,} images repeat another to the pixel: the intervals are too narrow for them",
+            f"{_count(repeats)} repeat another: the intervals are too narrow",
         )
     if data.images_used < FEW_IMAGES:
-        yield _check("few_images", "care", f"{data.images_used:,} images are few: see the intervals")
+        yield _check(
+            "few_images",
+            "care",
+            f"only {_count(data.images_used)}: see the intervals",
+        )
     if data.split == "train":
         yield _check(
             "crops_of_train",
@@ -122,10 +140,14 @@ def _images(result: "Result") -> Iterator["Check"]:
         )
 
 
+def _count(images: int) -> str:
+    return f"{images:,} image{'' if images == 1 else 's'}"
+
+
 def _interval(result: "Result") -> Iterator["Check"]:
     half_width = _headline(result).half_width
     if half_width is None:
-        yield _check("wide_interval", "care", "no interval: the images are of fewer than two groups")
+        yield _check("wide_interval", "care", "no interval: too few images to tell")
     elif half_width > WIDE:
         yield _check(
             "wide_interval", "care", f"the interval of A is ± {half_width:.2f} nats: use more images"
@@ -135,19 +157,19 @@ def _interval(result: "Result") -> Iterator["Check"]:
 
 
 def _undersampled(result: "Result") -> Iterator["Check"]:
-    under = [
-        scale.name
-        for scale in result.scales
-        if scale.marginal_entropy.bound or scale.unigram_entropy.bound
-    ]
-    if under:
-        shown = ", ".join(under[:3]) + (f" and {len(under) - 3} more" if under[3:] else "")
-        yield _check(
-            "undersampled",
-            "care",
-            f"too few tokens at scale {shown} for its marginal or unigram entropy: lower bounds (≥), "
-            "which are no ceiling of a loss",
-        )
+    for name in ("unigram", "marginal"):
+        under = [
+            scale.name for scale in result.scales if getattr(scale, f"{name}_entropy").bound == "lower"
+        ]
+        if under:
+            shown = ", ".join(under[:3]) + (f" and {len(under) - 3} more" if under[3:] else "")
+            yield _check(
+                "undersampled",
+                "care",
+                f"too few images for the {name} entropy at {shown}: a lower bound (≥), and no "
+                "ceiling of a loss",
+            )
+            return
 
 
 def _grids(result: "Result") -> Iterator["Check"]:
@@ -168,35 +190,33 @@ def _precision(result: "Result") -> Iterator["Check"]:
         return
     difference = result.precision_check["assignment_entropy_difference_token_weighted"]
     half_width, name = _headline(result).half_width, result.settings.precision
-    if half_width is not None and abs(difference) <= PRECISION_SHARE * half_width:
+    words = f"{name} moves A by {difference:+.4f} nats on the first images"
+    if half_width is None:
+        yield _check("precision", "care", words)
+    elif abs(difference) <= PRECISION_SHARE * half_width:
         yield _check("precision", "ok", f"{name} as good as fp32")
     else:
-        yield _check(
-            "precision",
-            "care",
-            f"{name} moves A by {difference:+.4f} nats on the first images, more than a tenth of its "
-            "interval",
-        )
+        yield _check("precision", "care", f"{words}, more than a tenth of its interval")
 
 
 def _temperature(result: "Result") -> Iterator["Check"]:
     average, half_width = result.average.token_weighted, _headline(result).half_width or 0.0
     slope = average.varentropy.known * math.log1p(SLOPE_STEP)
-    severity: schema.Severity = "care" if slope > half_width else "ok"
+    severity: schema.Severity = "care" if slope > max(half_width, STEEP) else "ok"
     if severity == "care":
         at = temperature_text(result.settings.temperature)
         words = f"A at {at} moves by {slope:.2g} nats for each {100 * SLOPE_STEP:.0f} % of T"
     else:
         words = "A steady in T"
     yield _check("temperature_slope", severity, words)
-    moved = drift(result)
-    if moved is None:
-        return
+    moved, fit = drift(result), result.provenance.get("temperature_fit")
+    if moved is None or (fit is not None and fit["images"] >= result.data.images_used):
+        return  # it was fitted to all images
     if abs(moved) > max(half_width, WIDE / 10):
         yield _check(
             "temperature_drift",
             "care",
-            f"one more step of the temperature fit, on all images, moves A by {moved:+.3f} nats",
+            f"one more step of the temperature fit, on all images read, moves A by {moved:+.3f} nats",
         )
     else:
         yield _check("temperature_drift", "ok", "fitted T holds on all images")

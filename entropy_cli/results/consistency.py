@@ -76,6 +76,9 @@ class MergeOrigin(SomeOrigin):
     states: list[str]
 
 
+ROUNDING = 1e-6  # nats
+
+
 def check_consistency(result: "Result") -> None:
     """Check lengths, signs and ranges.
 
@@ -93,6 +96,10 @@ def check_consistency(result: "Result") -> None:
         _require(origin.get("target_ci") is not None, "provenance.target_ci", "the target")
         _require(bool(result.history), "history", "entries, as there is a target")
     _require(scales > 0, "scales", "at least one")
+    for key in ("temperature_implied", "temperature_if_hard"):
+        value_S = origin.get(key)
+        fits = value_S is None or (len(value_S) == scales and min(value_S) >= 0)
+        _require(fits, f"provenance.{key}", f"{scales} numbers from 0")
     _require(result.tokenizer.vocab_size > 0, "tokenizer.vocab_size", "at least 1")
     _require(result.data.images_used > 0, "data.images_used", "at least 1")
     for s, scale in enumerate(result.scales):
@@ -107,7 +114,20 @@ def check_consistency(result: "Result") -> None:
         path = f"average.{kind_of_average.name}.assignment_entropy"
         average = getattr(result.average, kind_of_average.name)
         _require(average.assignment_entropy.value is not None, f"{path}.value", "a number")
+    _check_entropies(result)
     _check_replicates(result)
+
+
+def _check_entropies(result: "Result") -> None:
+    """Check that entropies are from 0 to ln V."""
+    largest = math.log(result.tokenizer.vocab_size)
+    parts = [(f"scales[{s}]", scale) for s, scale in enumerate(result.scales)]
+    parts += [(f"average.{of.name}", getattr(result.average, of.name)) for of in fields(result.average)]
+    for path, estimates in parts:
+        for name in ("assignment_entropy", "marginal_entropy", "unigram_entropy"):
+            value = getattr(estimates, name).value
+            fits = value is None or -ROUNDING <= value <= largest + ROUNDING
+            _require(fits, f"{path}.{name}.value", f"a number from 0 to ln V = {largest:.4f}")
 
 
 def _check_estimate(path: str, estimate: Estimate) -> None:
@@ -128,7 +148,7 @@ def _check_replicates(result: "Result") -> None:
     for name in QUANTITIES:
         value_GS = result.replicates.get(name, [])
         path = f"replicates.{name}"
-        if name == QUANTITIES[0]:
+        if name == QUANTITIES[0] and sum(n > 0 for n in images_G) > 1:
             _require(name in result.replicates, path, "its replicates")
         is_table = isinstance(value_GS, list) and all(
             isinstance(row_S, list) and len(row_S) == scales and all(map(_is_number, row_S))

@@ -12,7 +12,7 @@ def provenance(result: Result) -> dict[str, str]:
     """Return the inputs and settings of a result, and how it was computed, by label."""
     data, tokenizer, settings = result.data, result.tokenizer, result.settings
     origin = result.provenance
-    scales = ",".join(str(scale.patch_num or scale.tokens) for scale in result.scales)
+    scales = ", ".join(str(scale.patch_num or scale.name) for scale in result.scales)
     groups = sum(1 for images in result.replicates["images"] if images)
     kind = {"sign": "bits", "bsq": "bits", "levels": "levels"}.get(tokenizer.rule, "dimensions")
     return {
@@ -26,8 +26,8 @@ def provenance(result: Result) -> dict[str, str]:
         f"{sum(scale.tokens for scale in result.scales)} tokens an image"
         + (f" of {settings.image_size} px" if settings.image_size else ""),
         **_checkpoint(result),
-        "temperature": f"{_number(settings.temperature)}: {settings.temperature_source}"
-        + _hard_fit(result),
+        "temperature": ", ".join(_number(at.temperature) for at in result.temperatures)
+        + f"; {settings.temperature_source}{_hard_fit(result)}",
         **_target(result),
         **_precision(result),
         "computed": f"in {settings.precision} " + _machine(origin),

@@ -12,7 +12,7 @@ from entropy_cli.results.schema import Check, Result, SoftAverages
 from entropy_cli.results.tables import UNKNOWN
 
 MAX_TEMPERATURES = 4
-MAX_CHECKS = 6
+LINES, NAME_WIDTH = 24, 48
 MIN_DIGITS, MAX_DIGITS = 2, 4
 
 
@@ -23,25 +23,28 @@ def summary(result: Result, units: str = "nats") -> str:
         result: the result to show.
         units: "nats" or "bits".
     """
-    parts = [
-        "\n".join([_tokenizer(result), _images(result)]),
-        "\n".join([_table(result, units), *usage(result)]),
-        "\n".join([*_readers(result), *_checks(result)]),
-    ]
-    return "\n\n".join(parts)
+    head = "\n\n".join(
+        [
+            "\n".join([_tokenizer(result), _images(result)]),
+            "\n".join([_table(result, units), *usage(result)]),
+            "\n".join(_readers(result)),
+        ]
+    )
+    return "\n".join([head, *_checks(result, LINES - len(head.splitlines()))])
 
 
 def digits(half_width: float | None) -> int:
     """Return the decimals to show of a number: to the first digit of its interval's half-width."""
     if not half_width:
         return MIN_DIGITS
-    return min(MAX_DIGITS, max(MIN_DIGITS, math.floor(-math.log10(half_width)) + 1))
+    return min(MAX_DIGITS, max(MIN_DIGITS, -math.floor(math.log10(half_width))))
 
 
 def _name(result: Result) -> str:
     """Return a short name for a result: its checkpoint, else its family."""
     checkpoint = str(result.provenance.get("checkpoint") or "")
-    return checkpoint.rpartition("/")[2] or result.tokenizer.family
+    name = checkpoint.rpartition("/")[2] or result.tokenizer.family
+    return name if len(name) <= NAME_WIDTH else f"...{name[3 - NAME_WIDTH :]}"
 
 
 def _tokenizer(result: Result) -> str:
@@ -85,15 +88,13 @@ def summary_table(result: Result, units: str = "nats") -> Table:
         places = digits(None if average.half_width is None else per_nat * average.half_width)
         row = [name, _number(average, places, per_nat)]
         interval = "-" if low_high is None else _interval(low_high, places, per_nat)
-        share = "" if average.value is None else f"{average.value / log_vocab:.0%}".replace("%", "")
+        known = average.value is not None and log_vocab
+        share = f"{100 * (average.value or 0) / log_vocab:.0f}" if known else ""
         rows.append([*row, interval, share, _number(final, places, per_nat)])
 
     for at in result.temperatures[:MAX_TEMPERATURES]:
         average: SoftAverages = at.average
-        fitted = at.temperature == "auto"
         name = "T fitted" if at.temperature == "auto" else f"T = {at.temperature:g}"
-        if fitted and len({scale.temperature for scale in at.scales}) == 1:
-            name += f" ({at.scales[0].temperature:g})"
         add(
             f"assignment entropy A, {name}",
             average.token_weighted.assignment_entropy,
@@ -142,7 +143,7 @@ def usage(result: Result) -> list[str]:
     if pooled is None or pooled.usage.value is None:
         return []
     scales = ", all scales pooled" if len(result.scales) > 1 else ""
-    usage = f"{pooled.usage.sign}{pooled.usage.value:.1%}".replace("%", " %")
+    usage = f"{pooled.usage.sign}{100 * pooled.usage.value:.1f} %"
     perplexity = f"{pooled.perplexity.sign}{pooled.perplexity.known:,.0f}"
     codes = f"{result.tokenizer.vocab_size:,}"
     return [wrapped("", f"codebook usage {usage}, perplexity {perplexity} of {codes}{scales}")]
@@ -150,22 +151,32 @@ def usage(result: Result) -> list[str]:
 
 def _readers(result: Result) -> list[str]:
     """Return what the number means for a model's loss, by the labels it trains on."""
-    name = " (VAR-style irreducible loss)" if is_var_style(result) else ""
+    is_hot = any(c.id == "above_unigram" and c.severity == "wrong" for c in checks_of(result))
+    name = " (VAR-style irreducible loss)" if is_var_style(result) and not is_hot else ""
     lines = [f"soft or sampled labels: loss >= A at their T{name}"]
     family = f" ({result.tokenizer.family})" if result.tokenizer.labels == "hard" else ""
+    unigram = result.average.token_weighted.unigram_entropy
+    ceiling = "; U is a ceiling" if unigram.value is not None and not unigram.bound else ""
     if result.tokenizer.labels != "soft":
-        lines.append(f"hard labels{family}: A is no floor, a loss may fall below it; U is a ceiling")
+        lines.append(f"hard labels{family}: A is no floor, a loss may fall below it{ceiling}")
     return [wrapped("", line) for line in lines]
 
 
-def _checks(result: Result) -> list[str]:
-    """Return a line for each check that is not ok, and one for all that are."""
-    checks = [c for c in checks_of(result) if c.id != "labels_of_floor"]
-    lines = [
-        wrapped(f"{check.severity:<5} ", check.message) for check in checks if check.severity != "ok"
-    ]
-    more = len(lines) - MAX_CHECKS
-    if more > 0:
-        lines = [*lines[:MAX_CHECKS], f"      {more} more: --explain"]
+def _checks(result: Result, lines: int) -> list[str]:
+    """Return in so many lines each check that is not ok, and one line for all that are."""
+    checks = [check for check in checks_of(result) if check.id != "labels_of_floor"]
+    texts = [check_text(check) for check in checks if check.severity != "ok"]
     fine = "; ".join(check.message for check in checks if check.severity == "ok")
-    return [*lines, *([wrapped("ok    ", fine)] if fine else [])]
+    texts += [wrapped("ok    ", fine)] if fine else []
+    shown: list[str] = []
+    for i, text in enumerate(texts):
+        left = lines - sum(len(one.splitlines()) for one in shown)
+        if len(text.splitlines()) + (i + 1 < len(texts)) > left:
+            return [*shown, f"{len(texts) - i} more: --explain"]
+        shown.append(text)
+    return shown
+
+
+def check_text(check: Check) -> str:
+    """Return a check as text for a terminal."""
+    return wrapped(f"{check.severity:<5} ", check.message)

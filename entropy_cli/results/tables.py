@@ -73,18 +73,18 @@ REPORT = Format()
 
 
 def headline(result: Result, units: str = "nats") -> tuple[str, str, str]:
-    """Return what the headline is of, the assignment entropy with error and unit, and details."""
+    """Return what the headline is of, the assignment entropy with unit and interval, and details."""
     average, style = result.average.token_weighted.assignment_entropy, Format(units)
-    interval = "no interval"
+    value = f"{style.per_nat * average.known:.4f} {units} per token"
     if average.ci95 is not None:
         low, high = (style.per_nat * end for end in average.ci95)
-        interval = f"95 % interval {low:.4f} to {high:.4f}"
+        value += f", 95 % interval {low:.4f} to {high:.4f}"
     which = "token-weighted average over scales, " if len(result.scales) > 1 else ""
     name = "VAR-style irreducible loss, " if is_var_style(result) else ""
     return (
         f"Assignment entropy at {temperature_text(result.settings.temperature)}",
-        f"{style.entropy(average)} {units} per token",
-        f"{name}{which}{interval}, images: {result.data.images_used}",
+        value,
+        f"{name}{which}images: {result.data.images_used}",
     )
 
 
@@ -190,7 +190,7 @@ def temperature_table(result: Result, style: Format = REPORT) -> Table:
 
 
 def codes_table(result: Result) -> Table | None:
-    """Return a table of the ten most and the ten least used codes, over all scales that share them."""
+    """Return a table of the ten most and the ten least used codes, as counted by `total_counts`."""
     counts = total_counts(result)
     if counts is None or not sum(counts):
         return None
@@ -202,7 +202,8 @@ def codes_table(result: Result) -> Table | None:
         [str(code), str(ranks[code]), str(counts[code]), f"{counts[code] / total:.3%}"]
         for code in chosen
     ]
-    where = "all scales" if len(result.scales) > 1 else "all tokens"
+    several = len(result.scales) > 1
+    where = "all tokens" if not several else "all scales" if _shares_codes(result) else "the final scale"
     caption = (
         f"the ten most and the ten least used of {len(counts)}, over {where}; {dead} were never nearest"
     )
@@ -212,11 +213,19 @@ def codes_table(result: Result) -> Table | None:
 
 
 def total_counts(result: Result) -> list[int] | None:
-    """Return how often each code was nearest, over all scales; None if there are too many to count."""
+    """Return how often each code was nearest, over all scales, or at the last if each has its codes.
+
+    None if there are too many to count.
+    """
     by_scale = [scale.code_counts for scale in result.scales if scale.code_counts is not None]
     if not by_scale:
         return None
-    longest = max(map(len, by_scale))
-    if any(len(counts) != longest for counts in by_scale):
-        by_scale = by_scale[-1:]  # the scales have codebooks of their own
+    if not _shares_codes(result):
+        by_scale = by_scale[-1:]
     return [sum(column) for column in zip(*by_scale, strict=True)]
+
+
+def _shares_codes(result: Result) -> bool:
+    """Return whether all scales have the same codes; version 1 told only how many each has."""
+    numbers = {len(scale.code_counts or ()) for scale in result.scales}
+    return result.pooled is not None or (result.schema_version == 1 and len(numbers) == 1)

@@ -5,7 +5,7 @@ from entropy_cli.results.legend import is_counted, legend
 from entropy_cli.results.notes import notes
 from entropy_cli.results.provenance import provenance
 from entropy_cli.results.schema import Result
-from entropy_cli.results.summary import summary
+from entropy_cli.results.summary import check_text, checks_of, summary
 from entropy_cli.results.tables import Format, hard_table, soft_table, temperature_table
 
 
@@ -30,6 +30,7 @@ def render(result: Result, units: str = "nats", *, table: bool = False, explain:
     if explain:
         numbered = (wrapped(f"{i}. ", note) for i, note in enumerate(notes(result), 1))
         parts += [
+            "\n".join(["Checks", *map(check_text, checks_of(result))]),
             definitions(legend(result, units)),
             definitions(provenance(result)),
             "\n".join(["Notes", *numbered]),

@@ -177,13 +177,15 @@ class BatchProcessor:
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
-            self._halve(at_once)  # outside the handler, where nothing holds the tensors that failed
+                said = str(error).partition("\n")[0].partition(". ")[0]
+            # Outside the handler, where nothing holds the tensors that failed.
+            self._halve(at_once, said)
         return outcomes
 
-    def _halve(self, at_once: int) -> None:
+    def _halve(self, at_once: int, said: str) -> None:
         if at_once == 1:
             raise EntropyCliError(
-                f"{self.device}: not enough memory for a single image. "
+                f"{self.device}: not enough memory for a single image ({said}). "
                 "Use a smaller --image-size or another --device."
             )
         self.max_images = at_once // 2

@@ -16,10 +16,24 @@ from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.tokenizers.precision import Precision
 
+TrainingPrecision = Literal["fp32", "fp16", "bf16"]
+AMPERE = (8, 0)  # the first NVIDIA GPUs with TF32 and bfloat16
+
 MOST_WORKERS = 16
 # What keeps the device busy; more only costs memory.
 PIXELS_PER_BATCH = {"cpu": 4 * 256**2, "cuda": 64 * 256**2}
 MOST_IMAGES_PER_BATCH = {"cpu": 16, "cuda": 256}
+
+# How libraries say that memory ran out, beside torch's own error. cuBLAS and cuDNN also say that they
+# could not start, or found no way to compute, when no memory is left for that.
+OUT_OF_MEMORY = (
+    "can't allocate memory",
+    "error: out of memory",
+    "_STATUS_ALLOC_FAILED",
+    "_ALLOCATION_FAILED",
+    "_STATUS_NOT_INITIALIZED",
+    "unable to find an engine to execute this computation",
+)
 
 # M_MMAP_MAX and M_TRIM_THRESHOLD of glibc's mallopt, and values that keep freed memory.
 KEEP_FREED_MEMORY = ((-4, 0), (-1, -1))
@@ -58,20 +72,42 @@ def choose_precision(device: torch.device, wanted: Precision | None = None) -> P
     Raises:
         EntropyCliError: the device does not have the precision that is wanted.
     """
-    version = (0, 0) if device.type == "cpu" else torch.cuda.get_device_capability(device)
-    if wanted == "tf32" and version < (8, 0):
+    version = _capability(device)
+    if wanted == "tf32" and version < AMPERE:
+        other = "bf16" if device.type == "cpu" else "fp16"
         raise EntropyCliError(
             f"--precision tf32: {device} has no TF32, NVIDIA GPUs from Ampere on have. "
-            "Use fp32, or bf16 where speed counts more than the last digits."
+            f"Use fp32, or {other} where speed counts more than the last digits."
         )
+    _check_bfloat16(device, wanted)
     return wanted or ("fp16" if version >= (7, 0) else "fp32")
 
 
-def choose_training_precision(device: torch.device) -> Literal["fp32", "fp16", "bf16"]:
-    """Return the default precision of training: bfloat16 for its range, if a GPU has it."""
-    if device.type == "cpu":
-        return "fp32"
-    return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp16"
+def choose_training_precision(
+    device: torch.device, wanted: TrainingPrecision | None = None
+) -> TrainingPrecision:
+    """Return the precision of training: by default bfloat16 for its range, if a GPU has it.
+
+    Raises:
+        EntropyCliError: the device does not have the precision that is wanted.
+    """
+    _check_bfloat16(device, wanted)
+    if wanted or device.type == "cpu":
+        return wanted or "fp32"
+    return "bf16" if _capability(device) >= AMPERE else "fp16"
+
+
+def _capability(device: torch.device) -> tuple[int, int]:
+    """Return the version of a GPU's abilities; (0, 0) of a CPU."""
+    return (0, 0) if device.type == "cpu" else torch.cuda.get_device_capability(device)
+
+
+def _check_bfloat16(device: torch.device, wanted: Precision | None) -> None:
+    if wanted == "bf16" and device.type == "cuda" and _capability(device) < AMPERE:
+        raise EntropyCliError(
+            f"--precision bf16: {device} has no bfloat16, NVIDIA GPUs from Ampere on have. "
+            "Use fp16 or fp32."
+        )
 
 
 def device_name(device: torch.device) -> str:
@@ -122,5 +158,4 @@ def keep_freed_memory() -> None:
 
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Return whether an error means that memory ran out, so that a smaller batch may help."""
-    texts = ("can't allocate memory", "_STATUS_ALLOC_FAILED", "error: out of memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in texts)
+    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)

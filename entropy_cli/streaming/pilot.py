@@ -34,7 +34,6 @@ def fit_temperatures(
     Raises:
         EntropyCliError: none of the images could be read, or reading failed in one of the processes.
     """
-    scales = processor.tokenizer.spec.scales
     encoded, vectors = [], []
     with ranks.together():
         for batch in batches:
@@ -50,15 +49,26 @@ def fit_temperatures(
             f"temperature auto: none of the first {len(failed)} images could be read; the first, "
             f"{path}: {reason}. Check {option}."
         )
-    fits: list[TemperatureFit] = []
-    for s in range(len(scales)):
-        describe(f"fitting the temperature of scale {s + 1} of {len(scales)}")
-        z_BlCs = [z_SBlC[s].to(processor.device) for z_SBlC in vectors]
-        fits.append(fit_temperature(z_BlCs, processor.tokenizer.codebook(s), ranks.all_reduce))
-    describe("")
+    fits = _fit_scales(processor, vectors, ranks, describe)
     keys = ("hard", "steps", "ended")
     record = {"images": images, **{key: [getattr(fit, key) for fit in fits] for key in keys}}
     return [fit.value for fit in fits], record, encoded
+
+
+def _fit_scales(
+    processor: BatchProcessor,
+    vectors: Sequence[Sequence[Tensor]],
+    ranks: Ranks,
+    describe: Callable[[str], object] = lambda _: None,
+) -> list[TemperatureFit]:
+    """Fit a temperature for each scale to this process's share of the vectors, batch by batch."""
+    fits, scales = [], len(processor.tokenizer.spec.scales)
+    for s in range(scales):
+        describe(f"fitting the temperature of scale {s + 1} of {scales}")
+        z_BlCs = [z_SBlC[s].to(processor.device) for z_SBlC in vectors]
+        fits.append(fit_temperature(z_BlCs, processor.tokenizer.codebook(s), ranks.all_reduce))
+    describe("")
+    return fits
 
 
 def _failed(batches: Sequence[Batch]) -> list[tuple[str, str]]:
@@ -89,37 +99,46 @@ def compare_precision(
     processor: BatchProcessor,
     reference: BatchProcessor,
     batches: Iterable[Batch],
-    temperatures: Sequence[Sequence[float]],
+    temperatures: Sequence[Sequence[float]] | None,
     ranks: Ranks,
 ) -> dict[str, object]:
     """Measure what the processor's precision changes against the reference's float32.
 
-    `batches` are this process's share of the first images. Returns, for the result, errors of the
-    latents; the share of hard tokens that differ, and the difference of the assignment entropy at the
-    first temperature in nats per token, per scale and over all tokens.
+    `batches` are this process's share of the first images. Without `temperatures` each of the two is
+    fitted its own, as runs of their own would be. Returns, for the result, errors of the latents; the
+    share of hard tokens that differ, and the difference of the assignment entropy at the first
+    temperature in nats per token, per scale and over all tokens.
     """
     scales = processor.tokenizer.spec.scales
-    largest = 0.0
-    sums_3 = torch.zeros(3, dtype=torch.float64)  # images, squares of errors, squares
-    sums_2S = torch.zeros(2, len(scales), dtype=torch.float64)  # tokens changed, entropy
+    pairs: list[tuple[Batch, Batch]] = []
     with ranks.together():
         for batch in filter(lambda batch: batch.names, batches):
-            exact_BChw, exact = _sums(reference, batch, temperatures)
-            rounded_BChw, rounded = _sums(processor, batch, temperatures)
-            error_BChw = rounded_BChw - exact_BChw
-            squares = (error_BChw.square().sum().item(), exact_BChw.square().sum().item())
-            sums_3 += torch.tensor([len(batch.names), *squares], dtype=torch.float64)
+            pairs.append((_encoded(reference, batch), _encoded(processor, batch)))
+    images = ranks.all_reduce_sum([sum(len(exact.names) for exact, _ in pairs)])[0]
+    exact_ST = rounded_ST = temperatures or []
+    if temperatures is None and images:
+        exact_ST = _fitted(reference, [exact for exact, _ in pairs], ranks)
+        rounded_ST = _fitted(processor, [rounded for _, rounded in pairs], ranks)
+    largest = 0.0
+    sums_2 = torch.zeros(2, dtype=torch.float64)  # squares of errors, squares
+    sums_2S = torch.zeros(2, len(scales), dtype=torch.float64)  # tokens changed, entropy
+    with ranks.together():
+        for exact, rounded in pairs:
+            exact_BChw = exact.input_B.double()
+            error_BChw = rounded.input_B.double() - exact_BChw
+            sums_2 += torch.stack([each.square().sum() for each in (error_BChw, exact_BChw)]).cpu()
             largest = max(largest, error_BChw.abs().max().item())
-            for s, (a, b) in enumerate(zip(exact, rounded, strict=True)):
+            sums = _sums(reference, exact, exact_ST), _sums(processor, rounded, rounded_ST)
+            for s, (a, b) in enumerate(zip(*sums, strict=True)):
                 sums_2S[0, s] += (a.idx_Bl != b.idx_Bl).sum().item()
                 sums_2S[1, s] += (b.entropy_BT - a.entropy_BT).sum().item()
-    images, errors, squares_sum = ranks.all_reduce(sums_3).tolist()
+    errors, squares = ranks.all_reduce(sums_2).tolist()
     changed_S, difference_S = ranks.all_reduce(sums_2S)
     tokens_S = max(1, images) * torch.tensor([scale.tokens for scale in scales]).double()
     return {
-        "images": int(images),
+        "images": images,
         "reference": "fp32",
-        "latent_relative_error": math.sqrt(errors / squares_sum) if squares_sum else 0.0,
+        "latent_relative_error": math.sqrt(errors / squares) if squares else 0.0,
         "latent_largest_error": max(ranks.all_gather(largest)),
         "tokens_changed": (changed_S / tokens_S).tolist(),
         "tokens_changed_overall": (changed_S.sum() / tokens_S.sum()).item(),
@@ -128,14 +147,25 @@ def compare_precision(
     }
 
 
+def _encoded(processor: BatchProcessor, batch: Batch) -> Batch:
+    """Return a batch with its latents, without what filled it up."""
+    whole = replace(batch, completed_blocks=(-1,))  # not to be joined with others
+    (encoded,) = processor.encode([whole])
+    return replace(encoded, input_B=encoded.input_B[: len(batch.names)])
+
+
+def _fitted(processor: BatchProcessor, batches: Sequence[Batch], ranks: Ranks) -> list[list[float]]:
+    """Fit the temperature of each scale to encoded batches."""
+    with ranks.together():
+        vectors = [_vectors(processor, batch) for batch in batches]
+    return [[fit.value] for fit in _fit_scales(processor, vectors, ranks)]
+
+
 def _sums(
     processor: BatchProcessor, batch: Batch, temperatures: Sequence[Sequence[float]]
-) -> tuple[Tensor, list[ImageSums]]:
-    """Return latents in float64, and the sums of all scales at the first temperature."""
-    whole = replace(batch, completed_blocks=(-1,))  # not to be joined with others
-    (encoded,), images = processor.encode([whole]), len(batch.names)
-    rest_BChw = encoded.input_B
-    quantized = processor.quantize_scales(rest_BChw, batch.names, [t[:1] for t in temperatures])
-    sums = [scale_sums.first(images) for _, scale_sums in quantized]
+) -> list[ImageSums]:
+    """Return the sums of all scales of an encoded batch at the first temperature."""
+    quantized = processor.quantize_scales(batch.input_B, batch.names, [t[:1] for t in temperatures])
+    sums = [scale_sums for _, scale_sums in quantized]
     processor.check_finite()
-    return rest_BChw[:images].double(), sums
+    return sums

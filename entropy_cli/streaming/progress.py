@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ class Progress:
     pilot: dict[str, object] | None = None  # how `auto` found the temperatures
     precision_check: dict[str, object] | None = None  # what the precision changes on the first images
     digest_N: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # 0: not read
+    # Device, batch size, time and versions of every run that added images.
+    runs: list[dict[str, Any]] = field(default_factory=list)
     half_added: bool = False  # a block is partly in the sums: such a progress must not be saved
 
     @classmethod

@@ -1,7 +1,7 @@
 """The state of a run in memory; read from a file, its parts are checked against each other."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -66,13 +66,15 @@ class RunMetadata:
 
 
 def _are_equal(codebooks: Sequence[Codebook | Grid]) -> bool:
-    """Return whether all are the same codebook of vectors, or the same grid."""
+    """Return whether all hold the same vectors, or are the same grid."""
     first, *others = codebooks
 
     def is_first(other: Codebook | Grid) -> bool:
         if isinstance(other, Codebook) and isinstance(first, Codebook):
             return other is first or torch.equal(other.codes_VC, first.codes_VC)
-        return other is first
+        if isinstance(other, Grid) and isinstance(first, Grid):
+            return other.coordinates == first.coordinates
+        return False
 
     return all(map(is_first, others))
 
@@ -100,6 +102,7 @@ class StateDocument:
     pilot: dict[str, Any] | None
     precision_check: dict[str, Any] | None
     accumulators: dict[str, dict[str, Any]]
+    runs: list[dict[str, Any]] = field(default_factory=list)  # missing from older states
 
 
 def state_from_file(content: Any, tensors: Mapping[str, Tensor]) -> RunState:  # noqa: ANN401 - JSON
@@ -139,6 +142,7 @@ def state_from_file(content: Any, tensors: Mapping[str, Tensor]) -> RunState:  #
         found.pilot,
         found.precision_check,
         digest_N,
+        found.runs,
     )
     return RunState(progress, settings, metadata, found.shard)
 

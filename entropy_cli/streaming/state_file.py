@@ -62,6 +62,7 @@ def save(path: Path, state: RunState) -> None:
         progress.pilot,
         progress.precision_check,
         sections,
+        progress.runs,
     )
     head = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "tool_version": __version__}
     text = json.dumps({**head, **asdict(document)}, allow_nan=False)

@@ -40,8 +40,8 @@ def submit(cluster, cli, options, tmp_path, monkeypatch):
     """Write and submit jobs as a user does; the ids that submit.sh prints."""
     monkeypatch.chdir(tmp_path)
 
-    def submit(*how):
-        code, _, err = cli("slurm", *how, "--output", "my job", "--", *options)
+    def submit(*how, more=()):
+        code, _, err = cli("slurm", *how, "--output", "my job", "--", *options, *more)
         assert code == 0, err
         # Jobs inherit this: the code under test, wherever they run, and one thread for each.
         environment = {**cluster.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -108,6 +108,33 @@ def test_an_array_is_preempted_goes_on_and_is_merged(cluster, submit, unbroken, 
     assert "PREEMPTION" in log and "interrupted by SIGTERM" in log
     assert f"resuming from {16 * done} of" in log
     assert_same(unbroken, json.loads((folder / "result.json").read_text()))
+
+
+def test_an_array_waits_for_a_pilot_that_is_preempted(cluster, submit, options, tmp_path):
+    folder, fitted = tmp_path / "my job", ("--temperature", "1,auto")
+    expected = estimate_on_one_thread(tmp_path / "one.json", *options, *fitted)
+    pilot, array, merge = submit("--array", 3, "--partition", "low", more=fitted)
+    freeze_after_a_block(folder / "pilot.safetensors")
+    cluster("sbatch", "--wait", "-p", "high", "--exclusive", "-o", "/dev/null", "--wrap", "true")
+    assert cluster.show(pilot)[0]["Restarts"] == "1"
+    assert not list(folder.glob("shard-*"))
+    for job in (merge, array, pilot):
+        wait_for_the_end(cluster, job, folder)
+    assert "resuming from" in (folder / "pilot.log").read_text()
+    merged = json.loads((folder / "result.json").read_text())
+    assert_same(expected, merged)
+    assert merged["provenance"]["temperature_fit"] == expected["provenance"]["temperature_fit"]
+    for one, other in zip(expected["temperatures"], merged["temperatures"], strict=True):
+        assert [s["temperature"] for s in one["scales"]] == [s["temperature"] for s in other["scales"]]
+
+
+def test_an_array_does_not_wait_for_a_pilot_that_failed(cluster, submit, tmp_path):
+    (tmp_path / "empty").mkdir()
+    _, array, merge = submit("--array", 3, more=("--temperature", "auto", "--data", tmp_path / "empty"))
+    wait_until(lambda: cluster.show(merge)[0]["JobState"] == "FAILED", 60, what="the merge failed")
+    assert {task["JobState"] for task in cluster.show(array)} == {"CANCELLED"}
+    assert "no images found" in (tmp_path / "my job" / "pilot.log").read_text()
+    assert "no such file" in (tmp_path / "my job" / "merge.log").read_text()
 
 
 def test_a_warned_job_on_nodes_is_requeued_and_goes_on(cluster, submit, unbroken, tmp_path):

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from entropy_cli.commands.bench import roofline
 from entropy_cli.commands.bench.contenders import PlainLoop
-from entropy_cli.commands.bench.roofline import Peak, Work, count_work, measure_peak
+from entropy_cli.commands.bench.roofline import Peak, Work, count_work, measure_peak, quantiser_work
 from entropy_cli.entropy.assign import assign
 from entropy_cli.tokenizers.registry import load_tokenizer
 
@@ -80,6 +80,21 @@ def test_a_checkpoint_and_a_folder_of_one_s_own_are_timed(cli, checkpoint, image
     assert max(map(len, out.splitlines())) <= 80 and out.count("\n") <= 24
 
 
+@pytest.mark.usefixtures("in_this_process")
+def test_ratios_and_times_are_per_image_and_plain_over_own(bench, monkeypatch):
+    """Eight images in 2 s by the program and in 6 s by the plain loop, decoded 16 times over."""
+    seconds = {"EntropyCli": 2.0, "Baseline": 6.0}
+    monkeypatch.setattr(
+        "entropy_cli.commands.bench.bench.time_call",
+        lambda call, _: seconds[type(call.__self__).__name__],
+    )
+    for stage in bench(*SMALL, "--baseline")["stages"]:
+        times = 16 if stage["name"] == "decode" else 1
+        ms = {name: timing["ms_per_image"] for name, timing in stage["timings"].items()}
+        assert ms == {"entropy-cli": 250 / times, "plain": 750 / times}
+        assert stage["ratios"] == [3.0] * 3
+
+
 def test_what_can_not_be_timed_is_one_line(cli, tmp_path, checkpoint):
     assert cli("bench", "--temperature", "auto")[0] == 2
     assert cli("bench", "--width", 40)[0] == 2
@@ -98,6 +113,14 @@ def test_work_is_counted():
     with torch.inference_mode():
         assert count_work(lambda: conv(x)) == expected
     assert Peak(100.0, 10.0).least_seconds(Work(50.0, 20.0)) == 2.0
+
+
+def test_the_quantisers_work_is_that_of_the_products_with_all_codes(checkpoint):
+    tokenizer = load_tokenizer(checkpoint).tokenizer
+    z_LC, code_VC = torch.zeros(1 + 4 + 16 + 64, 6), tokenizer.codebook(0).codes_VC
+    work = quantiser_work(tokenizer.spec)
+    assert work.flop == count_work(lambda: z_LC @ code_VC.T).flop
+    assert work.traffic == 2 * 4 * len(z_LC) * len(code_VC)  # a float32 logit, written and read
 
 
 def test_the_plain_loop_is_the_same_tokenizer(checkpoint, pictures):

@@ -22,8 +22,11 @@ def test_demo_estimates_with_its_own_tokenizer(cli, tmp_path):
     assert f"{total['assignment_entropy']['value']:.2f} " in out
     with Image.open(tmp_path / "reconstructions.png") as figure:
         assert figure.width > figure.height / 2 > 300
-    assert str(tmp_path / "reconstructions.png") in out
-    assert float(re.search(r"PSNR ([0-9.]+) dB", out)[1]) > 24  # of random weights about 10
+    assert str(tmp_path / "reconstructions.png") in err
+    assert float(re.search(r"PSNR ([0-9.]+) dB", err)[1]) > 24  # of random weights about 10
+    lines = out.splitlines()
+    assert len(lines) <= 24 and all(len(line) <= 80 or "/" in line for line in lines)
+    assert lines[-1] == f"as a page with figures: {tmp_path / 'report.html'}"
 
 
 def test_the_tokenizer_is_small_and_records_how_it_was_trained():

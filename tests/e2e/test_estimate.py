@@ -4,6 +4,7 @@ import json
 import math
 import shutil
 
+import numpy as np
 import pytest
 import torch
 
@@ -202,6 +203,11 @@ def test_several_temperatures_agree_with_one_at_a_time(estimate, images, checkpo
             for name in ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy"):
                 for key in ("value", "plug_in", "se"):
                     assert a[name][key] == pytest.approx(b[name][key], abs=1e-9)
+        if i == 0:  # the headline, to which the replicates belong
+            assert both["replicates"].keys() == alone["replicates"].keys()
+            for name, expected_GS in alone["replicates"].items():
+                tables = [np.array(of, float) for of in (both["replicates"][name], expected_GS)]
+                np.testing.assert_allclose(*tables, atol=1e-9, err_msg=name)
     assert both["settings"]["temperature"] == 0.5
     assert (
         both["scales"][0]["assignment_entropy"]
@@ -222,6 +228,13 @@ def test_auto_fits_a_temperature_to_each_scale(estimate, images, checkpoint):
         assert temperature == float(f"{temperature:.4g}") >= hard
         # The pilot was the whole set, so one more step stays where it is.
         assert implied == pytest.approx(temperature, rel=2e-3)
+    if_hard = result["provenance"]["temperature_if_hard"]
+    assert if_hard == pytest.approx(fit["hard"], rel=1e-3)
+    # What fills up a short batch is not fitted to.
+    wide = estimate(
+        *("--data", images, "--ckpt", checkpoint, "--temperature", "auto", "--batch-size", 32)
+    )
+    assert [scale["temperature"] for scale in wide["scales"]] == pytest.approx(found, rel=1e-3)
     for s, temperature in enumerate(found):
         alone = estimate("--data", images, "--ckpt", checkpoint, "--temperature", repr(temperature))
         assert alone["scales"][s]["assignment_entropy"]["value"] == pytest.approx(

@@ -114,6 +114,23 @@ def test_a_dry_run_times_every_size_of_batch(run, batch_size):
     assert code == 0 and float(decode_ms) > 0 and float(compute_ms) > 0
 
 
+def test_a_dry_run_of_a_shard_is_of_its_own_images(run):
+    """Of a block of 16 and one of 4; the temperature is fitted to the first of the whole run."""
+    for shard, images in (("0/2", 16), ("1/2", 4)):
+        code, out, _ = run("--dry-run", "--shard", shard)
+        text = " ".join(out.split())
+        assert code == 0 and f"images {images} of 70" in text and "fitted to the first 20" in text
+
+
+@pytest.mark.parametrize(("workers", "expected"), [(0, 26), (1, 24), (4, 6), (20, 2)])
+def test_a_dry_run_expects_workers_to_decode_beside_the_model(run, monkeypatch, workers, expected):
+    """20 images of 1.2 s to decode and 0.1 s to compute."""
+    from entropy_cli.commands.estimate import dry_run
+
+    monkeypatch.setattr(dry_run, "_time_batch", lambda *_: (1.2, 0.1))
+    assert f"about 0:00:{expected:02}:" in " ".join(run("--dry-run", "--workers", workers)[1].split())
+
+
 def test_temperatures_mix_and_the_first_is_the_headline(estimate, images, checkpoint):
     run = ("--data", images, "--ckpt", checkpoint, "--limit", 40)
     mixed = estimate(*run, "--temperature", "auto,0.5,1")
@@ -152,6 +169,11 @@ def test_frozen_temperatures_are_another_runs(cli, estimate, images, checkpoint,
     assert frozen["temperatures"][1]["scales"] != own["temperatures"][1]["scales"]
     assert frozen["temperatures"][0] == own["temperatures"][0]
     assert "frozen from" in frozen["settings"]["temperature_source"]
+    # How they were fitted comes with them, and how far all images would move them.
+    assert frozen["provenance"]["temperature_fit"] == pilot["provenance"]["temperature_fit"]
+    assert own["provenance"]["temperature_implied"] != frozen["provenance"]["temperature_implied"]
+    (drift,) = (check for check in frozen["checks"] if check["id"] == "temperature_drift")
+    assert drift["severity"] in ("care", "ok")
     # Shards of it are of one run, and fit nothing.
     states = [tmp_path / f"{i}.state" for i in range(2)]
     for i, state in enumerate(states):
@@ -160,13 +182,26 @@ def test_frozen_temperatures_are_another_runs(cli, estimate, images, checkpoint,
     code, out, _ = cli("merge", *states, "--json")
     merged = json.loads(out)
     assert code == 0 and merged["average"] == frozen["average"]
+    implied = [one["provenance"]["temperature_implied"] for one in (merged, frozen)]
+    assert implied[0] == pytest.approx(implied[1])
 
 
 def test_frozen_temperatures_have_to_fit(cli, images, checkpoint, tmp_path):
     run = ("estimate", "--data", images, "--ckpt", checkpoint, "--limit", 20, "--workers", 0)
     assert cli(*run, "--patch-nums", "1,8", "-o", tmp_path / "other.json")[0] == 0
     code, _, err = cli(*run, "--temperature-from", tmp_path / "other.json")
-    assert code == 3 and "patch_nums [1, 8]" in err and "[1, 2, 4, 8]" in err
+    assert code == 3 and "scales 1 x 1, 8 x 8" in err and "1 x 1, 2 x 2, 4 x 4" in err
+    assert cli(*run, "-o", tmp_path / "same.json")[0] == 0
+    for name, value, words in (
+        ("rule", "cosine", "rule cosine"),
+        ("vocab_size", 49, "49 codes"),
+        ("latent_dim", 7, "7 dimensions"),
+    ):
+        content = json.loads((tmp_path / "same.json").read_text())
+        content["tokenizer"][name] = value
+        (tmp_path / "changed.json").write_text(json.dumps(content))
+        code, _, err = cli(*run, "--temperature-from", tmp_path / "changed.json")
+        assert code == 3 and words in err
     (tmp_path / "none.json").write_text("{}")
     assert cli(*run, "--temperature-from", tmp_path / "none.json")[0] == 3
     code, _, err = cli(*run, "--temperature", 1, "--temperature-from", tmp_path / "other.json")

@@ -99,6 +99,7 @@ def test_intervals_of_over_30_points_are_the_bootstraps_unless_there_is_none(
     found = fit(table, "--bootstrap", resamples)
     assert found["interval_kind"] == kind
     assert found["ci95"] == found["intervals"][kind]["ci95"]
+    assert found["E_range95"] == found["ci95"]["E"]
     assert ("bootstrap" in found["intervals"]) == (resamples > 0)
 
 
@@ -182,6 +183,23 @@ def test_seed_and_resamples_change_the_bootstrap_alone(fit, models):
     assert one["intervals"] == again["intervals"]
     assert one["intervals"]["bootstrap"] != other["intervals"]["bootstrap"]
     assert one["intervals"]["profile"] == other["intervals"]["profile"]
+
+
+def test_the_error_of_a_bootstrap_is_that_of_a_sample(fit, models):
+    """Of two resamples it is their distance over the root of 2; the interval is 95 % of the distance."""
+    drawn = fit(models, "--bootstrap", 2)["intervals"]["bootstrap"]
+    for name, (low, high) in drawn["ci95"].items():
+        assert drawn["se"][name] == pytest.approx((high - low) / 0.95 / 2**0.5)
+
+
+def test_the_interval_of_90_percent_decides_the_verdict(fit, tmp_path):
+    sizes = np.geomspace(18e6, 2e9, 8)
+    noise = 0.016 * np.random.default_rng(0).standard_normal(8)
+    found = fit(write(tmp_path / "noisy.csv", sizes, 5 + (4e8 / sizes) ** 0.2 + noise))
+    widths = [
+        high - low for low, high in (found["E_range95"], found["intervals"]["profile"]["ci90"]["E"])
+    ]
+    assert widths[0] > 0.3 > widths[1] and found["verdict"] == "ok"
 
 
 def test_an_estimate_is_compared_and_not_fixed(cli, fit, models, floor, tmp_path):

@@ -204,6 +204,13 @@ def test_only_full_reads_what_makes_no_tokens(inspect, cli, saved, name):
     assert f"NaN, infinite  in {DECODER}\n" in cli("inspect", path, "--full")[1]
 
 
+def test_bytes_of_a_part_are_those_of_its_types(inspect, saved, weights):
+    path = saved({"encoder.conv_in.weight": weights["encoder.conv_in.weight"].half()})
+    encoder = part(inspect(path)[1], "encoder")
+    halves = weights["encoder.conv_in.weight"].numel()
+    assert encoder["bytes"] == 4 * encoder["numbers"] - 2 * halves
+
+
 def test_full_finds_what_estimate_would_refuse(inspect, saved, weights):
     broken = weights["encoder.conv_in.weight"].clone()
     broken[0, 0, 0, 0] = math.nan

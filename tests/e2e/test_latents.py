@@ -168,6 +168,9 @@ def test_defaults_and_what_the_result_says(cli, tmp_path, rule):
     assert result.scales[0].name == "6 tokens" and result.tokenizer.patch_nums == [None]
     assert result.settings.preprocess == "none: given latents"
     assert "family latents" in out and "None" not in out and "nan" not in out
+    a = result.average.token_weighted.assignment_entropy.known
+    per_bit = f"compare it with {a / 3:.4f} nats per bit"
+    assert (per_bit in " ".join(out.split())) == (rule in ("sign", "bsq"))
 
 
 def test_the_rule_is_told_by_what_is_given(estimate, tmp_path):

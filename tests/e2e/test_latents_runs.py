@@ -113,6 +113,16 @@ def test_other_latents_or_codes_are_another_run(estimate, inputs, tmp_path):
     assert code == 3 and 'rule "l2", but this run has "dot"' in err.splitlines()[-1]
 
 
+def test_another_codebook_of_the_same_file_is_another_run(estimate, inputs, tmp_path):
+    """The file's hash does not tell which of its tensors were the codes."""
+    path = tmp_path / "codes.npz"
+    np.savez(path, a=CODES, b=CODES + 1)
+    run = ("--latents", tmp_path / "z.npy", "--state", tmp_path / "s", "--codebook")
+    estimate(*run, f"{path}:a")
+    code, err = estimate(*run, f"{path}:b")
+    assert code == 3 and 'codebooks ["a"], but this run has ["b"]' in err.splitlines()[-1]
+
+
 def test_a_run_stops_at_its_target(estimate, tmp_path):
     np.save(tmp_path / "z.npy", RANDOM.normal(size=(3000, 2, 4)).astype(np.float32))
     result = estimate("--latents", tmp_path / "z.npy", "--rule", "sign", "--target-ci", 0.1, *LAST)
@@ -144,8 +154,10 @@ def test_auto_is_for_distances(estimate, inputs, tmp_path):
 
 
 def test_levels_need_bounded_latents(estimate, inputs):
-    code, err = estimate(*inputs[:2], "--levels", "3,3,3")
-    assert code == 3 and "beyond the outermost level" in err.splitlines()[-1]
+    for bounds in ((-5, 5), (-5, 1), (-1, 5)):  # outside at both ends, and at one of them
+        np.save(inputs[1], Z.clip(*bounds))
+        code, err = estimate(*inputs[:2], "--levels", "3,3,3")
+        assert code == 3 and "beyond the outermost level" in err.splitlines()[-1]
     code, err = estimate(*inputs[:2], "--levels", "3,3")
     assert code == 3 and "with C = 2" in err.splitlines()[-1]
 

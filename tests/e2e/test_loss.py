@@ -369,6 +369,10 @@ WRONG = {
         lambda t: {**t, "targets": with_value(t["targets"], (4, 3, 2), 0.9), "labels": full(t)},
         r"targets.npy\[4, 3\]: the soft labels sum to",
     ),
+    "targets beyond rounding": (
+        lambda t: {**t, "targets": t["targets"] * 1.001, "labels": full(t)},
+        r"targets.npy\[0, 0\]: the soft labels sum to 1.001.* within 0.0001",
+    ),
     "negative targets": (
         lambda t: {**t, "targets": with_value(t["targets"], (4, 3, 2), -0.125), "labels": full(t)},
         r"targets.npy\[4, 3\]: the soft labels hold -0.125",
@@ -482,6 +486,10 @@ def test_a_floor_is_set_against_its_own_mean(loss, files):
         found = loss("--floor-mean", 50, **options)
         (below,) = [f for f in found["findings"] if f["id"] == "below_floor"]
         assert found["reducible"] < 0 and below["severity"] == severity and words in below["message"]
+        assert "within the errors" not in below["message"]
+    near = found["cross_entropy"] + found["reducible_half_width"] / 2
+    (below,) = [f for f in loss("--floor-mean", near, **options)["findings"] if f["id"] == "below_floor"]
+    assert "within the errors" in below["message"]
 
 
 def test_the_floor_of_an_estimate(loss, cli, files, images, checkpoint):
@@ -505,6 +513,10 @@ def test_the_floor_of_an_estimate(loss, cli, files, images, checkpoint):
         assert ours["reducible_half_width"] == pytest.approx(math.hypot(*halves))
     ids = [finding["id"] for finding in found["findings"]]
     assert ids == ["above_uniform", "above_unigram", "unigram_bound", "hard_labels"]
+    np.save(files / "more.npy", np.pad(np.load(files / "x.npy"), ((0, 0), (0, 0), (0, 2))))
+    more = loss("--floor", result, "--patch-nums", "1,2,4,8", **given | {"logits": files / "more.npy"})
+    (other,) = [finding["message"] for finding in more["findings"] if finding["id"] == "vocabulary"]
+    assert "The logits have 50 codes, the floor 48" in other
     found = loss("--floor", result, **given)
     assert "no_scales" in [finding["id"] for finding in found["findings"]]
     code, err = loss("--floor", result, "--patch-nums", PATCH_NUMS)

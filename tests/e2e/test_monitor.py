@@ -137,6 +137,12 @@ class TestFindings:
         assert "rate" in one["message"]
         assert one["evidence"]["gain"] < one["evidence"]["tolerance"]
 
+    @pytest.mark.parametrize("unit", [0.01, 1000])
+    def test_a_plateau_in_another_unit_is_flat_beside_the_fall_of_the_loss(self, monitor, unit):
+        flat = noisy(np.maximum(5.5, falling() - 0.2), 0.002)
+        assert found(monitor(table(loss=unit * flat)), "plateau")
+        assert not found(monitor(table(loss=unit * noisy(falling(), 0.002))), "plateau")
+
     def test_overfitting_needs_true_validation(self, monitor):
         train = falling(40)
         val = train + 0.1 + np.concatenate([np.zeros(20), np.linspace(0, 0.5, 20)])
@@ -147,6 +153,20 @@ class TestFindings:
         few = table(train_loss=train[::5], val_loss=val[::5])
         assert not found(monitor(few), "overfitting")
         assert not found(monitor(table(train_loss=noisy(train))), "overfitting")
+
+    def test_training_at_an_evaluation_is_the_end_of_its_epoch(self, monitor):
+        """Steps count within epochs, evaluations have epochs only."""
+        train = falling(80)
+        val = np.concatenate([np.linspace(6, 5, 10), np.linspace(5.1, 6, 10)])
+        lines = []
+        for epoch in range(20):
+            steps = enumerate(train[4 * epoch : 4 * epoch + 4])
+            lines += [{"epoch": epoch, "step": step, "train_loss": loss} for step, loss in steps]
+            lines += [{"epoch": epoch, "val_loss": val[epoch]}]
+        (one,) = found(monitor("".join(json.dumps(line) + "\n" for line in lines)), "overfitting")
+        assert one["evidence"]["at"] == {"epoch": 9}
+        expected = [train[4 * 9 + 3], train[-1]]
+        assert [one["evidence"][name] for name in ("train_at_best", "train_last")] == expected
 
     def test_divergence(self, monitor):
         up = np.concatenate([falling(1000), np.linspace(5.4, 9, 1000)])
@@ -213,15 +233,32 @@ class TestFindings:
         assert not found(monitor(table(nll=curve), "--floor-mean", low - 0.5), "below_floor")
         assert not found(monitor(table(nll=curve), "--floor-mean", low + 0.005), "below_floor")
 
+    @pytest.mark.parametrize(("depth", "expected"), [(0.015, 0), (0.025, 1)])
+    def test_a_few_points_are_below_the_floor_by_more_than_rounding(self, monitor, depth, expected):
+        result = monitor(table(nll=[5.0, 4.5, 4.0 - depth]), "--floor-mean", 4)
+        assert len(found(result, "below_floor")) == expected
+
+    @pytest.mark.parametrize("points", [5, 50])
+    def test_the_error_of_a_floor_is_a_standard_error(self, cli, tmp_path, baseline, points):
+        result, log = tmp_path / "result.json", tmp_path / "log"
+        result.write_text(json.dumps(baseline))
+        log.write_text(table(nll=np.full(points, 0.5)))
+        _, out, _ = cli("monitor", log, "--floor", result, "--json")
+        (one,) = found(json.loads(out), "below_floor")
+        half_width = read_floor(result).mean.half_width
+        assert one["evidence"]["bound_se"] == pytest.approx(half_width / 1.96) and half_width > 0
+
     def test_above_the_unigram_entropy(self, cli, tmp_path, baseline):
         result = tmp_path / "result.json"
         result.write_text(json.dumps(baseline))
-        unigram = read_floor(result).mean.ceiling.value
+        unigram, half_width = read_floor(result).mean.ceiling
         log = tmp_path / "log"
         for offset, expected in ((0.3, 1), (-0.3, 0)):
             log.write_text(table(nll=noisy(np.full(100, unigram + offset), 0.01)))
             _, out, _ = cli("monitor", log, "--floor", result, "--json")
-            assert len(found(json.loads(out), "above_unigram")) == expected
+            above = found(json.loads(out), "above_unigram")
+            errors = [one["evidence"]["bound_se"] for one in above]
+            assert errors == pytest.approx([half_width / 1.96] * expected) and half_width > 0
 
     def test_rules_of_thumb_are_no_alarms(self, monitor):
         rules = found(monitor(logs.var_stdout()), "rule_of_thumb")
@@ -271,9 +308,20 @@ def test_a_self_supervised_loss_has_no_floor_unless_one_is_given(cli, monitor, b
     assert series(tokenizer, "Train Loss")["floor"] is None
 
 
+def test_the_power_of_time_is_that_of_the_loss_above_its_floor(monitor):
+    curve = 3 + 2 * np.arange(1, 1001) ** -0.5
+    assert series(monitor(table(nll=curve), "--floor-mean", 3), "nll")["slope"][0] == pytest.approx(
+        -0.5, abs=0.01
+    )
+
+
 def test_bits(monitor):
     in_bits = monitor(table(nll=falling(20) / math.log(2)), "--log-units", "bits")
     assert series(in_bits, "nll")["last"] == pytest.approx(falling(20)[-1], abs=1e-4)
+    in_nats, in_bits = (monitor(logs.var_stdout(), "--log-units", unit) for unit in ("nats", "bits"))
+    for name in ("initial", "first", "last"):  # the untrained model's too
+        expected = series(in_nats, "Lm")[name] * math.log(2)
+        assert series(in_bits, "Lm")[name] == pytest.approx(expected)
 
 
 def test_the_table(cli, tmp_path):

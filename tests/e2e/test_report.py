@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from entropy_cli.core.figures import PALETTE, RAMP, colour_ramp, new_figure, styled
+from entropy_cli.entropy.jackknife import t_quantile
 from entropy_cli.results.page.comparison import comparison_report, difference
 from entropy_cli.results.page.figures import (
     convergence,
@@ -71,7 +72,9 @@ class TestPage:
         page = report(content)
         words = text_of(page)
         average = content["average"]["token_weighted"]["assignment_entropy"]
-        assert f"{average['value']:.4f} ± {average['se']:.4f} nats per token" in words
+        low, high = average["ci95"]
+        headline = f"{average['value']:.4f} nats per token, 95 % interval {low:.4f} to {high:.4f}"
+        assert headline in words
         assert f"95 % interval {average['ci95'][0]:.4f} to {average['ci95'][1]:.4f}" in words
         for title in (
             "Soft assignment",
@@ -94,7 +97,7 @@ class TestPage:
             "/".join(content["provenance"][key].split("/")[-2:]) for key in ("checkpoint", "data")
         )
         value = content["average"]["token_weighted"]["assignment_entropy"]["value"]
-        assert title.startswith(f"{checkpoint} (var) on {data}: {value:.4f} ± ")
+        assert title.startswith(f"{checkpoint} (var) on {data}: {value:.4f} nats per token, ")
 
     def test_figures_say_their_findings_and_have_the_colours_of_the_page(self, report, content):
         page = report(content)
@@ -272,6 +275,9 @@ class TestComparison:
             h = total / images_G[g]
             variance += (h * found.value - (h - 1) * deleted[g] - jackknifed) ** 2 / (h - 1)
         assert found.se == pytest.approx((variance / len(used)) ** 0.5, rel=1e-9)
+        half_width = t_quantile(len(used) - 1) * found.se
+        ends = (found.value - half_width, found.value + half_width)
+        assert found.ci95 == pytest.approx(ends, rel=1e-9)
 
     def test_unpaired_for_other_images(self, estimate, images, checkpoint, baseline):
         part = estimate("--data", images, "--ckpt", checkpoint, "--limit", 50)

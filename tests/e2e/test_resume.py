@@ -205,6 +205,9 @@ def test_options_that_move_no_number_may_change(estimate, images, checkpoint, tm
         *("--device", "cpu", "--on-error", "fail", *state),
     )
     assert_same(first, again, tolerance=0)
+    # Images that were read before are not of this run's speed.
+    assert first["provenance"]["images_resumed"] == 0 < first["provenance"]["images_per_s"]
+    assert again["provenance"]["images_resumed"] == 70 and again["provenance"]["images_per_s"] == 0
 
 
 def test_damaged_states_are_refused_and_kept(estimate, images, checkpoint, tmp_path):

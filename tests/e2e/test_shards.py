@@ -1,12 +1,15 @@
 """Shards of a run, computed anywhere and in any way, add up to the run."""
 
+import contextlib
 import json
+from importlib.metadata import version
 
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
+from entropy_cli.core.progress_bars import SilentBar
 from entropy_cli.streaming.state_file import checksum
 from tests.e2e.test_estimate import assert_same
 
@@ -63,9 +66,45 @@ def test_shards_fit_the_same_temperatures(shards, merge, estimate, images, check
     assert [s["temperature"] for s in merged["scales"]] == [s["temperature"] for s in whole["scales"]]
     assert_same(whole, merged)
     assert merged["settings"] == whole["settings"]
+    assert merged["provenance"]["temperature_fit"] == whole["provenance"]["temperature_fit"]
     assert merged["provenance"]["temperature_implied"] == pytest.approx(
         whole["provenance"]["temperature_implied"]
     )
+
+
+def test_a_shard_says_what_fitting_costs_and_counts_it(cli, images, checkpoint, tmp_path, monkeypatch):
+    shown = []
+
+    @contextlib.contextmanager
+    def bars(desc, total, unit, initial=0):
+        bar = SilentBar()
+        bar.update = lambda n: shown.append((total, n)) if unit == "img" and total else None
+        yield bar
+
+    monkeypatch.setattr("entropy_cli.commands.estimate.cli.tqdm_bar", bars)
+    run = ("estimate", "--data", images, "--ckpt", checkpoint, "--workers", 0, "--batch-size", 16)
+    code, _, err = cli(*run, "--shard", "1/3", "--state", tmp_path / "s", "-o", tmp_path / "r.json")
+    assert code == 0
+    told = "shard 1/3 reads the first 70 images to fit the temperature, as every shard does; one pilot"
+    assert err.count(told) == 1
+    assert [total for total, _ in shown] == [70 + 22] * 7 and sum(n for _, n in shown) == 70 + 22
+    shown.clear()
+    frozen = ("--temperature-from", tmp_path / "r.json", "--state", tmp_path / "t")
+    code, _, err = cli(*run, "--shard", "1/3", *frozen)
+    assert code == 0 and "to fit the temperature" not in err and sum(n for _, n in shown) == 22
+
+
+def test_a_merge_keeps_how_its_parts_ran(cli, shards, merge, images, checkpoint, tmp_path):
+    first, second, third = shards(3, batch_sizes=(4, 16, 8))
+    run = ("estimate", "--data", images, "--ckpt", checkpoint, "--workers", 0, "--shard", "0/3")
+    assert cli(*run, "--state", first)[0] == 0  # all done: not another run
+    merge("--partial", third, first, "--state", tmp_path / "sum")
+    runs = merge(tmp_path / "sum", second)["provenance"]["runs"]
+    assert [part["shard"] for part in runs] == [[2, 3], [0, 3], [1, 3]]
+    assert [part["batch_size"] for part in runs] == [8, 4, 16]
+    for part in runs:
+        assert part["torch"] == version("torch") and part["device"] and part["seconds"] > 0
+        assert part["processes"] == 1 and part["images_resumed"] == 0
 
 
 def test_a_shard_without_images_is_an_empty_state(cli, shards, merge, baseline, tmp_path):

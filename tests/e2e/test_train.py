@@ -146,11 +146,14 @@ def test_half_is_what_was_evaluated_and_what_estimate_reads(train, estimate, fol
         assert of_estimate["codes_used"] == of_train["codes_used"]
 
 
-def test_val_is_held_out_and_else_a_tenth(train, folder, tmp_path):
+def test_val_is_held_out_and_else_a_tenth(train, folder, tmp_path, monkeypatch):
     assert train(folder)[0]["images"] == {"train": 24, "held_out": 12, "failed": 0}
     plain = tmp_path / "plain"
     shutil.copytree(folder / "train", plain)
     assert train(plain, name="other")[0]["images"] == {"train": 22, "held_out": 2, "failed": 0}
+    monkeypatch.setattr("entropy_cli.commands.train.data.MAX_HELD_OUT", 1)
+    assert train(folder, name="few")[0]["images"] == {"train": 24, "held_out": 1, "failed": 0}
+    assert train(plain, name="few of all")[0]["images"] == {"train": 23, "held_out": 1, "failed": 0}
 
 
 @pytest.mark.slow

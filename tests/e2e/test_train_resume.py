@@ -185,6 +185,7 @@ def test_resume_of_a_finished_training_gives_the_result_again(train, tmp_path):
     code, out, err = train("--steps", 3, "--json", "--resume")
     again = json.loads(out)
     assert code == 0 and "resuming from step 3 of 3" in err
+    assert again["seconds"] > first["seconds"]  # the first training's, and an evaluation
     for result in (first, again):
         del result["provenance"], result["seconds"]
     assert again == first

@@ -142,6 +142,25 @@ def test_the_average_of_bounds():
     assert all(average.se for average in averages.values())
 
 
+def test_the_interval_of_an_average_ends_at_the_average_of_the_largest_entropies():
+    known = [Vocabulary(4), Vocabulary(64)]
+    tally = empty_tally(2, [1, 3], 1, 64)
+    books = [Codebook(random_latents(1, v.size, 2)[0], "l2") for v in known]
+    tally.add(
+        torch.tensor([0, 1]),
+        [assign(random_latents(2, n, 2), book, [1.0]) for n, book in zip((1, 3), books, strict=True)],
+    )
+    largest_S = torch.tensor([math.log(v.size) for v in known], dtype=torch.float64)
+    for g, share in enumerate((0.9, 0.8)):  # of the largest entropy: an interval of two groups is wide
+        tally.entropy_GST[g, :, 0] = share * largest_S * tally.tokens_S
+    averages = summarise(tally, known).averages
+    ends = {kind: of["assignment_entropy"].ci95[1] for kind, of in averages.items()}
+    first, last = largest_S.tolist()
+    assert ends["token_weighted"] == pytest.approx((first + 3 * last) / 4, abs=1e-12)
+    assert ends["over_scales"] == pytest.approx((first + last) / 2, abs=1e-12)
+    assert ends["last_scale"] == last
+
+
 def test_levels_of_different_numbers_are_counted_each(monkeypatch):
     """What is counted of too many codes is what the codes' own counts add up to."""
     grid = Grid.of_levels((5, 3, 4))

@@ -79,3 +79,14 @@ def test_too_few_images_give_a_bound_and_no_interval():
     few = pool(tally_of([[[0], [1, 2, 3, 4], [5] * 9]], [0]), V)
     assert few.unigram_entropy.ci95 is None and few.unigram_entropy.bound == "lower"
     assert few.unigram_entropy.se is None and few.usage.ci95 is None
+    assert few.usage.bound == "lower"
+
+
+def test_poorly_covered_tokens_are_a_bound_however_small_the_correction():
+    """All codes that were seen once are of one image: the jackknife hardly corrects for them."""
+    images = [[[0], [1, 2, 3, 4], [*range(5, V), 0, 0]], *[[[0], [0] * 4, [0] * 9]] * 14]
+    found = pool(tally_of(images, [i % 6 for i in range(15)]), V)
+    h, _ = plain_entropy(images)
+    assert found.unigram_entropy.value == found.unigram_entropy.plug_in == pytest.approx(h)
+    assert found.unigram_entropy.bound == found.perplexity.bound == found.usage.bound == "lower"
+    assert found.usage.value == 1 and found.unigram_entropy.ci95 is None

@@ -9,7 +9,7 @@ import torch
 from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
-from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, perplexity
+from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, Estimate, perplexity
 from entropy_cli.entropy.stopping import history_point
 from entropy_cli.entropy.summary import (
     AVERAGES,
@@ -84,7 +84,7 @@ def test_errors_agree_with_deleting_the_images_for_real(kind):
     full = tally_of(sums, group_B)
     summary = summarise(full, VOCABULARIES, 0)
     of = summary.scales[kind] if isinstance(kind, int) else summary.averages[kind]
-    for name in QUANTITIES:
+    for name in (*QUANTITIES, "usage"):
         value = plug_in(full, name, kind)
         sizes = [int((group_B == g).sum()) for g in range(4)]
         deleted = [
@@ -102,10 +102,11 @@ def test_errors_agree_with_deleting_the_images_for_real(kind):
         assert estimate.se == pytest.approx(math.sqrt(variance), rel=1e-6)
         if estimate.note is None:
             half = 3.182446 * estimate.se  # t with 3 degrees of freedom
-            largest = math.inf if name == "varentropy" else math.log(V)
-            ends = max(0, estimate.value - half), min(largest, estimate.value + half)
+            largest = {"varentropy": math.inf, "usage": 1.0}.get(name, math.log(V))
+            least = estimate.value if name == "usage" else 0  # more images only show more codes
+            ends = max(least, estimate.value - half), min(largest, estimate.value + half)
             assert estimate.ci95 == pytest.approx(ends, rel=1e-6)
-        if isinstance(kind, int):
+        if isinstance(kind, int) and name in QUANTITIES:
             assert summary.replicates[name][:4, kind].tolist() == pytest.approx(deleted)
 
 
@@ -167,6 +168,10 @@ def test_an_average_over_an_undersampled_scale_is_a_bound():
     assert summary.scales[0]["unigram_entropy"].bound
     average = summary.averages["over_scales"]["unigram_entropy"]
     assert average.bound and average.ci95 is None and "0" in average.note
+    # Of codes too: those seen may be few of those that are used.
+    of_scale, of_average = summary.scales[0]["usage"], summary.averages["over_scales"]["usage"]
+    assert of_scale.bound == of_average.bound == "lower" and of_scale.ci95 is None
+    assert not summary.scales[2]["usage"].bound
 
 
 def test_watching_the_entropy_agrees_with_the_summary():
@@ -186,6 +191,12 @@ def test_perplexity_carries_value_and_interval_over():
     got = perplexity(unigram)
     assert got.value == math.exp(unigram.value) and got.ci95 == tuple(map(math.exp, unigram.ci95))
     assert got.se == pytest.approx(got.value * unigram.se)
+
+
+def test_the_half_width_is_that_before_the_interval_was_cut():
+    for value, ends, half_width in ((0.1, (0.0, 0.4), 0.3), (2.0, (1.5, math.log(8)), 0.5)):
+        estimate = Estimate(value, value, 0.1, ends, "mean over tokens")
+        assert estimate.half_width == pytest.approx(half_width)
 
 
 def test_tallies_add_up_in_any_order_and_zero_is_neutral():

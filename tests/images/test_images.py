@@ -163,6 +163,15 @@ def test_every_mode_reaches_the_crop_as_it_is(tmp_path, name):
     np.testing.assert_array_equal(got.permute(1, 2, 0).numpy(), expected)
 
 
+def test_the_orientation_that_a_camera_notes_is_not_applied(tmp_path):
+    """As in the published loaders: the pixels are taken as they are stored."""
+    image, exif = Image.effect_noise((40, 30), 50), Image.Exif()
+    exif[0x0112] = 6  # to be shown turned by a quarter
+    image.save(tmp_path / "turned.png", exif=exif)
+    got = read_image(tmp_path / "turned.png", rgb)
+    np.testing.assert_array_equal(got[0].numpy(), np.asarray(image))
+
+
 def rgb(image):
     return image.convert("RGB")
 

@@ -30,6 +30,17 @@ def test_the_fingerprint_changes_with_values_shape_type_and_orientation():
     assert latents(z_MlC.clone()).fingerprint() == sets[0].fingerprint()
 
 
+def test_the_fingerprint_of_a_large_tensor_is_of_rows_all_over_it(monkeypatch):
+    monkeypatch.setattr("entropy_cli.images.latents.WHOLE_BYTES", 0)
+    monkeypatch.setattr("entropy_cli.images.latents.SAMPLED", 3)
+    z_MlC = torch.zeros(9, 1, 3)
+    unchanged = latents(z_MlC).fingerprint()
+    for row in (0, 4, 8):
+        changed = z_MlC.clone()
+        changed[row] = 1
+        assert latents(changed).fingerprint() != unchanged
+
+
 def test_the_fingerprint_is_of_the_scales_in_their_order():
     one, other = latents(torch.zeros(2, 1, 3)), latents(torch.ones(2, 1, 3))
     both = [replace(one, scales=[*a.scales, *b.scales]) for a, b in ((one, other), (other, one))]

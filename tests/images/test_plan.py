@@ -1,5 +1,7 @@
 """Who reads what: every block once, whoever shares them."""
 
+from itertools import pairwise
+
 import pytest
 
 from entropy_cli.images.plan import BLOCK, check_points, number_of_blocks, plan_segments, shard_blocks
@@ -48,3 +50,11 @@ def test_looks_not_taken_before_a_cut_are_taken_after_it():
     assert looks([True] * 3 + [False] * 5) == [False, False, True, True]
     assert looks([True] * 4 + [False] * 4) == [False, False, True, True]
     assert looks([True] * 8) == [False, False, False, True]
+
+
+def test_looks_are_as_far_apart_as_the_run_is_long():
+    """Of a million images: doubling up to 32 blocks, then every 32, then every 2 % of those done."""
+    points = check_points(62_500, early_stop=True)
+    assert points[:8] == [1, 2, 4, 8, 16, 32, 64, 96] and points[-1] == 62_500
+    for at, following in pairwise(points[5:-1]):
+        assert following - at == max(32, at // 50)

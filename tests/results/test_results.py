@@ -3,16 +3,20 @@
 import dataclasses
 import json
 import math
+import os
 import re
 
 import pytest
 
 from entropy_cli.core import files
 from entropy_cli.core.errors import ResultError
-from entropy_cli.entropy.quantity import UNDERSAMPLED, Estimate
-from entropy_cli.results.checks import find_checks
+from entropy_cli.entropy.quantity import UNDERSAMPLED, Estimate, perplexity
+from entropy_cli.results.ceiling import ceiling
+from entropy_cli.results.checks import drift, find_checks
 from entropy_cli.results.notes import notes
+from entropy_cli.results.published import is_var_style
 from entropy_cli.results.schema import from_dict, read_result
+from entropy_cli.results.summary import digits, summary_table, usage
 from entropy_cli.results.text import render
 
 
@@ -88,6 +92,7 @@ def fit_that(*ended):
         (["provenance", "data"], None, r"field `data` - at `\$.provenance`"),
         (["precision_check"], {}, r"at `\$.precision_check`"),
         (["target_reached"], True, "the target"),
+        (["temperatures", 1, "scales"], [], "4 scales"),
         (["scales"], {}, r"got `object` - at `\$.scales`"),
     ],
 )
@@ -167,16 +172,43 @@ def test_the_drift_of_fitted_temperatures_is_checked(content):
     assert severity == "care" and f"{expected:+.3f} nats" in message
 
 
+def test_the_drift_is_that_of_the_fitted_temperature_wherever_it_stands(content):
+    other = changed(content, ["temperatures", 1, "temperature"], "auto")
+    values = [scale["temperature"] for scale in other["temperatures"][1]["scales"]]
+    assert values != [scale["temperature"] for scale in content["scales"]]
+    hotter = changed(other, ["provenance", "temperature_implied"], [math.e * value for value in values])
+    expected = content["temperatures"][1]["average"]["token_weighted"]["varentropy"]["value"]
+    assert drift(from_dict(hotter)) == pytest.approx(expected)
+
+
 AVERAGE = ["average", "token_weighted"]
+
+
+@pytest.mark.parametrize(
+    ("moved", "half_width", "severity"),
+    [(0.006, 0.001, "care"), (-0.006, 0.001, "care"), (0.003, 0.001, "ok"), (0.006, 0.01, "ok")],
+)
+def test_a_drift_within_the_interval_or_of_a_few_thousandths_is_none(
+    content, moved, half_width, severity
+):
+    average = content["average"]["token_weighted"]
+    a, slope = (average[name]["value"] for name in ("assignment_entropy", "varentropy"))
+    fitted = changed(content, ["temperatures", 0, "temperature"], "auto")
+    implied = [math.exp(moved / slope) * scale["temperature"] for scale in content["scales"]]
+    fitted = changed(fitted, ["provenance", "temperature_implied"], implied)
+    ends = [a - half_width, a + half_width]
+    found = check(changed(fitted, [*AVERAGE, "assignment_entropy", "ci95"], ends), "temperature_drift")
+    assert found[0] == severity
 
 
 @pytest.mark.parametrize(
     "id_, path, value, severity, words",
     [
-        ("few_images", ["data", "images_used"], 999, "care", "999 images are few"),
+        ("few_images", ["data", "images_used"], 999, "care", "only 999 images"),
         ("crops_of_train", ["data", "split"], "train", "care", "random crops"),
         ("unreadable", ["data", "images_failed"], 3, "care", "3 images could not be read"),
         ("unreadable", ["data", "images_failed"], 300, "wrong", "300 images could not be read"),
+        ("repeats", ["provenance", "repeats"], 6, "care", "6 images repeat another"),
         ("shard", ["provenance", "shard"], [1, 4], "care", "shard 1/4"),
         ("grids", ["provenance", "checkpoint_scales"], 9, "care", "9 scales"),
         ("near_duplicate_codes", ["provenance", "codebook_notes"], ["x"], "care", "coincide"),
@@ -189,22 +221,57 @@ def test_checks_come_when_they_apply(content, id_, path, value, severity, words)
     assert found == severity and words in message
 
 
-def test_an_assignment_entropy_above_the_unigram_entropy_is_wrong_for_hard_labels(content):
-    def with_headline(a, u, labels):
-        average = changed(content, [*AVERAGE, "assignment_entropy", "value"], a)
-        average["temperatures"][0]["average"]["token_weighted"]["assignment_entropy"]["value"] = a
-        average["average"]["token_weighted"]["unigram_entropy"]["value"] = u
-        average["average"]["token_weighted"]["unigram_entropy"]["note"] = None
-        average["tokenizer"]["labels"] = labels
-        return check(average, "above_unigram")
+@pytest.mark.parametrize(
+    "id_, path, value, severity",
+    [
+        ("few_images", ["data", "images_used"], 1000, None),
+        ("repeats", ["provenance", "repeats"], 5, None),  # one in a thousand
+        ("unreadable", ["data", "images_failed"], 50, "care"),  # of 5,050
+        ("unreadable", ["data", "images_failed"], 51, "wrong"),
+    ],
+)
+def test_checks_have_thresholds(content, id_, path, value, severity):
+    plain = changed(content, ["data", "images_used"], 5000)
+    assert check(changed(plain, path, value), id_)[0] == severity
 
+
+def with_entropies(content, a, u, labels="hard", error=0.0):
+    """A result with A at its two temperatures and U, each with an interval of this half-width."""
+    copy = json.loads(json.dumps(content))
+
+    def put(estimate, value):
+        estimate |= {"value": value, "ci95": [value - error, value + error], "note": None}
+
+    put(copy["average"]["token_weighted"]["assignment_entropy"], a[0])
+    put(copy["average"]["token_weighted"]["unigram_entropy"], u)
+    for at, value in zip(copy["temperatures"], a, strict=True):
+        put(at["average"]["token_weighted"]["assignment_entropy"], value)
+    copy["tokenizer"]["labels"] = labels
+    return check(copy, "above_unigram")
+
+
+def test_only_the_headline_above_the_unigram_entropy_is_wrong(content):
+    """Another temperature that is too high does not spoil the result, and there is one check of both."""
+    severity, message = with_entropies(content, (1.5, 2.0), 1.9)
+    assert severity == "care" and "2.00" in message and "1.50" not in message
+    severity, message = with_entropies(content, (2.0, 2.1), 1.9)
+    assert severity == "wrong" and "(2.00)" in message and "(2.10)" in message
+
+
+def test_an_assignment_entropy_above_the_unigram_entropy_is_wrong_for_hard_labels(content):
     log_vocab = math.log(content["tokenizer"]["vocab_size"])
-    assert with_headline(2.0, 1.9, "hard")[0] == with_headline(2.0, 1.9, "unknown")[0] == "wrong"
-    assert with_headline(2.0, 2.1, "hard")[0] == "ok"
+    for labels in ("hard", "unknown"):
+        assert with_entropies(content, (2.0, 1.0), 1.9, labels)[0] == "wrong"
+        assert with_entropies(content, (2.0, 1.0), 2.1, labels)[0] == "ok"
     # Under soft labels a constant prediction reaches the marginal entropy, never less than A.
-    assert with_headline(2.0, 1.9, "soft")[0] is None
-    assert with_headline(0.95 * log_vocab, 2 * log_vocab, "hard")[0] == "care"
-    assert with_headline(0.95 * log_vocab, 1.0, "soft")[0] == "care"
+    assert with_entropies(content, (2.0, 1.0), 1.9, "soft")[0] is None
+    assert with_entropies(content, (0.95 * log_vocab, 1.0), log_vocab)[0] == "care"
+    assert with_entropies(content, (0.95 * log_vocab, 1.0), 1.0, "soft")[0] == "care"
+
+
+@pytest.mark.parametrize("error, severity", [(0.06, None), (0.04, "wrong")])
+def test_what_the_intervals_leave_open_is_not_said(content, error, severity):
+    assert with_entropies(content, (2.0, 1.0), 1.9, error=error)[0] == severity
 
 
 @pytest.mark.parametrize("half_width, severity", [(0.2, "care"), (0.04, "ok")])
@@ -251,7 +318,7 @@ def test_a_result_of_version_1_is_still_read(content, result):
     read = from_dict(older)
     assert read.average == result.average and read.scales == result.scales
     assert (read.checks, read.pooled, read.tokenizer.labels) == ([], None, "unknown")
-    assert "are few" in render(read)  # checked anew
+    assert "only 70 images" in render(read)  # checked anew
     for key in ("checks", "pooled"):
         with pytest.raises(ResultError, match=f"missing required field `{key}`"):
             from_dict(changed(content, [key], None))
@@ -263,6 +330,73 @@ def test_the_summary_fits_a_screen_and_answers(content, result):
     for words in ("T = 1 ", "T = 0.5 ", "unigram entropy U", "codebook usage", "no floor", "care"):
         assert words in text
     assert "± " not in text.split("care")[0]
+
+
+@pytest.mark.parametrize(("units", "per_nat"), [("nats", 1), ("bits", 1 / math.log(2))])
+def test_the_summary_s_numbers_are_those_of_the_averages(content, result, units, per_nat):
+    """Values in the units, shares of ln V in none, and of the final scale its own."""
+    *rows, unigram = summary_table(result, units).rows
+    log_vocab = math.log(content["tokenizer"]["vocab_size"])
+    named = [(at["average"], "assignment_entropy") for at in content["temperatures"]]
+    for row, (average, name) in zip(
+        [*rows, unigram], [*named, (content["average"], "unigram_entropy")], strict=True
+    ):
+        of, final = average["token_weighted"][name], average["last_scale"][name]
+        value, interval, share, last = row[1:]
+        assert float(value.removeprefix("≥ ")) == pytest.approx(per_nat * of["value"], abs=0.006)
+        if of["ci95"]:
+            expected = [per_nat * end for end in of["ci95"]]
+            assert [float(end) for end in interval.split(" to ")] == pytest.approx(expected, abs=0.006)
+        assert float(share) == pytest.approx(100 * of["value"] / log_vocab, abs=0.51)
+        assert float(last.removeprefix("≥ ")) == pytest.approx(per_nat * final["value"], abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("half_width", "places"),
+    [(None, 2), (0.0, 2), (3.0, 2), (0.02, 2), (0.01, 2), (0.0099, 3), (0.001, 3), (2e-4, 4), (1e-6, 4)],
+)
+def test_numbers_are_shown_to_the_first_digit_of_their_intervals(half_width, places):
+    assert digits(half_width) == places
+
+
+def test_pooled_usage_of_too_few_images_is_a_bound(content):
+    for note, sign in ((UNDERSAMPLED, "≥ "), (None, "")):
+        entropy = Estimate(2.0, 2.0, 0.1, None, "plug-in", note)
+        pooled = {
+            "unigram_entropy": entropy,
+            "perplexity": perplexity(entropy),
+            "usage": Estimate(0.25, 0.25, 0.01, None, "codes seen", note),
+        }
+        parts = {name: dataclasses.asdict(estimate) for name, estimate in pooled.items()}
+        (line,) = usage(from_dict(changed(content, ["pooled"], parts)))
+        assert f"usage {sign}25.0 %, perplexity {sign}7 of 48" in line
+
+
+def test_only_vars_temperature_is_called_vars(content):
+    assert is_var_style(from_dict(content)) and "VAR-style" in render(from_dict(content))
+    for place, value in (
+        (["settings", "temperature"], 0.5),
+        (["settings", "temperature"], "auto"),
+        (["tokenizer", "rule"], "cosine"),
+        (["tokenizer", "family"], "vqgan"),
+    ):
+        other = from_dict(changed(content, place, value))
+        assert not is_var_style(other) and "VAR-style" not in render(other)
+
+
+def test_the_ceiling_of_an_average_and_its_error_weigh_by_tokens(content):
+    """A scale with only a lower bound counts as ln V, without an error."""
+    bound = dataclasses.asdict(Estimate(1.0, 1.0, 0.1, None, "plug-in", UNDERSAMPLED))
+    part = changed(content, [*AVERAGE, "unigram_entropy"], bound)
+    part["scales"][0]["unigram_entropy"] = bound
+    for s, value, half_width in ((1, 2.0, 0.1), (2, 2.5, 0.2), (3, 3.0, 0.3)):
+        ends = (value - half_width, value + half_width)
+        known = Estimate(value, value, half_width / 2, ends, "Grassberger, clustered")
+        part["scales"][s]["unigram_entropy"] = dataclasses.asdict(known)
+    result = from_dict(json.loads(json.dumps(part)))
+    found = ceiling(result, result.average.token_weighted.unigram_entropy, result.scales)
+    assert found.value == pytest.approx((math.log(48) + 4 * 2.0 + 16 * 2.5 + 64 * 3.0) / 85)
+    assert found.half_width == pytest.approx((4 * 0.1 + 16 * 0.2 + 64 * 0.3) / 85)
 
 
 def test_poorly_covered_usage_is_a_bound(content):
@@ -296,3 +430,23 @@ def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
     assert path.read_text() == "before" and [p.name for p in tmp_path.iterdir()] == ["file"]
     files.write_atomically(path, lambda temporary: temporary.write_text("after"))
     assert path.read_text() == "after"
+
+
+def test_a_file_may_be_read_by_whom_the_mask_allows(tmp_path):
+    before = os.umask(0o027)
+    try:
+        files.write_text(tmp_path / "file", "for the group")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_file_under_two_names_is_the_same_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to("file")
+    for other in (tmp_path / "link", tmp_path / "x" / ".." / "file"):
+        with pytest.raises(ResultError, match=r"--output .*: is the same file as --floor"):
+            files.check_different(("--floor", tmp_path / "file"), ("--output", other))
+    files.check_different(
+        ("--floor", tmp_path / "file"), ("--output", None), ("--output", tmp_path / "y")
+    )

@@ -50,6 +50,7 @@ def test_a_state_comes_back_as_it_was(run, tmp_path):
     progress.blocks_done[4], progress.failed = True, UNREADABLE  # all of whose images are unreadable
     progress.pilot = {"images": 3, "hard": [1.0], "steps": [2], "ended": ["steps"]}
     progress.precision_check = {"images": 4}
+    progress.runs = [{"device": "cpu", "seconds": 1.5}]
     settings = replace(SETTINGS, temperature=["auto"])
     state = RunState(progress, settings, METADATA, (1, 3))
     state_file.save(tmp_path / "s", state)
@@ -58,6 +59,7 @@ def test_a_state_comes_back_as_it_was(run, tmp_path):
     assert (loaded.settings, loaded.metadata, loaded.shard) == (settings, METADATA, (1, 3))
     assert again.precision_check == progress.precision_check and again.images == progress.images
     assert again.temperatures == progress.temperatures and again.pilot == progress.pilot
+    assert again.runs == progress.runs
     assert again.failed == progress.failed and again.history == progress.history
     assert torch.equal(again.blocks_done, progress.blocks_done)
     for name, tensor in progress.tally.state_dict().items():

@@ -109,10 +109,25 @@ def test_it_is_found_and_no_other_fits(tmp_path, weights, name):
     )
 
 
+# The copy that the authors evaluate where a checkpoint holds an average beside the raw weights.
+EVALUATED = {"vqgan": "raw", "diffusers": "raw", "titok": "raw"}
+LABELS = {"rq-vae": "soft", "diffusers": "unknown"}  # what models are trained on, where not "hard"
+
+
+@by_family
+def test_the_copy_of_the_weights_is_the_one_that_its_authors_evaluate(tmp_path, weights, name):
+    averaged = {key: weight * 1.1 for key, weight in weights[name].items()}
+    torch.save({"model": weights[name], "ema": averaged}, tmp_path / "x.pt")
+    family, settings = EXAMPLES[name].family, EXAMPLES[name].settings
+    found = find_family(tmp_path / "x.pt", family, settings).checkpoint
+    assert (found.copies, found.weights) == (["raw", "ema"], EVALUATED.get(name, "ema"))
+
+
 @by_family
 def test_the_spec_is_complete(tokenizers, name):
     spec, example = tokenizers[name].spec, EXAMPLES[name]
     assert (spec.family, spec.rule, spec.temperature) == (name, example.rule, example.temperature)
+    assert spec.labels == LABELS.get(name, "hard")
     assert tuple((scale.name, scale.tokens, scale.patch_num) for scale in spec.scales) == example.scales
     assert {scale.vocabulary.size for scale in spec.scales} == {spec.vocab_size} == {example.vocab_size}
     assert (spec.latent_dim, spec.image_size) == (example.latent_dim, 16)

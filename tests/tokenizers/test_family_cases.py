@@ -234,18 +234,18 @@ def test_published_open_magvit2_has_too_many_codes_to_count(found):
 
 
 def test_rq_vae_has_depths_of_their_own_sizes(load, pixels):
-    weights = random_weights(tiny.rq_shapes((40, 8, 20)))
+    weights = random_weights(tiny.rq_shapes((20, 8, 40)))
     weights["quantizer.codebooks.1.weight"][-1] = 0  # the padding would be the nearest of nearly all
     weights["quantizer.codebooks.1.weight"][:-1] *= 50
     tokenizer = load(weights)
     assert [(s.name, s.tokens, s.patch_num, s.vocabulary.size) for s in tokenizer.spec.scales] == [
-        ("depth 0", 64, None, 40),
+        ("depth 0", 64, None, 20),
         ("depth 1", 64, None, 8),
-        ("depth 2", 64, None, 20),
+        ("depth 2", 64, None, 40),
     ]
-    assert tokenizer.spec.vocab_size == 40
+    assert tokenizer.spec.vocab_size == 40  # the most, wherever it is
     rest_BChw = tokenizer.encode(pixels)
-    for s, size in enumerate((40, 8, 20)):
+    for s, size in enumerate((20, 8, 40)):
         sums = assign(tokenizer.vectors(rest_BChw, s), tokenizer.codebook(s), [1.0])
         assert sums.soft_BTE.shape == (2, 1, size)
         codes_VC = weights[f"quantizer.codebooks.{s}.weight"]

@@ -1,5 +1,7 @@
 """The tokenizer in training: its published layout, its quantiser, its losses and their gradients."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,9 +12,10 @@ from torch.profiler import ProfilerActivity, profile
 from entropy_cli.commands.train.sizes import make_recipe
 from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.streaming.ranks import Ranks
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.layers.residual import latents_of
 from entropy_cli.tokenizers.layers.var_layout import VARSizes, batch_normed, decoder_shapes, var_shapes
-from entropy_cli.tokenizers.layers.vqvae import VQVAE
+from entropy_cli.tokenizers.layers.vqvae import VQVAE, load_vqvae
 from entropy_cli.tokenizers.registry import load_tokenizer
 from tests.published import published_shapes
 
@@ -191,3 +194,9 @@ def test_inference_reads_what_was_trained_and_gives_the_same_latents(tmp_path, n
             nearest = torch.cdist(tokenizer.vectors(rest, s), model.quantize.embedding.weight).argmin(-1)
             assert torch.equal(nearest, idx_Bl)
             rest = tokenizer.subtract(rest, idx_Bl, s)
+
+
+@pytest.mark.parametrize(("given", "share"), [(None, 0.5), (0.25, 0.25), (-0.8, 0.8)])
+def test_the_share_of_phi_in_reconstructions_is_the_one_given(model, given, share):
+    checkpoint = Checkpoint.of_tensors(Path("x"), model.state_dict())
+    assert load_vqvae(checkpoint, PATCH_NUMS, given).quantize.phi_ratio == share

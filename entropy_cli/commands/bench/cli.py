@@ -86,7 +86,7 @@ def bench(
     table: WholeTable = False,
     as_json: AsJson = False,
 ) -> None:
-    """Time decoding, encoder, quantiser and the whole pass, and compare them with the device's peak.
+    """Time each stage, and compare it with the peak of the device.
 
     Example: entropy-cli bench --baseline
     """

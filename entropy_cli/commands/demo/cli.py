@@ -1,5 +1,6 @@
 """The command line of `entropy-cli demo`."""
 
+import logging
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,6 +11,8 @@ from entropy_cli.terminal import print_result, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Result
+
+logger = logging.getLogger(__name__)
 
 TOKENIZER = Path(__file__).parents[2] / "assets" / "model.safetensors"
 IMAGES, SHOWN, SEED = 1200, 8, 1  # the tokenizer was trained on images of another seed
@@ -23,7 +26,7 @@ def demo(
         ),
     ] = None,
 ) -> None:
-    """Run `estimate` on synthetic images, with a small tokenizer that is part of the package.
+    """Run `estimate` on synthetic images with a small tokenizer.
 
     Example: entropy-cli demo
     """
@@ -50,19 +53,21 @@ def demo(
     argv = ["entropy-cli", "estimate", "--data", str(data), "--ckpt", str(TOKENIZER)]
     files = ["-o", str(result_file), *(() if no_page else ("--report", str(page)))]
     command = shlex.join([*argv, "--temperature", "auto,1", *files])
-    typer.echo(
-        f"Wrote {IMAGES} synthetic images. The tokenizer was trained on other images of that kind, by\n"
-        f"  {config['command']}\n"
-        f"{SHOWN} images and their reconstructions, scale by scale (PSNR {psnr:.1f} dB): "
-        f"{reconstructions}\n\n$ {command}\n"
+    logger.info(
+        "%d synthetic images in %s; the tokenizer was trained on others of that kind by %s",
+        IMAGES,
+        data,
+        config["command"],
     )
+    logger.info("%d of them and their reconstructions, PSNR %.1f dB: %s", SHOWN, psnr, reconstructions)
+    logger.info("$ %s", command)
 
     def deliver(result: "Result") -> None:
         result.write(result_file)
         print_result(render(result))
         if not no_page:
             write_report(page, [result], [])
-        print_result(f"\nThe same as a page with figures: {no_page or page}")
+        print_result(f"\nas a page with figures: {no_page or page}")
 
     config = EstimateConfig(data=data, checkpoint=TOKENIZER, temperatures=("auto", 1.0), command=command)
     estimate(config, tqdm_bar, deliver)

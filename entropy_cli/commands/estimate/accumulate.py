@@ -2,9 +2,10 @@
 
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any
 
@@ -76,6 +77,9 @@ def accumulate(
         """Save what is worth it: an image that could not be read may be readable the next time."""
         nonlocal saved
         saved = total
+        if total.images > resumed:
+            this_run = {"shard": run.config.shard, **_describe(run, total, resumed, start)}
+            total = replace(total, runs=[*total.runs, this_run])
         if total.images or total.pilot or run.config.shard is not None:
             state_file.save(run.path, run.state(total))
 
@@ -84,19 +88,24 @@ def accumulate(
             reached = _read(run, progress, tokens, signals, bars, save)
     elif run.ranks.first:
         save(progress)
+    provenance = _describe(run, saved, resumed, start)
+    has_target = run.config.target is not None and run.blocks
+    return Accumulated(saved, reached if has_target else None, provenance)
+
+
+def _describe(run: Run, total: Progress, resumed: int, start: float) -> dict[str, Any]:
+    """Return device, sizes, speed and versions of a run that began at `start` with `resumed` images."""
     seconds = time.monotonic() - start
-    provenance = {
+    return {
         "device": device_name(run.device),
         "processes": run.ranks.world,
         "batch_size": run.batch_size,
         "workers": run.workers,
         "seconds": round(seconds, 3),
-        "images_per_s": round((saved.images - resumed) / seconds, 3),
+        "images_per_s": round((total.images - resumed) / seconds, 3),
         "images_resumed": resumed,
         **versions(),
     }
-    has_target = run.config.target is not None and run.blocks
-    return Accumulated(saved, reached if has_target else None, provenance)
 
 
 @torch.inference_mode()
@@ -130,16 +139,20 @@ def _read(
         processor.write_tokens, loop.flush = tokens.write, tokens.sync
     if run.ranks.first:
         logger.info("%s", _start_line(run))
+    pilot = _pilot_of_shard(run, progress)
     with contextlib.ExitStack() as stack:
-        bar = stack.enter_context(bars("", *_expected(run, plans)))
+        bar = stack.enter_context(bars("", *_expected(run, plans, pilot)))
         if run.ranks.world == 1:
             processor.advance = bar.update
         else:
             loop.advance = bar.update
-        loop.show = lambda point: bar.set_postfix_str(f"A = {running_estimate(point)}")
+        largest = math.log(run.inputs.tokenizer.spec.vocab_size)
+        loop.show = lambda point: bar.set_postfix_str(f"A = {running_estimate(point, largest)}")
         batches = reader.encode(plans, stack)
         if progress.temperatures is None:
-            batches = _set_temperatures(run, progress, reader, segments, batches, bar.set_description)
+            batches = _set_temperatures(
+                run, progress, reader, plans, pilot, batches, bar.set_description
+            )
         assert progress.temperatures is not None
         layout = sums_layout(run.metadata.scales, run.settings.groups, len(progress.temperatures[0]))
         progress.allocate(layout, run.device)
@@ -153,23 +166,26 @@ def _read(
 def _start_line(run: Run) -> str:
     """Say what is about to be read, and how."""
     spec = run.inputs.tokenizer.spec
-    grids = ",".join(str(scale.patch_num or scale.name) for scale in spec.scales)
+    several = len(spec.scales) > 1
+    names = (str((several and scale.patch_num) or scale.name) for scale in spec.scales)
+    grids = ("scales " if several else "") + ",".join(names)
     temperatures = format_temperatures(run.settings.temperature)
     images = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
     processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
     return (
-        f"{spec.family}, scales {grids}; {run.device}{processes}, {run.settings.precision}; "
+        f"{spec.family}, {grids}; {run.device}{processes}, {run.settings.precision}; "
         f"T = {temperatures}; {images:,} images in batches of {run.batch_size}, "
         f"{plural(run.workers, 'worker')}"
     )
 
 
-def running_estimate(point: HistoryPoint) -> str:
-    """Format the estimate so far, with its interval."""
+def running_estimate(point: HistoryPoint, largest: float) -> str:
+    """Format the estimate so far, with its interval within 0 and the largest entropy."""
     if not point.half_width:
         return f"{point.value:.2f}"
     places = digits(point.half_width)
-    low, high = max(0.0, point.value - point.half_width), point.value + point.half_width
+    low = max(0.0, point.value - point.half_width)
+    high = min(largest, point.value + point.half_width)
     return f"{point.value:.{places}f} ({low:.{places}f} to {high:.{places}f})"
 
 
@@ -180,24 +196,42 @@ def _segments(run: Run, blocks: Sequence[int], done: Sequence[bool]) -> list[Seg
     return plan_segments(run.settings.images, run.batch_size, blocks, done, points, share)
 
 
-def _expected(run: Run, plans: Sequence[BatchPlan]) -> tuple[int, str, int]:
-    """Return for the bar: number of images in all, their unit, and how many are done."""
-    todo = run.ranks.all_reduce_sum([sum(map(len, plans))])[0]
+def _pilot_of_shard(run: Run, progress: Progress) -> list[BatchPlan]:
+    """Plan the first images of all shards, if this is a shard that fits the temperature to them."""
+    given = run.settings.frozen_temperatures is not None or "auto" not in run.settings.temperature
+    if run.config.shard is None or given or progress.temperatures is not None:
+        return []
+    if run.ranks.first:
+        logger.info(
+            "shard %d/%d reads the first %s images to fit the temperature, as every shard does; "
+            "one pilot run and --temperature-from RESULT.json would read them once",
+            *run.config.shard,
+            f"{min(PILOT_BLOCKS * BLOCK, run.settings.images):,}",
+        )
+    blocks = range(min(PILOT_BLOCKS, len(progress.blocks_done)))
+    return [plan for segment in _segments(run, blocks, [False] * len(blocks)) for plan in segment.plans]
+
+
+def _expected(run: Run, plans: Sequence[BatchPlan], pilot: Sequence[BatchPlan]) -> tuple[int, str, int]:
+    """Return for the bar: number of images to encode in all, their unit, and how many are done."""
+    todo, before = run.ranks.all_reduce_sum([sum(map(len, plans)), sum(map(len, pilot))])
     total = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
-    return total, "img", total - todo
+    return before + total, "img", total - todo
 
 
 def _set_temperatures(
     run: Run,
     progress: Progress,
     reader: Reader,
-    segments: Sequence[Segment],
+    plans: Sequence[BatchPlan],
+    pilot: Sequence[BatchPlan],
     batches: Iterator[Batch],
     describe: Callable[[str], object],
 ) -> Iterator[Batch]:
     """Set the temperatures, and return the batches that the loop has still to add.
 
-    Those fitted are fitted to the first images, which need not be encoded again.
+    Those fitted are fitted to the first images: of the run's own plans, which need not be encoded again,
+    or of a shard's pilot.
     """
     choices, frozen_TS = run.settings.temperature, run.settings.frozen_temperatures
     if frozen_TS is not None:
@@ -208,26 +242,25 @@ def _set_temperatures(
         progress.temperatures = with_fitted(choices, [None] * len(run.metadata.scales))
         return batches
     describe("pilot for the temperature")
-    pilot = range(min(PILOT_BLOCKS, len(progress.blocks_done)))
-    if run.config.shard is None:  # the first images of the run itself
-        plans = [plan for segment in segments for plan in segment.plans]
-        mine = sum(bool(plan.completed_blocks) and _within(plan, pilot) for plan in plans)
+    if run.config.shard is None:
+        mine = sum(bool(plan.completed_blocks) and _is_in_pilot(plan) for plan in plans)
         first: Iterator[Batch] = islice(batches, mine)
         fitted, progress.pilot, encoded = fit_temperatures(reader.processor, first, run.ranks, describe)
         batches = chain(encoded, batches)
     else:
-        plans = [p for s in _segments(run, pilot, [False] * len(pilot)) for p in s.plans]
-        uncounted = BatchProcessor(reader.processor.tokenizer, run.device, run.batch_size)
-        with contextlib.closing(reader.read(plans)) as read:
-            first = uncounted.encode(read)
+        with contextlib.closing(reader.read(pilot)) as read:
+            first = reader.processor.encode(read)
             fitted, progress.pilot, _ = fit_temperatures(reader.processor, first, run.ranks, describe)
     progress.temperatures = with_fitted(choices, fitted)
     return batches
 
 
 def _check_precision(run: Run, reader: Reader, progress: Progress) -> dict[str, object]:
-    """Compare the encoder's precision with float32 on the first images."""
-    assert progress.temperatures is not None
+    """Compare the encoder's precision with float32 on the first images.
+
+    A run in float32 would fit its own `auto`, which moves the entropy as much as the rounding itself.
+    """
+    fits = run.settings.temperature[0] == "auto" and run.settings.frozen_temperatures is None
     exact_tokenizer = run.inputs.tokenizer.to(run.device, "fp32")
     size = min(BLOCK, run.batch_size)
     rounded, exact = (
@@ -237,11 +270,12 @@ def _check_precision(run: Run, reader: Reader, progress: Progress) -> dict[str, 
     blocks = range(min(PRECISION_BLOCKS, len(progress.blocks_done)))
     plans = plan_batches(run.settings.images, size, blocks[run.ranks.rank :: run.ranks.world])
     with contextlib.closing(reader.read(plans)) as batches:
-        return compare_precision(rounded, exact, batches, progress.temperatures, run.ranks)
+        temperatures = None if fits else progress.temperatures
+        return compare_precision(rounded, exact, batches, temperatures, run.ranks)
 
 
-def _within(plan: BatchPlan, blocks: range) -> bool:
-    return all(span.start < blocks.stop * BLOCK for span in plan.spans)
+def _is_in_pilot(plan: BatchPlan) -> bool:
+    return all(span.start < PILOT_BLOCKS * BLOCK for span in plan.spans)
 
 
 @contextlib.contextmanager

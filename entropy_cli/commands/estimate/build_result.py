@@ -73,7 +73,7 @@ def build_result(
             **{name: _without_nan(deleted_GS) for name, deleted_GS in headline.replicates.items()},
         },
         checks=[],
-        pooled=_pool(metadata, tally),
+        pooled=_pool(metadata, tally, headline),
         precision_check=progress.precision_check,
         target_reached=target_reached,
         provenance={
@@ -85,11 +85,14 @@ def build_result(
     return replace(result, checks=find_checks(result))
 
 
-def _pool(metadata: RunMetadata, tally: Tally) -> schema.Pooled | None:
+def _pool(metadata: RunMetadata, tally: Tally, headline: Summary) -> schema.Pooled | None:
     """Estimate from the tokens of all scales together, if they share one codebook that is counted."""
     vocabulary = metadata.vocabularies[0]
     if not (metadata.shared_codebook and vocabulary.counted):
         return None
+    if len(headline.scales) == 1:  # its own estimates, whose corrections know more
+        unigram = headline.scales[0]["unigram_entropy"]
+        return schema.Pooled(unigram, perplexity(unigram), headline.scales[0]["usage"])
     return schema.Pooled(*pool(tally, vocabulary.size))
 
 

@@ -89,6 +89,7 @@ def estimate(
         typer.Option(
             metavar="FILE[:KEY,...]",
             parser=parse_keyed_file,
+            rich_help_panel="Input",
             help="Codes (V, C) for --latents, of all or each scale, or (Q, V, C) of Q scales.",
         ),
     ] = None,

@@ -12,7 +12,7 @@ from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.progress_bars import Bars, duration
 from entropy_cli.core.table import definitions
 from entropy_cli.entropy.tally import Tally
-from entropy_cli.images.loader import Batch, open_loader, read_batches
+from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, BatchPlan, plan_batches
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import keep_freed_memory
@@ -36,16 +36,17 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
     plans = plan_batches(run.settings.images, run.batch_size, run.blocks)
     images = sum(map(len, plans))
     decode_s, compute_s = _time_batch(run, plans) if plans else (0.0, 0.0)
-    workers = max(1, run.workers)
-    expected_s = images * max(decode_s / workers, compute_s)
-    if run.workers == 0:
+    if run.workers:
+        expected_s = images * max(decode_s / run.workers, compute_s)
+    else:
         expected_s = images * (decode_s + compute_s)
     spec, origin = run.inputs.tokenizer.spec, run.inputs.provenance
     evidence = origin.get("checkpoint_evidence") or []
     tokens = sum(scale.tokens for scale in spec.scales)
     layout = sums_layout(spec.scales, run.settings.groups, len(run.settings.temperature))
     fitted = "auto" in run.settings.temperature and run.settings.frozen_temperatures is None
-    pilot = f"; auto is fitted to the first {min(images, PILOT_BLOCKS * BLOCK):,}" if fitted else ""
+    first = min(run.settings.images, PILOT_BLOCKS * BLOCK)  # of all shards
+    pilot = f"; auto is fitted to the first {first:,}" if fitted else ""
     return definitions(
         {
             "family": f"{spec.family}" + "".join(f"; {words}" for words in evidence[:1]),
@@ -85,8 +86,8 @@ def _time_batch(run: Run, plans: list[BatchPlan]) -> tuple[float, float]:
     if run.device.type == "cpu":
         keep_freed_memory()
     loader = open_loader(run.inputs.source, plans[:TIMED_BATCHES], workers=0)
-    started, batches = time.monotonic(), list[Batch]()
-    batches.extend(read_batches(loader))
+    started = time.monotonic()
+    batches = list(read_batches(loader))
     read = [batch for batch in batches if batch.names]
     images = sum(len(batch.names) for batch in read)
     if not images:
@@ -95,7 +96,7 @@ def _time_batch(run: Run, plans: list[BatchPlan]) -> tuple[float, float]:
     decode_s = (time.monotonic() - started) / images
     tokenizer = run.inputs.tokenizer.to(run.device, run.settings.precision)
     processor = BatchProcessor(tokenizer, run.device, run.batch_size)
-    progress = Progress.start(len(run.blocks))
+    progress = Progress.start(1)
     numbers = [1.0 if t == "auto" else t for t in run.settings.temperature]
     progress.temperatures = [numbers for _ in tokenizer.spec.scales]
     layout = sums_layout(tokenizer.spec.scales, run.settings.groups, len(numbers))
@@ -103,7 +104,7 @@ def _time_batch(run: Run, plans: list[BatchPlan]) -> tuple[float, float]:
     compute_s = 0.0
     for batch in read:
         started = time.monotonic()
-        for encoded in processor.encode([replace(batch, completed_blocks=(0,))]):
+        for encoded in processor.encode([replace(batch, completed_blocks=(0,), digests=[])]):
             processor.add(encoded, progress)
         processor.check_finite()
         compute_s = (time.monotonic() - started) / len(batch.names)

@@ -25,27 +25,32 @@ class Frozen:
     pilot: dict[str, Any] | None
 
 
-def freeze(path: Path, spec: TokenizerSpec) -> Frozen:
-    """Read the temperatures of a result, for a tokenizer with the same codes and scales.
+def freeze(path: Path, spec: TokenizerSpec, checkpoint_sha256: str | None) -> Frozen:
+    """Read the temperatures of a result of the same tokenizer.
 
     Raises:
-        ResultError: the file is no result, or is of a tokenizer that they do not fit.
+        ResultError: the file is no result, or is of another tokenizer.
     """
     result = read_result(path)
-    theirs, ours = result.tokenizer, (spec.rule, spec.latent_dim, spec.vocab_size, spec.patch_nums)
-    found = theirs.rule, theirs.latent_dim, theirs.vocab_size, theirs.patch_nums
-    if found != ours or len(result.scales) != len(spec.scales):
-        names = ("rule", "dimensions", "codes", "patch_nums")
-        got, expected = (
-            ", ".join(f"{name} {value}" for name, value in zip(names, values, strict=True))
-            for values in (found, ours)
-        )
+    theirs = result.tokenizer
+    found = _describe(theirs.rule, theirs.latent_dim, theirs.vocab_size, [s.name for s in result.scales])
+    ours = _describe(spec.rule, spec.latent_dim, spec.vocab_size, [s.name for s in spec.scales])
+    advice = "Give a result of this checkpoint, or --temperature"
+    if found != ours:
         raise ResultError(
-            f"--temperature-from {path}: got a result of {got}, but this run's tokenizer has "
-            f"{expected}. Give a result of this tokenizer, or --temperature."
+            f"--temperature-from {path}: got a result of {found}, but this run's tokenizer has {ours}. "
+            f"{advice}."
+        )
+    if theirs.checkpoint_sha256 != checkpoint_sha256:
+        raise ResultError(
+            f"--temperature-from {path}: is of another checkpoint, whose distances are others. {advice}."
         )
     return Frozen(
         [at.temperature for at in result.temperatures],
         [[scale.temperature for scale in at.scales] for at in result.temperatures],
         result.provenance.get("temperature_fit"),
     )
+
+
+def _describe(rule: str, latent_dim: int, vocab_size: int, scales: list[str]) -> str:
+    return f"rule {rule}, {latent_dim} dimensions, {vocab_size} codes, scales {', '.join(scales)}"

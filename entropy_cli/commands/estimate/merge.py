@@ -62,7 +62,11 @@ def merge(paths: Sequence[Path], *, partial: bool, command: str, bars: Bars) -> 
         raise StateError(
             "none of the states has an image that could be read: there is nothing to estimate."
         )
-    provenance = {"command": command, "states": [str(path.resolve()) for path in paths]}
+    provenance = {
+        "command": command,
+        "states": [str(path.resolve()) for path in paths],
+        "runs": total.progress.runs,
+    }
     result = build_result(total, target_reached=None, provenance=provenance)
     return Merged(total, result)
 
@@ -86,6 +90,7 @@ def _add(path: Path, part: Progress, total: Progress) -> None:
     total.digest_N += part.digest_N
     total.failed += part.failed
     total.images += part.images
+    total.runs += part.runs
     total.precision_check = total.precision_check or part.precision_check
     if part.temperatures is None:
         return

@@ -83,7 +83,7 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
         _warn(config, inputs)
     temperatures, identity, pilot = config.temperatures, inputs.identity, None
     if config.temperature_from is not None:
-        frozen = freeze(config.temperature_from, tokenizer.spec)
+        frozen = freeze(config.temperature_from, tokenizer.spec, identity["checkpoint_sha256"])
         temperatures, pilot = tuple(frozen.choices), frozen.pilot
         identity = {**identity, FROZEN: frozen.values_TS}
     settings = RunSettings.of(

@@ -109,7 +109,7 @@ def fit(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Fit a scaling law to the losses of several models, and extrapolate to infinite size.
+    """Fit a scaling law to the losses of several models.
 
     Example: entropy-cli fit models.csv --size params --loss val_loss -o law.png
     """

@@ -1,17 +1,19 @@
 """The result of `fit` as JSON and as a table. Imports no torch."""
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from entropy_cli.commands.fit.intervals import LINEAR, Interval
+from entropy_cli.commands.fit.intervals import Interval
 from entropy_cli.commands.fit.scaling_law import FORMULAS, PARAMETERS, Form, Optima
 from entropy_cli.commands.fit.verdict import Verdict
 from entropy_cli.core.table import Table, definitions
 
 SCHEMA = "entropy-cli/fit"
 SCHEMA_VERSION = 1
+MAX_DECIMALS, LARGE = 6, 1e5  # beyond which numbers are shown with four significant digits
 UNITS = {
     "E": "nats per token",
     "N0": "parameters",
@@ -128,7 +130,8 @@ def render(result: FitResult) -> str:
 def _headline(result: FitResult) -> str:
     if result.parameters is None:
         return "No extrapolated irreducible loss: the fit is refused."
-    value = f"{_format_number(result.parameters['E'])} nats per token"
+    digits = _digits(result.ci95["E"]) if result.ci95 else None
+    value = f"{_format_number(result.parameters['E'], digits)} nats per token"
     if result.fixed_E is not None:
         return f"Scaling law above a given E of {value}"
     between = "" if result.ci95 is None else f"\n95 % interval {_format_interval(result.ci95['E'])}"
@@ -139,10 +142,10 @@ def _parameters(result: FitResult, parameters: Mapping[str, float]) -> Table:
     errors, known = (result.chosen and result.chosen.se) or {}, result.ci95 or {}
     rows = []
     for name in PARAMETERS[result.form]:
-        places = name in LINEAR
-        value = _format_number(parameters[name], places=places)
-        se = _format_number(errors[name], places=places) if name in errors else ""
-        between = _format_interval(known[name], places=places) if name in known else "unknown"
+        digits = _digits(known[name]) if name in known else None
+        value = _format_number(parameters[name], digits)
+        se = _format_number(errors[name], digits) if name in errors else ""
+        between = _format_interval(known[name]) if name in known else "unknown"
         if name == "E" and result.fixed_E is not None:
             between = "given"
         rows.append([name, value, se, between, UNITS.get(name, "")])
@@ -150,14 +153,24 @@ def _parameters(result: FitResult, parameters: Mapping[str, float]) -> Table:
     return Table("parameters", "", head, rows, left=range(5)).without_empty_columns()
 
 
-def _format_interval(ends: Interval, *, places: bool = True) -> str:
-    low, high = ("open" if end is None else _format_number(end, places=places) for end in ends)
+def _digits(ends: Interval) -> int | None:
+    """Return the decimals that show two digits of an interval's half-width; None if it is open."""
+    low, high = ends
+    if low is None or high is None or high <= low:
+        return None
+    return max(0, 1 - math.floor(math.log10((high - low) / 2)))
+
+
+def _format_interval(ends: Interval) -> str:
+    digits = _digits(ends)
+    low, high = ("open" if end is None else _format_number(end, digits) for end in ends)
     return f"{low} to {high}"
 
 
-def _format_number(value: float, *, places: bool = True) -> str:
-    """Format with four decimals, or with four significant digits if they are small."""
-    return f"{value:.4f}" if places and (value == 0 or value >= 0.01) else f"{value:.4g}"
+def _format_number(value: float, digits: int | None = None) -> str:
+    """Format with so many decimals, or with four significant digits where none or many are known."""
+    is_plain = digits is not None and digits <= MAX_DECIMALS and abs(value) < LARGE
+    return f"{value:.{digits}f}" if is_plain else f"{value:.4g}"
 
 
 def _details(result: FitResult) -> dict[str, str]:

@@ -28,7 +28,7 @@ def inspect(
     table: WholeTable = False,
     as_json: AsJson = False,
 ) -> None:
-    """Describe a checkpoint: its family, scales, weights and codebook, without running it.
+    """Describe a checkpoint without running it.
 
     Example: entropy-cli inspect vq.pt
     """

@@ -77,7 +77,7 @@ def loss(
     units: Units = "nats",
     table: WholeTable = False,
 ) -> None:
-    """Split a model's loss into entropies, divergence, accuracy and scales, from logits and labels.
+    """Split a model's loss, from its logits and labels.
 
     Example: entropy-cli loss --logits logits.npy --labels labels.npy --patch-nums 1,2,3,4
     """

@@ -79,7 +79,7 @@ def monitor(
     as_json: AsJson = False,
     table: WholeTable = False,
 ) -> None:
-    """Compare a training log with the floor of its loss, and report findings on the run.
+    """Read a training log against its floor, and report findings.
 
     Example: entropy-cli monitor log.txt --floor result.json -o run.html
     """

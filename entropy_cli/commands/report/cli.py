@@ -24,7 +24,7 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Write a page, a figure or tables of a result, or compare several.
+    """Write a page, figure or table of a result, or compare several.
 
     Example: entropy-cli report result.json -o report.html
     """

@@ -80,7 +80,7 @@ def show(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Draw each token's assignment entropy, most probable code and reconstruction, scale by scale.
+    """Draw where in an image a tokenizer is undecided.
 
     Example: entropy-cli show photo.jpg --ckpt vae_ch160v4096z32.pth -o photo.png
     """

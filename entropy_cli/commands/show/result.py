@@ -134,7 +134,7 @@ def _table(image: ShownImage, vocab_size: int) -> str:
     above = sum(scale.share_above_1_nat * scale.tokens for scale in image.scales) / image.tokens
     largest = max(scale.largest for scale in image.scales)
     last = ["all", str(image.tokens), "", f"{image.assignment_entropy:.4f}", f"{largest:.4f}", ""]
-    head = ["scale", "tokens", "T", "nats/token", "largest", "at row, column", "above 1 nat", "PSNR"]
+    head = ["scale", "tokens", "T", "nats/\ntoken", "largest", "at row,\ncolumn", "above\n1 nat", "PSNR"]
     rules = (len(rows),)
     table = Table("scales", "", head, [*rows, [*last, f"{above:.1%}", ""]], rules=rules)
     totals = (

@@ -21,6 +21,7 @@ RESERVED = {
     "shard": "the script assigns the shards",
     "state": "the script keeps the state in the folder of slurm's --output",
     "output": "the result goes into the folder of slurm's --output",
+    "dry_run": "the jobs would compute nothing; run entropy-cli estimate with it here",
 }
 RESERVED_WITH_ARRAY = {
     "save_tokens": "every shard would write the same file; run such shards by hand",
@@ -30,7 +31,7 @@ RESERVED_WITH_ARRAY = {
 FIXED = (
     *("--array", "-a", "--nodes", "-N", "--ntasks", "-n", "--ntasks-per-node", "--output", "-o"),
     *("--dependency", "-d", "--signal", "--requeue", "--no-requeue", "--open-mode", "--parsable"),
-    "--wrap",
+    *("--kill-on-invalid-dep", "--wrap"),
 )
 
 
@@ -77,7 +78,10 @@ def slurm(
     array: Annotated[
         int | None,
         typer.Option(
-            min=1, metavar="N", help="An array of N jobs, each a shard, and a job that merges."
+            min=1,
+            metavar="N",
+            help="An array of N jobs, each a shard, a job that merges, and before them, where the "
+            "temperature is fitted, one that fits it.",
         ),
     ] = None,
     nodes: Annotated[
@@ -153,6 +157,7 @@ def slurm(
         workdir=Path.cwd(),
         folder=folder.absolute(),
         parts=array or nodes or 1,
+        pilot_images=None if array is None else _pilot_images(parsed),
         partition=partition,
         time=time,
         cpus_per_task=cpus_per_task,
@@ -161,7 +166,8 @@ def slurm(
         others=tuple(sbatch or []),
     )
     _write(folder, array_scripts(job) if nodes is None else node_scripts(job))
-    jobs = f"{array} shards and their merge" if nodes is None else f"one job on {nodes} nodes"
+    pilot = "" if job.pilot_images is None else "a pilot for the temperature, "
+    jobs = f"{pilot}{array} shards and their merge" if nodes is None else f"one job on {nodes} nodes"
     print_result(
         f"Wrote {folder}/: {jobs}; the result will be {folder / 'result.json'}. To submit:\n\n"
         f"bash {shlex.quote(str(folder / 'submit.sh'))}"
@@ -181,6 +187,41 @@ def _parse_estimate_options(
             raise typer.BadParameter(f"can't be used here: {why}.", param_hint=option)
     given_latents(inner.params)
     return inner.params
+
+
+def _pilot_images(parsed: dict[str, Any]) -> int | None:
+    """Return how many images a temperature is to be fitted to, None if none is."""
+    if not _fits_temperature(parsed):
+        return None
+    from entropy_cli.images.plan import BLOCK
+    from entropy_cli.streaming.pilot import PILOT_BLOCKS
+
+    return min(PILOT_BLOCKS * BLOCK, parsed["limit"] or PILOT_BLOCKS * BLOCK)
+
+
+def _fits_temperature(parsed: dict[str, Any]) -> bool:
+    """Return whether `auto` is among the temperatures that were given, or among the default ones."""
+    if parsed["temperature_from"] is not None:
+        return False
+    if parsed["temperature"] is not None:
+        return "auto" in parsed["temperature"]
+    from entropy_cli.core.errors import EntropyCliError
+    from entropy_cli.tokenizers.family import choose_temperature
+    from entropy_cli.tokenizers.latents import DEFAULTS, FAMILY
+    from entropy_cli.tokenizers.registry import find_family
+    from entropy_cli.tokenizers.settings import TokenizerSettings
+
+    if (latents := given_latents(parsed)) is not None:
+        return "auto" in choose_temperature(latents["rule"], DEFAULTS, FAMILY).values
+    names = ("image_size", "patch_nums", "rule", "weights")
+    settings = TokenizerSettings(*(parsed[name] for name in names))
+    try:
+        found = find_family(Path(parsed["ckpt"]), parsed["family"], settings)
+        temperatures = found.describe().temperatures
+        found.checkpoint.close()
+    except EntropyCliError:
+        return True  # perhaps it can be read where the jobs run; a pilot of fixed values changes nothing
+    return "auto" in temperatures
 
 
 def _write(folder: Path, scripts: dict[str, str]) -> None:

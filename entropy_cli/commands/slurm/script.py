@@ -9,7 +9,8 @@ still counts the job as running.
 import math
 import re
 import shlex
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # Slurm may send the signal a minute early. Saving takes seconds, a batch on a CPU perhaps a minute.
@@ -31,6 +32,8 @@ class Job:
         workdir: absolute; relative paths among the options start here.
         folder: absolute; holds scripts, states, logs and the result.
         parts: number of tasks, or of nodes.
+        pilot_images: number of the first images that a pilot fits the temperature to, before the array
+            starts; None if there is nothing to fit.
         gpus: per task of an array, or per node.
         others: more options of sbatch, such as `--qos=long`; for the merge too.
     """
@@ -40,6 +43,7 @@ class Job:
     workdir: Path
     folder: Path
     parts: int
+    pilot_images: int | None = None
     partition: str | None = None
     time: str | None = None
     cpus_per_task: int | None = None
@@ -49,21 +53,49 @@ class Job:
 
 
 def array_scripts(job: Job) -> dict[str, str]:
-    """Return the scripts of an array of shards, of their merge, and of submitting both, by file name.
+    """Return the scripts of an array of shards, of its pilot and merge, and of submitting all, by name.
 
     The shard is the task's index and not `--shard slurm`, so that `sbatch --array=3 estimate.sbatch`
     computes that shard again; from the array's variables it would be the whole.
     """
+    pilot = _pilot_script(job)
+    if pilot:
+        frozen = ("--temperature-from", str(job.folder / "pilot.json"))
+        job = replace(job, options=(*_without("--temperature", job.options), *frozen))
     array = (f"--array=0-{job.parts - 1}", *_requeue_options(job))
     id_ = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
     merge = _head(job, "entropy-cli-merge", "merge.log", "--ntasks=1", "--requeue")
     return {
+        **pilot,
         "estimate.sbatch": _fill(
-            _ARRAY + _END, job, head=_head(job, "entropy-cli", "shard-%a.log", *array), id=id_
+            _START + _SHARD + _END, job, head=_head(job, "entropy-cli", "shard-%a.log", *array), id=id_
         ),
         "merge.sbatch": _fill(_MERGE, job, head=merge),
-        "submit.sh": _fill(_SUBMIT_ARRAY, job),
+        "submit.sh": _fill((_SUBMIT_AFTER_PILOT if pilot else _SUBMIT_ARRAY) + _SUBMIT_MERGE, job),
     }
+
+
+def _pilot_script(job: Job) -> dict[str, str]:
+    """Return the script of the pilot by its name, or nothing where there is nothing to fit.
+
+    Unreadable images must not end it with exit code 4, which would keep the array from starting.
+    """
+    if job.pilot_images is None:
+        return {}
+    own = ("--limit", str(job.pilot_images), "--max-failed", "1")  # the last of an option counts
+    job = replace(job, options=(*_without("--report", job.options), *own))
+    head = _head(job, "entropy-cli-pilot", "pilot.log", *_requeue_options(job))
+    return {"pilot.sbatch": _fill(_START + _PILOT + _END, job, head=head, id="$SLURM_JOB_ID")}
+
+
+def _without(name: str, options: Sequence[str]) -> Iterator[str]:
+    """Leave out an option and its value."""
+    words = iter(options)
+    for word in words:
+        if word == name:
+            next(words)
+        elif not word.startswith(f"{name}="):
+            yield word
 
 
 def node_scripts(job: Job) -> dict[str, str]:
@@ -134,10 +166,10 @@ def _fill(text: str, job: Job, **values: str) -> str:
     return re.sub("@([a-z]+)@", lambda match: values[match[1]], text)
 
 
-_ARRAY = """\
+_START = """\
 #!/bin/bash
 @head@
-# Task I of the array computes shard I of @parts@; when requeued, it resumes from its saved state.
+# When requeued, it resumes from its saved state.
 
 cd @workdir@ || exit
 # As many threads as Slurm allots cores; torch would start one for each core of the machine.
@@ -151,10 +183,19 @@ pass_on() {
 }
 trap 'pass_on USR1' USR1
 trap 'pass_on TERM' TERM
+"""
 
+_SHARD = """
+# Task I of the array computes shard I of @parts@.
 @python@ -m entropy_cli estimate @options@ \\
   --shard "$SLURM_ARRAY_TASK_ID/@parts@" \\
   --state @folder@/shard-"$SLURM_ARRAY_TASK_ID"-of-@parts@.safetensors &
+"""
+
+_PILOT = """
+# The array takes the temperatures of this run's result.
+@python@ -m entropy_cli estimate @options@ \\
+  --state @folder@/pilot.safetensors --output @folder@/pilot.json &
 """
 
 _NODES = """\
@@ -211,13 +252,29 @@ cd @workdir@ || exit
 exec @python@ -m entropy_cli merge @folder@/shard-*-of-@parts@.safetensors --output @folder@/result.json
 """
 
-# afterany, not afterok: a task that exits with 4 because some images are unreadable is done; and the
-# merge logs what is missing, where a job that waits for ever or was cancelled would log nothing.
 _SUBMIT_ARRAY = """\
 #!/bin/bash
 # Submits the array, and the merge to run when all tasks have ended; the merge reports missing shards.
 set -eu
 array=$(sbatch --parsable @folder@/estimate.sbatch)
+"""
+
+# A run that Slurm requeues has not ended, so the array waits for it.
+_SUBMIT_AFTER_PILOT = """\
+#!/bin/bash
+# Submits the pilot; the array, to run when it has succeeded; and the merge, to run when all tasks have
+# ended. If the pilot fails Slurm cancels the array, and the merge reports that the shards are missing.
+set -eu
+pilot=$(sbatch --parsable @folder@/pilot.sbatch)
+pilot=${pilot%%;*}
+echo "pilot for the temperature: job $pilot"
+array=$(sbatch --parsable --dependency=afterok:"$pilot" --kill-on-invalid-dep=yes \\
+  @folder@/estimate.sbatch)
+"""
+
+# afterany, not afterok: a task that exits with 4 because some images are unreadable is done; and the
+# merge logs what is missing, where a job that waits for ever or was cancelled would log nothing.
+_SUBMIT_MERGE = """\
 array=${array%%;*}
 echo "array of shards: job $array"
 merge=$(sbatch --parsable --dependency=afterany:"$array" @folder@/merge.sbatch)

@@ -119,7 +119,7 @@ class _Training:
         self.share = ranks.rank, ranks.world
         self.seconds = 0.0
         self.device = choose_device(config.device, ranks.local_rank)
-        precision = config.precision or choose_training_precision(self.device)
+        precision = choose_training_precision(self.device, config.precision)
         self.recipe = recipe = config.recipe.override(precision=precision)
         default = choose_workers(self.device, ranks.local_world)
         workers = default if config.workers is None else config.workers

@@ -15,7 +15,8 @@ from entropy_cli.core.table import Cell, Table
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
 from entropy_cli.results.page.figures import ENTROPIES, plot_with_errors
 from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin
-from entropy_cli.results.schema import Estimates, Result
+from entropy_cli.results.schema import Estimates, Result, Severity
+from entropy_cli.results.summary import checks_of
 from entropy_cli.results.tables import UNKNOWN, caption_with_bounds, format_estimate
 
 TITLE = "Assignment entropies compared"
@@ -125,6 +126,7 @@ def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Repo
     """Return the report that compares results; `sources` are their files."""
     names, changes = short_names(sources), [difference(results[0], other) for other in results[1:]]
     several = list(map(Compared, names, results, [None, *changes]))
+    unpaired = [] if all(change.paired for change in changes) else [UNPAIRED]
     return Report(
         title=f"{TITLE}: {', '.join(names)}",
         heading=TITLE,
@@ -133,7 +135,8 @@ def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Repo
             f"{one.name} is NOT COMPARABLE with {names[0]}: {one.difference.not_comparable}."
             for one in several
             if one.difference and one.caveat
-        ],
+        ]
+        + _checks(several, "wrong"),
         details=f"Token-weighted averages. Differences are from {names[0]}.",
         subject=f"of {', '.join(one.label for one in several)}".replace("\n", " "),
         panels={
@@ -142,7 +145,7 @@ def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Repo
         },
         tables=[_differences(several), _side_by_side(several), *_by_scale(several)],
         terms={},
-        notes=[*NOTES, *([] if all(change.paired for change in changes) else [UNPAIRED])],
+        notes=[*NOTES, *_checks(several, "care"), *unpaired],
         origins={one.name: origin(one.result) for one in several},
         estimates=_estimates(several),
     )
@@ -281,3 +284,12 @@ def _scales(axes: Axes, several: Sequence[Compared]) -> None:
     axes.set_ylim(0, MARGIN * axes.get_ylim()[1])
     axes.set_title(fill(_finding("Final scale", several, "last_scale"), 50))
     legend_below(axes)
+
+
+def _checks(several: Sequence[Compared], severity: Severity) -> list[str]:
+    """Return the messages of each result's checks of a severity."""
+    return [
+        f"{one.name}: {'; '.join(messages)}."
+        for one in several
+        if (messages := [c.message for c in checks_of(one.result) if c.severity == severity])
+    ]

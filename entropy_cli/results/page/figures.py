@@ -174,7 +174,9 @@ def convergence(axes: Axes, result: Result) -> None:
     images_n, value_n, half_n = np.array(points, float).T
     last, half = value_n[-1], result.history[-1].half_width
     band = {"facecolor": (BLUE, 0.18), "edgecolor": BLUE, "linewidth": 0.8}
-    axes.fill_between(images_n, value_n - half_n, value_n + half_n, label="95 % interval", **band)
+    low_n = np.maximum(0, value_n - half_n)
+    high_n = np.minimum(math.log(result.tokenizer.vocab_size), value_n + half_n)
+    axes.fill_between(images_n, low_n, high_n, label="95 % interval", **band)
     axes.plot(images_n, value_n, color=BLUE, label="assignment entropy, token-weighted")
     axes.axhline(last, color=INK, linewidth=0.8, linestyle="--", label=f"at the end: {last:.4f}")
     later = value_n[len(value_n) // 8 :]

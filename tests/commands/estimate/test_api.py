@@ -19,6 +19,7 @@ import entropy_cli
 from entropy_cli import estimate, load_tokenizer, read_result
 from entropy_cli.commands.estimate.python_words import PHRASES, in_python_words
 from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.results.tables import codes_table, total_counts
 from entropy_cli.results.text import render
 from tests.e2e.test_estimate import assert_same
 from tests.reference import LEVELS, codes_of, reference
@@ -117,12 +118,34 @@ def test_several_scales_with_one_and_with_several_codebooks(tmp_path):
         result = estimate(torch.arange(90).split(32), encode, codebook=codebook, temperature=0.5)
         assert [scale.tokens for scale in result.scales] == [1, 4, 1]
         assert result.tokenizer.patch_nums == [None, 2, None]
+        assert (result.pooled is not None) == all(table is CODES for table in tables)
         for s, vectors in enumerate((Z[:, :1], Z[:, 1:], Z[:, :1])):
             wanted = reference(vectors.numpy(), tables[s].numpy(), "l2", 0.5)
             value = result.scales[s].assignment_entropy.value
             assert value == pytest.approx(wanted["assignment_entropy"], abs=1e-6)
             assert result.scales[s].code_counts == wanted["counts"]
         save_file({f"s{i}": z.contiguous() for i, z in enumerate(scales)}, tmp_path / "z.safetensors")
+
+
+@pytest.mark.parametrize(("rule", "levels"), [("sign", None), ("bsq", None), ("levels", (4, 3, 2))])
+def test_scales_of_the_same_grid_share_its_codes(rule, levels):
+    """The usage of all scales together is counted over their union."""
+    scales = [Z[:, :2].clamp(-0.5, 0.5), Z[:, 2:].clamp(-0.5, 0.5)]
+    options = {"rule": rule, "levels": levels, "channels": "last"}
+    result = estimate(torch.arange(90).split(32), lambda i: [z[i] for z in scales], **options)
+    counts = [sum(of_code) for of_code in zip(*(s.code_counts for s in result.scales), strict=True)]
+    assert result.pooled.usage.value == sum(n > 0 for n in counts) / len(counts)
+    assert total_counts(result) == counts
+
+
+def test_codes_of_different_codebooks_are_not_added():
+    """Equal numbers of codes do not make them the same; the report shows the final scale's."""
+    books = [CODES, CODES.flip(0)]
+    result = estimate([Z], lambda z: [z, z], codebook=books, temperature=1)
+    assert result.pooled is None
+    first, final = (scale.code_counts for scale in result.scales)
+    assert first == final[::-1] != final and total_counts(result) == final
+    assert "over the final scale" in codes_table(result).caption
 
 
 def test_a_result_is_written_and_read_back(tmp_path):

@@ -100,6 +100,18 @@ def test_the_profile_is_nearly_the_f_interval_of_least_squares_when_nothing_is_f
         assert ratio == pytest.approx(stdtrit(7, 0.975) ** 2, rel=0.1)
 
 
+def test_the_gain_is_that_of_the_likelihood_ratio_type_test():
+    """Huber & Ronchetti, sec. 13.3: the mean of psi' over that of psi^2, of which some are clipped."""
+    found = drawn(sizes_of(12), 0.02, np.random.default_rng(3))
+    working = likelihood(found)
+    residual_P = residuals(working.theta, found.data)
+    is_inside_P = abs(residual_P) < working.threshold
+    assert 0 < is_inside_P.sum() < 12
+    psi_P = np.where(is_inside_P, residual_P, np.sign(residual_P) * working.threshold)
+    expected = 2 * is_inside_P.mean() / ((psi_P**2).sum() / (12 - 3))
+    assert working.gain == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("name", ["E", "N0", "alpha"])
 def test_each_parameter_has_an_interval_around_it(name):
     found = drawn(sizes_of(8), 0.005, np.random.default_rng(1))

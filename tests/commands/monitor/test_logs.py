@@ -182,6 +182,10 @@ class TestRestarts:
         assert (log.segments, log.left_out) == (2, 4)
         assert log.find("loss").value_n[::4].tolist() == [0.4, 0.3, 0.2]
 
+    def test_of_two_runs_as_long_the_last_is_shown(self, read):
+        text = logs.ijepa_csv([0.5, 0.4, 0.3]) + logs.ijepa_csv([0.4, 0.3, 0.2])
+        assert read(text).find("loss").value_n[::4].tolist() == [0.4, 0.3, 0.2]
+
     def test_an_aborted_run_after_is_left_out(self, read):
         text = logs.ijepa_csv([0.4, 0.3, 0.2]) + logs.ijepa_csv([0.5])
         assert read(text).find("loss").value_n[::4].tolist() == [0.4, 0.3, 0.2]
@@ -206,6 +210,11 @@ class TestRestarts:
         log = read("step,loss\n" + "".join(f"{step},{loss}\n" for step, loss in rows))
         assert log.segments == 2
         assert values(log, "loss") == [6.0, 2.0, 1.0, 0.5]
+
+    def test_steps_within_epochs_are_no_global_ones_though_the_first_epoch_is_short(self, read):
+        rows = [(0, 5, 9.0), (1, 10, 8.0), (1, 90, 7.0), (2, 10, 6.0), (2, 90, 5.0)]
+        lines = (f'{{"epoch": {epoch}, "step": {step}, "loss": {loss}}}\n' for epoch, step, loss in rows)
+        assert values(read("".join(lines)), "loss") == [9, 8, 7, 6, 5]
 
     def test_writers_that_share_a_file_are_no_restart(self, read):
         steps = [0, 1, 0, 2, 1, 3, 2, 4, 3, 4]

@@ -5,12 +5,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
 from torch.nn import functional
 
 from entropy_cli.commands.show.assignments import assign_image, assign_tokens, encode_images
 from entropy_cli.commands.show.code_colours import code_colours
 from entropy_cli.commands.show.decoding import load_decoder
-from entropy_cli.commands.show.result import ShownScale
+from entropy_cli.commands.show.result import ShownImage, ShownScale, ShowResult, render
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
@@ -137,6 +138,14 @@ def test_llamagens_decoder_is_the_same_with_its_levels_the_other_way_and_unit_co
     torch.testing.assert_close(renamed(f_BChw), mirrored(functional.normalize(f_BChw, dim=1)))
 
 
+@pytest.mark.parametrize(("groups", "expected"), [(None, {32}), (16, {16})])
+def test_norms_of_a_decoder_have_as_many_groups_as_the_encoders(groups, expected):
+    opened = Checkpoint.of_tensors(Path("x"), random_weights(decoder_shapes(TINY)))
+    decoder, _ = load_decoder(opened, "vqgan", groups=groups)
+    norms = [module for module in decoder.modules() if isinstance(module, nn.GroupNorm)]
+    assert {norm.num_groups for norm in norms} == expected
+
+
 @pytest.mark.parametrize(
     ("family", "change", "words"),
     [
@@ -164,6 +173,19 @@ def test_a_decoder_of_pixels_from_zero_to_one_gives_the_same_range():
     unit, _ = load_decoder(checkpoint, "vqgan", "[0, 1]")
     f_hat_BChw = torch.randn(1, 6, 4, 4, generator=torch.manual_seed(2))
     assert torch.equal(unit(f_hat_BChw), 2 * usual(f_hat_BChw) - 1)
+
+
+def test_the_share_above_1_nat_of_all_tokens_is_that_of_each_weighted_by_its_tokens():
+    entropies = ([2.0], [2.0, 0.5, 0.5, 0.5])
+    scales = [
+        ShownScale(s, str(s), None, (1, len(of)), 1.0, None, of, [[]] * len(of), [[]] * len(of))
+        for s, of in enumerate(entropies)
+    ]
+    tokenizer = {"family": "var", "vocab_size": 16, "rule": "l2"}
+    settings = {"image_size": 8, "temperature_source": "", "precision": "fp32", "no_decoder": None}
+    shown = ShowResult(tokenizer, settings, [ShownImage("x.jpg", "x.png", scales, 8)])
+    (row,) = [line for line in render(shown).splitlines() if line.startswith("all")]
+    assert "40.0%" in row  # two of five; the mean over the scales is 62.5 %
 
 
 def test_a_scale_names_its_most_undecided_token_by_row_and_column_and_counts_those_above_1_nat():

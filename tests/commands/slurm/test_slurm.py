@@ -1,5 +1,6 @@
 """Slurm's scripts, run by bash with stand-ins for Slurm and for the program."""
 
+import json
 import os
 import shlex
 import signal
@@ -11,7 +12,10 @@ from pathlib import Path
 
 import pytest
 
+from entropy_cli.commands.estimate import accumulate
 from entropy_cli.commands.slurm.script import Job, array_scripts, minutes, node_scripts
+from entropy_cli.streaming import pilot
+from tests.e2e.test_estimate import assert_same
 
 # The parts of Slurm that the scripts call: each call is logged, and jobs are in state $STATE.
 SLURM = """#!/bin/bash
@@ -30,6 +34,7 @@ echo "$PWD $OMP_NUM_THREADS" > "$FOLDER/place"
 stop() { sleep 0.5; echo "$1" >> "$FOLDER/saved"; exit "$2"; }
 trap 'stop USR1 138' USR1
 trap 'stop TERM 143' TERM
+sleep 0.2 # until the script has noted its process
 touch "$FOLDER/ready"
 [ -n "$CODE" ] && exit "$CODE"
 for i in {1..400}; do sleep 0.05; done
@@ -94,8 +99,9 @@ def wait_for(path):
 
 
 @pytest.mark.parametrize("scripts", [array_scripts, node_scripts])
-def test_bash_reads_every_script(job, scripts):
-    for text in scripts(job).values():
+@pytest.mark.parametrize("pilot_images", [None, 1024])
+def test_bash_reads_every_script(job, scripts, pilot_images):
+    for text in scripts(replace(job, pilot_images=pilot_images)).values():
         subprocess.run(["bash", "-n"], input=text, text=True, check=True)
 
 
@@ -137,6 +143,33 @@ def test_a_task_runs_its_shard_where_the_command_was_given(job, run, folder):
     )
 
 
+def with_pilot(job):
+    given = ("--report=r.html", "--temperature=2,auto", "--limit", "40", "--report", "r.md")
+    return replace(job, options=(*job.options, *given), pilot_images=32)
+
+
+def test_a_pilot_fits_what_the_tasks_take(job, run, folder):
+    scripts, out = array_scripts(with_pilot(job)), folder / "out %a"
+    data = "-m entropy_cli estimate --data a b --ckpt $HOME/@folder@.pth"
+    for name, expected in {
+        "pilot.sbatch": "--temperature=2,auto --limit 40 --limit 32 --max-failed 1 "
+        f"--state {out}/pilot.safetensors --output {out}/pilot.json",
+        "estimate.sbatch": "--report=r.html --limit 40 --report r.md "
+        f"--temperature-from {out}/pilot.json --shard 2/4 --state {out}/shard-2-of-4.safetensors",
+    }.items():
+        process = run(scripts[name], code=0)
+        process.communicate(timeout=30)
+        assert (folder / "arguments").read_text() == f"{data} {expected}\n"
+
+
+def test_a_warned_pilot_is_requeued(job, run, folder):
+    process = run(array_scripts(with_pilot(job))["pilot.sbatch"])
+    wait_for(folder / "ready")
+    process.send_signal(signal.SIGUSR1)
+    process.communicate(timeout=30)
+    assert calls(folder) == ["scontrol show job 7", "scontrol requeue 7"]
+
+
 def test_the_merge_takes_the_shards_of_this_number_only(job, run, folder):
     (folder / "out %a").mkdir()
     for name in ("shard-0-of-4", "shard-1-of-4", "shard-0-of-3"):
@@ -157,6 +190,17 @@ def test_submit_makes_the_merge_wait_for_the_array(job, run, folder):
     assert calls(folder) == [
         f"sbatch --parsable {job.folder}/estimate.sbatch",
         f"sbatch --parsable --dependency=afterany:5 {job.folder}/merge.sbatch",
+    ]
+
+
+def test_submit_makes_the_array_wait_for_a_pilot_that_succeeds(job, run, folder):
+    process = run(array_scripts(with_pilot(job))["submit.sh"])
+    out, _ = process.communicate(timeout=30)
+    assert process.returncode == 0 and out.splitlines()[0] == "pilot for the temperature: job 5"
+    assert [call.replace(f"{job.folder}/", "") for call in calls(folder)] == [
+        "sbatch --parsable pilot.sbatch",
+        "sbatch --parsable --dependency=afterok:5 --kill-on-invalid-dep=yes estimate.sbatch",
+        "sbatch --parsable --dependency=afterany:5 merge.sbatch",
     ]
 
 
@@ -198,6 +242,9 @@ def test_what_is_asked_of_slurm(job):
         assert f"#SBATCH {option}" in lines
     assert "%%a/shard-%a.log" in scripts["estimate.sbatch"]  # a % of the folder's is no placeholder
     assert "gpu" not in scripts["merge.sbatch"]
+    pilot = array_scripts(replace(with_pilot(job), partition="low", time="1-0", **size))["pilot.sbatch"]
+    own = {line for line in lines if line.startswith("#SBATCH") and line not in pilot}
+    assert {option.split("=")[0] for option in own} == {"#SBATCH --array", "#SBATCH '--output"}
     text = node_scripts(replace(job, parts=2, gpus=8, cpus_per_task=32))["estimate.sbatch"]
     assert "srun --cpus-per-task=32" in text and "--nnodes=2 --nproc-per-node=8" in text
 
@@ -217,7 +264,7 @@ def test_the_command_writes_and_tells_what_to_run(cli, tmp_path, monkeypatch):
     assert code == 0 and err == ""
     (folder,) = tmp_path.iterdir()
     assert folder.name.startswith("slurm-y-") and out.endswith(f"bash {folder.name}/submit.sh\n")
-    names = {"estimate.sbatch", "merge.sbatch", "submit.sh"}
+    names = {"pilot.sbatch", "estimate.sbatch", "merge.sbatch", "submit.sh"}
     assert {path.name for path in folder.iterdir()} == names
     text = (folder / "estimate.sbatch").read_text()
     assert f"{sys.executable} -m entropy_cli estimate --data x --ckpt y.pth --limit 40" in text
@@ -227,6 +274,72 @@ def test_the_command_writes_and_tells_what_to_run(cli, tmp_path, monkeypatch):
     assert "--time=4:00:00" in (folder / "estimate.sbatch").read_text()
     cli("slurm", "--array", 3, *given, "--seed", 1)
     assert len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(
+    "options, has_pilot",
+    [
+        ("--temperature 1", False),
+        ("--temperature 1,auto", True),
+        ("--temperature-from r.json", False),
+        ("", True),  # squared distances without a published temperature
+        ("--rule cosine", True),
+        ("--rule dot", False),
+        ("--ckpt absent", True),  # here, but perhaps not where the jobs run
+    ],
+)
+def test_a_pilot_only_where_a_temperature_is_fitted(cli, checkpoint, tmp_path, options, has_pilot):
+    given = ("--", "--data", "x", "--ckpt", checkpoint, *options.split())
+    code, out, err = cli("slurm", "--array", 3, "-o", tmp_path / "out", *given)
+    assert code == 0 and err == ""
+    assert ("a pilot for the temperature, 3 shards" in out) == has_pilot
+    assert (tmp_path / "out" / "pilot.sbatch").exists() == has_pilot
+    assert ("--temperature-from" in (tmp_path / "out" / "estimate.sbatch").read_text()) == (
+        has_pilot or "--temperature-from" in options
+    )
+
+
+@pytest.mark.parametrize(
+    "options, has_pilot", [("--rule sign", False), ("--codebook c.npy", True), ("--levels 3,3", False)]
+)
+def test_a_pilot_of_latents(cli, tmp_path, options, has_pilot):
+    given = ("--", "--latents", "z.npy", *options.split())
+    code, _, err = cli("slurm", "--array", 3, "-o", tmp_path / "out", *given)
+    assert code == 0 and err == ""
+    assert (tmp_path / "out" / "pilot.sbatch").exists() == has_pilot
+
+
+def arguments(script, task=0):
+    """The arguments of the program that a script runs."""
+    text = script.read_text().replace("\\\n", "").replace("$SLURM_ARRAY_TASK_ID", str(task))
+    (line,) = (line for line in text.splitlines() if " -m entropy_cli " in line)
+    words = shlex.split(line.removesuffix("&"))
+    return words[words.index("entropy_cli") + 1 :]
+
+
+@pytest.mark.parametrize("temperature", [(), ("--temperature", "auto,2")])
+def test_what_the_scripts_run_is_what_one_run_gives(
+    cli, estimate, images, checkpoint, tmp_path, monkeypatch, temperature
+):
+    for module in (accumulate, pilot):
+        monkeypatch.setattr(module, "PILOT_BLOCKS", 2)  # the first 32 of 70 images
+    options = ("--data", images, "--ckpt", checkpoint, "--batch-size", 4, "--workers", 0, *temperature)
+    whole, folder = estimate(*options), tmp_path / "my job"
+    assert cli("slurm", "--array", 3, "-o", folder, "--", *options)[0] == 0
+    commands = [arguments(folder / "pilot.sbatch")]
+    commands += [arguments(folder / "estimate.sbatch", task) for task in range(3)]
+    for command in commands:
+        code, _, err = cli(*command)
+        assert code == 0 and "to fit the temperature" not in err, err
+    code, _, err = cli("merge", *folder.glob("shard-*.safetensors"), "-o", folder / "result.json")
+    assert code == 0, err
+    assert json.loads((folder / "pilot.json").read_text())["data"]["images_used"] == 32
+    merged = json.loads((folder / "result.json").read_text())
+    assert_same(whole, merged)
+    for one, other in zip(whole["temperatures"], merged["temperatures"], strict=True):
+        assert one["temperature"] == other["temperature"]
+        assert [s["temperature"] for s in one["scales"]] == [s["temperature"] for s in other["scales"]]
+    assert merged["provenance"]["temperature_fit"] == whole["provenance"]["temperature_fit"]
 
 
 def test_it_needs_no_torch(tmp_path):
@@ -255,6 +368,7 @@ def test_it_needs_no_torch(tmp_path):
         ("--array 2 -- --data x --ckpt y -o r.json", "--output"),
         ("--array 2 -- --data x --ckpt y --shard 0/2", "--shard"),
         ("--array 2 -- --data x --ckpt y --target-ci 0.1", "--target-ci"),
+        ("--array 2 -- --data x --ckpt y --dry-run", "--dry-run"),
         ("--nodes 2 -- --data x --ckpt y --state s", "--state"),
         ("--nodes 2 -- --data x --ckpt y --shard slurm", "--shard"),
         ("--array 2 --gpus 2 -- --data x --ckpt y", "--gpus"),

@@ -1,11 +1,13 @@
 """A step of a training is the optimizer's on the losses; copies and warnings."""
 
+import logging
 import math
 
 import pytest
 import torch
 
-from entropy_cli.commands.train.quality import round_weights
+from entropy_cli.commands.train.log import TrainingLog
+from entropy_cli.commands.train.quality import Quality, round_weights
 from entropy_cli.commands.train.sizes import make_recipe, recipe_warnings
 from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.streaming.ranks import Ranks
@@ -46,6 +48,7 @@ def test_a_step_is_that_of_adam_on_the_weighted_losses(codebook):
     assert metrics["grad_norm"] == pytest.approx(norm, rel=1e-4)
     # Adam's first step is the rate times the sign, but for weights that decay.
     rate = metrics["lr"]
+    assert rate == trainer.recipe.lr * trainer.recipe.lr_factor(0)
     moved = trainer.model.decoder.conv_out.bias - reference.model.decoder.conv_out.bias
     sign = reference.model.decoder.conv_out.bias.grad.sign()
     assert moved.detach().numpy() == pytest.approx((-rate * sign).numpy(), rel=1e-3)
@@ -70,3 +73,24 @@ def test_a_first_level_of_lone_channels_is_warned_of():
 def test_a_short_training_warms_up_in_a_part_of_its_steps():
     assert [make_recipe("tiny", {"steps": n}).warmup for n in (5, 70, 7000)] == [0, 10, 100]
     assert make_recipe("tiny", {"steps": 5, "warmup": 4}).warmup == 4
+
+
+@pytest.mark.parametrize(
+    ("step", "psnr_db", "used", "warned"),
+    [
+        (50, 20.9, 8, ["nothing learned"]),
+        (50, 21.1, 8, []),
+        (50, 21.1, 1, ["uninformative scales"]),
+        (19, 20.9, 1, []),  # too early to say
+    ],
+)
+def test_an_evaluation_warns_of_what_is_worse_than_the_mean_image(
+    tmp_path, caplog, step, psnr_db, used, warned
+):
+    log = TrainingLog(make_recipe("tiny", SMALL | {"steps": 100}), 1, tmp_path, 0, tensorboard=False)
+    count_SV = torch.full((3, 16), 5)
+    count_SV[1, used:] = 0
+    with caplog.at_level(logging.WARNING):
+        log.evaluation(step, Quality(psnr_db, count_SV), 21.0)
+    log.close()
+    assert [record.getMessage().partition(":")[0] for record in caplog.records] == warned

@@ -141,6 +141,10 @@ def test_views_parameters_and_empty_tensors(tmp_path, zipped):
         "double": torch.ones(3, dtype=torch.float64) / 3,
     }
     assert holds(open_checkpoint(saved(tmp_path, weights, zipped=zipped)), weights)
+    # Of a type without a storage of its own, whose bytes lie in an untyped one.
+    part = {"part": torch.arange(12, dtype=torch.int64).to(torch.uint16)[5:9]}
+    path = saved(tmp_path, part, zipped=zipped)
+    assert open_checkpoint(path).integers("part").tolist() == [5, 6, 7, 8]
 
 
 @pytest.mark.parametrize("form", ["zip", "legacy", "safetensors"])

@@ -403,6 +403,28 @@ def test_the_other_byte_order(tmp_path):
         assert checkpoint.tensor("w").tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
+def test_a_legacy_view_starts_where_its_storage_says(tmp_path):
+    """Old files name a part of a storage: the key of the whole, then the first number and how many."""
+
+    class View:
+        def __reduce__(self):
+            arguments = (STORAGE, 1, (2, 2), (2, 1), False, collections.OrderedDict())
+            return torch._utils._rebuild_tensor_v2, arguments
+
+    class Pickler(pickle.Pickler):
+        def persistent_id(self, value):
+            whole = ("storage", torch.FloatStorage, "0", "cpu", 10)
+            return (*whole, ("1", 4, 6)) if value is STORAGE else None
+
+    STORAGE, body = object(), io.BytesIO()
+    Pickler(body, 2).dump({"w": View()})
+    head = [pickle.dumps(part, 2) for part in (0x1950A86A20F9469CFC6C, 1001, {})]
+    numbers = struct.pack("<q10f", 10, *range(10))
+    path = tmp_path / "x.pt"
+    path.write_bytes(b"".join([*head, body.getvalue(), pickle.dumps(["0"], 2), numbers]))
+    assert open_checkpoint(path).tensor("w").tolist() == [[5, 6], [7, 8]]
+
+
 def test_a_legacy_storage_of_another_length_than_its_pickle_says_is_refused(tmp_path):
     path = saved(tmp_path, {"w": torch.ones(2)}, zipped=False)
     whole = path.read_bytes()
