@@ -45,9 +45,7 @@ def test_estimate_with_workers(estimate, images, checkpoint, exact):
     assert result["data"] == exact["data"]
 
 
-def test_the_loop_waits_for_one_event_and_makes_one_unpinned_copy_a_batch(
-    pretended_gpu, estimate, images, checkpoint
-):
+def test_the_loop_waits_for_one_event_a_batch(pretended_gpu, estimate, images, checkpoint):
     """Of 18 batches; beside them what is needed once, and where the estimate is recorded and saved."""
     estimate("--data", images, "--ckpt", checkpoint, *CUDA, "--precision", "fp32", "--batch-size", 4)
     counts = pretended_gpu.counts
