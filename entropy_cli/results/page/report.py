@@ -109,10 +109,6 @@ def _filled_first(table: Table) -> Table:
 def origin(result: Result) -> dict[str, str]:
     """Return how a result was made: its inputs, settings, machine and command, by label."""
     terms = provenance(result)
-    if len(result.temperatures) > 1:
-        terms["all temperatures"] = ", ".join(
-            str(one.temperature).removesuffix(".0") for one in result.temperatures
-        )
     if result.tokenizer.checkpoint_sha256 is not None:
         terms["sha256"] = result.tokenizer.checkpoint_sha256
     command = result.provenance.get("command")
