@@ -1,14 +1,18 @@
 """What a user meets first: help, how much is said on stderr, a dry run, and temperatures."""
 
 import json
+import math
 import re
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 
 from entropy_cli.cli import COMMANDS
+from entropy_cli.commands.estimate.accumulate import running_estimate
+from entropy_cli.entropy.quantity import HistoryPoint
 from entropy_cli.images.loader import digest
 from entropy_cli.options import PANELS
 
@@ -244,7 +248,54 @@ def test_repeated_images_are_counted_however_the_work_is_cut(
 def test_digests_differ_where_content_does():
     array = np.arange(30, dtype=np.float32).reshape(5, 6)
     other = array.copy()
-    other[4, 5] += 1
+    other[0, 2] += 1  # neither the largest nor the last
     assert digest(array) == digest(np.asfortranarray(array)) == digest(array.copy())
     assert len({digest(array), digest(other), digest(array[::-1]), digest(array.T)}) == 4
     assert digest(np.zeros((3, 3, 3), np.uint8)) != digest(np.ones((3, 3, 3), np.uint8))
+
+
+def test_temperatures_of_another_checkpoint_are_refused(cli, images, checkpoint, tmp_path):
+    tensors = load_file(checkpoint)
+    name = next(name for name in tensors if name == "encoder.conv_in.weight")
+    (tmp_path / "config.json").write_bytes(checkpoint.with_name("config.json").read_bytes())
+    save_file({**tensors, name: tensors[name] * 2}, tmp_path / "other.safetensors")
+    run = ("estimate", "--data", images, "--limit", 20, "--workers", 0, "--ckpt")
+    assert cli(*run, checkpoint, "-o", tmp_path / "r.json")[0] == 0
+    assert cli(*run, checkpoint, "--temperature-from", tmp_path / "r.json")[0] == 0
+    code, _, err = cli(*run, tmp_path / "other.safetensors", "--temperature-from", tmp_path / "r.json")
+    assert code == 3 and "is of another checkpoint" in err
+
+
+def test_quiet_hides_warnings_too(cli, images, checkpoint, tmp_path):
+    for path in sorted(images.rglob("*.jpg"))[:3]:
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "broken.jpg").write_bytes(b"broken")
+    run = ("estimate", "--data", tmp_path, "--ckpt", checkpoint, "--workers", 0, "--max-failed", 1)
+    assert "warning: unreadable: broken.jpg" in cli(*run)[2]
+    code, _, err = cli(*run, "-q", "--temperature", 0.5)
+    assert (code, err) == (0, "")
+
+
+def test_only_what_was_asked_for_is_announced(run, tmp_path):
+    _, _, err = run("--state", tmp_path / "run.state", "--save-every", 0)
+    assert (tmp_path / "run.state").exists()
+    assert [line for line in err.splitlines() if "wrote" in line] == [f"wrote {tmp_path / 'r.json'}"]
+
+
+def test_the_running_estimate_stays_within_0_and_ln_v():
+    point = HistoryPoint(16, 0.68, 0.05, 0.05)
+    assert running_estimate(point, math.log(2)) == "0.68 (0.63 to 0.69)"
+    assert running_estimate(HistoryPoint(16, 0.01, 0.05, 0.05), 1.0) == "0.01 (0.00 to 0.06)"
+    assert running_estimate(HistoryPoint(1, 0.5, None, None), 1.0) == "0.50"
+
+
+@pytest.mark.parametrize("labels, shows_share", [("hard", False), ("unknown", True)])
+def test_a_log_of_hard_labels_gets_no_share_of_a_floor(cli, run, tmp_path, labels, shows_share):
+    assert run()[0] == 0
+    content = json.loads((tmp_path / "r.json").read_text())
+    content["tokenizer"]["labels"] = labels
+    (tmp_path / "floor.json").write_text(json.dumps(content))
+    rows = [f"{step},{8 / step + 1:.4f}" for step in range(1, 60)]
+    (tmp_path / "log.csv").write_text("\n".join(["step,train_loss", *rows]))
+    code, out, _ = cli("monitor", tmp_path / "log.csv", "--floor", tmp_path / "floor.json")
+    assert code == 0 and ("share left" in out) == shows_share and ("CE - A" in out) != shows_share

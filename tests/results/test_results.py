@@ -309,6 +309,9 @@ def test_the_temperatures_slope_is_compared_with_the_interval(content):
         ends = [a - factor * slope, a + factor * slope]
         found = changed(content, [*AVERAGE, "assignment_entropy", "ci95"], ends)
         assert check(found, "temperature_slope")[0] == severity
+    ends = [a - 0.9 * slope, a + 0.9 * slope]
+    found = changed(content, [*AVERAGE, "assignment_entropy", "ci95"], ends)
+    assert f"moves by {slope:.2g} nats" in check(found, "temperature_slope")[1]
 
 
 def test_a_result_of_version_1_is_still_read(content, result):
@@ -450,3 +453,12 @@ def test_a_file_under_two_names_is_the_same_file(tmp_path):
     files.check_different(
         ("--floor", tmp_path / "file"), ("--output", None), ("--output", tmp_path / "y")
     )
+
+
+@pytest.mark.parametrize("labels, lines", [("hard", 2), ("unknown", 2), ("soft", 1)])
+def test_the_summary_says_for_whom_it_is_a_floor(content, labels, lines):
+    text = render(from_dict(changed(content, ["tokenizer", "labels"], labels)))
+    found = [line for line in text.splitlines() if " labels" in line and "loss" in line]
+    assert len(found) == lines and found[0].startswith("soft or sampled labels: loss >= A")
+    assert lines == 1 or (found[1].startswith("hard labels") and "A is no floor" in found[1])
+    assert ("(var)" in text.split("hard labels")[-1][:7]) == (labels == "hard")
