@@ -1,5 +1,6 @@
 """The base classes of tokenizer families: of any, and of those with the shared encoder."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -22,7 +23,7 @@ from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 
-class Family:
+class Family(ABC):
     """A kind of tokenizer, published with one layout of weights and one way of choosing codes.
 
     A checkpoint is detected as the one family for which `missing_keys` and `conflicting_keys` are both
@@ -61,21 +62,21 @@ class Family:
         """List the names of the weights that hold the codes; none if the codes are bits or levels."""
         return [CODEBOOK]
 
+    @abstractmethod
     def describe(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
         """Describe the tokenizer from names and shapes, with defaults for what is None in settings.
 
         Raises:
             CheckpointError: the shapes are not the layout's, or the settings don't fit them.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def build(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> Tokenizer:
         """Read the weights that tokens depend on and return the tokenizer, on the CPU and in float32.
 
         Raises:
             CheckpointError: as for `describe`, or a weight can't be read or is not finite.
         """
-        raise NotImplementedError
 
 
 @dataclass(frozen=True)

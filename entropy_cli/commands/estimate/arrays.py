@@ -1,4 +1,4 @@
-"""What the Python functions take as tensors: those of torch, and numpy arrays."""
+"""Convert what the Python functions take as tensors: those of torch, and numpy arrays."""
 
 from typing import TypeAlias
 

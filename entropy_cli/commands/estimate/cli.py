@@ -206,7 +206,6 @@ def estimate(
     given = given_latents(context.params)
 
     from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
-    from entropy_cli.commands.estimate.dry_run import dry_run as describe_run
     from entropy_cli.commands.estimate.estimate import estimate as run
     from entropy_cli.core.files import check_files
     from entropy_cli.results.page.report_file import check_report, write_report
@@ -257,6 +256,8 @@ def estimate(
         workers=workers,
     )
     if dry_run:
+        from entropy_cli.commands.estimate.dry_run import dry_run as describe_run
+
         print_result(describe_run(config, tqdm_bar))
         return 0
     images = run(config, tqdm_bar, deliver)

@@ -1,4 +1,4 @@
-"""What an estimate would do, and how long it would take, from one timed batch."""
+"""Describe what an estimate would do, and how long it would take, from one timed batch."""
 
 import resource
 import time
@@ -60,12 +60,12 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
             "time": f"about {duration(expected_s)}: an image takes {1000 * decode_s:.1f} ms to decode "
             f"and {1000 * compute_s:.1f} ms to encode and assign"
             + (", and fitting the temperature comes on top" if fitted else ""),
-            "memory": _memory(run, layout_bytes(Tally.zeros(layout))),
+            "memory": _memory(run, _bytes(Tally.zeros(layout, "meta"))),
         }
     )
 
 
-def layout_bytes(tally: Tally) -> int:
+def _bytes(tally: Tally) -> int:
     """Return the size of a tally's tensors."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tally.state_dict().values())
 

@@ -50,7 +50,7 @@ class Points:
 
     @property
     def are_steps(self) -> bool:
-        """Whether the sizes are training steps by the name of their column."""
+        """Return whether the sizes are training steps, by the name of their column."""
         return _is_step_column(self.columns["size"])
 
 

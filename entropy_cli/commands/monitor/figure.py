@@ -47,7 +47,7 @@ MARKS = {"error": "X", "warning": "^", "info": "o"}
 
 
 class Panel(NamedTuple):
-    """What one panel shows: how it is drawn, and the finite values of its series."""
+    """A panel: the function that draws it, and the finite values of its series."""
 
     draw: Callable[[Axes, Sequence[Series], MonitorResult], None]
     series: Sequence[Series]

@@ -73,7 +73,7 @@ class MonitorResult:
 
     @property
     def is_hard(self) -> bool:
-        """Whether the assignment entropy is no floor of these losses, and no share of it is shown."""
+        """Return whether the assignment entropy is no floor of these losses: then no share is shown."""
         return self.floor_labels == "hard"
 
     @property
@@ -85,7 +85,7 @@ class MonitorResult:
 
     @property
     def descriptions(self) -> dict[str, str]:
-        """What the log's series are, by name and split, where it needs saying."""
+        """Return descriptions of the log's series by name and split, where they need one."""
         return {f"{one.name}, {one.split}": one.words for one in self.series if one.words}
 
     def to_json(self, indent: int | None = 1) -> str:
