@@ -51,7 +51,8 @@ def _run(root, gradient, uses):
 def _call(node, gradients):
     if all(gradient is None for gradient in gradients):
         return [None] * len(node.next_functions)
-    given = node(*gradients)
+    call = getattr(node, "apply", node)  # of a function in Python, or of torch's own
+    given = call(*gradients)
     return given if isinstance(given, tuple) else (given,)
 
 

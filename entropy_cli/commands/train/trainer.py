@@ -57,7 +57,7 @@ class Trainer:
         self, recipe: Recipe, device: torch.device, ranks: Ranks, *, grad_checkpointing: bool = False
     ) -> None:
         self.recipe, self.device, self.ranks, self.steps_done = recipe, device, ranks, 0
-        self.model = self.ema_model = model = _build_model(recipe, device)
+        self.model = self.ema_model = model = build_model(recipe, device)
         if grad_checkpointing:
             model.recompute_activations()
         self.codebook = TrainingCodebook(model.quantize, recipe, ranks)
@@ -223,7 +223,7 @@ def normalize(img_B3HW: Tensor, device: torch.device) -> Tensor:
     return img_B3HW.to(device, non_blocking=True).float().div_(127.5).sub_(1)
 
 
-def _build_model(recipe: Recipe, device: torch.device) -> VQVAE:
+def build_model(recipe: Recipe, device: torch.device) -> VQVAE:
     """Build the model: variance-preserving weights, residual blocks at identity, VAR's initial codes."""
     shapes = var_shapes(recipe.sizes) | decoder_shapes(recipe.sizes)
     if recipe.norm == "batch":

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from entropy_cli.tokenizers.layers.mixed_norm import mixed_norm
+
 NORM_EPS = 1e-6  # the same in every published checkpoint of this layout
 
 CACHED_ELEMENTS = 2**20  # of float32, that stay in a CPU's cache
@@ -20,14 +22,15 @@ class GroupNorm(nn.GroupNorm):
 
     On a CPU torch's own loses digits in channels_last, more of them the larger the image. There the
     moments are those of small parts of the image, put together in float64. Where gradients are wanted
-    it is torch's own, on the layout that the input has.
+    it is torch's own, on the layout that the input has, or `mixed_norm` of a 16-bit input.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
         super().__init__(groups, channels, eps=NORM_EPS)
 
     def forward(self, x_BChw: Tensor) -> Tensor:
-        # With gradients autocast decides, and weights keep their digits.
+        if _trains_in_16_bits(x_BChw, self.weight):
+            return mixed_norm(x_BChw, self, silu=False)
         if _trains(x_BChw, self.weight) or _in_channel_order(x_BChw, self.weight):
             return super().forward(x_BChw)
         if x_BChw.device.type != "cpu":
@@ -38,6 +41,8 @@ class GroupNorm(nn.GroupNorm):
 
     def then_silu(self, x_BChw: Tensor) -> Tensor:
         """Apply norm and SiLU; on a CPU rounded once, and in pieces that fit the cache."""
+        if _trains_in_16_bits(x_BChw, self.weight):
+            return mixed_norm(x_BChw, self, silu=True)
         trains = _trains(x_BChw, self.weight)
         if x_BChw.device.type != "cpu" or trains or _in_channel_order(x_BChw, self.weight):
             return functional.silu(self(x_BChw), inplace=not trains)
@@ -158,6 +163,11 @@ def _alone(tensor: Tensor) -> Tensor:
 
 def _trains(x_BChw: Tensor, weight_C: Tensor) -> bool:
     return torch.is_grad_enabled() and (x_BChw.requires_grad or weight_C.requires_grad)
+
+
+def _trains_in_16_bits(x_BChw: Tensor, weight_C: Tensor) -> bool:
+    """Return whether autocast made the input's convolution, but not the norm, compute in 16 bits."""
+    return _trains(x_BChw, weight_C) and x_BChw.dtype != weight_C.dtype
 
 
 def _in_channel_order(x_BChw: Tensor, weight_C: Tensor) -> bool:
