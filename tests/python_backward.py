@@ -53,7 +53,8 @@ def _call(node, gradients):
         return [None] * len(node.next_functions)
     call = getattr(node, "apply", node)  # of a function in Python, or of torch's own
     given = call(*gradients)
-    return given if isinstance(given, tuple) else (given,)
+    # One in Python answers for arguments that are no tensors too; here they come last.
+    return given[: len(node.next_functions)] if isinstance(given, tuple) else (given,)
 
 
 def _as_input(gradient, metadata):

@@ -55,9 +55,11 @@ def kept_bytes(model, images, size, dtype):
         kept[storage.data_ptr()] = storage  # held, so that no other takes its place
         return tensor
 
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
-            output = model(torch.zeros(images, 3, size, size))
+    with (
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        torch.autocast("cpu", dtype, enabled=dtype != torch.float32),
+    ):
+        output = model(torch.zeros(images, 3, size, size))
     del output
     return sum(storage.nbytes() for place, storage in kept.items() if place not in weights)
 

@@ -24,7 +24,7 @@ class _MixedNorm(torch.autograd.Function):
     """The norm and its gradient, for which the normalised tensor is computed again."""
 
     @staticmethod
-    def forward(  # type: ignore[override] # torch's own takes anything
+    def forward(
         ctx: Any,  # noqa: ANN401 - torch has no type for it
         x_BChw: Tensor,
         weight_C: Tensor,
@@ -67,5 +67,6 @@ class _MixedNorm(torch.autograd.Function):
 
 def _mean_of_group(value_BC: Tensor, groups: int) -> Tensor:
     """Give every channel the mean over its group: (B, C, 1, 1)."""
-    mean_Bg1 = value_BC.unflatten(1, (groups, -1)).mean(2, keepdim=True)
-    return mean_Bg1.expand(-1, -1, value_BC.shape[1] // groups).flatten(1)[..., None, None]
+    B, C = value_BC.shape
+    mean_Bg1 = value_BC.view(B, groups, -1).mean(2, keepdim=True)
+    return mean_Bg1.expand(B, groups, C // groups).reshape(B, C, 1, 1)
