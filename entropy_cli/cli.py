@@ -25,8 +25,8 @@ from entropy_cli.commands.show import cli as show
 from entropy_cli.commands.slurm import cli as slurm
 from entropy_cli.commands.train import cli as train
 from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.core.escaping import one_line
 from entropy_cli.core.signals import Interrupted, Signals
-from entropy_cli.core.table import escape_terminal
 from entropy_cli.options import Command
 from entropy_cli.terminal import STDERR, VERBOSITY, with_verbosity
 
@@ -149,14 +149,9 @@ def _renamed(error: Exception) -> str | None:
 
 
 def _fail(message: str, code: int) -> int:
-    STDERR.write(f"error: {_printable(message)}\n")
+    STDERR.write(f"error: {one_line(message)}\n")
     STDERR.flush()
     return code
-
-
-def _printable(text: str) -> str:
-    """Escape control characters, so that a message stays on one line."""
-    return escape_terminal(text).replace("\n", "\\n")
 
 
 class _StderrHandler(logging.Handler):
@@ -166,7 +161,7 @@ class _StderrHandler(logging.Handler):
         from tqdm import tqdm
 
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        tqdm.write(_printable(level + record.getMessage()), file=STDERR)
+        tqdm.write(one_line(level + record.getMessage()), file=STDERR)
 
 
 def _log_to_stderr() -> None:

@@ -5,6 +5,7 @@ import functools
 import inspect
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from entropy_cli.core.escaping import escape_terminal
 from entropy_cli.core.progress_bars import LINE_EVERY_S, UNITS, Bar, LineBar, SilentBar, stage
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ class _Verbosity:
 
 
 VERBOSITY = _Verbosity()
+BOLD = re.compile("(\x1b\\[[01]m)")  # begins and ends
 
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing on stderr but errors.")]
 Verbose = Annotated[
@@ -58,8 +61,19 @@ def discard(stream: Any) -> None:  # noqa: ANN401 - a text stream, or None where
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def print_result(text: str) -> None:
-    """Write a result to stdout, to the last byte.
+def escape_stdout(text: str) -> str:
+    """Return a text for stdout; where that is a terminal, bold remains, which heads of tables are in."""
+    parts = BOLD.split(text) if sys.stdout is not None and sys.stdout.isatty() else [text]
+    parts[::2] = map(escape_terminal, parts[::2])
+    return "".join(parts)
+
+
+def print_result(text: str, *, is_escaped: bool = False) -> None:
+    """Write a result to stdout, to the last byte, with control characters shown as escapes.
+
+    Args:
+        text: the result.
+        is_escaped: whether all control characters that it has are the program's own.
 
     Raises:
         ResultError: stdout can't be written to. A reader who left, like head, is no error.
@@ -69,7 +83,7 @@ def print_result(text: str) -> None:
     if sys.stdout is None:
         raise ResultError("stdout is closed. The same command shows the result again.")
     try:
-        sys.stdout.write(text + "\n")
+        sys.stdout.write((text if is_escaped else escape_stdout(text)) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
         discard(sys.stdout)

@@ -6,11 +6,13 @@ Source:
 """
 
 import io
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from entropy_cli.core.errors import ResultError
+from entropy_cli.core.escaping import escape_html, escape_terminal
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.files import write_atomically
 
@@ -67,6 +69,7 @@ STYLE = {
     "legend.fontsize": 9,
     "figure.facecolor": PAPER,
     "axes.facecolor": "none",
+    "text.parse_math": False,  # names may hold dollars
     "svg.fonttype": "path",
     "svg.hashsalt": "entropy-cli",  # the same figure gives the same file
 }
@@ -165,20 +168,37 @@ def write_figure(figure: Figure, path: Path) -> None:
 
 def inline_svg(figure: Figure, alt_text: str) -> str:
     """Return a figure as an SVG element for an HTML page, whose variables give it the page's colours."""
-    from html import escape
-
     text = _render(figure, "svg").decode()
     text = text[text.index("<svg") :]
     for name, (light, _) in PALETTE.items():
         text = text.replace(light, f"var(--{name})")
-    return text.replace("<svg", f'<svg role="img" aria-label="{escape(alt_text)}"', 1)
+    return text.replace("<svg", f'<svg role="img" aria-label="{escape_html(alt_text)}"', 1)
+
+
+def legend_name(name: str) -> str:
+    """Return a name for a legend, in which matplotlib leaves out those that begin with an underscore."""
+    return f" {name}" if name.startswith("_") else name
+
+
+def _escape_texts(figure: Figure) -> None:
+    """Show control characters as escapes in all texts; names of ticks are made anew at each drawing."""
+    from matplotlib.text import Text
+    from matplotlib.ticker import FuncFormatter
+
+    for text in figure.findobj(Text):
+        text.set_text(escape_terminal(text.get_text()))
+    for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
+        if isinstance(ticks := axis.get_major_formatter(), FuncFormatter):
+            ticks.func = lambda *at, name=ticks.func: escape_terminal(name(*at))
 
 
 def _render(figure: Figure, file_format: str) -> bytes:
+    _escape_texts(figure)
     file = io.BytesIO()
     no_date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same figure, the same file
     metadata = no_date.get(file_format)
     options = {"pil_kwargs": {"optimize": True}} if file_format == "png" else {}
-    with styled():
+    with styled(), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # missing from the font, drawn as a box
         figure.savefig(file, format=file_format, dpi=DOTS_PER_INCH, metadata=metadata, **options)
     return file.getvalue()

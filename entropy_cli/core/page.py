@@ -1,9 +1,9 @@
 """Self-contained HTML pages for screen and print: no network, no external scripts."""
 
 from collections.abc import Mapping, Sequence
-from html import escape
 from pathlib import Path
 
+from entropy_cli.core.escaping import escape_html
 from entropy_cli.core.figures import PALETTE
 from entropy_cli.core.files import write_text
 
@@ -100,13 +100,14 @@ for (const table of document.querySelectorAll("table.sortable")) {
 
 def definition_list(terms: Mapping[str, str]) -> str:
     """Return the HTML of a list of terms and their definitions."""
-    items = "".join(f"<dt>{escape(term)}</dt><dd>{escape(text)}</dd>" for term, text in terms.items())
+    pairs = [map(escape_html, pair) for pair in terms.items()]
+    items = "".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in pairs)
     return f"<dl>{items}</dl>"
 
 
 def ordered_list(sentences: Sequence[str]) -> str:
     """Return the HTML of a numbered list of sentences."""
-    return "<ol>" + "".join(f"<li>{escape(sentence)}</li>" for sentence in sentences) + "</ol>"
+    return "<ol>" + "".join(f"<li>{escape_html(sentence)}</li>" for sentence in sentences) + "</ol>"
 
 
 def write_page(path: Path, title: str, parts: Sequence[str], heading: str = "") -> None:
@@ -118,13 +119,13 @@ def write_page(path: Path, title: str, parts: Sequence[str], heading: str = "") 
         parts: what follows the heading, in HTML.
         heading: the heading, if it is not the title.
     """
-    body = "\n".join([f"<h1>{escape(heading or title)}</h1>", *filter(None, parts)])
+    body = "\n".join([f"<h1>{escape_html(heading or title)}</h1>", *filter(None, parts)])
     sorting = f"<script>{SORTING}</script>\n" if 'class="sortable"' in body else ""
     text = f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>{escape(title)}</title>
+<title>{escape_html(title)}</title>
 <link rel="icon" href="data:,"><!-- or browsers request one -->
 <style>{CSS}</style></head><body>
 {body}

@@ -1,20 +1,40 @@
-"""Tables, rendered for a terminal, as Markdown, HTML or CSV, and the escaping that each target needs."""
+"""Tables, rendered for a terminal, as Markdown, HTML or CSV."""
 
 import csv
 import io
-import re
 import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from html import escape as escape_html
 from textwrap import wrap
+
+from entropy_cli.core.escaping import (
+    escape_csv,
+    escape_html,
+    escape_markdown,
+    escape_terminal,
+    one_line,
+)
 
 WIDTH = 80
 UNLIMITED = 1_000_000  # columns of a terminal
 GAP = 2  # columns between two cells
-FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 Cell = str | int | float | None
+
+
+class Lines(str):
+    """A cell of several lines. In other cells a line end comes from outside, and is escaped."""
+
+    __slots__ = ()
+
+
+def lines(*texts: str) -> Lines:
+    r"""Return a cell with a line for each text.
+
+    >>> lines("a\nb", "c")
+    'a\\nb\nc'
+    """
+    return Lines("\n".join(text.replace("\n", "\\n") for text in texts))
 
 
 @dataclass(frozen=True)
@@ -25,7 +45,7 @@ class Table:
         name: a short identifier for links.
         title: the heading above the table; may be empty.
         head: names of the columns.
-        rows: the cells; a text may have several lines, None is an empty cell.
+        rows: the cells; a text with several lines is one of `Lines`, None is an empty cell.
         caption: units and explanations.
         notes: sentences below the table.
         sortable: whether a reader of the HTML may sort the rows.
@@ -47,6 +67,11 @@ class Table:
     sortable: bool = False
     left: Collection[int] = (0,)
     rules: Collection[int] = ()
+
+    @property
+    def _head(self) -> list[Lines]:
+        """The names of the columns, which are the program's own words."""
+        return list(map(Lines, self.head))
 
     def select(self, columns: Sequence[int]) -> "Table":
         """Return the table with these columns alone, by index."""
@@ -88,7 +113,7 @@ class Table:
     def markdown(self) -> str:
         """Return the title, caption, table and notes as Markdown."""
         marks = ["---" if i in self.left else "---:" for i in range(len(self.head))]
-        rows = [map(escape_markdown, map(plain, row)) for row in (self.head, *self.rows)]
+        rows = [map(escape_markdown, map(plain, row)) for row in (self._head, *self.rows)]
         lines = [f"| {' | '.join(row)} |" for row in rows]
         lines.insert(1, f"| {' | '.join(marks)} |")
         title = f"## {escape_markdown(self.title)}" if self.title else ""
@@ -99,7 +124,7 @@ class Table:
         """Return the HTML of the table below its title; a sortable one has buttons in its header."""
         button = "<button>{}</button>" if self.sortable else "{}"
         sides = [' class="left"' if i in self.left else "" for i in range(len(self.head))]
-        names = [button.format(_html_cell(name)) for name in self.head]
+        names = [button.format(_html_cell(name)) for name in self._head]
         head = "".join(
             f'<th scope="col"{side}>{name}</th>' for side, name in zip(sides, names, strict=True)
         )
@@ -123,48 +148,16 @@ class Table:
         """Return head and rows as CSV; numbers in full precision."""
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
-        for row in (self.head, *self.rows):
-            writer.writerow([escape_csv(cell) if isinstance(cell, str) else cell for cell in row])
+        for row in (self._head, *self.rows):
+            writer.writerow([escape_csv(plain(cell)) if isinstance(cell, str) else cell for cell in row])
         return text.getvalue()
 
 
-def escape_terminal(text: str) -> str:
-    r"""Return a text whose control characters, other than line ends, are shown as escapes.
-
-    >>> escape_terminal("a\x1b[2J")
-    'a\\x1b[2J'
-    """
-    return "".join(c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-
-
-def escape_markdown(text: str) -> str:
-    r"""Return a text that is neither HTML nor the end of a cell in Markdown; line ends become <br>.
-
-    >>> escape_markdown("a|b <c")
-    'a\\|b &lt;c'
-    """
-    return text.replace("<", "&lt;").replace("|", "\\|").replace("\n", "<br>")
-
-
-def escape_csv(text: str) -> str:
-    """Return a text that a spreadsheet does not take for a formula.
-
-    >>> escape_csv("=1+1")
-    "'=1+1"
-    """
-    return f"'{text}" if text.startswith(FORMULA) else text
-
-
-def markdown_code(text: str) -> str:
-    """Return a text as code in Markdown, on one line."""
-    fence = "`" * (1 + max(map(len, re.findall("`+", text)), default=0))
-    space = " " if len(fence) > 1 else ""
-    return f"{fence}{space}{' '.join(text.split())}{space}{fence}"
-
-
 def plain(cell: Cell) -> str:
-    """Return a cell as text, None as an empty one."""
-    return "" if cell is None else str(cell)
+    """Return a cell as text, None as an empty one; only `Lines` have several lines."""
+    if cell is None:
+        return ""
+    return cell if isinstance(cell, Lines) else one_line(str(cell))
 
 
 def filled(cell: Cell) -> bool:
@@ -175,7 +168,7 @@ def filled(cell: Cell) -> bool:
 def wrapped(prefix: str, text: str, width: int = WIDTH) -> str:
     """Wrap text for a terminal after a prefix, with a hanging indent; words are never broken."""
     lines = wrap(
-        escape_terminal(prefix + text),
+        one_line(prefix + text),
         width,
         subsequent_indent=" " * len(prefix),
         break_long_words=False,
@@ -190,6 +183,10 @@ def definitions(terms: Mapping[str, str]) -> str:
     return "\n".join(wrapped(term.ljust(indent), text) for term, text in terms.items())
 
 
+def _terminal_cell(cell: Cell) -> str:
+    return escape_terminal(plain(cell))
+
+
 def _html_cell(cell: Cell) -> str:
     return escape_html(plain(cell)).replace("\n", "<br>")
 
@@ -199,8 +196,8 @@ def _parts(table: Table, width: int) -> Iterator[list[int]]:
     from rich.cells import cell_len
 
     widths = [
-        max(cell_len(line) for cell in column for line in escape_terminal(plain(cell)).split("\n"))
-        for column in zip(table.head, *table.rows, strict=True)
+        max(cell_len(line) for cell in column for line in _terminal_cell(cell).split("\n"))
+        for column in zip(table._head, *table.rows, strict=True)
     ]
     part, used = [0], widths[0]
     for i, size in enumerate(widths[1:], 1):
@@ -224,12 +221,12 @@ def _terminal_table(table: Table) -> str:
     from rich.text import Text
 
     def cells(row: Sequence[Cell]) -> list[Text]:
-        return [Text(escape_terminal(plain(cell)), no_wrap=True) for cell in row]
+        return [Text(_terminal_cell(cell), no_wrap=True) for cell in row]
 
     no_edge, rule = "    \n", " -- \n"
     box = Box(no_edge * 2 + rule + no_edge + rule + no_edge * 3, ascii=True)
     grid = Grid(box=box, show_edge=False, pad_edge=False, padding=(0, GAP - 1, 0, 0))
-    for i, name in enumerate(cells(table.head)):
+    for i, name in enumerate(cells(table._head)):
         grid.add_column(name, justify="left" if i in table.left else "right", no_wrap=True)
     for i, row in enumerate(table.rows):
         if i in table.rules and i:

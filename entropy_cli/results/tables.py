@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from entropy_cli.core.table import Table
+from entropy_cli.core.table import Lines, Table, lines
 from entropy_cli.entropy.quantity import SIGNS, Estimate
 from entropy_cli.results import schema
 from entropy_cli.results.checks import temperature_text
@@ -15,9 +15,9 @@ from entropy_cli.results.schema import SOFT, Result
 UNKNOWN = "-"
 MAX_CODES = 10
 NARROW = {
-    "token_weighted": "token-\nweighted",
-    "over_scales": "mean of\nscales",
-    "last_scale": "final\nscale",
+    "token_weighted": lines("token-", "weighted"),
+    "over_scales": lines("mean of", "scales"),
+    "last_scale": lines("final", "scale"),
 }
 
 
@@ -45,9 +45,9 @@ class Format:
         if not self.intervals or estimate.value is None:
             return text
         if estimate.ci95 is None:
-            return text.replace(" ± ", "\n± ")
+            return Lines(text.replace(" ± ", "\n± "))
         low, high = (f"{factor * end:.{digits}f}" for end in estimate.ci95)
-        return f"{text}\n{low} to {high}"
+        return lines(text, f"{low} to {high}")
 
     def entropy(self, estimate: Estimate) -> str:
         """Format an entropy."""
@@ -132,7 +132,7 @@ def soft_table(result: Result, style: Format = REPORT) -> Table:
     rows = []
     for scale in result.scales:
         temperature = f"{scale.temperature:g}"
-        name = f"{scale.name}\n{temperature}" if in_names else scale.name
+        name = lines(scale.name, temperature) if in_names else scale.name
         row = [name, str(scale.tokens), f"{scale.tokens / tokens:.1%}", temperature]
         rows.append([*row, *map(style.entropy, scale.soft)])
     for kind, name in style.averages(result).items():

@@ -9,13 +9,14 @@ from html.parser import HTMLParser
 import pytest
 
 from entropy_cli.core import table as tables
-from entropy_cli.core.table import Table, definitions, escape_csv, escape_terminal, markdown_code
+from entropy_cli.core.escaping import escape_csv, escape_terminal, markdown_code
+from entropy_cli.core.table import Lines, Table, definitions
 
-HOSTILE = ["<script>alert(1)</script>", "a|b", "=1+1", "\x1b[2J", "two\nlines", "日本"]
+HOSTILE = ["<script>alert(1)</script>", "a|b", "=1+1", "\x1b[2J", Lines("two\nlines"), "a\nb", "日本"]
 
 
 def example(**changes):
-    rows = [["1 x 1", "0.1234 ± 0.0012", 3, None], ["all", "-0.5\n-0.6 to -0.4", 12.5, ""]]
+    rows = [["1 x 1", "0.1234 ± 0.0012", 3, None], ["all", Lines("-0.5\n-0.6 to -0.4"), 12.5, ""]]
     return Table("t", "Title", ["scale", "entropy", "tokens", "empty"], rows, **changes)
 
 
@@ -115,7 +116,8 @@ def test_csv_keeps_numbers_and_disarms_formulas():
         ["'@x", ""],
         ["a", "1e-17"],
     ]
-    assert [escape_csv(one + "x") for one in "+-\t\ra"] == ["'+x", "'-x", "'\tx", "'\rx", "ax"]
+    assert [escape_csv(one + "x") for one in "+-\t\ra"] == ["'+x", "'-x", "'\\tx", "'\\rx", "ax"]
+    assert [escape_csv(one) for one in ("-1.5", "+2e-7", "-1-1")] == ["-1.5", "+2e-7", "'-1-1"]
 
 
 def test_code_in_markdown_can_not_be_left():

@@ -51,7 +51,10 @@ def guide(
     if topic not in TOPICS:
         raise typer.BadParameter(f"{topic}: expected one of {', '.join(TOPICS)}.", param_hint="TOPIC")
     page = _page(topic)
-    print_result(_rendered(page) if sys.stdout.isatty() else page)
+    if sys.stdout.isatty():
+        print_result(_rendered(page), is_escaped=True)
+    else:
+        print_result(page)
 
 
 def _page(topic: str) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from rich.filesize import decimal
 
 from entropy_cli.commands.inspect.result import Encoder, Inspection, Scale, Tokenizer
-from entropy_cli.core.table import WIDTH, Table
+from entropy_cli.core.table import WIDTH, Lines, Table
 
 if TYPE_CHECKING:
     from entropy_cli.entropy.codebook_statistics import Spread
@@ -70,8 +70,8 @@ def _filled(table: Table, max_lines: int | None = None) -> Table:
     """Return a table of terms and texts with the texts wrapped, and cut to some lines."""
     width = WIDTH - 2 - max(len(str(row[0])) for row in (table.head, *table.rows))
     rows = [
-        [term, fill(str(text), width, max_lines=max_lines, placeholder=" ... (--table)",
-                    break_long_words=False, break_on_hyphens=False)]
+        [term, Lines(fill(str(text), width, max_lines=max_lines, placeholder=" ... (--table)",
+                          break_long_words=False, break_on_hyphens=False))]
         for term, text in table.rows
     ]  # fmt: skip
     return replace(table, rows=rows)

@@ -12,7 +12,7 @@ import typer
 from entropy_cli.core.errors import NoLossError
 from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_floor
 from entropy_cli.options import AsJson, BadValue, WholeTable, suffix_parser
-from entropy_cli.terminal import print_result, tqdm_bar
+from entropy_cli.terminal import escape_stdout, print_result, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.commands.monitor.monitor import MonitorOutput
@@ -135,6 +135,7 @@ def _show(
     from entropy_cli.commands.monitor.result import render
 
     text = done.result.to_json(None if again else 1) if as_json else render(done.result, whole=whole)
-    print_result(f"{CLEAR if again and sys.stdout.isatty() and not as_json else ''}{text}")
+    clear = CLEAR if again and sys.stdout.isatty() and not as_json else ""
+    print_result(clear + escape_stdout(text), is_escaped=True)
     if output is not None:
         write(done, output)

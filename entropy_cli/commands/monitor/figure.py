@@ -22,6 +22,7 @@ from entropy_cli.core.figures import (
     colour_ramp,
     inline_svg,
     legend_below,
+    legend_name,
     new_figure,
     plain_log_ticks,
     styled,
@@ -104,8 +105,7 @@ def _figure(result: MonitorResult, panels: Sequence[Panel], lines: Sequence[str]
         panel.add_to(figure.add_subplot(place), result)
     text = figure.add_subplot(grid[rows, :])
     text.axis("off")
-    at = {"va": "top", "transform": text.transAxes}
-    text.text(0, 1, "\n".join(lines), fontsize=8.5, family="monospace", **at)
+    text.text(0, 1, "\n".join(lines), va="top", size=8.5, family="monospace", transform=text.transAxes)
     return figure
 
 
@@ -233,7 +233,7 @@ def _plot_curve(
         marker="o" if is_val or len(series) < 3 else None,
         markevery=-(-len(position_n) // MAX_MARKERS),
         markersize=3,
-        label=label,
+        label=legend_name(label),
     )
 
 

@@ -1,12 +1,12 @@
 """The page of a training run: its figures, findings and numbers."""
 
 from collections.abc import Sequence
-from html import escape
 from pathlib import Path
 
 from entropy_cli.commands.monitor.figure import inline_run
 from entropy_cli.commands.monitor.logs.series import Series
 from entropy_cli.commands.monitor.result import MonitorResult, RunFinding, tables
+from entropy_cli.core.escaping import escape_html
 from entropy_cli.core.page import definition_list, write_page
 from entropy_cli.results.findings import by_severity
 
@@ -17,7 +17,7 @@ def write_run_page(path: Path, result: MonitorResult, series: Sequence[Series]) 
     # A list of findings suits small screens better than a table.
     findings = "".join(map(_finding, by_severity(result.findings)))
     parts = [
-        f"<p>{escape(result.headline)}</p>",
+        f"<p>{escape_html(result.headline)}</p>",
         f'<div class="panels">{"".join(images)}</div>',
         *(f"<p>{note}</p>" for note in notes),
         "<h2>Findings</h2>",
@@ -30,6 +30,6 @@ def write_run_page(path: Path, result: MonitorResult, series: Sequence[Series]) 
 
 
 def _finding(one: RunFinding) -> str:
-    series = f" <b>{escape(one.series)}</b>" if one.series else ""
+    series = f" <b>{escape_html(one.series)}</b>" if one.series else ""
     kind = f'<span class="{one.severity}">{one.severity}</span> <code>{one.id}</code>'
-    return f"<li>{kind}{series}: {escape(one.message)}</li>"
+    return f"<li>{kind}{series}: {escape_html(one.message)}</li>"

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from entropy_cli.core.escaping import one_line
 from entropy_cli.terminal import print_result
 
 
@@ -36,4 +37,4 @@ def report(
     check_files([("RESULT.json", file) for file in results], [("--output", path)])
     check_report(path)
     write_report(path, [read_result(file) for file in results], [str(file) for file in results])
-    print_result(str(path))
+    print_result(one_line(str(path)))

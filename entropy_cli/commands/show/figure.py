@@ -56,9 +56,7 @@ class _Sheet:
 
     def text(self, x: float, y: float, content: str, **style: Any) -> None:  # noqa: ANN401
         """Write text whose upper left corner is at x, y, unless the style says otherwise."""
-        style = {"va": "top", "ha": "left", "parse_math": False} | style
-        content = content.encode("utf-8", "replace").decode()  # a file name may be no text
-        content = "".join(c if c.isprintable() or c == "\n" else "?" for c in content)
+        style = {"va": "top", "ha": "left"} | style
         self.figure.text(x / self.size[0], 1 - y / self.size[1], content, **style)
 
 

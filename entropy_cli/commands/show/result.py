@@ -5,7 +5,8 @@ import math
 from dataclasses import InitVar, asdict, dataclass, field
 from typing import Any
 
-from entropy_cli.core.table import Table, definitions, escape_terminal, wrapped
+from entropy_cli.core.escaping import one_line
+from entropy_cli.core.table import Table, definitions, wrapped
 
 SCHEMA = "entropy-cli/show"
 SCHEMA_VERSION = 1
@@ -142,5 +143,6 @@ def _table(image: ShownImage, vocab_size: int) -> str:
         f"ln V = {math.log(vocab_size):.4f} nats per token"
     )
     text = table.without_empty_columns().text()
-    names = map(escape_terminal, (image.image, f"figure: {image.picture}"))
-    return f"\n{text}\n{wrapped('', totals)}\n".join(names)
+    return "\n".join(
+        [one_line(image.image), text, wrapped("", totals), one_line(f"figure: {image.picture}")]
+    )

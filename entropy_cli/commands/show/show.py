@@ -1,7 +1,6 @@
 """From images and a checkpoint to figures of each token's assignment entropy."""
 
 import logging
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -111,8 +110,7 @@ def show(config: ShowConfig, bars: Bars) -> ShowResult:
             for (path, figure), (scales, _) in zip(config.files, assigned, strict=True)
         ],
     )
-    with bars("drawing", len(crops), "figure") as bar, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # missing from the font, drawn as a box
+    with bars("drawing", len(crops), "figure") as bar:
         for i, (scales, recons) in enumerate(assigned):
             colours = [_colours(scale, processor.tokenizer) for scale in scales]
             crop_HW3 = crops[i].permute(1, 2, 0).numpy()

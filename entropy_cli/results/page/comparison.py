@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from entropy_cli.core.figures import SERIES, Axes, legend_below, plain_log_ticks
-from entropy_cli.core.table import Cell, Table
+from entropy_cli.core.figures import SERIES, Axes, legend_below, legend_name, plain_log_ticks
+from entropy_cli.core.table import Cell, Table, lines
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
 from entropy_cli.results.page.figures import ENTROPIES, plot_with_errors
 from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin
@@ -114,7 +114,7 @@ class Compared:
     @property
     def label(self) -> str:
         """The name with the caveat on a second line, for tables and figures."""
-        return f"{self.name}\n{self.caveat}".rstrip()
+        return lines(*filter(None, (self.name, self.caveat)))
 
     @property
     def average(self) -> Estimates:
@@ -277,7 +277,7 @@ def _scales(axes: Axes, several: Sequence[Compared]) -> None:
     for one, colour, marker in zip(several, cycle(SERIES), cycle("osD^v"), strict=False):
         tokens_S = np.array([scale.tokens for scale in one.result.scales], float)
         estimates = [scale.assignment_entropy for scale in one.result.scales]
-        label, line = one.label.replace("\n", ", "), "--" if one.caveat else "-"
+        label, line = legend_name(one.label.replace("\n", ", ")), "--" if one.caveat else "-"
         plot_with_errors(axes, tokens_S, estimates, line=line, label=label, color=colour, marker=marker)
     axes.set(xlabel="tokens of the scale (logarithmic)", ylabel="nats per token", xscale="log")
     plain_log_ticks(axes.xaxis)

@@ -2,14 +2,14 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from html import escape
 from pathlib import Path
 
+from entropy_cli.core.escaping import escape_html, escape_markdown, markdown_code
 from entropy_cli.core.figures import FORMATS as FIGURES
 from entropy_cli.core.figures import styled, write_figure
 from entropy_cli.core.files import write_text
 from entropy_cli.core.page import definition_list, ordered_list, write_page
-from entropy_cli.core.table import Cell, Table, escape_markdown, markdown_code
+from entropy_cli.core.table import Cell, Table
 from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.page.figures import Draw, panels_figure, panels_html
 from entropy_cli.results.provenance import provenance
@@ -65,13 +65,13 @@ class Report:
     def html(self) -> list[str]:
         """Return the parts of the HTML page below its heading."""
         origins = [
-            (f"<h3>{escape(name)}</h3>" if len(self.origins) > 1 else "") + definition_list(terms)
+            (f"<h3>{escape_html(name)}</h3>" if len(self.origins) > 1 else "") + definition_list(terms)
             for name, terms in self.origins.items()
         ]
         return [
-            f'<p class="headline">{escape(self.headline)}</p>',
-            *(f'<p class="error">{escape(warning)}</p>' for warning in self.warnings),
-            f"<p>{escape(self.details)}</p>",
+            f'<p class="headline">{escape_html(self.headline)}</p>',
+            *(f'<p class="error">{escape_html(warning)}</p>' for warning in self.warnings),
+            f"<p>{escape_html(self.details)}</p>",
             "<h2>Figures</h2>" + panels_html(self.panels, self.subject),
             *(_filled_first(table).html() for table in self.tables),
             "<h2>Terms</h2>" + definition_list(self.terms) if self.terms else "",
@@ -81,11 +81,12 @@ class Report:
 
     def markdown(self) -> str:
         """Return the report as Markdown, without figures and terms."""
-        texts = [f"# {self.heading}", f"**{self.headline}**"]
-        texts += [f"**{warning}**" for warning in self.warnings] + [self.details]
+        heading, headline, details, *warnings = map(
+            escape_markdown, (self.heading, self.headline, self.details, *self.warnings)
+        )
         notes = [f"{i}. {escape_markdown(note)}" for i, note in enumerate(self.notes, 1)]
         parts = [
-            *map(escape_markdown, texts),
+            *(f"# {heading}", f"**{headline}**", *(f"**{text}**" for text in warnings), details),
             *(table.markdown() for table in self.tables),
             "## Notes\n\n" + "\n".join(notes),
             "## Provenance",
