@@ -15,6 +15,26 @@ IMAGES = ("data", "ckpt")
 ENCODER = ("split", "family", "patch_nums", "image_size", "weights", "precision")
 
 
+def check_options(params: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Check that estimate's options go together; return the arguments of GivenLatents, or None.
+
+    Args:
+        params: values of estimate's options by name.
+
+    Raises:
+        BadParameter: they don't.
+    """
+    if params["shard"] is not None and params["target_ci"] is not None:
+        raise typer.BadParameter(
+            "a shard can't know when all shards together are precise enough. Leave one of them out, or "
+            "run on several processes with torchrun.",
+            param_hint="--target-ci with --shard",
+        )
+    if params["temperature"] is not None and params["temperature_from"] is not None:
+        raise typer.BadParameter("give one of them.", param_hint="--temperature / --temperature-from")
+    return given_latents(params)
+
+
 def given_latents(params: Mapping[str, Any]) -> dict[str, Any] | None:
     """Return the arguments of GivenLatents, or None if images and a checkpoint are given.
 

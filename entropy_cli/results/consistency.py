@@ -34,6 +34,15 @@ class PrecisionCheck(TypedDict):
     assignment_entropy_difference_token_weighted: float
 
 
+class PartOrigin(TypedDict, total=False):
+    """How a part of a merged result was computed; its keys that are read."""
+
+    device: str
+    batch_size: int
+    torch: str
+    seconds: float
+
+
 class Origin(TypedDict, total=False):
     """The keys of the provenance that are read."""
 
@@ -52,6 +61,7 @@ class Origin(TypedDict, total=False):
     temperature_implied: list[float] | None
     target_ci: float | None
     shard: tuple[int, int] | None
+    runs: list[PartOrigin]
 
 
 class SomeOrigin(Origin):

@@ -86,7 +86,8 @@ def _shard(origin: dict[str, Any]) -> str:
 def _machine(origin: dict[str, Any]) -> str:
     """Describe the device, the time and the speed of a run, or the states that were merged."""
     if "states" in origin:
-        return f"by adding {len(origin['states'])} state{'s' if len(origin['states']) > 1 else ''}"
+        number = len(origin["states"])
+        return f"by adding {number} state{'s' if number > 1 else ''}{_parts(origin.get('runs', []))}"
     processes = f"{origin['processes']} processes " if origin["processes"] > 1 else ""
     resumed = origin["images_resumed"]
     return (
@@ -94,6 +95,17 @@ def _machine(origin: dict[str, Any]) -> str:
         f"{origin['images_per_s']:.1f} images/s"
         + (f", {resumed} images from earlier runs" if resumed else "")
     )
+
+
+def _parts(runs: list[dict[str, Any]]) -> str:
+    """Describe the runs that were merged: each value once, in the order of the runs."""
+    seconds = sum(run.get("seconds", 0.0) for run in runs)
+    words = [
+        f"{before} {', '.join(values)}"
+        for before, key in (("on", "device"), ("in batches of", "batch_size"), ("with torch", "torch"))
+        if (values := dict.fromkeys(str(run[key]) for run in runs if key in run))
+    ]
+    return "".join(f", {word}" for word in [*words, f"{seconds:.1f} s in all"]) if runs else ""
 
 
 def _number(value: float | str) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from typing import Any
+from typing import TypedDict
 
 import torch
 from torch import Tensor
@@ -12,6 +12,23 @@ from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.streaming.ranks import Ranks
+
+
+class RunRecord(TypedDict, total=False):
+    """How a run computed its images, for the provenance of what its state is merged into."""
+
+    shard: tuple[int, int] | None
+    device: str
+    processes: int
+    batch_size: int
+    workers: int
+    seconds: float
+    images_per_s: float
+    images_resumed: int
+    python: str
+    torch: str
+    torchvision: str
+    pillow: str
 
 
 @dataclass
@@ -31,8 +48,7 @@ class Progress:
     pilot: dict[str, object] | None = None  # how `auto` found the temperatures
     precision_check: dict[str, object] | None = None  # what the precision changes on the first images
     digest_N: Tensor = field(default_factory=lambda: torch.zeros(0, dtype=torch.int64))  # 0: not read
-    # Device, batch size, time and versions of every run that added images.
-    runs: list[dict[str, Any]] = field(default_factory=list)
+    runs: list[RunRecord] = field(default_factory=list)  # every run that added images
     half_added: bool = False  # a block is partly in the sums: such a progress must not be saved
 
     @classmethod

@@ -13,7 +13,7 @@ from entropy_cli.entropy.quantity import HistoryPoint, Labels
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.images.plan import BLOCK, number_of_blocks
-from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.progress import Progress, RunRecord
 from entropy_cli.streaming.run_settings import RunSettings
 from entropy_cli.tokenizers.base import Scale, Tokenizer, sums_layout
 
@@ -102,7 +102,7 @@ class StateDocument:
     pilot: dict[str, Any] | None
     precision_check: dict[str, Any] | None
     accumulators: dict[str, dict[str, Any]]
-    runs: list[dict[str, Any]] = field(default_factory=list)  # missing from older states
+    runs: list[RunRecord] = field(default_factory=list)  # missing from older states
 
 
 def state_from_file(content: Any, tensors: Mapping[str, Tensor]) -> RunState:  # noqa: ANN401 - JSON

@@ -19,7 +19,7 @@ from entropy_cli.core.errors import DatasetError, EntropyCliError, StateError
 from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomically
 from entropy_cli.core.reading import OpenFile, parse_json
 from entropy_cli.entropy.tally import Tally
-from entropy_cli.images.plan import number_of_blocks
+from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches, shard_blocks
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.run_settings import RunSettings
@@ -168,9 +168,9 @@ def _saved_progress(path: Path, settings: RunSettings, shard: tuple[int, int] | 
         raise StateError(
             f"{path}: was saved for {was} of the images, this run is for {now}. Give another --state."
         )
-    logger.info(
-        "resuming from %d of %d images, saved in %s", saved.progress.images, settings.images, path
-    )
+    blocks = shard_blocks(number_of_blocks(settings.images), shard)
+    images = sum(map(len, plan_batches(settings.images, BLOCK, blocks)))
+    logger.info("resuming from %d of %d images, saved in %s", saved.progress.images, images, path)
     return saved.progress
 
 

@@ -47,8 +47,9 @@ MpiDefault=none
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 JobRequeue=1
+GresTypes=gpu
 KillWait=20
-NodeName=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} State=UNKNOWN
+NodeName=localhost NodeAddr=127.0.0.1 CPUs={cpus} RealMemory={memory} Gres=gpu:a100:2 State=UNKNOWN
 PartitionName=low Nodes=localhost Default=YES PriorityTier=1 State=UP
 PartitionName=high Nodes=localhost PriorityTier=10 State=UP
 """
@@ -87,6 +88,9 @@ class Cluster:
             memory=os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20 - 100,
         )
         (self.folder / "slurm.conf").write_text(config)
+        # Two GPUs in name only: any device will do.
+        gpus = (f"NodeName=localhost Name=gpu Type=a100 File=/dev/{name}\n" for name in ("zero", "full"))
+        (self.folder / "gres.conf").write_text("".join(gpus))
         self._daemon("slurmctld", "-D")
         self._daemon("slurmd", "-D", "-N", "localhost")
         wait_until(lambda: self("sinfo", "-h", "-o", "%t", "-p", "low") == "idle", 30, what="idle")

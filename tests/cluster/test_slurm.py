@@ -41,21 +41,23 @@ def submit(cluster, cli, options, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
     def submit(*how, more=()):
-        code, _, err = cli("slurm", *how, "--output", "my job", "--", *options, *more)
+        check = ("--no-check",) if "--data" in more else ()
+        code, _, err = cli("slurm", *how, *check, "--output", "my job", "--", *options, *more)
         assert code == 0, err
-        # Jobs inherit this: the code under test, wherever they run, and one thread for each.
-        environment = {**cluster.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-        lines = subprocess.run(
-            ["bash", tmp_path / "my job" / "submit.sh"],
-            env=environment,
-            check=True,
-            capture_output=True,
-            text=True,
-        ).stdout.splitlines()
-        return [line.rpartition(" ")[2] for line in lines]
+        return submitted(cluster, tmp_path / "my job")
 
     yield submit
     cluster("scancel", "--user", "root")
+
+
+def submitted(cluster, folder):
+    """Run submit.sh; the ids that it prints."""
+    # Jobs inherit this: the code under test, wherever they run, and one thread for each.
+    environment = {**cluster.environment, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    out = subprocess.run(
+        ["bash", folder / "submit.sh"], env=environment, check=True, stdout=subprocess.PIPE, text=True
+    )
+    return [line.rpartition(" ")[2] for line in out.stdout.splitlines()]
 
 
 def freeze_after_a_block(state):
@@ -106,7 +108,7 @@ def test_an_array_is_preempted_goes_on_and_is_merged(cluster, submit, unbroken, 
     wait_for_the_end(cluster, array, folder)
     log = (folder / "shard-1.log").read_text()
     assert "PREEMPTION" in log and "interrupted by SIGTERM" in log
-    assert f"resuming from {16 * done} of" in log
+    assert f"resuming from {16 * done} of 22 images" in log
     assert_same(unbroken, json.loads((folder / "result.json").read_text()))
 
 
@@ -128,6 +130,36 @@ def test_an_array_waits_for_a_pilot_that_is_preempted(cluster, submit, options, 
         assert [s["temperature"] for s in one["scales"]] == [s["temperature"] for s in other["scales"]]
 
 
+def test_names_that_need_quotes_a_throttle_and_gpus(
+    cluster, cli, images, checkpoint, tmp_path, monkeypatch
+):
+    (tmp_path / "a '%a\" #x").mkdir()
+    monkeypatch.chdir(tmp_path / "a '%a\" #x")
+    (data := Path("it's $HOME \n `x`")).symlink_to(images)
+    Path("pre lude").write_text("set -eu\nexport WORD='a  \"b'\n")
+    options = ("--array", 2, "--throttle", 1, "--gpus", "a100:1", "--prelude", "pre lude")
+    options += ("--launcher", "env 'A B=$c'", "--log", "l '%% $x/%x-%A_%a.out", "-o", "o '%A")
+    options += ('--merge-sbatch=--comment=it\'s "#1"', "--python", sys.executable)
+    code, _, err = cli("slurm", *options, "--", "--data", data, "--ckpt", checkpoint, "--workers", 0)
+    assert code == 0, err
+    for script in Path("o '%A").glob("*.sbatch"):
+        cluster("sbatch", "--test-only", script)
+    pilot, array, merge = submitted(cluster, Path("o '%A"))
+    for job in (merge, array, pilot):
+        wait_for_the_end(cluster, job, Path("l '% $x"))
+    tasks = cluster.show(array)
+    assert {task["ArrayTaskThrottle"] for task in tasks} == {"1"}
+    first, second = sorted(tasks, key=lambda task: task["StartTime"])
+    assert first["EndTime"] <= second["StartTime"]
+    assert {task["TresPerNode"] for task in tasks} == {"gres:gpu:a100:1"}
+    assert "TresPerNode" not in cluster.show(merge)[0]
+    names = {"-merge-{}_merge", "-pilot-{}_pilot", "-{}_0", "-{}_1"}
+    expected = {name.format({"-m": merge, "-p": pilot}.get(name[:2], array)) for name in names}
+    assert {log.stem for log in Path("l '% $x").iterdir()} == {f"entropy-cli{name}" for name in expected}
+    result = json.loads(Path("o '%A/result.json").read_text())
+    assert result["data"]["images_used"] == 70 and len(result["provenance"]["runs"]) == 2
+
+
 def test_an_array_does_not_wait_for_a_pilot_that_failed(cluster, submit, tmp_path):
     (tmp_path / "empty").mkdir()
     _, array, merge = submit("--array", 3, more=("--temperature", "auto", "--data", tmp_path / "empty"))
@@ -137,18 +169,26 @@ def test_an_array_does_not_wait_for_a_pilot_that_failed(cluster, submit, tmp_pat
     assert "no such file" in (tmp_path / "my job" / "merge.log").read_text()
 
 
-def test_a_warned_job_on_nodes_is_requeued_and_goes_on(cluster, submit, unbroken, tmp_path):
+@pytest.mark.parametrize(
+    "how, state, log",
+    [
+        (("--nodes", 1), "run", "estimate"),
+        (("--array", 1, "--launcher", "srun"), "shard-0-of-1", "shard-0"),
+    ],
+)
+def test_a_warned_step_is_requeued_and_goes_on(cluster, submit, unbroken, tmp_path, how, state, log):
     folder = tmp_path / "my job"
-    (job,) = submit("--nodes", 1)
-    frozen = freeze_after_a_block(folder / "run.safetensors")
+    job, *merge = submit(*how)
+    frozen = freeze_after_a_block(folder / f"{state}.safetensors")
     # What Slurm does before the time limit.
     cluster("scancel", "--batch", "--signal=USR1", job)
     time.sleep(1)
     for pid in frozen:
         os.kill(pid, signal.SIGCONT)
     wait_until(lambda: cluster.show(job)[0]["Restarts"] == "1", 60, what="requeued")
-    wait_for_the_end(cluster, job, folder)
-    assert "resuming from" in (folder / "estimate.log").read_text()
+    for each in (job, *merge):
+        wait_for_the_end(cluster, each, folder)
+    assert "resuming from" in (folder / f"{log}.log").read_text()
     assert_same(unbroken, json.loads((folder / "result.json").read_text()))
 
 

@@ -78,7 +78,7 @@ def accumulate(
         nonlocal saved
         saved = total
         if total.images > resumed:
-            this_run = {"shard": run.config.shard, **_describe(run, total, resumed, start)}
+            this_run: Any = {"shard": run.config.shard, **_describe(run, total, resumed, start)}
             total = replace(total, runs=[*total.runs, this_run])
         if total.images or total.pilot or run.config.shard is not None:
             state_file.save(run.path, run.state(total))

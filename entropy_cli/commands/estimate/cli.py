@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from entropy_cli.input_options import Shard, files_read, given_latents, parse_levels, parse_shard
+from entropy_cli.input_options import (
+    Shard,
+    check_options,
+    files_read,
+    parse_levels,
+    parse_shard,
+)
 from entropy_cli.options import (
     MAX_FAILED,
     AsJson,
@@ -195,15 +201,7 @@ def estimate(
 
     Example: entropy-cli estimate --data imagenet/ --ckpt vae_ch160v4096z32.pth -o result.json
     """
-    if shard is not None and target_ci is not None:
-        raise typer.BadParameter(
-            "a shard can't know when all shards together are precise enough. Leave one of them out, or "
-            "run on several processes with torchrun.",
-            param_hint="--target-ci with --shard",
-        )
-    if temperature is not None and temperature_from is not None:
-        raise typer.BadParameter("give one of them.", param_hint="--temperature / --temperature-from")
-    given = given_latents(context.params)
+    given = check_options(context.params)
 
     from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
     from entropy_cli.commands.estimate.estimate import estimate as run

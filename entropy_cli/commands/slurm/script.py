@@ -6,20 +6,19 @@ the job. So a script passes signals on, waits for its program to save, and reque
 still counts the job as running.
 """
 
-import math
 import re
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-# Slurm may send the signal a minute early. Saving takes seconds, a batch on a CPU perhaps a minute.
-WARNING_S = 120
-# A shorter job would be stopped before it made progress, and requeued for ever.
-LEAST_MINUTES = 10
+from entropy_cli.commands.slurm.sbatch_values import PLACEHOLDER, WARNING_S, gpu_count
+from entropy_cli.options import MAX_FAILED
 
-TIME = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?", re.ASCII)
-UNLIMITED = ("UNLIMITED", "INFINITE", "0", "-1")
+# The merge adds files up, in a minute and little memory; without a GPU, where a queue is short.
+MERGE_SIZE = ("--time=30", "--mem=4G", "--cpus-per-task=1")
+# Options of sbatch that size the shards, and not their merge.
+SIZES = re.compile("--(gp|gr|mem|cp|cores|ex|cons|tim|tmp)|--[a-z]+-per-gpu|-[GcCt]")
 
 
 @dataclass(frozen=True)
@@ -32,10 +31,16 @@ class Job:
         workdir: absolute; relative paths among the options start here.
         folder: absolute; holds scripts, states, logs and the result.
         parts: number of tasks, or of nodes.
+        launcher: words before the interpreter in every command, such as `srun`.
+        prelude: lines of bash that every script runs first.
+        log: absolute pattern of the logs' names, as of sbatch; None for names of ours in the folder.
+        throttle: the most tasks of an array to run at once; None for all.
         pilot_images: number of the first images that a pilot fits the temperature to, before the array
             starts; None if there is nothing to fit.
-        gpus: per task of an array, or per node.
-        others: more options of sbatch, such as `--qos=long`; for the merge too.
+        gpus: per task of an array, or per node: a number, or a type and a number, such as `a100:1`.
+        others: more options of sbatch, such as `--qos=long`; for the merge too, but for those of SIZES.
+        merge_others: more options of sbatch for the merge alone.
+        max_failed: the share of unreadable images that the merge lets pass.
     """
 
     python: str
@@ -43,13 +48,19 @@ class Job:
     workdir: Path
     folder: Path
     parts: int
+    launcher: tuple[str, ...] = ()
+    prelude: str = ""
+    log: str | None = None
+    throttle: int | None = None
     pilot_images: int | None = None
     partition: str | None = None
     time: str | None = None
     cpus_per_task: int | None = None
     mem: str | None = None
-    gpus: int = 0
+    gpus: str = "0"
     others: tuple[str, ...] = ()
+    merge_others: tuple[str, ...] = ()
+    max_failed: float = MAX_FAILED
 
 
 def array_scripts(job: Job) -> dict[str, str]:
@@ -62,17 +73,29 @@ def array_scripts(job: Job) -> dict[str, str]:
     if pilot:
         frozen = ("--temperature-from", str(job.folder / "pilot.json"))
         job = replace(job, options=(*_without("--temperature", job.options), *frozen))
-    array = (f"--array=0-{job.parts - 1}", *_requeue_options(job))
-    id_ = "${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID"
-    merge = _head(job, "entropy-cli-merge", "merge.log", "--ntasks=1", "--requeue")
+    at_once = "" if job.throttle is None else f"%{job.throttle}"
+    array = (f"--array=0-{job.parts - 1}{at_once}", *_requeue_options(job))
     return {
         **pilot,
         "estimate.sbatch": _fill(
-            _START + _SHARD + _END, job, head=_head(job, "entropy-cli", "shard-%a.log", *array), id=id_
+            _START + _SHARD + _END,
+            job,
+            head=_head(job, "entropy-cli", "shard-%a", *array),
+            id="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
         ),
-        "merge.sbatch": _fill(_MERGE, job, head=merge),
+        "merge.sbatch": _merge_script(job),
         "submit.sh": _fill((_SUBMIT_AFTER_PILOT if pilot else _SUBMIT_ARRAY) + _SUBMIT_MERGE, job),
     }
+
+
+def _merge_script(job: Job) -> str:
+    """Return the script of the merge, whose resources are its own."""
+    others = [option for option in job.others if not SIZES.match(option)]
+    job = replace(job, time=None, others=(*others, *job.merge_others))
+    head = _head(
+        job, "entropy-cli-merge", "merge", "--ntasks=1", "--requeue", "--open-mode=append", *MERGE_SIZE
+    )
+    return _fill(_BEGIN + _MERGE, job, head=head, failed=str(job.max_failed))
 
 
 def _pilot_script(job: Job) -> dict[str, str]:
@@ -83,8 +106,8 @@ def _pilot_script(job: Job) -> dict[str, str]:
     if job.pilot_images is None:
         return {}
     own = ("--limit", str(job.pilot_images), "--max-failed", "1")  # the last of an option counts
-    job = replace(job, options=(*_without("--report", job.options), *own))
-    head = _head(job, "entropy-cli-pilot", "pilot.log", *_requeue_options(job))
+    job = replace(job, options=(*job.options, *own))
+    head = _head(job, "entropy-cli-pilot", "pilot", *_requeue_options(job))
     return {"pilot.sbatch": _fill(_START + _PILOT + _END, job, head=head, id="$SLURM_JOB_ID")}
 
 
@@ -103,43 +126,20 @@ def node_scripts(job: Job) -> dict[str, str]:
 
     The job has a process per GPU, or per node without GPUs.
     """
-    cpus = job.cpus_per_task
     size = (f"--nodes={job.parts}", "--ntasks-per-node=1", *_requeue_options(job))
     text = _fill(
-        _NODES + _END,
-        job,
-        head=_head(job, "entropy-cli", "estimate.log", *size),
-        srun="srun" if cpus is None else f"srun --cpus-per-task={cpus}",
-        processes=str(max(1, job.gpus)),
+        _START + _NODES + _END,
+        replace(job, launcher=("srun", *job.launcher)),
+        head=_head(job, "entropy-cli", "estimate", *size),
+        processes=str(max(1, gpu_count(job.gpus))),
         id="$SLURM_JOB_ID",
     )
     return {"estimate.sbatch": text, "submit.sh": _fill(_SUBMIT_NODES, job)}
 
 
-def minutes(text: str) -> float:
-    """Parse a time limit in Slurm's notation, in minutes.
-
-    >>> minutes("90"), minutes("1:30:00"), minutes("1-12"), minutes("UNLIMITED")
-    (90.0, 90.0, 2160.0, inf)
-
-    Raises:
-        ValueError: the text is not a time limit.
-    """
-    if text.upper() in UNLIMITED:
-        return math.inf
-    match = TIME.fullmatch(text)
-    if match is None:
-        raise ValueError(text)
-    days, *parts = match.groups()
-    first, second, third = (int(part or 0) for part in parts)
-    if days is not None or parts[2] is not None:
-        return int(days or 0) * 1440 + first * 60 + second + third / 60
-    return first + second / 60
-
-
 def _requeue_options(job: Job) -> list[str]:
     """Return the sbatch options of a job that can be requeued and resumed, and of its size."""
-    gpus = job.gpus and f"gpu:{job.gpus}"
+    gpus = gpu_count(job.gpus) and f"gpu:{job.gpus}"
     sizes = {"cpus-per-task": job.cpus_per_task, "mem": job.mem, "gres": gpus}
     options = ["--requeue", "--open-mode=append", f"--signal=B:USR1@{WARNING_S}"]
     return [*options, *(f"--{name}={size}" for name, size in sizes.items() if size)]
@@ -147,75 +147,88 @@ def _requeue_options(job: Job) -> list[str]:
 
 def _head(job: Job, name: str, log: str, *options: str) -> str:
     """Return the #SBATCH lines; the user's options come last, and so win."""
-    # % begins a placeholder in the name of a log.
-    lines = [f"--job-name={name}", f"--output={str(job.folder).replace('%', '%%')}/{log}", *options]
+    lines = [f"--job-name={name}", f"--output={_log(job, log)}", *options]
     lines += [f"--partition={job.partition}"] if job.partition is not None else []
     lines += [f"--time={job.time}"] if job.time is not None else []
     return "\n".join(f"#SBATCH {shlex.quote(line)}" for line in [*lines, *job.others])
 
 
+def _log(job: Job, name: str) -> str:
+    """Return the pattern of a log's name, in which %a is the name of a job that is no array."""
+    if job.log is None:
+        return f"{str(job.folder).replace('%', '%%')}/{name}.log"
+    if "%a" in name:
+        return job.log
+    return PLACEHOLDER.sub(lambda match: name if match[0].endswith("a") else match[0], job.log)
+
+
 def _fill(text: str, job: Job, **values: str) -> str:
     """Replace each @name@ by its value; str.format would need every brace of bash doubled."""
-    values |= {
+    values = {
         "parts": str(job.parts),
         "workdir": shlex.quote(str(job.workdir)),
-        "python": shlex.quote(job.python),
+        "prelude": job.prelude
+        and f"\n{job.prelude}\n\nset +eu # the script looks at exit codes itself\n",
+        "program": shlex.join((*job.launcher, job.python)),
+        "stop": _STOP_STEP if Path(*job.launcher[:1]).name == "srun" else _STOP_PROGRAM,
+        "processes": "1",
         "options": shlex.join(job.options),
         "folder": shlex.quote(str(job.folder)),
+        **values,
     }
     return re.sub("@([a-z]+)@", lambda match: values[match[1]], text)
 
 
-_START = """\
+_BEGIN = """\
 #!/bin/bash
 @head@
-# When requeued, it resumes from its saved state.
 
 cd @workdir@ || exit
-# As many threads as Slurm allots cores; torch would start one for each core of the machine.
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}}"
+@prelude@"""
+
+# Options of sbatch reach srun but for the cores.
+_START = (
+    _BEGIN
+    + """
+# When requeued, it resumes from its saved state.
+
+# The cores that Slurm allots, shared among the processes of a node; torch would start as many threads as
+# the machine has cores.
+if [ -n "$SLURM_CPUS_PER_TASK" ]; then export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK; fi
+cores=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(((cores + @processes@ - 1) / @processes@))}"
 
 program=
 signalled=
-pass_on() {
+stop() {
   signalled=yes
-  if [ -n "$program" ]; then kill -s "$1" "$program" 2>/dev/null; fi
+  if [ -n "$program" ]; then @stop@; fi
 }
-trap 'pass_on USR1' USR1
-trap 'pass_on TERM' TERM
+trap 'stop USR1' USR1
+trap 'stop TERM' TERM
 """
+)
+_STOP_PROGRAM = 'kill -s "$1" "$program" 2>/dev/null'
+# On TERM srun would kill its step at once, so the step is signalled directly. When the job is preempted
+# or cancelled, Slurm has already done so.
+_STOP_STEP = '[ "$1" = TERM ] || scancel --signal=TERM "$SLURM_JOB_ID"'
 
 _SHARD = """
 # Task I of the array computes shard I of @parts@.
-@python@ -m entropy_cli estimate @options@ \\
+@program@ -m entropy_cli estimate @options@ \\
   --shard "$SLURM_ARRAY_TASK_ID/@parts@" \\
   --state @folder@/shard-"$SLURM_ARRAY_TASK_ID"-of-@parts@.safetensors &
 """
 
 _PILOT = """
 # The array takes the temperatures of this run's result.
-@python@ -m entropy_cli estimate @options@ \\
+@program@ -m entropy_cli estimate @options@ \\
   --state @folder@/pilot.safetensors --output @folder@/pilot.json &
 """
 
-_NODES = """\
-#!/bin/bash
-@head@
-# When requeued, it resumes from its saved state.
-
-cd @workdir@ || exit
-# The cores that Slurm allots on a node, shared among its processes.
-cores=${SLURM_CPUS_PER_TASK:-${SLURM_CPUS_ON_NODE:-1}}
-export OMP_NUM_THREADS="${OMP_NUM_THREADS:-$(((cores + @processes@ - 1) / @processes@))}"
-
-# On TERM srun would kill its step at once, so the step is signalled directly. When the job is
-# preempted or cancelled, Slurm has already done so.
-signalled=
-trap 'signalled=yes; scancel --signal=TERM "$SLURM_JOB_ID.0"' USR1
-trap 'signalled=yes' TERM
-
+_NODES = """
 head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
-@srun@ @python@ -m torch.distributed.run --nnodes=@parts@ --nproc-per-node=@processes@ \\
+@program@ -m torch.distributed.run --nnodes=@parts@ --nproc-per-node=@processes@ \\
   --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \\
   --rdzv-endpoint="$head:$((20000 + SLURM_JOB_ID % 20000))" \\
   -m entropy_cli estimate @options@ \\
@@ -244,12 +257,9 @@ fi
 exit "$code"
 """
 
-_MERGE = """\
-#!/bin/bash
-@head@
-
-cd @workdir@ || exit
-exec @python@ -m entropy_cli merge @folder@/shard-*-of-@parts@.safetensors --output @folder@/result.json
+_MERGE = """
+exec @program@ -m entropy_cli merge @folder@/shard-*-of-@parts@.safetensors \\
+  --max-failed @failed@ --output @folder@/result.json
 """
 
 _SUBMIT_ARRAY = """\

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from entropy_cli.commands.estimate import accumulate
-from entropy_cli.commands.slurm.script import Job, array_scripts, minutes, node_scripts
+from entropy_cli.commands.slurm.sbatch_values import minutes
+from entropy_cli.commands.slurm.script import Job, array_scripts, node_scripts
 from entropy_cli.streaming import pilot
 from tests.e2e.test_estimate import assert_same
 
@@ -144,7 +145,7 @@ def test_a_task_runs_its_shard_where_the_command_was_given(job, run, folder):
 
 
 def with_pilot(job):
-    given = ("--report=r.html", "--temperature=2,auto", "--limit", "40", "--report", "r.md")
+    given = ("--temperature=2,auto", "--limit", "40")
     return replace(job, options=(*job.options, *given), pilot_images=32)
 
 
@@ -154,7 +155,7 @@ def test_a_pilot_fits_what_the_tasks_take(job, run, folder):
     for name, expected in {
         "pilot.sbatch": "--temperature=2,auto --limit 40 --limit 32 --max-failed 1 "
         f"--state {out}/pilot.safetensors --output {out}/pilot.json",
-        "estimate.sbatch": "--report=r.html --limit 40 --report r.md "
+        "estimate.sbatch": "--limit 40 "
         f"--temperature-from {out}/pilot.json --shard 2/4 --state {out}/shard-2-of-4.safetensors",
     }.items():
         process = run(scripts[name], code=0)
@@ -220,7 +221,7 @@ def test_a_warned_job_on_nodes_has_its_step_signalled_past_srun(job, run, folder
     wait_for(folder / "ready")
     process.send_signal(signal.SIGUSR1)
     time.sleep(0.5)
-    assert calls(folder)[-1] == "scancel --signal=TERM 7.0" and not (folder / "saved").exists()
+    assert calls(folder)[-1] == "scancel --signal=TERM 7" and not (folder / "saved").exists()
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:  # what scancel would do
         os.kill(int(child), signal.SIGTERM)
@@ -230,23 +231,82 @@ def test_a_warned_job_on_nodes_has_its_step_signalled_past_srun(job, run, folder
 
 
 def test_what_is_asked_of_slurm(job):
-    size = {"cpus_per_task": 4, "mem": "8G", "gpus": 1, "others": ("--qos=long", "--comment=it is")}
-    scripts = array_scripts(replace(job, partition="low", time="1-0", **size))
+    size = {
+        "cpus_per_task": 4,
+        "mem": "8G",
+        "gpus": "a100:1",
+        "others": ("--qos=long", "--comment=it is"),
+    }
+    scripts = array_scripts(replace(job, partition="low", time="1-0", throttle=2, **size))
     for name in ("estimate.sbatch", "merge.sbatch"):
         lines = scripts[name].splitlines()
-        for option in ("--partition=low", "--time=1-0", "--qos=long", "'--comment=it is'"):
+        for option in ("--partition=low", "--qos=long", "'--comment=it is'"):
             assert f"#SBATCH {option}" in lines
     lines = scripts["estimate.sbatch"].splitlines()
-    asked = ("--array=0-3", "--requeue", "--signal=B:USR1@120", "--cpus-per-task=4", "--mem=8G")
-    for option in (*asked, "--gres=gpu:1", "--open-mode=append"):
+    asked = (
+        "--array=0-3%2",
+        "--time=1-0",
+        "--requeue",
+        "--signal=B:USR1@120",
+        "--cpus-per-task=4",
+        "--mem=8G",
+    )
+    for option in (*asked, "--gres=gpu:a100:1", "--open-mode=append"):
         assert f"#SBATCH {option}" in lines
     assert "%%a/shard-%a.log" in scripts["estimate.sbatch"]  # a % of the folder's is no placeholder
-    assert "gpu" not in scripts["merge.sbatch"]
     pilot = array_scripts(replace(with_pilot(job), partition="low", time="1-0", **size))["pilot.sbatch"]
     own = {line for line in lines if line.startswith("#SBATCH") and line not in pilot}
     assert {option.split("=")[0] for option in own} == {"#SBATCH --array", "#SBATCH '--output"}
-    text = node_scripts(replace(job, parts=2, gpus=8, cpus_per_task=32))["estimate.sbatch"]
-    assert "srun --cpus-per-task=32" in text and "--nnodes=2 --nproc-per-node=8" in text
+    text = node_scripts(replace(job, parts=2, gpus="8", cpus_per_task=32))["estimate.sbatch"]
+    assert "#SBATCH --cpus-per-task=32\n" in text and "--nnodes=2 --nproc-per-node=8" in text
+
+
+def test_the_merge_has_resources_of_its_own(job):
+    sizes = ("--gres=gpu:1", "-C a100", "--mem-per-gpu=9G", "-c8", "--exclusive", "--qos=long", "-Alab")
+    own = ("--partition=cpu", "--mem=20G")
+    job = replace(job, partition="gpu", time="1-0", gpus="1", mem="64G", others=sizes, merge_others=own)
+    text = array_scripts(replace(job, max_failed=0.25))["merge.sbatch"]
+    assert [line.removeprefix("#SBATCH ") for line in text.splitlines() if "#SBATCH" in line][2:] == [
+        *("--ntasks=1", "--requeue", "--open-mode=append", "--time=30", "--mem=4G", "--cpus-per-task=1"),
+        *("--partition=gpu", "--qos=long", "-Alab", *own),
+    ]
+    assert "--max-failed 0.25 --output" in text
+
+
+def test_a_prelude_and_a_launcher(job, run, folder):
+    prelude = "set -eu # as careful scripts do\nexport WORD='a  \"b $c' \\"
+    launcher = ("env", "OTHER=x $y")
+    changed = replace(job, prelude=prelude, launcher=launcher, python=str(folder / "bin" / "shows"))
+    (folder / "bin" / "shows").write_text('#!/bin/bash\necho "$WORD|$OTHER"\nexit 4\n')
+    (folder / "bin" / "shows").chmod(0o755)
+    for text in array_scripts(replace(changed, pilot_images=32)).values():
+        if "#SBATCH" in text:
+            process = run(text)
+            out, _ = process.communicate(timeout=30)
+            assert (process.returncode, out) == (4, 'a  "b $c|x $y\n')
+    assert " srun env 'OTHER=x $y' " in f" {node_scripts(changed)['estimate.sbatch']}".replace("\n", " ")
+
+
+@pytest.mark.parametrize("launcher", ["srun", "/usr/bin/srun"])
+def test_a_step_of_a_shard_is_signalled_past_srun(job, launcher):
+    text = array_scripts(replace(job, launcher=(launcher, "-u")))["estimate.sbatch"]
+    assert 'scancel --signal=TERM "$SLURM_JOB_ID"' in text
+    assert f"{launcher} -u " in text
+
+
+@pytest.mark.parametrize(
+    "log, shard, merge",
+    [
+        (None, "out %%a/shard-%a.log", "out %%a/merge.log"),
+        ("/l/%x-%A_%a.out", "/l/%x-%A_%a.out", "/l/%x-%A_merge.out"),
+        ("/l/%3a%%a%j", "/l/%3a%%a%j", "/l/merge%%a%j"),
+    ],
+)
+def test_where_the_logs_go(job, log, shard, merge):
+    scripts = array_scripts(replace(job, log=log))
+    for name, expected in (("estimate.sbatch", shard), ("merge.sbatch", merge)):
+        (line,) = (line for line in scripts[name].splitlines() if "--output=" in line and "#" in line)
+        assert shlex.split(line, comments=False)[1].endswith(expected)
 
 
 @pytest.mark.parametrize(
@@ -259,7 +319,7 @@ def test_time_limits_as_slurm_writes_them(text, expected):
 
 def test_the_command_writes_and_tells_what_to_run(cli, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    given = ("--", "--data", "x", "--ckpt", "y.pth", "--limit", "40")
+    given = ("--no-check", "--", "--data", "x", "--ckpt", "y.pth", "--limit", "40")
     code, out, err = cli("slurm", "--array", 3, *given)
     assert code == 0 and err == ""
     (folder,) = tmp_path.iterdir()
@@ -269,7 +329,12 @@ def test_the_command_writes_and_tells_what_to_run(cli, tmp_path, monkeypatch):
     text = (folder / "estimate.sbatch").read_text()
     assert f"{sys.executable} -m entropy_cli estimate --data x --ckpt y.pth --limit 40" in text
     # The same work goes into the same folder, other work into another; asking for more changes nothing.
-    cli("slurm", "--array", 3, "--time", "4:00:00", *given)
+    assert cli("slurm", "--array", 3, *given)[0] == 0
+    changed = ("slurm", "--array", 3, "--time", "4:00:00", *given)
+    code, _, err = cli(*changed)
+    assert code == 3 and "(pilot.sbatch, estimate.sbatch). Give another folder, or --overwrite" in err
+    assert (folder / "estimate.sbatch").read_text() == text
+    assert cli(*changed[:1], "--overwrite", *changed[1:])[0] == 0
     assert len(list(tmp_path.iterdir())) == 1
     assert "--time=4:00:00" in (folder / "estimate.sbatch").read_text()
     cli("slurm", "--array", 3, *given, "--seed", 1)
@@ -289,7 +354,7 @@ def test_the_command_writes_and_tells_what_to_run(cli, tmp_path, monkeypatch):
     ],
 )
 def test_a_pilot_only_where_a_temperature_is_fitted(cli, checkpoint, tmp_path, options, has_pilot):
-    given = ("--", "--data", "x", "--ckpt", checkpoint, *options.split())
+    given = ("--no-check", "--", "--data", "x", "--ckpt", checkpoint, *options.split())
     code, out, err = cli("slurm", "--array", 3, "-o", tmp_path / "out", *given)
     assert code == 0 and err == ""
     assert ("a pilot for the temperature, 3 shards" in out) == has_pilot
@@ -303,7 +368,7 @@ def test_a_pilot_only_where_a_temperature_is_fitted(cli, checkpoint, tmp_path, o
     "options, has_pilot", [("--rule sign", False), ("--codebook c.npy", True), ("--levels 3,3", False)]
 )
 def test_a_pilot_of_latents(cli, tmp_path, options, has_pilot):
-    given = ("--", "--latents", "z.npy", *options.split())
+    given = ("--no-check", "--", "--latents", "z.npy", *options.split())
     code, _, err = cli("slurm", "--array", 3, "-o", tmp_path / "out", *given)
     assert code == 0 and err == ""
     assert (tmp_path / "out" / "pilot.sbatch").exists() == has_pilot
@@ -348,7 +413,7 @@ def test_it_needs_no_torch(tmp_path):
         "sys.exit(code or 'torch' in sys.modules)"
     )
     argv = [sys.executable, "-c", code, "slurm", "--nodes", "2", "--output", tmp_path / "out"]
-    argv += ["--", "--data", "x", "--ckpt", "y"]
+    argv += ["--no-check", "--", "--data", "x", "--ckpt", "y"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 
@@ -372,6 +437,21 @@ def test_it_needs_no_torch(tmp_path):
         ("--nodes 2 -- --data x --ckpt y --state s", "--state"),
         ("--nodes 2 -- --data x --ckpt y --shard slurm", "--shard"),
         ("--array 2 --gpus 2 -- --data x --ckpt y", "--gpus"),
+        ("--array 2 --gpus a100:2 -- --data x --ckpt y", "--gpus: a100:2: a shard uses one"),
+        ("--array 2 --gpus a100 -- --data x --ckpt y", "expected N or TYPE:N"),
+        ("--nodes 2 --throttle 2 -- --data x --ckpt y", "--throttle: is for an --array"),
+        ("--nodes 2 --launcher srun -- --data x --ckpt y", "--launcher"),
+        ("--array 2 --launcher ' -- --data x --ckpt y", "--launcher: ': no closing quotation"),
+        ("--array 2 --log %a/x -- --data x --ckpt y", "--log: %a/x: expected a file"),
+        ("--array 2 --log logs/ -- --data x --ckpt y", "--log: logs/: expected a file"),
+        ("--array 2 --log a\\b -- --data x --ckpt y", "without a backslash"),
+        ("--array 2 -o a\\b -- --data x --ckpt y", "--output"),
+        ("--array 2 --merge-sbatch -n2 -- --data x --ckpt y", "--merge-sbatch"),
+        ("--array 2 -- --data x --ckpt y --report r.md", "--report"),
+        (
+            "--array 2 -- --data x --ckpt y --temperature 1 --temperature-from r",
+            "--temperature / --temp",
+        ),
         ("--array 2 --time soon -- --data x --ckpt y", "--time: soon"),
         ("--array 2 --time 5 -- --data x --ckpt y", "10 minutes or more"),
         ("--array 2 --sbatch --array=3 -- --data x --ckpt y", "--sbatch: --array=3"),
@@ -388,6 +468,47 @@ def test_wrong_usage_writes_nothing(cli, tmp_path, monkeypatch, options, words):
 
 def test_a_folder_that_cannot_be_made(cli, tmp_path):
     (tmp_path / "file").touch()
-    given = ("--", "--data", "x", "--ckpt", "y")
+    given = ("--no-check", "--", "--data", "x", "--ckpt", "y")
     code, _, err = cli("slurm", "--array", 2, "--output", tmp_path / "file", *given)
     assert code == 3 and "--output" in err
+
+
+@pytest.mark.parametrize("options", ["--ckpt absent", "--data absent", "--split val", "--image-size 40"])
+def test_what_estimate_would_refuse_is_refused_unless_told_not_to_look(
+    cli, images, checkpoint, tmp_path, options
+):
+    given = ("--", "--data", images, "--ckpt", checkpoint, "--device", "cuda", "--precision", "fp16")
+    command = ("slurm", "--array", 2, "-o", tmp_path / "out")
+    code, out, err = cli(*command, *given, *options.split())
+    assert code == 3 and out == "" and len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+    assert cli(*command, "--no-check", *given, *options.split())[0] == 0
+    assert cli(*command, "--overwrite", *given)[0] == 0  # the GPU of the jobs need not be here
+
+
+@pytest.mark.parametrize(
+    "content, words",
+    [
+        (b"#SBATCH --mem=8G\n", "--sbatch"),
+        (b"echo 'a\n", "not a script for bash: line 1: unexpected EOF"),
+        (b"cat <<EOF\n", "not a script for bash: "),
+        (b"a\0b\n", "not a script for bash"),
+        (None, "can't be read: No such file"),
+    ],
+)
+def test_a_prelude_that_would_break_the_script(cli, tmp_path, content, words):
+    if content is not None:
+        (tmp_path / "pre").write_bytes(content)
+    given = ("--prelude", tmp_path / "pre", "--no-check", "--", "--data", "x", "--ckpt", "y")
+    code, _, err = cli("slurm", "--array", 2, "-o", tmp_path / "out", *given)
+    assert code == 3 and words in err and len(err.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwriting_leaves_no_script_of_other_settings(cli, tmp_path):
+    command = ("slurm", "-o", tmp_path, "--no-check", "--overwrite")
+    given = ("--", "--data", "x", "--ckpt", "y")
+    log = tmp_path / "logs" / "%A_%a.out"
+    assert cli(*command, "--array", 2, "--log", log, *given)[0] == 0 and log.parent.is_dir()
+    assert cli(*command, "--nodes", 2, *given)[0] == 0
+    assert {path.name for path in tmp_path.glob("*.s*")} == {"estimate.sbatch", "submit.sh"}
