@@ -97,7 +97,8 @@ def test_a_shard_says_what_fitting_costs_and_counts_it(cli, images, checkpoint, 
 def test_a_merge_keeps_how_its_parts_ran(cli, shards, merge, images, checkpoint, tmp_path):
     first, second, third = shards(3, batch_sizes=(4, 16, 8))
     run = ("estimate", "--data", images, "--ckpt", checkpoint, "--workers", 0, "--shard", "0/3")
-    assert cli(*run, "--state", first)[0] == 0  # all done: not another run
+    code, _, err = cli(*run, "--state", first)  # all done: not another run
+    assert code == 0 and f"resuming from 32 of 32 images, saved in {first}" in err
     merge("--partial", third, first, "--state", tmp_path / "sum")
     runs = merge(tmp_path / "sum", second)["provenance"]["runs"]
     assert [part["shard"] for part in runs] == [[2, 3], [0, 3], [1, 3]]
@@ -290,8 +291,12 @@ def test_what_is_no_state_is_one_line(merge, checkpoint, tmp_path, shards):
 
 
 def test_the_table_of_a_merge_says_so(cli, shards):
-    code, out, _ = cli("merge", *shards(2), "--explain")
-    assert code == 0 and "by adding 2 states" in out and "70 of 70 images" in out
+    code, out, _ = cli("merge", *shards(3, batch_sizes=(4, 16, 4)), "--explain")
+    words = " ".join(out.split())
+    assert code == 0 and "70 of 70 images" in words
+    device = f"cpu ({torch.get_num_threads()} threads)"
+    how = f"by adding 3 states, on {device}, in batches of 4, 16, with torch {version('torch')}, "
+    assert how in words and " s in all" in words.partition(how)[2]
 
 
 def blocks_done(path):
