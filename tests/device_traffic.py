@@ -22,6 +22,7 @@ from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.tokenizers.base import sums_layout
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.families.var import VAR
+from entropy_cli.tokenizers.layers import fused
 from entropy_cli.tokenizers.layers.var_layout import VARSizes, var_shapes
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from tests.pretended_gpu import DEVICE, PretendedGPU
@@ -48,8 +49,7 @@ class Traffic(TorchDispatchMode):
         out = operator(*args, **(kwargs or {}))
         ins, outs = _tensors((args, kwargs)), _tensors(out)
         if any(tensor.device.type == "cuda" for tensor in (*ins, *outs)):
-            name = operator.overloadpacket.__name__
-            for part, (moved, kernels) in _cost(name, ins, outs).items():
+            for part, (moved, kernels) in _cost(operator, ins, outs).items():
                 self.bytes[part] += moved
                 self.kernels[part] += kernels
         return out
@@ -65,32 +65,30 @@ class Traffic(TorchDispatchMode):
             yield f"  {part:36s} {moved / self.images / 1e6:8.1f} MB {self.kernels[part]:5d} kernels"
 
 
-def _cost(name, ins, outs):
+def _cost(operator, ins, outs):
     """Bytes moved and kernels of an operator, by part."""
-    if name in FREE or not outs:
-        return {}
-    if name in ("to", "_to_copy") and outs[0] is ins[0]:
-        return {}
-    if name == "native_group_norm":  # moments, factors, and the result; in NCHW
+    name = operator.overloadpacket.__name__
+    if operator.namespace == "entropy_cli":  # moments, factors, and the result; a sum in place
         x = _size(ins[0])
-        layout = {"layout before group norm": (2 * x, 1)} if _is_nhwc(ins[0]) else {}
-        return {**layout, name: (2 * x + _size(outs[0]), 3)}
+        return {f"fused {name}": (3 * x, 3 if name == "group_norm" else 1)}
+    if name in FREE or not outs or (name in ("to", "_to_copy") and outs[0] is ins[0]):
+        return {}
+    if name == "native_group_norm":  # in NCHW, as NHWC is read only by a copy
+        layout = {"layout before group norm": (2 * _size(ins[0]), 1)} if _is_nhwc(ins[0]) else {}
+        return {**layout, name: (2 * _size(ins[0]) + _size(outs[0]), 3)}
     if name in ("convolution", "conv2d"):
-        x, weight, *bias = ins
-        parts = {name: (_size(x) + _size(weight) + _size(outs[0]), 1)}
-        if bias:
-            parts["bias of convolutions"] = (2 * _size(outs[0]), 1)
-        if _is_nhwc(weight) and not _is_nhwc(x) and x.is_contiguous():
-            parts["layout before convolution"] = (2 * _size(x), 1)
-        return parts
-    if name == "scaled_dot_product_attention" and ins[0].ndim == 3:
-        # Not fused: factors in float32, products, softmax.
-        rows, elements = ins[0].shape[0] * ins[0].shape[1] ** 2, ins[0].numel()
-        return {"attention of three dimensions": (3 * _size(ins[0]) + 26 * elements + 16 * rows, 8)}
-    if name in FILLS:
-        return {name: (sum(map(_size, outs)), 1)}
-    distinct = {id(tensor): _size(tensor) for tensor in ins}
+        return _cost_of_convolution(*ins, out=outs[0])
+    distinct = {} if name in FILLS else {id(tensor): _size(tensor) for tensor in ins}
     return {name: (sum(distinct.values()) + sum(map(_size, outs)), 1)}
+
+
+def _cost_of_convolution(x, weight, *bias, out):
+    parts = {"convolution": (_size(x) + _size(weight) + _size(out), 1)}
+    if bias:
+        parts["bias of convolutions"] = (2 * _size(out), 1)
+    if _is_nhwc(weight) and not _is_nhwc(x) and x.is_contiguous():
+        parts["layout before convolution"] = (2 * _size(x), 1)
+    return parts
 
 
 def _tensors(tree):
@@ -120,6 +118,8 @@ def measure(images, precision, temperatures=(1.0,)):
         with fake:
             _apply(cpu.network, fake.from_tensor)
             patch.setattr(torch.nn.Module, "_apply", _apply)
+            patch.setattr(fused, "_AGREE", {})
+            patch.setattr(fused, "_find_fault", lambda *_: None)
             cpu.codebooks = [Codebook(fake.from_tensor(c.codes_VC), c.rule) for c in cpu.codebooks]
             patch.setattr("copy.deepcopy", lambda network: network)
             tokenizer = cpu.to(DEVICE, precision)

@@ -11,6 +11,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from entropy_cli.tokenizers.layers import fused
 from tests import python_backward
 from tests.device_counts import Counts, program_line
 
@@ -172,6 +173,7 @@ class PretendedGPU:
         """Let torch believe in the device; `patch` is a pytest.MonkeyPatch that ends with the test."""
         torch._C._ensureCUDADeviceGuardSet()  # one that does nothing, where there is no CUDA
         patch.setattr(PretendedGPU, "running", self)
+        patch.setattr(fused, "_AGREE", {})  # what was found of kernels on a device of this name
         for name, value in self._cuda().items():
             patch.setattr(torch.cuda, name, value)
         patch.setattr(torch.Tensor, "pin_memory", _pinned)

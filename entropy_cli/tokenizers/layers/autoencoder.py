@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
-from entropy_cli.tokenizers.layers.norms import norm_like, uncounted
+from entropy_cli.tokenizers.layers import fused
+from entropy_cli.tokenizers.layers.norms import GroupNorm, norm_like, uncounted
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -73,6 +74,11 @@ def through(layer: nn.Module, channels: int) -> int:
     return layer.out_channels
 
 
+def without_bias(conv: nn.Conv2d, x_BChw: Tensor) -> Tensor:
+    """Apply a convolution but for its bias."""
+    return functional.conv2d(x_BChw, conv.weight, None, conv.stride, conv.padding)
+
+
 class ResnetBlock(nn.Module):
     """Norm, SiLU and convolution, twice, with a shortcut."""
 
@@ -102,9 +108,22 @@ class ResnetBlock(nn.Module):
         return given
 
     def _run(self, x_BChw: Tensor) -> Tensor:
+        norms = [norm for norm in (self.norm1, self.norm2) if isinstance(norm, GroupNorm)]
+        if len(norms) == 2 and all(norm.is_fused(x_BChw) for norm in norms):
+            return self._run_fused(x_BChw, *norms)
         h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
         h_BChw = self.conv2(self.norm2.then_silu(h_BChw))
         return h_BChw.add_(self.nin_shortcut(x_BChw))
+
+    def _run_fused(self, x_BChw: Tensor, norm1: GroupNorm, norm2: GroupNorm) -> Tensor:
+        """Run in fused kernels, which also add the biases of convolutions: else a pass each."""
+        h_BChw = without_bias(self.conv1, norm1.run_fused(x_BChw, silu=True))
+        h_BChw = without_bias(self.conv2, norm2.run_fused(h_BChw, self.conv1.bias, silu=True))
+        biases = [self.conv2.bias]
+        if isinstance(self.nin_shortcut, nn.Conv2d):
+            x_BChw = without_bias(self.nin_shortcut, x_BChw)
+            biases.append(self.nin_shortcut.bias)
+        return fused.add(h_BChw, x_BChw, biases)
 
 
 class AttnBlock(nn.Module):
@@ -126,9 +145,10 @@ class AttnBlock(nn.Module):
     def forward(self, x_BChw: Tensor) -> Tensor:
         qkv_BChw = self.qkv(self.norm(x_BChw))
         qkv_BlC = qkv_BChw.flatten(2).transpose(1, 2)
-        q_BlC, k_BlC, v_BlC = qkv_BlC.chunk(3, dim=2)
-        h_BlC = functional.scaled_dot_product_attention(q_BlC, k_BlC, v_BlC)
-        return x_BChw + self.proj_out(h_BlC.transpose(1, 2).view_as(x_BChw))
+        # With an axis for the only head, without which torch takes no fused kernel.
+        q_B1lC, k_B1lC, v_B1lC = qkv_BlC[:, None].chunk(3, dim=3)
+        h_B1lC = functional.scaled_dot_product_attention(q_B1lC, k_B1lC, v_B1lC)
+        return x_BChw + self.proj_out(h_B1lC[:, 0].transpose(1, 2).view_as(x_BChw))
 
 
 class Downsample(nn.Module):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from entropy_cli.tokenizers.layers import fused
 from entropy_cli.tokenizers.layers.mixed_norm import mixed_norm
 
 NORM_EPS = 1e-6  # the same in every published checkpoint of this layout
@@ -21,8 +22,9 @@ class GroupNorm(nn.GroupNorm):
     """Group norm of the layout's epsilon; for inference on a CPU in float32 whatever the input's type.
 
     On a CPU torch's own loses digits in channels_last, more of them the larger the image. There the
-    moments are those of small parts of the image, put together in float64. Where gradients are wanted
-    it is torch's own, on the layout that the input has, or `mixed_norm` of a 16-bit input.
+    moments are those of small parts of the image, put together in float64. On a GPU it is the fused
+    kernel where that works: torch's own leaves channels_last. Where gradients are wanted it is torch's
+    own, on the layout that the input has, or `mixed_norm` of a 16-bit input.
     """
 
     def __init__(self, channels: int, groups: int) -> None:
@@ -33,6 +35,10 @@ class GroupNorm(nn.GroupNorm):
             return mixed_norm(x_BChw, self, silu=False)
         if _trains(x_BChw, self.weight) or _in_channel_order(x_BChw, self.weight):
             return super().forward(x_BChw)
+        if torch.compiler.is_compiling():  # which fuses it, and gives both of them the same arithmetic
+            return super().forward(x_BChw.float()).to(x_BChw.dtype)
+        if self.is_fused(x_BChw):
+            return self.run_fused(x_BChw, silu=False)
         if x_BChw.device.type != "cpu":
             weight_C, bias_C = self.weight.to(x_BChw.dtype), self.bias.to(x_BChw.dtype)
             return functional.group_norm(x_BChw, self.num_groups, weight_C, bias_C, self.eps)
@@ -43,6 +49,10 @@ class GroupNorm(nn.GroupNorm):
         """Apply norm and SiLU; on a CPU rounded once, and in pieces that fit the cache."""
         if _trains_in_16_bits(x_BChw, self.weight):
             return mixed_norm(x_BChw, self, silu=True)
+        if torch.compiler.is_compiling():
+            return functional.silu(self(x_BChw))
+        if self.is_fused(x_BChw):
+            return self.run_fused(x_BChw, silu=True)
         trains = _trains(x_BChw, self.weight)
         if x_BChw.device.type != "cpu" or trains or _in_channel_order(x_BChw, self.weight):
             return functional.silu(self(x_BChw), inplace=not trains)
@@ -62,6 +72,18 @@ class GroupNorm(nn.GroupNorm):
                 if rounds:
                     out_bCrw.copy_(normed_bCrw)
         return out_BChw
+
+    def is_fused(self, x_BChw: Tensor) -> bool:
+        """Return whether the fused kernel runs for what has the type, device and layout of x."""
+        return not _trains(x_BChw, self.weight) and fused.works(
+            x_BChw, self.num_channels, self.num_groups
+        )
+
+    def run_fused(self, x_BChw: Tensor, offset_C: Tensor | None = None, *, silu: bool) -> Tensor:
+        """Add an offset to every pixel, normalise and apply SiLU in the fused kernel."""
+        return torch.ops.entropy_cli.group_norm(
+            x_BChw, self.weight, self.bias, offset_C, self.num_groups, self.eps, silu
+        )
 
     def _affine(self, x_BChw: Tensor) -> tuple[Tensor, Tensor]:
         """Return the offset and the factor of each channel of each image, float32."""
