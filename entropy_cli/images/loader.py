@@ -19,6 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.plan import BatchPlan
 
+# Advice that only the command line can follow.
+FEWER_WORKERS = "Run the same command again with fewer --workers: it resumes from here."
 PARENT_GRACE_S = 30  # how long after a SIGTERM a worker waits for its parent to stop it
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -81,8 +83,7 @@ def worker_death_error(error: RuntimeError) -> DatasetError | None:
     if not re.search("worker.*(exited unexpectedly|killed by signal)", str(error)):
         return None
     return DatasetError(
-        "a worker process that decodes images died, perhaps out of memory. "
-        "Run the same command again with fewer --workers: it resumes from here."
+        f"a worker process that decodes images died, perhaps out of memory. {FEWER_WORKERS}"
     )
 
 

@@ -1,13 +1,10 @@
 """The estimator as a function, for tokenizers that are Python callables."""
 
-import hashlib
 import logging
-import time
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
-from itertools import chain, islice
+import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Literal, get_args
 from weakref import WeakKeyDictionary
 
 import torch
@@ -16,45 +13,43 @@ from entropy_cli.commands.estimate.arrays import Array
 from entropy_cli.commands.estimate.batches import (
     checked_images,
     checked_temperatures,
-    read_folder,
     to_blocks,
     whole_numbers,
 )
-from entropy_cli.commands.estimate.build_result import build_result
 from entropy_cli.commands.estimate.callables import CallableTokenizer, Encode
+from entropy_cli.commands.estimate.in_memory import Origin, Pass
 from entropy_cli.commands.estimate.inputs import identify
 from entropy_cli.commands.estimate.python_words import naming_parameters
-from entropy_cli.core.errors import DatasetError, EntropyCliError
+from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.quantity import TemperatureChoice
-from entropy_cli.entropy.stopping import history_point
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
-from entropy_cli.images.image_set import GROUPS, ImageSet, find_images
-from entropy_cli.images.loader import Batch
-from entropy_cli.images.plan import BLOCK
+from entropy_cli.images.decode import CroppedImages
+from entropy_cli.images.image_set import find_images
+from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
 from entropy_cli.results.schema import Result
 from entropy_cli.streaming.batch_processor import BatchProcessor
-from entropy_cli.streaming.device import choose_device, device_name, versions
-from entropy_cli.streaming.pilot import PILOT_BLOCKS, fit_temperatures, with_fitted
-from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_settings import RunSettings
-from entropy_cli.streaming.state import RunMetadata, RunState
+from entropy_cli.streaming.device import (
+    choose_batch_size,
+    choose_device,
+    choose_precision,
+    choose_workers,
+)
+from entropy_cli.streaming.reader import Reader
 from entropy_cli.tokenizers import registry as tokenizers
-from entropy_cli.tokenizers.base import Tokenizer, sums_layout
+from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
 from entropy_cli.tokenizers.latents import Channels
-from entropy_cli.tokenizers.precision import matmul_precision
+from entropy_cli.tokenizers.precision import Precision, matmul_precision
 from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
 
 logger = logging.getLogger(__name__)
 
-Temperatures = Sequence[TemperatureChoice] | None
+PrecisionChoice = Precision | Literal["auto"]
 
 # Identity and provenance of the tokenizers that were loaded, for their results.
-LOADED: WeakKeyDictionary[Tokenizer, tuple[dict[str, Any], dict[str, Any]]] = WeakKeyDictionary()
+LOADED: WeakKeyDictionary[Tokenizer, Origin] = WeakKeyDictionary()
 
-NO_IMAGES = "there are no images that could be read."
 SEED = 0  # of the order of a folder's images, and of the groups
 
 
@@ -112,6 +107,8 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     channels: Channels | None = None,
     temperature: TemperatureChoice | Sequence[TemperatureChoice] | None = None,
     device: str = "auto",
+    precision: PrecisionChoice = "auto",
+    workers: int | None = None,
 ) -> Result:
     """Estimate a tokenizer's entropies on images, in one pass and in memory.
 
@@ -133,6 +130,10 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
         temperature: one or several, the first is the headline; "auto" among them fits one to each
             scale, on the first 1024 images; None takes the family's or the rule's.
         device: "auto", "cpu", "cuda" or "cuda:0" ...
+        precision: of a loaded tokenizer's encoder, "fp32", "tf32", "fp16" or "bf16"; "auto" is fp32 on a
+            CPU and fp16 on a GPU. What others than fp32 change is measured on the first 64 images.
+        workers: processes that decode a folder's images, 0 decodes in this one; None chooses on Linux.
+            Elsewhere it is 0: processes that start would run a script that has no main guard.
 
     Returns:
         What `entropy-cli estimate` writes: `result.average.token_weighted.assignment_entropy` has value,
@@ -147,54 +148,88 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     entropy_cli.core.errors.DatasetError: there are no images.
     """
     on, temperatures = choose_device(device), checked_temperatures(temperature)
-    if isinstance(images, Array) or not isinstance(images, (str, Path, Iterable)):
-        raise EntropyCliError("images: expected batches one after the other, say a list of tensors.")
+    _check_choices(images, precision, workers)
     if callable(tokenizer):
+        if precision not in ("auto", "fp32"):
+            raise EntropyCliError(
+                f"precision {precision}: is that of a loaded tokenizer's encoder, but a callable "
+                "computes in its own. Leave precision out."
+            )
         numbers = whole_numbers("levels", levels)
         wrapped = CallableTokenizer(tokenizer, codebook, rule or "l2", numbers, channels)
-        return _estimate_callable(wrapped, images, on, temperatures)
+        return _of_callable(wrapped, images, on).estimate(temperatures)
     if not hasattr(tokenizer, "spec"):
         raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
     if any(value is not None for value in (codebook, rule, levels, channels)):
         raise EntropyCliError("codebook, rule, levels and channels: a loaded tokenizer has its own.")
-    return _estimate_loaded(tokenizer, images, on, temperatures)
+    chosen = choose_precision(on, None if precision == "auto" else precision)
+    if isinstance(images, (str, Path)):
+        return _of_folder(tokenizer, _path("images", images), on, chosen, workers).estimate(temperatures)
+    return _of_images(tokenizer, images, on, chosen).estimate(temperatures)
 
 
-def _estimate_callable(
-    tokenizer: CallableTokenizer,
-    images: str | Path | Iterable[Array],
-    on: torch.device,
-    temperatures: Temperatures,
-) -> Result:
-    """Estimate on batches of what a callable takes."""
+def _check_choices(
+    images: str | Path | Iterable[Array], precision: PrecisionChoice, workers: int | None
+) -> None:
+    """Raise EntropyCliError for what no tokenizer takes."""
+    if isinstance(images, Array) or not isinstance(images, (str, Path, Iterable)):
+        raise EntropyCliError("images: expected batches one after the other, say a list of tensors.")
+    if precision not in ("auto", *get_args(Precision)):
+        expected = ", ".join(("auto", *get_args(Precision)))
+        raise EntropyCliError(f"precision {precision}: expected {expected}.")
+    if workers is not None and (type(workers) is not int or workers < 0):
+        raise EntropyCliError(f"workers {workers!r}: expected a whole number, 0 or more.")
+    if workers is not None and not isinstance(images, (str, Path)):
+        raise EntropyCliError(f"workers {workers}: read a folder, but batches come from you.")
+
+
+def _of_callable(
+    tokenizer: CallableTokenizer, images: str | Path | Iterable[Array], on: torch.device
+) -> Pass:
+    """Open a pass over batches of what a callable takes."""
     if isinstance(images, (str, Path)):
         raise EntropyCliError(
             "images: a folder needs a tokenizer from load_tokenizer, which knows how to crop its "
             "images. Give batches of them."
         )
     model, latents = tokenizer.open(iter(images))
-    notes = codebook_notes(model)
     processor = BatchProcessor(model.to(on, "fp32"), on, BLOCK)
-    return _estimate(processor, to_blocks(latents, SEED), temperatures, notes=notes)
+    return Pass(model, processor, "fp32", to_blocks(latents, SEED), _origin(model), SEED)
 
 
-def _estimate_loaded(
-    tokenizer: Tokenizer,
-    images: str | Path | Iterable[Array],
-    on: torch.device,
-    temperatures: Temperatures,
-) -> Result:
-    """Estimate on a folder, or on batches of images of the tokenizer's size."""
-    origin = LOADED.get(tokenizer)
-    processor = BatchProcessor(tokenizer.to(on, "fp32"), on, BLOCK)
-    if isinstance(images, (str, Path)):
-        found = find_images(_path("images", images), seed=SEED)
-        if found.note:
-            logger.warning("%s", found.note)
-        return _estimate(processor, read_folder(found, tokenizer), temperatures, origin, found)
+def _of_images(
+    tokenizer: Tokenizer, images: Iterable[Array], on: torch.device, precision: Precision
+) -> Pass:
+    """Open a pass over batches of images of a loaded tokenizer's size."""
     size = tokenizer.spec.image_size
     blocks = to_blocks((checked_images(batch, size) for batch in images), SEED)
-    return _estimate(processor, blocks, temperatures, origin)
+    processor = BatchProcessor(tokenizer.to(on, precision), on, BLOCK)
+    return Pass(tokenizer, processor, precision, blocks, _origin(tokenizer), SEED)
+
+
+def _of_folder(
+    tokenizer: Tokenizer, folder: Path, on: torch.device, precision: Precision, workers: int | None
+) -> Pass:
+    """Open a pass over a folder, whose images the tokenizer crops, in the command's batches."""
+    found = find_images(folder, seed=SEED)
+    if found.note:
+        logger.warning("%s", found.note)
+    blocks, spec = number_of_blocks(len(found)), tokenizer.spec
+    assert spec.image_size is not None
+    size = min(choose_batch_size(on, spec.image_size), BLOCK * blocks)
+    plans = plan_batches(len(found), size, range(blocks))
+    if workers is None:
+        workers = min(choose_workers(on), len(plans)) if sys.platform == "linux" else 0
+    processor = BatchProcessor(tokenizer.to(on, precision), on, size)
+    source = CroppedImages(found, spec.crop.apply)
+    batches = Reader(source, processor, precision, workers).read(plans)
+    return Pass(tokenizer, processor, precision, batches, _origin(tokenizer), SEED, found, workers)
+
+
+def _origin(tokenizer: Tokenizer) -> Origin:
+    """Return identity and provenance of a tokenizer, which only those of a checkpoint have."""
+    notes = {"checkpoint_notes": [], "codebook_notes": codebook_notes(tokenizer)}
+    return LOADED.get(tokenizer) or ({"checkpoint_sha256": None}, {"checkpoint": None, **notes})
 
 
 def _path(name: str, path: str | Path) -> Path:
@@ -202,80 +237,3 @@ def _path(name: str, path: str | Path) -> Path:
     if not str(path).strip():
         raise EntropyCliError(f"{name} {path!r}: is empty, expected a path.")
     return Path(path)
-
-
-def _estimate(
-    processor: BatchProcessor,
-    batches: Iterator[Batch],
-    temperatures: Temperatures,
-    origin: tuple[dict[str, Any], dict[str, Any]] | None = None,
-    found: ImageSet | None = None,
-    notes: Sequence[str] = (),
-) -> Result:
-    tokenizer, start = processor.tokenizer, time.monotonic()
-    identity, checkpoint = origin or (
-        {"checkpoint_sha256": None},
-        {"checkpoint": None, "checkpoint_notes": [], "codebook_notes": list(notes)},
-    )
-    settings = RunSettings.of(
-        tokenizer,
-        temperatures,
-        identity,
-        seed=SEED,
-        images_fingerprint="",
-        images=0,
-        precision="fp32",
-    )
-    progress, digest = _accumulate(processor, batches, settings.temperature)
-    images = progress.images + len(progress.failed)
-    fingerprint = found.fingerprint() if found else digest
-    settings = replace(settings, images_fingerprint=fingerprint, images=images)
-    metadata = RunMetadata.of(
-        tokenizer,
-        split=found.split if found else "given",
-        images_found=images,
-        temperature_given=temperatures is not None,
-        provenance={"data": found.location if found else "given from Python", **checkpoint},
-    )
-    seconds = time.monotonic() - start
-    provenance = {
-        "command": "entropy_cli.estimate",
-        "device": device_name(processor.device),
-        "processes": 1,
-        "seconds": round(seconds, 3),
-        "images_per_s": round(progress.images / seconds, 3),
-        "images_resumed": 0,
-        **versions(),
-    }
-    state = RunState(progress, settings, metadata, None)
-    return build_result(state, target_reached=None, provenance=provenance)
-
-
-def _accumulate(
-    processor: BatchProcessor, batches: Iterator[Batch], temperatures: Sequence[TemperatureChoice]
-) -> tuple[Progress, str]:
-    """Sum over all batches; return a digest of their latents beside the sums."""
-    progress, encoded, digest = Progress.start(1), processor.encode(batches), hashlib.sha256()
-    spec = processor.tokenizer.spec
-    fitted_S: Sequence[float | None] = [None] * len(spec.scales)
-    if "auto" in temperatures:
-        pilot = list(islice(encoded, PILOT_BLOCKS))
-        if not pilot:
-            raise DatasetError(NO_IMAGES)
-        fitted_S, progress.pilot, _ = fit_temperatures(processor, pilot, Ranks(), lambda _: None)
-        encoded = chain(pilot, encoded)
-    progress.temperatures = with_fitted(temperatures, fitted_S)
-    layout = sums_layout(spec.scales, GROUPS, len(progress.temperatures[0]))
-    progress.allocate(layout, processor.device)
-    for batch in encoded:
-        digest.update(batch.input_B.cpu().contiguous().numpy().tobytes())
-        processor.add(batch, progress)
-    processor.check_finite()
-    if not progress.images:
-        raise DatasetError(NO_IMAGES)
-    tally = progress.tally
-    assert tally is not None
-    progress.history.append(
-        history_point(tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
-    )
-    return progress, digest.hexdigest()

@@ -1,8 +1,7 @@
 """Inputs from a Python program: check them and cut them into blocks."""
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from numbers import Real
 from typing import Any
 
@@ -13,11 +12,9 @@ from entropy_cli.commands.estimate.arrays import Array, describe, to_tensor
 from entropy_cli.commands.estimate.callables import check_batch
 from entropy_cli.core.errors import EntropyCliError, ShapeError
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
-from entropy_cli.images.decode import CroppedImages
-from entropy_cli.images.image_set import GROUPS, ImageSet, hash_path
-from entropy_cli.images.loader import Batch, open_loader, read_batches
-from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
-from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.images.image_set import GROUPS, hash_path
+from entropy_cli.images.loader import Batch
+from entropy_cli.images.plan import BLOCK
 
 
 def checked_temperatures(
@@ -81,14 +78,15 @@ def checked_images(batch: Array, size: int | None) -> Tensor:
     return images_B3HW
 
 
-def to_blocks(inputs: Iterable[Tensor], seed: int) -> Iterator[Batch]:
+def to_blocks(inputs: Iterable[Tensor], seed: int) -> Generator[Batch, None, None]:
     """Cut batches of any size into blocks of images, named by their numbers."""
     images = 0
     for input_B in _blocks(inputs):
-        names = [str(i) for i in range(images, images + len(input_B))]
+        places = list(range(images, images + len(input_B)))
+        names = [str(place) for place in places]
         images += len(names)
         group_B = torch.tensor([hash_path(name, seed)[1] % GROUPS for name in names])
-        yield Batch(input_B, group_B, names, [], [], (0,))
+        yield Batch(input_B, group_B, names, places, [], (0,))
 
 
 def _blocks(inputs: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -102,10 +100,3 @@ def _blocks(inputs: Iterable[Tensor]) -> Iterator[Tensor]:
             held = [together_B[whole:].clone()]
     if sum(map(len, held)):
         yield torch.cat(held)
-
-
-def read_folder(images: ImageSet, tokenizer: Tokenizer) -> Iterator[Batch]:
-    """Read the images of a folder, cropped for a loaded tokenizer, in the seeded order."""
-    plans = plan_batches(len(images), BLOCK, range(number_of_blocks(len(images))))
-    loader = open_loader(CroppedImages(images, tokenizer.spec.crop.apply), plans, workers=0)
-    return (replace(batch, completed_blocks=(0,), digests=[]) for batch in read_batches(loader))

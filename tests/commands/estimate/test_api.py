@@ -80,6 +80,35 @@ def test_all_ways_to_a_checkpoint(checkpoint, images, cli, tmp_path):
     same(folder, read_result(tmp_path / "r.json"))
 
 
+@pytest.mark.parametrize("temperature", [1, ("auto", 1)], ids=str)
+def test_a_precision_and_workers_are_those_of_the_command(
+    checkpoint, images, cli, tmp_path, temperature
+):
+    """With the same check of what the precision costs, and the same repeated images."""
+    options = {"precision": "bf16", "temperature": temperature}
+    tokenizer = load_tokenizer(checkpoint)
+    folder = estimate(images, tokenizer, workers=1, **options)
+    run = ("estimate", "--data", images, "--ckpt", checkpoint, "--workers", 0, "--precision", "bf16")
+    run += ("--temperature", "1" if temperature == 1 else "auto,1")
+    assert cli(*run, "-o", tmp_path / "r.json")[0] == 0
+    command = read_result(tmp_path / "r.json")
+    same(folder, command)
+    assert folder.precision_check == command.precision_check and folder.precision_check["images"] == 64
+    assert folder.data == command.data and folder.settings == command.settings
+    assert folder.provenance["workers"] == 1
+
+
+def test_images_are_known_by_their_content(checkpoint, pictures):
+    """In any batches; in another precision the cost is measured on what there is."""
+    tokenizer = load_tokenizer(checkpoint)
+    whole = estimate([pictures], tokenizer)
+    assert whole.data == estimate([pictures[:3], pictures[3:]], tokenizer).data
+    assert whole.data != estimate([pictures + 1], tokenizer).data
+    rounded = estimate([pictures[:3], pictures[3:]], tokenizer, precision="bf16")
+    assert rounded.precision_check["images"] == len(pictures)
+    assert (whole.settings.precision, whole.precision_check) == ("fp32", None)
+
+
 def test_files_left_aside_are_logged(checkpoint, images, caplog, tmp_path):
     logger = logging.getLogger("entropy_cli.commands.estimate.api")
     shutil.copytree(images, tmp_path / "data")
@@ -246,6 +275,18 @@ def test_what_is_wrong_with_a_loaded_tokenizer(checkpoint, images, tmp_path):
     ):
         with pytest.raises(EntropyCliError, match="expected uint8 images"):
             estimate([batch], tokenizer)
+    with pytest.raises(EntropyCliError, match="workers 2: read a folder"):
+        estimate([picture], tokenizer, workers=2)
+    for options, words in (
+        ({"precision": "fp8"}, "precision fp8: expected auto, fp32, tf32, fp16, bf16"),
+        ({"precision": "tf32", "device": "cpu"}, "^precision tf32: cpu has no TF32"),
+        ({"workers": -1}, "workers -1: expected a whole number"),
+        ({"workers": 1.5}, r"workers 1\.5: expected a whole number"),
+    ):
+        with pytest.raises(EntropyCliError, match=words):
+            estimate(images, tokenizer, **options)
+    with pytest.raises(EntropyCliError, match="precision bf16: is that of a loaded tokenizer's encoder"):
+        estimate([Z], itself, codebook=CODES, precision="bf16")
     others = ({"codebook": CODES}, {"levels": (3, 3)}, {"rule": "cosine"}, {"channels": "last"})
     for options in others:
         with pytest.raises(EntropyCliError, match="a loaded tokenizer has its own"):
@@ -340,7 +381,8 @@ def test_errors_name_parameters_not_options(checkpoint, weights, images, monkeyp
         (lambda: estimate([Z], itself, codebook=CODES, device="cuda:99"), "device cuda:99: no such"),
         (
             lambda: estimate(images, load_tokenizer(tmp_path / "big.pt", **big)),
-            "or too large. The checkpoint is damaged.",
+            "or too large. The checkpoint is damaged, or the precision too low for it: try another "
+            "precision.",
         ),
     ):
         message = raised(call)
@@ -355,7 +397,7 @@ def test_every_option_that_an_error_may_name_is_a_parameter():
     rooms += [root / "streaming" / f"{name}.py" for name in ("pilot", "device", "batch_processor")]
     found = {option for path in rooms for option in re.findall("--[a-z][a-z-]+", path.read_text())}
     # Of options that the functions lack, and of the advice that is replaced as a whole.
-    elsewhere = {"--split", "--workers", "--precision", "--batch-size"}
+    elsewhere = {"--split", "--batch-size"}
     parameters = {name for f in (estimate, load_tokenizer) for name in inspect.signature(f).parameters}
     assert {in_python_words(option) for option in found - elsewhere} <= {*parameters, *PHRASES.values()}
 

@@ -1,0 +1,189 @@
+"""One pass over images in memory, from their first batch to the result, for `estimate` in Python."""
+
+import contextlib
+import hashlib
+import time
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from typing import Any, TypeAlias
+
+from entropy_cli.commands.estimate.build_result import build_result
+from entropy_cli.core.errors import DatasetError
+from entropy_cli.entropy.quantity import TemperatureChoice
+from entropy_cli.entropy.stopping import history_point
+from entropy_cli.images.image_set import GROUPS, ImageSet
+from entropy_cli.images.loader import Batch
+from entropy_cli.images.plan import BLOCK, number_of_blocks
+from entropy_cli.results.schema import Result
+from entropy_cli.streaming.batch_processor import BatchProcessor
+from entropy_cli.streaming.device import device_name, versions
+from entropy_cli.streaming.emulation import warn_if_emulated
+from entropy_cli.streaming.pilot import (
+    PILOT_BLOCKS,
+    PRECISION_BLOCKS,
+    compare_precision,
+    fit_temperatures,
+    with_fitted,
+)
+from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.ranks import Ranks
+from entropy_cli.streaming.run_settings import RunSettings
+from entropy_cli.streaming.state import RunMetadata, RunState
+from entropy_cli.tokenizers.base import Tokenizer, sums_layout
+from entropy_cli.tokenizers.precision import Precision
+
+# What of a tokenizer changes the number and is not in its spec; and its provenance.
+Origin: TypeAlias = tuple[dict[str, Any], dict[str, Any]]
+
+NO_IMAGES = "there are no images that could be read."
+
+
+@dataclass(frozen=True)
+class Pass:
+    """Images that are read once, and the tokenizer that is applied to them.
+
+    Attributes:
+        tokenizer: as it was given.
+        processor: runs the tokenizer on the device, in the precision.
+        batches: of images, or of latents that a callable made.
+        found: the folder that the batches are from, None if they were given.
+        workers: processes that decode the folder's images.
+    """
+
+    tokenizer: Tokenizer
+    processor: BatchProcessor
+    precision: Precision
+    batches: Generator[Batch, None, None]
+    origin: Origin
+    seed: int
+    found: ImageSet | None = None
+    workers: int = 0
+    start: float = field(default_factory=time.monotonic)
+
+    def estimate(self, temperatures: Sequence[TemperatureChoice] | None) -> Result:
+        """Read all images, and return the result.
+
+        Raises:
+            EntropyCliError: no image could be read, or latents are not finite.
+        """
+        identity, checkpoint = self.origin
+        settings = RunSettings.of(
+            self.tokenizer,
+            temperatures,
+            identity,
+            seed=self.seed,
+            images_fingerprint=self.found.fingerprint() if self.found else "",
+            images=0,
+            precision=self.precision,
+        )
+        digest = hashlib.sha256()
+        with contextlib.closing(self.batches):
+            batches = self.batches if self.found else _digested(self.batches, digest)
+            progress = self._accumulate(batches, settings.temperature)
+        images = progress.images + len(progress.failed)
+        settings = replace(
+            settings,
+            images=images,
+            images_fingerprint=settings.images_fingerprint or digest.hexdigest(),
+        )
+        metadata = RunMetadata.of(
+            self.tokenizer,
+            split=self.found.split if self.found else "given",
+            images_found=images,
+            temperature_given=temperatures is not None,
+            provenance={
+                "data": self.found.location if self.found else "given from Python",
+                **checkpoint,
+            },
+        )
+        state = RunState(progress, settings, metadata, None)
+        provenance = self._describe(progress.images)
+        return build_result(state, target_reached=None, provenance=provenance)
+
+    def _describe(self, images: int) -> dict[str, Any]:
+        seconds = time.monotonic() - self.start
+        return {
+            "command": "entropy_cli.estimate",
+            "device": device_name(self.processor.device),
+            "processes": 1,
+            "batch_size": self.processor.batch_size,
+            "workers": self.workers,
+            "seconds": round(seconds, 3),
+            "images_per_s": round(images / seconds, 3),
+            "images_resumed": 0,
+            **versions(),
+        }
+
+    def _accumulate(
+        self, batches: Iterator[Batch], temperatures: Sequence[TemperatureChoice]
+    ) -> Progress:
+        """Sum over all batches: the temperatures first, then what the precision costs."""
+        processor, spec = self.processor, self.tokenizer.spec
+        progress = Progress.start(number_of_blocks(len(self.found)) if self.found else 1)
+        first = [] if self.precision == "fp32" else _take(batches, PRECISION_BLOCKS * BLOCK)
+        for batch in [batch for batch in first if batch.names][:1]:
+            warn_if_emulated(processor.tokenizer, self.precision, processor.device, batch.input_B)
+        encoded = processor.encode(chain(first, batches))
+        fitted_S: Sequence[float | None] = [None] * len(spec.scales)
+        if "auto" in temperatures:
+            # Encoded batches are whole blocks.
+            pilot = list(islice(encoded, -(-PILOT_BLOCKS // max(1, processor.batch_size // BLOCK))))
+            if not pilot:
+                raise DatasetError(NO_IMAGES)
+            fitted_S, progress.pilot, _ = fit_temperatures(processor, pilot, Ranks(), lambda _: None)
+            encoded = chain(pilot, encoded)
+        progress.temperatures = with_fitted(temperatures, fitted_S)
+        layout = sums_layout(spec.scales, GROUPS, len(progress.temperatures[0]))
+        progress.allocate(layout, processor.device)
+        if self.precision != "fp32":
+            fits = temperatures[0] == "auto"
+            progress.precision_check = self._check_precision(
+                first, None if fits else progress.temperatures
+            )
+        for batch in encoded:
+            processor.add(batch, progress)
+        processor.check_finite()
+        if not progress.images:
+            raise DatasetError(NO_IMAGES)
+        assert progress.tally is not None
+        tally = progress.tally.to("cpu")
+        progress.history.append(history_point(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S))
+        return progress
+
+    def _check_precision(
+        self, first: Sequence[Batch], temperatures: Sequence[Sequence[float]] | None
+    ) -> dict[str, object]:
+        """Compare the encoder's precision with float32 on the first images, as the command does."""
+        device, batches = (
+            self.processor.device,
+            [_cut(batch, PRECISION_BLOCKS * BLOCK) for batch in first],
+        )
+        size = min(BLOCK, self.processor.batch_size)
+        rounded, exact = (
+            BatchProcessor(tokenizer, device, size)
+            for tokenizer in (self.processor.tokenizer, self.tokenizer.to(device, "fp32"))
+        )
+        return compare_precision(rounded, exact, batches, temperatures, Ranks())
+
+
+def _digested(batches: Iterable[Batch], digest: "hashlib._Hash") -> Iterator[Batch]:
+    """Yield batches, after adding their content to a digest."""
+    for batch in batches:
+        digest.update(batch.input_B.cpu().contiguous().numpy().data)
+        yield batch
+
+
+def _take(batches: Iterator[Batch], images: int) -> list[Batch]:
+    """Take batches until they hold so many images, unreadable ones among them."""
+    taken, held = [], 0
+    while held < images and (batch := next(batches, None)) is not None:
+        taken.append(batch)
+        held += len(batch.names) + len(batch.failed)
+    return taken
+
+
+def _cut(batch: Batch, images: int) -> Batch:
+    """Return what of a batch is among so many first images."""
+    kept = sum(place < images for place in batch.places)
+    return replace(batch, input_B=batch.input_B[:kept], names=batch.names[:kept])
