@@ -2,7 +2,8 @@
 
 Its tensors say that they are on cuda:0, and are computed on the CPU. As CUDA does, it refuses an
 operator whose operands are on two devices; whatever would make the host wait is counted, with the line
-of the program that caused it. Not pretended: a GPU's rounding, memory and order of work, several GPUs.
+of the program that caused it. TF32 rounds factors where it is on. Not pretended: a GPU's other rounding,
+memory and order of work.
 """
 
 import contextlib
@@ -14,6 +15,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 from entropy_cli.tokenizers.layers import fused
 from tests import python_backward
 from tests.device_counts import Counts, program_line
+from tests.tf32 import with_rounded_factors
 
 aten = torch.ops.aten
 DEVICE = torch.device("cuda", 0)
@@ -106,6 +108,7 @@ class PretendedGPU:
         if "device" in kwargs:
             kwargs = {**kwargs, "device": HOST, "pin_memory": False}
         args, kwargs = tree_map(_host, (args, kwargs))
+        args = with_rounded_factors(name, args)
         if name.startswith("native_group_norm"):  # CUDA's gives NCHW for any layout
             args = [_contiguous(argument) for argument in args]
         result = operator(*args, **kwargs)

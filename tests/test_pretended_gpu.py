@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from entropy_cli.tokenizers.precision import matmul_precision
 from tests.pretended_gpu import OnDevice
 
 
@@ -44,6 +45,17 @@ def test_waits_and_copies_are_counted(pretended_gpu):
     assert all(line.startswith("test_pretended_gpu.py:") for _, line in counts.waits)
 
 
+def test_tf32_rounds_factors_to_10_bits_where_it_is_on(pretended_gpu):
+    x, image, conv = torch.randn(3, 64), torch.randn(1, 4, 8, 8), torch.nn.Conv2d(4, 2, 3)
+    mantissa, exponent = torch.frexp(x)
+    x10 = torch.ldexp((mantissa * 2**11).round() / 2**11, exponent)
+    for tf32 in (False, True):
+        with matmul_precision(tf32=tf32), torch.no_grad():
+            assert torch.equal((x.to("cuda") @ torch.eye(64).to("cuda")).cpu(), x10 if tf32 else x)
+            on_device = conv.to("cuda")(image.to("cuda")).cpu()
+            assert torch.equal(on_device, conv.to("cpu")(image)) != tf32
+
+
 def test_gradients_are_computed(pretended_gpu):
     torch.manual_seed(0)
     model, x = (
@@ -53,7 +65,8 @@ def test_gradients_are_computed(pretended_gpu):
     model(x).square().mean().backward()
     expected = [weight.grad for weight in model.parameters()]
     model.zero_grad()
-    model.to("cuda")(x.to("cuda")).square().mean().backward()
+    with matmul_precision(tf32=False):
+        model.to("cuda")(x.to("cuda")).square().mean().backward()
     for weight, grad in zip(model.parameters(), expected, strict=True):
         assert weight.is_cuda and weight.grad.is_cuda and isinstance(weight, torch.nn.Parameter)
         torch.testing.assert_close(weight.grad.cpu(), grad)

@@ -15,6 +15,7 @@ from entropy_cli.streaming.loop import Loop
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.reader import prefetch
 from entropy_cli.tokenizers.base import sums_layout
+from entropy_cli.tokenizers.precision import matmul_precision
 from entropy_cli.tokenizers.registry import load_tokenizer
 
 CPU = torch.device("cpu")
@@ -25,6 +26,7 @@ def run(images, checkpoint):
     """Run some blocks into a progress; block 4 holds six images, the others sixteen."""
     found, tokenizer = find_images(images), load_tokenizer(checkpoint).tokenizer
 
+    @matmul_precision(tf32=False)
     def run(progress, blocks, batch_size, device=CPU, target=None, advance=lambda _: None, **hooks):
         processor = BatchProcessor(tokenizer.to(device, "fp32"), device, batch_size, advance)
         done = progress.blocks_done.tolist()

@@ -49,14 +49,7 @@ def test_what_fits_two_families_has_to_be_asked_for(shared, name):
 @pytest.mark.usefixtures("threads")
 @torch.no_grad()
 def test_golden(shared, name):
-    folder = shared / "golden" / name
-    expected = json.loads((folder / "expected.json").read_text())
-    arrays = load_file(folder / "expected.safetensors")
-    patch_nums = expected.get("patch_nums") and tuple(expected["patch_nums"])
-    rule = "cosine" if expected.get("cosine") else None  # which a VAR checkpoint does not tell
-    settings = TokenizerSettings(expected["resolution"], patch_nums, rule)
-    path, family = golden_checkpoint(folder), ASKED.get(name, "auto")
-    tokenizer = load_tokenizer(path, family, settings).tokenizer
+    tokenizer, expected, arrays = opened(shared / "golden" / name)
     spec = tokenizer.spec
     assert (spec.family, spec.rule) == GOLDEN[name]
     assert spec.vocab_size == expected["vocab_size"]
@@ -79,6 +72,16 @@ def test_golden(shared, name):
         check_tokens(z_BlC, tokenizer.codebook(s), of_scale, arrays, s)
         if s + 1 < len(spec.scales):
             rest_BChw = tokenizer.subtract(rest_BChw, idx_Bl, s)
+
+
+def opened(folder):
+    """The tokenizer, and what is expected of it."""
+    expected = json.loads((folder / "expected.json").read_text())
+    patch_nums = expected.get("patch_nums") and tuple(expected["patch_nums"])
+    rule = "cosine" if expected.get("cosine") else None  # which a VAR checkpoint does not tell
+    settings = TokenizerSettings(expected["resolution"], patch_nums, rule)
+    loaded = load_tokenizer(golden_checkpoint(folder), ASKED.get(folder.name, "auto"), settings)
+    return loaded.tokenizer, expected, load_file(folder / "expected.safetensors")
 
 
 def gaps(z_BlC, codebook):
@@ -116,29 +119,39 @@ def check_tokens(z_BlC, codebook, of_scale, arrays, s):
         torch.testing.assert_close(entropy_N1[:, 0], expected_N, atol=atol, rtol=0)
 
 
+# Between which the relative error of the latents lies, the most by which an entropy is off in nats, and
+# the share of tokens that may change: each about three times the most on the pretended device.
+ROUNDED = {
+    "fp32": ((0, 2e-5), 1e-5, 0),
+    "tf32": ((5e-4, 0.012), 2e-3, 0.04),
+    "fp16": ((5e-4, 0.02), 5e-3, 0.08),
+    "bf16": ((0.01, 0.15), 0.05, 0.3),
+}
+
+
+@pytest.mark.parametrize("precision", ROUNDED)
 @pytest.mark.parametrize("name", GOLDEN)
 @torch.no_grad()
-def test_golden_on_a_gpu(shared, gpu_device, name):
-    """In float32, of which only near ties are chosen otherwise."""
-    folder = shared / "golden" / name
-    expected = json.loads((folder / "expected.json").read_text())
-    arrays = load_file(folder / "expected.safetensors")
-    patch_nums = expected.get("patch_nums") and tuple(expected["patch_nums"])
-    rule = "cosine" if expected.get("cosine") else None
-    settings = TokenizerSettings(expected["resolution"], patch_nums, rule)
-    loaded = load_tokenizer(golden_checkpoint(folder), ASKED.get(name, "auto"), settings)
-    tokenizer = loaded.tokenizer.to(gpu_device, "fp32")
+def test_golden_on_a_gpu(shared, gpu_device, name, precision):
+    """In float32 only near ties are chosen otherwise; the encoder's rounding stays the encoder's."""
+    (least, most), off, share = ROUNDED[precision]
+    tokenizer, expected, arrays = opened(shared / "golden" / name)
+    tokenizer = tokenizer.to(gpu_device, precision)
     with matmul_precision(tf32=False):
         rest_BChw = tokenizer.encode(arrays["pixels_u8"].to(gpu_device))
-        torch.testing.assert_close(rest_BChw.cpu().double(), arrays["latent_f64"], atol=1e-4, rtol=0)
+        exact_BChw = arrays["latent_f64"]
+        assert least <= (rest_BChw.cpu() - exact_BChw).norm() / exact_BChw.norm() <= most
+        changed = tokens = 0
         for s, of_scale in enumerate(expected["scales"].values()):
             z_BlC, idx_Bl = tokenizer.vectors(rest_BChw, s), arrays[f"idx.s{s}"].flatten(1).long()
             sums = assign(z_BlC, tokenizer.codebook(s), [float(t) for t in of_scale["soft"]])
             other_Bl = sums.idx_Bl.cpu() != idx_Bl
-            near_Bl = gaps(z_BlC.cpu(), tokenizer.codebook(s).to(torch.device("cpu"))) <= GAP
-            assert not (other_Bl & ~near_Bl).any()
+            if precision == "fp32":
+                other_Bl &= gaps(z_BlC.cpu(), tokenizer.codebook(s).to(torch.device("cpu"))) > GAP
+            changed, tokens = changed + other_Bl.sum().item(), tokens + idx_Bl.numel()
             entropy_T = sums.entropy_BT.sum(0).cpu() / of_scale["tokens"]
             soft = [soft["conditional_entropy"] for soft in of_scale["soft"].values()]
-            assert entropy_T.tolist() == pytest.approx(soft, abs=1e-5)
+            assert entropy_T.tolist() == pytest.approx(soft, abs=off)
             if s + 1 < len(tokenizer.spec.scales):
                 rest_BChw = tokenizer.subtract(rest_BChw, idx_Bl.to(gpu_device), s)
+        assert changed <= share * tokens
