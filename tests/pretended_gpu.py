@@ -7,7 +7,10 @@ memory and order of work.
 """
 
 import contextlib
+import os
+import sys
 
+import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
@@ -18,7 +21,7 @@ from tests.device_counts import Counts, program_line
 from tests.tf32 import with_rounded_factors
 
 aten = torch.ops.aten
-DEVICE = torch.device("cuda", 0)
+DEVICE = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))  # of this process
 HOST = torch.device("cpu")
 # The size of their result, or the result itself, has to come back to the host.
 WAITING = {
@@ -77,6 +80,11 @@ class OnDevice(torch.Tensor):
 
 class Mode(TorchDispatchMode):
     """Sees operators without operands on the device, such as those that make tensors there."""
+
+    @classmethod
+    def _should_skip_dynamo(cls):
+        """Whether torch is to import its compiler, to turn it off: seconds for nothing."""
+        return False
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         return PretendedGPU.running.dispatch(operator, args, kwargs or {})
@@ -206,7 +214,7 @@ class PretendedGPU:
             "is_available": lambda: True,
             "is_current_stream_capturing": lambda: False,
             "is_bf16_supported": lambda *_: True,
-            "device_count": lambda: 1,
+            "device_count": lambda: int(os.environ.get("LOCAL_WORLD_SIZE", "1")),
             "get_device_name": lambda *_: "pretended",
             "get_device_capability": lambda *_: self.capability,
             "synchronize": lambda *_: self._wait("synchronize"),
@@ -296,3 +304,11 @@ def _no_grad_instead(context):
 
 def _grad_as_before(context, *_):
     torch.set_grad_enabled(context.before)
+
+
+if __name__ == "__main__":  # the program on it, for processes that torchrun starts
+    from entropy_cli.cli import main
+    from tests.pretended_gpu import PretendedGPU
+
+    with pytest.MonkeyPatch.context() as patch, PretendedGPU().installed(patch):
+        sys.exit(main())

@@ -1,17 +1,14 @@
 """Commands on a GPU, a pretended one always and a real one where there is one: the CPU's numbers."""
 
-import functools
 import json
 import os
 import signal
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from entropy_cli.commands.bench import bench, contenders, roofline
 from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.tokenizers.families.var import VARTokenizer
 from entropy_cli.tokenizers.layers.var_layout import decoder_shapes
@@ -200,17 +197,3 @@ def test_train_and_resume_in_16_bits(train, monkeypatch, precision):
     assert all(np.isfinite(entry["loss"]) for entry in steps(whole))
     if PretendedGPU.running:  # a GPU's sums differ from run to run
         assert steps(out) == steps(whole) and same_weights(out, whole)
-
-
-def test_bench(cli, monkeypatch, images, checkpoint):
-    monkeypatch.setattr(roofline, "MEASURE_S", 0)
-    if PretendedGPU.running:  # in this process only; a GPU's peak would take a CPU hours to reach
-        monkeypatch.setattr(bench, "measure_peak", lambda *_: roofline.Peak(1e12, 1e12))
-        threads = functools.partial(ThreadPoolExecutor, 1, initializer=PretendedGPU.enter_thread)
-        monkeypatch.setattr(bench, "ProcessPoolExecutor", lambda *_: threads())
-    monkeypatch.setattr(contenders, "LEAST_DECODED", 8)
-    run = ("bench", "--json", *CUDA, "--ckpt", checkpoint, "--data", images, "--images", 8)
-    code, out, err = cli(*run, "--workers", 0, "--baseline", "--precision", "fp32")
-    assert code == 0, err
-    found = json.loads(out)
-    assert found["device"].startswith("cuda:0") and found["errors"]["entropy"] < 0.05

@@ -79,6 +79,7 @@ def bench(config: BenchConfig, bars: Bars) -> Bench:
         device=machine.device_name(program.device),
         images=images,
         rounds=config.rounds,
+        repeats=program.repeats,
         workload=workload.record(tokenizer.spec),
         work=work,
         peak=peak,
@@ -162,9 +163,7 @@ def _run_stage(name: str, workload: Workload, stage: str) -> tuple[float, int]:
     """Return the seconds of a stage for all images once, and the peak memory of this process."""
     contender = _contender(name, workload)
     taken = time_call(getattr(contender, stage.replace(" ", "_")), contender.device)
-    if stage == "decode":
-        taken /= contender.repeats
-    return taken, machine.peak_memory_bytes(contender.device)
+    return taken / contender.repeats.get(stage, 1), machine.peak_memory_bytes(contender.device)
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +14,7 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.decode import CroppedImages, read_image
 from entropy_cli.images.image_set import GROUPS, find_images
-from entropy_cli.images.loader import Batch, open_loader, read_batches
+from entropy_cli.images.loader import Batch, Loader, open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import keep_freed_memory
@@ -28,7 +29,10 @@ LEAST_DECODED = 128  # images, so that starting the loader hardly counts
 
 
 class Contender:
-    """One implementation of the stages, each a method without arguments; `encoder` makes the latents."""
+    """One implementation of the stages, each a method without arguments; `encoder` makes the latents.
+
+    `repeats` is how often the stages go over all images that do so more than once.
+    """
 
     latent_batches: list[Tensor]
 
@@ -38,15 +42,12 @@ class Contender:
         self.images = find_images(workload.data, limit=workload.images)
         blocks = range(number_of_blocks(len(self.images)))
         self.plans = plan_batches(len(self.images), workload.batch_size, blocks)
-        self.repeats = -(-LEAST_DECODED // len(self.images))
-        source = CroppedImages(self.images, self.tokenizer.spec.crop.apply)
-        # The workers start here: forking after much computation would copy its memory.
-        self.loader, self.repeated_loader = (
-            open_loader(source, self.plans * n, workers=workload.workers, persistent=True)
-            for n in (1, self.repeats)
-        )
-        next(read_batches(self.repeated_loader))
-        img_B3HWs = [batch.input_B for batch in read_batches(self.loader) if batch.names]
+        # A GPU would wait for the workers' first batches, which come late, if each made no second one.
+        on_gpu = self.device.type == "cuda"
+        least = 2 * workload.workers * workload.batch_size if on_gpu else 0
+        decoded = -(-max(least, LEAST_DECODED) // len(self.images))
+        self.repeats = {"decode": decoded, "end to end": decoded if on_gpu else 1}
+        img_B3HWs = [img_B3HW for plan in self.plans if len(img_B3HW := self.read(plan))]
         if not img_B3HWs:
             raise EntropyCliError(f"{workload.data}: none of the first images can be read.")
         self.img_B3HW = torch.cat(img_B3HWs).to(self.device)
@@ -54,6 +55,13 @@ class Contender:
     def load(self) -> Loaded:
         """Open the checkpoint and build its tokenizer."""
         return load_tokenizer(self.workload.checkpoint, self.workload.family, self.workload.tokenizer)
+
+    def read(self, indices: Iterable[int]) -> Tensor:
+        """Decode images one by one, without those that can't be read."""
+        crop = self.tokenizer.spec.crop.apply
+        pictures = [read_image(self.images.locate(index), crop) for index in indices]
+        readable = [picture.contiguous() for picture in pictures if isinstance(picture, Tensor)]
+        return torch.stack(readable) if readable else torch.empty(0)
 
     def encoder(self) -> None:
         """Encode all images."""
@@ -68,7 +76,18 @@ class EntropyCli(Contender):
         if workload.device == "cpu":
             keep_freed_memory()
         super().__init__(workload, workload.precision)
+        self.img_B3HW = self.img_B3HW.contiguous(memory_format=torch.channels_last)  # as it reads them
         self.processor = BatchProcessor(self.tokenizer, self.device, workload.batch_size)
+
+    @cached_property
+    def loaders(self) -> dict[str, Loader]:
+        """Readers of the stages, whose workers start before much is computed: a fork would copy that."""
+        source = CroppedImages(self.images, self.tokenizer.spec.crop.apply)
+        workers, loaders = self.workload.workers, {}
+        for stage, n in self.repeats.items():
+            loaders[stage] = open_loader(source, self.plans * n, workers=workers, persistent=True)
+            next(read_batches(loaders[stage]))
+        return loaders
 
     def load(self) -> Loaded:
         """Open the checkpoint, build its tokenizer and hash its bytes."""
@@ -77,8 +96,8 @@ class EntropyCli(Contender):
         return loaded
 
     def decode(self) -> None:
-        """Decode all images in the workers, `repeats` times."""
-        for _ in read_batches(self.repeated_loader):
+        """Decode all images in the workers."""
+        for _ in read_batches(self.loaders["decode"]):
             pass
 
     def quantiser(self) -> None:
@@ -87,7 +106,9 @@ class EntropyCli(Contender):
 
     def end_to_end(self) -> None:
         """Decode, encode and assign all images, from files to a tally."""
-        with contextlib.closing(prefetch(read_batches(self.loader), self.device)) as batches:
+        with contextlib.closing(
+            prefetch(read_batches(self.loaders["end to end"]), self.device)
+        ) as batches:
             self._add(self.processor.encode(batches))
 
     def assign(self, f_BChw: Tensor) -> tuple[Tensor, Tensor]:
@@ -127,9 +148,9 @@ class Baseline(Contender):
         self.loop = PlainLoop(self.tokenizer, workload.temperatures)
 
     def decode(self) -> None:
-        """Decode all images one by one, `repeats` times."""
-        for plan in self.plans * self.repeats:
-            self._decode(plan)
+        """Decode all images one by one."""
+        for plan in self.plans * self.repeats["decode"]:
+            self.read(plan)
 
     def quantiser(self) -> None:
         """Assign the latents of all images, batch by batch."""
@@ -138,13 +159,10 @@ class Baseline(Contender):
 
     def end_to_end(self) -> None:
         """Decode, encode and assign all images, batch by batch."""
-        for plan in self.plans:
-            self.loop.quantise(self.tokenizer.encode(self._decode(plan).to(self.device)))
-
-    def _decode(self, indices: Iterable[int]) -> Tensor:
-        crop = self.tokenizer.spec.crop.apply
-        pictures = (read_image(self.images.locate(i), crop) for i in indices)
-        return torch.stack([p.contiguous() for p in pictures if isinstance(p, Tensor)])
+        for plan in self.plans * self.repeats["end to end"]:
+            img_B3HW = self.read(plan)
+            if len(img_B3HW):
+                self.loop.quantise(self.tokenizer.encode(img_B3HW.to(self.device)))
 
 
 class PlainLoop:

@@ -107,6 +107,7 @@ class Bench:
     device: str
     images: int
     rounds: int
+    repeats: dict[str, int]  # how often a round of a stage goes over all images, if more than once
     workload: dict[str, Any]
     work: dict[str, Work]
     peak: dict[str, Peak]
@@ -176,6 +177,8 @@ def _details(bench: Bench) -> dict[str, str]:
     fast, exact = (bench.peak[part] for part in ("encoder", "quantiser"))
     return {
         "load": "open the checkpoint, hash it (the program alone) and build the tokenizer; once a run",
+        "repeats": ", ".join(f"{stage} {times}" for stage, times in bench.repeats.items())
+        + " times over all images, so that the start of the workers hardly counts",
         "measured": f"{fast.flop_per_s / 1e12:.3g} TFLOP/s for the encoder in "
         f"{bench.workload['precision']}, {exact.flop_per_s / 1e12:.3g} for the quantiser in fp32; "
         f"{fast.bytes_per_s / 1e9:.3g} GB/s copied",
