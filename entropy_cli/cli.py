@@ -74,6 +74,7 @@ RENAMED_OPTIONS = {
     "slurm": {"--out": "--output"},
 }
 
+OUT_OF_MEMORY = "memory ran out. Use smaller sizes, or a machine with more memory"
 # The base of every error that typer itself raises for wrong usage.
 UsageError: type[Exception] = next(
     kind
@@ -128,6 +129,12 @@ def _run(argv: list[str]) -> int:
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _fail(f"{where}{error.strerror or error}.", EntropyCliError.exit_code)
+    except (MemoryError, RuntimeError) as error:
+        from entropy_cli.streaming.device import is_out_of_memory
+
+        if not is_out_of_memory(error):
+            raise
+        return _fail(f"{OUT_OF_MEMORY} ({str(error).partition(chr(10))[0]})", EntropyCliError.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         return _fail("interrupted", 130)
 

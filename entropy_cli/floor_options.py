@@ -1,22 +1,14 @@
 """Options that give the floor of a loss, and the parsing of their values."""
 
-import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from entropy_cli.options import BadValue
+from entropy_cli.options import MOST_NATS, number
 
 if TYPE_CHECKING:
     from entropy_cli.results.floors import Floor
-
-
-def check_nats(value: float | None) -> float | None:
-    """Check that a number of nats, if there is one, is finite and not negative."""
-    if value is None or 0 <= value < math.inf:
-        return value
-    raise BadValue(f"{value}: expected nats from 0.")
 
 
 FloorFile = Annotated[
@@ -25,21 +17,11 @@ FloorFile = Annotated[
 ]
 FloorMean = Annotated[
     float | None,
-    typer.Option(
-        "--floor-mean",
-        metavar="X",
-        callback=check_nats,
-        help="Floor of the mean over all tokens, in nats.",
-    ),
+    number(0, MOST_NATS, "Floor of the mean over all tokens, in nats.", "X"),
 ]
 FloorLast = Annotated[
     float | None,
-    typer.Option(
-        "--floor-last",
-        metavar="X",
-        callback=check_nats,
-        help="Floor of the mean over the final scale, in nats.",
-    ),
+    number(0, MOST_NATS, "Floor of the mean over the final scale, in nats.", "X"),
 ]
 
 

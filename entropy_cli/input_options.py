@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
-from entropy_cli.entropy.vocabulary import VECTOR_RULES
-from entropy_cli.options import BadValue, Sides, keyed_file, parse_sides
+from entropy_cli.entropy.vocabulary import MOST_LEVELS, VECTOR_RULES
+from entropy_cli.options import BadValue, keyed_file, list_parser
 
 IMAGES = ("data", "ckpt")
 ENCODER = ("split", "family", "patch_nums", "image_size", "weights", "precision")
@@ -81,12 +81,7 @@ def _latents(params: Mapping[str, Any]) -> dict[str, Any]:
     return {"rule": rule, **{name: params[name] for name in names}}
 
 
-def parse_levels(text: str) -> Sides:
-    """Parse the number of levels of each dimension."""
-    levels = parse_sides(text)
-    if min(levels) < 2:
-        raise BadValue(f"{text}: expected at least 2 levels each.")
-    return levels
+parse_levels = list_parser(2, MOST_LEVELS, 1024)
 
 
 class Shard(tuple[int, int]):

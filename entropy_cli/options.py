@@ -10,8 +10,13 @@ import typer
 from typer.core import TyperCommand
 
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
+from entropy_cli.tokenizers.limits import MOST_PIXELS, MOST_SCALES, MOST_SIDE
 
 MAX_FAILED = 0.01  # share of unreadable images that is nothing to worry about
+# The most of what several commands have, far above what is of use.
+MOST_IMAGES, MOST_BATCH, MOST_WORKERS = 10**9, 2**16, 1024
+MOST_CODES, MOST_WIDTH, MOST_TEMPERATURES = 2**20, 2**12, 100
+MOST_SEED, MOST_NATS, MOST_SECONDS = 2**63 - 1, 10**6, 10**6
 INCOMPLETE = 4  # exit code: done, but too many images could not be read
 OTHER_COMMANDS = "options"  # slurm's argument: a command line whose own command looks at it
 
@@ -80,17 +85,72 @@ class BadValue(typer.BadParameter):
         return super().format_message()
 
 
+def number_parser(
+    least: float, most: float, *, whole: bool = True, word: str | None = None
+) -> Callable[[Any], Any]:
+    """Return a parser of numbers in a range, and of a word, if there is one, as None.
+
+    Args:
+        least: the least that is allowed.
+        most: the most that is allowed, so that no computation overflows; never infinite.
+        whole: whether only whole numbers are allowed.
+        word: stands for None.
+    """
+    number: type[float] = int if whole else float
+    ends = [f"{end:,}" if whole else f"{end:g}" for end in (least, most)]
+    expected = f"{f'{word} or ' if word else ''}a {'whole ' * whole}number from {' to '.join(ends)}"
+
+    def parse_number(given: Any) -> float | None:  # noqa: ANN401 - text, or a default
+        if given == word:
+            return None
+        with contextlib.suppress(ValueError):  # also of Python's limit of digits
+            if least <= (value := number(given)) <= most:
+                return value
+        raise BadValue(f"{str(given)[:40]}: expected {expected}.")
+
+    parse_number.limits = (least, most)  # type: ignore[attr-defined]  # for the test of all options
+    return parse_number
+
+
+def whole(least: int, most: int, help_text: str, metavar: str = "N", **more: Any) -> Any:  # noqa: ANN401
+    """Return an option that takes a whole number in a range; `more` is typer's."""
+    return typer.Option(metavar=metavar, parser=number_parser(least, most), help=help_text, **more)
+
+
+def number(least: float, most: float, help_text: str, metavar: str = "F", **more: Any) -> Any:  # noqa: ANN401
+    """Return an option that takes a number in a range; `more` is typer's."""
+    parser = number_parser(least, most, whole=False)
+    return typer.Option(metavar=metavar, parser=parser, help=help_text, **more)
+
+
+def whole_or_auto(least: int, most: int, help_text: str) -> Any:  # noqa: ANN401 - typer's
+    """Return an option that takes a whole number in a range, or auto as None."""
+    parser = number_parser(least, most, word="auto")
+    return typer.Option(metavar="N|auto", parser=parser, show_default="auto", help=help_text)
+
+
 class Sides(tuple[int, ...]):
-    """Positive integers, such as the sides of the grids of all scales."""
+    """Whole numbers, such as the sides of the grids of all scales."""
 
 
-def parse_sides(text: str) -> Sides:
-    """Parse positive integers separated by commas."""
-    with contextlib.suppress(ValueError):
-        values = Sides(int(part) for part in text.split(","))
-        if min(values) >= 1:
-            return values
-    raise BadValue(f"{text}: expected positive integers separated by commas.")
+def list_parser(least: int, most: int, length: int) -> Callable[[str], Sides]:
+    """Return a parser of at most so many whole numbers in a range, separated by commas."""
+    parse = number_parser(least, most)
+
+    def parse_list(text: str) -> Sides:
+        parts = text.split(",")
+        if len(parts) > length:
+            raise BadValue(f"got {len(parts)} numbers, expected at most {length}.")
+        try:
+            return Sides(map(parse, parts))
+        except BadValue as error:
+            raise BadValue(f"{error.message.rstrip('.')}, and others after commas.") from error
+
+    parse_list.limits = (least, most)  # type: ignore[attr-defined]  # for the test of all options
+    return parse_list
+
+
+parse_sides = list_parser(1, MOST_SIDE, MOST_SCALES)
 
 
 class Temperatures(tuple[TemperatureChoice, ...]):
@@ -100,6 +160,8 @@ class Temperatures(tuple[TemperatureChoice, ...]):
 def parse_temperatures(text: str) -> Temperatures:
     """Parse distinct positive numbers, or `auto`, separated by commas."""
     values = Temperatures(_temperature(part) for part in text.split(","))
+    if len(values) > MOST_TEMPERATURES:
+        raise BadValue(f"got {len(values)} temperatures, expected at most {MOST_TEMPERATURES}.")
     if len(set(values)) != len(values):
         raise BadValue(f"{text}: a temperature is given twice.")
     return values
@@ -142,26 +204,6 @@ def suffix_parser(*suffixes: str) -> Callable[[str], Path]:
         raise BadValue(f"{text}: expected {expected}.")
 
     return parse_output
-
-
-def _count_parser(least: int) -> Callable[[str], int | None]:
-    """Return a parser of whole numbers, and of `auto` as None."""
-
-    def parse_count(text: str) -> int | None:
-        if text == "auto":
-            return None
-        if text.isascii() and text.isdigit() and len(text) <= 9 and int(text) >= least:
-            return int(text)
-        raise BadValue(f"{text}: expected auto or a whole number, at least {least}.")
-
-    return parse_count
-
-
-def count_option(least: int, help_text: str) -> Any:  # noqa: ANN401 - typer's
-    """Return an option that takes a whole number, or auto as None."""
-    return typer.Option(
-        metavar="N|auto", parser=_count_parser(least), show_default="auto", help=help_text
-    )
 
 
 def parse_device(text: str) -> str:
@@ -219,9 +261,7 @@ PatchNums = Annotated[
         help="Side of each scale's grid; default by image size.",
     ),
 ]
-ImageSize = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Pixels on a side; default the family's.")
-]
+ImageSize = Annotated[int | None, whole(1, MOST_PIXELS, "Pixels on a side; default the family's.")]
 Weights = Annotated[
     Literal["raw", "ema"] | None,
     typer.Option(
@@ -237,12 +277,7 @@ Device = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
 ]
-MaxFailed = Annotated[
-    float,
-    typer.Option(
-        min=0, max=1, metavar="F", help="Share of unreadable images above which the exit code is 4."
-    ),
-]
+MaxFailed = Annotated[float, number(0, 1, "Share of unreadable images above which the exit code is 4.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON in place of text.")]
 Explain = Annotated[
     bool, typer.Option("--explain", help="Print the legend, the provenance and the notes.")

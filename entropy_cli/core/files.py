@@ -9,7 +9,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from entropy_cli.core.errors import ResultError, StateError
+from entropy_cli.core.errors import EntropyCliError, ResultError, StateError
 
 logger = logging.getLogger(__name__)
 
@@ -47,6 +47,17 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, announced: 
             temporary.unlink(missing_ok=True)
     if announced:
         logger.info("wrote %s", given)
+
+
+def path_argument(name: str, path: object) -> Path:
+    """Return what a Python caller gave as a path; empty text would be the working folder.
+
+    Raises:
+        EntropyCliError: it is no path.
+    """
+    if not isinstance(path, (str, os.PathLike)) or not str(path).strip() or "\0" in str(path):
+        raise EntropyCliError(f"{name} {str(path)[:60]!r}: expected a path.")
+    return Path(path)
 
 
 def write_text(path: Path, text: str) -> None:

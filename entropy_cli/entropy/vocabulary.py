@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 # The rules a user can choose for a codebook of vectors: how latents are compared with its codes.
 VECTOR_RULES = ("l2", "cosine", "dot")
+MOST_LEVELS = 2**16  # of a dimension; each is counted, and compared with each latent
 MAX_COUNTED = 2**18  # codes of a product; more would need too much memory for each group and scale
 
 

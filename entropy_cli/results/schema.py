@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import ResultError
-from entropy_cli.core.files import write_atomically
+from entropy_cli.core.files import path_argument, write_atomically
 from entropy_cli.core.reading import JSON_BYTES, parse_json, read_stream
 from entropy_cli.entropy.quantity import AT_MOST, Estimate, HistoryPoint, Labels, TemperatureChoice
 from entropy_cli.results.consistency import check_consistency
@@ -224,6 +224,7 @@ def read_result(path: str | Path) -> Result:
     Raises:
         ResultError: it can't be read, is not a result, or has another version or other keys.
     """
+    path = path_argument("path", path)
     try:
         content = parse_json(read_stream(path, JSON_BYTES))
     except OSError as error:

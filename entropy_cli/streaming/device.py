@@ -28,6 +28,7 @@ MOST_IMAGES_PER_BATCH = {"cpu": 16, "cuda": 256}
 # could not start, or found no way to compute, when no memory is left for that.
 OUT_OF_MEMORY = (
     "can't allocate memory",
+    "Storage size calculation overflowed",
     "error: out of memory",
     "_STATUS_ALLOC_FAILED",
     "_ALLOCATION_FAILED",
@@ -39,8 +40,8 @@ OUT_OF_MEMORY = (
 KEEP_FREED_MEMORY = ((-4, 0), (-1, -1))
 
 
-def choose_device(name: str, local_rank: int | None = None) -> torch.device:
-    """Return the device of a name, auto, cpu, cuda or cuda:i; "auto" is the GPU where there is one.
+def choose_device(name: str | torch.device, local_rank: int | None = None) -> torch.device:
+    """Return a device or that of a name, auto, cpu, cuda or cuda:i; "auto" is the GPU if there is one.
 
     Of several processes on this machine each takes the GPU of its local rank, unless the name has one.
 
@@ -48,7 +49,8 @@ def choose_device(name: str, local_rank: int | None = None) -> torch.device:
         EntropyCliError: this machine has no such device.
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if not re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", name):
+    is_name = isinstance(name, (str, torch.device))
+    if not is_name or not re.fullmatch("auto|cpu|cuda(:[0-9]{1,2})?", str(name)):
         raise EntropyCliError(f"device {name}: expected auto, cpu, cuda or cuda:0, cuda:1, ...")
     device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
     if device.type == "cuda":
@@ -156,6 +158,7 @@ def keep_freed_memory() -> None:
             mallopt(parameter, value)
 
 
-def is_out_of_memory(error: RuntimeError) -> bool:
+def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:
     """Return whether an error means that memory ran out, so that a smaller batch may help."""
-    return isinstance(error, torch.OutOfMemoryError) or any(text in str(error) for text in OUT_OF_MEMORY)
+    is_own = isinstance(error, (MemoryError, torch.OutOfMemoryError))
+    return is_own or any(text in str(error) for text in OUT_OF_MEMORY)

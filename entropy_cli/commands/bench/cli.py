@@ -6,6 +6,11 @@ from typing import Annotated, Any, Literal
 import typer
 
 from entropy_cli.options import (
+    MOST_BATCH,
+    MOST_CODES,
+    MOST_IMAGES,
+    MOST_WIDTH,
+    MOST_WORKERS,
     AsJson,
     BadValue,
     Device,
@@ -14,8 +19,10 @@ from entropy_cli.options import (
     Output,
     PatchNums,
     WholeTable,
-    count_option,
+    number_parser,
     parse_temperatures,
+    whole,
+    whole_or_auto,
 )
 from entropy_cli.terminal import print_result, tqdm_bar
 
@@ -28,8 +35,9 @@ def parse_numbers(text: str) -> tuple[float, ...]:
     return numbers
 
 
-def check_width(width: int) -> int:
-    """Check that a width is a multiple of the norms' groups."""
+def parse_width(text: str) -> int:
+    """Parse a width, a multiple of the norms' groups."""
+    width: int = number_parser(32, MOST_WIDTH)(text)
     if width % 32:
         raise BadValue(f"{width}: expected a multiple of 32.")
     return width
@@ -51,21 +59,18 @@ def bench(
         ),
     ] = False,
     images: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Number of images; default: two batches.")
+        int | None, whole(1, MOST_IMAGES, "Number of images; default: two batches.")
     ] = None,
-    rounds: Annotated[int, typer.Option(min=3, metavar="N", help="Timed passes over each stage.")] = 3,
+    rounds: Annotated[int, whole(3, 10**6, "Timed passes over each stage.")] = 3,
     family: Family = "auto",
     patch_nums: PatchNums = None,
     image_size: ImageSize = None,
-    vocab_size: Annotated[
-        int, typer.Option(min=2, metavar="V", help="Codes of the random weights.")
-    ] = 4096,
+    vocab_size: Annotated[int, whole(2, MOST_CODES, "Codes of the random weights.", "V")] = 4096,
     width: Annotated[
         int,
         typer.Option(
-            min=32,
             metavar="CH",
-            callback=check_width,
+            parser=parse_width,
             help="Width of the random weights, a multiple of 32.",
         ),
     ] = 160,
@@ -78,9 +83,10 @@ def bench(
         Literal["fp32", "tf32", "fp16", "bf16"] | None,
         typer.Option(help="Precision of the encoder; default: fp32 on a CPU, fp16 on a GPU."),
     ] = None,
-    batch_size: Annotated[int | None, count_option(1, "Images per batch.")] = None,
+    batch_size: Annotated[int | None, whole_or_auto(1, MOST_BATCH, "Images per batch.")] = None,
     workers: Annotated[
-        int | None, count_option(0, "Processes that decode images; 0 decodes in the main process.")
+        int | None,
+        whole_or_auto(0, MOST_WORKERS, "Processes that decode images; 0 decodes in the main process."),
     ] = None,
     output: Output = None,
     table: WholeTable = False,

@@ -21,9 +21,10 @@ from entropy_cli.commands.estimate.in_memory import Origin, Pass
 from entropy_cli.commands.estimate.inputs import identify
 from entropy_cli.commands.estimate.python_words import naming_parameters
 from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.core.files import path_argument
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.quantity import TemperatureChoice
-from entropy_cli.entropy.vocabulary import VECTOR_RULES
+from entropy_cli.entropy.vocabulary import MOST_LEVELS, VECTOR_RULES
 from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import find_images
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
@@ -40,6 +41,7 @@ from entropy_cli.tokenizers import registry as tokenizers
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
 from entropy_cli.tokenizers.latents import Channels
+from entropy_cli.tokenizers.limits import MOST_PIXELS, MOST_SIDE
 from entropy_cli.tokenizers.precision import Precision, matmul_precision
 from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
 
@@ -77,7 +79,7 @@ def load_tokenizer(
         CheckpointError: the checkpoint can't be used.
         EntropyCliError: an argument is not one of those listed.
     """
-    scales = whole_numbers("patch_nums", patch_nums)
+    scales = whole_numbers("patch_nums", patch_nums, MOST_SIDE)
     settings = TokenizerSettings(image_size, scales, rule, weights)
     for name, value, possible in (
         ("family", family, ("auto", *tokenizers.FAMILIES)),
@@ -88,8 +90,8 @@ def load_tokenizer(
             expected = ", ".join(choice for choice in possible if choice)
             raise EntropyCliError(f"{name} {value}: expected {expected}.")
     if image_size is not None:
-        whole_numbers("image_size", [image_size])
-    loaded = tokenizers.load_tokenizer(_path("path", path), family, settings)
+        whole_numbers("image_size", [image_size], MOST_PIXELS)
+    loaded = tokenizers.load_tokenizer(path_argument("path", path), family, settings)
     LOADED[loaded.tokenizer] = identify(loaded, loaded.checkpoint.sha256())
     return loaded.tokenizer
 
@@ -106,7 +108,7 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     levels: Sequence[int] | None = None,
     channels: Channels | None = None,
     temperature: TemperatureChoice | Sequence[TemperatureChoice] | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: PrecisionChoice = "auto",
     workers: int | None = None,
 ) -> Result:
@@ -129,7 +131,7 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
             codes' dimensions. If both do a row is refused, and a grid read as (B, C, h, w).
         temperature: one or several, the first is the headline; "auto" among them fits one to each
             scale, on the first 1024 images; None takes the family's or the rule's.
-        device: "auto", "cpu", "cuda" or "cuda:0" ...
+        device: "auto", "cpu", "cuda" or "cuda:0" ..., or a `torch.device`.
         precision: of a loaded tokenizer's encoder, "fp32", "tf32", "fp16" or "bf16"; "auto" is fp32 on a
             CPU and fp16 on a GPU. What others than fp32 change is measured on the first 64 images.
         workers: processes that decode a folder's images, 0 decodes in this one; None chooses on Linux.
@@ -155,7 +157,7 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
                 f"precision {precision}: is that of a loaded tokenizer's encoder, but a callable "
                 "computes in its own. Leave precision out."
             )
-        numbers = whole_numbers("levels", levels)
+        numbers = whole_numbers("levels", levels, MOST_LEVELS, 2)
         wrapped = CallableTokenizer(tokenizer, codebook, rule or "l2", numbers, channels)
         return _of_callable(wrapped, images, on).estimate(temperatures)
     if not hasattr(tokenizer, "spec"):
@@ -164,7 +166,9 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
         raise EntropyCliError("codebook, rule, levels and channels: a loaded tokenizer has its own.")
     chosen = choose_precision(on, None if precision == "auto" else precision)
     if isinstance(images, (str, Path)):
-        return _of_folder(tokenizer, _path("images", images), on, chosen, workers).estimate(temperatures)
+        return _of_folder(tokenizer, path_argument("images", images), on, chosen, workers).estimate(
+            temperatures
+        )
     return _of_images(tokenizer, images, on, chosen).estimate(temperatures)
 
 
@@ -177,8 +181,8 @@ def _check_choices(
     if precision not in ("auto", *get_args(Precision)):
         expected = ", ".join(("auto", *get_args(Precision)))
         raise EntropyCliError(f"precision {precision}: expected {expected}.")
-    if workers is not None and (type(workers) is not int or workers < 0):
-        raise EntropyCliError(f"workers {workers!r}: expected a whole number, 0 or more.")
+    if workers is not None:
+        whole_numbers("workers", [workers], 1024, 0)
     if workers is not None and not isinstance(images, (str, Path)):
         raise EntropyCliError(f"workers {workers}: read a folder, but batches come from you.")
 
@@ -230,10 +234,3 @@ def _origin(tokenizer: Tokenizer) -> Origin:
     """Return identity and provenance of a tokenizer, which only those of a checkpoint have."""
     notes = {"checkpoint_notes": [], "codebook_notes": codebook_notes(tokenizer)}
     return LOADED.get(tokenizer) or ({"checkpoint_sha256": None}, {"checkpoint": None, **notes})
-
-
-def _path(name: str, path: str | Path) -> Path:
-    """Return a path; refuse empty text, which would be the working folder."""
-    if not str(path).strip():
-        raise EntropyCliError(f"{name} {path!r}: is empty, expected a path.")
-    return Path(path)

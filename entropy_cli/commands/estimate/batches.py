@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entropy_cli.commands.estimate.arrays import Array, describe, to_tensor
+from entropy_cli.commands.estimate.arrays import Array, describe, shown, to_tensor
 from entropy_cli.commands.estimate.callables import check_batch
 from entropy_cli.core.errors import EntropyCliError, ShapeError
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
@@ -29,12 +29,12 @@ def checked_temperatures(
         return None
     is_one = isinstance(given, (str, Real)) and not isinstance(given, bool)  # numpy's numbers are Real
     values: Any = [given] if is_one else given
-    with contextlib.suppress(TypeError, ValueError):
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
         found = tuple(_checked_temperature(value) for value in values)
         if found and len(set(found)) == len(values):
             return found
     raise EntropyCliError(
-        f"temperature {given!r}: expected distinct numbers between {LOWEST_TEMPERATURE:g} and "
+        f"temperature {shown(given)}: expected distinct numbers between {LOWEST_TEMPERATURE:g} and "
         f"{HIGHEST_TEMPERATURE:g}, or auto."
     )
 
@@ -47,8 +47,10 @@ def _checked_temperature(value: Any) -> TemperatureChoice:  # noqa: ANN401 - wha
     return float(value)
 
 
-def whole_numbers(name: str, given: Sequence[int] | None) -> tuple[int, ...] | None:
-    """Return positive whole numbers as a tuple, or None.
+def whole_numbers(
+    name: str, given: Sequence[int] | None, most: int, least: int = 1
+) -> tuple[int, ...] | None:
+    """Return whole numbers in a range as a tuple, or None.
 
     Raises:
         EntropyCliError: something else was given.
@@ -57,9 +59,9 @@ def whole_numbers(name: str, given: Sequence[int] | None) -> tuple[int, ...] | N
         return None
     with contextlib.suppress(TypeError):
         found = tuple(given)
-        if found and all(type(number) is int and number > 0 for number in found):
+        if found and all(type(number) is int and least <= number <= most for number in found):
             return found
-    raise EntropyCliError(f"{name} {given!r}: expected positive whole numbers.")
+    raise EntropyCliError(f"{name} {shown(given)}: expected whole numbers from {least} to {most:,}.")
 
 
 def checked_images(batch: Array, size: int | None) -> Tensor:

@@ -79,9 +79,6 @@ class CallableTokenizer:
                 raise EntropyCliError(f"rule {self.rule}: {what} {name}.")
         if self.channels not in (None, "first", "last"):
             raise EntropyCliError(f"channels {self.channels}: expected first or last.")
-        for levels in self.levels or (() if self.levels is None else (0,)):
-            if not isinstance(levels, int) or levels < 2:
-                raise EntropyCliError(f"levels {self.levels}: expected at least 2 of each dimension.")
 
     def _latents(self, batch: Array) -> list[Tensor]:
         """Return the latents of each scale."""

@@ -1,7 +1,5 @@
 """`entropy-cli estimate`."""
 
-import contextlib
-import math
 import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,8 +15,13 @@ from entropy_cli.input_options import (
 )
 from entropy_cli.options import (
     MAX_FAILED,
+    MOST_BATCH,
+    MOST_IMAGES,
+    MOST_NATS,
+    MOST_SECONDS,
+    MOST_SEED,
+    MOST_WORKERS,
     AsJson,
-    BadValue,
     Checkpoint,
     Data,
     Device,
@@ -32,24 +35,18 @@ from entropy_cli.options import (
     Units,
     Weights,
     WholeTable,
-    count_option,
     exit_code,
+    number,
     parse_keyed_file,
     parse_temperatures,
     suffix_parser,
+    whole,
+    whole_or_auto,
 )
 from entropy_cli.terminal import print_result, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Result
-
-
-def parse_target(text: str) -> float:
-    """Parse the half-width of an interval."""
-    with contextlib.suppress(ValueError):
-        if 0 < float(text) < math.inf:
-            return float(text)
-    raise BadValue(f"{text}: expected a number above 0.")
 
 
 def estimate(
@@ -62,13 +59,11 @@ def estimate(
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Read only the first N images of the seeded order."),
+        whole(1, MOST_IMAGES, "Read only the first N images of the seeded order."),
     ] = None,
     seed: Annotated[
         int,
-        typer.Option(
-            min=0, max=2**63 - 1, metavar="N", help="Seed of the images' order and of their groups."
-        ),
+        whole(0, MOST_SEED, "Seed of the images' order and of their groups."),
     ] = 0,
     family: Family = "auto",
     patch_nums: PatchNums = None,
@@ -137,18 +132,19 @@ def estimate(
     ] = None,
     batch_size: Annotated[
         int | None,
-        count_option(1, "Images at once; never moves the number."),
+        whole_or_auto(1, MOST_BATCH, "Images at once; never moves the number."),
     ] = None,
     workers: Annotated[
         int | None,
-        count_option(0, "Processes that decode; 0 uses this one."),
+        whole_or_auto(0, MOST_WORKERS, "Processes that decode; 0 uses this one."),
     ] = None,
     target_ci: Annotated[
         float | None,
-        typer.Option(
-            metavar="NATS",
-            parser=parse_target,
-            help="Stop when the assignment entropy's 95 % intervals are at most so wide to each side.",
+        number(
+            1e-12,
+            MOST_NATS,
+            "Stop when the assignment entropy's 95 % intervals are at most so wide to each side.",
+            "NATS",
         ),
     ] = None,
     shard: Annotated[
@@ -166,7 +162,7 @@ def estimate(
         ),
     ] = None,
     save_every: Annotated[
-        float, typer.Option(min=0, metavar="SECONDS", help="Time between saves of the state.")
+        float, number(0, MOST_SECONDS, "Time between saves of the state; 0: at each step.", "SECONDS")
     ] = 60.0,
     save_tokens: Annotated[
         Path | None,

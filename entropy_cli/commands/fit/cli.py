@@ -1,7 +1,6 @@
 """`entropy-cli fit`."""
 
 import contextlib
-import math
 import os
 import shlex
 from pathlib import Path
@@ -9,18 +8,25 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from entropy_cli.options import AsJson, BadValue, suffix_parser
+from entropy_cli.options import (
+    MOST_NATS,
+    MOST_SEED,
+    AsJson,
+    BadValue,
+    number_parser,
+    suffix_parser,
+    whole,
+)
 from entropy_cli.terminal import print_result, tqdm_bar
 
 IMAGES = (".png", ".svg", ".pdf")
-EXPECTED = "a number from 0, or the result of an estimate"
+EXPECTED = f"a number from 0 to {MOST_NATS:,}, or the result of an estimate"
 
 
 def parse_floor(text: str) -> float | Path:
     """Parse a given E, or the path of a result to compare with."""
     with contextlib.suppress(ValueError):
-        value = float(text)
-        if math.isfinite(value) and value >= 0:
+        if 0 <= (value := float(text)) <= MOST_NATS:
             return value
         raise BadValue(f"{text}: expected {EXPECTED}.")
     if Path(text).is_file() or Path(text).is_fifo():
@@ -28,11 +34,12 @@ def parse_floor(text: str) -> float | Path:
     raise BadValue(f"{text}: expected {EXPECTED}; there is no such file.")
 
 
-def check_resamples(number: int | None) -> int | None:
-    """Check that resamples, if there are any, have a spread."""
-    if number == 1:
+def parse_resamples(text: str) -> int:
+    """Parse a number of resamples, which have a spread if there are any."""
+    resamples: int = number_parser(0, 10**6)(text)
+    if resamples == 1:
         raise BadValue("1: expected 0 or at least 2.")
-    return number
+    return resamples
 
 
 def fit(
@@ -83,20 +90,17 @@ def fit(
             help="Average of the result to compare: over all tokens (default) or over the final scale."
         ),
     ] = None,
-    drop_largest: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Leave out the points with the N largest losses.")
-    ] = 0,
+    drop_largest: Annotated[int, whole(0, 10**9, "Leave out the points with the N largest losses.")] = 0,
     resamples: Annotated[
         int | None,
         typer.Option(
             "--bootstrap",
-            min=0,
             metavar="N",
-            callback=check_resamples,
+            parser=parse_resamples,
             help="Number of resamples; default 500, up to 30 points 100, up to 8 none.",
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the bootstrap.")] = 0,
+    seed: Annotated[int, whole(0, MOST_SEED, "Seed of the bootstrap.")] = 0,
     output: Annotated[
         Path | None,
         typer.Option(

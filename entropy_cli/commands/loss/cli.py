@@ -14,8 +14,10 @@ from entropy_cli.options import (
     Units,
     WholeTable,
     keyed_file,
+    number,
     parse_keyed_file,
     parse_sides,
+    whole,
 )
 from entropy_cli.terminal import print_result, tqdm_bar
 
@@ -53,7 +55,7 @@ def loss(
     ] = False,
     ignore_index: Annotated[
         int,
-        typer.Option(min=-(2**63), max=2**63 - 1, metavar="N", help="Ignore tokens with this label."),
+        whole(-(2**63), 2**63 - 1, "Ignore tokens with this label."),
     ] = -100,
     patch_nums: Annotated[
         Sides | None,
@@ -65,9 +67,7 @@ def loss(
     ] = None,
     label_smoothing: Annotated[
         float | None,
-        typer.Option(
-            min=0, max=1, metavar="EPS", help="Also the loss with smoothed labels, and its floor."
-        ),
+        number(0, 1, "Also the loss with smoothed labels, and its floor.", "EPS"),
     ] = None,
     floor: FloorFile = None,
     floor_mean: FloorMean = None,

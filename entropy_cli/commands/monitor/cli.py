@@ -11,7 +11,7 @@ import typer
 
 from entropy_cli.core.errors import NoLossError
 from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_floor
-from entropy_cli.options import AsJson, BadValue, WholeTable, suffix_parser
+from entropy_cli.options import MOST_SECONDS, AsJson, BadValue, WholeTable, number, suffix_parser
 from entropy_cli.terminal import escape_stdout, print_result, tqdm_bar
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def monitor(
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Read the log again while it grows.")] = False,
     interval: Annotated[
-        float, typer.Option(min=0.1, metavar="SECONDS", help="Time between two reads with --follow.")
+        float, number(0.1, MOST_SECONDS, "Time between two reads with --follow.", "SECONDS")
     ] = 10,
     as_json: AsJson = False,
     table: WholeTable = False,

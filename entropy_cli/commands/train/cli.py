@@ -9,32 +9,37 @@ import typer
 
 from entropy_cli.options import (
     MAX_FAILED,
+    MOST_BATCH,
+    MOST_CODES,
+    MOST_WIDTH,
+    MOST_WORKERS,
     AsJson,
     Device,
     MaxFailed,
     Sides,
-    count_option,
     exit_code,
+    list_parser,
+    number,
     parse_sides,
+    whole,
+    whole_or_auto,
 )
 from entropy_cli.terminal import print_result, tqdm_bar
+from entropy_cli.tokenizers.limits import MOST_PIXELS
 
-HIGHEST = 1e12  # for weights and rates, which must be finite
+MOST_STEPS = 10**9
+HIGHEST = 1e12  # for weights and rates
 
 if TYPE_CHECKING:
     from entropy_cli.commands.train.result import TrainResult
 
 
-def _count(text: str, least: int = 1, metavar: str = "N") -> Any:
-    return typer.Option(min=least, metavar=metavar, help=text)
+def _count(text: str, least: int = 1, metavar: str = "N", most: int = MOST_STEPS) -> Any:
+    return whole(least, most, text, metavar)
 
 
 def _number(text: str, most: float = HIGHEST) -> Any:
-    return typer.Option(min=0, max=most, metavar="F", help=text)
-
-
-def _sides(metavar: str, text: str) -> Any:
-    return typer.Option(metavar=metavar, parser=parse_sides, help=text)
+    return number(0, most, text)
 
 
 def train(
@@ -56,18 +61,34 @@ def train(
         bool, typer.Option("--resume", help="Resume the training in DIR, if there is one.")
     ] = False,
     steps: Annotated[int | None, _count("Optimizer steps.")] = None,
-    batch_size: Annotated[int | None, _count("Images per step, over all processes.")] = None,
-    image_size: Annotated[int | None, _count("Pixels on a side.")] = None,
+    batch_size: Annotated[
+        int | None, _count("Images per step, over all processes.", most=MOST_BATCH)
+    ] = None,
+    image_size: Annotated[int | None, _count("Pixels on a side.", most=MOST_PIXELS)] = None,
     patch_nums: Annotated[
-        Sides | None, _sides("1,2,3,...", "Side of each scale's grid; default: by image size.")
+        Sides | None,
+        typer.Option(
+            metavar="1,2,3,...",
+            parser=parse_sides,
+            help="Side of each scale's grid; default: by image size.",
+        ),
     ] = None,
-    vocab_size: Annotated[int | None, _count("Codes in the codebook.", 2, "V")] = None,
-    latent_dim: Annotated[int | None, _count("Dimensions of a code.", 1, "C")] = None,
-    width: Annotated[int | None, _count("Base number of channels, a multiple of 32.", 1, "CH")] = None,
+    vocab_size: Annotated[int | None, _count("Codes in the codebook.", 2, "V", MOST_CODES)] = None,
+    latent_dim: Annotated[int | None, _count("Dimensions of a code.", 1, "C", MOST_WIDTH)] = None,
+    width: Annotated[
+        int | None, _count("Base number of channels, a multiple of 32.", 1, "CH", MOST_WIDTH)
+    ] = None,
     width_mult: Annotated[
-        Sides | None, _sides("1,1,2,...", "Width of each level; each but the last halves the size.")
+        Sides | None,
+        typer.Option(
+            metavar="1,1,2,...",
+            parser=list_parser(1, 64, 12),
+            help="Width of each level; each but the last halves the size.",
+        ),
     ] = None,
-    blocks: Annotated[int | None, _count("Residual blocks per level; the decoder has one more.")] = None,
+    blocks: Annotated[
+        int | None, _count("Residual blocks per level; the decoder has one more.", most=100)
+    ] = None,
     norm: Annotated[
         Literal["group", "batch"] | None,
         typer.Option(help="Batch norms are synchronized over processes; no published layout has them."),
@@ -99,14 +120,14 @@ def train(
     ema_decay: Annotated[
         float | None, _number("Decay of the averaged weights that are saved; 0: none.", 1)
     ] = None,
-    grad_accum_steps: Annotated[int | None, _count("Micro-batches per step.")] = None,
+    grad_accum_steps: Annotated[int | None, _count("Micro-batches per step.", most=MOST_BATCH)] = None,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16"],
         typer.Option(help="Except the quantiser; auto: fp32 on a CPU, bf16 or fp16 on a GPU."),
     ] = "auto",
     seed: Annotated[
         int | None,
-        typer.Option(min=0, max=2**31 - 1, metavar="N", help="Seed of weights, codes, crops and order."),
+        whole(0, 2**31 - 1, "Seed of weights, codes, crops and order."),
     ] = None,
     grad_checkpointing: Annotated[
         bool,
@@ -125,7 +146,9 @@ def train(
         bool, typer.Option("--tensorboard", help="Write DIR/tensorboard too; needs an extra.")
     ] = False,
     device: Device = "auto",
-    workers: Annotated[int | None, count_option(0, "Processes that decode images; 0: none.")] = None,
+    workers: Annotated[
+        int | None, whole_or_auto(0, MOST_WORKERS, "Processes that decode images; 0: none.")
+    ] = None,
     max_failed: MaxFailed = MAX_FAILED,
     as_json: AsJson = False,
 ) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.reading import CONFIG_BYTES, parse_json, read_bytes
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
+from entropy_cli.tokenizers.limits import MOST_GROUPS, MOST_PIXELS, MOST_SCALES, MOST_SIDE
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 FILE = "config.json"
@@ -18,12 +19,13 @@ SECTIONS = (("vq_config",), ("model", "vq_model"))
 COSINE_KEYS = ("using_znorm", "cosine", "codebook_l2_norm", "use_l2_norm")
 
 
-def _positive(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+def _up_to(most: int) -> Callable[[object], bool]:
+    return lambda value: type(value) is int and 0 < value <= most
 
 
-def _positive_list(value: object) -> bool:
-    return isinstance(value, list) and bool(value) and all(map(_positive, value))
+def _is_sides(value: object) -> bool:
+    fits = _up_to(MOST_SIDE)
+    return isinstance(value, list) and 0 < len(value) <= MOST_SCALES and all(map(fits, value))
 
 
 def _ratio(value: object) -> bool:
@@ -34,9 +36,13 @@ def _ratio(value: object) -> bool:
 
 # For each setting the keys that may hold it, what its values must be, and that in words.
 READ: dict[str, tuple[tuple[str, ...], Callable[[object], bool], str]] = {
-    "image_size": (("image_size", "reso", "resolution"), _positive, "a positive integer"),
-    "norm_groups": (("norm_num_groups",), _positive, "a positive integer"),
-    "patch_nums": (("patch_nums", "v_patch_nums"), _positive_list, "positive integers"),
+    "image_size": (("image_size", "reso", "resolution"), _up_to(MOST_PIXELS), f"1 to {MOST_PIXELS}"),
+    "norm_groups": (("norm_num_groups",), _up_to(MOST_GROUPS), f"1 to {MOST_GROUPS}"),
+    "patch_nums": (
+        ("patch_nums", "v_patch_nums"),
+        _is_sides,
+        f"1 to {MOST_SIDE}",
+    ),
     "quant_resi": (("quant_resi",), _ratio, "a share of phi, above 0 and at most 1"),
     "znorm": (COSINE_KEYS, lambda flag: isinstance(flag, bool), "true or false"),
     "rule": (("rule",), VECTOR_RULES.__contains__, "l2, cosine or dot"),

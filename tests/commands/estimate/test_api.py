@@ -223,9 +223,9 @@ def of(images=(Z,), encode=itself, **options):
         (of(codebook=None), "rule l2: needs codebook"),
         (of(levels=(3, 3, 3)), "rule l2: has no use for levels"),
         (of(rule="levels", codebook=None), "rule levels: needs levels"),
-        (of(rule="levels", codebook=None, levels=()), "positive whole numbers"),
-        (of(rule="levels", codebook=None, levels=(3, 1, 3)), "at least 2"),
-        (of(rule="levels", codebook=None, levels=(3, 2.5, 3)), "positive whole numbers"),
+        (of(rule="levels", codebook=None, levels=()), "whole numbers from"),
+        (of(rule="levels", codebook=None, levels=(3, 1, 3)), "from 2 to 65,536"),
+        (of(rule="levels", codebook=None, levels=(3, 2.5, 3)), "whole numbers from"),
         (of(rule="levels", codebook=None, levels=3), "levels 3: expected"),
         (of(temperature=True), "temperature True: expected"),
         (of([Z * 9], rule="levels", codebook=None, levels=(3, 3, 3)), "beyond the outermost level"),
@@ -297,9 +297,9 @@ def test_what_is_wrong_with_a_loaded_tokenizer(checkpoint, images, tmp_path):
         ({"family": "vae"}, "family vae: expected auto"),
         ({"rule": "sign"}, "rule sign: expected l2, cosine, dot"),
         ({"weights": "best"}, "weights best: expected raw, ema"),
-        ({"image_size": 0}, "expected positive whole numbers"),
-        ({"patch_nums": ()}, "expected positive whole numbers"),
-        ({"patch_nums": (1, -2)}, "expected positive whole numbers"),
+        ({"image_size": 0}, "expected whole numbers from"),
+        ({"patch_nums": ()}, "expected whole numbers from"),
+        ({"patch_nums": (1, -2)}, "expected whole numbers from"),
     ):
         with pytest.raises(EntropyCliError, match=words):
             load_tokenizer(checkpoint, **options)
