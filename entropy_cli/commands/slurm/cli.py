@@ -27,7 +27,10 @@ from entropy_cli.commands.slurm.sbatch_values import (
     read_prelude,
 )
 from entropy_cli.commands.slurm.script_folder import write_scripts
+from entropy_cli.options import whole
 from entropy_cli.terminal import print_result
+
+MOST_JOBS = 10**5
 
 
 def slurm(
@@ -38,19 +41,17 @@ def slurm(
     ],
     array: Annotated[
         int | None,
-        typer.Option(
-            min=1,
-            metavar="N",
-            help="An array of N jobs, each a shard, a job that merges, and before them, where the "
+        whole(
+            1,
+            MOST_JOBS,
+            "An array of N jobs, each a shard, a job that merges, and before them, where the "
             "temperature is fitted, one that fits it.",
         ),
     ] = None,
     throttle: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="The most jobs of the array to run at once.")
+        int | None, whole(1, MOST_JOBS, "The most jobs of the array to run at once.")
     ] = None,
-    nodes: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="One job on K nodes, with torchrun.")
-    ] = None,
+    nodes: Annotated[int | None, whole(1, MOST_JOBS, "One job on K nodes, with torchrun.", "K")] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -71,7 +72,7 @@ def slurm(
         ),
     ] = None,
     cpus_per_task: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Cores for each shard, or on each node.")
+        int | None, whole(1, 4096, "Cores for each shard, or on each node.")
     ] = None,
     gpus: Annotated[
         str,
