@@ -1,6 +1,7 @@
 """Options that more than one command has, and the parsing of their values."""
 
 import contextlib
+import logging
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -11,6 +12,8 @@ from typer.core import TyperCommand
 
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
 from entropy_cli.tokenizers.limits import MOST_PIXELS, MOST_SCALES, MOST_SIDE
+
+logger = logging.getLogger(__name__)
 
 MAX_FAILED = 0.01  # share of unreadable images that is nothing to worry about
 # The most of what several commands have, far above what is of use.
@@ -225,8 +228,14 @@ def parse_family(name: str) -> str:
 
 
 def exit_code(used: int, failed: int, max_failed: float) -> int:
-    """Return the exit code of a command that has finished."""
-    return INCOMPLETE if failed > max_failed * (used + failed) else 0
+    """Return the exit code of a command that has finished; say why if it is not 0, as the last line."""
+    if failed <= max_failed * (used + failed):
+        return 0
+    logger.error(
+        "%s of %s images could not be read, a larger share than --max-failed %g: exit code %d",
+        *(f"{failed:,}", f"{used + failed:,}", max_failed, INCOMPLETE),
+    )
+    return INCOMPLETE
 
 
 Data = Annotated[

@@ -55,8 +55,10 @@ def path_argument(name: str, path: object) -> Path:
     Raises:
         EntropyCliError: it is no path.
     """
-    if not isinstance(path, (str, os.PathLike)) or not str(path).strip() or "\0" in str(path):
+    if not isinstance(path, (str, os.PathLike)) or "\0" in str(path):
         raise EntropyCliError(f"{name} {str(path)[:60]!r}: expected a path.")
+    if not str(path).strip():
+        raise EntropyCliError(f"{name} {str(path)!r}: is empty, expected a path.")
     return Path(path)
 
 

@@ -7,7 +7,7 @@ layout, one row in tests/family_checkpoints.py.
 
 import logging
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -219,6 +219,17 @@ def _halvings(spec: TokenizerSpec) -> int | None:
     return int(math.log2(spec.image_size // side))
 
 
+def nearest_families(checkpoint: Checkpoint, reasons: Mapping[str, Sequence[str]]) -> list[str]:
+    """Return at most two families of whose keys a checkpoint has half or more, the nearest first."""
+    nothing = Checkpoint.of_tensors(checkpoint.path, {})
+    near = [
+        name
+        for name, family in FAMILIES.items()
+        if 2 * len(family.missing_keys(checkpoint)) <= len(family.missing_keys(nothing))
+    ]
+    return sorted(near, key=lambda name: len(reasons[name]))[:2]
+
+
 def detect(checkpoint: Checkpoint) -> str:
     """Return the family of a checkpoint and its config.json; CheckpointError if none or several fit."""
     reasons = reasons_against(checkpoint)
@@ -230,12 +241,18 @@ def detect(checkpoint: Checkpoint) -> str:
             f"{checkpoint.path}: fits {' and '.join(fitting)}, which assign codes by different rules, "
             "and nothing in it shows which it is. Choose with --family."
         )
-    nearest = sorted(reasons, key=lambda name: len(reasons[name]))[:2]
-    if known := recognise(checkpoint.shapes, checkpoint.config.classes):
+    nearest = nearest_families(checkpoint, reasons)
+    if known := recognise(checkpoint.shapes, checkpoint.outside, checkpoint.config.classes):
         likely = [f"if it is {name} give --family {name}" for name in nearest if len(reasons[name]) == 1]
         advice = ", or ".join([*likely[:1], known.advice])
         raise CheckpointError(
             f"{checkpoint.path}: looks like {known.words}, which is not supported: {advice}."
+        )
+    if not nearest:
+        raise CheckpointError(
+            f"{checkpoint.path}: unknown layout, unlike every supported family. It has "
+            f"{_first(list(checkpoint.shapes))}. Give the checkpoint of a tokenizer of images, or make "
+            "latents with its own code and give --latents."
         )
     candidates = "; ".join(f"{name} ({_first(reasons[name])})" for name in nearest)
     raise CheckpointError(

@@ -1,6 +1,7 @@
 """Layouts that are recognised but not supported, so that an error can name them."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from entropy_cli.tokenizers.layers.autoencoder import Shapes
@@ -11,24 +12,28 @@ from entropy_cli.tokenizers.names import CODEBOOK
 class Unsupported:
     """A kind of checkpoint that is not supported: its name, and what the user can do instead.
 
-    It has all the keys and codes of these dimensions (None for any), or a class's name in config.json.
+    It has all the keys, patterns of whole names, no key that it `lacks`, and codes of these dimensions
+    (None for any), or a class's name in config.json.
     """
 
     words: str
     keys: tuple[str, ...] = ()
     dimensions: int | None = None
+    lacks: str | None = None
     classes: tuple[str, ...] = ()
     advice: str = "make latents with its own code and give --latents"
 
-    def fits(self, shapes: Shapes, classes: Mapping[str, str]) -> bool:
-        """Return whether a checkpoint has this kind's weights, or its config.json one of its names."""
-        has_keys = bool(self.keys) and all(key in shapes for key in self.keys)
+    def fits(self, shapes: Shapes, outside: Collection[str], classes: Mapping[str, str]) -> bool:
+        """Return whether a file has this kind's weights, or its config.json one of its names."""
+        has_keys = bool(self.keys) and all(_has(key, shapes) or _has(key, outside) for key in self.keys)
+        has_keys &= self.lacks is None or not _has(self.lacks, shapes)
         sizes = (None, *shapes.get(CODEBOOK, ())[-1:])
         return (has_keys and self.dimensions in sizes) or any(name in classes for name in self.classes)
 
 
 VAR_TOKENIZER = "give the checkpoint of its tokenizer, vae_ch160v4096z32.pth where it is VAR's own"
 LLAMAGEN_TOKENIZER = "give the checkpoint of its tokenizer, such as vq_ds16_c2i.pt"
+OTHER = "give the checkpoint of a tokenizer of images"
 UNSUPPORTED = (
     Unsupported(
         "FlexVAR's tokenizer", ("encoder.conv_blocks.0.res.0.conv1.weight", CODEBOOK), dimensions=32
@@ -50,21 +55,66 @@ UNSUPPORTED = (
     Unsupported("Paella's tokenizer", classes=("PaellaVQModel",)),
     Unsupported("DALL-E's dVAE", classes=("flava_image_codebook", "FlavaImageCodebook")),
     Unsupported(
-        "a continuous autoencoder, which has no tokens",
-        classes=("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny", "AutoencoderKLCogVideoX"),
-        advice="give a tokenizer with codes",
-    ),
-    Unsupported(
-        "VAR's autoregressive transformer", ("pos_start", "lvl_embed.weight"), advice=VAR_TOKENIZER
+        "VAR's autoregressive transformer", (r"pos_start", r"lvl_embed\.weight"), advice=VAR_TOKENIZER
     ),
     Unsupported(
         "LlamaGen's autoregressive transformer",
-        ("tok_embeddings.weight", "output.weight"),
+        (r"tok_embeddings\.weight", r"output\.weight", r"cls_embedding\..*"),
         advice=LLAMAGEN_TOKENIZER,
+    ),
+    Unsupported(
+        "an adapter (LoRA)",
+        (r".*\.lora_(A|B|down|up)\..*",),
+        advice=OTHER,
+    ),
+    Unsupported(
+        "a diffusion model",
+        (
+            r"(.*\.)?diffusion_model\..*|.*\btime_embedding\.linear_1\.weight|double_blocks\.0\..*"
+            r"|.*\btimestep_embedder\.linear_1\.weight|(.*\.)?(t_embedder\.mlp|time_embed)\.0\.weight",
+        ),
+        classes=(
+            "UNet2DModel",
+            "UNet2DConditionModel",
+            "FluxTransformer2DModel",
+            "SD3Transformer2DModel",
+            "DiTTransformer2DModel",
+            "PixArtTransformer2DModel",
+        ),
+        advice=OTHER,
+    ),
+    Unsupported(
+        "CLIP",
+        (r"(visual|text)_projection.*|visual\.proj|logit_scale",),
+        classes=("CLIPModel",),
+        advice=OTHER,
+    ),
+    Unsupported(
+        "a language model",
+        (r"(.*\.)?(embed_tokens|tok_embeddings|wte|word_embeddings|embed_in|shared)\.weight",),
+        advice=OTHER,
+    ),
+    Unsupported(
+        "a network that classifies images",
+        (r"(conv1|patch_embed\.proj|features\.0(\.0)?)\.weight", r"(fc|head|classifier(\..*)?)\.weight"),
+        advice=OTHER,
+    ),
+    Unsupported(
+        "a continuous autoencoder, which has no tokens",
+        (r"(post_)?quant_conv\.weight", r"decoder\..*"),
+        lacks=r".*(quantize|codebook|embedding).*",
+        classes=("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny", "AutoencoderKLCogVideoX"),
+        advice="give a tokenizer with codes",
     ),
 )
 
 
-def recognise(shapes: Shapes, classes: Mapping[str, str]) -> Unsupported | None:
-    """Return the unsupported kind that a checkpoint's weights or config.json show, if any."""
-    return next((kind for kind in UNSUPPORTED if kind.fits(shapes, classes)), None)
+def recognise(
+    shapes: Shapes, outside: Collection[str], classes: Mapping[str, str]
+) -> Unsupported | None:
+    """Return the unsupported kind that weights, those outside them, or config.json show, if any."""
+    return next((kind for kind in UNSUPPORTED if kind.fits(shapes, outside, classes)), None)
+
+
+def _has(pattern: str, names: Collection[str]) -> bool:
+    return any(map(re.compile(pattern).fullmatch, names))

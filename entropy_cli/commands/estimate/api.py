@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from entropy_cli.commands.estimate.arrays import Array
+from entropy_cli.commands.estimate.arrays import Array, shown
 from entropy_cli.commands.estimate.batches import (
     checked_images,
     checked_temperatures,
@@ -52,6 +52,7 @@ PrecisionChoice = Precision | Literal["auto"]
 # Identity and provenance of the tokenizers that were loaded, for their results.
 LOADED: WeakKeyDictionary[Tokenizer, Origin] = WeakKeyDictionary()
 
+MOST_PROCESSES = 1024
 SEED = 0  # of the order of a folder's images, and of the groups
 
 
@@ -181,8 +182,10 @@ def _check_choices(
     if precision not in ("auto", *get_args(Precision)):
         expected = ", ".join(("auto", *get_args(Precision)))
         raise EntropyCliError(f"precision {precision}: expected {expected}.")
-    if workers is not None:
-        whole_numbers("workers", [workers], 1024, 0)
+    if workers is not None and (type(workers) is not int or not 0 <= workers <= MOST_PROCESSES):
+        raise EntropyCliError(
+            f"workers {shown(workers)}: expected a whole number from 0 to {MOST_PROCESSES}."
+        )
     if workers is not None and not isinstance(images, (str, Path)):
         raise EntropyCliError(f"workers {workers}: read a folder, but batches come from you.")
 

@@ -13,11 +13,16 @@ from entropy_cli.core.progress_bars import Bars
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
-from entropy_cli.tokenizers.registry import FAMILIES, Found, match_family, reasons_against
+from entropy_cli.tokenizers.registry import (
+    FAMILIES,
+    Found,
+    match_family,
+    nearest_families,
+    reasons_against,
+)
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 CONFIG_KEYS = {"norm_groups": "norm_num_groups"}  # names in config.json, where they differ
-CANDIDATES = 2  # families to name where none fits
 
 
 def inspect(
@@ -39,7 +44,7 @@ def inspect(
     checkpoint = open_checkpoint(path)
     reasons = reasons_against(checkpoint)
     fitting = [name for name, against in reasons.items() if not against]
-    nearest = sorted(reasons, key=lambda name: len(reasons[name]))[:CANDIDATES]
+    nearest = nearest_families(checkpoint, reasons)
     name = family if family != "auto" else fitting[0] if len(fitting) == 1 else None
     if name and FAMILIES[name].missing_keys(checkpoint):
         name = None

@@ -80,8 +80,8 @@ def _filled(table: Table, max_lines: int | None = None) -> Table:
 def _description(found: Inspection) -> Table:
     """Return a table of the file and the tokenizer, below the family."""
     fits = [name for name in found.candidates if not found.against[name]]
-    state = "ambiguous: fits" if fits else "unknown; the nearest are"
-    head = ["family", found.family or f"{state} {' and '.join(found.candidates)}"]
+    state = "ambiguous: fits" if fits else "unknown; the nearest" if found.candidates else "unknown"
+    head = ["family", found.family or f"{state} {' and '.join(found.candidates)}".rstrip()]
     usable = "yes, judging by names, shapes and codes; --full checks all weights"
     if found.problem:
         usable = f"no: {found.problem.removeprefix(f'{found.file.path}: ')}"

@@ -39,6 +39,7 @@ class Checkpoint:
         shapes: shape of every tensor by name.
         dtypes: type of every tensor by name, as torch names it without "torch.".
         ignored: what else the file holds, for people.
+        outside: names of all other tensors.
         forms: kinds of files they are, sorted.
         classes: names of what the file would have imported, sorted; it was not.
         size: bytes of all files.
@@ -56,6 +57,7 @@ class Checkpoint:
         chosen = copies[weights]
         self.path, self.files, self.folder = located.path, located.files, located.folder
         self.wrapper, self.prefix, self.ignored = chosen.wrapper, chosen.prefix, chosen.ignored
+        self.outside = chosen.outside
         self.weights, self.forms, self.classes = weights, forms, classes
         self.copies: list[Weights] = [kind for kind in RANKED if kind in copies]
         self.shapes: Mapping[str, tuple[int, ...]] = {k: t.shape for k, t in chosen.tensors.items()}

@@ -11,6 +11,23 @@ from entropy_cli.tokenizers.checkpoints.stored import Contents, UnusableError
 from entropy_cli.tokenizers.checkpoints.torchfile import read_torch
 from entropy_cli.tokenizers.checkpoints.zips import RunningCrcs, ZipRecords
 
+# What else a file with a checkpoint's name may be, by its beginning, without blanks and in lower case.
+TEXT_FROM_A_SERVER = "which a server sends in place of a file. Download it again, logged in if need be"
+OTHER_FILES = (
+    (b"version https:/", "a git-lfs pointer to one. Run git lfs pull"),
+    (b"<!doctype", f"a page of HTML, {TEXT_FROM_A_SERVER}"),
+    (b"<html", f"a page of HTML, {TEXT_FROM_A_SERVER}"),
+    (b"<?xml", f"an XML document, {TEXT_FROM_A_SERVER}"),
+    (b"{", f"a JSON document, {TEXT_FROM_A_SERVER}"),
+    (b"gguf", "a GGUF file, of a language model. Give a tokenizer of images"),
+    (b"\x89hdf", "an HDF5 file. Save the state dict with torch or safetensors"),
+    (b"\x93numpy", "an array of numpy. Latents go to --latents"),
+    (b"\x1f\x8b", "a file compressed by gzip. Unpack it"),
+    (b"\x28\xb5\x2f\xfd", "a file compressed by zstd. Unpack it"),
+    (b"\xfd7zxz", "a file compressed by xz. Unpack it"),
+    (b"\x89png", "a PNG image. Give a checkpoint"),
+    (b"\xff\xd8\xff", "a JPEG image. Give a checkpoint"),
+)
 NO_CHECKPOINT = "not a checkpoint, or a damaged one. Expected .pth, .pt, .ckpt, .bin or .safetensors."
 
 
@@ -30,11 +47,9 @@ def is_zip(file: OpenFile) -> bool:
 def read_contents(file: OpenFile) -> Contents:
     """Describe the tensors of a file of torch or safetensors, or raise CheckpointError."""
     path = file.path
-    head = bytes(file.read(0, min(16, file.size)))
-    if head.startswith(b"version https:/"):
-        raise CheckpointError(
-            f"{path}: is a git-lfs pointer, not the checkpoint it points to. Run git lfs pull."
-        )
+    head = bytes(file.read(0, min(256, file.size)))
+    if other := _other_file(head):
+        raise CheckpointError(f"{path}: not a checkpoint, but {other}.")
     # safetensors: the length of a JSON header, then the header.
     is_safetensors = head[8:9] == b"{"
     try:
@@ -49,6 +64,19 @@ def read_contents(file: OpenFile) -> Contents:
                 f"{path}: a damaged safetensors file ({first_line(error)}). Copy or download it again."
             ) from error
         raise CheckpointError(f"{path}: {NO_CHECKPOINT}") from error
+
+
+def _other_file(head: bytes) -> str | None:
+    """Return what else a file is than a checkpoint, by its first bytes."""
+    if not head:
+        return "an empty file. Copy or download it again"
+    begin = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    for prefix, words in OTHER_FILES:
+        if begin.startswith(prefix):
+            return words
+    if len(head) < 256 and (head.isascii() and head.decode("ascii").strip().isprintable()):
+        return f"a text, {head.decode('ascii').strip()[:60]!r}, {TEXT_FROM_A_SERVER}"
+    return None
 
 
 def hash_files(files: Sequence[OpenFile], progress: Callable[[int], object] = lambda _: None) -> str:

@@ -57,6 +57,7 @@ class Copy:
         tensors, ignored: by name; what else there is, for people.
         twins: the name in the file of each tensor here that was taken from a second set in the same
             state dict.
+        outside: names of all other tensors, which show what else the file is.
     """
 
     wrapper: str
@@ -64,6 +65,7 @@ class Copy:
     tensors: Mapping[str, Stored]
     ignored: tuple[str, ...]
     twins: Mapping[str, str] = field(default_factory=dict)
+    outside: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,9 @@ def choose(content: Any) -> dict[Weights, Copy]:  # noqa: ANN401 - a file may ho
         # A copy is of the same kind; what looks less like a tokenizer is something else.
         levels = ranks[raw.path][0], ranks[ema.path][0]
         raw, ema = raw if levels[0] >= levels[1] else None, ema if levels[1] >= levels[0] else None
-    return (_copies(raw, twin=ema) if raw else {}) | (_copies(ema, twin=raw) if ema else {})
+    copies = (_copies(raw, twin=ema) if raw else {}) | (_copies(ema, twin=raw) if ema else {})
+    others = [name for place in found if place not in (raw, ema) for name in place.tensors()]
+    return {kind: replace(copy, outside=(*copy.outside, *others)) for kind, copy in copies.items()}
 
 
 def is_averaged(path: str) -> bool:
@@ -175,7 +179,8 @@ def _copies(place: _Place, twin: _Place | None) -> dict[Weights, Copy]:
         ignored.append(some(bookkeeping))
     if outside := len(tensors) - len(own) - len(averaged):
         ignored.append(f"{outside:,} tensors outside {prefix}")
-    copy = Copy(place.path, prefix, own, tuple(ignored))
+    other = (name for name in tensors if not name.startswith(prefix))
+    copy = Copy(place.path, prefix, own, tuple(ignored), outside=tuple(other))
     if is_averaged(place.path) or is_averaged(prefix):
         return {"ema": copy}
     averages_of = own | {name: tensors[full] for name, full in twins.items()}
