@@ -203,7 +203,7 @@ LATENTS, CODEBOOK = ("--latents", "z.npy"), ("--codebook", "c.npy")
         ((*LATENTS, "--rule", "levels"), "--levels: is missing: the rule levels needs"),
         ((*LATENTS, "--rule", "sign", "--levels", "2,2"), "--levels: has no use under the rule sign"),
         ((*LATENTS, "--levels", "3,1"), "a whole number from 2 to 65,536"),
-        ((*LATENTS, "--levels", "3,x"), "expected positive integers"),
+        ((*LATENTS, "--levels", "3,x"), "a whole number from 2 to 65,536"),
         ((*LATENTS, "--levels", ""), "is empty; is a variable unset?"),
         ((*LATENTS, "--rule", "logits"), "--rule"),
         ((*LATENTS, *CODEBOOK, "--temperature", "0"), "expected numbers between"),
