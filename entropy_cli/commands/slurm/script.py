@@ -18,7 +18,7 @@ from entropy_cli.options import MAX_FAILED
 # The merge adds files up, in a minute and little memory; without a GPU, where a queue is short.
 MERGE_SIZE = ("--time=30", "--mem=4G", "--cpus-per-task=1")
 # Options of sbatch that size the shards, and not their merge.
-SIZES = re.compile("--(gp|gr|mem|cp|cores|ex|cons|tim|tmp)|--[a-z]+-per-gpu|-[GcCt]")
+SIZES = re.compile("--(gp|gr|mem|cp|core|exclus|cons|tim|tmp)|--[a-z]+-per-gpu|-[GcCt]")
 
 
 @dataclass(frozen=True)

@@ -262,13 +262,22 @@ def test_what_is_asked_of_slurm(job):
 
 
 def test_the_merge_has_resources_of_its_own(job):
-    sizes = ("--gres=gpu:1", "-C a100", "--mem-per-gpu=9G", "-c8", "--exclusive", "--qos=long", "-Alab")
+    sizes = (
+        "--gres=gpu:1",
+        "-C a100",
+        "--mem-per-gpu=9G",
+        "-c8",
+        "--exclusive",
+        "--qos=long",
+        "-Alab",
+        "--export=ALL",
+    )
     own = ("--partition=cpu", "--mem=20G")
     job = replace(job, partition="gpu", time="1-0", gpus="1", mem="64G", others=sizes, merge_others=own)
     text = array_scripts(replace(job, max_failed=0.25))["merge.sbatch"]
     assert [line.removeprefix("#SBATCH ") for line in text.splitlines() if "#SBATCH" in line][2:] == [
         *("--ntasks=1", "--requeue", "--open-mode=append", "--time=30", "--mem=4G", "--cpus-per-task=1"),
-        *("--partition=gpu", "--qos=long", "-Alab", *own),
+        *("--partition=gpu", "--qos=long", "-Alab", "--export=ALL", *own),
     ]
     assert "--max-failed 0.25 --output" in text
 
