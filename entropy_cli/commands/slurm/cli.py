@@ -150,7 +150,7 @@ def slurm(
     from entropy_cli.commands.slurm.script import Job, array_scripts, node_scripts
 
     words = tuple(shlex.split(launcher or ""))
-    _check_together(array, nodes, throttle, gpus, words)
+    _check_together(array, nodes, throttle, merge_sbatch, gpus, words)
     parsed = parse_estimate_options(context, options, has_array=nodes is None)
     # The folder is the same for the same options, so that the work is resumed there.
     source = Path(parsed["ckpt"] or parsed["latents"].partition(":")[0])
@@ -191,12 +191,18 @@ def slurm(
 
 
 def _check_together(
-    array: int | None, nodes: int | None, throttle: int | None, gpus: str, launcher: tuple[str, ...]
+    array: int | None,
+    nodes: int | None,
+    throttle: int | None,
+    merge_sbatch: list[str] | None,
+    gpus: str,
+    launcher: tuple[str, ...],
 ) -> None:
     """Raise BadParameter for options that don't go together."""
     for option, wrong, words in (
         ("--array / --nodes", (array is None) == (nodes is None), "expected exactly one of the two"),
         ("--throttle", nodes is not None and throttle is not None, "is for an --array"),
+        ("--merge-sbatch", nodes is not None and bool(merge_sbatch), "is for an --array"),
         ("--gpus", array is not None and gpu_count(gpus) > 1, f"{gpus}: a shard uses one GPU"),
         ("--launcher", nodes is not None and launcher[:1] == ("srun",), "srun is there with --nodes"),
     ):

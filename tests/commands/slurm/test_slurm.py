@@ -449,6 +449,7 @@ def test_it_needs_no_torch(tmp_path):
         ("--array 2 --gpus a100:2 -- --data x --ckpt y", "--gpus: a100:2: a shard uses one"),
         ("--array 2 --gpus a100 -- --data x --ckpt y", "expected N or TYPE:N"),
         ("--nodes 2 --throttle 2 -- --data x --ckpt y", "--throttle: is for an --array"),
+        ("--nodes 2 --merge-sbatch --qos=x -- --data x --ckpt y", "--merge-sbatch: is for an --array"),
         ("--nodes 2 --launcher srun -- --data x --ckpt y", "--launcher"),
         ("--array 2 --launcher ' -- --data x --ckpt y", "--launcher: ': no closing quotation"),
         ("--array 2 --log %a/x -- --data x --ckpt y", "--log: %a/x: expected a file"),
