@@ -428,7 +428,7 @@ def test_places_in_flat_and_shifted_files(loss, files, tensors):
         (["--patch-nums", "1,2"], 3, "--patch-nums 1,2 means 5"),
         (["--patch-nums", "1,x"], 2, "a whole number from 1 to 4,096"),
         (["--floor-last", 1], 2, "needs --patch-nums"),
-        (["--floor-mean", "nan"], 2, "expected nats from 0"),
+        (["--floor-mean", "nan"], 2, "expected a number from 0"),
         (["--floor", "r.json", "--floor-mean", 1], 2, "Give one of them"),
         (["--floor", "none.json"], 3, "none.json"),
         (["--label-smoothing", 1.5], 2, "label-smoothing"),
