@@ -78,6 +78,8 @@ def _cost(operator, ins, outs):
         return {**layout, name: (2 * _size(ins[0]) + _size(outs[0]), 3)}
     if name in ("convolution", "conv2d"):
         return _cost_of_convolution(*ins, out=outs[0])
+    if name == "gather":  # reads what it was asked for
+        return {name: (_size(ins[1]) + 2 * _size(outs[0]), 1)}
     distinct = {} if name in FILLS else {id(tensor): _size(tensor) for tensor in ins}
     return {name: (sum(distinct.values()) + sum(map(_size, outs)), 1)}
 

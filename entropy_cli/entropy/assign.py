@@ -5,7 +5,7 @@ Everything about a chunk of tokens comes from one matrix product, and only sums 
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -14,6 +14,7 @@ from torch import Tensor
 from entropy_cli.core.errors import ShapeError
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.entropy.sums import ImageSums
+from entropy_cli.entropy.vocabulary import Vocabulary
 
 # Elements of one (tokens, codes) chunk: on a CPU it should stay in a cache, a GPU needs it large to fill
 # the device. Every chunk reads the whole codebook again, so a chunk has at least MIN_ROWS tokens.
@@ -29,21 +30,40 @@ MAX_INDEXABLE = 2**63  # codes whose indices fit an int64
 class SoftStatistics(NamedTuple):
     """Moments of the soft assignment of N tokens at T temperatures."""
 
-    entropy_TN: Tensor  # nats
-    varentropy_TN: Tensor  # variance of ln q under q, nats^2
-    distance_TN: Tensor  # mean squared distance under q, minus that of the nearest code
+    entropy_NT: Tensor  # nats
+    varentropy_NT: Tensor  # variance of ln q under q, nats^2
+    distance_NT: Tensor  # mean squared distance under q, minus that of the nearest code
+
+
+def soft_assign(logit_NV: Tensor, idx_N: Tensor, temperature_T: Tensor) -> tuple[Tensor, Tensor]:
+    """Compute soft assignments q = softmax(logit / temperature) at all temperatures.
+
+    Args:
+        logit_NV: minus each code's squared distance, up to a constant of the token; overwritten.
+        idx_N: the nearest code.
+        temperature_T: divisors of the squared distance, of the logits' type.
+
+    Returns:
+        q_NTV; below_NPV, the logits minus the nearest code's, and where P is 2 their squares.
+    """
+    N, V = logit_NV.shape
+    # At one temperature a CPU is faster without the squares: all else stays in its cache.
+    in_place = logit_NV.device.type == "cpu" and len(temperature_T) == 1
+    below_NPV = logit_NV[:, None] if in_place else logit_NV.new_empty(N, 2, V)
+    below_NV = torch.sub(logit_NV, logit_NV.gather(1, idx_N[:, None]), out=below_NPV[:, 0])
+    if not in_place:
+        torch.mul(below_NV, below_NV, out=below_NPV[:, 1])
+    is_one = in_place and temperature_T.item() == 1
+    scaled_NTV = below_NV[:, None] if is_one else below_NV[:, None] / temperature_T[:, None]
+    return torch.softmax(scaled_NTV, dim=2), below_NPV
 
 
 def soft_statistics(
-    below_NV: Tensor, idx_N: Tensor, temperatures: Sequence[float], sink: Callable[[int, Tensor], object]
+    q_NTV: Tensor, below_NPV: Tensor, idx_N: Tensor, temperature_T: Tensor
 ) -> SoftStatistics:
-    """Compute soft assignments q = softmax(below / temperature), their entropies and varentropies.
+    """Compute entropies and varentropies of the soft assignments that `soft_assign` returned.
 
-    Args:
-        below_NV: the nearest code's squared distance minus each code's: at most 0.
-        idx_N: the nearest code.
-        temperatures: T divisors of the squared distance.
-        sink: called with t and q_NV for each temperature; q_NV is overwritten afterwards.
+    Arguments are its results and what it was given; q_NTV is overwritten.
 
     Returns:
         entropy in [0, ln V] nats; varentropy in nats^2, which is also dH / d ln(temperature).
@@ -51,35 +71,38 @@ def soft_statistics(
     Source:
         Entropy from the log-partition: H = ln Z - E_q[x], x = below / temperature.
     """
-    moments = []
-    for t, temperature in enumerate(temperatures):
-        q_NV = torch.softmax(below_NV if temperature == 1 else below_NV / temperature, dim=1)
-        sink(t, q_NV)
-        # The nearest code has x = 0, so its probability is 1 / Z: at least 1 / V, its log is safe.
-        nearest_N = q_NV.gather(1, idx_N[:, None])[:, 0]
-        weighted_NV = q_NV.mul_(below_NV)
-        mean_N = weighted_NV.sum(1)
-        square_N = weighted_NV.mul_(below_NV).sum(1) / temperature / temperature
-        moments.append((nearest_N, mean_N / temperature, square_N, -mean_N))
-    nearest_TN, mean_TN, square_TN, distance_TN = map(torch.stack, zip(*moments, strict=True))
+    # The nearest code has x = 0, so its probability is 1 / Z: at least 1 / V, its log is safe.
+    nearest_NT = q_NTV.take_along_dim(idx_N[:, None, None], 2)[:, :, 0]
+    if below_NPV.shape[1] == 2:  # one product takes the means of both powers, and reads q once
+        mean_NT, square_NT = torch.bmm(q_NTV, below_NPV.transpose(1, 2)).unbind(2)
+    else:
+        weighted_NTV = q_NTV.mul_(below_NPV)
+        mean_NT = weighted_NTV.sum(2)
+        square_NT = weighted_NTV.mul_(below_NPV).sum(2)
+    scaled_NT = mean_NT / temperature_T
     # Rounding can leave -1e-8 for a q that is nearly one code.
     return SoftStatistics(
-        (-nearest_TN.log() - mean_TN).clamp_(min=0),
-        (square_TN - mean_TN.square()).clamp_(min=0),
-        distance_TN,
+        (-nearest_NT.log() - scaled_NT).clamp_(min=0),
+        (square_NT / temperature_T / temperature_T - scaled_NT.square()).clamp_(min=0),
+        -mean_NT,
     )
 
 
 def assign(
-    z_BlC: Tensor, codebook: Codebook | Grid, temperatures: Sequence[float], chunk: int | None = None
+    z_BlC: Tensor,
+    codebook: Codebook | Grid,
+    temperatures: Sequence[float] | Tensor,
+    chunk: int | None = None,
 ) -> ImageSums:
     """Assign every latent to the codebook, soft and hard, and sum per image.
 
     Args:
         z_BlC: l latents of each of B images, float32 or float64, finite.
         codebook: the V codes of this scale, on the same device.
-        temperatures: T divisors of the squared distance, or of the logits, each > 0.
-        chunk: elements of a (tokens, codes) matrix held at once; the default depends on the device.
+        temperatures: T divisors of the squared distance, or of the logits, each > 0; on a GPU a tensor
+            there, without which every call makes a copy.
+        chunk: elements of a (tokens, temperatures, codes) matrix held at once; the default depends on
+            the device.
 
     Returns:
         Sums per image. The nearest code is the one with the largest logit, the lowest index among
@@ -92,52 +115,54 @@ def assign(
         raise ShapeError(
             f"latents: got shape {tuple(z_BlC.shape)}, expected (B, l, {codebook.latent_dim})"
         )
+    dtype = torch.float64 if isinstance(codebook, Grid) else z_BlC.dtype
+    temperature_T = torch.as_tensor(temperatures, dtype=dtype, device=z_BlC.device)
     if isinstance(codebook, Grid):
-        return assign_to_grid(z_BlC, codebook, temperatures)
+        return _assign_to_grid(z_BlC, codebook, temperature_T)
     (B, tokens), V = z_BlC.shape[:2], codebook.vocabulary.size
-    default = max(CHUNK_ELEMENTS.get(z_BlC.device.type, CHUNK_ELEMENTS["cpu"]), MIN_ROWS * V)
-    chunk_rows = max(chunk or default, V) // V
+    chunk = chunk or max(CHUNK_ELEMENTS.get(z_BlC.device.type, CHUNK_ELEMENTS["cpu"]), MIN_ROWS * V)
+    together = max(1, min(len(temperature_T), chunk // (MIN_ROWS * V)))
+    chunk_rows = max(1, chunk // (V * together))
     images, rows = max(1, chunk_rows // tokens), min(tokens, chunk_rows)
-    sums = _zeros(z_BlC, len(temperatures), V)
+    sums = _zeros(z_BlC, len(temperature_T), V)
     for b in range(0, B, images):
         for r in range(0, tokens, rows):
             part = slice(b, b + images), slice(r, r + rows)
-            _assign_chunk(z_BlC[part], codebook, temperatures, sums, part)
+            _assign_chunk(z_BlC[part], codebook, temperature_T, together, sums, part)
     return sums
 
 
 def _assign_chunk(
     z_blC: Tensor,
     codebook: Codebook,
-    temperatures: Sequence[float],
+    temperature_T: Tensor,
+    together: int,
     sums: ImageSums,
     part: tuple[slice, slice],
 ) -> None:
-    """Add the assignment of some tokens of some images to the sums of all."""
+    """Add the assignment of some tokens of some images to the sums of all, some temperatures at once."""
     images, shape = part[0], z_blC.shape[:2]
     logit_NV, norm_N = codebook.logits(z_blC.flatten(0, 1))
     idx_N = _argmax(logit_NV)
     top_N1 = logit_NV.gather(1, idx_N[:, None])
-    nearest_N = torch.zeros_like(top_N1[:, 0]) if norm_N is None else norm_N - top_N1[:, 0]
-    nearest_b1 = _per_image(nearest_N.clamp_(min=0), shape)
+    nearest_N1 = torch.zeros_like(top_N1) if norm_N is None else norm_N[:, None] - top_N1
+    nearest_b1 = _per_image(nearest_N1.clamp_(min=0), shape)
     sums.idx_Bl[part] = idx_N.view(shape)
-    sums.min_distance_B[images] += nearest_b1[:, 0]
-    if not temperatures:
-        return
-
-    def add(t: int, q_NV: Tensor) -> None:
-        sums.soft_BTE[images, t] += q_NV.view(*shape, -1).sum(1)
-
-    soft = soft_statistics(logit_NV.sub_(top_N1), idx_N, temperatures, add)
-    sums.entropy_BT[images] += _per_image(soft.entropy_TN, shape)
-    sums.varentropy_BT[images] += _per_image(soft.varentropy_TN, shape)
-    sums.distance_BT[images] += nearest_b1 + _per_image(soft.distance_TN, shape)
+    sums.min_distance_B[images].add_(nearest_b1[:, 0])
+    for t in range(0, len(temperature_T), together):
+        temperature_t, at = temperature_T[t : t + together], (images, slice(t, t + together))
+        q_NtV, below_NPV = soft_assign(logit_NV, idx_N, temperature_t)
+        sums.soft_BTE[at].add_(q_NtV.unflatten(0, shape).sum(1))
+        soft = soft_statistics(q_NtV, below_NPV, idx_N, temperature_t)
+        sums.entropy_BT[at].add_(_per_image(soft.entropy_NT, shape))
+        sums.varentropy_BT[at].add_(_per_image(soft.varentropy_NT, shape))
+        sums.distance_BT[at].add_(nearest_b1 + _per_image(soft.distance_NT, shape))
 
 
-def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> ImageSums:
+def _assign_to_grid(z_BlC: Tensor, grid: Grid, temperature_T: Tensor) -> ImageSums:
     """Assign latents to a grid: its dimensions are independent, so their entropies add.
 
-    Arguments and result are those of `assign`, but everything is float64.
+    The result is that of `assign`, but everything is float64.
 
     Source:
         softmax(-|z - c|^2 / T) over all c of a product set is the product of the softmaxes over each
@@ -145,63 +170,62 @@ def assign_to_grid(z_BlC: Tensor, grid: Grid, temperatures: Sequence[float]) -> 
     """
     z_NC = grid.prepared(z_BlC.flatten(0, 1))
     vocabulary, shape = grid.vocabulary, z_BlC.shape[:2]
-    sums = _zeros(z_BlC, len(temperatures), vocabulary.entries)
+    sums = _zeros(z_BlC, len(temperature_T), vocabulary.entries)
     levels_NC = torch.empty_like(z_NC, dtype=torch.int64)
-    q_TC: list[list[Tensor]] = [[] for _ in temperatures]
-    for c, coordinates in enumerate(grid.coordinates):
-        z_N, coordinate_L = z_NC[:, c].contiguous(), z_NC.new_tensor(coordinates)
-        levels_NC[:, c] = torch.bucketize(z_N, (coordinate_L[1:] + coordinate_L[:-1]) / 2)
+    q_C = []
+    for c, coordinate_L in enumerate(grid.coordinate_CL):
+        z_N = z_NC[:, c].contiguous()
+        level_N = torch.bucketize(z_N, (coordinate_L[1:] + coordinate_L[:-1]) / 2)
         distance_NL = (z_N[:, None] - coordinate_L).square()
-        nearest_N = distance_NL.gather(1, levels_NC[:, c, None])[:, 0]
-        sums.min_distance_B += _per_image(nearest_N, shape)[:, 0]
-        if not temperatures:
+        nearest_N1 = distance_NL.gather(1, level_N[:, None])
+        levels_NC[:, c] = level_N
+        sums.min_distance_B.add_(_per_image(nearest_N1, shape)[:, 0])
+        if not len(temperature_T):
             continue
-        soft = soft_statistics(
-            nearest_N[:, None] - distance_NL,
-            levels_NC[:, c],
-            temperatures,
-            lambda t, q_NL: q_TC[t].append(q_NL.clone()),
-        )
-        sums.entropy_BT += _per_image(soft.entropy_TN, shape)
-        sums.varentropy_BT += _per_image(soft.varentropy_TN, shape)
-        sums.distance_BT += _per_image(soft.distance_TN, shape)
-    sums.distance_BT += sums.min_distance_B[:, None]
+        q_NTL, below_NPL = soft_assign(distance_NL.neg_(), level_N, temperature_T)
+        q_C.append(q_NTL.clone())
+        soft = soft_statistics(q_NTL, below_NPL, level_N, temperature_T)
+        sums.entropy_BT.add_(_per_image(soft.entropy_NT, shape))
+        sums.varentropy_BT.add_(_per_image(soft.varentropy_NT, shape))
+        sums.distance_BT.add_(_per_image(soft.distance_NT, shape))
+    sums.distance_BT.add_(sums.min_distance_B[:, None])
+    if grid.rule != "bsq":  # the most significant dimension first
+        levels_NC, q_C = levels_NC.flip(1), q_C[::-1]
     if vocabulary.size <= MAX_INDEXABLE:
-        sums.idx_Bl[:] = _code_numbers(levels_NC, grid).view(shape)
-    for t, q_C in enumerate(q_TC):
-        sums.soft_BTE[:, t] = _soft_sums(q_C, grid, shape)
+        sums.idx_Bl[:] = _code_numbers(levels_NC, vocabulary).view(shape)
+    if q_C:
+        sums.soft_BTE = _soft_sums(q_C, shape, counted=vocabulary.counted)
     if not vocabulary.counted:
-        assert vocabulary.levels is not None
-        starts_C = torch.tensor([0, *vocabulary.levels[:-1]], device=z_NC.device).cumsum(0)
-        sums.entry_BN = (levels_NC[:, list(grid.significance)] + starts_C).view(len(z_BlC), -1)
+        sums.entry_BN = (levels_NC + grid.start_C).view(len(z_BlC), -1)
     return sums
 
 
-def _code_numbers(levels_NC: Tensor, grid: Grid) -> Tensor:
-    """Return each token's code index from its levels, (N,)."""
+def _code_numbers(levels_NC: Tensor, vocabulary: Vocabulary) -> Tensor:
+    """Return each token's code index from its levels, the most significant first, (N,)."""
+    assert vocabulary.levels is not None
     idx_N = torch.zeros_like(levels_NC[:, 0])
-    for c in grid.significance:
-        idx_N = idx_N * len(grid.coordinates[c]) + levels_NC[:, c]
+    for c, levels in enumerate(vocabulary.levels):
+        idx_N = idx_N * levels + levels_NC[:, c]
     return idx_N
 
 
-def _soft_sums(q_C: Sequence[Tensor], grid: Grid, shape: torch.Size) -> Tensor:
-    """Sum the soft assignment to each code, or to each level, over an image's tokens: (B, E)."""
-    q_C = [q_C[c] for c in grid.significance]
-    if not grid.vocabulary.counted:
-        return torch.cat(q_C, 1).view(*shape, -1).sum(1)
+def _soft_sums(q_C: Sequence[Tensor], shape: torch.Size, *, counted: bool) -> Tensor:
+    """Sum the soft assignment to each code, or to each level, over an image's tokens: (B, T, E)."""
+    if not counted:
+        return torch.cat(list(q_C), 2).unflatten(0, shape).sum(1)
     # q of a code is a product over the dimensions: the outer product of those of two halves of them, so
     # that its sum over tokens is one matrix product.
-    half, one_N1 = len(q_C) // 2, torch.ones_like(q_C[0][:, :1])
-    high_BlH, low_BlK = (
-        functools.reduce(_outer, part, one_N1).view(*shape, -1) for part in (q_C[:half], q_C[half:])
+    half, one_NT1 = len(q_C) // 2, torch.ones_like(q_C[0][:, :, :1])
+    high_BTHl, low_BTlK = (
+        functools.reduce(_outer, part, one_NT1).unflatten(0, shape).permute(0, 2, *order)
+        for part, order in ((q_C[:half], (3, 1)), (q_C[half:], (1, 3)))
     )
-    return torch.bmm(high_BlH.transpose(1, 2), low_BlK).flatten(1)
+    return (high_BTHl @ low_BTlK).flatten(2)
 
 
-def _outer(left_NX: Tensor, right_NY: Tensor) -> Tensor:
-    """Multiply every combination of their columns: (N, X Y)."""
-    return (left_NX[:, :, None] * right_NY[:, None]).flatten(1)
+def _outer(left_NTX: Tensor, right_NTY: Tensor) -> Tensor:
+    """Multiply every combination of their columns: (N, T, X Y)."""
+    return (left_NTX[..., :, None] * right_NTY[..., None, :]).flatten(2)
 
 
 def _zeros(z_BlC: Tensor, temperatures: int, entries: int) -> ImageSums:
@@ -229,6 +253,6 @@ def _argmax(logit_NV: Tensor) -> Tensor:
     return block_N1[:, 0] * ARGMAX_BLOCK + best_NK.argmax(1)
 
 
-def _per_image(value_TN: Tensor, shape: torch.Size) -> Tensor:
+def _per_image(value_NT: Tensor, shape: torch.Size) -> Tensor:
     """Sum over an image's tokens: (B, T)."""
-    return value_TN.view(-1, *shape).sum(2, dtype=torch.float64).T
+    return value_NT.unflatten(0, shape).sum(1, dtype=torch.float64)

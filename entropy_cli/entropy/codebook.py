@@ -1,5 +1,6 @@
 """Codebooks: they turn the latents of a scale into logits over its codes."""
 
+import functools
 from typing import Literal
 
 import torch
@@ -99,10 +100,22 @@ class Grid:
 
     has_distances = False  # to which a temperature could be fitted as for a codebook
 
-    def __init__(self, coordinates: tuple[tuple[float, ...], ...], rule: Rule) -> None:
+    def __init__(
+        self,
+        coordinates: tuple[tuple[float, ...], ...],
+        rule: Rule,
+        device: torch.device | str = "cpu",
+    ) -> None:
         self.coordinates, self.rule = coordinates, rule
         self.latent_dim = self.degrees_of_freedom = len(coordinates)
-        self.vocabulary = Vocabulary.product(tuple(len(coordinates[c]) for c in self.significance))
+        levels_C = tuple(len(coordinates[c]) for c in self.significance)
+        self.vocabulary = Vocabulary.product(levels_C)
+        # Copied once: the assignment makes no copies to the device.
+        send = functools.partial(torch.tensor, dtype=torch.float64, device=device)
+        self.coordinate_CL = [send(coordinate_L) for coordinate_L in coordinates]
+        self.end_2C = send([(coordinate_L[0], coordinate_L[-1]) for coordinate_L in coordinates]).T
+        # Where the entries of each dimension start, in the order of significance.
+        self.start_C = torch.tensor([0, *levels_C[:-1]]).cumsum(0).to(device)
 
     @classmethod
     def of_bits(cls, bits: int, rule: Literal["sign", "bsq"]) -> "Grid":
@@ -120,14 +133,19 @@ class Grid:
         return cls(tuple(tuple(float(j - n // 2) for j in range(n)) for n in levels), "levels")
 
     def to(self, device: torch.device) -> "Grid":
-        """Return the grid itself: its coordinates are created on the latents' device."""
-        return self
+        """Copy to a device; return the grid itself if it is there already."""
+        return self if self.start_C.device == device else Grid(self.coordinates, self.rule, device)
 
     @property
     def significance(self) -> range:
         """The dimensions, the most significant for a code's index first."""
         dims = range(self.latent_dim)
         return dims if self.rule == "bsq" else dims[::-1]
+
+    def overshoot(self, z_BlC: Tensor) -> Tensor:
+        """Return how far the latents of each image lie outside the outermost coordinates: (B,)."""
+        beyond_BlC = torch.maximum(self.end_2C[0] - z_BlC, z_BlC - self.end_2C[1])
+        return beyond_BlC.amax((1, 2)).clamp_(min=0)
 
     def prepared(self, z_NC: Tensor) -> Tensor:
         """Return the latents in float64, under "bsq" scaled to unit length: (N, C)."""

@@ -68,9 +68,11 @@ class Tally:
                 (self.counts_GSE[:, s, entries], counts_BE),
             ):
                 total_G.index_add_(0, group_B, image_B)
-            self.entropy_squares_ST[s] += (image.entropy_BT / image.tokens).square().sum(0)
-            self.soft_squares_STE[s, :, entries] += (image.soft_BTE / image.tokens).square().sum(0)
-            self.count_squares_SE[s, entries] += counts_BE.square().sum(0)
+            # Methods in place: `+=` on a slice also copies the slice onto itself.
+            self.entropy_squares_ST[s].add_((image.entropy_BT / image.tokens).square().sum(0))
+            soft_squares_TE = (image.soft_BTE / image.tokens).square().sum(0)
+            self.soft_squares_STE[s, :, entries].add_(soft_squares_TE)
+            self.count_squares_SE[s, entries].add_(counts_BE.square().sum(0))
 
     def __add__(self, other: "Tally") -> "Tally":
         """Return the tally of the union of two disjoint sets of images."""

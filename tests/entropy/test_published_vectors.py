@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from entropy_cli.entropy.assign import assign, soft_statistics
+from entropy_cli.entropy.assign import assign, soft_assign, soft_statistics
 from entropy_cli.entropy.bias import clustered_correction, coverage, grassberger, miller_madow
 from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.entropy import entropy
@@ -64,9 +64,9 @@ def test_three_codes(vector):
 @pytest.mark.parametrize("name", ["onehot_limit", "huge_shift"])
 def test_extreme_distances(vector, name):
     given, expected, close = vector(name)
-    below_NV = double(given["distances"])[:, :1] - double(given["distances"])
-    soft = soft_statistics(below_NV, torch.tensor([0]), [given["tau"]], lambda *_: None)
-    assert soft.entropy_TN.item() == pytest.approx(expected["H"], **close)
+    at = torch.tensor([0]), double([given["tau"]])
+    soft = soft_statistics(*soft_assign(-double(given["distances"]), *at), *at)
+    assert soft.entropy_NT.item() == pytest.approx(expected["H"], **close)
 
 
 def test_uniform(vector):
