@@ -47,6 +47,7 @@ class Traffic(TorchDispatchMode):
 
     def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
         out = operator(*args, **(kwargs or {}))
+        kwargs = {name: value for name, value in (kwargs or {}).items() if name != "out"}
         ins, outs = _tensors((args, kwargs)), _tensors(out)
         if any(tensor.device.type == "cuda" for tensor in (*ins, *outs)):
             for part, (moved, kernels) in _cost(operator, ins, outs).items():

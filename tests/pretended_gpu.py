@@ -250,8 +250,8 @@ class Stream:
 class Event:
     """An event that has happened once it is recorded."""
 
-    def __init__(self, **_):
-        self.recorded = False
+    def __init__(self, *, blocking=False, **_):
+        self.recorded, self.blocking = False, blocking
 
     def record(self, stream=None):
         self.recorded = True
@@ -261,7 +261,8 @@ class Event:
 
     def synchronize(self):
         assert self.recorded
-        PretendedGPU.running.counts.event_waits["Event.synchronize", program_line()] += 1
+        how = "blocks" if self.blocking else "spins"  # a spinning host keeps a core busy
+        PretendedGPU.running.counts.event_waits[how, program_line()] += 1
 
 
 def _host(leaf):

@@ -91,7 +91,7 @@ def soft_statistics(
 def assign(
     z_BlC: Tensor,
     codebook: Codebook | Grid,
-    temperatures: Sequence[float] | Tensor,
+    temperatures: Sequence[float],
     chunk: int | None = None,
 ) -> ImageSums:
     """Assign every latent to the codebook, soft and hard, and sum per image.
@@ -99,10 +99,9 @@ def assign(
     Args:
         z_BlC: l latents of each of B images, float32 or float64, finite.
         codebook: the V codes of this scale, on the same device.
-        temperatures: T divisors of the squared distance, or of the logits, each > 0; on a GPU a tensor
-            there, without which every call makes a copy.
-        chunk: elements of a (tokens, temperatures, codes) matrix held at once; the default depends on
-            the device.
+        temperatures: T divisors of the squared distance, or of the logits, each > 0.
+        chunk: elements of a (tokens, codes) matrix held at once; the default depends on the device. A
+            GPU holds one for each temperature, of fewer tokens.
 
     Returns:
         Sums per image. The nearest code is the one with the largest logit, the lowest index among
@@ -116,15 +115,19 @@ def assign(
             f"latents: got shape {tuple(z_BlC.shape)}, expected (B, l, {codebook.latent_dim})"
         )
     dtype = torch.float64 if isinstance(codebook, Grid) else z_BlC.dtype
-    temperature_T = torch.as_tensor(temperatures, dtype=dtype, device=z_BlC.device)
+    temperature_T = z_BlC.new_empty(len(temperatures), dtype=dtype)
+    for t, temperature in enumerate(temperatures):
+        temperature_T[t].fill_(temperature)  # a GPU would wait for a copy
     if isinstance(codebook, Grid):
         return _assign_to_grid(z_BlC, codebook, temperature_T)
     (B, tokens), V = z_BlC.shape[:2], codebook.vocabulary.size
-    chunk = chunk or max(CHUNK_ELEMENTS.get(z_BlC.device.type, CHUNK_ELEMENTS["cpu"]), MIN_ROWS * V)
-    together = max(1, min(len(temperature_T), chunk // (MIN_ROWS * V)))
-    chunk_rows = max(1, chunk // (V * together))
+    is_cpu, T = z_BlC.device.type == "cpu", len(temperature_T)
+    chunk = chunk or max(CHUNK_ELEMENTS["cpu" if is_cpu else "cuda"], MIN_ROWS * V)
+    # Logits and their powers take about as much memory as one temperature's assignments.
+    together = 1 if is_cpu else max(1, min(T, 2 * chunk // (MIN_ROWS * V) - 1))
+    chunk_rows = max(1, 2 * chunk // (V * (together + 1)))
     images, rows = max(1, chunk_rows // tokens), min(tokens, chunk_rows)
-    sums = _zeros(z_BlC, len(temperature_T), V)
+    sums = _zeros(z_BlC, T, V)
     for b in range(0, B, images):
         for r in range(0, tokens, rows):
             part = slice(b, b + images), slice(r, r + rows)
@@ -152,7 +155,7 @@ def _assign_chunk(
     for t in range(0, len(temperature_T), together):
         temperature_t, at = temperature_T[t : t + together], (images, slice(t, t + together))
         q_NtV, below_NPV = soft_assign(logit_NV, idx_N, temperature_t)
-        sums.soft_BTE[at].add_(q_NtV.unflatten(0, shape).sum(1))
+        sums.soft_BTE[at].add_(_by_image(q_NtV, shape).sum(1))
         soft = soft_statistics(q_NtV, below_NPV, idx_N, temperature_t)
         sums.entropy_BT[at].add_(_per_image(soft.entropy_NT, shape))
         sums.varentropy_BT[at].add_(_per_image(soft.varentropy_NT, shape))
@@ -212,12 +215,12 @@ def _code_numbers(levels_NC: Tensor, vocabulary: Vocabulary) -> Tensor:
 def _soft_sums(q_C: Sequence[Tensor], shape: torch.Size, *, counted: bool) -> Tensor:
     """Sum the soft assignment to each code, or to each level, over an image's tokens: (B, T, E)."""
     if not counted:
-        return torch.cat(list(q_C), 2).unflatten(0, shape).sum(1)
+        return _by_image(torch.cat(list(q_C), 2), shape).sum(1)
     # q of a code is a product over the dimensions: the outer product of those of two halves of them, so
     # that its sum over tokens is one matrix product.
     half, one_NT1 = len(q_C) // 2, torch.ones_like(q_C[0][:, :, :1])
     high_BTHl, low_BTlK = (
-        functools.reduce(_outer, part, one_NT1).unflatten(0, shape).permute(0, 2, *order)
+        _by_image(functools.reduce(_outer, part, one_NT1), shape).permute(0, 2, *order)
         for part, order in ((q_C[:half], (3, 1)), (q_C[half:], (1, 3)))
     )
     return (high_BTHl @ low_BTlK).flatten(2)
@@ -255,4 +258,9 @@ def _argmax(logit_NV: Tensor) -> Tensor:
 
 def _per_image(value_NT: Tensor, shape: torch.Size) -> Tensor:
     """Sum over an image's tokens: (B, T)."""
-    return value_NT.unflatten(0, shape).sum(1, dtype=torch.float64)
+    return _by_image(value_NT, shape).sum(1, dtype=torch.float64)
+
+
+def _by_image(value_NX: Tensor, shape: torch.Size) -> Tensor:
+    """Give images an axis of their own: (B, l, X)."""
+    return value_NX.view(*shape, *value_NX.shape[1:])

@@ -63,8 +63,10 @@ def open_loader(
 ) -> Loader:
     """Open a loader for `read_batches` that reads and stacks the planned batches of a source.
 
-    Without workers this process reads; `persistent` keeps them for another pass.
+    Without workers this process reads; there are no more of them than batches. `persistent` keeps them
+    for another pass.
     """
+    workers = min(workers, len(plans))
     return DataLoader(
         _Batches(source, plans),
         batch_size=None,  # an item is a batch

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.entropy.assign import assign
+from entropy_cli.entropy.codebook import Grid
 from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.plan import BLOCK
@@ -21,6 +22,7 @@ from entropy_cli.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
 Outcome = TypeVar("Outcome")
+BEYOND_LEVELS = 0.51  # how far outside the levels a latent may lie: rounding reaches half a level
 
 # Advice that only the command line can follow.
 OTHER_PRECISION = "The checkpoint is damaged, or the precision too low for it: try another --precision."
@@ -28,6 +30,17 @@ SMALLER_BATCHES = (
     "Run the same command again with a smaller --batch-size: it resumes from what was saved."
 )
 MOST_SUMS_BYTES = 2**27  # of per-image sums over the codes that are held at once
+
+
+@dataclass
+class _Pending:
+    """What is on its way from the device of a batch that was quantized."""
+
+    names: list[str]
+    places: list[int]
+    beyond_SB: Tensor  # how far latents lie outside the levels of each scale; NaN if not finite
+    idx_BL: Tensor | None  # hard tokens, to be written
+    arrived: torch.cuda.Event | None
 
 
 @dataclass
@@ -47,8 +60,7 @@ class BatchProcessor:
 
     def __post_init__(self) -> None:
         """Decide the shape of batches."""
-        # Which images of a batch turned out finite, on their way from the device; their names.
-        self._flags: deque[tuple[Tensor, list[str], torch.cuda.Event | None]] = deque()
+        self._pending: deque[_Pending] = deque()
         # Batches of several blocks are filled up to one shape: kernels round by shape, and how many
         # blocks are left for the last batch depends on where a run was cut.
         blocks = self.batch_size // BLOCK
@@ -80,10 +92,11 @@ class BatchProcessor:
     def add(self, batch: Batch, progress: Progress) -> None:
         """Assign a batch's latents to the codes and add its sums to the progress.
 
-        On a GPU this does not wait for the batch: latents that are not finite are found with the next.
+        On a GPU this does not wait for the batch: its latents are checked, and its tokens written, with
+        the next.
 
         Raises:
-            EntropyCliError: latents that are not finite.
+            EntropyCliError: latents that are not finite, or outside the levels.
         """
         tally, temperatures = progress.tally, progress.temperatures
         assert tally is not None and temperatures is not None
@@ -92,11 +105,10 @@ class BatchProcessor:
             names = batch.names[part]
             if not names:  # padding
                 return
-            quantized = self.quantize_scales(batch.input_B[part], names, temperatures)
+            places = batch.places[part] if self.write_tokens else None
+            quantized = self.quantize_scales(batch.input_B[part], names, temperatures, places)
             sums = [scale_sums.first(len(names)) for _, scale_sums in quantized]
-            self.check_finite(keep=self.device.type == "cuda")
-            if self.write_tokens is not None:
-                self.write_tokens(batch.places[part], torch.cat([s.idx_Bl for s in sums], 1).cpu())
+            self.finish_batches(keep_last=self.device.type == "cuda")
             group_B = batch.group_B[part].to(self.device, non_blocking=True)
             progress.half_added = True
             try:
@@ -118,50 +130,73 @@ class BatchProcessor:
         progress.half_added = False
 
     def quantize_scales(
-        self, rest_BChw: Tensor, names: list[str], temperatures: Sequence[Sequence[float]]
+        self,
+        rest_BChw: Tensor,
+        names: list[str],
+        temperatures: Sequence[Sequence[float]],
+        places: list[int] | None = None,
     ) -> Iterator[tuple[Tensor, ImageSums]]:
         """Yield the vectors of each scale and their sums at the scale's temperatures.
 
-        Hard tokens are subtracted on the way down. Whether all are finite is known after the next
-        `check_finite`, which names the images.
+        Hard tokens are subtracted on the way down. The next `finish_batches` checks the latents, and
+        writes the tokens if the images' places are given.
         """
         last = len(self.tokenizer.spec.scales) - 1
-        finite_SB = []
+        beyond_SB, idx_Bls = [], []
         for scale in range(last + 1):
-            z_BlC = self.tokenizer.vectors(rest_BChw, scale)
-            sums = assign(z_BlC, self.tokenizer.codebook(scale), temperatures[scale])
+            z_BlC, codebook = self.tokenizer.vectors(rest_BChw, scale), self.tokenizer.codebook(scale)
+            sums = assign(z_BlC, codebook, temperatures[scale])
             # Not of z alone: the square of a number that is finite may not be.
             sums_BX = [sums.min_distance_B[:, None], sums.distance_BT, sums.entropy_BT]
-            finite_SB.append(torch.cat([*sums_BX, sums.varentropy_BT], dim=1).isfinite().all(dim=1))
+            beyond_B = torch.cat([*sums_BX, sums.varentropy_BT], dim=1).mul_(0).sum(1)  # 0 or NaN
+            if isinstance(codebook, Grid) and codebook.rule == "levels":
+                beyond_B += codebook.overshoot(z_BlC)
+            beyond_SB.append(beyond_B)
+            idx_Bls.append(sums.idx_Bl)
             yield z_BlC, sums
             if scale < last:
                 rest_BChw = self.tokenizer.subtract(rest_BChw, sums.idx_Bl, scale)
-        on_cpu_SB, arrived = torch.stack(finite_SB).to("cpu", non_blocking=True), None
+        on_cpu_SB = torch.stack(beyond_SB).to("cpu", non_blocking=True)
+        idx_BL, arrived = None, None
+        if places is not None:
+            idx_BL = torch.cat(idx_Bls, 1)[: len(names)].to("cpu", non_blocking=True)
         if self.device.type == "cuda":
-            arrived = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            # One that blocks leaves the core to the workers that decode.
+            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             arrived.record()
-        self._flags.append((on_cpu_SB, names, arrived))
+        self._pending.append(_Pending(names, places or [], on_cpu_SB, idx_BL, arrived))
 
-    def check_finite(self, *, keep: bool = False) -> None:
-        """Check the images quantized so far, with `keep` all but the last batch.
+    def finish_batches(self, *, keep_last: bool = False) -> None:
+        """Check the images quantized so far and write their tokens; `keep_last` leaves the last batch.
 
         Raises:
-            EntropyCliError: naming the first image whose latents are not finite.
+            EntropyCliError: naming the first image whose latents are not finite, or outside the levels;
+                or the tokens can't be written.
         """
-        while len(self._flags) > keep:
-            finite_SB, names, arrived = self._flags[0]  # a bad one stays: nothing is saved after it
-            if arrived is not None:
-                arrived.synchronize()
-            bad_XY = (~finite_SB[:, : len(names)]).nonzero()
-            if len(bad_XY):
-                spec, (scale, image) = self.tokenizer.spec, bad_XY[0].tolist()
-                of_latents = "Expected numbers whose squares float32 holds."
-                advice = of_latents if spec.image_size is None else OTHER_PRECISION
-                raise EntropyCliError(
-                    f"{names[image]}: its latents at scale {scale} ({spec.scales[scale].name}) "
-                    f"are NaN or infinite, or too large. {advice}"
-                )
-            self._flags.popleft()
+        while len(self._pending) > keep_last:
+            batch = self._pending[0]  # one that fails stays: nothing is saved after it
+            if batch.arrived is not None:
+                batch.arrived.synchronize()
+            self._check(batch)
+            if batch.idx_BL is not None and self.write_tokens is not None:
+                self.write_tokens(batch.places, batch.idx_BL)
+            self._pending.popleft()
+
+    def _check(self, batch: _Pending) -> None:
+        bad_XY = (~(batch.beyond_SB[:, : len(batch.names)] <= BEYOND_LEVELS)).nonzero()
+        if not len(bad_XY):
+            return
+        spec, (scale, image) = self.tokenizer.spec, bad_XY[0].tolist()
+        latents = f"{batch.names[image]}: its latents at scale {scale} ({spec.scales[scale].name})"
+        beyond = batch.beyond_SB[scale, image].item()
+        if beyond > BEYOND_LEVELS:
+            raise EntropyCliError(
+                f"{latents} lie up to {beyond:.3g} beyond the outermost level. Expected them bounded "
+                "and in units of levels, as they are just before rounding (FSQ's bound(z))."
+            )
+        of_latents = "Expected numbers whose squares float32 holds."
+        advice = of_latents if spec.image_size is None else OTHER_PRECISION
+        raise EntropyCliError(f"{latents} are NaN or infinite, or too large. {advice}")
 
     def _in_slices(self, images: int, most: int, work: Callable[[slice], Outcome]) -> list[Outcome]:
         """Apply a function to slices of a batch, to smaller ones once memory runs out."""

@@ -150,7 +150,8 @@ def keep_freed_memory() -> None:
     """Let activations reuse the memory of earlier ones, where the C library is glibc.
 
     By default every tensor above some MB is given back to the system when it is freed, and the next one
-    pays for fresh pages, a third of an encoder's time on a CPU. For the rest of the process.
+    pays for fresh pages: a third of an encoder's time on a CPU, and beside a GPU a third of what the
+    host computes for an image. For the rest of the process.
     """
     with contextlib.suppress(OSError, AttributeError):
         mallopt = ctypes.CDLL(None).mallopt

@@ -72,7 +72,7 @@ class Loop:
                     with self.signals.deferred():
                         self.processor.add(batch, self.progress)
                 if turn + 1 == segment.rounds:
-                    self.processor.check_finite()
+                    self.processor.finish_batches()
             except (EntropyCliError, Interrupted) as error:
                 failure = error
             except RuntimeError as error:
@@ -100,7 +100,7 @@ class Loop:
     def _save(self) -> None:
         with self.signals.deferred():
             try:
-                self.processor.check_finite()
+                self.processor.finish_batches()
             except EntropyCliError:
                 self.progress.half_added = True
                 raise

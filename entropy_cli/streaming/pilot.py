@@ -91,7 +91,7 @@ def _vectors(processor: BatchProcessor, batch: Batch) -> list[Tensor]:
     none = [()] * len(processor.tokenizer.spec.scales)
     quantized = processor.quantize_scales(batch.input_B, batch.names, none)
     z_SBlC = [z_BlC[: len(batch.names)].cpu() for z_BlC, _ in quantized]
-    processor.check_finite()
+    processor.finish_batches()
     return z_SBlC
 
 
@@ -167,5 +167,5 @@ def _sums(
     """Return the sums of all scales of an encoded batch at the first temperature."""
     quantized = processor.quantize_scales(batch.input_B, batch.names, [t[:1] for t in temperatures])
     sums = [scale_sums for _, scale_sums in quantized]
-    processor.check_finite()
+    processor.finish_batches()
     return sums

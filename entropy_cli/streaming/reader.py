@@ -90,15 +90,18 @@ def prefetch(
     def send(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
         torch.cuda.set_device(device)  # a thread starts on the first GPU, and leaves a context there
         with torch.cuda.stream(stream):
-            pinned_B = batch.input_B.pin_memory()
-            sent = replace(batch, input_B=pinned_B.to(device, non_blocking=True))
-            return sent, stream.record_event()
+            input_B, group_B = (
+                on_host_B.pin_memory().to(device, non_blocking=True)
+                for on_host_B in (batch.input_B, batch.group_B)
+            )
+            return replace(batch, input_B=input_B, group_B=group_B), stream.record_event()
 
     with contextlib.closing(ahead(batches, send)) as ready:
         for batch, copied in ready:
             current = torch.cuda.current_stream(device)
             current.wait_event(copied)
-            batch.input_B.record_stream(current)  # its memory is the copying stream's
+            for sent_B in (batch.input_B, batch.group_B):
+                sent_B.record_stream(current)  # its memory is the copying stream's
             yield batch
 
 

@@ -11,7 +11,7 @@ import torch
 from PIL.Image import Image
 from torch import Tensor
 
-from entropy_cli.core.errors import CheckpointError, EntropyCliError, ShapeError
+from entropy_cli.core.errors import CheckpointError, ShapeError
 from entropy_cli.entropy.codebook import Codebook, Grid, Rule
 from entropy_cli.tokenizers.base import Crop, Scale, TokenizerSpec
 from entropy_cli.tokenizers.family import Temperature, choose_temperature
@@ -27,7 +27,6 @@ DEFAULTS: dict[Rule, Temperature] = {
     "bsq": Temperature((0.01,), "the entropy term of Infinity's binary spherical quantisation"),
     "levels": Temperature((1 / 6,), "twice the variance of rounding to whole numbers, 2 / 12"),
 }
-BEYOND_LEVELS = 0.51  # how far outside the levels a latent may lie: rounding reaches half a level
 
 
 @dataclass(frozen=True)
@@ -207,14 +206,7 @@ class LatentsTokenizer:
         return self.scales[scale].codebook
 
     def encode(self, latent_BX: Tensor) -> Tensor:
-        """Return the latents unchanged.
-
-        Raises:
-            EntropyCliError: latents of a grid of levels lie outside it.
-        """
-        for s, scale in enumerate(self.scales):
-            if scale.codebook.rule == "levels":
-                _check_bounded(self.vectors(latent_BX, s), scale)
+        """Return the latents unchanged."""
         return latent_BX
 
     def vectors(self, rest_BX: Tensor, scale: int) -> Tensor:
@@ -225,17 +217,6 @@ class LatentsTokenizer:
     def subtract(self, rest_BX: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
         """Return the latents unchanged: each scale has its own."""
         return rest_BX
-
-
-def _check_bounded(z_BlC: Tensor, scale: LatentScale) -> None:
-    assert isinstance(scale.codebook, Grid)
-    ends_2C = torch.tensor([(c[0], c[-1]) for c in scale.codebook.coordinates]).T.to(z_BlC)
-    beyond = torch.maximum(ends_2C[0] - z_BlC, z_BlC - ends_2C[1]).max().item()
-    if beyond > BEYOND_LEVELS:
-        raise EntropyCliError(
-            f"{scale.name}: latents lie up to {beyond:.3g} beyond the outermost level. Expected them "
-            "bounded and in units of levels, as they are just before rounding (FSQ's bound(z))."
-        )
 
 
 def _no_images(_: Image) -> NoReturn:

@@ -42,15 +42,33 @@ def test_estimate_with_workers(estimate, images, checkpoint, exact):
     assert result["data"] == exact["data"]
 
 
-def test_the_loop_waits_for_one_event_a_batch(pretended_gpu, estimate, images, checkpoint):
-    """Of 18 batches; beside them what is needed once, and where the estimate is recorded and saved."""
-    estimate("--data", images, "--ckpt", checkpoint, *CUDA, "--precision", "fp32", "--batch-size", 4)
+BATCHES = 18  # of at most four images, in a folder of seventy
+
+
+@pytest.mark.parametrize("kind", ["images", "tokens", "levels", "nine temperatures"])
+def test_a_batch_waits_for_one_event(pretended_gpu, estimate, images, checkpoint, tmp_path, kind):
+    """Two copies to the device, of images and groups, and one back; tokens come with that of a batch."""
+    run = ("--data", images, "--ckpt", checkpoint, "--precision", "fp32")
+    if kind == "levels":
+        z_BlC = np.random.default_rng(3).normal(size=(70, 6, 3)).clip(-1, 1)
+        np.save(tmp_path / "z.npy", z_BlC.astype(np.float32))
+        run = ("--latents", tmp_path / "z.npy", "--levels", "3,4,3", "--channels", "last")
+    at = ",".join(map(str, range(1, 10))) if kind == "nine temperatures" else "1"
+    tokens = ("--save-tokens", tmp_path / "t.npy") if kind == "tokens" else ()
+    estimate(*run, *CUDA, "--temperature", at, "--batch-size", 4, *tokens)
     counts = pretended_gpu.counts
-    assert 0 < counts.of(counts.event_waits, "streaming/") <= 18
-    assert counts.of(counts.waits, "streaming/reader.py") == 0
-    assert counts.of(counts.waits, "streaming/batch_processor.py") <= 18
-    assert counts.of(counts.waits, "entropy/assign.py") == 0
-    assert not any(what == "synchronize" for what, _ in counts.waits)
+    print(counts.waits, counts.event_waits, counts.copies)
+    assert counts.of(counts.event_waits, "streaming/batch_processor.py") == BATCHES
+    assert {what for what, _ in counts.event_waits} == {"blocks"}
+    assert counts.of(counts.copies, "streaming/reader.py") == 2 * BATCHES
+    assert counts.of(counts.copies, "streaming/batch_processor.py") == BATCHES * (1 + bool(tokens))
+    for place in (
+        "streaming/reader.py",
+        "streaming/batch_processor.py",
+        "entropy/assign.py",
+        "tokenizers/",
+    ):
+        assert counts.of(counts.waits, place) == 0, place
 
 
 @pytest.mark.parametrize("precision", ["fp16", "tf32"])

@@ -171,17 +171,16 @@ def test_a_run_cut_right_before_a_record_makes_it_when_it_resumes(run, monkeypat
 @pytest.mark.parametrize("late", [False, True])
 def test_what_is_not_finite_is_never_saved(run, monkeypatch, late):
     """Also where it is found one batch late, as on a GPU that nobody waits for."""
-    saved, encode, check_finite, calls = [], VARTokenizer.encode, BatchProcessor.check_finite, []
+    saved, encode, finish, calls = [], VARTokenizer.encode, BatchProcessor.finish_batches, []
 
     def breaks(self, img_B3HW):
         calls.append(len(img_B3HW))
         return encode(self, img_B3HW) * (torch.nan if sum(calls) > 36 else 1)
 
     monkeypatch.setattr(VARTokenizer, "encode", breaks)
-    if late:
-        monkeypatch.setattr(
-            BatchProcessor, "check_finite", lambda self, keep=True: check_finite(self, keep=keep)
-        )
+    if late:  # add() says what to keep, what is saved waits for all
+        by_call = lambda self, keep_last=None: finish(self, keep_last=keep_last is not None)  # noqa: E731
+        monkeypatch.setattr(BatchProcessor, "finish_batches", by_call)
     with pytest.raises(EntropyCliError, match="NaN or infinite"):
         run(Progress.start(5), range(5), 4, save=saved.append, save_every_s=0)
     assert saved and all(progress.tally.entropy_GST.isfinite().all() for progress in saved)

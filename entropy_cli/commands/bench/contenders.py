@@ -73,8 +73,7 @@ class EntropyCli(Contender):
     """The program, as in `estimate`."""
 
     def __init__(self, workload: Workload) -> None:
-        if workload.device == "cpu":
-            keep_freed_memory()
+        keep_freed_memory()
         super().__init__(workload, workload.precision)
         self.img_B3HW = self.img_B3HW.contiguous(memory_format=torch.channels_last)  # as it reads them
         self.processor = BatchProcessor(self.tokenizer, self.device, workload.batch_size)
@@ -131,7 +130,7 @@ class EntropyCli(Contender):
         progress.allocate(sums_layout(scales, GROUPS, len(temperatures)), self.device)
         for batch in batches:
             self.processor.add(batch, progress)
-        self.processor.check_finite()
+        self.processor.finish_batches()
         assert progress.tally is not None
         return progress.tally
 

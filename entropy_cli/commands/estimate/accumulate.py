@@ -119,8 +119,7 @@ def _read(
     save: Callable[[Progress], None],
 ) -> bool:
     """Run the loop; return whether the target was reached."""
-    if run.device.type == "cpu":
-        keep_freed_memory()
+    keep_freed_memory()
     tokenizer = run.inputs.tokenizer.to(run.device, run.settings.precision)
     processor = BatchProcessor(tokenizer, run.device, run.batch_size)
     reader = Reader(

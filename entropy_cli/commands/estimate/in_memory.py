@@ -143,7 +143,7 @@ class Pass:
             )
         for batch in encoded:
             processor.add(batch, progress)
-        processor.check_finite()
+        processor.finish_batches()
         if not progress.images:
             raise DatasetError(NO_IMAGES)
         assert progress.tally is not None

@@ -59,7 +59,7 @@ def assign_image(
     tokenizer = processor.tokenizer
     scale_sums = processor.quantize_scales(f_BChw, [name], [[t] for t in temperatures])
     quantized = [(z_BlC[0], sums.idx_Bl) for z_BlC, sums in scale_sums]
-    processor.check_finite()
+    processor.finish_batches()
     rest_BChw, scales, recons = f_BChw, [], []
     for s, (z_lC, idx_Bl) in enumerate(quantized):
         psnr_db = None
