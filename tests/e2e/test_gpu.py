@@ -67,7 +67,7 @@ def test_a_batch_waits_for_one_event(pretended_gpu, estimate, images, checkpoint
         "streaming/batch",
         "entropy/assign",
         "entropy/sums",
-        "tokenizers/la",
+        "tokenizers/latents",
     ):
         assert counts.of(counts.waits, place) == 0, place
 
