@@ -140,6 +140,27 @@ def test_tokens_are_saved(estimate, images, checkpoint, tmp_path):
     assert (one == other).mean() > 0.999
 
 
+def test_tokens_that_could_not_be_written_late_are_written_again(
+    estimate, images, checkpoint, tmp_path, monkeypatch
+):
+    """Those of a batch are written with the next: nothing is saved after the one that failed."""
+    run = ("--data", images, "--ckpt", checkpoint, *CUDA, "--precision", "fp32", "--temperature", 1)
+    run += ("--batch-size", 16, "--save-tokens")
+    estimate(*run, tmp_path / "whole.npy", "--state", tmp_path / "whole")
+    write, rows = os.pwrite, []
+
+    def fills_up(file, row, at):
+        rows.append(row)
+        return write(file, row, at) if len(rows) <= 40 else 0
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.pwrite", fills_up)
+        code, err = estimate(*run, tmp_path / "t.npy", "--state", tmp_path / "state")
+        assert code == 3 and "No space left" in err.splitlines()[-1]
+    assert "data" in estimate(*run, tmp_path / "t.npy", "--state", tmp_path / "state")
+    assert (tmp_path / "t.npy").read_bytes() == (tmp_path / "whole.npy").read_bytes()
+
+
 def test_show(cli, images, checkpoint, tmp_path):
     weights = load_file(checkpoint) | random_weights(decoder_shapes(SIZES))
     save_file(weights, tmp_path / "d.safetensors")
