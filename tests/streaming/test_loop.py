@@ -11,7 +11,6 @@ import torch
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.streaming import batch_processor
-from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import (
     choose_batch_size,
     choose_device,
