@@ -38,8 +38,8 @@ PANELS = {
     "Compute": ("device", "precision", "batch_size", "workers", "shard", "state", "save_every"),
     "Stopping": ("target_ci", "on_error", "max_failed"),
     "Output": (
-        *("output", "report", "save_tokens", "save_fp16", "tensorboard", "as_json", "table", "explain"),
-        *("units", "dry_run", "quiet", "verbose", "help"),
+        *("output", "report", "overwrite", "save_tokens", "save_fp16", "tensorboard", "as_json"),
+        *("table", "explain", "units", "dry_run", "quiet", "verbose", "help"),
     ),
 }
 
@@ -285,6 +285,10 @@ Device = Annotated[
 ]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
+]
+Overwrite = Annotated[
+    bool,
+    typer.Option("--overwrite", help="Also replace files that are no output of entropy-cli."),
 ]
 MaxFailed = Annotated[float, number(0, 1, "Share of unreadable images above which the exit code is 4.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON in place of text.")]

@@ -94,6 +94,28 @@ def print_result(text: str, *, is_escaped: bool = False) -> None:
         ) from error
 
 
+def deliver(text: str, *writes: Callable[[], object], is_escaped: bool = False) -> None:
+    """Write the files of a result and print it: if one fails, the rest is done nevertheless.
+
+    Raises:
+        EntropyCliError: the first failure, with how to have the file written again.
+    """
+    from entropy_cli.core.errors import EntropyCliError, ResultError
+
+    failures: list[EntropyCliError] = []
+    for write in writes:
+        try:
+            write()
+        except EntropyCliError as error:
+            failures.append(ResultError(f"{error} The same command writes it again."))
+    try:
+        print_result(text, is_escaped=is_escaped)
+    except EntropyCliError as error:
+        failures.append(error)
+    for failure in failures[:1]:
+        raise failure
+
+
 class _StderrIfThere:
     """A stderr whose reader may leave: that is no reason to stop the work."""
 

@@ -195,8 +195,12 @@ def _escape_texts(figure: Figure) -> None:
 def _render(figure: Figure, file_format: str) -> bytes:
     _escape_texts(figure)
     file = io.BytesIO()
-    no_date = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}  # the same figure, the same file
-    metadata = no_date.get(file_format)
+    # The program's name, by which it knows its own files; no date: the same figure, the same file.
+    metadata = {
+        "png": {"Software": "entropy-cli"},
+        "svg": {"Creator": "entropy-cli", "Date": None},
+        "pdf": {"Creator": "entropy-cli", "CreationDate": None},
+    }[file_format]
     options = {"pil_kwargs": {"optimize": True}} if file_format == "png" else {}
     with styled(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # missing from the font, drawn as a box

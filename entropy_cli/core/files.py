@@ -3,18 +3,24 @@
 import hashlib
 import logging
 import os
+import re
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from pathlib import Path
 
 from safetensors import SafetensorError
 
 from entropy_cli.core.errors import EntropyCliError, ResultError, StateError
+from entropy_cli.core.reading import OpenFile
+from entropy_cli.core.signals import TEMPORARY
 
 logger = logging.getLogger(__name__)
 
 LEFTOVER = ".part"
-WRITER_TIMEOUT_S = 3  # how long to wait until somebody opens a pipe for writing
+SMALLEST = 2**16  # bytes that must fit on the disk for a run to begin
+ENDS = 2**16  # bytes at the ends of a file in which to look for a mark
+OWN_JSON = re.compile(rb'\s*\{\s*"schema"\s*:\s*"entropy-cli/')
+OWN_MARKS = (b"entropy-cli", b",plug_in,se,")  # in figures, pages, states and text; in tables
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, announced: bool = True) -> None:
@@ -28,12 +34,13 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, announced: 
     Raises:
         ResultError: the folder can't be written to, or the disk is full; an existing file is kept.
     """
-    given, path = path, path.resolve()  # a link stays a link
+    given, path = path, _target(path)  # a link stays a link
     temporary = None
     try:
         descriptor, name = tempfile.mkstemp(LEFTOVER, _prefix(path), path.parent)
-        os.close(descriptor)
         temporary = Path(name)
+        TEMPORARY.add(name)
+        os.close(descriptor)
         write(temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
@@ -45,6 +52,7 @@ def write_atomically(path: Path, write: Callable[[Path], object], *, announced: 
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+            TEMPORARY.discard(str(temporary))
     if announced:
         logger.info("wrote %s", given)
 
@@ -101,15 +109,18 @@ def check_writable(path: Path, option: str) -> None:
     """Check before a run that a file can be written after it.
 
     Raises:
-        ResultError: its folder isn't there or can't be written to, or it is no ordinary file.
+        ResultError: its folder isn't there or can't be written to, its name is too long, the disk is
+            full, or it is no ordinary file.
     """
     if not path.parent.is_dir():
         raise ResultError(f"{option} {path}: there is no folder {path.parent}. Create it first.")
-    if path.exists() and not path.is_file():
-        raise ResultError(f"{option} {path}: is a folder or device, expected an ordinary file.")
     try:
-        with tempfile.TemporaryFile(dir=path.resolve().parent):
-            pass
+        if path.exists() and not path.is_file():
+            raise ResultError(f"{option} {path}: is a folder or device, expected an ordinary file.")
+        with tempfile.TemporaryFile(dir=_target(path).parent) as file:
+            file.write(bytes(SMALLEST))
+            file.flush()
+            os.fsync(file.fileno())
     except OSError as error:
         raise ResultError(
             f"{option} {path}: can't write in {path.parent}: {error.strerror}. Choose another place."
@@ -117,33 +128,69 @@ def check_writable(path: Path, option: str) -> None:
 
 
 def check_files(
-    read: Iterable[tuple[str, Path | None]], written: Sequence[tuple[str, Path | None]]
+    read: Iterable[tuple[str, Path | None]],
+    written: Sequence[tuple[str, Path | None]],
+    *,
+    overwrite: bool = False,
 ) -> None:
-    """Check before a run that its output files can be written and overwrite no other file of the run.
+    """Check before a run that its output files can be written and replace nothing of somebody else's.
 
     Args:
         read: options and their input files.
         written: options and their output files.
+        overwrite: whether files that this program did not write may be replaced.
 
     Raises:
-        ResultError: one can't be written, or would overwrite another.
+        ResultError: one can't be written, or would replace another file of the run, or a foreign one.
     """
     for option, path in written:
         if path is not None:
             check_writable(path, option)
+    check_different(*written)
     for file in read:
         check_different(file, *written)
+    for option, path in written:
+        if path is not None and not overwrite and path.exists() and not _is_own(path):
+            raise ResultError(
+                f"{option} {path}: exists and is no output of entropy-cli. Give another name, or "
+                "--overwrite to replace it."
+            )
 
 
 def check_different(*files: tuple[str, Path | None]) -> None:
-    """Raise ResultError if two options name the same file, which would then be overwritten."""
-    seen: dict[Path, str] = {}
+    """Raise ResultError if two options name the same file, which would then be overwritten.
+
+    Links are followed, and hard links to a file are the same file.
+    """
+    seen: dict[Hashable, str] = {}
     for option, path in files:
         if path is None:
             continue
-        other = seen.setdefault(path.resolve(), option)
+        try:
+            status = path.stat()
+            identity: Hashable = status.st_dev, status.st_ino
+        except OSError:  # not there yet
+            identity = _target(path)
+        other = seen.setdefault(identity, option)
         if other != option:
             raise ResultError(f"{option} {path}: is the same file as {other}. Give another.")
+
+
+def _is_own(path: Path) -> bool:
+    """Return whether a file is empty, or bears a mark of this program at one of its ends."""
+    try:
+        file = OpenFile(path)
+        ends = file.read(0, min(ENDS, file.size)) + file.read(max(0, file.size - ENDS))
+    except OSError:
+        return False
+    if path.suffix.lower() == ".json":
+        return not file.size or OWN_JSON.match(ends) is not None
+    return not file.size or any(mark in ends for mark in OWN_MARKS)
+
+
+def _target(path: Path) -> Path:
+    """Return the path that a link leads to; unlike Path.resolve also for one that leads to itself."""
+    return Path(os.path.realpath(path))
 
 
 def _umask() -> int:

@@ -122,7 +122,7 @@ def write_page(path: Path, title: str, parts: Sequence[str], heading: str = "") 
     body = "\n".join([f"<h1>{escape_html(heading or title)}</h1>", *filter(None, parts)])
     sorting = f"<script>{SORTING}</script>\n" if 'class="sortable"' in body else ""
     text = f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8">
+<html lang="en"><head><meta charset="utf-8"><meta name="generator" content="entropy-cli">
 <meta http-equiv="Content-Security-Policy" content="{POLICY}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{escape_html(title)}</title>

@@ -37,6 +37,11 @@ class Stamp(NamedTuple):
     size: int
     mtime_ns: int
 
+    @classmethod
+    def of(cls, status: os.stat_result) -> "Stamp":
+        """Return the stamp of a file's status."""
+        return cls(status.st_ino, status.st_size, status.st_mtime_ns)
+
 
 class OpenFile:
     """An ordinary file that is open for reading; it is closed when nobody holds it.
@@ -61,7 +66,7 @@ class OpenFile:
         status = os.fstat(self._file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, NOT_ORDINARY, str(path))
-        self.stamp = Stamp(status.st_ino, status.st_size, status.st_mtime_ns)
+        self.stamp = Stamp.of(status)
         if max_bytes is not None and self.size > max_bytes:
             raise _too_large(self.size, max_bytes, path)
 
@@ -101,8 +106,7 @@ class OpenFile:
 
     def check_unchanged(self) -> None:
         """Raise OSError if the file was written to since it was opened."""
-        status = os.fstat(self._file.fileno())
-        if self.stamp != (status.st_ino, status.st_size, status.st_mtime_ns):
+        if self.stamp != Stamp.of(os.fstat(self._file.fileno())):
             raise OSError(errno.EIO, CHANGED, str(self.path))
 
     def reader(self, begin: int = 0, size: int | None = None) -> io.BufferedReader:
@@ -161,6 +165,11 @@ def _reopen(path: Path, stamp: Stamp) -> OpenFile:
     if file.stamp != stamp:
         raise OSError(errno.EIO, CHANGED, str(path))
     return file
+
+
+def is_out_of_handles(error: BaseException) -> bool:
+    """Return whether an error is that no more files can be opened: it says nothing about the file."""
+    return isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
 
 
 def _too_large(size: int, max_bytes: int, path: str | Path) -> OSError:

@@ -1,10 +1,16 @@
 """Signals that stop the program. Imports no torch: a signal may arrive while torch is imported."""
 
+import contextlib
+import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+AGAIN_S = 1.0  # after which a second Ctrl-C is one; torchrun and schedulers pass the first on twice
+TEMPORARY: set[str] = set()  # files to remove if the process has to end at once
 
 
 class Interrupted(BaseException):
@@ -26,18 +32,20 @@ class Interrupted(BaseException):
 
 
 class Signals:
-    """A context in which SIGINT, SIGTERM and SIGUSR1 raise Interrupted, except while state changes.
+    """A context in which signals that ask to stop raise Interrupted, except while state changes.
 
-    Only the first signal raises: a second must not cut short the saving that the first began. If the
-    exception was swallowed, as in a destructor, the end of the next `deferred` raises it again.
+    Only the first raises: another must not cut short the saving that the first began. But another
+    Ctrl-C, a second or more after the first, ends the process at once. If the exception was swallowed,
+    as in a destructor, the end of the next `deferred` raises it again.
     """
 
-    # Schedulers send SIGUSR1 ahead of a job's time limit.
-    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+    # A terminal that is closed sends SIGHUP, schedulers SIGUSR1 ahead of a job's time limit.
+    NUMBERS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 
     def __init__(self) -> None:
         self._deferred = False
         self._received: int | None = None
+        self._ctrl_c_at: float | None = None
 
     @property
     def received(self) -> Interrupted | None:
@@ -48,7 +56,9 @@ class Signals:
         """Install the handlers, if this is the main thread: Python allows it nowhere else."""
         self._before = {}
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._handle) for number in self.NUMBERS}
+            ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN  # as nohup has it
+            numbers = [number for number in self.NUMBERS if number != signal.SIGHUP or not ignored]
+            self._before = {number: signal.signal(number, self._handle) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -58,6 +68,10 @@ class Signals:
 
     def _handle(self, number: int, _frame: FrameType | None) -> None:
         first, self._received = self._received is None, number
+        if number == signal.SIGINT:
+            if self._ctrl_c_at is not None and time.monotonic() - self._ctrl_c_at >= AGAIN_S:
+                _end_at_once()
+            self._ctrl_c_at = self._ctrl_c_at or time.monotonic()
         if first and not self._deferred:
             raise Interrupted(number)
 
@@ -82,3 +96,23 @@ class Signals:
             yield
         finally:
             self._deferred = outer
+
+
+def _end_at_once() -> None:
+    """End the process without saving, as Ctrl-C given twice asks for."""
+    for path in TEMPORARY:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108 - what a Path does is one more place to be interrupted in
+    with contextlib.suppress(OSError):
+        os.write(2, b"\nerror: interrupted twice: ended at once; what was saved before is kept\n")
+    os._exit(128 + signal.SIGINT)
+
+
+@contextmanager
+def blocked() -> Iterator[None]:
+    """Keep signals waiting; processes that are started inside begin with them blocked."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, Signals.NUMBERS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)

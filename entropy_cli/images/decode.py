@@ -13,7 +13,7 @@ from PIL import Image, ImageFile, UnidentifiedImageError
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.core.reading import IMAGE_BYTES, OpenFile
+from entropy_cli.core.reading import IMAGE_BYTES, OpenFile, is_out_of_handles
 from entropy_cli.images.formats import READABLE
 from entropy_cli.images.image_set import ImageSet
 from entropy_cli.images.tar_index import TarImage
@@ -46,7 +46,11 @@ class CroppedImages:
 
 
 def read_image(source: Path | TarImage, crop: Crop) -> Tensor | str:
-    """Decode an image and crop it to RGB, uint8 (3, H, W), or return why it can't be read."""
+    """Decode an image and crop it to RGB, uint8 (3, H, W), or return why it can't be read.
+
+    Raises:
+        OSError: no more files can be opened.
+    """
     try:
         with _strict(), _open(source) as file, Image.open(file, formats=READABLE) as image:
             img_HW3 = np.array(crop(_to_8_bits(image)))  # a copy, which torch may write to
@@ -57,7 +61,9 @@ def read_image(source: Path | TarImage, crop: Crop) -> Tensor | str:
         return "not enough memory to decode it"
     except UnidentifiedImageError:
         return f"not identified as one of {', '.join(READABLE)}"
-    except Exception as error:  # noqa: BLE001 - decoders raise anything on damaged files
+    except Exception as error:  # decoders raise anything on damaged files
+        if is_out_of_handles(error):
+            raise
         return f"{type(error).__name__}: {error}".replace(f": {str(source)!r}", "").splitlines()[0]
 
 
@@ -82,6 +88,8 @@ def _open(source: Path | TarImage) -> BinaryIO:
     try:
         return OpenFile(source, IMAGE_BYTES).reader()
     except OSError as error:
+        if is_out_of_handles(error):
+            raise
         raise DatasetError(str(error.strerror)) from error
 
 

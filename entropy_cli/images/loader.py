@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -15,12 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from entropy_cli.core.errors import DatasetError
+from entropy_cli.core.reading import is_out_of_handles
+from entropy_cli.core.signals import Signals, blocked
 from entropy_cli.images.plan import BatchPlan
 
 # Advice that only the command line can follow.
-FEWER_WORKERS = "Run the same command again with fewer --workers: it resumes from here."
+FEWER_WORKERS = "Run the same command again with fewer --workers, or --workers 0: it resumes from here."
+NO_WORKERS = "Run the same command again with --workers 0."
 PARENT_GRACE_S = 30  # how long after a SIGTERM a worker waits for its parent to stop it
 PR_SET_PDEATHSIG = 1  # of Linux's prctl
 
@@ -70,7 +75,7 @@ def open_loader(
     return DataLoader(
         _Batches(source, plans),
         batch_size=None,  # an item is a batch
-        collate_fn=tuple,  # which leaves a tuple as it is
+        collate_fn=_as_it_is,
         num_workers=workers,
         worker_init_fn=leave_signals_to_parent,
         prefetch_factor=2 if workers else None,
@@ -93,9 +98,21 @@ def read_batches(loader: Loader) -> Generator[Batch, None, None]:
     """Iterate over all batches in order; the workers start at once, in the calling thread.
 
     Raises:
-        DatasetError: a worker process died.
+        DatasetError: the workers can't be started, or one died, or they can't open files any more.
     """
-    return _batches(iter(loader))
+    try:
+        with blocked():  # until a worker has handlers of its own
+            iterator = iter(loader)
+    except (OSError, RuntimeError, ImportError) as error:
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            if isinstance(half_started := frame.f_locals.get("self"), _MultiProcessingDataLoaderIter):
+                half_started._shutdown = True  # or it would fail again when it is deleted
+        raise DatasetError(
+            "the processes that decode images can't be started: "
+            f"{getattr(error, 'strerror', None) or error}. They need file handles (ulimit -n) and "
+            f"shared memory (/dev/shm). {NO_WORKERS}"
+        ) from error
+    return _batches(iterator)
 
 
 def _batches(iterator: Iterator[Any]) -> Generator[Batch, None, None]:
@@ -108,6 +125,8 @@ def _batches(iterator: Iterator[Any]) -> Generator[Batch, None, None]:
             raise death from error
         if item is None:
             return
+        if isinstance(item, str):
+            raise DatasetError(item)
         stacked, groups, *others = item
         input_B = torch.from_numpy(stacked)
         input_B = input_B.permute(0, 3, 1, 2) if input_B.ndim == 4 else input_B
@@ -121,8 +140,12 @@ _WorkerBatch = tuple[
 ]
 
 
-class _Batches(Dataset[_WorkerBatch]):
-    """A dataset whose items are whole batches."""
+def _as_it_is(batch: Any) -> Any:  # noqa: ANN401 - whatever a worker sends
+    return batch
+
+
+class _Batches(Dataset["_WorkerBatch | str"]):
+    """A dataset whose items are whole batches, or why one can't be read."""
 
     def __init__(self, source: Source, plans: Sequence[BatchPlan]) -> None:
         self.source, self.plans = source, plans
@@ -130,7 +153,18 @@ class _Batches(Dataset[_WorkerBatch]):
     def __len__(self) -> int:
         return len(self.plans)
 
-    def __getitem__(self, item: int) -> _WorkerBatch:
+    def __getitem__(self, item: int) -> _WorkerBatch | str:
+        try:
+            return self._read(item)
+        except OSError as error:
+            if not is_out_of_handles(error):
+                raise
+            return (
+                f"{error.strerror}: images can't be read any more. Allow more file handles (ulimit -n). "
+                f"{NO_WORKERS}"
+            )
+
+    def _read(self, item: int) -> _WorkerBatch:
         arrays, groups, names, places, failed, digests = [], [], [], [], [], []
         for index in self.plans[item]:
             name, array = self.source.name(index), self.source.read(index)
@@ -173,8 +207,9 @@ def leave_signals_to_parent(_worker: int) -> None:
     """
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    for number in (signal.SIGINT, signal.SIGUSR1):
+    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: signal.alarm(PARENT_GRACE_S))
     # A worker killed by its alarm would raise in a parent that is about to end.
     signal.signal(signal.SIGALRM, lambda *_: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, Signals.NUMBERS)

@@ -1,9 +1,9 @@
 """The processes of one run that torchrun started, and the collective operations between them."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, is_dataclass
 from datetime import timedelta
 from typing import Any, NoReturn, TypeVar
 
@@ -16,6 +16,11 @@ from entropy_cli.core.signals import Interrupted
 from entropy_cli.entropy.tally import Tally
 
 TIMEOUT = timedelta(minutes=30)  # how long a process that is alive may keep the others waiting
+FIRST_TIMEOUT = timedelta(minutes=1)  # the same for the first question, which needs no work
+MAX_PROCESSES = 2**20
+# Options that each process of a run may be given in words of its own.
+OWN_WORDS = ("data", "checkpoint", "latents", "temperature_from", "device", "workers")
+SHOWN = 60  # characters of a setting in a message
 Value = TypeVar("Value")
 
 
@@ -83,6 +88,29 @@ class Ranks:
         """Return the first process's value."""
         return self.all_gather(value)[0]
 
+    def check_alike(self, work: Mapping[str, object]) -> None:
+        """Compare what the processes are about to do, which would otherwise wait for each other.
+
+        Raises:
+            EntropyCliError: a value differs.
+            RankLost: a process does not answer within a minute.
+        """
+        if self.world == 1:
+            return
+        mine = {name: repr(value) for name, value in work.items()}
+        found: list[Any] = [None] * self.world
+        with _others():
+            group: Any = dist.new_group(timeout=FIRST_TIMEOUT, backend="gloo")
+            dist.all_gather_object(found, mine, group=group)
+        for rank, theirs in enumerate(found):
+            for name in sorted({*theirs, *found[0]}):
+                got, expected = (values.get(name, "none")[:SHOWN] for values in (theirs, found[0]))
+                if theirs.get(name) != found[0].get(name):
+                    raise EntropyCliError(
+                        f"process {rank} of this run has {name} {got}, process 0 has {expected}. Start "
+                        "all of them with the same files and options."
+                    )
+
     def raise_any(self, failure: BaseException | None) -> None:
         """Raise in all processes what failed in any, an error that the user can mend first."""
         found = [error for error in self.all_gather(failure) if error is not None]
@@ -100,23 +128,51 @@ class Ranks:
         self.raise_any(failure)
 
 
+def work_of(command: str, config: object) -> dict[str, object]:
+    """Return what all processes of a run must be given alike: inputs are compared by their content."""
+    given: dict[str, object] = {}
+    for name, value in vars(config).items():
+        if name not in OWN_WORDS:
+            parts = vars(value) if is_dataclass(value) else {}
+            given |= {f"{name}.{part}": parts[part] for part in parts} or {name: value}
+    return {**given, "command": command}
+
+
 @contextmanager
 def join(*, on_gpus: bool = False) -> Iterator[Ranks]:
-    """Join the other processes, if torchrun started this one; with `on_gpus` also their GPUs."""
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    """Join the other processes, if torchrun started this one; with `on_gpus` also their GPUs.
+
+    Raises:
+        EntropyCliError: the variables that torchrun sets are not all there, or have impossible values.
+        RankLost: another process is gone.
+    """
+    world = _variable("WORLD_SIZE", 1, MAX_PROCESSES, "1")
     if world == 1 or not dist.is_torchelastic_launched():
         yield Ranks()
         return
+    _variable("RANK", 0, world - 1)
+    _variable("MASTER_PORT", 1, 2**16 - 1)
+    local = _variable("LOCAL_RANK", 0, world - 1), _variable("LOCAL_WORLD_SIZE", 1, world)
     try:
         gpus = on_gpus and torch.cuda.is_available() and dist.is_nccl_available()
         dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         _lost(error)
     try:
-        local = (int(os.environ[name]) for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"))
         yield Ranks(dist.get_rank(), world, *local)
     finally:
         dist.destroy_process_group()
+
+
+def _variable(name: str, least: int, most: int, default: str = "") -> int:
+    """Return the number in a variable that torchrun sets."""
+    text = os.environ.get(name) or default
+    if text.isascii() and text.isdigit() and len(text) < 10 and least <= int(text) <= most:
+        return int(text)
+    raise EntropyCliError(
+        f"{name}: got {text[:SHOWN]!r}, expected a whole number from {least} to {most}, as torchrun "
+        "sets it. Start with torchrun, or unset WORLD_SIZE."
+    )
 
 
 @contextmanager

@@ -15,9 +15,10 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from entropy_cli import __version__
-from entropy_cli.core.errors import DatasetError, EntropyCliError, StateError
+from entropy_cli.core.errors import DatasetError, EntropyCliError, ResultError, StateError
 from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomically
 from entropy_cli.core.reading import OpenFile, parse_json
+from entropy_cli.core.signals import TEMPORARY
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches, shard_blocks
 from entropy_cli.streaming.progress import Progress
@@ -68,6 +69,16 @@ def save(path: Path, state: RunState) -> None:
     text = json.dumps({**head, **asdict(document)}, allow_nan=False)
     metadata = {"entropy-cli": text, "sha256": checksum(text, tensors)}
     write_atomically(path, lambda temporary: save_file(tensors, temporary, metadata), announced=False)
+
+
+def try_to_save(path: Path, state: RunState) -> ResultError | None:
+    """Write the state; return why it can't be written, after a warning: the result can still be had."""
+    try:
+        save(path, state)
+    except ResultError as error:
+        logger.warning("%s The run goes on, but can't be resumed from here.", error)
+        return error
+    return None
 
 
 def checksum(meta: str, tensors: Mapping[str, Tensor]) -> str:
@@ -208,10 +219,12 @@ def locked(path: Path, option: str = "--state") -> Iterator[None]:
             f"{lock}: can't lock the state: {error.strerror}. Give an {option} where you may write."
         ) from error
     try:
+        TEMPORARY.add(str(lock))
         remove_leftovers(path)
         yield
     finally:
         lock.unlink(missing_ok=True)
+        TEMPORARY.discard(str(lock))
         os.close(file)
 
 

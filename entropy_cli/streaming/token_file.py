@@ -72,8 +72,9 @@ class TokenStore:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def sync(self) -> None:
-        """Bring what was written to the disk."""
-        os.fsync(self._file)
+        """Bring what was written to the disk; raise StateError if that fails."""
+        with self._named_errors():
+            os.fsync(self._file)
 
     def deliver(self, path: Path, places: Sequence[int], names: Iterable[str]) -> None:
         """Write the rows of these places as an array, and the images' paths beside it, each whole.

@@ -447,9 +447,9 @@ def test_needs_no_torch(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_follow_shows_what_comes_and_ends_by_a_signal(tmp_path):
-    log, out = tmp_path / "log", tmp_path / "out"
-    log.write_text("step,loss\n0,3.0\n1,2.0\n")
+def test_follow_waits_for_its_log_and_ends_with_the_report(tmp_path):
+    """It may be missing at first, rewritten, cut off, away for a while, and replaced."""
+    log, out, err, new = (tmp_path / name for name in ("log", "out", "err", "new"))
     command = [
         sys.executable,
         "-m",
@@ -463,16 +463,30 @@ def test_follow_shows_what_comes_and_ends_by_a_signal(tmp_path):
     ]
     with (
         out.open("w") as stdout,
-        subprocess.Popen(command, stdout=stdout, stderr=subprocess.PIPE) as run,
+        err.open("w") as stderr,
+        subprocess.Popen(command, stdout=stdout, stderr=stderr) as run,
     ):
+        wait_for_lines(err, 1)
+        log.write_text("step,loss\n0,3.0\n1,2.0\n")
         wait_for_lines(out, 1)
-        with log.open("a") as file:
-            file.write("2,1.0\n")
+        log.write_text('{"log_history": [{"step": 1, "loss"')
+        wait_for_lines(err, 2)
+        log.write_text("step,loss\n0,3.0\n1,2.0\n2,1.0\n")
         wait_for_lines(out, 2)
+        log.unlink()
+        wait_for_lines(err, 3)
+        new.write_text("step,loss\n0,3.5\n1,2.5\n2,1.5\n")  # of the same size
+        new.rename(log)
+        wait_for_lines(out, 3)
         run.send_signal(signal.SIGINT)
-        assert run.wait(20) == 130
+        assert run.wait(20) == 0
     shown = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [one["series"][0]["points"] for one in shown] == [2, 3]
+    assert [(one["series"][0]["points"], one["series"][0]["last"]) for one in shown] == [
+        (2, 2.0),
+        (3, 1.0),
+        (3, 1.5),
+    ]
+    assert err.read_text().count("Waiting for its next change.") == 3
 
 
 def wait_for_lines(path, number, seconds=30):

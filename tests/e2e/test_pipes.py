@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from entropy_cli.core import files
+from entropy_cli.core import reading
 from tests.conftest import subprocess_environment
 from tests.e2e.test_fit import TWELVE, write
 
@@ -70,7 +70,7 @@ def test_monitor_reads_a_named_pipe_from_its_first_byte(monitor, piped, expected
 
 
 def test_a_writer_that_pauses_is_waited_for(monitor, piped, expected, monkeypatch):
-    monkeypatch.setattr(files, "WRITER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(reading, "WRITER_TIMEOUT_S", 0.05)
     assert monitor(piped(LOG.encode(), pieces=3, pause=0.3)) == expected
 
 
@@ -166,7 +166,7 @@ def special(tmp_path, checkpoint):
     ],
 )
 def test_special_files_are_refused_at_once(cli, special, monkeypatch, argv, words):
-    monkeypatch.setattr(files, "WRITER_TIMEOUT_S", 0.05)
+    monkeypatch.setattr(reading, "WRITER_TIMEOUT_S", 0.05)
     monkeypatch.chdir(special)
     code, _, err = cli(*argv)
     assert code == 3 and words in err.splitlines()[-1] and err.splitlines()[-1].startswith("error: ")

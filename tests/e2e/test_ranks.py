@@ -24,8 +24,8 @@ def torchrun(images, checkpoint, tmp_path):
     """Start processes of one run, with one thread each."""
     started = []
 
-    def start(processes, *options, data=images):
-        argv = [*launcher(processes), "entropy_cli", "estimate"]
+    def start(processes, *options, data=images, program=("-m", "entropy_cli")):
+        argv = [*launcher(processes)[:-1], *program, "estimate"]
         argv += ["--json", "--workers", 0, "--data", data, "--ckpt", checkpoint, *options]
         process = subprocess.Popen(
             [str(part) for part in argv],
@@ -124,6 +124,23 @@ def test_a_process_that_dies_stops_all_and_spoils_nothing(torchrun, alone, tmp_p
     assert "another process of this run has ended" in err or "interrupted by SIGTERM" in err
     assert 1 <= blocks_done(state) < 5
     assert_same(expected, finish(torchrun(1, *options))[0])
+
+
+@pytest.mark.parametrize("option, values", [("shard", "@/2"), ("seed", "@"), ("limit", "2@")])
+def test_processes_of_other_options_end_at_once(torchrun, tmp_path, option, values):
+    """@ becomes the number of the process."""
+    program = tmp_path / "program.py"
+    program.write_text(
+        "import os, sys; from entropy_cli.cli import main\n"
+        "sys.exit(main([part.replace('@', os.environ['RANK']) for part in sys.argv[1:]]))"
+    )
+    run = torchrun(2, f"--{option}", values, program=[program])
+    start = time.monotonic()
+    _, err = run.communicate(timeout=60)
+    assert run.returncode != 0 and time.monotonic() - start < 50
+    errors = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert errors and all(f"process 1 of this run has {option} " in line for line in errors), err
+    assert "exitcode  : 3" in err
 
 
 def test_an_error_of_one_is_the_error_of_all(torchrun, images, tmp_path):

@@ -1,5 +1,6 @@
 """Which images, in which order, in which group; decoding and VAR's crop to the pixel."""
 
+import gc
 import os
 
 import numpy as np
@@ -218,3 +219,34 @@ def test_batches_carry_images_groups_and_failures(tmp_path, workers):
         assert batch.input_B[:, 0, 0, 0].tolist() == [int(name[:2]) for name in batch.names]
         index = {file.path: i for i, file in enumerate(images.files)}
         assert batch.group_B.tolist() == [images.group(index[name]) for name in batch.names]
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("where", ["Queue", "Event"])
+@pytest.mark.parametrize(
+    "error", [OSError(24, "Too many open files"), ImportError("no functioning sem_open")]
+)
+def test_workers_that_can_not_be_started_are_one_line(
+    estimate, images, checkpoint, monkeypatch, where, error
+):
+    """Without /dev/shm or file handles; what torch has half started by then is not heard of again."""
+
+    def fail(*_, **__):
+        raise error
+
+    monkeypatch.setattr(f"multiprocessing.context.BaseContext.{where}", fail)
+    code, err = estimate("--data", images, "--ckpt", checkpoint, "--workers", 2)
+    assert code == 3 and "can't be started" in err and err.splitlines()[-1].endswith("--workers 0.")
+    gc.collect()
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_images_are_not_unreadable_for_want_of_file_handles(
+    estimate, images, checkpoint, monkeypatch, workers
+):
+    def fail(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("entropy_cli.images.decode.OpenFile", fail)
+    code, err = estimate("--data", images, "--ckpt", checkpoint, "--workers", workers)
+    assert code == 3 and "Too many open files" in err.splitlines()[-1] and "unreadable" not in err

@@ -5,12 +5,14 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
+import pytest
 import torch
 import torch.distributed as dist
 
+from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.streaming import state_file
 from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.ranks import Ranks
+from entropy_cli.streaming.ranks import Ranks, join
 from entropy_cli.streaming.state import RunState
 from tests.streaming.test_state_file import METADATA, SETTINGS
 
@@ -69,3 +71,26 @@ def test_what_was_saved_counts_once_and_the_parts_of_all_are_added(run, tmp_path
     expected_N[3 * 16 : 4 * 16] = 0
     assert torch.equal(total.digest_N, expected_N) and expected_N.count_nonzero() == 54
     assert int(total.tally.images_G.sum()) == 54
+
+
+@pytest.mark.parametrize(
+    "name, value",
+    [
+        ("WORLD_SIZE", "x"),
+        ("WORLD_SIZE", "0"),
+        ("RANK", ""),
+        ("RANK", "2"),
+        ("MASTER_PORT", "abc"),
+        ("MASTER_PORT", "70000"),
+        ("LOCAL_RANK", "-1"),
+        ("LOCAL_WORLD_SIZE", "9" * 5000),
+    ],
+)
+def test_a_variable_of_torchrun_that_is_impossible_is_named(monkeypatch, name, value):
+    given = {"WORLD_SIZE": "2", "RANK": "0", "MASTER_PORT": "29500", "LOCAL_RANK": "0"}
+    given |= {"TORCHELASTIC_RUN_ID": "1", "LOCAL_WORLD_SIZE": "2", name: value}
+    for each, text in given.items():
+        monkeypatch.setenv(each, text)
+    with pytest.raises(EntropyCliError, match=f"^{name}: got ") as caught, join():
+        pass
+    assert len(str(caught.value)) < 250

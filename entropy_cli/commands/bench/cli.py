@@ -1,5 +1,6 @@
 """The command line of `entropy-cli bench`."""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,6 +18,7 @@ from entropy_cli.options import (
     Family,
     ImageSize,
     Output,
+    Overwrite,
     PatchNums,
     WholeTable,
     number_parser,
@@ -24,7 +26,7 @@ from entropy_cli.options import (
     whole,
     whole_or_auto,
 )
-from entropy_cli.terminal import print_result, tqdm_bar
+from entropy_cli.terminal import deliver, tqdm_bar
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:
@@ -89,6 +91,7 @@ def bench(
         whole_or_auto(0, MOST_WORKERS, "Processes that decode images; 0 decodes in the main process."),
     ] = None,
     output: Output = None,
+    overwrite: Overwrite = False,
     table: WholeTable = False,
     as_json: AsJson = False,
 ) -> None:
@@ -99,12 +102,11 @@ def bench(
     from entropy_cli.commands.bench.bench import BenchConfig
     from entropy_cli.commands.bench.bench import bench as run
     from entropy_cli.commands.bench.result import render
-    from entropy_cli.core.files import check_writable, write_text
+    from entropy_cli.core.files import check_files, write_text
     from entropy_cli.tokenizers.layers.var_layout import VARSizes
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
-    if output is not None:
-        check_writable(output, "--output")
+    check_files([], [("--output", output)], overwrite=overwrite)
     config = BenchConfig(
         checkpoint=ckpt,
         data=data,
@@ -122,6 +124,5 @@ def bench(
     )
     found = run(config, tqdm_bar)
     text = found.to_json()
-    if output is not None:
-        write_text(output, text + "\n")
-    print_result(text if as_json else render(found, full=table))
+    write = [] if output is None else [partial(write_text, output, text + "\n")]
+    deliver(text if as_json else render(found, full=table), *write)

@@ -2,11 +2,14 @@
 
 import logging
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from entropy_cli.options import Overwrite
+from entropy_cli.terminal import deliver as show
 from entropy_cli.terminal import print_result, tqdm_bar
 
 if TYPE_CHECKING:
@@ -25,6 +28,7 @@ def demo(
             "--output", "-o", metavar="DIR", help="Folder for its files; default: the cache folder."
         ),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Run `estimate` on synthetic images with a small tokenizer.
 
@@ -34,7 +38,7 @@ def demo(
     from entropy_cli.commands.estimate.config import EstimateConfig
     from entropy_cli.commands.estimate.estimate import estimate
     from entropy_cli.core.errors import EntropyCliError
-    from entropy_cli.core.files import cache_folder
+    from entropy_cli.core.files import cache_folder, check_files
     from entropy_cli.core.reading import CONFIG_BYTES, parse_json, read_bytes
     from entropy_cli.results.page.report_file import check_report, write_report
     from entropy_cli.results.text import render
@@ -42,6 +46,8 @@ def demo(
     folder = output or cache_folder() / "demo"
     data, result_file = folder / "images", folder / "result.json"
     reconstructions, page = folder / "reconstructions.png", folder / "report.html"
+    if output is not None and output.is_dir():
+        check_files([], [("--output", result_file), ("--output", page)], overwrite=overwrite)
     try:
         check_report(page)
         no_page = ""
@@ -63,8 +69,7 @@ def demo(
     logger.info("$ %s", command)
 
     def deliver(result: "Result") -> None:
-        result.write(result_file)
-        print_result(render(result))
+        show(render(result), partial(result.write, result_file))
         if not no_page:
             write_report(page, [result], [])
         print_result(f"\nas a page with figures: {no_page or page}")

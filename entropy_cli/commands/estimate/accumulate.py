@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from entropy_cli.commands.estimate.run import Run, format_temperatures, plural
-from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.core.errors import EntropyCliError, ResultError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.signals import Signals
 from entropy_cli.entropy.quantity import HistoryPoint
@@ -46,12 +46,14 @@ class Accumulated:
     Attributes:
         total: the progress of all processes; only the first may use it.
         target_reached: None without a target.
+        unsaved: why the state could not be written at the end; None if it was.
         provenance: device, sizes and speed, for the result.
     """
 
     total: Progress
     target_reached: bool | None
     provenance: dict[str, Any]
+    unsaved: ResultError | None
 
 
 def accumulate(
@@ -72,16 +74,17 @@ def accumulate(
     """
     resumed, start = progress.images, time.monotonic()
     saved, reached = progress, False
+    unsaved: ResultError | None = None
 
     def save(total: Progress) -> None:
         """Save what is worth it: an image that could not be read may be readable the next time."""
-        nonlocal saved
+        nonlocal saved, unsaved
         saved = total
         if total.images > resumed:
             this_run: Any = {"shard": run.config.shard, **_describe(run, total, resumed, start)}
             total = replace(total, runs=[*total.runs, this_run])
         if total.images or total.pilot or run.config.shard is not None:
-            state_file.save(run.path, run.state(total))
+            unsaved = state_file.try_to_save(run.path, run.state(total))
 
     if run.blocks:
         with _torch_errors_in_one_line(run.device):
@@ -90,7 +93,7 @@ def accumulate(
         save(progress)
     provenance = _describe(run, saved, resumed, start)
     has_target = run.config.target is not None and run.blocks
-    return Accumulated(saved, reached if has_target else None, provenance)
+    return Accumulated(saved, reached if has_target else None, provenance, unsaved)
 
 
 def _describe(run: Run, total: Progress, resumed: int, start: float) -> dict[str, Any]:

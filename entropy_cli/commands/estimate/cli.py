@@ -1,6 +1,8 @@
 """`entropy-cli estimate`."""
 
 import shlex
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -30,6 +32,7 @@ from entropy_cli.options import (
     ImageSize,
     MaxFailed,
     Output,
+    Overwrite,
     PatchNums,
     Sides,
     Units,
@@ -43,6 +46,7 @@ from entropy_cli.options import (
     whole,
     whole_or_auto,
 )
+from entropy_cli.terminal import deliver as show
 from entropy_cli.terminal import print_result, tqdm_bar
 
 if TYPE_CHECKING:
@@ -174,6 +178,7 @@ def estimate(
         ),
     ] = None,
     output: Output = None,
+    overwrite: Overwrite = False,
     report: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="End with a report: .html, .png, .svg, .pdf, .md or .csv."),
@@ -208,9 +213,15 @@ def estimate(
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
     lines = None if save_tokens is None else paths_file(save_tokens)
-    written = [("--output", output), ("--report", report), ("--state", state)]
-    written += [("--save-tokens", save_tokens), ("--save-tokens", lines)]
-    check_files(files_read(context.params), written)
+    results = [("--output", output), ("--report", report)]
+    tokens = [("--save-tokens", save_tokens), ("--save-tokens", lines)]
+    check_files([], [*results, *tokens, ("--state", state)], overwrite=True)  # a state is resumed
+    read = list(files_read(context.params))
+    check_files(read, [("--state", state)], overwrite=True)
+    check_files(read, results, overwrite=overwrite)
+    # An array of tokens bears no mark but the paths beside it.
+    is_own = lines is not None and lines.exists()
+    check_files(read, tokens, overwrite=overwrite or is_own)
     if report is not None:
         check_report(report)
 
@@ -219,12 +230,13 @@ def estimate(
     def deliver(result: "Result") -> None:
         nonlocal delivered
         delivered = True
-        if output is not None:
-            result.write(output)
         text = render(result, units, table=table, explain=explain)
-        print_result(result.to_json() if as_json else text)
+        writes: list[Callable[[], object]] = []
+        if output is not None:
+            writes.append(partial(result.write, output))
         if report is not None:
-            write_report(report, [result], [])
+            writes.append(partial(write_report, report, [result], []))
+        show(result.to_json() if as_json else text, *writes)
 
     config = EstimateConfig(
         data=data,

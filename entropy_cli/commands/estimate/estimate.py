@@ -15,7 +15,7 @@ from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
 from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.ranks import join
+from entropy_cli.streaming.ranks import join, work_of
 from entropy_cli.streaming.state_file import resume
 from entropy_cli.streaming.token_file import TokenStore, open_token_store, store_path
 
@@ -43,6 +43,7 @@ def estimate(config: EstimateConfig, bars: Bars, deliver: Callable[[Result], obj
         EntropyCliError: anything the user can mend; what was computed is saved.
     """
     with Signals() as signals, join() as ranks, contextlib.ExitStack() as stack:
+        ranks.check_alike(work_of("estimate", config))
         bars = bars if ranks.first else no_bars
         run = open_run(config, ranks, bars)
         progress = resume(
@@ -63,6 +64,8 @@ def estimate(config: EstimateConfig, bars: Bars, deliver: Callable[[Result], obj
         if ranks.first:
             _deliver_result(run, done, deliver)
             _deliver_tokens(run, done.total, tokens, bars)
+            if done.unsaved is not None and (config.state or config.shard) is not None:
+                raise done.unsaved
             _clean_up(run)
         return counts
 

@@ -12,11 +12,12 @@ from entropy_cli.options import (
     Explain,
     MaxFailed,
     Output,
+    Overwrite,
     Units,
     WholeTable,
     exit_code,
 )
-from entropy_cli.terminal import print_result, tqdm_bar
+from entropy_cli.terminal import deliver, tqdm_bar
 
 
 def merge(
@@ -26,6 +27,7 @@ def merge(
         bool, typer.Option("--partial", help="Also when images are missing from all of them.")
     ] = False,
     output: Output = None,
+    overwrite: Overwrite = False,
     state: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Write the sum as a state, to resume from or to merge again."),
@@ -41,23 +43,23 @@ def merge(
     Example: entropy-cli merge shard-*.state -o result.json
     """
     from entropy_cli.commands.estimate.merge import merge as run
-    from entropy_cli.core.files import check_different, check_writable
+    from entropy_cli.core.files import check_files
     from entropy_cli.results.text import render
     from entropy_cli.streaming.state_file import locked, save
 
-    for option, path in (("--output", output), ("--state", state)):
-        if path is not None:
-            check_writable(path, option)
-    for given in states:
-        check_different(("STATE", given), ("--output", output), ("--state", state))
+    written = [("--output", output), ("--state", state)]
+    check_files([("STATE", given) for given in states], written, overwrite=overwrite)
     command = shlex.join(["entropy-cli", *context.obj])
     merged = run(states, partial=partial, command=command, bars=tqdm_bar)
-    if state is not None:
-        with locked(state):
-            save(state, merged.state)
-    if output is not None:
-        merged.result.write(output)
     result = merged.result
+
+    def write() -> None:
+        if state is not None:
+            with locked(state):
+                save(state, merged.state)
+        if output is not None:
+            result.write(output)
+
     text = render(result, units, table=table, explain=explain)
-    print_result(result.to_json() if as_json else text)
+    deliver(result.to_json() if as_json else text, write)
     return exit_code(merged.result.data.images_used, merged.result.data.images_failed, max_failed)

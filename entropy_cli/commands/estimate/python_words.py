@@ -5,12 +5,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from entropy_cli.core.errors import EntropyCliError
-from entropy_cli.images.loader import FEWER_WORKERS
+from entropy_cli.images.loader import FEWER_WORKERS, NO_WORKERS
 from entropy_cli.streaming.batch_processor import SMALLER_BATCHES
 
 # What is more than a parameter's name; the first that fits counts.
 PHRASES = {
     FEWER_WORKERS: "Give fewer workers.",
+    NO_WORKERS: "Give workers=0.",
     SMALLER_BATCHES: "Use another device.",  # they neither choose batches nor resume
     "Give --data a": "Give as images a",
     "--data": "images",

@@ -11,7 +11,6 @@ import torch
 from entropy_cli.commands.estimate.config import EstimateConfig
 from entropy_cli.commands.estimate.frozen import freeze
 from entropy_cli.commands.estimate.inputs import Inputs, open_inputs
-from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.images.image_set import ImageSet
@@ -103,7 +102,8 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
         provenance={**inputs.provenance, "temperature_from": _text(config.temperature_from)},
     )
     batch_size = _batch_size(config, device, tokenizer.spec.image_size, len(images), ranks)
-    _check_ranks_agree(settings, device, batch_size, ranks)
+    # Batches of other sizes would meet at other images.
+    ranks.check_alike(settings.to_json() | {"device": device.type, "batch_size": batch_size})
     workers = choose_workers(device, ranks.local_world) if config.workers is None else config.workers
     return Run(config, ranks, device, inputs, settings, metadata, pilot, batch_size, workers)
 
@@ -140,23 +140,3 @@ def _batch_size(
         # Between two records of the estimate there is one batch for each process.
         size = min(size, BLOCK * max(1, CHECK_BLOCKS // ranks.world))
     return min(size, BLOCK * number_of_blocks(images))
-
-
-def _check_ranks_agree(
-    settings: RunSettings, device: torch.device, batch_size: int, ranks: Ranks
-) -> None:
-    """Raise EntropyCliError if processes see other inputs, or would meet at other images."""
-    fingerprints = ranks.all_gather(settings.fingerprint())
-    if len(set(fingerprints)) > 1:
-        others = [i for i, fingerprint in enumerate(fingerprints) if fingerprint != fingerprints[0]]
-        raise EntropyCliError(
-            f"processes {', '.join(map(str, others))} of this run see other images, another "
-            "checkpoint or precision than process 0. Start all with the same files and options."
-        )
-    sizes = ranks.all_gather((device.type, batch_size))
-    if len(set(sizes)) > 1:
-        found = ", ".join(f"{kind} in batches of {size}" for kind, size in sizes)
-        raise EntropyCliError(
-            f"the processes of this run would work differently: {found}. Give all of them the same "
-            "--device and --batch-size."
-        )

@@ -13,11 +13,12 @@ from entropy_cli.options import (
     MOST_SEED,
     AsJson,
     BadValue,
+    Overwrite,
     number_parser,
     suffix_parser,
     whole,
 )
-from entropy_cli.terminal import print_result, tqdm_bar
+from entropy_cli.terminal import deliver, tqdm_bar
 
 IMAGES = (".png", ".svg", ".pdf")
 EXPECTED = f"a number from 0 to {MOST_NATS:,}, or the result of an estimate"
@@ -111,6 +112,7 @@ def fit(
             help="Write the result (.json) or an image (.png, .svg, .pdf).",
         ),
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Fit a scaling law to the losses of several models.
@@ -135,7 +137,7 @@ def fit(
     from entropy_cli.core.files import check_files, write_text
 
     read = [("POINTS.csv", points), ("--floor", result_of_estimate)]
-    check_files(read, [("--output", output)])
+    check_files(read, [("--output", output)], overwrite=overwrite)
     image = output if output is not None and output.suffix.lower() in IMAGES else None
     if image is not None:
         from entropy_cli.commands.fit.figure import draw
@@ -156,8 +158,11 @@ def fit(
     )
     result, kept = run(config, tqdm_bar)
     text = result.to_json()
-    if image is not None:
-        write_figure(draw(result, kept), image)
-    elif output is not None:
-        write_text(output, text + "\n")
-    print_result(text if as_json else render(result))
+
+    def write() -> None:
+        if image is not None:
+            write_figure(draw(result, kept), image)
+        elif output is not None:
+            write_text(output, text + "\n")
+
+    deliver(text if as_json else render(result), write)

@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -10,6 +11,7 @@ from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_flo
 from entropy_cli.options import (
     AsJson,
     Output,
+    Overwrite,
     Sides,
     Units,
     WholeTable,
@@ -19,7 +21,7 @@ from entropy_cli.options import (
     parse_sides,
     whole,
 )
-from entropy_cli.terminal import print_result, tqdm_bar
+from entropy_cli.terminal import deliver, tqdm_bar
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +75,7 @@ def loss(
     floor_mean: FloorMean = None,
     floor_last: FloorLast = None,
     output: Output = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
     units: Units = "nats",
     table: WholeTable = False,
@@ -112,7 +115,7 @@ def loss(
 
     options = {"--logits": logits, "--labels": labels, "--targets": targets}
     read = [(option, keyed_file(text)[0]) for option, text in options.items() if text is not None]
-    check_files([*read, ("--floor", floor)], [("--output", output)])
+    check_files([*read, ("--floor", floor)], [("--output", output)], overwrite=overwrite)
     result = run(
         InputFiles(logits, labels, targets, shift, ignore_index, patch_nums),
         label_smoothing=label_smoothing,
@@ -124,9 +127,8 @@ def loss(
         bars=tqdm_bar,
     )
     text = result.to_json()
-    if output is not None:
-        write_text(output, text + "\n")
     for finding in result.findings if as_json else []:
         if finding.severity == "warning":
             logger.warning("%s", finding.message)
-    print_result(text if as_json else render(result, units, whole=table))
+    write = [] if output is None else [partial(write_text, output, text + "\n")]
+    deliver(text if as_json else render(result, units, whole=table), *write)

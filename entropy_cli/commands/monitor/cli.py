@@ -2,20 +2,32 @@
 
 import logging
 import math
+import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from entropy_cli.core.errors import NoLossError
+from entropy_cli.core.errors import LogError
+from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_floor
-from entropy_cli.options import MOST_SECONDS, AsJson, BadValue, WholeTable, number, suffix_parser
-from entropy_cli.terminal import escape_stdout, print_result, tqdm_bar
+from entropy_cli.options import (
+    MOST_SECONDS,
+    AsJson,
+    BadValue,
+    Overwrite,
+    WholeTable,
+    number,
+    suffix_parser,
+)
+from entropy_cli.terminal import deliver, escape_stdout, tqdm_bar
 
 if TYPE_CHECKING:
-    from entropy_cli.commands.monitor.monitor import MonitorOutput
+    from entropy_cli.commands.monitor.monitor import MonitorConfig, MonitorOutput
     from entropy_cli.commands.monitor.result import MonitorResult
 
 logger = logging.getLogger(__name__)
@@ -72,6 +84,7 @@ def monitor(
             help="Write an image (.png, .svg, .pdf), a page (.html) or the result (.json).",
         ),
     ] = None,
+    overwrite: Overwrite = False,
     follow: Annotated[bool, typer.Option("--follow", help="Read the log again while it grows.")] = False,
     interval: Annotated[
         float, number(0.1, MOST_SECONDS, "Time between two reads with --follow.", "SECONDS")
@@ -85,15 +98,13 @@ def monitor(
     """
     import entropy_cli.commands.monitor.logs.read as logs
     from entropy_cli.commands.monitor.monitor import MonitorConfig, monitor_log
-    from entropy_cli.core.files import check_different, check_writable
+    from entropy_cli.core.files import check_files
 
     if follow and logs.is_stream(log):
         raise typer.BadParameter(
             f"{log}: a pipe, which can't be read again. Give a file.", param_hint="--follow"
         )
-    if output is not None:
-        check_writable(output, "--output")
-        check_different(("LOG", log), ("--floor", floor), ("--output", output))
+    check_files([("LOG", log), ("--floor", floor)], [("--output", output)], overwrite=overwrite)
     levels = parse_floor(floor, floor_mean, floor_last)
     config = MonitorConfig(
         log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0, follow
@@ -102,16 +113,54 @@ def monitor(
         with tqdm_bar("reading", None, "row") as bar:
             done = monitor_log(config, bar.update)
         _warn(done.result)
-        _show(done, output, as_json=as_json, whole=table)
+        _show(done, output, as_json, whole=table)
         return
-    size = None
-    while True:
-        if size != (size := logs.log_size(log)):
-            try:
-                _show(monitor_log(config), output, as_json=as_json, whole=table, again=True)
-            except NoLossError as error:  # it may get a loss later
-                logger.info("%s", error)
-        time.sleep(interval)
+    _follow(config, interval, lambda done: _show(done, output, as_json, whole=table, again=True))
+
+
+def _follow(config: "MonitorConfig", interval: float, show: Callable[["MonitorOutput"], object]) -> None:
+    """Show a log again whenever it has changed, until Ctrl-C; raise LogError if nothing was shown."""
+    look = _Look(config, show)
+    try:
+        with Signals():
+            while True:
+                look()
+                time.sleep(interval)
+    except Interrupted as error:
+        if error.args[0] != signal.SIGINT:
+            raise
+    look()
+    if not look.shown:
+        raise LogError(look.problem)
+
+
+class _Look:
+    """A look at a growing log; one that can't be read, as while it is rewritten, is waited for."""
+
+    def __init__(self, config: "MonitorConfig", show: Callable[["MonitorOutput"], object]) -> None:
+        self.config, self.show = config, show
+        self.seen: object = None  # of the log, when it was read last
+        self.shown, self.problem = False, ""
+
+    def __call__(self) -> None:
+        """Show the log if it has changed; say once why it can't be read."""
+        from entropy_cli.commands.monitor.logs.read import log_stamps
+        from entropy_cli.commands.monitor.monitor import monitor_log
+
+        known, path = self.problem, self.config.path
+        try:
+            if self.seen == (now := log_stamps(path)):
+                return
+            self.seen = now
+            done = monitor_log(self.config)
+        except (LogError, OSError) as error:
+            reason = f"{path}: {error.strerror}." if isinstance(error, OSError) else error
+            self.problem = str(reason)
+            if not known:
+                logger.warning("%s Waiting for its next change.", self.problem)
+            return
+        self.shown, self.problem = True, ""
+        self.show(done)
 
 
 def _warn(result: "MonitorResult") -> None:
@@ -128,14 +177,13 @@ def _warn(result: "MonitorResult") -> None:
 
 
 def _show(
-    done: "MonitorOutput", output: Path | None, *, as_json: bool, whole: bool, again: bool = False
+    done: "MonitorOutput", output: Path | None, as_json: bool, *, whole: bool, again: bool = False
 ) -> None:
-    """Print the result, then write the output file."""
+    """Print the result, and write the output file."""
     from entropy_cli.commands.monitor.monitor import write
     from entropy_cli.commands.monitor.result import render
 
     text = done.result.to_json(None if again else 1) if as_json else render(done.result, whole=whole)
     clear = CLEAR if again and sys.stdout.isatty() and not as_json else ""
-    print_result(clear + escape_stdout(text), is_escaped=True)
-    if output is not None:
-        write(done, output)
+    writes = [] if output is None else [partial(write, done, output)]
+    deliver(clear + escape_stdout(text), *writes, is_escaped=True)

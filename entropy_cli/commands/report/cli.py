@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from entropy_cli.core.escaping import one_line
+from entropy_cli.options import Overwrite
 from entropy_cli.terminal import print_result
 
 
@@ -24,6 +25,7 @@ def report(
             "RESULT.html in the working folder.",
         ),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a page, figure or table of a result, or compare several.
 
@@ -34,7 +36,7 @@ def report(
     from entropy_cli.results.schema import read_result
 
     path = output or Path(f"{results[0].stem if len(results) == 1 else 'comparison'}.html")
-    check_files([("RESULT.json", file) for file in results], [("--output", path)])
+    check_files([("RESULT.json", file) for file in results], [("--output", path)], overwrite=overwrite)
     check_report(path)
     write_report(path, [read_result(file) for file in results], [str(file) for file in results])
     print_result(one_line(str(path)))

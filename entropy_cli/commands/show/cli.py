@@ -14,6 +14,7 @@ from entropy_cli.options import (
     Device,
     Family,
     ImageSize,
+    Overwrite,
     PatchNums,
     Weights,
     parse_temperatures,
@@ -49,6 +50,7 @@ def show(
             "IMAGE.entropy.png in the working folder.",
         ),
     ] = None,
+    overwrite: Overwrite = False,
     family: Family = "auto",
     patch_nums: PatchNums = None,
     image_size: ImageSize = None,
@@ -105,7 +107,8 @@ def show(
         folder.mkdir()
     inputs = [("IMAGE", image) for image in images]
     inputs += files_read({"latents": None, "codebook": None, "ckpt": ckpt})
-    check_files([*inputs, ("--result", result)], [("--output", figure) for figure in figures])
+    written = [("--output", figure) for figure in figures]
+    check_files([*inputs, ("--result", result)], written, overwrite=overwrite)
     files = list(zip(images, figures, strict=True))
     tokenizer = TokenizerSettings(image_size, patch_nums, rule, weights)
     config = ShowConfig(files, ckpt, family, tokenizer, temperature, result, device, precision)

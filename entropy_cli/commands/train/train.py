@@ -35,7 +35,7 @@ from entropy_cli.streaming.device import (
     versions,
 )
 from entropy_cli.streaming.emulation import warn_if_training_is_emulated
-from entropy_cli.streaming.ranks import Ranks, join, named_if_lost
+from entropy_cli.streaming.ranks import Ranks, join, named_if_lost, work_of
 from entropy_cli.streaming.state_file import locked
 from entropy_cli.tokenizers.precision import matmul_precision
 
@@ -91,6 +91,7 @@ def train(
         join(on_gpus=True) as ranks,
         contextlib.ExitStack() as stack,
     ):
+        ranks.check_alike(work_of("train", config))
         check_sizes(config.recipe)
         if ranks.first:
             config.output.mkdir(parents=True, exist_ok=True)
@@ -124,6 +125,7 @@ class _Training:
         default = choose_workers(self.device, ranks.local_world)
         workers = default if config.workers is None else config.workers
         self.data: TrainingData = open_data(config.data, recipe, workers, bars)
+        ranks.check_alike({"images": self.data.fingerprint, "precision": precision})
         check_batches(recipe, len(self.data.train), ranks.world)
         self.held_out_B3HW = self.data.held_out_images(recipe.image_size)
         mean_3HW = self.data.mean_image(recipe.image_size)

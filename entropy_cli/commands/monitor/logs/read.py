@@ -20,7 +20,7 @@ from entropy_cli.commands.monitor.logs.series import (
     select_run,
 )
 from entropy_cli.core.errors import LogError, NoLossError
-from entropy_cli.core.reading import LOG_BYTES, read_stream
+from entropy_cli.core.reading import LOG_BYTES, Stamp, read_stream
 
 TENSORBOARD = "tensorboard"
 STDIN = Path("-")
@@ -130,10 +130,14 @@ def is_stream(path: Path) -> bool:
     return path == STDIN or path.is_fifo()
 
 
-def log_size(path: Path) -> int:
-    """Return the size in bytes of a log file, or of all files in a folder."""
+def log_stamps(path: Path) -> list[tuple[str, Stamp]]:
+    """Return what changes of a log file, or of the files in a folder, when it is written to or replaced.
+
+    Raises:
+        OSError: a file went away.
+    """
     files = path.rglob("*") if path.is_dir() else [path]
-    return sum(file.stat().st_size for file in files if file.is_file())
+    return sorted((str(file), Stamp.of(file.stat())) for file in files if not file.is_dir())
 
 
 def _detect_format(path: Path, text: str) -> str:
