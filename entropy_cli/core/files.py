@@ -167,7 +167,7 @@ def check_different(*files: tuple[str, Path | None]) -> None:
         if path is None:
             continue
         try:
-            status = path.stat()
+            status = _target(path).stat()
             identity: Hashable = status.st_dev, status.st_ino
         except OSError:  # not there yet
             identity = _target(path)

@@ -117,7 +117,7 @@ def test_a_shard_without_images_is_an_empty_state(cli, shards, merge, baseline, 
 
 
 def test_an_empty_shard_leaves_no_older_result_in_its_place(cli, images, checkpoint, tmp_path):
-    (tmp_path / "r.json").write_text("older")
+    (tmp_path / "r.json").write_text('{"schema": "entropy-cli/estimate"}')
     run = ("estimate", "--data", images, "--ckpt", checkpoint, "--state", tmp_path / "s")
     code, out, err = cli(*run, "--shard", "6/7", "-o", tmp_path / "r.json", "--workers", 0)
     assert code == 0 and out == "" and "for want of blocks" in err
