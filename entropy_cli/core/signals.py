@@ -100,7 +100,7 @@ class Signals:
 
 def _end_at_once() -> None:
     """End the process without saving, as Ctrl-C given twice asks for."""
-    for path in TEMPORARY:
+    for path in list(TEMPORARY):
         with contextlib.suppress(OSError):
             os.unlink(path)  # noqa: PTH108 - what a Path does is one more place to be interrupted in
     with contextlib.suppress(OSError):
