@@ -287,8 +287,7 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
 ]
 Overwrite = Annotated[
-    bool,
-    typer.Option("--overwrite", help="Also replace files that are no output of entropy-cli."),
+    bool, typer.Option("--overwrite", help="Replace files that are no output of entropy-cli.")
 ]
 MaxFailed = Annotated[float, number(0, 1, "Share of unreadable images above which the exit code is 4.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON in place of text.")]
