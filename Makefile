@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pictures docs tiny bench test test-cluster lint format clean
+.PHONY: help install demo pictures docs tiny bench gpu test test-cluster lint format clean
 
 help: ## show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -54,6 +54,9 @@ tiny: $(READY) ## train the demo's tokenizer again: two minutes on two cores
 
 bench: $(READY) ## speed on this machine, beside a plain loop
 	$(BIN)/entropy-cli bench --baseline
+
+gpu: $(READY) ## what needs a GPU: its tests, speeds, a profile; DEVICE=cpu tries it
+	DEVICE=$(DEVICE) $(BIN)/python -m tests.measure_gpu
 
 lint: $(READY) ## ruff, mypy
 	$(BIN)/ruff check .

@@ -28,6 +28,7 @@ TOPICS = (
     "fit",
     "report",
     "bench",
+    "gpu",
     "json",
     "python",
     "method",
