@@ -415,8 +415,8 @@ class TestOutput:
     ("argv", "code", "message"),
     [
         (["--format", "nonsense"], 2, "expected auto, var"),
-        (["--floor-mean", "nan"], 2, "expected nats"),
-        (["--floor-mean", "-1"], 2, "expected nats"),
+        (["--floor-mean", "nan"], 2, "expected a number from 0"),
+        (["--floor-mean", "-1"], 2, "expected a number from 0"),
         (["--floor", "x.json", "--floor-mean", "5"], 2, "Give one of them"),
         (["--floor", "x.json"], 3, "x.json"),
         (["--loss", "nonsense"], 3, "no series nonsense"),
