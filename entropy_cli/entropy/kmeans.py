@@ -35,6 +35,11 @@ def kmeans(
 
 def cluster_sums(z_NC: Tensor, idx_N: Tensor, V: int) -> tuple[Tensor, Tensor]:
     """Count and sum the vectors that each code is nearest to, both float64: (V,) and (V, C)."""
-    count_V = torch.bincount(idx_N, minlength=V).double()
+    count_V = code_counts(idx_N, V).double()
     sum_VC = z_NC.new_zeros((V, z_NC.shape[1]), dtype=torch.float64)
     return count_V, sum_VC.index_add_(0, idx_N, z_NC.double())
+
+
+def code_counts(idx_N: Tensor, V: int) -> Tensor:
+    """Count the tokens of each code, int64 (V,); unlike torch.bincount, a GPU does not wait for it."""
+    return idx_N.new_zeros(V).index_add_(0, idx_N, torch.ones_like(idx_N))

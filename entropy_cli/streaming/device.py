@@ -11,6 +11,7 @@ from importlib.metadata import version
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.images.plan import BLOCK
@@ -40,13 +41,13 @@ OUT_OF_MEMORY = (
 KEEP_FREED_MEMORY = ((-4, 0), (-1, -1))
 
 
-def choose_device(name: str | torch.device, local_rank: int | None = None) -> torch.device:
+def choose_device(name: str | torch.device, local_rank: int = 0, local_world: int = 1) -> torch.device:
     """Return a device or that of a name, auto, cpu, cuda or cuda:i; "auto" is the GPU if there is one.
 
-    Of several processes on this machine each takes the GPU of its local rank, unless the name has one.
+    Of `local_world` processes on this machine each takes the GPU of its local rank.
 
     Raises:
-        EntropyCliError: this machine has no such device.
+        EntropyCliError: this machine has no such device, or several processes would share it.
     """
     there = torch.cuda.device_count() if torch.cuda.is_available() else 0
     is_name = isinstance(name, (str, torch.device))
@@ -54,7 +55,12 @@ def choose_device(name: str | torch.device, local_rank: int | None = None) -> to
         raise EntropyCliError(f"device {name}: expected auto, cpu, cuda or cuda:0, cuda:1, ...")
     device = torch.device(("cuda" if there else "cpu") if name == "auto" else name)
     if device.type == "cuda":
-        device = torch.device("cuda", local_rank or 0) if device.index is None else device
+        if device.index is not None and local_world > 1:
+            raise EntropyCliError(
+                f"--device {device}: {local_world} processes on this machine would share it. Use "
+                "--device cuda, for the GPU of its own that each has."
+            )
+        device = torch.device("cuda", local_rank) if device.index is None else device
         if device.index >= there:
             has = ", ".join(f"cuda:{i}" for i in range(there)) or "none"
             raise EntropyCliError(
@@ -144,6 +150,11 @@ def peak_memory_bytes(device: torch.device) -> int:
         return torch.cuda.max_memory_allocated(device)
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """Move a tensor of the CPU to a device; the program goes on while a GPU fetches it."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor
 
 
 def keep_freed_memory() -> None:

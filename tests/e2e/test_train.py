@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import shutil
 
 import pytest
@@ -102,6 +103,7 @@ def test_the_table(cli, folder, tmp_path):
     )
     assert code == 0
     assert "PSNR" in text and "on 12 held-out images" in text
+    assert re.search(r"^computed +in fp32 on cpu .*, by 1 process$", text, re.MULTILINE)
     assert "4 x 4" in text and str(tmp_path / "out" / "model.safetensors") in text
 
 

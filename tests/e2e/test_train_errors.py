@@ -100,6 +100,47 @@ def test_a_folder_that_holds_a_training_is_kept(train, tmp_path):
         assert code == 3 and "holds model.safetensors, but no trainer.pt" in last_line(err)
 
 
+OTHERS = {
+    "config.json": b"mine",
+    "metrics.jsonl": b'{"step": 1, "loss": 2}\n',
+    "reconstructions.png": b"mine",
+    "model.safetensors": b"mine",
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+@pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["anew", "resumed"])
+def test_files_of_others_are_kept(train, tmp_path, name, resume):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / name).write_bytes(OTHERS[name])
+    code, _, err = train(*resume)
+    assert code == 3 and f"holds {name}, but no trainer.pt" in last_line(err)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {name}
+    assert (tmp_path / "out" / name).read_bytes() == OTHERS[name]
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_a_training_killed_before_its_first_save_begins_anew(train, tmp_path, first):
+    assert train(out=tmp_path / "other")[0] == 0
+    lines = (tmp_path / "other" / "metrics.jsonl").read_text().splitlines(keepends=True)
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "metrics.jsonl").write_text("".join(lines[:first]))
+    assert train()[0] == 0
+    assert steps(tmp_path / "out") == steps(tmp_path / "other")
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_the_output_is_not_among_the_images(train, folder, tmp_path, split):
+    data = tmp_path / "data" / "train" if split else tmp_path / "data"
+    shutil.copytree(folder, data)
+    before = set(data.rglob("*"))
+    code, _, err = train(data=tmp_path / "data", out=data / "out")
+    assert code == 3 and "outside of --data" in last_line(err)
+    assert set(data.rglob("*")) == before
+    if split:
+        assert train(data=tmp_path / "data", out=tmp_path / "data" / "out")[0] == 0
+
+
 def test_a_folder_that_can_not_be_written_to(train, tmp_path):
     (tmp_path / "file").write_text("no folder")
     for out in (tmp_path / "file", tmp_path / "file" / "out"):

@@ -1,5 +1,6 @@
 """A training of two processes, as torchrun starts them, learns what one learns; none is left hanging."""
 
+import contextlib
 import json
 import os
 import signal
@@ -154,6 +155,20 @@ def test_an_error_of_one_ends_all(start, tmp_path):
     assert run.returncode != 0
     assert err.count("Give a multiple of 2, such as 8.") == 2
     assert "entropy_cli/" not in err  # torchrun's own traceback is there, none of the program's
+
+
+@pytest.mark.parametrize("command", ["train", "estimate"])
+def test_processes_that_would_share_a_gpu_are_told_so(
+    cli, folder, checkpoint, tmp_path, monkeypatch, command
+):
+    """Two of them on one machine, as this one sees them."""
+    module = {"train": "train.train", "estimate": "estimate.estimate"}[command]
+    here = lambda **_: contextlib.nullcontext(Ranks(local_world=2))  # noqa: E731
+    monkeypatch.setattr(f"entropy_cli.commands.{module}.join", here)
+    run = (command, "--data", folder, "--output", tmp_path / "out", "--device", "cuda:0")
+    code, _, err = cli(*run, *(("--ckpt", checkpoint) if command == "estimate" else ()))
+    assert code == 3 and "2 processes on this machine would share it. Use --device cuda" in err
+    assert "Traceback" not in err
 
 
 @pytest.mark.slow

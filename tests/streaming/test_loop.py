@@ -208,10 +208,14 @@ def test_a_gpu_is_chosen_by_number(monkeypatch):
     monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
     assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", 0)
     assert choose_device("auto", 1) == torch.device("cuda", 1)
-    assert choose_device("cuda:0", 1) == torch.device("cuda", 0)
+    assert choose_device("cuda:0", 0, 1) == torch.device("cuda", 0)
     assert all(device.index is not None for device in chosen)
     with pytest.raises(EntropyCliError, match="no more processes than GPUs"):
         choose_device("cuda", 2)
+    assert choose_device("cuda", 1, 2) == torch.device("cuda", 1)
+    for rank in range(2):
+        with pytest.raises(EntropyCliError, match="2 processes on this machine would share it"):
+            choose_device("cuda:1", rank, 2)
 
 
 @pytest.mark.parametrize("capability", [(7, 5), (8, 0)])

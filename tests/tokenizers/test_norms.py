@@ -5,9 +5,10 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from entropy_cli.commands.train.quality import normalize
 from entropy_cli.commands.train.recipe import PRESETS
 from entropy_cli.commands.train.result import MODEL, save_tokenizer
-from entropy_cli.commands.train.trainer import Trainer, normalize
+from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.entropy.assign import assign
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.tokenizers.layers.norms import NORM_EPS, BatchNorm, GroupNorm

@@ -73,7 +73,7 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
     Raises:
         EntropyCliError: any of it can't be done, or the processes of the run see different things.
     """
-    device = choose_device(config.device, ranks.local_rank if ranks.world > 1 else None)
+    device = choose_device(config.device, ranks.local_rank, ranks.local_world)
     # Given latents have no encoder that could be less precise.
     precision = choose_precision(device, config.precision or ("fp32" if config.latents else None))
     inputs = open_inputs(config, bars)

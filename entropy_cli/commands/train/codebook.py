@@ -13,11 +13,13 @@ from torch import Tensor
 
 from entropy_cli.commands.train.recipe import RESTART_UNTIL, Recipe
 from entropy_cli.entropy.kmeans import cluster_sums, kmeans
+from entropy_cli.streaming.device import to_device
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.tokenizers.layers.vqvae import Quantised, Quantiser
 
 LAPLACE = 1e-5  # tokens added to each code's average count
 DEAD_SHARE = 0.03  # of the mean count, below which a code is dead
+LEFT_OUT_AFTER = 1 / 3  # of the steps: the equal counts that codes begin with
 RECENT_STEPS = 100  # in which a code counts as used
 KMEANS_ROUNDS = 2
 VECTORS_PER_CODE = 32  # for k-means
@@ -39,9 +41,9 @@ class TrainingCodebook:
         self.weight_VC = quantiser.embedding.weight
         self.weight_VC.requires_grad = recipe.codebook == "gradient"
         V = recipe.vocab_size
-        tokens = recipe.batch_size * sum(quantiser.tokens)  # of a step
-        count_V = torch.full((V,), tokens / V, dtype=torch.float64)
-        self.count_V = count_V.to(self.weight_VC.device)
+        self.first_count = recipe.batch_size * sum(quantiser.tokens) / V  # the mean of a step
+        device = self.weight_VC.device
+        self.count_V = torch.full((V,), self.first_count, dtype=torch.float64, device=device)
         self.last_V = torch.full_like(self.count_V, -RECENT_STEPS, dtype=torch.int64)
         self.sum_VC = self._sums_at(self.weight_VC)
 
@@ -80,7 +82,7 @@ class TrainingCodebook:
         S, V = self.quantiser.ema_vocab_hit_SV.shape
         count_SV, sum_VC = sums[: S * V].view(S, V), sums[S * V :].view(V, -1)
         count_V = count_SV.sum(0)
-        self.last_V[count_V > 0] = step
+        self.last_V.masked_fill_(count_V > 0, step)
         self._record_hits(step, count_SV)
         self.count_V.lerp_(count_V, 1 - self.recipe.codebook_decay)
         self.sum_VC.lerp_(sum_VC, 1 - self.recipe.codebook_decay)
@@ -93,20 +95,32 @@ class TrainingCodebook:
     def restart_dead_codes(self, step: int, z_BLC: Tensor) -> Tensor:
         """Replace dead codes by random vectors of this step; return a mask of them, bool (V,)."""
         every, steps = self.recipe.revive_every, self.recipe.steps
-        mean = self.count_V.mean()
-        dead_V = self.count_V < DEAD_SHARE * mean
+        dead_V, mean = self._dead_codes(step + 1), self.count_V.mean()
         if not every or (step + 1) % every or step + 1 > RESTART_UNTIL * steps:
             return torch.zeros_like(dead_V)
-        z_DC = self._sample(z_BLC, int(dead_V.sum()), self._generator(step + 1))
-        self.weight_VC[dead_V] = z_DC
+        # As many as there are codes: how many of them are dead, a GPU would have to be asked.
+        z_VC = self._sample(z_BLC, len(dead_V), self._generator(step + 1))
+        z_VC, dead_V1 = z_VC[(dead_V.cumsum(0) - 1).clamp_(min=0)], dead_V[:, None]
+        self.weight_VC.copy_(torch.where(dead_V1, z_VC, self.weight_VC))
         # The averages too, or the next update would restore the dead code.
-        self.count_V[dead_V] = mean
-        self.sum_VC[dead_V] = z_DC.double() * mean
+        self.count_V.copy_(torch.where(dead_V, mean, self.count_V))
+        self.sum_VC.copy_(torch.where(dead_V1, z_VC.double() * mean, self.sum_VC))
         return dead_V
 
-    def usage(self, step: int) -> float:
-        """Return the share of the codes used in the last RECENT_STEPS steps."""
-        return float((self.last_V > step - RECENT_STEPS).double().mean())
+    def _dead_codes(self, steps: int) -> Tensor:
+        """Return a mask of the codes that hardly any vector was nearest to, after some steps.
+
+        No code is dead while the equal counts that it began with last; they fade by the decay, but after
+        a third of the training they are left out, so that a short one can restart codes too.
+        """
+        decay, count_V = self.recipe.codebook_decay, self.count_V
+        if decay**steps > DEAD_SHARE and steps >= LEFT_OUT_AFTER * self.recipe.steps:
+            count_V = count_V - decay**steps * self.first_count
+        return count_V < DEAD_SHARE * count_V.mean()
+
+    def usage(self, step: int) -> Tensor:
+        """Return the share of the codes used in the last RECENT_STEPS steps, 0-d float64."""
+        return (self.last_V > step - RECENT_STEPS).double().mean()
 
     def state(self) -> dict[str, Tensor]:
         """Return the moving averages, to resume from."""
@@ -133,11 +147,12 @@ class TrainingCodebook:
         B, L, C = z_BLC.shape
         z_NC, total = z_BLC.reshape(B * L, C), B * L * self.ranks.world
         orders = [torch.randperm(total, generator=generator) for _ in range(0, n, total)]
-        place_n = torch.cat([*orders, torch.empty(0, dtype=torch.int64)])[:n].to(z_NC.device)
+        place_n = torch.cat([*orders, torch.empty(0, dtype=torch.int64)])[:n]
         # In the order of the images: each process holds a share of each micro-batch.
         size = self.recipe.batch_size // self.recipe.grad_accum_steps // self.ranks.world * L
         share_n, within_n = place_n // size, place_n % size
-        local_n = share_n % self.ranks.world == self.ranks.rank
-        sample_nC = z_NC.new_zeros(n, C)
-        sample_nC[local_n] = z_NC[(share_n // self.ranks.world * size + within_n)[local_n]]
+        mine_m = (share_n % self.ranks.world == self.ranks.rank).nonzero()[:, 0]
+        row_m = (share_n // self.ranks.world * size + within_n)[mine_m]
+        sample_nC, device = z_NC.new_zeros(n, C), z_NC.device
+        sample_nC.index_copy_(0, to_device(mine_m, device), z_NC[to_device(row_m, device)])
         return self.ranks.all_reduce(sample_nC)

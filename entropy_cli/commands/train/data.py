@@ -12,7 +12,7 @@ from torch import Tensor
 from entropy_cli.commands.train.codebook import VECTORS_PER_CODE
 from entropy_cli.commands.train.image_store import BatchSampler, ImageStore, crop, in_batches
 from entropy_cli.commands.train.recipe import Recipe
-from entropy_cli.core.errors import DatasetError
+from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import find_images
@@ -133,6 +133,20 @@ def open_data(data: str, recipe: Recipe, workers: int, bars: Bars) -> TrainingDa
     for image, reason in found.failed.items():
         logger.warning("unreadable: %s: %s", image, reason)
     return found
+
+
+def check_apart(data: str, output: Path) -> None:
+    """Raise EntropyCliError if the files of a training would be among its images."""
+    folder = Path(data)
+    if data == SYNTHETIC or not folder.is_dir():
+        return
+    parts = [part for name in ("train", "val") if (part := folder / name).is_dir()] or [folder]
+    inside = [part for part in parts if output.resolve().is_relative_to(part.resolve())]
+    if inside:
+        raise EntropyCliError(
+            f"--output {output}: is in {inside[0]}, whose images are read: its figure would become one "
+            "of them. Give an --output outside of --data."
+        )
 
 
 def _find_folder(data: Path, recipe: Recipe, workers: int, bars: Bars) -> TrainingData:

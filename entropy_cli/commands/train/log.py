@@ -1,5 +1,6 @@
 """The log of a training: metrics and figures, the text of the progress bar, and warnings."""
 
+import contextlib
 import json
 import logging
 from collections.abc import Mapping
@@ -8,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from entropy_cli.commands.train.codebook import RECENT_STEPS
 from entropy_cli.commands.train.quality import Quality
 from entropy_cli.commands.train.recipe import Recipe
 from entropy_cli.commands.train.reconstructions import draw_reconstructions
@@ -15,7 +17,7 @@ from entropy_cli.commands.train.result import FIGURE, METRICS, TENSORBOARD
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.files import write_atomically
-from entropy_cli.core.reading import LOG_BYTES, read_bytes
+from entropy_cli.core.reading import LOG_BYTES, OpenFile, read_bytes
 from entropy_cli.tokenizers.layers.vqvae import VQVAE
 
 logger = logging.getLogger(__name__)
@@ -23,6 +25,8 @@ logger = logging.getLogger(__name__)
 MIN_USAGE, MIN_PERPLEXITY = 0.1, 2.0  # of the codebook, and of a scale, below which to warn
 WARN_AFTER = 0.2  # share of the steps
 DRAWN, MAX_SIDE = 8, 128  # images to draw, up to that many pixels on a side; half as many above
+TENSORBOARD_EXTRA = "torch.utils.tensorboard", "tensorboard", "--tensorboard"
+FIRST_BYTES = 10_000  # that hold the first line
 HELD_OUT = "held_out_"  # prefix of the metrics of held-out images
 
 
@@ -41,8 +45,8 @@ class TrainingLog:
         self._metrics: Any = None
         self._tensorboard: Any = None
         if folder is not None:
-            if tensorboard:  # first, as it may not be installed
-                module = import_extra("torch.utils.tensorboard", "tensorboard", "--tensorboard")
+            if tensorboard:
+                module = import_extra(*TENSORBOARD_EXTRA)
                 purge_step = done + 1 if done else None
                 self._tensorboard = module.SummaryWriter(
                     str(folder / TENSORBOARD), purge_step=purge_step
@@ -54,14 +58,14 @@ class TrainingLog:
         """Log a step."""
         self.description = (
             f"loss {metrics['loss']:.4f}, PSNR {metrics['psnr_db']:.1f} dB, "
-            f"codebook usage {100 * metrics['usage']:.0f} %"
+            f"{100 * metrics['usage']:.0f} % of codes used in {RECENT_STEPS} steps"
         )
         if metrics["usage"] < MIN_USAGE:
             self._warn(
                 step,
                 "codebook collapse",
-                f"only {100 * metrics['usage']:.1f} % of the codes were used in the last steps. Try "
-                "--codebook ema, --init kmeans, --revive-every 10, or a lower --lr",
+                f"only {100 * metrics['usage']:.1f} % of the codes were used in {RECENT_STEPS} "
+                "steps. Try --codebook ema, --init kmeans, --revive-every 10, or a lower --lr",
             )
         if step % self.every == 0 or step == self.recipe.steps:
             self.write(step, metrics)
@@ -137,6 +141,16 @@ def _drop_later_lines(path: Path, done: int) -> None:
         ) from error
     kept = "".join(f"{line}\n" for line in text.splitlines() if _step(line) <= done)
     write_atomically(path, lambda temporary: temporary.write_text(kept), announced=False)
+
+
+def is_begun(path: Path) -> bool:
+    """Return whether a file is empty, or the metrics of a training that had not saved anything yet."""
+    file = OpenFile(path)
+    head = bytes(file.read(0, min(file.size, FIRST_BYTES)))
+    with contextlib.suppress(ValueError, RecursionError):
+        first = json.loads(head.partition(b"\n")[0])
+        return isinstance(first, dict) and {"step", "commitment", "revived"} <= first.keys()
+    return not head
 
 
 def _step(line: str) -> float:

@@ -1,7 +1,7 @@
 """The quality of a tokenizer on held-out images."""
 
 import copy
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from entropy_cli.entropy.entropy import entropy
 from entropy_cli.images.psnr import psnr
+from entropy_cli.streaming.device import is_out_of_memory, to_device
 from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.tokenizers.layers.vqvae import VQVAE
 
@@ -82,7 +83,8 @@ def round_weights(model: VQVAE, dtype: torch.dtype) -> VQVAE:
 @torch.no_grad()
 def evaluate(
     model: VQVAE,
-    batches: Iterable[Tensor],
+    img_B3HW: Tensor,
+    images_at_once: int,
     ranks: Ranks,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Quality:
@@ -90,20 +92,41 @@ def evaluate(
 
     Args:
         model: in training mode, and left in training mode.
-        batches: this process's share of the images, in [-1, 1], on the model's device.
+        img_B3HW: this process's share of the images, uint8.
+        images_at_once: the most in the model at once; fewer where memory runs out.
         ranks: the processes to sum over.
         progress: is called with the number of images after each batch.
     """
     model.eval()
-    S, V = model.quantize.ema_vocab_hit_SV.shape
-    count_SV = torch.zeros(S, V, dtype=torch.int64)
-    total = torch.zeros(2, dtype=torch.float64)
-    for x_B3HW in batches:
+    hits_SV, start = model.quantize.ema_vocab_hit_SV, 0
+    total = torch.zeros((), dtype=torch.float64, device=hits_SV.device)
+    count_SV = torch.zeros_like(hits_SV, dtype=torch.int64)
+
+    def measure(img_B3HW: Tensor) -> tuple[Tensor, Tensor]:
+        x_B3HW = normalize(img_B3HW, hits_SV.device)
         recon_B3HW, quantised = model(x_B3HW)
-        total[0] += psnr(recon_B3HW, x_B3HW).sum().cpu()
-        total[1] += len(x_B3HW)
-        count_SV += model.quantize.counts(quantised.idx_BL).cpu()
-        progress(len(x_B3HW))
+        return psnr(recon_B3HW, x_B3HW).sum(), model.quantize.counts(quantised.idx_BL)
+
+    while start < len(img_B3HW):
+        part_B3HW, measured = img_B3HW[start : start + images_at_once], None
+        try:
+            measured = measure(part_B3HW)
+        except RuntimeError as error:
+            if not is_out_of_memory(error) or images_at_once == 1:
+                raise
+        if measured is None:  # outside the handler, where nothing holds what did not fit
+            torch.cuda.empty_cache()
+            images_at_once //= 2
+            continue
+        total += measured[0]
+        count_SV += measured[1]
+        start += len(part_B3HW)
+        progress(len(part_B3HW))
     model.train()
-    summed, images = ranks.all_reduce(total).tolist()
-    return Quality(summed / images, ranks.all_reduce(count_SV))
+    summed = ranks.all_reduce(torch.stack([total, torch.full_like(total, start)])).tolist()
+    return Quality(summed[0] / summed[1], ranks.all_reduce(count_SV).cpu())
+
+
+def normalize(img_B3HW: Tensor, device: torch.device) -> Tensor:
+    """Move uint8 images to a device and scale them to float32 in [-1, 1]."""
+    return to_device(img_B3HW, device).float().div_(127.5).sub_(1)

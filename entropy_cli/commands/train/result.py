@@ -26,7 +26,7 @@ class TrainResult:
 
     Attributes:
         psnr_mean_image_db: PSNR of predicting the training images' mean for each of them.
-        seconds: time of training, including before it was resumed.
+        seconds: time of training, with k-means, evaluations and figures, and before it was resumed.
         images: number of images trained on, held out and unreadable.
         settings: the recipe.
     """
@@ -71,10 +71,12 @@ def render(result: TrainResult) -> str:
     ]
     s, images = result.settings, result.images
     unreadable = f", {images['failed']} unreadable" if images["failed"] else ""
+    number = result.provenance["processes"]
+    processes = f"{number} process{'es' if number > 1 else ''}"
     terms = {
         "trained": f"{result.steps} steps of {s['batch_size']} on {images['train']} images of "
         f"{s['image_size']} px{unreadable}, {result.seconds:.0f} s; seed {s['seed']}",
-        "computed": f"in {s['precision']} on {result.provenance['device']}",
+        "computed": f"in {s['precision']} on {result.provenance['device']}, by {processes}",
         "checkpoint": result.checkpoint,
         "figure": str(Path(result.checkpoint).with_name(FIGURE)),
         "of possible": "a scale can't use more codes than it has tokens in these images",

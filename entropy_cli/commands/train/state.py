@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from entropy_cli.commands.train.log import is_begun
 from entropy_cli.commands.train.recipe import JSON_KEYS, Recipe
-from entropy_cli.commands.train.result import MODEL, TRAINER
+from entropy_cli.commands.train.result import CONFIG, FIGURE, METRICS, MODEL, TRAINER
 from entropy_cli.core.errors import CheckpointError, StateError
 from entropy_cli.core.files import write_atomically
 from entropy_cli.tokenizers.checkpoints.contents import open_file, read_contents
@@ -39,11 +40,12 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
     """
     path = folder / TRAINER
     if not path.exists():
-        if (folder / MODEL).exists():
-            raise StateError(
-                f"--output {folder}: holds {MODEL}, but no {TRAINER} to resume from. Give another "
-                "--output."
-            )
+        for name in (MODEL, CONFIG, FIGURE, METRICS):
+            if (folder / name).exists() and not (name == METRICS and is_begun(folder / name)):
+                raise StateError(
+                    f"--output {folder}: holds {name}, but no {TRAINER} to resume from. Give another "
+                    "--output."
+                )
         return None
     if not resume:
         raise StateError(

@@ -5,32 +5,34 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from entropy_cli.commands.train import quality
 from entropy_cli.commands.train import result as files
-from entropy_cli.commands.train.data import TrainingData, open_data
-from entropy_cli.commands.train.log import DRAWN, TrainingLog
+from entropy_cli.commands.train.data import TrainingData, check_apart, open_data
+from entropy_cli.commands.train.errors import named_to_resume, user_errors
+from entropy_cli.commands.train.log import DRAWN, TENSORBOARD_EXTRA, TrainingLog
 from entropy_cli.commands.train.recipe import Recipe
 from entropy_cli.commands.train.sizes import check_batches, check_sizes, recipe_warnings
 from entropy_cli.commands.train.state import check_resumable, load_trainer, save_trainer
-from entropy_cli.commands.train.trainer import DivergedError, Trainer, normalize
-from entropy_cli.core.errors import DatasetError, EntropyCliError, StateError
-from entropy_cli.core.progress_bars import Bars, no_bars
+from entropy_cli.commands.train.step_metrics import DivergedError, StepMetrics
+from entropy_cli.commands.train.trainer import Trainer
+from entropy_cli.core.errors import StateError
+from entropy_cli.core.extras import import_extra
+from entropy_cli.core.progress_bars import Bar, Bars, no_bars
 from entropy_cli.core.signals import Interrupted, Signals
-from entropy_cli.images.loader import worker_death_error
 from entropy_cli.streaming.device import (
+    choose_batch_size,
     choose_device,
     choose_training_precision,
     choose_workers,
     device_name,
-    is_out_of_memory,
     keep_freed_memory,
     versions,
 )
@@ -43,7 +45,6 @@ logger = logging.getLogger(__name__)
 
 EVALUATIONS = 4  # by default
 SAVE_EVERY_S = 600.0
-PIXELS_AT_ONCE = 32 * 64**2  # of held-out images
 
 
 @dataclass(frozen=True)
@@ -86,14 +87,17 @@ def train(
         EntropyCliError: an error the user can fix; the last save is intact and can be resumed.
     """
     with (
-        _resumable(config.output),
+        named_to_resume(config.output),
         Signals() as signals,
         join(on_gpus=True) as ranks,
         contextlib.ExitStack() as stack,
     ):
         ranks.check_alike(work_of("train", config))
         check_sizes(config.recipe)
+        if config.tensorboard:
+            import_extra(*TENSORBOARD_EXTRA)
         if ranks.first:
+            check_apart(config.data, config.output)
             config.output.mkdir(parents=True, exist_ok=True)
             stack.enter_context(locked(config.output / files.TRAINER, "--output"))
             files.remove_partial_files(config.output)
@@ -102,7 +106,7 @@ def train(
             raise StateError(
                 f"--output {config.output}: processes see different files. Use a shared file system."
             )
-        with _user_errors(config.device), named_if_lost(), matmul_precision(tf32=False):
+        with user_errors(config.device), named_if_lost(), matmul_precision(tf32=False):
             training = _Training(config, bars if ranks.first else no_bars, signals, ranks)
             training.start(state)
             training.run(stack)
@@ -118,8 +122,9 @@ class _Training:
     def __init__(self, config: TrainConfig, bars: Bars, signals: Signals, ranks: Ranks) -> None:
         self.config, self.bars, self.signals, self.ranks = config, bars, signals, ranks
         self.share = ranks.rank, ranks.world
-        self.seconds = 0.0
-        self.device = choose_device(config.device, ranks.local_rank)
+        self.seconds_before = 0.0
+        self.taken: deque[StepMetrics] = deque()  # steps whose metrics are to be read
+        self.device = choose_device(config.device, ranks.local_rank, ranks.local_world)
         precision = choose_training_precision(self.device, config.precision)
         self.recipe = recipe = config.recipe.override(precision=precision)
         default = choose_workers(self.device, ranks.local_world)
@@ -136,11 +141,11 @@ class _Training:
         if ranks.first:
             for warning in (*self.data.notes, *recipe_warnings(recipe)):
                 logger.warning("%s", warning)
-            x_B3HW = normalize(self.held_out_B3HW[:1], self.device)
+            x_B3HW = quality.normalize(self.held_out_B3HW[:1], self.device)
             warn_if_training_is_emulated(self.trainer.model, precision, self.device, x_B3HW)
         self.eval_every = config.eval_every or max(1, recipe.steps // EVALUATIONS)
         self.quality: quality.Quality | None = None
-        self.saved_at = time.monotonic()
+        self.started_at = self.saved_at = self.read_at = time.monotonic()
 
     def start(self, state: dict[str, Any] | None) -> None:
         """Initialize the codebook, or resume from a state."""
@@ -151,7 +156,7 @@ class _Training:
             return
         check_resumable(state, self.recipe, self.data.fingerprint)
         self.trainer.load_state(state["trainer"])
-        self.seconds = state["seconds"]
+        self.seconds_before = state["seconds"]
         logger.info("resuming from step %d of %d", self.trainer.steps_done, self.recipe.steps)
 
     def run(self, stack: contextlib.ExitStack) -> None:
@@ -166,29 +171,43 @@ class _Training:
             bar = stack.enter_context(self.bars("", steps, "step", done))
             data = self.data.micro_batches(self.recipe, range(done, steps), self.share)
             for _ in range(done, steps):
-                start = time.monotonic()
-                metrics = self._step([next(data) for _ in range(self.recipe.grad_accum_steps)], log)
-                stop, elapsed_s = metrics.pop("stop"), time.monotonic() - start
-                self.seconds += elapsed_s
-                images_per_s = round(self.recipe.batch_size / elapsed_s, 2)
-                log.step(trainer.steps_done, metrics | {"images_per_s": images_per_s})
-                bar.set_description(log.description, False)  # noqa: FBT003 - not at every step
-                bar.update(1)
+                if not self.taken:
+                    self.read_at = time.monotonic()
+                micro_batches = [next(data) for _ in range(self.recipe.grad_accum_steps)]
+                stop = self.signals.received is not None
+                self.taken.append(trainer.step(micro_batches, stop=stop))
+                # While a GPU computes a step, the metrics of the one before are read. Several processes
+                # wait for each other anyway, and have to stop at the same step.
+                stop = self._log_steps(log, bar, later=self.device.type == "cuda" and self.share[1] == 1)
                 if trainer.steps_done % self.eval_every == 0 or trainer.steps_done == steps:
+                    stop |= self._log_steps(log, bar)
                     self._evaluate(log)
                 elif stop or time.monotonic() - self.saved_at > SAVE_EVERY_S:
+                    stop |= self._log_steps(log, bar)
                     self._save()
                 if stop and trainer.steps_done < steps:
                     raise self.signals.received or Interrupted(signal.SIGTERM)
             if self.quality is None:  # resumed after the last step
                 self._evaluate(log)
 
-    def _step(self, micro_batches: list[Tensor], log: TrainingLog) -> dict[str, float]:
-        try:
-            return self.trainer.step(micro_batches, stop=self.signals.received is not None)
-        except DivergedError:
-            self._diverged(log, self.trainer.steps_done + 1)
-            raise
+    def _log_steps(self, log: TrainingLog, bar: Bar, *, later: bool = False) -> bool:
+        """Log the steps taken, with `later` all but the last; return whether a process is to stop."""
+        stop = False
+        while len(self.taken) > later:
+            taken = self.taken.popleft()
+            try:
+                metrics = taken.read()
+            except DivergedError:
+                self.trainer.steps_done = taken.step - 1
+                self._diverged(log, taken.step)
+                raise
+            stop |= bool(metrics.pop("stop"))
+            self.read_at, before = time.monotonic(), self.read_at
+            images_per_s = self.recipe.batch_size / (self.read_at - before)
+            log.step(taken.step, metrics | {"images_per_s": round(images_per_s, 2)})
+            bar.set_description(log.description, False)  # noqa: FBT003 - not at every step
+            bar.update(1)
+        return stop
 
     def _diverged(self, log: TrainingLog, step: int) -> None:
         """Save a checkpoint if there is none yet and the weights are finite."""
@@ -199,23 +218,25 @@ class _Training:
             self._save()
 
     def _evaluate(self, log: TrainingLog) -> None:
-        start = time.monotonic()
         self.trainer.check_codes()
-        model, step = self.trainer.ema_model, self.trainer.steps_done
+        model, step, size = self.trainer.ema_model, self.trainer.steps_done, self.recipe.image_size
         if self.config.save_fp16 and step == self.recipe.steps:
             model = quality.round_weights(model, torch.float16)
         share_B3HW = self.held_out_B3HW[self.ranks.rank :: self.ranks.world]
-        parts = torch.split(share_B3HW, max(1, PIXELS_AT_ONCE // self.recipe.image_size**2))
-        batches = (normalize(part, self.device) for part in parts if len(part))
+        at_once = choose_batch_size(self.device, size)
         with self.bars("evaluating", len(share_B3HW), "img") as bar:
-            self.quality = quality.evaluate(model, batches, self.ranks, bar.update)
-        self.seconds += time.monotonic() - start
+            self.quality = quality.evaluate(model, share_B3HW, at_once, self.ranks, bar.update)
         if not math.isfinite(self.quality.psnr_db):  # diverged in the last step, after its loss
             self._diverged(log, step)
             raise DivergedError(step)
         log.evaluation(step, self.quality, self.mean_psnr)
-        log.draw(model, normalize(self.held_out_B3HW[:DRAWN], self.device))
-        self._save()
+        self._save()  # before the pictures, in whose time the training may be killed
+        log.draw(model, quality.normalize(self.held_out_B3HW[:DRAWN], self.device))
+
+    @property
+    def seconds(self) -> float:
+        """Return the time of the training until now, including before it was resumed."""
+        return self.seconds_before + time.monotonic() - self.started_at
 
     def _save(self) -> None:
         self.saved_at = time.monotonic()
@@ -256,29 +277,3 @@ class _Training:
             settings=self.recipe.to_json(),
             provenance=provenance | versions(),
         )
-
-
-@contextlib.contextmanager
-def _resumable(out: Path) -> Iterator[None]:
-    """Let the message of a signal say how to resume."""
-    try:
-        yield
-    except Interrupted as error:
-        error.saved = (out / files.TRAINER).exists()
-        error.resume_command = "the same command with --resume"
-        raise
-
-
-@contextlib.contextmanager
-def _user_errors(device: str) -> Iterator[None]:
-    """Turn torch's errors that the user can fix into EntropyCliError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if worker_death_error(error) is not None:
-            advice = "Resume with --resume and fewer --workers."
-            raise DatasetError(f"a process that decodes images died. {advice}") from error
-        if is_out_of_memory(error):
-            advice = "Resume with --resume and more --grad-accum-steps, or with --grad-checkpointing."
-            raise EntropyCliError(f"--device {device}: not enough memory. {advice}") from error
-        raise

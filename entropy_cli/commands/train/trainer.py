@@ -15,8 +15,10 @@ from torch.distributed.nn.functional import all_reduce
 from torch.nn.parallel import DistributedDataParallel
 
 from entropy_cli.commands.train.codebook import TrainingCodebook
+from entropy_cli.commands.train.quality import normalize
 from entropy_cli.commands.train.recipe import Recipe
 from entropy_cli.commands.train.state import check_alike, load_optimizer
+from entropy_cli.commands.train.step_metrics import LOSSES, StepMetrics
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.images.psnr import psnr
 from entropy_cli.streaming.ranks import Ranks
@@ -31,18 +33,6 @@ ZERO_INIT = ("conv2", "proj_out")  # last convolutions of residual branches
 _DDP_OPTIONS = inspect.signature(DistributedDataParallel).parameters
 _BUFFER_OPTIONS = "forward_sync_buffers", "broadcast_buffers"
 NO_BUFFER_SYNC: dict[str, Any] = {next(name for name in _BUFFER_OPTIONS if name in _DDP_OPTIONS): False}
-LOSSES = ("loss", "l1", "l2", "codebook", "commitment", "psnr_db")
-
-
-class DivergedError(EntropyCliError):
-    """The loss, its gradient or a reconstruction is NaN or infinite."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__(
-            f"step {step}: the loss, its gradient or a reconstruction is NaN or infinite. Try a lower "
-            "--lr, more --warmup, a smaller --grad-clip, or --precision fp32, with another --output. "
-            "The last save is intact."
-        )
 
 
 class Trainer:
@@ -76,6 +66,8 @@ class Trainer:
         ]
         self.optimizer = torch.optim.AdamW(groups, recipe.lr, BETAS, fused=True)
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        # Whether all steps so far were of finite numbers; only the device knows at first.
+        self.sound = torch.ones((), dtype=torch.bool, device=device)
 
     def init_codebook(
         self, img_B3HW: Tensor, progress: Callable[[int], object] = lambda _: None
@@ -91,46 +83,45 @@ class Trainer:
                 progress(len(part))
             self.codebook.init_kmeans(torch.cat(latents))
 
-    def step(self, micro_batches: Sequence[Tensor], *, stop: bool = False) -> dict[str, float]:
-        """Train on one batch.
+    def step(self, micro_batches: Sequence[Tensor], *, stop: bool = False) -> StepMetrics:
+        """Train on one batch; a GPU may still be computing it afterwards.
+
+        A step whose loss or gradient is not finite changes nothing, and no step after it does.
 
         Args:
             micro_batches: this process's images, uint8 (B, 3, H, W) each.
             stop: this process received a signal to stop.
-
-        Returns:
-            Metrics averaged over the images of all processes, and `stop` above 0 if one is to stop.
-
-        Raises:
-            DivergedError: in all processes; nothing was changed.
         """
         lr = self.recipe.lr * self.recipe.lr_factor(self.steps_done)
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         self.optimizer.zero_grad(set_to_none=True)
-        buffers = [buffer.clone() for buffer in self.model.buffers()]
+        before = [tensor.clone() for tensor in self._small_state()]
         parts, no_sync = [], getattr(self.network, "no_sync", contextlib.nullcontext)
         for i, img_B3HW in enumerate(micro_batches, 1):
             with contextlib.nullcontext() if i == len(micro_batches) else no_sync():
                 parts.append(self._backward(img_B3HW, len(micro_batches)))
         losses, sums, z = zip(*parts, strict=True)
         mean_loss = torch.stack(losses).mean(0) / self.ranks.world
-        flag = mean_loss.new_tensor([float(stop)])
+        flag = torch.full_like(mean_loss[:1], float(stop))
         total = self.ranks.all_reduce(torch.cat([mean_loss, flag, torch.stack(sums).sum(0)]))
-        metrics = dict(zip((*LOSSES, "stop"), total[: len(LOSSES) + 1].tolist(), strict=True))
-        try:
-            metrics |= {"lr": lr, "grad_norm": self._update(metrics["loss"])}
-        except DivergedError:
-            for buffer, before in zip(self.model.buffers(), buffers, strict=True):
-                buffer.copy_(before)  # batch norms were updated in the forward pass
-            raise
-        self.codebook.ema_update(self.steps_done, total[len(LOSSES) + 1 :])
-        restarted_V = self.codebook.restart_dead_codes(self.steps_done, torch.cat(z))
+        measured, sum_X = total[: len(LOSSES) + 1], total[len(LOSSES) + 1 :]
+        norm = self._update(measured[0])
+        self.codebook.ema_update(self.steps_done, sum_X)
+        restarted_V = self.codebook.restart_dead_codes(self.steps_done, torch.cat(z)) & self.sound
         self._reset_moments(restarted_V)
+        for tensor, old in zip(self._small_state(), before, strict=True):
+            tensor.copy_(torch.where(self.sound, tensor, old))
         self._update_ema()
-        metrics |= {"usage": self.codebook.usage(self.steps_done), "revived": int(restarted_V.sum())}
+        usage = self.codebook.usage(self.steps_done)
         self.steps_done += 1
-        return metrics
+        last_4 = torch.stack([norm.double(), usage, restarted_V.sum().double(), self.sound.double()])
+        return StepMetrics.of(self.steps_done, lr, torch.cat([measured, last_4]))
+
+    def _small_state(self) -> list[Tensor]:
+        """Return what a step changes beside the optimizer and the weights that it trains."""
+        codes = self.codebook.weight_VC.detach()
+        return [*self.model.buffers(), codes, *self.codebook.state().values()]
 
     def _backward(self, img_B3HW: Tensor, accum_steps: int) -> tuple[Tensor, Tensor, Tensor]:
         recipe = self.recipe
@@ -150,24 +141,29 @@ class Trainer:
             losses = torch.stack([value.double() for value in metrics])
             return losses, self.codebook.sums(quantised), quantised.z_BLC
 
-    def _update(self, loss: float) -> float:
-        """Clip the gradient and step the optimizer; return the norm of the gradient before clipping."""
+    def _update(self, loss: Tensor) -> Tensor:
+        """Clip the gradient and step the optimizer, if all is finite; return its norm before that."""
         self.scaler.unscale_(self.optimizer)
         max_norm = self.recipe.grad_clip or math.inf
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), max_norm)
-        exact = self.recipe.precision != "fp16"  # in fp16 the scaler skips steps that overflow
-        if not (torch.tensor(loss).isfinite() and (norm.isfinite() or not exact)):
-            raise DivergedError(self.steps_done + 1)
-        self.scaler.step(self.optimizer)
+        overflows, finite = ~norm.isfinite(), loss.isfinite()
+        if self.scaler.is_enabled():  # such a step is left out, and the scale lowered
+            norm = norm.masked_fill(overflows, 0)
+        else:
+            finite = finite & ~overflows
+        self.sound &= finite
+        # What makes the fused AdamW change nothing.
+        self.optimizer.found_inf = (overflows | ~self.sound).float()  # type: ignore[attr-defined]
+        self.optimizer.step()
         self.scaler.update()
-        return float(norm) if norm.isfinite() else 0.0
+        return norm
 
     def _reset_moments(self, restarted_V: Tensor) -> None:
         """Reset the optimizer's moments of restarted codes, if it has any."""
         state = self.optimizer.state.get(self.codebook.weight_VC, {})
         for name in ("exp_avg", "exp_avg_sq"):
             if name in state:
-                state[name][restarted_V] = 0
+                state[name].masked_fill_(restarted_V[:, None], 0)
 
     @torch.no_grad()
     def _update_ema(self) -> None:
@@ -177,7 +173,8 @@ class Trainer:
         decay = min(self.recipe.ema_decay, (self.steps_done // 2 + 1) / (self.steps_done // 2 + 10))
         ema = dict(self.ema_model.named_parameters())
         for name, weight in self.model.named_parameters():
-            ema[name].lerp_(weight, 1.0 if weight is self.codebook.weight_VC else 1 - decay)
+            to = torch.where(self.sound, weight, ema[name])
+            ema[name].lerp_(to, 1.0 if weight is self.codebook.weight_VC else 1 - decay)
         for ema_buffer, buffer in zip(self.ema_model.buffers(), self.model.buffers(), strict=True):
             ema_buffer.copy_(buffer)
 
@@ -216,11 +213,6 @@ class Trainer:
         if self.scaler.is_enabled():
             self.scaler.load_state_dict(state["scaler"])
         self.codebook.load_state(state["codes"])
-
-
-def normalize(img_B3HW: Tensor, device: torch.device) -> Tensor:
-    """Move uint8 images to a device and scale them to float32 in [-1, 1]."""
-    return img_B3HW.to(device, non_blocking=True).float().div_(127.5).sub_(1)
 
 
 def build_model(recipe: Recipe, device: torch.device) -> VQVAE:

@@ -10,6 +10,7 @@ from torch.nn import functional
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.codebook import Codebook
+from entropy_cli.entropy.kmeans import code_counts
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.layers.autoencoder import LDM, Encoder, ResnetBlock, Shapes, conv_like, count
 from entropy_cli.tokenizers.layers.decoder import Decoder
@@ -72,9 +73,7 @@ class Quantiser(nn.Module):
     def counts(self, idx_BL: Tensor) -> Tensor:
         """Count the tokens of each scale assigned to each code, int64 (S, V)."""
         V = self.embedding.num_embeddings
-        return torch.stack(
-            [torch.bincount(idx_Bl.flatten(), minlength=V) for idx_Bl in self.by_scale(idx_BL)]
-        )
+        return torch.stack([code_counts(idx_Bl.flatten(), V) for idx_Bl in self.by_scale(idx_BL)])
 
     def forward(self, f_BChw: Tensor) -> Quantised:
         with torch.autocast(f_BChw.device.type, enabled=False):

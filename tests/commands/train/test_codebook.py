@@ -201,6 +201,16 @@ def test_codes_are_restarted_every_few_steps_but_not_in_the_last_fifth(every, st
     assert torch.equal(codes.weight_VC[~restarted_V], before_VC[~restarted_V])
 
 
+@pytest.mark.parametrize(("steps", "restarted"), [(30, 4), (60, 0)])
+def test_a_short_training_restarts_codes_after_a_third_of_its_steps(steps, restarted):
+    """Not after the 115 in which the counts that codes begin with fade to a dead code's."""
+    codes = trainer_of(steps=steps, codebook_decay=0.97).codebook
+    update(codes, [random_step(seed, vocab_size=3) for seed in range(10)])
+    z_BLC = random_step(99).z_BLC
+    assert codes.restart_dead_codes(9, z_BLC).sum() == restarted
+    assert not codes.restart_dead_codes(9, z_BLC).any()  # what is restarted has time again
+
+
 def test_the_optimizer_forgets_restarted_codes():
     trainer = trainer_of(codebook="gradient", revive_every=2, steps=1000, warmup=0)
     pictures = torch.randint(256, (IMAGES, 3, 16, 16), generator=torch.manual_seed(6)).byte()
@@ -211,7 +221,7 @@ def test_the_optimizer_forgets_restarted_codes():
         state[name].fill_(1.0)
     trainer.codebook.count_V[:] = 9.0
     trainer.codebook.count_V[with_zero] = -1e3  # dead, whatever the next step uses
-    assert trainer.step([pictures])["revived"] == 2
+    assert trainer.step([pictures]).read()["revived"] == 2
     for name in ("exp_avg", "exp_avg_sq"):
         forgotten_V = (state[name] == 0).all(1)
         assert forgotten_V.nonzero().flatten().tolist() == with_zero
@@ -224,7 +234,8 @@ def test_usage_is_of_the_last_hundred_steps():
     assert codes.usage(0) == codes.usage(99) == 1
     assert codes.usage(100) == 0
     codes.ema_update(100, codes.sums(random_step(1, vocab_size=2)))
-    assert codes.usage(100) == codes.usage(199) == pytest.approx(2 / V)
+    assert codes.usage(100) == codes.usage(199)
+    assert codes.usage(100).item() == pytest.approx(2 / V)
     assert codes.usage(200) == 0
 
 

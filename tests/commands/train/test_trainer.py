@@ -41,7 +41,7 @@ def test_a_step_is_that_of_adam_on_the_weighted_losses(codebook):
     loss = 0.7 * (recon_B3HW - x_B3HW).abs().mean() + 0.4 * (recon_B3HW - x_B3HW).square().mean()
     loss = loss + quantised.codebook_loss + 0.6 * quantised.commitment_loss
     loss.backward()
-    metrics = trainer.step([pictures()])
+    metrics = trainer.step([pictures()]).read()
     assert metrics["loss"] == pytest.approx(loss.item(), rel=1e-5)
     gradients = [w.grad for w in reference.model.parameters() if w.grad is not None]
     norm = math.sqrt(sum(gradient.square().sum() for gradient in gradients))
@@ -94,3 +94,10 @@ def test_an_evaluation_warns_of_what_is_worse_than_the_mean_image(
         log.evaluation(step, Quality(psnr_db, count_SV), 21.0)
     log.close()
     assert [record.getMessage().partition(":")[0] for record in caplog.records] == warned
+
+
+def test_the_progress_says_of_which_steps_codes_are_counted(tmp_path):
+    log = TrainingLog(make_recipe("tiny", SMALL), 1, tmp_path, 0, tensorboard=False)
+    log.step(1, {"loss": 0.5, "psnr_db": 12.34, "usage": 0.988})
+    log.close()
+    assert log.description == "loss 0.5000, PSNR 12.3 dB, 99 % of codes used in 100 steps"

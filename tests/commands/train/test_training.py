@@ -12,7 +12,8 @@ from entropy_cli.commands.train.image_store import BatchSampler, crop
 from entropy_cli.commands.train.quality import Quality, ScaleQuality, evaluate
 from entropy_cli.commands.train.recipe import PRESETS
 from entropy_cli.commands.train.sizes import check_batches, check_sizes, make_recipe, patch_nums_for
-from entropy_cli.commands.train.trainer import DivergedError, Trainer
+from entropy_cli.commands.train.step_metrics import DivergedError
+from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.images.psnr import psnr
 from entropy_cli.streaming.ranks import Ranks
@@ -139,8 +140,8 @@ def test_micro_batches_make_the_same_step():
     whole, halves = (Trainer(RECIPE.override(grad_accum_steps=n), CPU, Ranks()) for n in (1, 2))
     for step in range(3):
         img_B3HW = batch(step)
-        expected = whole.step([img_B3HW])
-        assert halves.step([*img_B3HW.split(2)]) == pytest.approx(expected, rel=1e-4)
+        expected = whole.step([img_B3HW]).read()
+        assert halves.step([*img_B3HW.split(2)]).read() == pytest.approx(expected, rel=1e-4)
         torch.testing.assert_close(whole.codebook.sum_VC, halves.codebook.sum_VC, atol=1e-4, rtol=1e-4)
         assert torch.equal(whole.codebook.last_V, halves.codebook.last_V)
         # Not of the weights: AdamW makes a whole step of a gradient that is nothing but rounding.
@@ -161,7 +162,7 @@ def test_a_resumed_training_ends_as_if_it_had_not_stopped(given):
             trainer.step([batch(step)])
     resumed.load_state(copy.deepcopy(begun.state()))
     for step in range(2, 4):
-        assert straight.step([batch(step)]) == resumed.step([batch(step)])
+        assert straight.step([batch(step)]).read() == resumed.step([batch(step)]).read()
     for name, weight in straight.ema_model.state_dict().items():
         assert torch.equal(resumed.ema_model.state_dict()[name], weight)
 
@@ -172,18 +173,25 @@ def test_a_step_that_diverges_changes_nothing():
     with torch.no_grad():
         trainer.model.encoder.conv_in.weight[0, 0, 0, 0] = float("inf")
     before = copy.deepcopy(trainer.state())
+    diverged = trainer.step([batch(1)])
+    with torch.no_grad():
+        trainer.model.encoder.conv_in.weight[0, 0, 0, 0] = 0.1
+    before["model"]["encoder.conv_in.weight"][0, 0, 0, 0] = 0.1
+    trainer.step([batch(2)])  # taken on a GPU before the loss of the one before is known
     with pytest.raises(DivergedError, match=r"^step 2: .*--lr"):
-        trainer.step([batch(1)])
+        diverged.read()
     after = trainer.state()
     for part in ("model", "average", "codes"):
         for name, tensor in before[part].items():
             assert torch.equal(after[part][name], tensor), name
-    assert trainer.steps_done == 1
+    moments, others = before["optimizer"]["state"], after["optimizer"]["state"]
+    for number, moment in moments.items():
+        assert all(torch.equal(others[number][name], tensor) for name, tensor in moment.items())
 
 
 def test_losses_are_weighted():
     recipe = RECIPE.override(l1=0.7, l2=0.3, beta=0.5)
-    metrics = Trainer(recipe, CPU, Ranks()).step([batch()])
+    metrics = Trainer(recipe, CPU, Ranks()).step([batch()]).read()
     parts = 0.7 * metrics["l1"] + 0.3 * metrics["l2"]
     parts += metrics["codebook"] + 0.5 * metrics["commitment"]
     assert metrics["loss"] == pytest.approx(parts, rel=1e-6)
@@ -222,15 +230,37 @@ def test_a_scale_cannot_use_more_codes_than_it_has_tokens():
 
 def test_quality_is_the_mean_over_images_in_whatever_batches():
     model = Trainer(RECIPE, CPU, Ranks()).model
-    x_B3HW = batch(2, images=6) / 127.5 - 1
-    done = []
-    found = evaluate(model, x_B3HW.split([4, 1, 1]), Ranks(), done.append)
-    assert done == [4, 1, 1]
+    img_B3HW, done = batch(2, images=6), []
+    found = evaluate(model, img_B3HW, 4, Ranks(), done.append)
+    assert done == [4, 2]
+    x_B3HW = img_B3HW / 127.5 - 1
     assert found.count_SV.sum(1).tolist() == [6 * 1, 6 * 4, 6 * 16]
     with torch.no_grad():
         values = [psnr(model(x_B3HW[i : i + 1])[0], x_B3HW[i : i + 1]).item() for i in range(6)]
     assert found.psnr_db == pytest.approx(np.mean(values), abs=1e-4)
     assert model.training
+
+
+def test_fewer_images_are_evaluated_at_once_when_memory_runs_out(monkeypatch):
+    model, img_B3HW, sizes = Trainer(RECIPE, CPU, Ranks()).model, batch(2, images=6), []
+    expected = evaluate(model, img_B3HW, 1, Ranks())
+    decode = model.decode
+
+    def limited(f_hat_BChw):
+        sizes.append(len(f_hat_BChw))
+        if sizes[-1] > memory:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+        return decode(f_hat_BChw)
+
+    monkeypatch.setattr(model, "decode", limited)
+    memory = 2
+    found = evaluate(model, img_B3HW, 6, Ranks())
+    assert sizes == [6, 3, 3 // 2, *[1] * 5]
+    assert found.psnr_db == pytest.approx(expected.psnr_db, abs=1e-6)
+    assert torch.equal(found.count_SV, expected.count_SV)
+    memory = 0
+    with pytest.raises(torch.OutOfMemoryError):
+        evaluate(model, img_B3HW, 1, Ranks())
 
 
 @pytest.mark.parametrize("side", range(1, 40))
