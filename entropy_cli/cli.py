@@ -75,6 +75,8 @@ RENAMED_OPTIONS = {
 }
 
 OUT_OF_MEMORY = "memory ran out. Use smaller sizes, or a machine with more memory"
+SHOWN = 1200, 300  # characters of a message, at its beginning and its end
+
 # The base of every error that typer itself raises for wrong usage.
 UsageError: type[Exception] = next(
     kind
@@ -156,9 +158,17 @@ def _renamed(error: Exception) -> str | None:
 
 
 def _fail(message: str, code: int) -> int:
-    STDERR.write(f"error: {one_line(message)}\n")
+    STDERR.write(f"error: {_shown(message)}\n")
     STDERR.flush()
     return code
+
+
+def _shown(message: str) -> str:
+    """Return a message on one line, without its middle if a name in it is very long."""
+    begin, end = SHOWN
+    if len(message) > begin + end:
+        message = f"{message[:begin]} ... {message[-end:]}"
+    return one_line(message)
 
 
 class _StderrHandler(logging.Handler):
@@ -168,7 +178,7 @@ class _StderrHandler(logging.Handler):
         from tqdm import tqdm
 
         level = "" if record.levelno < logging.WARNING else f"{record.levelname.lower()}: "
-        tqdm.write(one_line(level + record.getMessage()), file=STDERR)
+        tqdm.write(_shown(level + record.getMessage()), file=STDERR)
 
 
 def _log_to_stderr() -> None:

@@ -40,6 +40,7 @@ RAMP = ("#1f77c0", "#b8468f", "#c07800")  # with 3:1 on both papers
 FORMATS = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 160
 ARROW_SCALE = 3.4  # size of a marker with an arrow, in sizes of the marker alone
+MOST_CHARACTERS = 120  # of a line
 LEGEND_CHARACTERS = 52  # that fit in a line below axes about five inches wide
 STYLE = {
     "font.family": "sans-serif",
@@ -180,13 +181,19 @@ def legend_name(name: str) -> str:
     return f" {name}" if name.startswith("_") else name
 
 
+def _shown(line: str) -> str:
+    """Return a line as it is drawn: axes have no room beside a name of any length."""
+    half = MOST_CHARACTERS // 2
+    return escape_terminal(line if len(line) <= 2 * half else f"{line[:half]} ... {line[-half:]}")
+
+
 def _escape_texts(figure: Figure) -> None:
-    """Show control characters as escapes in all texts; names of ticks are made anew at each drawing."""
+    """Make all texts harmless and short enough; names of ticks are made anew at each drawing."""
     from matplotlib.text import Text
     from matplotlib.ticker import FuncFormatter
 
     for text in figure.findobj(Text):
-        text.set_text(escape_terminal(text.get_text()))
+        text.set_text("\n".join(map(_shown, text.get_text().split("\n"))))
     for axis in [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)]:
         if isinstance(ticks := axis.get_major_formatter(), FuncFormatter):
             ticks.func = lambda *at, name=ticks.func: escape_terminal(name(*at))

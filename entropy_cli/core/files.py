@@ -71,12 +71,12 @@ def path_argument(name: str, path: object) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write text as UTF-8, atomically.
+    """Write text as UTF-8, atomically; bytes of a file name that are no text become question marks.
 
     Raises:
         ResultError: it can't be written; an existing file is kept.
     """
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(text, "utf-8", errors="replace"))
 
 
 def remove_leftovers(path: Path) -> None:

@@ -232,14 +232,14 @@ def _await_writer(number: int, path: str | Path) -> bytes:
     return b""
 
 
-def parse_json(content: bytes) -> Any:  # noqa: ANN401 - any JSON value
+def parse_json(content: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
     """Parse a JSON document.
 
     Raises:
         ValueError: it is not JSON in UTF-8, or is nested deeper than JSON_DEPTH.
     """
     try:
-        value = json.loads(content.decode("utf-8"))
+        value = json.loads(content if isinstance(content, str) else content.decode("utf-8"))
     except RecursionError:
         raise ValueError(f"nested more than {JSON_DEPTH} deep") from None
     level: Sequence[Any] = [value]

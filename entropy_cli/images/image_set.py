@@ -14,7 +14,7 @@ from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.formats import SkippedFiles, is_image
 from entropy_cli.images.listing import ImageFile, ImageList
 from entropy_cli.images.patterns import is_tar_pattern
-from entropy_cli.images.tar_index import TarImage
+from entropy_cli.images.tar_index import MOST_CHARACTERS, TarImage
 from entropy_cli.images.tars import TarFolder, Tars, open_tars
 
 GROUPS = 32  # of the jackknife
@@ -191,6 +191,11 @@ def _walk_images(root: Folder, skipped: SkippedFiles) -> Iterator[ImageFile]:
     pending: list[tuple[Folder, str]] = [(root, "")]
     while pending:
         folder, prefix = pending.pop()
+        if len(prefix) > MOST_CHARACTERS:  # links in each folder to the next
+            raise DatasetError(
+                f"{prefix[:80]}...: a path of {len(prefix):,} characters, expected at most "
+                f"{MOST_CHARACTERS:,}. Remove links between folders."
+            )
         if (identity := folder.identity()) in visited:
             continue
         visited.add(identity)

@@ -18,9 +18,11 @@ from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.core.files import cache_folder, write_atomically
 from entropy_cli.core.reading import IMAGE_BYTES, OpenFile
 from entropy_cli.images.formats import SUFFIXES, SkippedFiles, is_image
+from entropy_cli.images.tar_headers import Header
 
 VERSION = 2  # of the format of cached indices
 FILE, FOLDER, SYMLINK, HARD_LINK = range(4)
+MOST_CHARACTERS, MOST_FOLDERS = 4096, 256  # in a path
 
 # Offsets that stand for unreadable members, and the reasons.
 BROKEN_LINK, SPECIAL, SPARSE = -1, -2, -3
@@ -169,7 +171,8 @@ def _headers(tar: Tar, file: BufferedReader) -> Iterator[tarfile.TarInfo]:
             raise DatasetError(f"{tar.path}: is {problem} first.")
     file.seek(0)
     try:
-        archive = tarfile.open(fileobj=file, mode="r:")  # noqa: SIM115 - holds nothing but the file
+        # It holds nothing but the file.
+        archive = tarfile.open(fileobj=file, mode="r:", tarinfo=Header)  # noqa: SIM115
     except OSError:
         raise
     except Exception as error:  # a damaged header raises anything
@@ -232,7 +235,13 @@ def _relative(tar: Tar, name: str) -> str:
     parts = [part for part in name.split("/") if part not in ("", ".")]
     if name.startswith("/") or ".." in parts or "\0" in name:
         raise DatasetError(
-            f"{tar.path}: holds {name!r}, which leads out of it. Create it again with relative paths."
+            f"{tar.path}: holds {name!r:.200}, which leads out of it. Create it again with relative "
+            "paths."
+        )
+    if len(name) > MOST_CHARACTERS or len(parts) > MOST_FOLDERS:
+        raise DatasetError(
+            f"{tar.path}: holds a path of {len(name):,} characters and {len(parts):,} parts, expected "
+            f"at most {MOST_CHARACTERS:,} and {MOST_FOLDERS}. Create it again with shorter ones."
         )
     return "/".join(parts)
 

@@ -21,6 +21,7 @@ from entropy_cli.images.tar_index import (
 )
 
 MAX_LINKS = 40  # followed in a row, as on Linux
+MAX_PARTS = 4096  # of a path and of the links in it
 
 
 @dataclass(frozen=True)
@@ -131,10 +132,10 @@ class _Tree:
 
         Returns the folders down to the target, and its row if it is a file; None without a target.
         """
-        row, links, pending = None, 0, path.split("/")[::-1]
+        row, links, pending, parts = None, 0, path.split("/")[::-1], 0
         while pending:
-            part = pending.pop()
-            if row is not None:  # a file has nothing in it
+            part, parts = pending.pop(), parts + 1
+            if row is not None or parts > MAX_PARTS:  # a file has nothing in it
                 return None
             if part == "..":
                 folders = folders[:-1]
@@ -150,7 +151,7 @@ class _Tree:
                     links, target = links + 1, self.links[node]
                     if links > MAX_LINKS or not target or target.startswith("/"):
                         return None
-                    pending += target.split("/")[::-1]
+                    pending += target.split("/", MAX_PARTS)[::-1]
             if not folders:
                 return None
         return folders, row

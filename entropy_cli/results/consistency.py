@@ -100,16 +100,8 @@ def check_consistency(result: "Result") -> None:
         check = _part(result.precision_check, PrecisionCheck, "precision_check")
         for name in ("tokens_changed", "assignment_entropy_difference"):
             _require(len(check[name]) == scales, f"precision_check.{name}", f"{scales} numbers")
-    kind = MergeOrigin if "states" in result.provenance else RunOrigin
-    origin = _part(result.provenance, kind, "provenance")
-    if result.target_reached is not None:
-        _require(origin.get("target_ci") is not None, "provenance.target_ci", "the target")
-        _require(bool(result.history), "history", "entries, as there is a target")
+    _check_origin(result)
     _require(scales > 0, "scales", "at least one")
-    for key in ("temperature_implied", "temperature_if_hard"):
-        value_S = origin.get(key)
-        fits = value_S is None or (len(value_S) == scales and min(value_S) >= 0)
-        _require(fits, f"provenance.{key}", f"{scales} numbers from 0")
     _require(result.tokenizer.vocab_size > 0, "tokenizer.vocab_size", "at least 1")
     _require(result.data.images_used > 0, "data.images_used", "at least 1")
     for s, scale in enumerate(result.scales):
@@ -126,6 +118,23 @@ def check_consistency(result: "Result") -> None:
         _require(average.assignment_entropy.value is not None, f"{path}.value", "a number")
     _check_entropies(result)
     _check_replicates(result)
+
+
+def _check_origin(result: "Result") -> None:
+    """Check that the provenance has what is shown of it."""
+    kind = MergeOrigin if "states" in result.provenance else RunOrigin
+    origin = _part(result.provenance, kind, "provenance")
+    if result.tokenizer.checkpoint_sha256 is not None:
+        _require("checkpoint" in origin, "provenance.checkpoint", "the file")
+    if len(origin.get("checkpoint_copies", [])) > 1:
+        _require("checkpoint_weights" in origin, "provenance.checkpoint_weights", "the copy")
+    if result.target_reached is not None:
+        _require(origin.get("target_ci") is not None, "provenance.target_ci", "the target")
+        _require(bool(result.history), "history", "entries, as there is a target")
+    for key in ("temperature_implied", "temperature_if_hard"):
+        value_S = origin.get(key)
+        fits = value_S is None or (len(value_S) == len(result.scales) and min(value_S) >= 0)
+        _require(fits, f"provenance.{key}", f"{len(result.scales)} numbers from 0")
 
 
 def _check_entropies(result: "Result") -> None:

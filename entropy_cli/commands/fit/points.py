@@ -3,7 +3,8 @@
 import csv
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from entropy_cli.core.reading import JSON_BYTES, read_stream
 
 WORDS = {1e3: "k thousand", 1e6: "m million mio", 1e9: "b bn billion g", 1e12: "t trillion"}
 MULTIPLES = {word: factor for factor, words in WORDS.items() for word in words.split()}
-NUMBER = re.compile(r"((?:\d+\.?\d*|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE | re.ASCII)
+NUMBER = re.compile(r"((?:\d+(?:\.\d*)?|\.\d+)(?:e[+-]?\d+)?)\s*([kmbgt]?)", re.IGNORECASE | re.ASCII)
 THOUSANDS = re.compile(r"[1-9]\d{0,2}(,\d{3}){2,}", re.ASCII)
 # Names of the columns of each kind, in lower case without spaces, signs and units in brackets.
 KNOWN_NAMES = {
@@ -26,6 +27,8 @@ KNOWN_NAMES = {
 MIN_VALUE, MAX_VALUE = 1e-12, 1e36  # beyond is a typo, and powers overflow
 STEP_NAMES = re.compile(r"(global|train|training|num|n)?(steps?|iters?|iterations?|epochs?|updates?)")
 DELIMITERS = ",;\t"
+BRACKETS = re.compile(r"[(\[](.*?)[)\]]")
+SHOWN = 12, 40  # names, and characters of a cell, in a message
 
 
 @dataclass(frozen=True)
@@ -118,9 +121,9 @@ def _columns(
     path: Path, header: Sequence[str], requested: Mapping[str, str | None], *, with_data_size: bool
 ) -> dict[str, str]:
     """Return the name of the column of each kind; either of data size and FLOP, if with_data_size."""
-    repeated = sorted({name for name in header if header.count(name) > 1})
+    repeated = [name for name, times in Counter(header).items() if times > 1]
     if repeated:
-        raise DatasetError(f"{path}: the column {repeated[0]!r} exists twice. Rename one.")
+        raise DatasetError(f"{path}: the column {_quote(repeated[:1])} exists twice. Rename one.")
     groups: list[tuple[str, ...]] = [("size",), ("loss",)]
     if with_data_size:
         groups.insert(1, ("FLOP",) if requested.get("FLOP") else ("data size", "FLOP"))
@@ -148,8 +151,8 @@ def _named(
     """Return the column of a kind that is requested, or is known by its name; empty if there is none."""
     name = requested.get(kind)
     if name is not None:
-        matches = [column for column in header if column == name]
-        matches = matches or [column for column in header if _normalize(column) == _normalize(name)]
+        matches, wanted = [column for column in header if column == name], _normalize(name)
+        matches = matches or [column for column in header if _normalize(column) == wanted]
         if len(matches) != 1:
             raise DatasetError(
                 f"{path}: no column {name!r} for {_option(kind)}; it has {_quote(header)}."
@@ -170,15 +173,24 @@ def _option(kind: str) -> str:
 
 
 def _normalize(name: str) -> str:
-    return re.sub(r"[^a-z0-9]", "", re.sub(r"[(\[].*?[)\]]", "", name.lower()))
+    closed, rest = _split_at_last_bracket(name.lower())
+    return re.sub(r"[^a-z0-9]", "", BRACKETS.sub("", closed) + rest)
+
+
+def _split_at_last_bracket(name: str) -> tuple[str, str]:
+    """Split a name after its last closing bracket: BRACKETS finds none beyond, and would take long."""
+    end = 1 + max(map(name.rfind, ")]"))
+    return name[:end], name[end:]
 
 
 def _is_step_column(name: str) -> bool:
     return STEP_NAMES.fullmatch(_normalize(name)) is not None
 
 
-def _quote(names: Iterable[str]) -> str:
-    return ", ".join(map(repr, names))
+def _quote(names: Sequence[str]) -> str:
+    most, length = SHOWN
+    shown = [repr(name if len(name) <= length else f"{name[:length]}...") for name in names[:most]]
+    return ", ".join(shown) + (f" and {len(names) - most:,} more" if names[most:] else "")
 
 
 def _value(kind: str, name: str, text: str, where: str) -> float:
@@ -192,18 +204,22 @@ def _value(kind: str, name: str, text: str, where: str) -> float:
             return value * _unit_factor(kind, name)
     also = " with a point, or such as 310M or 2.0B" if suffixed else " with a point, such as 5.05"
     raise DatasetError(
-        f"{where}, column {name!r}: got {text or 'nothing'!r}, expected a positive number{also}."
+        f"{where}, column {_quote([name])}: got {_quote([text or 'nothing'])}, expected a positive "
+        f"number{also}."
     )
 
 
 def _unit_factor(kind: str, name: str) -> float:
     """Return the factor of a column's unit, as in `params (M)`, `tokens [billions]` or `loss (bits)`."""
-    found = re.search(r"[(\[](.*?)[)\]]", name.lower())
+    found = BRACKETS.search(_split_at_last_bracket(name.lower())[0])
     unit = "" if found is None else found[1].strip()
     if kind != "loss":
         return MULTIPLES.get(unit.split(" ")[0].removesuffix("s"), 1.0)
     if "bit" not in unit:
         return 1.0
     if "per" in unit and "token" not in unit:
-        raise DatasetError(f"column {name!r}: got {unit}, expected nats or bits per token. Convert it.")
+        raise DatasetError(
+            f"column {_quote([name])}: got {_quote([unit])}, expected nats or bits per token. Convert "
+            "it."
+        )
     return math.log(2)

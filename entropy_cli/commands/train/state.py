@@ -17,6 +17,8 @@ from entropy_cli.core.files import write_atomically
 from entropy_cli.tokenizers.checkpoints.contents import open_file, read_contents
 from entropy_cli.tokenizers.checkpoints.stored import Stored
 
+MOST_PARTS = 100_000  # of a state
+MOST_COPIES = 4  # of each byte of its file
 CHANGEABLE = ("preset", "steps", "warmup", "grad_accum_steps")  # fields that may change on resume
 
 
@@ -53,7 +55,8 @@ def load_trainer(folder: Path, *, resume: bool) -> dict[str, Any] | None:
             "or another --output."
         )
     try:
-        value = _load_tensors(read_contents(open_file(path)).value)
+        file = open_file(path)
+        value = _load_tensors(read_contents(file).value, MOST_COPIES * file.size)
     except CheckpointError as error:
         raise StateError(f"{error}; train again with another --output.") from error
     except Exception as error:  # what a damaged file raises has no limit
@@ -75,13 +78,23 @@ def _is_state(value: Any) -> bool:  # noqa: ANN401 - any content of a pickle
         return False
 
 
-def _load_tensors(value: Any) -> Any:  # noqa: ANN401 - any content of a pickle
-    """Replace stored tensors by tensors, recursively."""
-    if isinstance(value, Stored):
-        return value.read().clone()
-    if isinstance(value, Mapping):
-        return {key: _load_tensors(item) for key, item in value.items()}
-    return [_load_tensors(item) for item in value] if isinstance(value, list) else value
+def _load_tensors(value: Any, most_bytes: int) -> Any:  # noqa: ANN401 - any content of a pickle
+    """Replace stored tensors by tensors, recursively; a small pickle may hold one part many times."""
+    parts, nbytes = 0, 0
+
+    def load(value: Any) -> Any:  # noqa: ANN401
+        nonlocal parts, nbytes
+        parts += 1
+        nbytes += math.prod(value.shape) * value.torch_dtype.itemsize if isinstance(value, Stored) else 0
+        if parts > MOST_PARTS or nbytes > most_bytes:
+            raise ValueError("it repeats its parts until they are more than any training has")
+        if isinstance(value, Stored):
+            return value.read().clone()
+        if isinstance(value, Mapping):
+            return {key: load(item) for key, item in value.items()}
+        return [load(item) for item in value] if isinstance(value, list) else value
+
+    return load(value)
 
 
 def check_resumable(state: Mapping[str, Any], recipe: Recipe, data: str) -> None:
@@ -92,8 +105,8 @@ def check_resumable(state: Mapping[str, Any], recipe: Recipe, data: str) -> None
         if field.name not in CHANGEABLE and (was := state["recipe"].get(key)) != values[key]:
             option = f"--{field.name.replace('_', '-')}"
             raise StateError(
-                f"--resume: {TRAINER} was trained with {option} {was}, this command has {values[key]}. "
-                "Give the same options, or another --output."
+                f"--resume: {TRAINER} was trained with {option} {was!s:.200}, this command has "
+                f"{values[key]}. Give the same options, or another --output."
             )
     if state["data"] != data:
         raise StateError(

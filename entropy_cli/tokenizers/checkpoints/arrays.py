@@ -15,7 +15,8 @@ from torch import Tensor
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.reading import OpenFile
 from entropy_cli.tokenizers.checkpoints.contents import first_line, is_zip, open_file, read_contents
-from entropy_cli.tokenizers.checkpoints.stored import BytesReader, Stored, contiguous_strides
+from entropy_cli.tokenizers.checkpoints.states import MOST_CHARACTERS
+from entropy_cli.tokenizers.checkpoints.stored import BytesReader, Stored, contiguous_strides, is_shape
 from entropy_cli.tokenizers.checkpoints.zips import ZipRecords
 
 FORMATS = ".safetensors, .npy, .npz or .pt"
@@ -181,7 +182,7 @@ def _read_npy(
         shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
     else:  # of records with names in other alphabets
         raise ValueError(f"an array of version {version}")
-    if not all(type(number) is int and number >= 0 for number in shape):  # True is an int, too
+    if not is_shape(shape):
         raise ValueError(f"its shape is {shape}")
     begin, nbytes = head.tell(), math.prod(shape) * dtype.itemsize
     kind = "plain" if dtype.str[1:] in PLAIN else "other"
@@ -193,17 +194,24 @@ def _read_npy(
 
 
 def _flat(value: Any) -> dict[str, Stored]:  # noqa: ANN401
-    """Return the tensors in nested mappings and lists by their keys with dots between."""
+    """Return the tensors in nested mappings and lists by their keys with dots between.
+
+    Those of longer keys than MOST_CHARACTERS are left out: a key is repeated before all that is in it.
+    """
     found: dict[str, Stored] = {}
-    level, seen = [("", value)], set()
+    level, seen = [("", value)] if isinstance(value, (Mapping, list, tuple)) else [], set()
     for _ in range(NESTED):
         inside = []
         for name, outer in level:
             if id(outer) not in seen:
                 seen.add(id(outer))  # a small pickle may hold one many times
                 items = outer.items() if isinstance(outer, Mapping) else enumerate(outer)
-                named = ((f"{name}.{key}" if name else str(key), inner) for key, inner in items)
-                inside += [item for item in named if isinstance(item[1], (Stored, Mapping, list, tuple))]
+                inside += [
+                    (f"{name}.{key}" if name else str(key), inner)
+                    for key, inner in items
+                    if isinstance(inner, (Stored, Mapping, list, tuple))
+                    and len(str(key)) <= MOST_CHARACTERS
+                ]
         found |= {name: inner for name, inner in inside if isinstance(inner, Stored)}
         level = [item for item in inside if not isinstance(item[1], Stored)]
     return found

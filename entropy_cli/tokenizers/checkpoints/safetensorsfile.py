@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from entropy_cli.core.reading import OpenFile, parse_json
-from entropy_cli.tokenizers.checkpoints.stored import Contents, Stored, dtype_name, unreadable
+from entropy_cli.tokenizers.checkpoints.stored import Contents, Stored, dtype_name, is_shape, unreadable
 
 MAX_HEADER_BYTES = 100_000_000  # the format's own limit
 DTYPES = {
@@ -51,11 +51,11 @@ def read_safetensors(file: OpenFile) -> Contents:
     for name, entry in sorted(header.items(), key=lambda item: _offsets(*item)):
         begin, end = _offsets(name, entry)
         shape = entry.get("shape")
-        if not isinstance(shape, list) or not all(type(n) is int and n >= 0 for n in shape):
-            raise ValueError(f"{name} has shape {shape!r:.80}")
+        if not is_shape(shape):
+            raise ValueError(f"{name:.80} has shape {shape!r:.80}")
         dtype = DTYPES.get(str(entry.get("dtype")))
         if begin != at or (dtype and end - begin != math.prod(shape) * dtype.itemsize):
-            raise ValueError(f"{name} of shape {shape} lies at bytes {begin} to {end}")
+            raise ValueError(f"{name:.80} of shape {shape} lies at bytes {begin} to {end}")
         found[name] = (
             Stored(tuple(shape), dtype_name(dtype), file.read, start + begin)
             if dtype
@@ -83,4 +83,4 @@ def _offsets(name: str, entry: Any) -> tuple[int, int]:  # noqa: ANN401 - JSON
     match offsets:
         case [int(begin), int(end)] if bool not in map(type, offsets) and 0 <= begin <= end:
             return begin, end
-    raise ValueError(f"{name} lies at {offsets!r:.80}")
+    raise ValueError(f"{name:.80} lies at {offsets!r:.80}")

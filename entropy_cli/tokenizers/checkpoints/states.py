@@ -46,6 +46,7 @@ PARALLEL = ("module.", "_orig_mod.")  # what wrapping a module adds to all its n
 AVERAGED = "model_ema."  # lightning's: the rest of a name is without its dots
 MODULE_PARTS = {"_modules", "_parameters", "_buffers"}
 MOST_CHARACTERS = 500  # in a name
+MOST_TOKENIZERS = 32  # in a state dict: each name is compared with all their prefixes
 
 
 @dataclass(frozen=True)
@@ -226,9 +227,10 @@ def _prefix(tensors: Mapping[str, Stored]) -> tuple[str, list[str]]:
             prefix += more
         return prefix, []
     strange = [p for p in sorted(prefixes) if p not in PREFIXES and not is_averaged(p)]
-    if len(strange) > 1 and not prefixes & set(PREFIXES):
+    if (len(strange) > 1 and not prefixes & set(PREFIXES)) or len(prefixes) > MOST_TOKENIZERS:
         raise UnusableError(
-            f"holds several tokenizers, under {some(strange)}: which one is meant? Save it by itself."
+            f"holds several tokenizers, under {some(strange or sorted(prefixes))}: which one is meant? "
+            "Save it by itself."
         )
     chosen = min(prefixes, key=lambda p: (is_averaged(p), p not in PREFIXES, len(p), p))
     return chosen, sorted(prefixes - {chosen})

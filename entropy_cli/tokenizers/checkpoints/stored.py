@@ -14,6 +14,7 @@ BytesReader = Callable[[int, int], bytearray]  # from byte, to byte
 MAX_REPEATED = 2**26  # numbers of a tensor that repeats those in its file
 MAX_WASTE = 4  # a part is read in one piece if this piece is at most so many times as large
 MAX_READS = 2**16  # of a part that is not
+MOST_NUMBERS, MOST_AXES = 2**48, 64  # in a tensor
 
 
 @dataclass(frozen=True)
@@ -113,6 +114,14 @@ class Contents:
 
 class UnusableError(Exception):
     """A file that is not damaged, and still can't be used; the text says why and what to do."""
+
+
+def is_shape(value: object) -> bool:
+    """Return whether a value is the shape of a tensor that could exist."""
+    if not isinstance(value, list | tuple) or len(value) > MOST_AXES:
+        return False
+    are_sizes = all(type(n) is int and 0 <= n < 2**63 for n in value)  # True is an int, too
+    return are_sizes and math.prod(max(n, 1) for n in value) <= MOST_NUMBERS
 
 
 def contiguous_strides(shape: tuple[int, ...], *, fortran: bool = False) -> tuple[int, ...]:

@@ -14,6 +14,8 @@ class ZipRecords:
     def __init__(self, file: OpenFile) -> None:
         self._file, self.archive = file, zipfile.ZipFile(file.reader())
         self.infos = {info.filename: info for info in self.archive.infolist()}
+        if sum(info.compress_size for info in self.infos.values()) > file.size:
+            raise ValueError("its records overlap")  # each may be read once
 
     def start(self, name: str) -> int:
         """Return where a record's bytes begin: after its local header, which is not the directory's."""

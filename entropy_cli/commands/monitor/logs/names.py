@@ -12,7 +12,7 @@ ACCURACY = {"acc", "accuracy", "top1", "top5", "acc1", "acc5", "accm", "acct", "
 REGULARISERS = {"reg", "regulariser", "regularizer", "kl", "commit", "codebook", "entropy", "aux"}
 CROSS_ENTROPY = {"ce", "xent", "nll", "crossentropy", "bce"}
 PROXIES = {"jepa", "ijepa", "vjepa", "byol", "dino", "ibot"}
-VAR_NAME = re.compile(r"(?:AR_(?:iter|ep)_loss/)?(v?)(L|acc)_(mean|tail|\d+)")
+VAR_NAME = re.compile(r"(?:AR_(?:iter|ep)_loss/)?(v?)(L|acc)_(mean|tail|\d{1,5})")
 PIXELS_PER_TOKEN = 16  # of VAR's tokenizer
 NO_LOSS = {"scale", "scaler", "weight", "coef", "best", "lr", "count", "usage"}
 

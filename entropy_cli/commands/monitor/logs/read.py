@@ -30,15 +30,24 @@ MAX_LINE, MAX_NAMES = 100, 12  # characters and names that an error shows
 
 
 class Format(NamedTuple):
-    """A text format: the patterns that detect it, and its reader (text, name of the loss)."""
+    """A text format: how it is detected, and its reader (text, name of the loss).
 
-    patterns: Iterable[str | re.Pattern[str]]
+    A pattern must take time in proportion to the text: it scans over no place where it could begin, and
+    no two quantifiers in a row take the same characters.
+    """
+
+    patterns: Iterable[str | re.Pattern[str] | Callable[[str], Iterable[object]]]
     read: Callable[[str, str | None], Iterator[Row]]
+
+
+def _wandb_header(text: str) -> list[str]:
+    """Return the minimum's column, if the first line names some as `RUN - METRIC__MIN`."""
+    return ["__MIN"] if "__MIN" in text.partition("\n")[0].partition(" - ")[2] else []
 
 
 # The most matches win, of equals the first: specific formats come before general ones.
 FORMATS = {
-    "var": Format([stdout.VAR], stdout.read_var),
+    "var": Format([stdout.iterations, stdout.VAR_EPOCH], stdout.read_var),
     "var-log-txt": Format([r"(?m)^\{'it': |^\{.*'L_mean': "], records.read_log_txt),
     "llamagen": Format([stdout.LLAMAGEN], stdout.read_llamagen),
     "nanogpt": Format(stdout.NANOGPT, stdout.line_reader(stdout.NANOGPT)),
@@ -46,13 +55,13 @@ FORMATS = {
     "ijepa-csv": Format([r"(?m)^epoch,itr,loss,mask-A"], records.read_jepa_table),
     "vjepa-csv": Format([r"(?m)^epoch,itr,loss\b"], records.read_jepa_table),
     "huggingface": Format([r'"log_history"\s*:'], records.read_trainer_state),
-    "wandb": Format([r"\A[^\n]* - [^\n]*__MIN"], records.read_table),
+    "wandb": Format([_wandb_header], records.read_table),
     "lightning": Format(
         [r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"], records.read_table
     ),
     "json": Format([r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'], records.read_json),
-    "jsonl": Format([r"(?m)\{\s*[\"'].*\}\s*$"], records.read_json_lines),
-    "csv": Format([r"\A[^\n]*[,;\t|][^\n]*\n"], records.read_table),
+    "jsonl": Format([r"(?m)^[^{\n]*\{\s*[\"'].*\}\s*$"], records.read_json_lines),
+    "csv": Format([r"\A[^\n,;\t|]*[,;\t|][^\n]*\n"], records.read_table),
 }
 NAMES = (*FORMATS, TENSORBOARD)
 
@@ -99,7 +108,8 @@ def read_log(
     try:
         rows = list(_counted(FORMATS[name].read(text, loss_name), progress))
     except (ValueError, csv.Error) as error:
-        raise LogError(f"{path}: can't be read as {name}: {error}. Give another --format.") from error
+        reason = _first_line(str(error))
+        raise LogError(f"{path}: can't be read as {name}: {reason}. Give another --format.") from error
     return _build_log(path, name, rows, loss_name, text)
 
 
@@ -142,10 +152,11 @@ def log_stamps(path: Path) -> list[tuple[str, Stamp]]:
 
 def _detect_format(path: Path, text: str) -> str:
     """Return the name of the format whose pattern matches most often."""
-    matches = {
-        name: sum(1 for _ in islice(chain(*(re.finditer(p, text) for p in kind.patterns)), MAX_MATCHES))
+    found = {
+        name: chain(*(p(text) if callable(p) else re.finditer(p, text) for p in kind.patterns))
         for name, kind in FORMATS.items()
     }
+    matches = {name: sum(1 for _ in islice(some, MAX_MATCHES)) for name, some in found.items()}
     name = max(matches, key=matches.__getitem__)
     if not matches[name]:
         raise NoLossError(
@@ -188,8 +199,8 @@ def _with_loss(series: list[Series], loss_name: str | None) -> list[Series]:
     named = next(metric for metric in losses if metric.name == loss_name)
     others = [metric for metric in losses if metric.split != named.split]
     same = [metric for metric in others if subject(metric) == subject(named)]
-    kept = same or others[: named.split == "val"]
-    dropped = [metric for metric in losses if metric.name != loss_name and metric not in kept]
+    kept = {*(same or others[: named.split == "val"])}
+    dropped = {metric for metric in losses if metric.name != loss_name and metric not in kept}
     return [one for one in series if one.metric not in dropped]
 
 

@@ -5,15 +5,16 @@ import contextlib
 import csv
 import io
 import json
-import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import pairwise, zip_longest
+from itertools import pairwise
 from typing import Any
 
 from entropy_cli.commands.monitor.logs.names import infer_split, metric_from_name, var_metric
 from entropy_cli.commands.monitor.logs.series import RESTART, UNREADABLE, Kind, Metric, Row
+from entropy_cli.core.reading import parse_json
 
 ITERATIONS = ("iteration", "iter", "itr", "it")
 STEPS = ("train/global_step", "trainer/global_step", "step", "global_step", "_step", *ITERATIONS)
@@ -22,7 +23,9 @@ SPLITS = ("mode", "split", "phase", "subset")  # columns that name the split of 
 BLANK = ("", "-", "none", "null", "na", "n/a")
 DELIMITERS = ",;\t|"
 MIN_EPOCHS = 3  # steps that start over this often, after equal numbers of rows, are epochs
+MAX_PLACE = 1e15  # larger epochs and steps are none
 MAX_DEPTH = 3  # of nested objects
+MAX_NAME = 200  # characters of an object's name, which are repeated before all names in it
 SUMMARY = "train_runtime"  # key of the last Hugging Face record, which repeats the mean loss
 BARE_NONFINITE = re.compile(r"(?<=: )-?(?:nan|inf)(?=[,}])")
 Record = Mapping[str, Any]
@@ -97,19 +100,27 @@ def read_json_lines(text: str, loss_name: str | None = None) -> Iterator[Row]:
         start = line.find("{")
         if start < 0:
             continue
-        record = _parse(line[start:].strip())
-        if not isinstance(record, dict):
+        record = _record(line[start:].strip())
+        if record is None:
             yield UNREADABLE
         elif SUMMARY not in record:
             records.append(_flatten(record))
     yield from build_rows(records, loss_name)
 
 
-def _parse(text: str) -> object:
-    for parse in (json.loads, ast.literal_eval):
-        with contextlib.suppress(ValueError, SyntaxError, RecursionError, MemoryError):
-            return parse(text)
-    return None
+def _record(text: str) -> dict[str, Any] | None:
+    """Parse a JSON object or a printed Python dict; return None for anything else."""
+    record = None
+    with contextlib.suppress(ValueError, RecursionError):
+        record = json.loads(text)
+    if record is None:
+        expected = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError)
+        with contextlib.suppress(*expected), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes such as \\d
+            record = ast.literal_eval(text)
+    if not isinstance(record, dict):
+        return None
+    return {name: value for name, value in record.items() if isinstance(name, str)}
 
 
 def read_log_txt(text: str, _: str | None = None) -> Iterator[Row]:
@@ -126,8 +137,11 @@ def read_log_txt(text: str, _: str | None = None) -> Iterator[Row]:
         if line == "{":
             yield RESTART
         quoted = BARE_NONFINITE.sub(lambda match: f"'{match[0]}'", line)
-        record = _parse(quoted) if line.startswith("{'") else None
-        if not isinstance(record, dict) or not isinstance(record.get("ep"), str):
+        record = _record(quoted) if line.startswith("{'") else None
+        if record is None or not isinstance(record.get("ep"), str):
+            continue
+        if (epoch := _place(record["ep"].partition("/")[0])) is None:
+            yield UNREADABLE
             continue
         values = {}
         for name, cell in record.items():
@@ -138,24 +152,28 @@ def read_log_txt(text: str, _: str | None = None) -> Iterator[Row]:
                 yield UNREADABLE
             elif metric.split == "train" or previous.get(metric) != value:
                 previous[metric] = values[metric] = value
-        yield Row(float(record["ep"].partition("/")[0]), None, values)
+        yield Row(epoch, None, values)
 
 
 def read_json(text: str, loss_name: str | None = None) -> Iterator[Row]:
     """Read one JSON value: a list of records, or an object of lists as Keras writes it."""
-    value = json.loads(text)
+    value = parse_json(text)
     if isinstance(value, dict):
         lists = {name: item for name, item in value.items() if isinstance(item, list)}
-        value = [dict(zip(lists, row, strict=False)) for row in zip_longest(*lists.values())]
-    yield from build_rows([_flatten(item) for item in value if isinstance(item, dict)], loss_name)
+        value = [{} for _ in range(max(map(len, lists.values()), default=0))]
+        for name, cells in lists.items():  # which may be of different lengths
+            for record, cell in zip(value, cells, strict=False):
+                record[name] = cell
+    items = value if isinstance(value, list) else []
+    yield from build_rows([_flatten(item) for item in items if isinstance(item, dict)], loss_name)
 
 
 def read_trainer_state(text: str, loss_name: str | None = None) -> Iterator[Row]:
     """Read trainer_state.json of Hugging Face's Trainer; its losses are taken for cross-entropies."""
-    state = json.loads(text)
+    state = parse_json(text)
     history = state.get("log_history", []) if isinstance(state, dict) else state
     if not isinstance(history, list):
-        raise ValueError(f"log_history is {history!r}, expected a list")
+        raise ValueError(f"log_history is {type(history).__name__}, expected a list")
     records = [record for record in history if isinstance(record, dict) and SUMMARY not in record]
     yield from build_rows(records, loss_name, default_kind="cross_entropy")
 
@@ -164,7 +182,9 @@ def _flatten(record: Record, depth: int = MAX_DEPTH) -> dict[str, Any]:
     """Flatten nested objects; their names are joined with slashes."""
     flat: dict[str, Any] = {}
     for name, value in record.items():
-        if isinstance(value, dict) and depth:
+        if not isinstance(name, str):
+            continue
+        if isinstance(value, dict) and depth and len(name) <= MAX_NAME:
             flat |= {f"{name}/{key}": inner for key, inner in _flatten(value, depth - 1).items()}
         else:
             flat[name] = value
@@ -185,10 +205,12 @@ def build_rows(
     for record, (at_epoch, at_step) in zip(records, places, strict=True):
         if is_global_step:  # the values of a whole epoch belong to its last step
             at_step = last_step = last_step if at_step is None else at_step
-        is_val = split is not None and infer_split(str(record.get(split) or "")) == "val"
+        is_val = split is not None and _is_val(record.get(split))
         values = {}
-        for name, metric in metrics.items():
-            cell = record.get(name)
+        for name, cell in record.items():
+            metric = metrics.get(name)
+            if metric is None:
+                continue
             if (number := _parse_number(cell)) is not None:
                 values[replace(metric, split="val") if is_val else metric] = number
             elif cell is not None and not (isinstance(cell, str) and cell.lower() in BLANK):
@@ -196,12 +218,16 @@ def build_rows(
         yield Row(at_epoch, at_step, values, is_global_step)
 
 
+def _is_val(cell: object) -> bool:
+    return isinstance(cell, str) and infer_split(cell) == "val"
+
+
 def _places(
     records: Sequence[Record], epoch: str | None, step: str | None
 ) -> list[tuple[float | None, float | None]]:
     """Return epoch and step of each record; epochs are counted where steps start over regularly."""
     steps, epochs = (
-        [_finite(record.get(name)) if name else None for record in records] for name in (step, epoch)
+        [_place(record.get(name)) if name else None for record in records] for name in (step, epoch)
     )
     is_counted = step is not None and None in epochs  # epochs that not all have can't order the rows
     if is_counted:
@@ -235,9 +261,10 @@ def _first_column(names: Sequence[str], known: Sequence[str]) -> str | None:
     return next((lower[name] for name in known if name in lower), None)
 
 
-def _finite(cell: object) -> float | None:
+def _place(cell: object) -> float | None:
+    """Return a cell as an epoch or a step, or None."""
     number = _parse_number(cell)
-    return number if number is not None and math.isfinite(number) else None
+    return number if number is not None and abs(number) < MAX_PLACE else None
 
 
 def _parse_number(cell: object) -> float | None:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from entropy_cli.commands.monitor.logs.series import RESTART, Metric, Row
 
 # A rough pattern of a number; float() has the last word.
-NUMBER = r"[-+]?(?:\d+\.?\d*(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf(?:inity)?)"
+NUMBER = r"[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf(?:inity)?)"
 # A line: the place in groups named epoch and step, then the values of these metrics in further groups.
 Lines = Mapping[re.Pattern[str], Sequence[Metric]]
 
@@ -29,26 +29,27 @@ TOKENIZER_LOSSES = [Metric(name, has_floor=False) for name in ("L1", "NLL", "Nll
 NORM = Metric("tnm", kind="gradient_norm")
 METERS = {metric.name: metric for metric in (*VAR_METRICS, *TOKENIZER_LOSSES, NORM)}
 PLACEHOLDERS = {"Lm": (999.0, -1.0), "Lt": (999.0, -1.0), "Acct": (-1.0,), "Accm": (-1.0,)}
-PLACE = r"\[\s*(?P<epoch>\d+)/\d+\]\s+\[\s*(?P<step>\d+)/\d+\]"
-ITERATION = re.compile(PLACE + r".*\b(?:Lm|L1|NLL|Nll): .*")
-METER = re.compile(rf"(\w+): ({NUMBER}) \({NUMBER}\)|\b(tnm|gnm): ({NUMBER})(?= )")
+# The line of an iteration has a place, and further on a loss.
+PLACE = re.compile(r"\[\s*(?P<epoch>\d{1,15})/\d+\]\s+\[\s*(?P<step>\d{1,15})/\d+\]")
+LOSS = re.compile(r"\b(?:Lm|L1|NLL|Nll): ")
+METER = re.compile(rf"\b(\w+): ({NUMBER}) \({NUMBER}\)|\b(tnm|gnm): ({NUMBER})(?= )")
 # In the line of an epoch the first loss is the best so far and the one in brackets is the current one;
 # in the line of an iteration the first is the median of the last few.
 VAR_LINES: Lines = {
     re.compile(
-        rf"\[ep(?P<epoch>\d+)\]\s+\(training\s*\)\s+Lm: {NUMBER} \(({NUMBER})\),"
+        rf"\[ep(?P<epoch>\d{{1,15}})\]\s+\(training\s*\)\s+Lm: {NUMBER} \(({NUMBER})\),"
         rf"\s+Lt: {NUMBER} \(({NUMBER})\),\s+Acc m&t: ({NUMBER}) ({NUMBER}),"
     ): VAR_METRICS,
     re.compile(
-        rf"\[\*\] \[ep(?P<epoch>\d+)\]\s+\(val \d+\)\s+Lm: ({NUMBER}), Lt: ({NUMBER}),"
+        rf"\[\*\] \[ep(?P<epoch>\d{{1,15}})\]\s+\(val \d+\)\s+Lm: ({NUMBER}), Lt: ({NUMBER}),"
         rf" Acc m&t: ({NUMBER}) ({NUMBER}),"
     ): VAR_VALIDATION,
 }
-VAR = re.compile(rf"(?m){PLACE}.*\b(?:Lm|L1|NLL|Nll): |\[ep\d+\]\s+\((?:training|val)")
+VAR_EPOCH = re.compile(r"\[ep\d+\]\s+\((?:training|val)")
 VAR_START = "=> initial args:"
 ARGUMENT = re.compile(r"(?m)^  (\w+)\s*: (.*)$")
 
-LLAMAGEN = re.compile(rf"\(step=(?P<step>\d+)\) Train Loss: ({NUMBER}),")
+LLAMAGEN = re.compile(rf"\(step=(?P<step>\d{{1,15}})\) Train Loss: ({NUMBER}),")
 LLAMAGEN_START = re.compile(r"Training for \d+ epochs")
 INTERVAL = Metric("Train Loss", kind="cross_entropy", description="mean since the previous line")
 SUMMED = Metric(
@@ -63,18 +64,18 @@ MICRO_BATCH = Metric("loss", kind="cross_entropy", description="loss of a single
 HELLASWAG = Metric("hella", "val", "accuracy", description="HellaSwag accuracy, as a fraction")
 DECIMALS = r"(nan|inf|\d+\.\d{4,6})"
 NANOGPT_LINES = {
-    rf"{PREFIX}step (?P<step>\d+): train loss (\S+), val loss {DECIMALS}$": [TRAIN, VAL],
-    rf"{PREFIX}iter (?P<step>\d+): loss ({NUMBER}),": [MICRO_BATCH],
-    rf"^(?P<step>\d+) train {DECIMALS}$": [TRAIN],
-    rf"^(?P<step>\d+) val {DECIMALS}$": [VAL],
-    rf"^(?P<step>\d+) hella {DECIMALS}$": [HELLASWAG],
-    rf"^step:(?P<step>\d+)/\d+ train_loss:({NUMBER})(?= |$)": [TRAIN],
-    rf"^step:(?P<step>\d+)/\d+ val_loss:({NUMBER})(?= |$)": [VAL],
+    rf"{PREFIX}step (?P<step>\d{{1,15}}): train loss (\S+), val loss {DECIMALS}$": [TRAIN, VAL],
+    rf"{PREFIX}iter (?P<step>\d{{1,15}}): loss ({NUMBER}),": [MICRO_BATCH],
+    rf"^(?P<step>\d{{1,15}}) train {DECIMALS}$": [TRAIN],
+    rf"^(?P<step>\d{{1,15}}) val {DECIMALS}$": [VAL],
+    rf"^(?P<step>\d{{1,15}}) hella {DECIMALS}$": [HELLASWAG],
+    rf"^step:(?P<step>\d{{1,15}})/\d+ train_loss:({NUMBER})(?= |$)": [TRAIN],
+    rf"^step:(?P<step>\d{{1,15}})/\d+ val_loss:({NUMBER})(?= |$)": [VAL],
 }
 NANOGPT: Lines = {re.compile(pattern, re.M): metrics for pattern, metrics in NANOGPT_LINES.items()}
 
 JEPA: Lines = {
-    re.compile(rf"\[(?P<epoch>\d+), +(?P<step>\d+)\] +loss: ({NUMBER})(?= )"): (
+    re.compile(rf"\[(?P<epoch>\d{{1,15}}), +(?P<step>\d{{1,15}})\] +loss: ({NUMBER})(?= )"): (
         Metric("loss", is_proxy=True, description="running mean of the epoch"),
     )
 }
@@ -87,9 +88,20 @@ def read_var(text: str, _: str | None = None) -> Iterator[Row]:
             yield RESTART
         elif row := _match_line(line, VAR_LINES):
             yield row
-        elif match := ITERATION.search(line):
-            meters = {a or b: x or y for a, x, b, y in METER.findall(match[0]) if (a or b) in METERS}
+        elif match := next(iterations(line), None):
+            found = METER.findall(line, match.end())
+            meters = {a or b: x or y for a, x, b, y in found if (a or b) in METERS}
             yield _row(match, [METERS[name] for name in meters], list(meters.values()))
+
+
+def iterations(text: str) -> Iterator[re.Match[str]]:
+    """Yield the place in each line of an iteration of VAR; one search a line keeps it linear."""
+    end = 0
+    while place := PLACE.search(text, end):
+        end = text.find("\n", place.end())
+        end = len(text) if end < 0 else end
+        if LOSS.search(text, place.end(), end):
+            yield place
 
 
 def read_llamagen(text: str, _: str | None = None) -> Iterator[Row]:
