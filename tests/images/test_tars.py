@@ -5,6 +5,7 @@ import io
 import os
 import subprocess
 import tarfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -356,3 +357,40 @@ def test_a_large_tar_does_not_keep_its_headers(tmp_path):
     kept, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert found.found == 3000 and kept < 3000 * 100 and peak < 3000 * 700
+
+
+def extended(content, kind=b"x"):
+    """An extended header, whatever is in it."""
+    info = tarfile.TarInfo("header")
+    info.type, info.size = kind, len(content)
+    return info.tobuf(tarfile.USTAR_FORMAT) + content + b"\0" * (-len(content) % 512)
+
+
+FIELDS = b"".join(b"%09d k%05d=v\n" % (9 + 1 + 6 + 3, i) for i in range(20_000))
+LINKS = [link(f"{i}.jpg", f"{'a/../' * 10_000}{i + 1}.jpg") for i in range(100)]
+
+
+@pytest.mark.parametrize(
+    "begin, words",
+    [
+        (extended(b"1" * 200_000), "is not a tar"),  # tarfile scans a number from each of its digits
+        (extended(b"%d path=%s\n" % (200_000, b"1" * 199_987)), "is not a tar"),
+        (extended(b"11 " * 50_000 + b"="), "is not a tar"),  # each record a name of all the rest
+        (extended(FIELDS, b"g") + extended(b"11 path=xy\n"), "is not a tar|damaged"),  # copied for each
+        (extended(b"%d path=%s\n" % (9011, b"a/" * 4500)), "parts, expected at most"),
+    ],
+)
+def test_headers_that_tarfile_reads_for_hours_are_refused(tmp_path, begin, words):
+    whole = write_tar(tmp_path / "x.tar", [("a.png", png_bytes(0))]).read_bytes()
+    (tmp_path / "x.tar").write_bytes(begin + whole)
+    start = time.process_time()
+    with pytest.raises(DatasetError, match=words):
+        find_images(tmp_path / "x.tar", "auto", seed=0)
+    assert time.process_time() - start < 5
+
+
+def test_long_links_are_followed_in_seconds(tmp_path):
+    path = write_tar(tmp_path / "x.tar", [*LINKS, ("a.png", png_bytes(0))])
+    start = time.process_time()
+    assert len(find_images(path, "auto", seed=0).files) == 101
+    assert time.process_time() - start < 5

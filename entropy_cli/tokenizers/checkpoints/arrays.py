@@ -199,9 +199,10 @@ def _flat(value: Any) -> dict[str, Stored]:  # noqa: ANN401
     Those of longer keys than MOST_CHARACTERS are left out: a key is repeated before all that is in it.
     """
     found: dict[str, Stored] = {}
-    level, seen = [("", value)] if isinstance(value, (Mapping, list, tuple)) else [], set()
+    level: list[tuple[str, Any]] = [("", value)] if isinstance(value, (Mapping, list, tuple)) else []
+    seen = set()
     for _ in range(NESTED):
-        inside = []
+        inside: list[tuple[str, Any]] = []
         for name, outer in level:
             if id(outer) not in seen:
                 seen.add(id(outer))  # a small pickle may hold one many times

@@ -1,6 +1,7 @@
 """Tables of points: columns found by name, numbers as people write them, and errors that say where."""
 
 import math
+import time
 
 import pytest
 
@@ -136,3 +137,13 @@ def test_bits_of_something_else_are_refused(tmp_path):
     path.write_text("params,loss (bits per byte)\n2,5\n")
     with pytest.raises(DatasetError, match="expected nats or bits per token"):
         read_points(path, {}, with_data_size=False)
+
+
+@pytest.mark.parametrize("name", ["(" * 100_000, ",".join(f"c{i}" for i in range(100_000)), "x"])
+def test_headers_and_cells_of_any_length_are_read_in_seconds(read, name):
+    cells = "," + "1," * name.count(",") + ("9" * 100_000 + "y" if name == "x" else "1")
+    start = time.process_time()
+    assert len(read(f"params,loss,{name}\n1e8,3{cells}\n").line_P) == 1
+    with pytest.raises(DatasetError) as caught:
+        read(f"params,loss,{name}\n1e8,{'9' * 100_000}x{cells}\n")
+    assert time.process_time() - start < 10 and len(str(caught.value)) < 300

@@ -1,7 +1,9 @@
 """Readers of training logs: each format, and everything that happens to real files."""
 
+import contextlib
 import json
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -527,3 +529,28 @@ def test_validation_that_repeats_training_may_differ_by_rounding(difference, rep
     repeated = replace(training, metric=replace(training.metric, split="val"), value_n=5 - epochs - off)
     found = find_repeated_training(Log("var", [training, repeated], 1, 1, 0))
     assert found == ({"L": pytest.approx(difference)} if repeats else {})
+
+
+HARD_LINES = {  # what patterns or loops that are quadratic in the length of a line take minutes for
+    "records": json.dumps([{"step": i, "loss": 5 - i / 3e4} for i in range(30_000)]),
+    "places": "[1/2] [1/2] " * 50_000,
+    "digits": f"(step=1) Train Loss: {'1' * 500_000}x\n",
+    "word": f"[1/2] [1/2] Lm: {'a' * 500_000}\n",
+    "commas": "," * 500_000,
+    "dashes": " - " * 200_000 + "\n1\n",
+    "braces": '{"' * 250_000,
+    "nested": '{"a":' * 100_000,
+    "columns": "\n".join(json.dumps({f"loss_{i}": 1}) for i in range(5000)),
+    "lists": json.dumps({"loss": [1.0] * 20_000, **{f"x{i}": [] for i in range(20_000)}}),
+    "long name": json.dumps({"x" * 200_000: {f"loss{i}": 1 for i in range(20_000)}}),
+    "restarts": "step,loss\n" + "".join(f"{i - 5 * (i % 3 > 0)},1\n" for i in range(60_000)),
+    "names of no text": str([{1: 2, (): 3}])[1:-1],
+}
+
+
+@pytest.mark.parametrize("text", HARD_LINES.values(), ids=HARD_LINES)
+def test_long_lines_take_seconds_whatever_they_hold(read, text):
+    start = time.process_time()
+    with contextlib.suppress(LogError):
+        read(text)
+    assert time.process_time() - start < 10
