@@ -25,6 +25,7 @@ from entropy_cli.core.reading import LOG_BYTES, Stamp, read_stream
 TENSORBOARD = "tensorboard"
 STDIN = Path("-")
 COLOURS = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
+JSON_LINE = re.compile(r"\{\s*[\"'].*\}\s*$")
 MAX_MATCHES = 200  # enough to detect a format
 MAX_LINE, MAX_NAMES = 100, 12  # characters and names that an error shows
 
@@ -38,6 +39,17 @@ class Format(NamedTuple):
 
     patterns: Iterable[str | re.Pattern[str] | Callable[[str], Iterable[object]]]
     read: Callable[[str, str | None], Iterator[Row]]
+
+
+def _json_lines(text: str) -> Iterator[re.Match[str]]:
+    """Yield the object at the end of each line, from its first brace."""
+    at = text.find("{")
+    while at >= 0:
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        if found := JSON_LINE.match(text, at, end):
+            yield found
+        at = text.find("{", end)
 
 
 def _wandb_header(text: str) -> list[str]:
@@ -60,7 +72,7 @@ FORMATS = {
         [r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"], records.read_table
     ),
     "json": Format([r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'], records.read_json),
-    "jsonl": Format([r"(?m)^[^{\n]*\{\s*[\"'].*\}\s*$"], records.read_json_lines),
+    "jsonl": Format([_json_lines], records.read_json_lines),
     "csv": Format([r"\A[^\n,;\t|]*[,;\t|][^\n]*\n"], records.read_table),
 }
 NAMES = (*FORMATS, TENSORBOARD)

@@ -207,8 +207,9 @@ def build_rows(
             at_step = last_step = last_step if at_step is None else at_step
         is_val = split is not None and _is_val(record.get(split))
         values = {}
-        for name, cell in record.items():
-            metric = metrics.get(name)
+        # Each record may have names of its own, or but few of many that are metrics.
+        for name in metrics if len(metrics) <= len(record) else record:
+            metric, cell = metrics.get(name), record.get(name)
             if metric is None:
                 continue
             if (number := _parse_number(cell)) is not None:
