@@ -18,6 +18,7 @@ from entropy_cli.commands.estimate import merge_cli as merge
 from entropy_cli.commands.fit import cli as fit
 from entropy_cli.commands.guide import cli as guide
 from entropy_cli.commands.inspect import cli as inspect_
+from entropy_cli.commands.ladder import cli as ladder
 from entropy_cli.commands.loss import cli as loss
 from entropy_cli.commands.monitor import cli as monitor
 from entropy_cli.commands.report import cli as report
@@ -44,6 +45,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "show": show.show,
     "train": train.train,
     "monitor": monitor.monitor,
+    "ladder": ladder.ladder,
     "loss": loss.loss,
     "fit": fit.fit,
     "inspect": inspect_.inspect,

@@ -12,6 +12,7 @@ from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.files import path_argument, write_atomically
 from entropy_cli.core.reading import JSON_BYTES, parse_json, read_stream
+from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.entropy.quantity import AT_MOST, Estimate, HistoryPoint, Labels, TemperatureChoice
 from entropy_cli.results.consistency import check_consistency
 
@@ -190,6 +191,7 @@ class Result:
     precision_check: dict[str, Any] | None
     target_reached: bool | None
     provenance: dict[str, Any]
+    ladder: Ladder | None = None  # of the hard tokens; null unless asked for
 
     def __repr__(self) -> str:
         """Return a line: the tokenizer, the images, and the assignment entropy A with its interval."""

@@ -1,0 +1,68 @@
+"""The command line of `entropy-cli ladder`."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from entropy_cli.options import AsJson, Explain, Output, Units, WholeTable
+from entropy_cli.terminal import print_result, tqdm_bar
+
+
+def ladder(
+    context_: typer.Context,
+    tokens: Annotated[
+        Path, typer.Option(metavar="FILE.npy", help="Hard tokens, from estimate --save-tokens.")
+    ],
+    result: Annotated[
+        Path, typer.Option(metavar="RESULT.json", help="The result of the same run: scales and codes.")
+    ],
+    context: Annotated[
+        Literal["auto", "var", "raster", "depth", "none"],
+        typer.Option(help="What the model may see beside place and class; auto goes by the scales."),
+    ] = "auto",
+    cluster: Annotated[
+        Literal["image", "folder"],
+        typer.Option(help="What is never split over folds: folder, if its images are alike."),
+    ] = "image",
+    classes: Annotated[
+        Literal["auto", "none"], typer.Option(help="Classes: auto takes folders, where there are some.")
+    ] = "auto",
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Images of a seeded sample; default at most 50,000."),
+    ] = None,
+    output: Output = None,
+    result_output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write the result with the ladder in it, for report, monitor and loss."
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    table: WholeTable = False,
+    explain: Explain = False,
+    units: Units = "nats",
+) -> None:
+    """Bound the irreducible loss of hard tokens from above, by held-out predictors.
+
+    Example: entropy-cli ladder --tokens tokens.npy --result result.json
+    """
+    from entropy_cli.commands.ladder.ladder import ladder as run
+    from entropy_cli.core.files import check_files, write_text
+    from entropy_cli.results.ladder import render, to_json
+    from entropy_cli.streaming.ladder import LadderOptions
+
+    check_files(
+        [("--tokens", tokens), ("--result", result)],
+        [("--output", output), ("--result-output", result_output)],
+    )
+    options = LadderOptions(context, cluster, classes == "auto", limit)
+    command = shlex.join(["entropy-cli", *context_.obj])
+    found, with_ladder = run(tokens, result, options, command, tqdm_bar)
+    if output is not None:
+        write_text(output, to_json(found) + "\n")
+    if result_output is not None:
+        with_ladder.write(result_output)
+    print_result(to_json(found) if as_json else render(found, units, table=table, explain=explain))

@@ -1,0 +1,153 @@
+"""The ladder of some hard tokens: every rung with its limits, and what bounds them from below."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from entropy_cli.entropy.ladder.lower_bounds import Memorisation
+
+SCHEMA, SCHEMA_VERSION = "entropy-cli/ladder", 1
+Context = Literal["var", "raster", "depth", "none"]
+Cluster = Literal["image", "folder"]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """An upper bound of an irreducible loss in expectation, in nats per token.
+
+    Attributes:
+        value: the mean held-out code length.
+        se: its standard error, by the delete-a-group jackknife with the predictors held.
+        ci95: its 95 % interval.
+        upper95: the one-sided 95 % limit: the loss is at most this.
+    """
+
+    value: float
+    se: float
+    ci95: tuple[float, float]
+    upper95: float
+
+
+@dataclass(frozen=True)
+class Gain:
+    """How much lower a rung is than the one before it, paired by images, in nats per token."""
+
+    value: float
+    se: float
+    ci95: tuple[float, float]
+
+    @property
+    def is_none(self) -> bool:
+        """Whether the interval reaches 0."""
+        return self.ci95[0] <= 0
+
+
+@dataclass(frozen=True)
+class BoundAverages:
+    """The three averages over scales, each with the error of an average."""
+
+    token_weighted: Bound
+    over_scales: Bound
+    last_scale: Bound
+
+
+@dataclass(frozen=True)
+class RungResult:
+    """One rung; `weights` are the mean weights of its predictors at each scale."""
+
+    id: str
+    sees: str
+    scales: list[Bound]
+    average: BoundAverages
+    gain: Gain | None  # None for the first
+    weights: list[dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """The unigram entropy of a scale: the truth lies between, in expectation; nats per token."""
+
+    plug_in: float
+    held_out: float
+
+
+@dataclass(frozen=True)
+class Lowest:
+    """The lowest rung's token-weighted average."""
+
+    rung: str
+    value: float
+    upper95: float
+
+
+@dataclass(frozen=True)
+class CollisionFloor:
+    """A lower bound without assumptions, in nats per token; `value` holds given the class too."""
+
+    value: float
+    without_class: float
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A bound that is often asked for, and why it isn't given."""
+
+    id: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """What the ladder was made of: images used, tokens of an image, codes, and different rows."""
+
+    images: int
+    tokens: int
+    vocab_size: int
+    distinct_rows: int
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How the probe was trained; its rung depends on it."""
+
+    steps: int  # asked for
+    steps_done: list[list[int]]  # of each half and net, fewer if it stopped early
+    width: int
+    images: int
+    sees: str
+    seconds: float
+    seconds_cap: float | None
+
+
+@dataclass(frozen=True)
+class LadderSettings:
+    """What changes the numbers."""
+
+    context: Context
+    classes: int | None  # the number of classes that a rung sees
+    cluster: Cluster
+    folds: int
+    groups: int
+    seed: int
+    probe: ProbeSettings | None
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Upper bounds of the irreducible loss of hard tokens, and a small bound from below."""
+
+    schema: str
+    schema_version: int
+    units: str
+    tokens: TokenCounts
+    settings: LadderSettings
+    patch_nums: list[int | None]
+    scale_tokens: list[int]
+    rungs: list[RungResult]
+    bracket: list[Bracket]
+    lowest: Lowest
+    floor: CollisionFloor | None
+    memorisation: Memorisation | None
+    refused: list[Refusal]
+    notes: list[str]
+    provenance: dict[str, Any]

@@ -1,0 +1,60 @@
+"""Which images are alike: jackknife groups that keep them together, and classes from their folders."""
+
+from collections.abc import Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from entropy_cli.entropy.ladder.ladder import Cluster
+from entropy_cli.images.image_set import GROUPS, hash_path
+
+
+def folder(name: str) -> str:
+    """Return the folder of an image's relative path."""
+    return str(PurePosixPath(name).parent)
+
+
+def groups(names: Sequence[str], same_M: np.ndarray, cluster: Cluster, seed: int) -> np.ndarray:
+    """Return the jackknife group of each image, by the hash of its path or folder.
+
+    Args:
+        names: relative paths of the M images.
+        same_M: for each image the index of the first one that equals it; they share a group, and so do
+            their folders with "folder".
+        cluster: what is never split.
+        seed: of the hash.
+
+    Returns:
+        int64 in [0, 32), (M,).
+    """
+    keys = list(map(folder, names)) if cluster == "folder" else list(names)
+    first: dict[str, int] = {}
+    parent = [first.setdefault(key, i) for i, key in enumerate(keys)]
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = i = parent[parent[i]]
+        return i
+
+    for i, same in enumerate(same_M.tolist()):
+        low, high = sorted((root(i), root(same)))
+        parent[high] = low
+    by_key = {i: hash_path(keys[i], seed)[1] % GROUPS for i in {root(i) for i in range(len(names))}}
+    return np.array([by_key[root(i)] for i in range(len(names))], np.int64)
+
+
+def first_equal(row_ML: np.ndarray) -> np.ndarray:
+    """Return for each row the index of the first row that equals it, int64 (M,)."""
+    first: dict[bytes, int] = {}
+    return np.array([first.setdefault(row_L.tobytes(), i) for i, row_L in enumerate(row_ML)], np.int64)
+
+
+def classes(names: Sequence[str]) -> np.ndarray | None:
+    """Return the number of each image's folder, int64 (M,).
+
+    None if there is one folder, or if half of them have fewer than two images.
+    """
+    number: dict[str, int] = {}
+    class_M = np.array([number.setdefault(folder(name), len(number)) for name in names], np.int64)
+    is_useful = len(number) > 1 and np.median(np.bincount(class_M)) >= 2
+    return class_M if is_useful else None

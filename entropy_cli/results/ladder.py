@@ -1,0 +1,136 @@
+"""The ladder of hard tokens as text: its headline, its rungs, and all scales. Imports no torch."""
+
+import json
+import math
+from dataclasses import asdict
+
+from entropy_cli.core.table import Table, wrapped
+from entropy_cli.entropy.ladder.ladder import Bound, Gain, Ladder
+
+DIGITS = 4
+
+
+def to_json(ladder: Ladder) -> str:
+    """Return a ladder as JSON text."""
+    return json.dumps(asdict(ladder), allow_nan=False, indent=1)
+
+
+def headline(ladder: Ladder, units: str = "nats") -> str:
+    """Return what the ladder says, in a sentence."""
+    per_nat = unit(units)
+    rung = ladder.lowest.rung
+    most = f"at most {_up(per_nat * ladder.lowest.upper95, 3)} {units} per token (95 %), held out"
+    text = f"Irreducible loss of the hard tokens: {most}, by the {rung} rung"
+    if ladder.floor is None:
+        return f"{text}. How far below it lies is not known."
+    least = math.floor(per_nat * ladder.floor.value * 1000) / 1000
+    return f"{text}; at least {least:.3f} without assumptions. Where between is not known."
+
+
+def unit(units: str) -> float:
+    """Return how many of a unit, nats or bits, are a nat."""
+    return 1.0 if units == "nats" else 1 / math.log(2)
+
+
+def render(ladder: Ladder, units: str = "nats", *, table: bool = False, explain: bool = False) -> str:
+    """Return a ladder as text for a terminal.
+
+    Args:
+        ladder: the ladder to show.
+        units: "nats" or "bits".
+        table: whether all scales follow.
+        explain: whether the weights, and what is refused and why, follow.
+    """
+    parts = [wrapped("", headline(ladder, units)), _source(ladder), rungs_table(ladder, units).text()]
+    parts += ["\n".join(wrapped("", line) for line in _below(ladder, units))]
+    parts += [wrapped("note: ", note) for note in ladder.notes]
+    if table:
+        parts.append(scales_table(ladder, units).text())
+    if explain:
+        refused = (wrapped(f"{r.id.replace('_', ' ')}: ", r.reason) for r in ladder.refused)
+        parts += ["\n".join(["Weights", *_weights(ladder)]), "\n".join(["Refused", *refused])]
+    return "\n\n".join(filter(None, parts))
+
+
+def _source(ladder: Ladder) -> str:
+    counts, settings = ladder.tokens, ladder.settings
+    kinds = "" if settings.classes is None else f", {settings.classes:,} folders as classes"
+    by = "" if settings.cluster == "image" else ", groups of folders"
+    return wrapped(
+        "",
+        f"{counts.images:,} images of {counts.tokens} tokens, {counts.vocab_size:,} codes{kinds}; "
+        f"context {settings.context}; {settings.folds} folds{by}, seed {settings.seed}",
+    )
+
+
+def rungs_table(ladder: Ladder, units: str = "nats") -> Table:
+    """Return the rungs: what each sees, its averages and what it gains over the one before."""
+    per_nat = unit(units)
+    several = len(ladder.scale_tokens) > 1
+    rows = []
+    for rung in ladder.rungs:
+        mean, final = rung.average.token_weighted, rung.average.last_scale
+        row = [rung.id, _number(mean, per_nat), _up(per_nat * mean.upper95, DIGITS)]
+        rows.append([*row, _gain(rung.gain, per_nat), _number(final, per_nat), rung.sees])
+    head = ["rung", f"{units}/\ntoken", "at most\n(95 %)", "gain", "final\nscale", "sees"]
+    caption = "held-out upper bounds of the irreducible loss, mean over all tokens"
+    columns = range(6) if several else (0, 1, 2, 3, 5)
+    return Table("ladder", "", head, rows, caption, left=(0, 5)).select(columns)
+
+
+def scales_table(ladder: Ladder, units: str = "nats") -> Table:
+    """Return the rungs at each scale, and the bracket of the unigram."""
+    per_nat = unit(units)
+    rows = []
+    for s, (side, tokens) in enumerate(zip(ladder.patch_nums, ladder.scale_tokens, strict=True)):
+        name = f"scale {s}: {tokens} tokens" if side is None else f"{side}x{side}"
+        plug_in, held_out = ladder.bracket[s].plug_in, ladder.bracket[s].held_out
+        bracket = f"{per_nat * plug_in:.3f} to {per_nat * held_out:.3f}"
+        rows.append([name, *(_number(rung.scales[s], per_nat) for rung in ladder.rungs), bracket])
+    head = ["scale", *(rung.id for rung in ladder.rungs), "unigram lies\nbetween"]
+    return Table("ladder-scales", "Rungs by scale", head, rows, f"{units} per token")
+
+
+def _below(ladder: Ladder, units: str) -> list[str]:
+    """Return what is known from below, and what is no bound."""
+    per_nat, lines = unit(units), []
+    if ladder.floor is not None:
+        lines.append(
+            f"From below: no two images have the same tokens, so at least "
+            f"{per_nat * ladder.floor.value:.4f} {units} per token ({ladder.floor.confidence:.0%})."
+        )
+    if ladder.memorisation is not None:
+        memorised = ladder.memorisation
+        lines.append(
+            f"Memorisation (no bound of new images' loss): the training loss can fall to "
+            f"{per_nat * memorised.least_loss:.4f} {units} per token; from token "
+            f"{memorised.cliff_token} on, the training images alone decide what follows."
+        )
+    return lines
+
+
+def _weights(ladder: Ladder) -> list[str]:
+    """Return the mean weights of the last rung's predictors over scales, weighted by tokens."""
+    total: dict[str, float] = {}
+    tokens = sum(ladder.scale_tokens)
+    last = next(rung for rung in ladder.rungs if rung.id == ladder.lowest.rung)
+    for size, weights in zip(ladder.scale_tokens, last.weights, strict=True):
+        for name, weight in weights.items():
+            total[name] = total.get(name, 0.0) + weight * size / tokens
+    return [f"{name}: {weight:.3f}" for name, weight in sorted(total.items(), key=lambda w: -w[1])]
+
+
+def _number(bound: Bound, per_nat: float) -> str:
+    return f"{per_nat * bound.value:.{DIGITS}f}"
+
+
+def _up(value: float, digits: int) -> str:
+    """Round a limit up, so that it stays one."""
+    return f"{math.ceil(value * 10**digits - 1e-9) / 10**digits:.{digits}f}"
+
+
+def _gain(gain: Gain | None, per_nat: float) -> str:
+    if gain is None:
+        return ""
+    half = (gain.ci95[1] - gain.ci95[0]) / 2
+    return "no gain" if gain.is_none else f"{per_nat * gain.value:.4f} ± {per_nat * half:.4f}"

@@ -1,0 +1,184 @@
+"""Build the ladder of the hard tokens of some images."""
+
+import logging
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.core.progress_bars import Bars
+from entropy_cli.entropy.assign import MAX_INDEXABLE
+from entropy_cli.entropy.ladder.contexts import Layout, check_context, choose_context
+from entropy_cli.entropy.ladder.ladder import (
+    SCHEMA,
+    SCHEMA_VERSION,
+    Cluster,
+    CollisionFloor,
+    Context,
+    Ladder,
+    LadderSettings,
+    Lowest,
+    Refusal,
+    TokenCounts,
+)
+from entropy_cli.entropy.ladder.limits import bound_rungs, brackets
+from entropy_cli.entropy.ladder.lower_bounds import collision_floor, memorisation
+from entropy_cli.entropy.ladder.rungs import FOLDS, Rung, Tokens, climb, plan_rungs
+from entropy_cli.images.clusters import classes, first_equal, groups
+from entropy_cli.images.image_set import GROUPS, hash_path
+
+logger = logging.getLogger(__name__)
+
+MAX_IMAGES, MIN_IMAGES = 50_000, 64  # the most by default
+MANY_REPEATS = 0.01  # share of images with the tokens of another
+CONFIDENCE = 0.95
+REFUSED = (
+    (
+        "plug_in_conditional_entropy",
+        "counts of a context are far too few: it comes out nats below the truth",
+    ),
+    ("fano", "accuracy bounds the entropy from above, not from below, unless it is the best possible"),
+    (
+        "entropy_estimators",
+        "NSB, Chao-Shen and Grassberger estimate for independent draws, and bound nothing",
+    ),
+    (
+        "match_lengths",
+        "Lempel-Ziv and context trees need long stationary sequences, which images aren't",
+    ),
+    (
+        "extrapolation",
+        "the limit of one predictor over images or sizes is that predictor's own, and fits of it miss",
+    ),
+    ("trained_models", "a fit over models is shown by fit; its E is a fit, not a floor"),
+    ("assignment_entropy", "it is of soft labels: no function of the hard tokens"),
+)
+
+
+@dataclass(frozen=True)
+class LadderOptions:
+    """How to build a ladder."""
+
+    context: Context | Literal["auto"] = "auto"
+    cluster: Cluster = "image"
+    use_classes: bool = True
+    limit: int | None = None  # images; None for at most MAX_IMAGES
+
+
+@dataclass(frozen=True)
+class TokenTable:
+    """The hard tokens of images, as a run saved them.
+
+    Attributes:
+        names: relative paths, one for each row.
+        read: reads some rows by their numbers, int64 (m, L), codes from 0.
+        vocab_size: the number of codes V.
+        depths: whether scales are depths at the same places.
+        training_images: how many images the whole split has if it is a training split, else None.
+    """
+
+    names: Sequence[str]
+    read: Callable[[Sequence[int]], np.ndarray]
+    layout: Layout
+    vocab_size: int
+    depths: bool
+    seed: int
+    training_images: int | None
+
+
+def build_ladder(
+    table: TokenTable, options: LadderOptions, provenance: dict[str, Any], bars: Bars
+) -> Ladder:
+    """Build the ladder of hard tokens, by default of at most 50,000 images: a seeded sample.
+
+    Raises:
+        EntropyCliError: there are too few images or groups of them, too many codes, or the tokens have
+            no such context.
+    """
+    if table.vocab_size > MAX_INDEXABLE:
+        raise EntropyCliError(f"the ladder: {table.vocab_size} codes can't be numbered in 63 bits.")
+    layout = table.layout
+    context = options.context
+    if context == "auto":
+        context = choose_context(layout, depths=table.depths)
+    check_context(context, layout)
+    notes: list[str] = []
+    rows = _sample(table, options.limit, notes)
+    names = [table.names[row] for row in rows]
+    idx_ML = table.read(rows)
+    same_M = first_equal(idx_ML)
+    M, distinct = len(rows), len(np.unique(same_M))
+    group_M = groups(names, same_M, options.cluster, table.seed)
+    _check_enough(group_M, options)
+    if M - distinct > MANY_REPEATS * M:
+        notes.append(
+            f"{M - distinct} of {M} images ({(M - distinct) / M:.1%}) have the tokens of another: they "
+            "are kept in one fold. If others are alike too, group them with --cluster folder."
+        )
+    class_M = classes(names) if options.use_classes else None
+    tokens = Tokens(idx_ML, layout, table.vocab_size, group_M, class_M, context, table.seed)
+    total = idx_ML.size * len(plan_rungs(tokens, with_probe=False))
+    with bars("climbing the ladder", total, "token") as bar:
+        rungs = climb(tokens, None, bar.update)
+    for note in notes:
+        logger.warning("%s", note)
+    bounds = bound_rungs(rungs, tokens)
+    last = min(bounds, key=lambda rung: rung.average.token_weighted.value)
+    mean = last.average.token_weighted
+    number = None if class_M is None else int(class_M.max()) + 1
+    trained = table.training_images
+    L = sum(layout.tokens)
+    return Ladder(
+        schema=SCHEMA,
+        schema_version=SCHEMA_VERSION,
+        units="nats per token",
+        tokens=TokenCounts(M, L, table.vocab_size, distinct),
+        settings=LadderSettings(context, number, options.cluster, FOLDS, GROUPS, table.seed, None),
+        patch_nums=list(layout.sides),
+        scale_tokens=list(layout.tokens),
+        rungs=bounds,
+        bracket=brackets(tokens, _named(rungs, "unigram")),
+        lowest=Lowest(last.id, mean.value, mean.upper95),
+        floor=_floor(M, L, number) if distinct == M and options.cluster == "image" else None,
+        memorisation=memorisation(trained, L, table.vocab_size) if trained else None,
+        refused=[Refusal(*refused) for refused in REFUSED],
+        notes=notes,
+        provenance=provenance,
+    )
+
+
+def _sample(table: TokenTable, limit: int | None, notes: list[str]) -> list[int]:
+    """Return the rows to use, in their order: the first ones by the hash of seed and path."""
+    most = MAX_IMAGES if limit is None else limit
+    if len(table.names) <= most:
+        return list(range(len(table.names)))
+    key_M = np.array([hash_path(name, table.seed)[0] for name in table.names], np.uint64)
+    if limit is None:
+        notes.append(
+            f"a sample of {most:,} of {len(table.names):,} images, by seed {table.seed}. For more give "
+            "--limit."
+        )
+    return np.sort(np.argsort(key_M, kind="stable")[:most]).tolist()
+
+
+def _check_enough(group_M: np.ndarray, options: LadderOptions) -> None:
+    folds = len(np.unique(group_M % FOLDS))
+    if len(group_M) < MIN_IMAGES or folds < FOLDS:
+        kind = "folders of images" if options.cluster == "folder" else "images"
+        raise EntropyCliError(
+            f"the ladder: got {len(group_M)} images in {folds} of {FOLDS} folds, expected at least "
+            f"{MIN_IMAGES} images in all {FOLDS}. Give more {kind}."
+        )
+
+
+def _floor(images: int, tokens: int, classes: int | None) -> CollisionFloor:
+    alone = collision_floor(images)
+    given = max(0.0, alone - math.log(classes or 1))
+    return CollisionFloor(given / tokens, alone / tokens, CONFIDENCE)
+
+
+def _named(rungs: Sequence[Rung], rung_id: str) -> Rung:
+    return next(rung for rung in rungs if rung.id == rung_id)
