@@ -21,14 +21,19 @@ from entropy_cli.entropy.ladder.ladder import (
     Ladder,
     LadderSettings,
     Lowest,
+    ProbeSettings,
     Refusal,
     TokenCounts,
 )
 from entropy_cli.entropy.ladder.limits import bound_rungs, brackets
 from entropy_cli.entropy.ladder.lower_bounds import collision_floor, memorisation
+from entropy_cli.entropy.ladder.probe import MAX_CODES, WIDTH, ProbeFit
 from entropy_cli.entropy.ladder.rungs import FOLDS, Rung, Tokens, climb, plan_rungs
+from entropy_cli.entropy.ladder.sights import CodesAround, Sight
 from entropy_cli.images.clusters import classes, first_equal, groups
 from entropy_cli.images.image_set import GROUPS, hash_path
+from entropy_cli.streaming.coarser_scales import CoarserScales
+from entropy_cli.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +71,8 @@ class LadderOptions:
     cluster: Cluster = "image"
     use_classes: bool = True
     limit: int | None = None  # images; None for at most MAX_IMAGES
+    probe_steps: int | None = None  # None without a probe
+    probe_seconds: float | None = None  # when the probe stops at the latest
 
 
 @dataclass(frozen=True)
@@ -90,9 +97,20 @@ class TokenTable:
 
 
 def build_ladder(
-    table: TokenTable, options: LadderOptions, provenance: dict[str, Any], bars: Bars
+    table: TokenTable,
+    options: LadderOptions,
+    provenance: dict[str, Any],
+    bars: Bars,
+    tokenizer: Tokenizer | None = None,
 ) -> Ladder:
     """Build the ladder of hard tokens, by default of at most 50,000 images: a seeded sample.
+
+    Args:
+        table: the tokens.
+        options: what to build.
+        provenance: for the record.
+        bars: makes progress bars.
+        tokenizer: the tokens' own, so that the probe sees what coarser scales add up to.
 
     Raises:
         EntropyCliError: there are too few images or groups of them, too many codes, or the tokens have
@@ -120,9 +138,10 @@ def build_ladder(
         )
     class_M = classes(names) if options.use_classes else None
     tokens = Tokens(idx_ML, layout, table.vocab_size, group_M, class_M, context, table.seed)
-    total = idx_ML.size * len(plan_rungs(tokens, with_probe=False))
+    probe = _fit_probe(tokens, options, tokenizer, bars)
+    total = idx_ML.size * len(plan_rungs(tokens, with_probe=probe is not None))
     with bars("climbing the ladder", total, "token") as bar:
-        rungs = climb(tokens, None, bar.update)
+        rungs = climb(tokens, probe.probabilities if probe else None, bar.update)
     for note in notes:
         logger.warning("%s", note)
     bounds = bound_rungs(rungs, tokens)
@@ -136,7 +155,9 @@ def build_ladder(
         schema_version=SCHEMA_VERSION,
         units="nats per token",
         tokens=TokenCounts(M, L, table.vocab_size, distinct),
-        settings=LadderSettings(context, number, options.cluster, FOLDS, GROUPS, table.seed, None),
+        settings=LadderSettings(
+            context, number, options.cluster, FOLDS, GROUPS, table.seed, _settings(probe)
+        ),
         patch_nums=list(layout.sides),
         scale_tokens=list(layout.tokens),
         rungs=bounds,
@@ -182,3 +203,37 @@ def _floor(images: int, tokens: int, classes: int | None) -> CollisionFloor:
 
 def _named(rungs: Sequence[Rung], rung_id: str) -> Rung:
     return next(rung for rung in rungs if rung.id == rung_id)
+
+
+def _fit_probe(
+    tokens: Tokens, options: LadderOptions, tokenizer: Tokenizer | None, bars: Bars
+) -> ProbeFit | None:
+    if options.probe_steps is None:
+        return None
+    if tokens.vocab_size > MAX_CODES:
+        raise EntropyCliError(
+            f"--probe: {tokens.vocab_size} codes, it predicts at most {MAX_CODES}. Leave it out."
+        )
+    sight: Sight = CodesAround(tokens.layout, tokens.vocab_size, tokens.context)
+    if tokenizer is not None and tokens.context == "var":
+        sight = CoarserScales.of(tokenizer, tokens.idx_ML)
+    with bars("fitting the probe", 2 * options.probe_steps, "step") as bar:
+        probe = ProbeFit(tokens, sight, options.probe_steps, options.probe_seconds, bar.update)
+        probe.fit()
+    return probe
+
+
+def _settings(probe: ProbeFit | None) -> ProbeSettings | None:
+    if probe is None:
+        return None
+    M = len(probe.tokens.idx_ML)
+    return ProbeSettings(
+        probe.steps,
+        probe.steps_done,
+        WIDTH,
+        M,
+        probe.sight.words,
+        probe.taken_s,
+        probe.seconds,
+        probe.was_cut,
+    )

@@ -6,8 +6,17 @@ from typing import Annotated, Literal
 
 import typer
 
-from entropy_cli.options import AsJson, Explain, Output, Units, WholeTable
+from entropy_cli.options import AsJson, BadValue, Checkpoint, Explain, Output, Units, WholeTable
 from entropy_cli.terminal import print_result, tqdm_bar
+
+
+def parse_probe(text: str) -> int | None:
+    """Parse a number of steps; off is None."""
+    if text == "off":
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= 7 and int(text):
+        return int(text)
+    raise BadValue(f"{text}: expected off or a number of steps from 1.")
 
 
 def ladder(
@@ -33,6 +42,22 @@ def ladder(
         int | None,
         typer.Option(min=1, metavar="N", help="Images of a seeded sample; default at most 50,000."),
     ] = None,
+    probe: Annotated[
+        int | None,
+        typer.Option(
+            metavar="STEPS|off",
+            parser=parse_probe,
+            show_default="off",
+            help="Also a small net, of at most so many steps; 2000 is a start.",
+        ),
+    ] = None,
+    probe_seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=1, metavar="S", help="The most seconds for the probe; a cut is not repeatable."
+        ),
+    ] = None,
+    ckpt: Checkpoint = None,
     output: Output = None,
     result_output: Annotated[
         Path | None,
@@ -49,18 +74,22 @@ def ladder(
 
     Example: entropy-cli ladder --tokens tokens.npy --result result.json
     """
+    from entropy_cli.commands.ladder.ladder import InputFiles
     from entropy_cli.commands.ladder.ladder import ladder as run
     from entropy_cli.core.files import check_files, write_text
     from entropy_cli.results.ladder import render, to_json
     from entropy_cli.streaming.ladder import LadderOptions
 
+    for option, given in (("--ckpt", ckpt), ("--probe-seconds", probe_seconds)):
+        if given is not None and probe is None:
+            raise typer.BadParameter("is for the probe. Give --probe STEPS too.", param_hint=option)
     check_files(
-        [("--tokens", tokens), ("--result", result)],
+        [("--tokens", tokens), ("--result", result), ("--ckpt", ckpt)],
         [("--output", output), ("--result-output", result_output)],
     )
-    options = LadderOptions(context, cluster, classes == "auto", limit)
+    options = LadderOptions(context, cluster, classes == "auto", limit, probe, probe_seconds)
     command = shlex.join(["entropy-cli", *context_.obj])
-    found, with_ladder = run(tokens, result, options, command, tqdm_bar)
+    found, with_ladder = run(InputFiles(tokens, result, ckpt), options, command, tqdm_bar)
     if output is not None:
         write_text(output, to_json(found) + "\n")
     if result_output is not None:

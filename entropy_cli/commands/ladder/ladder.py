@@ -3,9 +3,10 @@
 from dataclasses import replace
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import NamedTuple
 
 from entropy_cli import __version__
-from entropy_cli.core.errors import DatasetError
+from entropy_cli.core.errors import CheckpointError, DatasetError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.ladder.contexts import Layout
 from entropy_cli.entropy.ladder.ladder import Ladder
@@ -13,18 +14,28 @@ from entropy_cli.results.schema import Result, read_result
 from entropy_cli.streaming.ladder import LadderOptions, TokenTable, build_ladder
 from entropy_cli.streaming.token_file import paths_file
 from entropy_cli.streaming.token_table import open_rows, read_names
+from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.registry import find_family
+from entropy_cli.tokenizers.settings import TokenizerSettings
 
 
-def ladder(
-    tokens: Path, result_file: Path, options: LadderOptions, command: str, bars: Bars
-) -> tuple[Ladder, Result]:
+class InputFiles(NamedTuple):
+    """The files of one run, and its checkpoint, if the probe is to see sums of codes."""
+
+    tokens: Path
+    result: Path
+    checkpoint: Path | None
+
+
+def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) -> tuple[Ladder, Result]:
     """Return the ladder, and the result with the ladder in it.
 
     Raises:
         EntropyCliError: a file can't be read, tokens and result are of different runs, or there are too
             few images.
     """
-    result = read_result(result_file)
+    tokens = files.tokens
+    result = read_result(files.result)
     layout = Layout(
         [scale.tokens for scale in result.scales], [scale.patch_num for scale in result.scales]
     )
@@ -50,9 +61,31 @@ def ladder(
         "tool_version": __version__,
         "created_utc": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "tokens": str(tokens.resolve()),
-        "result": str(result_file.resolve()),
+        "result": str(files.result.resolve()),
         "checkpoint_sha256": result.tokenizer.checkpoint_sha256,
         "data_fingerprint": result.data.fingerprint,
     }
-    found = build_ladder(table, options, provenance, bars)
+    tokenizer = None if files.checkpoint is None else _load(files.checkpoint, result, bars)
+    found = build_ladder(table, options, provenance, bars, tokenizer)
     return found, replace(result, ladder=found)
+
+
+def _load(checkpoint: Path, result: Result, bars: Bars) -> Tokenizer:
+    """Load the tokenizer of a result; raise CheckpointError if it is another one."""
+    recorded = result.tokenizer
+    sides = [side for side in recorded.patch_nums if side is not None]
+    settings = TokenizerSettings(
+        image_size=result.settings.image_size,
+        patch_nums=tuple(sides) if len(sides) == len(recorded.patch_nums) > 1 else None,
+        weights=result.provenance.get("checkpoint_weights"),
+    )
+    found = find_family(checkpoint, recorded.family, settings)
+    with bars("hashing checkpoint", found.checkpoint.size, "B") as bar:
+        if found.checkpoint.sha256(bar.update) != recorded.checkpoint_sha256:
+            raise CheckpointError(
+                f"{checkpoint}: is not the checkpoint of the result. Give that run's, or leave --ckpt "
+                "out: the probe then sees codes alone."
+            )
+    tokenizer = found.build()
+    found.checkpoint.close()
+    return tokenizer

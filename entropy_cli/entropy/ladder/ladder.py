@@ -110,13 +110,14 @@ class TokenCounts:
 class ProbeSettings:
     """How the probe was trained; its rung depends on it."""
 
-    steps: int  # asked for
-    steps_done: list[list[int]]  # of each half and net, fewer if it stopped early
+    steps: int  # the most that were asked for
+    steps_done: list[int]  # of each half's net, at its least loss on images kept for stopping
     width: int
     images: int
     sees: str
     seconds: float
     seconds_cap: float | None
+    was_cut: bool  # by the cap: another run may get further
 
 
 @dataclass(frozen=True)

@@ -128,7 +128,7 @@ def plan_rungs(tokens: Tokens, *, with_probe: bool) -> list[RungPlan]:
     if CONTEXT[tokens.context]:
         plans.append(RungPlan("context", SEES[tokens.context], CONTEXT[tokens.context]))
     if with_probe:
-        plans.append(RungPlan("probe", "all of these, by a small net", (PROBE,)))
+        plans.append(RungPlan("probe", "all, by a small net", (PROBE,)))
     return plans
 
 
