@@ -1,14 +1,24 @@
 """The floors of a model's losses, from an estimate, and the unigram entropies above them."""
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from entropy_cli.core.errors import ResultError
+from entropy_cli.entropy.ladder.ladder import Bound, RungResult
 from entropy_cli.entropy.quantity import Estimate, Labels
 from entropy_cli.results.ceiling import Ceiling, ceiling
 from entropy_cli.results.published import is_published_var
 from entropy_cli.results.schema import Estimates, Result, ScaleResult, read_result
+
+
+class RungLimit(NamedTuple):
+    """A rung of the ladder of hard tokens: its name, what it sees, and its upper limit in nats."""
+
+    id: str
+    sees: str
+    upper95: float
 
 
 @dataclass(frozen=True)
@@ -21,12 +31,14 @@ class Level:
         unigram: entropy of the histogram of the nearest codes, the loss of the best constant
             prediction; it may be a lower bound.
         ceiling: an upper limit of the unigram entropy, if known: a loss above it is a sign of an error.
+        rungs: the rungs of the ladder that see more than the scale, the first one first; maybe none.
     """
 
     floor: float
     half_width: float | None = None
     unigram: Estimate | None = None
     ceiling: Ceiling | None = None
+    rungs: tuple[RungLimit, ...] = ()
 
     @property
     def unigram_value(self) -> float | None:
@@ -47,6 +59,7 @@ class Floor:
         is_published_var: whether the tokenizer is the one that VAR published, if known.
         is_given: whether the user gave numbers instead of a result.
         labels: what models on the tokenizer's tokens are trained on: under hard labels it is no floor.
+        patch_nums: the side of each scale's grid, if known.
     """
 
     source: str
@@ -57,6 +70,7 @@ class Floor:
     is_published_var: bool | None = None
     is_given: bool = False
     labels: Labels = "unknown"
+    patch_nums: tuple[int | None, ...] | None = None
 
     def for_scales(self, sides: Sequence[int]) -> list[Level | None]:
         """Return the floors of the scales with these grid sides; None where unknown."""
@@ -82,12 +96,20 @@ def read_floor(path: Path) -> Floor:
     temperature = result.settings.temperature
     at = "fitted temperatures" if temperature == "auto" else f"T = {temperature:g}"
     scales = result.scales
-    levels = [_level(result, scale, [scale], f"{path}: scale {scale.name}") for scale in scales]
+    levels = [
+        replace(
+            _level(result, scale, [scale], f"{path}: scale {scale.name}"),
+            rungs=_rungs(result, lambda rung: rung.scales[scale.scale]),  # noqa: B023 - called at once
+        )
+        for scale in scales
+    ]
+    mean = _level(result, result.average.token_weighted, scales, f"{path}: token-weighted average")
+    last = _level(result, result.average.last_scale, scales[-1:], f"{path}: final scale")
     return Floor(
         source=f"{path}: assignment entropy of {result.tokenizer.family} at {at}, "
         f"{result.data.images_used} images",
-        mean=_level(result, result.average.token_weighted, scales, f"{path}: token-weighted average"),
-        last=_level(result, result.average.last_scale, scales[-1:], f"{path}: final scale"),
+        mean=replace(mean, rungs=_rungs(result, lambda rung: rung.average.token_weighted)),
+        last=replace(last, rungs=_rungs(result, lambda rung: rung.average.last_scale)),
         scales={
             scale.patch_num: level
             for scale, level in zip(scales, levels, strict=True)
@@ -96,7 +118,31 @@ def read_floor(path: Path) -> Floor:
         vocab_size=result.tokenizer.vocab_size,
         is_published_var=is_published_var(result.tokenizer),
         labels=result.tokenizer.labels,
+        patch_nums=tuple(result.tokenizer.patch_nums),
     )
+
+
+def _rungs(result: Result, bound: Callable[[RungResult], Bound]) -> tuple[RungLimit, ...]:
+    """Return the rungs above the unigram, with one of the bounds of each."""
+    rungs = [] if result.ladder is None else result.ladder.rungs[2:]
+    return tuple(RungLimit(rung.id, rung.sees, bound(rung).upper95) for rung in rungs)
+
+
+def beside_rungs(value: float, error: float, rungs: Sequence[RungLimit]) -> tuple[bool, str]:
+    """Compare a loss with the rungs of the ladder; return whether it is above one, and a clause.
+
+    Args:
+        value: the loss, in nats per token.
+        error: by how much it may exceed a rung by chance.
+        rungs: at least one.
+    """
+    for rung in rungs:
+        if value > rung.upper95 + error:
+            by = f"{value - rung.upper95:.2f} nats ABOVE the {rung.id} rung ({rung.upper95:.4f})"
+            return True, f"{by}: counts that see {rung.sees} predict better"
+    last = min(rungs, key=lambda rung: rung.upper95)
+    distance = f"{last.upper95 - value:.2f} nats below" if value < last.upper95 else "at"
+    return False, f"{distance} the {last.id} rung ({last.upper95:.4f}), the lowest of the ladder"
 
 
 def _level(result: Result, estimates: Estimates, scales: Sequence[ScaleResult], where: str) -> Level:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 
 from entropy_cli.core.table import Table, wrapped
@@ -15,11 +16,17 @@ def to_json(ladder: Ladder) -> str:
     return json.dumps(asdict(ladder), allow_nan=False, indent=1)
 
 
+def at_most(ladder: Ladder, units: str = "nats") -> str:
+    """Return the lowest rung in a few words."""
+    limit = round_up(unit(units) * ladder.lowest.upper95, 2)
+    return f"irreducible loss at most {limit}, held out ({ladder.lowest.rung} rung)"
+
+
 def headline(ladder: Ladder, units: str = "nats") -> str:
     """Return what the ladder says, in a sentence."""
     per_nat = unit(units)
     rung = ladder.lowest.rung
-    most = f"at most {_up(per_nat * ladder.lowest.upper95, 3)} {units} per token (95 %), held out"
+    most = f"at most {round_up(per_nat * ladder.lowest.upper95, 3)} {units} per token (95 %), held out"
     text = f"Irreducible loss of the hard tokens: {most}, by the {rung} rung"
     if ladder.floor is None:
         return f"{text}. How far below it lies is not known."
@@ -70,7 +77,7 @@ def rungs_table(ladder: Ladder, units: str = "nats") -> Table:
     rows = []
     for rung in ladder.rungs:
         mean, final = rung.average.token_weighted, rung.average.last_scale
-        row = [rung.id, _number(mean, per_nat), _up(per_nat * mean.upper95, DIGITS)]
+        row = [rung.id, _number(mean, per_nat), round_up(per_nat * mean.upper95, DIGITS)]
         rows.append([*row, _gain(rung.gain, per_nat), _number(final, per_nat), rung.sees])
     head = ["rung", f"{units}/\ntoken", "at most\n(95 %)", "gain", "final\nscale", "sees"]
     caption = "held-out upper bounds of the irreducible loss, mean over all tokens"
@@ -89,6 +96,21 @@ def scales_table(ladder: Ladder, units: str = "nats") -> Table:
         rows.append([name, *(_number(rung.scales[s], per_nat) for rung in ladder.rungs), bracket])
     head = ["scale", *(rung.id for rung in ladder.rungs), "unigram lies\nbetween"]
     return Table("ladder-scales", "Rungs by scale", head, rows, f"{units} per token")
+
+
+def ladders_tables(named: Mapping[str, Ladder | None]) -> list[Table]:
+    """Return the token-weighted rungs of several ladders side by side; no table if there are none."""
+    ladders = {name: ladder for name, ladder in named.items() if ladder is not None}
+    ids = dict.fromkeys(rung.id for ladder in ladders.values() for rung in ladder.rungs)
+    rows = []
+    for name, ladder in ladders.items():
+        mean = {rung.id: _number(rung.average.token_weighted, 1.0) for rung in ladder.rungs}
+        at_least = "" if ladder.floor is None else f"{ladder.floor.value:.4f}"
+        most = round_up(ladder.lowest.upper95, DIGITS)
+        rows.append([name, *(mean.get(rung, "") for rung in ids), most, at_least])
+    head = ["", *ids, "at most\n(95 %)", "at least\n(95 %)"]
+    caption = "nats per token, held-out upper bounds of the irreducible loss of hard tokens"
+    return [Table("ladders", "Ladders of the hard tokens", head, rows, caption)] if rows else []
 
 
 def _below(ladder: Ladder, units: str) -> list[str]:
@@ -124,7 +146,7 @@ def _number(bound: Bound, per_nat: float) -> str:
     return f"{per_nat * bound.value:.{DIGITS}f}"
 
 
-def _up(value: float, digits: int) -> str:
+def round_up(value: float, digits: int) -> str:
     """Round a limit up, so that it stays one."""
     return f"{math.ceil(value * 10**digits - 1e-9) / 10**digits:.{digits}f}"
 

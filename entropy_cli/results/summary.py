@@ -6,6 +6,7 @@ from dataclasses import replace
 from entropy_cli.core.table import Table, wrapped
 from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.checks import find_checks
+from entropy_cli.results.ladder import at_most
 from entropy_cli.results.provenance import SPLITS
 from entropy_cli.results.published import is_var_style
 from entropy_cli.results.schema import Check, Result, SoftAverages
@@ -157,7 +158,9 @@ def _readers(result: Result) -> list[str]:
     family = f" ({result.tokenizer.family})" if result.tokenizer.labels == "hard" else ""
     unigram = result.average.token_weighted.unigram_entropy
     ceiling = "; U is a ceiling" if unigram.value is not None and not unigram.bound else ""
-    if result.tokenizer.labels != "soft":
+    if result.ladder is not None:
+        lines.append(f"hard labels{family}: A is no floor; {at_most(result.ladder)}")
+    elif result.tokenizer.labels != "soft":
         lines.append(f"hard labels{family}: A is no floor, a loss may fall below it{ceiling}")
     return [wrapped("", line) for line in lines]
 

@@ -172,17 +172,16 @@ def build_ladder(
 
 
 def _sample(table: TokenTable, limit: int | None, notes: list[str]) -> list[int]:
-    """Return the rows to use, in their order: the first ones by the hash of seed and path."""
+    """Return the rows to use, in the order of the hashes of seed and path, whatever theirs is."""
     most = MAX_IMAGES if limit is None else limit
-    if len(table.names) <= most:
-        return list(range(len(table.names)))
     key_M = np.array([hash_path(name, table.seed)[0] for name in table.names], np.uint64)
-    if limit is None:
+    if limit is None and len(key_M) > most:
         notes.append(
             f"a sample of {most:,} of {len(table.names):,} images, by seed {table.seed}. For more give "
             "--limit."
         )
-    return np.sort(np.argsort(key_M, kind="stable")[:most]).tolist()
+    found: list[int] = np.argsort(key_M, kind="stable")[:most].tolist()
+    return found
 
 
 def _check_enough(group_M: np.ndarray, options: LadderOptions) -> None:

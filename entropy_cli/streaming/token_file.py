@@ -97,6 +97,18 @@ class TokenStore:
         write_atomically(path, write_rows)
         write_atomically(paths_file(path), write_names)
 
+    def rows(self, places: Sequence[int]) -> np.ndarray:
+        """Return the tokens of the images at these places, int64 (m, L).
+
+        Raises:
+            StateError: a row is missing, because the store was cut off during the run.
+        """
+        stored = OpenFile(self.path)
+        idx_ML = np.empty((len(places), self.tokens), np.int64)
+        for idx_L, place in zip(idx_ML, places, strict=True):
+            idx_L[:] = np.frombuffer(self._row(stored, place), self.dtype)
+        return idx_ML
+
     def _row(self, stored: OpenFile, place: int) -> bytearray:
         with contextlib.suppress(OSError):
             content = stored.read(place * self.row_bytes, (place + 1) * self.row_bytes)
@@ -119,6 +131,11 @@ class TokenStore:
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
+
+
+def shard_tokens(state: Path) -> Path:
+    """Return where a shard of a run with a ladder leaves its tokens for the merge."""
+    return state.with_name(f"{state.name}.tokens.npy")
 
 
 def store_path(state: Path) -> Path:

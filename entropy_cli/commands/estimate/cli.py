@@ -177,6 +177,10 @@ def estimate(
             "images' paths beside it.",
         ),
     ] = None,
+    ladder: Annotated[
+        bool,
+        typer.Option("--ladder", help="Also bound the loss of the hard tokens; see `guide ladder`."),
+    ] = False,
     output: Output = None,
     overwrite: Overwrite = False,
     report: Annotated[
@@ -252,6 +256,7 @@ def estimate(
         shard=shard,
         state=state,
         tokens=save_tokens,
+        ladder=ladder,
         save_every_s=save_every,
         fail_at_first=on_error == "fail",
         command=shlex.join(["entropy-cli", *context.obj]),

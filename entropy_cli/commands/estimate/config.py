@@ -43,6 +43,7 @@ class EstimateConfig:
         shard: (I, N) reads only the I-th of N parts of the images.
         state: where the state is kept; None keeps it in the cache folder until the run ends well.
         tokens: where hard tokens are written; None writes none.
+        ladder: whether the result gets the ladder of the hard tokens; a shard keeps them for the merge.
     """
 
     data: Path | None = None
@@ -63,6 +64,7 @@ class EstimateConfig:
     workers: int | None = None
     state: Path | None = None
     tokens: Path | None = None
+    ladder: bool = False
     save_every_s: float = SAVE_EVERY_S
     fail_at_first: bool = False
     command: str = ""

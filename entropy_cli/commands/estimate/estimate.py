@@ -3,21 +3,32 @@
 import contextlib
 import logging
 from array import array
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import NamedTuple
+
+import numpy as np
 
 from entropy_cli.commands.estimate.accumulate import Accumulated, accumulate
 from entropy_cli.commands.estimate.build_result import build_result
 from entropy_cli.commands.estimate.config import EstimateConfig
+from entropy_cli.commands.estimate.ladder import ladder_of
 from entropy_cli.commands.estimate.run import Run, open_run
+from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bars, no_bars
 from entropy_cli.core.signals import Interrupted, Signals
+from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import join, work_of
 from entropy_cli.streaming.state_file import resume
-from entropy_cli.streaming.token_file import TokenStore, open_token_store, store_path
+from entropy_cli.streaming.token_file import (
+    TokenStore,
+    open_token_store,
+    shard_tokens,
+    store_path,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +73,12 @@ def estimate(config: EstimateConfig, bars: Bars, deliver: Callable[[Result], obj
             raise
         counts = ranks.broadcast_from_first(ImageCounts(done.total.images, len(done.total.failed)))
         if ranks.first:
-            _deliver_result(run, done, deliver)
-            _deliver_tokens(run, done.total, tokens, bars)
+            read = _places_read(run, done.total, tokens, bars)
+            ladder, refusal = _climb(run, done.total, tokens, read, bars)
+            _deliver_result(run, done, ladder, deliver)
+            _deliver_tokens(run, tokens, read)
+            if refusal is not None:
+                raise refusal
             if done.unsaved is not None and (config.state or config.shard) is not None:
                 raise done.unsaved
             _clean_up(run)
@@ -71,9 +86,9 @@ def estimate(config: EstimateConfig, bars: Bars, deliver: Callable[[Result], obj
 
 
 def _open_tokens(run: Run, progress: Progress, stack: contextlib.ExitStack) -> TokenStore | None:
-    """Open the file that keeps hard tokens; without --save-tokens remove one that would have gaps."""
+    """Open the file that keeps hard tokens; unless they are asked for, remove one with gaps."""
     done, spec = progress.blocks_done, run.inputs.tokenizer.spec
-    if run.config.tokens is None:
+    if run.config.tokens is None and not run.config.ladder:
         if run.ranks.first and not done[run.blocks.start :: run.blocks.step].all():
             store_path(run.path).unlink(missing_ok=True)
         return None
@@ -84,7 +99,9 @@ def _open_tokens(run: Run, progress: Progress, stack: contextlib.ExitStack) -> T
     return store
 
 
-def _deliver_result(run: Run, done: Accumulated, deliver: Callable[[Result], object]) -> None:
+def _deliver_result(
+    run: Run, done: Accumulated, ladder: Ladder | None, deliver: Callable[[Result], object]
+) -> None:
     shard = run.config.shard
     if shard is not None and not done.total.images:
         logger.warning(
@@ -101,22 +118,50 @@ def _deliver_result(run: Run, done: Accumulated, deliver: Callable[[Result], obj
         "limit": run.config.limit,
     }
     state = run.state(done.total)
-    deliver(build_result(state, target_reached=done.target_reached, provenance=provenance))
+    result = build_result(state, target_reached=done.target_reached, provenance=provenance)
+    deliver(replace(result, ladder=ladder))
 
 
-def _deliver_tokens(run: Run, total: Progress, tokens: TokenStore | None, bars: Bars) -> None:
-    """Write the tokens of the images that were read, in the seeded order, and their paths."""
-    if tokens is None or run.config.tokens is None:
-        return
+def _places_read(
+    run: Run, total: Progress, tokens: TokenStore | None, bars: Bars
+) -> Sequence[int]:
+    """Return the places, in the seeded order, of the images whose tokens were kept."""
+    read = array("q")
+    if tokens is None:
+        return read
     images = run.inputs.images
     done, failed = total.blocks_done.tolist(), {name for name, _ in total.failed}
-    with bars("writing tokens", len(images), "img") as bar:
-        read = array("q")
+    with bars("finding the images that were read", len(images), "img") as bar:
         for place in range(len(images)):
             if done[place // BLOCK] and images.name(place) not in failed:
                 read.append(place)
             bar.update(1)
-        tokens.deliver(run.config.tokens, read, (images.name(place) for place in read))
+    return read
+
+
+def _deliver_tokens(run: Run, tokens: TokenStore | None, read: Sequence[int]) -> None:
+    """Write the tokens of the images that were read, and their paths, where they are wanted."""
+    for_merge = run.config.ladder and run.config.shard is not None
+    for path in (run.config.tokens, shard_tokens(run.path) if for_merge else None):
+        if tokens is not None and path is not None:
+            tokens.deliver(path, read, (run.inputs.images.name(place) for place in read))
+
+
+def _climb(
+    run: Run, total: Progress, tokens: TokenStore | None, read: Sequence[int], bars: Bars
+) -> tuple[Ladder | None, EntropyCliError | None]:
+    """Return the ladder that was asked for, or why there is none: the rest of the result stands."""
+    if not run.config.ladder or run.config.shard is not None or tokens is None:
+        return None, None
+    names = [run.inputs.images.name(place) for place in read]
+
+    def rows(numbers: Sequence[int]) -> np.ndarray:
+        return tokens.rows([read[number] for number in numbers])
+
+    try:
+        return ladder_of(run.state(total), names, rows, bars, {"command": run.config.command}), None
+    except EntropyCliError as error:
+        return None, error
 
 
 def _clean_up(run: Run) -> None:

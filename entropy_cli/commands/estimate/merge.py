@@ -1,13 +1,14 @@
 """Add the states of shards up to the state and result of the whole run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from entropy_cli.commands.estimate.build_result import build_result
+from entropy_cli.commands.estimate.ladder import ladder_of_shards
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.quantity import HistoryPoint
@@ -27,7 +28,9 @@ class Merged:
     result: Result
 
 
-def merge(paths: Sequence[Path], *, partial: bool, command: str, bars: Bars) -> Merged:
+def merge(
+    paths: Sequence[Path], *, partial: bool, command: str, bars: Bars, with_ladder: bool = False
+) -> Merged:
     """Add states of the same run that have no block in common.
 
     Args:
@@ -35,6 +38,7 @@ def merge(paths: Sequence[Path], *, partial: bool, command: str, bars: Bars) -> 
         partial: whether blocks may be missing.
         command: for the record.
         bars: makes progress bars.
+        with_ladder: whether to build the ladder of the tokens that the shards kept.
 
     Raises:
         StateError: a state can't be read, is of other settings or temperatures, overlaps another, or
@@ -68,6 +72,9 @@ def merge(paths: Sequence[Path], *, partial: bool, command: str, bars: Bars) -> 
         "runs": total.progress.runs,
     }
     result = build_result(total, target_reached=None, provenance=provenance)
+    if with_ladder:
+        ladder = ladder_of_shards(paths, total, bars, {"command": command})
+        result = replace(result, ladder=ladder)
     return Merged(total, result)
 
 

@@ -26,6 +26,10 @@ def merge(
     partial: Annotated[
         bool, typer.Option("--partial", help="Also when images are missing from all of them.")
     ] = False,
+    ladder: Annotated[
+        bool,
+        typer.Option("--ladder", help="Also bound the loss of the hard tokens that all shards kept."),
+    ] = False,
     output: Output = None,
     overwrite: Overwrite = False,
     state: Annotated[
@@ -50,7 +54,7 @@ def merge(
     written = [("--output", output), ("--state", state)]
     check_files([("STATE", given) for given in states], written, overwrite=overwrite)
     command = shlex.join(["entropy-cli", *context.obj])
-    merged = run(states, partial=partial, command=command, bars=tqdm_bar)
+    merged = run(states, partial=partial, command=command, bars=tqdm_bar, with_ladder=ladder)
     result = merged.result
 
     def write() -> None:

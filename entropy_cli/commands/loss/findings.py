@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from entropy_cli.commands.loss.result import LossResult
 from entropy_cli.results.ceiling import Ceiling
 from entropy_cli.results.findings import Finding
-from entropy_cli.results.floors import Floor, Level
+from entropy_cli.results.floors import Floor, Level, beside_rungs
 
 ROUNDING = 1e-6  # nats: smaller differences don't count
 
@@ -32,6 +32,7 @@ def findings(
     yield from _too_high(result, levels)
     if floor is not None:
         yield from _compared(result, floor)
+        yield from _beside_rungs(result, floor, levels)
     if result.row == "token" and result.rows > 1:
         yield Finding(
             "independent_tokens",
@@ -74,6 +75,31 @@ def _too_high(result: LossResult, levels: Sequence[Level | None]) -> Iterator[Fi
             f"The floor has only a lower bound of the unigram entropy at {', '.join(unknown)}, for lack "
             "of images: a loss above it can't be detected. Estimate on more images.",
         )
+
+
+def _beside_rungs(result: LossResult, floor: Floor, levels: Sequence[Level | None]) -> Iterator[Finding]:
+    """Set the losses beside the rungs of the ladder of hard tokens, if they are of the same tokens."""
+    if not any(level is not None and level.rungs for level in levels):
+        return
+    sides = tuple(side for side, _ in result.scales)
+    if floor.vocab_size != result.vocab_size or (sides and sides != floor.patch_nums):
+        yield Finding(
+            "ladder",
+            "info",
+            "The ladder of the floor is of other tokens, by the number of codes or the scales: the loss "
+            "is not set beside its rungs.",
+        )
+        return
+    for (name, losses), level in zip(result.named(), levels, strict=True):
+        if level is None or not level.rungs or losses.cross_entropy is None or result.has_targets:
+            continue
+        error = max(losses.half_width or 0.0, ROUNDING)
+        is_above, clause = beside_rungs(losses.cross_entropy, error, level.rungs)
+        message = f"The cross-entropy {losses.cross_entropy:.4f} of {name} is {clause}."
+        if is_above:
+            yield Finding("above_rung", "warning", message)
+        elif name == "all tokens":
+            yield Finding("ladder", "info", message)
 
 
 def _shift_hint(result: LossResult) -> str:

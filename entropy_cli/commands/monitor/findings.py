@@ -38,7 +38,7 @@ def collect_findings(
             findings += _overfitting(series, finite)
         if series.metric.kind == "gradient_norm":
             findings += _growing_gradients(series, finite)
-    return [*findings, *floor_findings(finite), *rules_of_thumb(log, finite, floor)]
+    return [*findings, *floor_findings(finite, log, floor), *rules_of_thumb(log, finite, floor)]
 
 
 def _restarts(log: Log) -> Iterator[RunFinding]:

@@ -8,19 +8,24 @@ from dataclasses import asdict
 from entropy_cli.commands.monitor.detectors.limits import above_ceiling, below_floor
 from entropy_cli.commands.monitor.logs.series import Log, Series
 from entropy_cli.commands.monitor.result import RunFinding
-from entropy_cli.results.floors import Floor, Level
+from entropy_cli.results.floors import Floor, Level, beside_rungs
 from entropy_cli.results.published import VAR_CODES, VAR_PATCH_NUMS
 
 NEAR = 0.02  # nats: a loss this close to ln V counts as equal
 NORMAL_95 = 1.96
+DEVIATIONS = 4  # standard errors above a rung that are no chance
 
 
-def floor_findings(shown: Sequence[Series]) -> Iterator[RunFinding]:
-    """Report losses below their floor or above the unigram entropy."""
+def floor_findings(shown: Sequence[Series], log: Log, floor: Floor | None) -> Iterator[RunFinding]:
+    """Report losses below their floor, above the unigram entropy, and beside the ladder's rungs."""
+    sides = _sides(log)
+    is_same = floor is None or floor.patch_nums is None or sides in ((), floor.patch_nums)
     for series in shown:
         if series.level is not None and len(series):
             yield from _below_floor(series, series.level)
             yield from _above_unigram(series, series.level)
+            if is_same:
+                yield from _beside_rungs(series, series.level)
 
 
 def _below_floor(series: Series, level: Level) -> Iterator[RunFinding]:
@@ -61,6 +66,31 @@ def _above_unigram(series: Series, level: Level) -> Iterator[RunFinding]:
         yield RunFinding("above_unigram", "warning", message, series.metric.name, asdict(over))
 
 
+def _beside_rungs(series: Series, level: Level) -> Iterator[RunFinding]:
+    """Set a loss beside the rungs of the ladder of hard tokens."""
+    if not level.rungs:
+        return
+    lowest = min(rung.upper95 for rung in level.rungs)
+    over = above_ceiling(series.value_n, lowest)
+    value = float(series.value_n[-1]) if over is None else over.last
+    error = NEAR if over is None else DEVIATIONS * over.last_se
+    is_above, clause = beside_rungs(value, error, level.rungs)
+    where = f"{series.metric.split} loss of {value:.4f} at the end is {clause}"
+    if is_above:
+        advice = (
+            ". Usual causes: a run that has hardly begun, labels of another tokenizer or in another "
+            "order, or a model that does not get its context."
+        )
+    else:
+        advice = ". How far below its rungs a loss can go, the ladder does not say."
+    evidence = {"value": value, "rungs": {rung.id: rung.upper95 for rung in level.rungs}}
+    name = series.metric.name
+    if is_above:
+        yield RunFinding("above_rung", "warning", where + advice, name, evidence)
+    else:
+        yield RunFinding("ladder", "info", where + advice, name, evidence)
+
+
 def rules_of_thumb(log: Log, shown: Sequence[Series], floor: Floor | None) -> Iterator[RunFinding]:
     """Report published rules of thumb with their sources, all of them as information."""
     is_var = _is_published_var(log, shown, floor)
@@ -84,10 +114,15 @@ def _is_published_var(log: Log, shown: Sequence[Series], floor: Floor | None) ->
         return False
     if floor is not None and floor.is_published_var is not None:
         return floor.is_published_var
-    sides = tuple(map(int, re.findall(r"\d+", log.arguments.get("patch_nums", ""))))
+    sides = _sides(log)
     losses = [one for one in shown if one.metric.kind == "cross_entropy" and len(one)]
     uniform = math.log(VAR_CODES)
     return sides in ((), VAR_PATCH_NUMS) and any(abs(one.initial - uniform) < NEAR for one in losses)
+
+
+def _sides(log: Log) -> tuple[int, ...]:
+    """Return the sides of the scales that a log names; none if it does not."""
+    return tuple(map(int, re.findall(r"\d+", log.arguments.get("patch_nums", ""))))
 
 
 def _rule_of_thumb(series: Series, message: str, value: float, source: str, **more: float) -> RunFinding:

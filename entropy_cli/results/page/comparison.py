@@ -13,6 +13,7 @@ import numpy as np
 from entropy_cli.core.figures import SERIES, Axes, legend_below, legend_name, plain_log_ticks
 from entropy_cli.core.table import Cell, Table, lines
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
+from entropy_cli.results.ladder import ladders_tables
 from entropy_cli.results.page.figures import ENTROPIES, plot_with_errors
 from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin
 from entropy_cli.results.schema import Estimates, Result, Severity
@@ -126,6 +127,7 @@ def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Repo
     """Return the report that compares results; `sources` are their files."""
     names, changes = short_names(sources), [difference(results[0], other) for other in results[1:]]
     several = list(map(Compared, names, results, [None, *changes]))
+    ladders = ladders_tables({one.label: one.result.ladder for one in several})
     unpaired = [] if all(change.paired for change in changes) else [UNPAIRED]
     return Report(
         title=f"{TITLE}: {', '.join(names)}",
@@ -143,7 +145,7 @@ def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Repo
             "Token-weighted averages": partial(_averages, several=several),
             "Assignment entropy of each scale": partial(_scales, several=several),
         },
-        tables=[_differences(several), _side_by_side(several), *_by_scale(several)],
+        tables=[_differences(several), _side_by_side(several), *_by_scale(several), *ladders],
         terms={},
         notes=[*NOTES, *_checks(several, "care"), *unpaired],
         origins={one.name: origin(one.result) for one in several},

@@ -28,6 +28,7 @@ from entropy_cli.core.figures import (
     styled,
 )
 from entropy_cli.entropy.quantity import SIGNS, Estimate
+from entropy_cli.results.ladder import at_most
 from entropy_cli.results.legend import averages
 from entropy_cli.results.published import is_published_var
 from entropy_cli.results.schema import Result, ScaleResult
@@ -52,11 +53,36 @@ def figure_panels(result: Result) -> dict[str, Draw]:
     panels = {"Entropies of each scale": scale_entropies}
     if sum(at.temperature != "auto" for at in result.temperatures) > 1:
         panels["Assignment entropy against temperature"] = temperatures
+    if result.ladder is not None:
+        panels["Rungs of the hard tokens at each scale"] = ladder_rungs
     if len(result.history) > 1:
         panels["Convergence with the number of images"] = convergence
     if any(scale.code_counts for scale in result.scales):
         panels["Codebook usage by rank"] = usage_by_rank
     return {shown: partial(draw, result=result) for shown, draw in panels.items()}
+
+
+def ladder_rungs(axes: Axes, result: Result) -> None:
+    """Draw the rungs of the ladder of hard tokens as steps over the scales."""
+    ladder = result.ladder
+    assert ladder is not None
+    edge_S = np.arange(len(ladder.scale_tokens) + 1) - 0.5
+    colours = colour_ramp(len(ladder.rungs))
+    for rung, colour in zip(ladder.rungs, colours, strict=True):
+        label = f"{rung.id}: {rung.average.token_weighted.value:.3f}, sees {rung.sees}"
+        axes.stairs(
+            [bound.value for bound in rung.scales],
+            edge_S,
+            color=colour,
+            linewidth=1.6,
+            baseline=None,
+            label=label,
+        )
+    names = [_short(scale) for scale in result.scales]
+    axes.set_xticks(np.arange(len(names)), names, fontsize=9 if len(names) < 8 else 8)
+    axes.set(xlabel="scale", ylabel="nats per token", xlim=(edge_S[0], edge_S[-1]))
+    axes.set_title(fill(f"Hard tokens: {at_most(ladder)}", 53))
+    legend_below(axes, 1)
 
 
 def panels_html(panels: Mapping[str, Draw], subject: str) -> str:

@@ -1,12 +1,15 @@
 """Writing the report of a result, or the comparison of several, to a file."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.figures import FORMATS as FIGURES
 from entropy_cli.core.figures import styled
 from entropy_cli.core.table import Cell, Table
+from entropy_cli.results.ladder import headline as headline_of
+from entropy_cli.results.ladder import rungs_table, scales_table
 from entropy_cli.results.legend import averages, legend
 from entropy_cli.results.notes import notes
 from entropy_cli.results.page.comparison import comparison_report
@@ -65,12 +68,20 @@ def result_report(result: Result) -> Report:
         details=" ".join([f"{what}: {MEANING}; {details}.", *_sentences(usage(result))]),
         subject=subject(result),
         panels=figure_panels(result),
-        tables=[summary_table(result), checks_table(result), *tables(result)],
+        tables=[summary_table(result), checks_table(result), *_ladder(result), *tables(result)],
         terms=legend(result, "nats"),
         notes=notes(result),
         origins={"": origin(result)},
         estimates=Table("estimates", "", [*COLUMNS, *NUMBERS], rows),
     )
+
+
+def _ladder(result: Result) -> list[Table]:
+    """Return the tables of the ladder of hard tokens, if there is one."""
+    if result.ladder is None:
+        return []
+    rungs = replace(rungs_table(result.ladder), title="Ladder of the hard tokens")
+    return [replace(rungs, notes=[headline_of(result.ladder)]), scales_table(result.ladder)]
 
 
 def _sentences(lines: Sequence[str]) -> list[str]:
