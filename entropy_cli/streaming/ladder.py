@@ -63,6 +63,9 @@ REFUSED = (
 )
 
 
+ReadRows = Callable[[Sequence[int]], np.ndarray]
+
+
 @dataclass(frozen=True)
 class LadderOptions:
     """How to build a ladder."""
@@ -88,7 +91,7 @@ class TokenTable:
     """
 
     names: Sequence[str]
-    read: Callable[[Sequence[int]], np.ndarray]
+    read: ReadRows
     layout: Layout
     vocab_size: int
     depths: bool

@@ -1,6 +1,6 @@
 """The ladder of the tokens that a run, or the shards of one, kept."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,10 @@ from entropy_cli.core.errors import StateError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.ladder.contexts import Layout
 from entropy_cli.entropy.ladder.ladder import Ladder
-from entropy_cli.streaming.ladder import LadderOptions, TokenTable, build_ladder
+from entropy_cli.streaming.ladder import LadderOptions, ReadRows, TokenTable, build_ladder
 from entropy_cli.streaming.state import RunState
 from entropy_cli.streaming.token_file import shard_tokens
 from entropy_cli.streaming.token_table import open_rows, read_names
-
-ReadRows = Callable[[Sequence[int]], np.ndarray]
 
 
 def ladder_of(

@@ -5,18 +5,22 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
+
 from entropy_cli import __version__
 from entropy_cli.core.errors import CheckpointError, DatasetError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.ladder.contexts import Layout
 from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.results.schema import Result, read_result
-from entropy_cli.streaming.ladder import LadderOptions, TokenTable, build_ladder
+from entropy_cli.streaming.ladder import LadderOptions, ReadRows, TokenTable, build_ladder
 from entropy_cli.streaming.token_file import paths_file
 from entropy_cli.streaming.token_table import open_rows, read_names
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.registry import find_family
 from entropy_cli.tokenizers.settings import TokenizerSettings
+
+ROWS = 4096  # read at once
 
 
 class InputFiles(NamedTuple):
@@ -46,6 +50,7 @@ def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) 
             f"{tokens}: has {rows} rows, {paths_file(tokens).name} {len(names)} paths, the result "
             f"{result.data.images_used} images. Give the three files of one run."
         )
+    _check_counts(tokens, read, layout, result, bars)
     is_training = result.data.split == "train"
     table = TokenTable(
         names,
@@ -68,6 +73,26 @@ def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) 
     tokenizer = None if files.checkpoint is None else _load(files.checkpoint, result, bars)
     found = build_ladder(table, options, provenance, bars, tokenizer)
     return found, replace(result, ladder=found)
+
+
+def _check_counts(tokens: Path, read: ReadRows, layout: Layout, result: Result, bars: Bars) -> None:
+    """Raise DatasetError unless each scale's codes are as frequent as the result counted them."""
+    if any(scale.code_counts is None for scale in result.scales):
+        return
+    rows, V = result.data.images_used, result.tokenizer.vocab_size
+    count_SV = np.zeros((len(layout.tokens), V), np.int64)
+    with bars("checking tokens", rows, "img") as bar:
+        for start in range(0, rows, ROWS):
+            idx_ML = read(range(start, min(start + ROWS, rows)))
+            for s, count_V in enumerate(count_SV):
+                count_V += np.bincount(idx_ML[:, layout.columns(s)].reshape(-1), minlength=V)
+            bar.update(len(idx_ML))
+    for count_V, scale in zip(count_SV, result.scales, strict=True):
+        if count_V.tolist() != scale.code_counts:
+            raise DatasetError(
+                f"{tokens}: has other tokens than the result counted at scale {scale.name}. Give the "
+                "tokens and the result of one run."
+            )
 
 
 def _load(checkpoint: Path, result: Result, bars: Bars) -> Tokenizer:

@@ -108,9 +108,7 @@ def test_shuffling_images_within_a_place_takes_the_contexts_gain_away():
     tokens = draw("two_scale", 600, 2)
     rng = np.random.default_rng(5)
     shuffled = np.stack([rng.permutation(column) for column in tokens.idx_ML.T], 1)
-    gains = [
-        bound_rungs(climb(one), one)[-1].gain for one in (tokens, replace(tokens, idx_ML=shuffled))
-    ]
+    gains = [bound_rungs(climb(one), one)[-1].gain for one in (tokens, replace(tokens, idx_ML=shuffled))]
     assert gains[0].value > 0.9 and not gains[0].is_none
     assert abs(gains[1].value) < 0.002
 
