@@ -119,14 +119,47 @@ def build_ladder(
         EntropyCliError: there are too few images or groups of them, too many codes, or the tokens have
             no such context.
     """
+    notes: list[str] = []
+    tokens, distinct = _tokens(table, options, notes)
+    for note in notes:
+        logger.warning("%s", note)
+    probe = _fit_probe(tokens, options, tokenizer, bars)
+    total = tokens.idx_ML.size * len(plan_rungs(tokens, with_probe=probe is not None))
+    with bars("climbing the ladder", total, "token") as bar:
+        rungs = climb(tokens, probe.probabilities if probe else None, bar.update)
+    bounds = bound_rungs(rungs, tokens)
+    lowest = min(bounds, key=lambda rung: rung.average.token_weighted.value)
+    mean = lowest.average.token_weighted
+    number = None if tokens.class_M is None else int(tokens.class_M.max()) + 1
+    M, L = tokens.idx_ML.shape
+    context, seed, trained = tokens.context, tokens.seed, table.training_images
+    return Ladder(
+        schema=SCHEMA,
+        schema_version=SCHEMA_VERSION,
+        units="nats per token",
+        tokens=TokenCounts(M, L, table.vocab_size, distinct),
+        settings=LadderSettings(context, number, options.cluster, FOLDS, GROUPS, seed, _settings(probe)),
+        patch_nums=list(table.layout.sides),
+        scale_tokens=list(table.layout.tokens),
+        rungs=bounds,
+        bracket=brackets(tokens, _named(rungs, "unigram")),
+        lowest=Lowest(lowest.id, mean.value, mean.upper95),
+        floor=_floor(M, L, number) if distinct == M and options.cluster == "image" else None,
+        memorisation=memorisation(trained, L, table.vocab_size) if trained else None,
+        refused=[Refusal(*refused) for refused in REFUSED],
+        notes=notes,
+        provenance=provenance,
+    )
+
+
+def _tokens(table: TokenTable, options: LadderOptions, notes: list[str]) -> tuple[Tokens, int]:
+    """Read the tokens of the images to use; return them, and how many images differ in theirs."""
     if table.vocab_size > MAX_INDEXABLE:
         raise EntropyCliError(f"the ladder: {table.vocab_size} codes can't be numbered in 63 bits.")
-    layout = table.layout
     context = options.context
     if context == "auto":
-        context = choose_context(layout, depths=table.depths)
-    check_context(context, layout)
-    notes: list[str] = []
+        context = choose_context(table.layout, depths=table.depths)
+    check_context(context, table.layout)
     rows = _sample(table, options.limit, notes)
     names = [table.names[row] for row in rows]
     idx_ML = table.read(rows)
@@ -140,38 +173,8 @@ def build_ladder(
             "are kept in one fold. If others are alike too, group them with --cluster folder."
         )
     class_M = classes(names) if options.use_classes else None
-    tokens = Tokens(idx_ML, layout, table.vocab_size, group_M, class_M, context, table.seed)
-    probe = _fit_probe(tokens, options, tokenizer, bars)
-    total = idx_ML.size * len(plan_rungs(tokens, with_probe=probe is not None))
-    with bars("climbing the ladder", total, "token") as bar:
-        rungs = climb(tokens, probe.probabilities if probe else None, bar.update)
-    for note in notes:
-        logger.warning("%s", note)
-    bounds = bound_rungs(rungs, tokens)
-    last = min(bounds, key=lambda rung: rung.average.token_weighted.value)
-    mean = last.average.token_weighted
-    number = None if class_M is None else int(class_M.max()) + 1
-    trained = table.training_images
-    L = sum(layout.tokens)
-    return Ladder(
-        schema=SCHEMA,
-        schema_version=SCHEMA_VERSION,
-        units="nats per token",
-        tokens=TokenCounts(M, L, table.vocab_size, distinct),
-        settings=LadderSettings(
-            context, number, options.cluster, FOLDS, GROUPS, table.seed, _settings(probe)
-        ),
-        patch_nums=list(layout.sides),
-        scale_tokens=list(layout.tokens),
-        rungs=bounds,
-        bracket=brackets(tokens, _named(rungs, "unigram")),
-        lowest=Lowest(last.id, mean.value, mean.upper95),
-        floor=_floor(M, L, number) if distinct == M and options.cluster == "image" else None,
-        memorisation=memorisation(trained, L, table.vocab_size) if trained else None,
-        refused=[Refusal(*refused) for refused in REFUSED],
-        notes=notes,
-        provenance=provenance,
-    )
+    tokens = Tokens(idx_ML, table.layout, table.vocab_size, group_M, class_M, context, table.seed)
+    return tokens, distinct
 
 
 def _sample(table: TokenTable, limit: int | None, notes: list[str]) -> list[int]:

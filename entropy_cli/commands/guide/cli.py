@@ -24,6 +24,7 @@ TOPICS = (
     "cluster",
     "training",
     "monitor",
+    "ladder",
     "loss",
     "fit",
     "report",
