@@ -49,6 +49,9 @@ def render(ladder: Ladder, units: str = "nats", *, table: bool = False, explain:
         explain: whether the weights, and what is refused and why, follow.
     """
     parts = [wrapped("", headline(ladder, units)), _source(ladder), rungs_table(ladder, units).text()]
+    if ladder.model is not None:
+        value = f"{unit(units) * ladder.model.cross_entropy:.{DIGITS}f}"
+        parts.append(wrapped("", f"your model: {value}, {ladder.model.message}"))
     parts += ["\n".join(wrapped("", line) for line in _below(ladder, units))]
     parts += [wrapped("note: ", note) for note in ladder.notes]
     if table:

@@ -190,6 +190,14 @@ def test_who_takes_it(cli, files, tmp_path):
         assert code == 0 and words in " ".join(out.split()), rung
     rng = np.random.default_rng(0)
     row = sum(side * side for side in PATCH_NUMS)
+    for codes, words, code in ((48, "your model: ", 0), (49, "got 49 codes", 3)):
+        np.save(tmp_path / "logits.npy", np.zeros((4, row, codes), np.float32))
+        np.save(tmp_path / "labels.npy", rng.integers(codes, size=(4, row)))
+        dump = ("--logits", tmp_path / "logits.npy", "--labels", tmp_path / "labels.npy")
+        assert cli("loss", *dump, "-o", tmp_path / "loss.json")[0] == 0
+        found, out, err = cli(*argv[:-2], "--model", tmp_path / "loss.json")
+        assert found == code and words in out + err
+        assert codes == 49 or "ABOVE the unigram rung" in " ".join(out.split())
     for codes, words in ((48, "ABOVE the position rung"), (49, "is of other tokens")):
         np.save(tmp_path / "logits.npy", rng.normal(size=(4, row, codes)).astype(np.float32))
         np.save(tmp_path / "labels.npy", rng.integers(codes, size=(4, row)))

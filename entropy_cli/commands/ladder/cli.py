@@ -58,6 +58,10 @@ def ladder(
         ),
     ] = None,
     ckpt: Checkpoint = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(metavar="LOSS.json", help="Set a model's loss beside the rungs: JSON of `loss`."),
+    ] = None,
     output: Output = None,
     result_output: Annotated[
         Path | None,
@@ -84,12 +88,12 @@ def ladder(
         if given is not None and probe is None:
             raise typer.BadParameter("is for the probe. Give --probe STEPS too.", param_hint=option)
     check_files(
-        [("--tokens", tokens), ("--result", result), ("--ckpt", ckpt)],
+        [("--tokens", tokens), ("--result", result), ("--ckpt", ckpt), ("--model", model)],
         [("--output", output), ("--result-output", result_output)],
     )
     options = LadderOptions(context, cluster, classes == "auto", limit, probe, probe_seconds)
     command = shlex.join(["entropy-cli", *context_.obj])
-    found, with_ladder = run(InputFiles(tokens, result, ckpt), options, command, tqdm_bar)
+    found, with_ladder = run(InputFiles(tokens, result, ckpt, model), options, command, tqdm_bar)
     if output is not None:
         write_text(output, to_json(found) + "\n")
     if result_output is not None:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from entropy_cli import __version__
+from entropy_cli.commands.ladder.model_loss import beside_ladder, read_model_loss
 from entropy_cli.core.errors import CheckpointError, DatasetError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.ladder.contexts import Layout
@@ -29,6 +30,7 @@ class InputFiles(NamedTuple):
     tokens: Path
     result: Path
     checkpoint: Path | None
+    model: Path | None = None  # a result of `loss` on these tokens
 
 
 def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) -> tuple[Ladder, Result]:
@@ -71,7 +73,10 @@ def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) 
         "data_fingerprint": result.data.fingerprint,
     }
     tokenizer = None if files.checkpoint is None else _load(files.checkpoint, result, bars)
+    model = None if files.model is None else read_model_loss(files.model, result)
     found = build_ladder(table, options, provenance, bars, tokenizer)
+    if model is not None and files.model is not None:
+        found = replace(found, model=beside_ladder(model, files.model, found))
     return found, replace(result, ladder=found)
 
 

@@ -134,6 +134,15 @@ class LadderSettings:
 
 
 @dataclass(frozen=True)
+class ModelLoss:
+    """A model's measured cross-entropy on these tokens, in nats per token, and what the rungs say."""
+
+    source: str
+    cross_entropy: float
+    message: str
+
+
+@dataclass(frozen=True)
 class Ladder:
     """Upper bounds of the irreducible loss of hard tokens, and a small bound from below."""
 
@@ -152,3 +161,4 @@ class Ladder:
     refused: list[Refusal]
     notes: list[str]
     provenance: dict[str, Any]
+    model: ModelLoss | None = None
