@@ -122,9 +122,7 @@ def _deliver_result(
     deliver(replace(result, ladder=ladder))
 
 
-def _places_read(
-    run: Run, total: Progress, tokens: TokenStore | None, bars: Bars
-) -> Sequence[int]:
+def _places_read(run: Run, total: Progress, tokens: TokenStore | None, bars: Bars) -> Sequence[int]:
     """Return the places, in the seeded order, of the images whose tokens were kept."""
     read = array("q")
     if tokens is None:
