@@ -12,7 +12,7 @@ from entropy_cli.entropy.vocabulary import MOST_LEVELS, VECTOR_RULES
 from entropy_cli.options import BadValue, keyed_file, list_parser
 
 IMAGES = ("data", "ckpt")
-ENCODER = ("split", "family", "patch_nums", "image_size", "weights", "precision")
+ENCODER = ("split", "family", "patch_nums", "image_size", "weights", "precision", "compile")
 
 
 def check_options(params: Mapping[str, Any]) -> dict[str, Any] | None:

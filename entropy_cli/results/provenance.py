@@ -30,7 +30,7 @@ def provenance(result: Result) -> dict[str, str]:
         + f"; {settings.temperature_source}{_hard_fit(result)}",
         **_target(result),
         **_precision(result),
-        "computed": f"in {settings.precision} " + _machine(origin),
+        "computed": f"in {settings.precision} {_kernels(origin)}" + _machine(origin),
         "errors": f"delete-a-group jackknife over {groups} groups of images, Student's t",
     }
 
@@ -81,6 +81,12 @@ def _precision(result: Result) -> dict[str, str]:
 def _shard(origin: dict[str, Any]) -> str:
     shard = origin.get("shard")
     return f"ONLY SHARD {shard[0]}/{shard[1]}: " if shard else ""
+
+
+def _kernels(origin: dict[str, Any]) -> str:
+    """Return what else than torch's own kernels ran the encoder."""
+    kernels = origin.get("kernels") or "torch"  # missing from older results
+    return "" if kernels == "torch" else f"({kernels}) "
 
 
 def _machine(origin: dict[str, Any]) -> str:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from entropy_cli.core.errors import CheckpointError
+from entropy_cli.core.errors import CheckpointError, EntropyCliError
 from entropy_cli.entropy.codebook import Codebook, Grid
-from entropy_cli.tokenizers.base import PixelRange, TokenizerSpec
+from entropy_cli.tokenizers.base import PixelRange, Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.compiled import CompiledEncoder
+from entropy_cli.tokenizers.layers import fused
 from entropy_cli.tokenizers.layers.autoencoder import (
     Conventions,
     Encoder,
@@ -166,6 +168,8 @@ def vocab_size(checkpoint: Checkpoint, name: str, network: Network, padding: int
 class ConvTokenizer:
     """A convolutional encoder with its codebooks, of one scale or several; see `base.Tokenizer`."""
 
+    compiled: CompiledEncoder | None = None
+
     def __init__(
         self,
         spec: TokenizerSpec,
@@ -190,6 +194,20 @@ class ConvTokenizer:
         codebooks = [codebook.to(device) for codebook in self.codebooks]
         return type(self)(self.spec, network, codebooks, precision)
 
+    def compile(self, images: int, *, required: bool) -> "ConvTokenizer":
+        """Return a tokenizer whose encoder is compiled; see `compiled`."""
+        other = copy.copy(self)
+        other.compiled = CompiledEncoder(self.encoder, images, required=required)
+        return other
+
+    @property
+    def kernels(self) -> str:
+        """What has run the encoder so far: compiled, fused norms or torch."""
+        if self.compiled is not None and self.compiled.works:
+            return "compiled"
+        device = next(self.network.parameters()).device
+        return "fused norms" if fused.ran(device) else "torch"
+
     def codebook(self, scale: int) -> Codebook | Grid:
         """Return the scale's own codebook, or the one that all scales share."""
         return self.codebooks[min(scale, len(self.codebooks) - 1)]
@@ -197,9 +215,13 @@ class ConvTokenizer:
     def encode(self, img_B3HW: Tensor) -> Tensor:
         """Return the latent after quant_conv, in float32 like all that follows."""
         with matmul_precision(tf32=self.precision == "tf32"):
-            latent_BChw = self.encoder(scale_pixels(img_B3HW, self.spec.pixels))
+            latent_BChw = self.encoded(img_B3HW)
         latent_BChw = latent_BChw.to(torch.float32, memory_format=torch.contiguous_format)
         return self.network.quant_conv(latent_BChw)
+
+    def encoded(self, img_B3HW: Tensor) -> Tensor:
+        """Return what the encoder gives for images, compiled if it is."""
+        return (self.compiled or self.encoder)(scale_pixels(img_B3HW, self.spec.pixels))
 
     def vectors(self, rest_BChw: Tensor, scale: int) -> Tensor:
         """Return the latents of the whole grid."""
@@ -214,6 +236,28 @@ class ConvTokenizer:
         codebook = self.codebook(scale)
         assert isinstance(codebook, Codebook)
         return functional.embedding(idx_Bl, codebook.codes_VC)
+
+
+def compiled(tokenizer: Tokenizer, images: int, *, required: bool) -> Tokenizer:
+    """Return a tokenizer that compiles its encoder for batches of so many images.
+
+    Where that fails, or the encoder is not one of this program's, the encoder runs as it is.
+
+    Raises:
+        EntropyCliError: that happened, but compiling is required; here or with the first batch.
+    """
+    if isinstance(tokenizer, ConvTokenizer):
+        return tokenizer.compile(images, required=required)
+    if required:
+        raise EntropyCliError(
+            "--compile on: only the encoders of checkpoints are compiled. Leave --compile out."
+        )
+    return tokenizer
+
+
+def kernels_of(tokenizer: Tokenizer) -> str | None:
+    """Return what has run the encoder so far, in words; None if it is not one of this program's."""
+    return tokenizer.kernels if isinstance(tokenizer, ConvTokenizer) else None
 
 
 def scale_pixels(img_B3HW: Tensor, to: PixelRange) -> Tensor:

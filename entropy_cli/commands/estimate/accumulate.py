@@ -33,7 +33,8 @@ from entropy_cli.streaming.pilot import (
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.reader import Reader
 from entropy_cli.streaming.token_file import TokenStore
-from entropy_cli.tokenizers.base import sums_layout
+from entropy_cli.tokenizers.base import Tokenizer, sums_layout
+from entropy_cli.tokenizers.convolutional import kernels_of
 from entropy_cli.tokenizers.precision import matmul_precision
 
 logger = logging.getLogger(__name__)
@@ -73,7 +74,7 @@ def accumulate(
         EntropyCliError: an input can't be read, or memory does not suffice; the progress was saved.
     """
     resumed, start = progress.images, time.monotonic()
-    saved, reached = progress, False
+    saved, reached, tokenizer = progress, False, run.inputs.tokenizer
     unsaved: ResultError | None = None
 
     def save(total: Progress) -> None:
@@ -81,26 +82,31 @@ def accumulate(
         nonlocal saved, unsaved
         saved = total
         if total.images > resumed:
-            this_run: Any = {"shard": run.config.shard, **_describe(run, total, resumed, start)}
+            this_run: Any = _describe(run, tokenizer, total, resumed, start)
+            this_run["shard"] = run.config.shard
             total = replace(total, runs=[*total.runs, this_run])
         if total.images or total.pilot or run.config.shard is not None:
             unsaved = state_file.try_to_save(run.path, run.state(total))
 
     if run.blocks:
         with _torch_errors_in_one_line(run.device):
-            reached = _read(run, progress, tokens, signals, bars, save)
+            tokenizer = run.tokenizer()
+            reached = _read(run, tokenizer, progress, tokens, signals, bars, save)
     elif run.ranks.first:
         save(progress)
-    provenance = _describe(run, saved, resumed, start)
+    provenance = _describe(run, tokenizer, saved, resumed, start)
     has_target = run.config.target is not None and run.blocks
     return Accumulated(saved, reached if has_target else None, provenance, unsaved)
 
 
-def _describe(run: Run, total: Progress, resumed: int, start: float) -> dict[str, Any]:
+def _describe(
+    run: Run, tokenizer: Tokenizer, total: Progress, resumed: int, start: float
+) -> dict[str, Any]:
     """Return device, sizes, speed and versions of a run that began at `start` with `resumed` images."""
     seconds = time.monotonic() - start
     return {
         "device": device_name(run.device),
+        "kernels": kernels_of(tokenizer),
         "processes": run.ranks.world,
         "batch_size": run.batch_size,
         "workers": run.workers,
@@ -115,6 +121,7 @@ def _describe(run: Run, total: Progress, resumed: int, start: float) -> dict[str
 @matmul_precision(tf32=False)
 def _read(
     run: Run,
+    tokenizer: Tokenizer,
     progress: Progress,
     tokens: TokenStore | None,
     signals: Signals,
@@ -123,7 +130,6 @@ def _read(
 ) -> bool:
     """Run the loop; return whether the target was reached."""
     keep_freed_memory()
-    tokenizer = run.inputs.tokenizer.to(run.device, run.settings.precision)
     processor = BatchProcessor(tokenizer, run.device, run.batch_size)
     reader = Reader(
         run.inputs.source,
@@ -175,7 +181,8 @@ def _start_line(run: Run) -> str:
     images = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
     processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
     return (
-        f"{spec.family}, {grids}; {run.device}{processes}, {run.settings.precision}; "
+        f"{spec.family}, {grids}; {run.device}{processes}, {run.settings.precision}"
+        f"{', compiled' if run.compiles else ''}; "
         f"T = {temperatures}; {images:,} images in batches of {run.batch_size}, "
         f"{plural(run.workers, 'worker')}"
     )

@@ -40,6 +40,8 @@ from entropy_cli.streaming.reader import Reader
 from entropy_cli.tokenizers import registry as tokenizers
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
+from entropy_cli.tokenizers.compiled import Compile, is_worth_compiling
+from entropy_cli.tokenizers.convolutional import compiled
 from entropy_cli.tokenizers.latents import Channels
 from entropy_cli.tokenizers.limits import MOST_PIXELS, MOST_SIDE
 from entropy_cli.tokenizers.precision import Precision, matmul_precision
@@ -112,6 +114,7 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     device: str | torch.device = "auto",
     precision: PrecisionChoice = "auto",
     workers: int | None = None,
+    compile: Compile = "auto",
 ) -> Result:
     """Estimate a tokenizer's entropies on images, in one pass and in memory.
 
@@ -137,6 +140,8 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
             CPU and fp16 on a GPU. What others than fp32 change is measured on the first 64 images.
         workers: processes that decode a folder's images, 0 decodes in this one; None chooses on Linux.
             Elsewhere it is 0: processes that start would run a script that has no main guard.
+        compile: whether to compile a loaded tokenizer's encoder, "on" or "off"; "auto" does for folders
+            of half a million images or more on a GPU.
 
     Returns:
         What `entropy-cli estimate` writes: `result.average.token_weighted.assignment_entropy` has value,
@@ -151,8 +156,10 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     entropy_cli.core.errors.DatasetError: there are no images.
     """
     on, temperatures = choose_device(device), checked_temperatures(temperature)
-    _check_choices(images, precision, workers)
+    _check_choices(images, precision, workers, compile)
     if callable(tokenizer):
+        if compile == "on":
+            raise EntropyCliError("compile on: a callable compiles its own network. Leave compile out.")
         if precision not in ("auto", "fp32"):
             raise EntropyCliError(
                 f"precision {precision}: is that of a loaded tokenizer's encoder, but a callable "
@@ -167,14 +174,16 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
         raise EntropyCliError("codebook, rule, levels and channels: a loaded tokenizer has its own.")
     chosen = choose_precision(on, None if precision == "auto" else precision)
     if isinstance(images, (str, Path)):
-        return _of_folder(tokenizer, path_argument("images", images), on, chosen, workers).estimate(
-            temperatures
-        )
-    return _of_images(tokenizer, images, on, chosen).estimate(temperatures)
+        folder = path_argument("images", images)
+        return _of_folder(tokenizer, folder, on, chosen, workers, compile).estimate(temperatures)
+    return _of_images(tokenizer, images, on, chosen, compile).estimate(temperatures)
 
 
 def _check_choices(
-    images: str | Path | Iterable[Array], precision: PrecisionChoice, workers: int | None
+    images: str | Path | Iterable[Array],
+    precision: PrecisionChoice,
+    workers: int | None,
+    compile: Compile,
 ) -> None:
     """Raise EntropyCliError for what no tokenizer takes."""
     if isinstance(images, Array) or not isinstance(images, (str, Path, Iterable)):
@@ -182,6 +191,8 @@ def _check_choices(
     if precision not in ("auto", *get_args(Precision)):
         expected = ", ".join(("auto", *get_args(Precision)))
         raise EntropyCliError(f"precision {precision}: expected {expected}.")
+    if compile not in get_args(Compile):
+        raise EntropyCliError(f"compile {shown(compile)}: expected {', '.join(get_args(Compile))}.")
     if workers is not None and (type(workers) is not int or not 0 <= workers <= MOST_PROCESSES):
         raise EntropyCliError(
             f"workers {shown(workers)}: expected a whole number from 0 to {MOST_PROCESSES}."
@@ -205,17 +216,29 @@ def _of_callable(
 
 
 def _of_images(
-    tokenizer: Tokenizer, images: Iterable[Array], on: torch.device, precision: Precision
+    tokenizer: Tokenizer,
+    images: Iterable[Array],
+    on: torch.device,
+    precision: Precision,
+    compile: Compile,
 ) -> Pass:
     """Open a pass over batches of images of a loaded tokenizer's size."""
     size = tokenizer.spec.image_size
     blocks = to_blocks((checked_images(batch, size) for batch in images), SEED)
-    processor = BatchProcessor(tokenizer.to(on, precision), on, BLOCK)
+    model = tokenizer.to(on, precision)
+    if compile == "on":
+        model = compiled(model, BLOCK, required=True)
+    processor = BatchProcessor(model, on, BLOCK)
     return Pass(tokenizer, processor, precision, blocks, _origin(tokenizer), SEED)
 
 
 def _of_folder(
-    tokenizer: Tokenizer, folder: Path, on: torch.device, precision: Precision, workers: int | None
+    tokenizer: Tokenizer,
+    folder: Path,
+    on: torch.device,
+    precision: Precision,
+    workers: int | None,
+    compile: Compile,
 ) -> Pass:
     """Open a pass over a folder, whose images the tokenizer crops, in the command's batches."""
     found = find_images(folder, seed=SEED)
@@ -227,7 +250,10 @@ def _of_folder(
     plans = plan_batches(len(found), size, range(blocks))
     if workers is None:
         workers = min(choose_workers(on), len(plans)) if sys.platform == "linux" else 0
-    processor = BatchProcessor(tokenizer.to(on, precision), on, size)
+    model = tokenizer.to(on, precision)
+    if is_worth_compiling(compile, on, len(found) * spec.image_size**2):
+        model = compiled(model, size, required=compile == "on")
+    processor = BatchProcessor(model, on, size)
     source = CroppedImages(found, spec.crop.apply)
     batches = Reader(source, processor, precision, workers).read(plans)
     return Pass(tokenizer, processor, precision, batches, _origin(tokenizer), SEED, found, workers)

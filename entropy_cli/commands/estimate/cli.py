@@ -134,6 +134,14 @@ def estimate(
             "measured and shown."
         ),
     ] = None,
+    compile: Annotated[
+        Literal["auto", "on", "off"] | None,
+        typer.Option(
+            rich_help_panel="Compute",
+            help="Compile the encoder, which takes a minute or so; default auto: on a GPU, for half a "
+            "million images or more. Moves the number no more than rounding.",
+        ),
+    ] = None,
     batch_size: Annotated[
         int | None,
         whole_or_auto(1, MOST_BATCH, "Images at once; never moves the number."),
@@ -252,6 +260,7 @@ def estimate(
         family=family,
         tokenizer=TokenizerSettings(image_size, patch_nums, None if given else rule, weights),
         precision=precision,
+        compile=compile or "auto",
         target=target_ci,
         shard=shard,
         state=state,

@@ -6,6 +6,7 @@ from pathlib import Path
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.streaming.loop import SAVE_EVERY_S
+from entropy_cli.tokenizers.compiled import Compile
 from entropy_cli.tokenizers.latents import Channels
 from entropy_cli.tokenizers.precision import Precision
 from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -39,6 +40,7 @@ class EstimateConfig:
         temperatures: divisors of the squared distance, or "auto", the headline first.
         temperature_from: a result whose temperatures are used.
         precision: of the encoder.
+        compile: whether it is compiled; auto where that pays.
         target: half-width in nats at which to stop before all images are read.
         shard: (I, N) reads only the I-th of N parts of the images.
         state: where the state is kept; None keeps it in the cache folder until the run ends well.
@@ -57,6 +59,7 @@ class EstimateConfig:
     temperatures: tuple[TemperatureChoice, ...] | None = None
     temperature_from: Path | None = None
     precision: Precision | None = None
+    compile: Compile = "auto"
     target: float | None = None
     shard: tuple[int, int] | None = None
     device: str = "auto"

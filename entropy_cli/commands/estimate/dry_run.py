@@ -55,8 +55,8 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
             "images": f"{images:,} of {run.inputs.images.found:,}, {run.settings.preprocess}",
             "tokens": f"{tokens:,} an image, {tokens * images:,} in all",
             "temperature": format_temperatures(run.settings.temperature) + pilot,
-            "device": f"{run.device}, {run.settings.precision}, batches of {run.batch_size}, "
-            f"{plural(run.workers, 'worker')}",
+            "device": f"{run.device}, {run.settings.precision}{', compiled' if run.compiles else ''}, "
+            f"batches of {run.batch_size}, {plural(run.workers, 'worker')}",
             "time": f"about {duration(expected_s)}: an image takes {1000 * decode_s:.1f} ms to decode "
             f"and {1000 * compute_s:.1f} ms to encode and assign"
             + (", and fitting the temperature comes on top" if fitted else ""),
@@ -93,7 +93,7 @@ def _time_batch(run: Run, plans: list[BatchPlan]) -> tuple[float, float]:
         path, reason = batches[0].failed[0]
         raise DatasetError(f"{path}: can't be read: {reason}. Check --data.")
     decode_s = (time.monotonic() - started) / images
-    tokenizer = run.inputs.tokenizer.to(run.device, run.settings.precision)
+    tokenizer = run.tokenizer()
     processor = BatchProcessor(tokenizer, run.device, run.batch_size)
     progress = Progress.start(1)
     numbers = [1.0 if t == "auto" else t for t in run.settings.temperature]

@@ -31,6 +31,7 @@ from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.run_settings import RunSettings
 from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.tokenizers.base import Tokenizer, sums_layout
+from entropy_cli.tokenizers.convolutional import kernels_of
 from entropy_cli.tokenizers.precision import Precision
 
 # What of a tokenizer changes the number and is not in its spec; and its provenance.
@@ -106,6 +107,7 @@ class Pass:
         return {
             "command": "entropy_cli.estimate",
             "device": device_name(self.processor.device),
+            "kernels": kernels_of(self.processor.tokenizer),
             "processes": 1,
             "batch_size": self.processor.batch_size,
             "workers": self.workers,

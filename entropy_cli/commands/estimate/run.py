@@ -26,6 +26,9 @@ from entropy_cli.streaming.ranks import Ranks
 from entropy_cli.streaming.run_settings import FROZEN, RunSettings
 from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.streaming.state_file import default_path
+from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.compiled import is_worth_compiling
+from entropy_cli.tokenizers.convolutional import compiled
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +43,7 @@ class Run:
         frozen_pilot: how the temperatures that are taken from another result were fitted, if they were.
         batch_size: images in the encoder at once, the same in all processes.
         workers: number of processes that decode.
+        compiles: whether the encoder is compiled.
     """
 
     config: EstimateConfig
@@ -51,6 +55,7 @@ class Run:
     frozen_pilot: dict[str, Any] | None
     batch_size: int
     workers: int
+    compiles: bool
 
     @property
     def path(self) -> Path:
@@ -61,6 +66,15 @@ class Run:
     def blocks(self) -> range:
         """Return the blocks of this run, done or not."""
         return shard_blocks(number_of_blocks(len(self.inputs.images)), self.config.shard)
+
+    @torch.inference_mode()
+    def tokenizer(self) -> Tokenizer:
+        """Return the tokenizer on the device, in the run's precision, compiled if it is to be."""
+        tokenizer = self.inputs.tokenizer.to(self.device, self.settings.precision)
+        if not self.compiles:
+            return tokenizer
+        images = self.batch_size // BLOCK * BLOCK or self.batch_size
+        return compiled(tokenizer, images, required=self.config.compile == "on")
 
     def state(self, progress: Progress) -> RunState:
         """Return what is saved at this progress."""
@@ -105,7 +119,8 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
     # Batches of other sizes would meet at other images.
     ranks.check_alike(settings.to_json() | {"device": device.type, "batch_size": batch_size})
     workers = choose_workers(device, ranks.local_world) if config.workers is None else config.workers
-    return Run(config, ranks, device, inputs, settings, metadata, pilot, batch_size, workers)
+    compiles = _compiles(config, device, tokenizer.spec.image_size, len(images), ranks)
+    return Run(config, ranks, device, inputs, settings, metadata, pilot, batch_size, workers, compiles)
 
 
 def format_temperatures(temperatures: Sequence[TemperatureChoice]) -> str:
@@ -140,3 +155,13 @@ def _batch_size(
         # Between two records of the estimate there is one batch for each process.
         size = min(size, BLOCK * max(1, CHECK_BLOCKS // ranks.world))
     return min(size, BLOCK * number_of_blocks(images))
+
+
+def _compiles(
+    config: EstimateConfig, device: torch.device, image_size: int | None, images: int, ranks: Ranks
+) -> bool:
+    """Return whether to compile for this process's share; under auto not before an early stop."""
+    if image_size is None or (config.compile == "auto" and config.target is not None):
+        return False
+    shards = config.shard[1] if config.shard else 1
+    return is_worth_compiling(config.compile, device, images * image_size**2 // shards // ranks.world)

@@ -15,7 +15,7 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import ConvTokenizer, read_finite, refuse_unread, scale_pixels
+from entropy_cli.tokenizers.convolutional import ConvTokenizer, read_finite, refuse_unread
 from entropy_cli.tokenizers.family import Family, choose_rule, choose_temperature
 from entropy_cli.tokenizers.layers.titok_encoder import (
     FIRST_DECODER,
@@ -104,7 +104,7 @@ class TiTokTokenizer(ConvTokenizer):
             matmul_precision(tf32=self.precision == "tf32"),
             torch.autocast(img_B3HW.device.type, dtype, enabled=dtype != torch.float32),
         ):
-            z_BlC = self.network(scale_pixels(img_B3HW, self.spec.pixels))
+            z_BlC = self.encoded(img_B3HW)
         return z_BlC.float().transpose(1, 2)[:, :, None]
 
 

@@ -11,6 +11,7 @@ import torch
 
 from entropy_cli.tokenizers.layers import fused
 from entropy_cli.tokenizers.layers.autoencoder import LDM, AttnBlock, ResnetBlock
+from entropy_cli.tokenizers.precision import matmul_precision
 
 ROOT = Path(__file__).parents[3]
 triton = pytest.importorskip("triton", reason="Triton comes with torch for CUDA only")
@@ -54,6 +55,7 @@ def block(channels=(32, 64)):
     return made.to(memory_format=torch.channels_last)
 
 
+@matmul_precision(tf32=False)
 def run_on(device, dtype):
     made, x_BChw = block(), torch.randn(2, 32, 9, 7, generator=torch.manual_seed(0)) + 3
     exact_BChw = made.double()(x_BChw.double())
