@@ -177,6 +177,7 @@ def slurm(
         others=tuple(sbatch or []),
         merge_others=tuple(merge_sbatch or []),
         max_failed=parsed["max_failed"],
+        with_ladder=parsed["ladder"],
     )
     if not no_check:
         check_inputs(context, options, parsed)

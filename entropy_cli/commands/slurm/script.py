@@ -35,12 +35,12 @@ class Job:
         prelude: lines of bash that every script runs first.
         log: absolute pattern of the logs' names, as of sbatch; None for names of ours in the folder.
         throttle: the most tasks of an array to run at once; None for all.
-        pilot_images: number of the first images that a pilot fits the temperature to, before the array
-            starts; None if there is nothing to fit.
+        pilot_images: of the first images, that a pilot fits the temperature to; None without a pilot.
         gpus: per task of an array, or per node: a number, or a type and a number, such as `a100:1`.
         others: more options of sbatch, such as `--qos=long`; for the merge too, but for those of SIZES.
         merge_others: more options of sbatch for the merge alone.
         max_failed: the share of unreadable images that the merge lets pass.
+        with_ladder: whether the merge bounds the loss of the hard tokens that the shards keep.
     """
 
     python: str
@@ -61,6 +61,7 @@ class Job:
     others: tuple[str, ...] = ()
     merge_others: tuple[str, ...] = ()
     max_failed: float = MAX_FAILED
+    with_ladder: bool = False
 
 
 def array_scripts(job: Job) -> dict[str, str]:
@@ -95,7 +96,9 @@ def _merge_script(job: Job) -> str:
     head = _head(
         job, "entropy-cli-merge", "merge", "--ntasks=1", "--requeue", "--open-mode=append", *MERGE_SIZE
     )
-    return _fill(_BEGIN + _MERGE, job, head=head, failed=str(job.max_failed))
+    return _fill(
+        _BEGIN + _MERGE, job, head=head, failed=str(job.max_failed), ladder="--ladder " * job.with_ladder
+    )
 
 
 def _pilot_script(job: Job) -> dict[str, str]:
@@ -248,8 +251,7 @@ while kill -0 "$program" 2>/dev/null; do
 done
 program=
 
-# Slurm requeues preempted jobs itself, and cancelled jobs must not be; neither counts as running now. A
-# job that still does was only warned of its time limit.
+# Only a job that was warned of its time limit still counts as running; Slurm requeues preempted ones.
 job=@id@
 if [ -n "$signalled" ] && [ "$code" != 0 ] && scontrol show job "$job" | grep -q JobState=RUNNING; then
   scontrol requeue "$job"
@@ -259,7 +261,7 @@ exit "$code"
 
 _MERGE = """
 exec @program@ -m entropy_cli merge @folder@/shard-*-of-@parts@.safetensors \\
-  --max-failed @failed@ --output @folder@/result.json
+  @ladder@--max-failed @failed@ --output @folder@/result.json
 """
 
 _SUBMIT_ARRAY = """\
@@ -272,8 +274,8 @@ array=$(sbatch --parsable @folder@/estimate.sbatch)
 # A run that Slurm requeues has not ended, so the array waits for it.
 _SUBMIT_AFTER_PILOT = """\
 #!/bin/bash
-# Submits the pilot; the array, to run when it has succeeded; and the merge, to run when all tasks have
-# ended. If the pilot fails Slurm cancels the array, and the merge reports that the shards are missing.
+# Submits the pilot; the array, to run when it has succeeded; and the merge, to run when that has ended.
+# If the pilot fails Slurm cancels the array, and the merge reports that the shards are missing.
 set -eu
 pilot=$(sbatch --parsable @folder@/pilot.sbatch)
 pilot=${pilot%%;*}
@@ -282,8 +284,7 @@ array=$(sbatch --parsable --dependency=afterok:"$pilot" --kill-on-invalid-dep=ye
   @folder@/estimate.sbatch)
 """
 
-# afterany, not afterok: a task that exits with 4 because some images are unreadable is done; and the
-# merge logs what is missing, where a job that waits for ever or was cancelled would log nothing.
+# afterany, not afterok: a task that exits with 4 is done, and the merge logs what is missing.
 _SUBMIT_MERGE = """\
 array=${array%%;*}
 echo "array of shards: job $array"

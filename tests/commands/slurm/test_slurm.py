@@ -275,6 +275,8 @@ def test_the_merge_has_resources_of_its_own(job):
     own = ("--partition=cpu", "--mem=20G")
     job = replace(job, partition="gpu", time="1-0", gpus="1", mem="64G", others=sizes, merge_others=own)
     text = array_scripts(replace(job, max_failed=0.25))["merge.sbatch"]
+    ladder = array_scripts(replace(job, with_ladder=True))["merge.sbatch"]
+    assert "--ladder --max-failed" in ladder and "--ladder" not in text
     assert [line.removeprefix("#SBATCH ") for line in text.splitlines() if "#SBATCH" in line][2:] == [
         *("--ntasks=1", "--requeue", "--open-mode=append", "--time=30", "--mem=4G", "--cpus-per-task=1"),
         *("--partition=gpu", "--qos=long", "-Alab", "--export=ALL", *own),
