@@ -30,6 +30,7 @@ PANELS = {
     "Input": (
         *("data", "split", "limit", "seed", "latents", "channels", "levels"),
         *("logits", "labels", "targets", "floor", "floor_mean", "floor_last"),
+        *("tokens", "result", "model"),
     ),
     "Tokenizer": (
         *("ckpt", "family", "patch_nums", "image_size", "weights", "rule", "temperature"),
@@ -38,7 +39,16 @@ PANELS = {
     "Compute": ("device", "precision", "batch_size", "workers", "shard", "state", "save_every"),
     "Stopping": ("target_ci", "on_error", "max_failed"),
     "Output": (
-        *("output", "report", "overwrite", "save_tokens", "save_fp16", "tensorboard", "as_json"),
+        *(
+            "output",
+            "result_output",
+            "report",
+            "overwrite",
+            "save_tokens",
+            "save_fp16",
+            "tensorboard",
+            "as_json",
+        ),
         *("table", "explain", "units", "dry_run", "quiet", "verbose", "help"),
     ),
 }

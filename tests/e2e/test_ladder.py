@@ -118,7 +118,7 @@ def test_the_probe_sees_codes_or_with_a_checkpoint_their_sums(cli, files, checkp
         (("--context", "raster"), 3, "needs one square grid"),
         (("--context", "depth"), 3, "several depths"),
         (("--cluster", "folder"), 3, "Give more folders"),
-        (("--probe", "0"), 2, "expected off or a number"),
+        (("--probe", "0"), 2, "expected off or a whole number"),
         (("--ckpt", "x"), 2, "Give --probe STEPS"),
     ],
 )

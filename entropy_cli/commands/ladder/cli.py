@@ -1,22 +1,27 @@
 """The command line of `entropy-cli ladder`."""
 
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from entropy_cli.options import AsJson, BadValue, Checkpoint, Explain, Output, Units, WholeTable
-from entropy_cli.terminal import print_result, tqdm_bar
+from entropy_cli.options import (
+    MOST_IMAGES,
+    AsJson,
+    Checkpoint,
+    Output,
+    Overwrite,
+    Units,
+    WholeTable,
+    number,
+    number_parser,
+    whole,
+)
+from entropy_cli.terminal import deliver, tqdm_bar
 
-
-def parse_probe(text: str) -> int | None:
-    """Parse a number of steps; off is None."""
-    if text == "off":
-        return None
-    if text.isascii() and text.isdigit() and len(text) <= 7 and int(text):
-        return int(text)
-    raise BadValue(f"{text}: expected off or a number of steps from 1.")
+MOST_STEPS = 10**7
 
 
 def ladder(
@@ -40,22 +45,20 @@ def ladder(
     ] = "auto",
     limit: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Images of a seeded sample; default at most 50,000."),
+        whole(1, MOST_IMAGES, "Images of a seeded sample; default at most 50,000."),
     ] = None,
     probe: Annotated[
         int | None,
         typer.Option(
             metavar="STEPS|off",
-            parser=parse_probe,
+            parser=number_parser(1, MOST_STEPS, word="off"),
             show_default="off",
             help="Also a small net, of at most so many steps; 2000 is a start.",
         ),
     ] = None,
     probe_seconds: Annotated[
         float | None,
-        typer.Option(
-            min=1, metavar="S", help="The most seconds for the probe; a cut is not repeatable."
-        ),
+        number(1, 1e7, "The most seconds for the probe; a run that is cut can't be repeated.", "S"),
     ] = None,
     ckpt: Checkpoint = None,
     model: Annotated[
@@ -63,6 +66,7 @@ def ladder(
         typer.Option(metavar="LOSS.json", help="Set a model's loss beside the rungs: JSON of `loss`."),
     ] = None,
     output: Output = None,
+    overwrite: Overwrite = False,
     result_output: Annotated[
         Path | None,
         typer.Option(
@@ -71,7 +75,9 @@ def ladder(
     ] = None,
     as_json: AsJson = False,
     table: WholeTable = False,
-    explain: Explain = False,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="Print the weights, and what is refused and why.")
+    ] = False,
     units: Units = "nats",
 ) -> None:
     """Bound the irreducible loss of hard tokens from above, by held-out predictors.
@@ -90,12 +96,15 @@ def ladder(
     check_files(
         [("--tokens", tokens), ("--result", result), ("--ckpt", ckpt), ("--model", model)],
         [("--output", output), ("--result-output", result_output)],
+        overwrite=overwrite,
     )
     options = LadderOptions(context, cluster, classes == "auto", limit, probe, probe_seconds)
     command = shlex.join(["entropy-cli", *context_.obj])
     found, with_ladder = run(InputFiles(tokens, result, ckpt, model), options, command, tqdm_bar)
+    text = to_json(found)
+    writes: list[Callable[[], object]] = []
     if output is not None:
-        write_text(output, to_json(found) + "\n")
+        writes.append(lambda: write_text(output, text + "\n"))
     if result_output is not None:
-        with_ladder.write(result_output)
-    print_result(to_json(found) if as_json else render(found, units, table=table, explain=explain))
+        writes.append(lambda: with_ladder.write(result_output))
+    deliver(text if as_json else render(found, units, table=table, explain=explain), *writes)
