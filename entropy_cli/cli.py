@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from entropy_cli import __version__
+from entropy_cli.command import Command
 from entropy_cli.commands.bench import cli as bench
 from entropy_cli.commands.demo import cli as demo
 from entropy_cli.commands.estimate import cli as estimate
@@ -28,7 +29,6 @@ from entropy_cli.commands.train import cli as train
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.escaping import one_line
 from entropy_cli.core.signals import Interrupted, Signals
-from entropy_cli.options import Command
 from entropy_cli.terminal import STDERR, VERBOSITY, with_verbosity
 
 app = typer.Typer(

@@ -15,7 +15,7 @@ LINE = (
     ("entropy",),
     ("images", "tokenizers"),
     ("streaming", "results"),
-    ("options", "terminal"),
+    ("command", "options", "terminal"),
     ("input_options", "floor_options"),
     ("commands",),
     ("cli",),
@@ -49,7 +49,7 @@ def test_imports_point_down_and_commands_leave_each_other_alone():
 
 def test_only_the_command_line_touches_typer_and_tqdm():
     for path, tree in FILES.items():
-        if not path.stem.endswith(("cli", "options", "terminal")):
+        if not path.stem.endswith(("cli", "command", "options", "terminal")):
             assert not {name[0] for name in imports(tree)} & {"typer", "tqdm"}, path
 
 

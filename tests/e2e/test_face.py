@@ -10,9 +10,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from entropy_cli.cli import COMMANDS
+from entropy_cli.command import PANELS
 from entropy_cli.commands.estimate.accumulate import running_estimate
 from entropy_cli.entropy.quantity import HistoryPoint
-from entropy_cli.options import PANELS
 
 
 @pytest.mark.parametrize("command", COMMANDS)

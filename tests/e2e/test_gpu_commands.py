@@ -49,7 +49,7 @@ def test_python_copies_a_batch_of_a_folder_once_and_digests_none(pretended_gpu, 
     tokenizer = entropy_cli.load_tokenizer(checkpoint)
     entropy_cli.estimate(images, tokenizer, precision="fp32", workers=0)
     counts = pretended_gpu.counts
-    assert counts.of(counts.copies, "streaming/reader.py") == 1  # 70 images in a batch of 80
+    assert counts.of(counts.copies, "streaming/reader.py") == 2  # 70 images in a batch of 80, and groups
     assert counts.of(counts.waits, "streaming/reader.py") == 0
     assert not any(what == "to the host" and "in_memory" in line for what, line in counts.copies)
 
@@ -167,7 +167,7 @@ def test_bench_times_twice_as_many_batches_as_workers_and_waits_for_them_only(
     # Six batches in each round of both stages, the first not timed; two to start the workers.
     assert len(read) == 6 * 2 * 4 + 2
     counts = pretended_gpu.counts
-    assert counts.of(counts.copies, "streaming/reader.py") == 6 * 4
+    assert counts.of(counts.copies, "streaming/reader.py") == 2 * 6 * 4  # images and groups
     assert counts.of(counts.waits, "streaming/reader.py") == 0
     synchronized = {line for what, line in counts.waits if what == "synchronize"}
     assert {line.partition(":")[0] for line in synchronized} == {"commands/bench/roofline.py"}

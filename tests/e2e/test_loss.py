@@ -216,9 +216,9 @@ SHAPES = {
     f"({B}.0, {L}, {V})": "shape",
     f"({B - 1}, {L}, {V})": f"takes {(B - 1) * L * V * 4} bytes, but it has {len(NUMBERS)}",
     f"({B + 1}, {L}, {V})": f"takes {(B + 1) * L * V * 4} bytes, but it has {len(NUMBERS)}",
-    f"({2**64 + B}, {L}, {V})": "bytes",
-    f"({2**32}, {2**32}, {V})": "bytes",
-    f"({2**31}, {2**31}, 4, 0)": "bytes",
+    f"({2**64 + B}, {L}, {V})": "its shape is",
+    f"({2**32}, {2**32}, {V})": "its shape is",
+    f"({2**31}, {2**31}, 4, 0)": "its shape is",
 }
 
 
@@ -248,7 +248,7 @@ def test_names_with_numbers_of_any_length(loss, files):
     path = files / "x.npz"
     np.savez(path, **{digit * 5000: np.zeros((B, L, V), np.float32) for digit in "21"})
     code, err = loss(logits=path)
-    assert code == 3 and f"got 2 tensors of floating-point numbers, {'1' * 5000}, 2" in err
+    assert code == 3 and "got 2 tensors of floating-point numbers, 1" in err and len(err) < 2000
 
 
 def test_flat_tokens_are_the_same_tokens(loss, files, tensors):

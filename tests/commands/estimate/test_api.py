@@ -397,7 +397,7 @@ def test_every_option_that_an_error_may_name_is_a_parameter():
     rooms += [root / "streaming" / f"{name}.py" for name in ("pilot", "device", "batch_processor")]
     found = {option for path in rooms for option in re.findall("--[a-z][a-z-]+", path.read_text())}
     # Of options that the functions lack, and of the advice that is replaced as a whole.
-    elsewhere = {"--split", "--batch-size"}
+    elsewhere = {"--split", "--batch-size", "--context", "--probe"}
     parameters = {name for f in (estimate, load_tokenizer) for name in inspect.signature(f).parameters}
     assert {in_python_words(option) for option in found - elsewhere} <= {*parameters, *PHRASES.values()}
 
