@@ -73,11 +73,6 @@ class Codebook:
             return torch.cat([code_VC, self.bias_V.double()[:, None]], 1)
         return code_VC
 
-    @property
-    def degrees_of_freedom(self) -> int:
-        """The number of dimensions in which a latent can move: one less on the unit sphere."""
-        return max(1, self.latent_dim - (self.rule == "cosine"))
-
     def logits(self, z_NC: Tensor) -> tuple[Tensor, Tensor | None]:
         """Return logit_NV, and norm_N if squared distance = norm - logit, else None."""
         if self.rule == "cosine":
@@ -107,7 +102,7 @@ class Grid:
         device: torch.device | str = "cpu",
     ) -> None:
         self.coordinates, self.rule = coordinates, rule
-        self.latent_dim = self.degrees_of_freedom = len(coordinates)
+        self.latent_dim = len(coordinates)
         levels_C = tuple(len(coordinates[c]) for c in self.significance)
         self.vocabulary = Vocabulary.product(levels_C)
         # Copied once: the assignment makes no copies to the device.

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from entropy_cli.entropy.quantity import Estimate, TemperatureChoice
 from entropy_cli.results import schema
+from entropy_cli.results.legend import AVERAGES
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Check, Result
@@ -186,17 +187,31 @@ def _grids(result: "Result") -> Iterator["Check"]:
 
 
 def _precision(result: "Result") -> Iterator["Check"]:
-    if result.precision_check is None:
+    """Compare what the encoder's precision costs with the interval of each average of A."""
+    record, name = result.precision_check, result.settings.precision
+    if record is None:
         return
-    difference = result.precision_check["assignment_entropy_difference_token_weighted"]
-    half_width, name = _headline(result).half_width, result.settings.precision
-    words = f"{name} moves A by {difference:+.4f} nats on the first images"
-    if half_width is None:
+    if not record["images"]:
+        words = f"{name} was not compared with fp32: none of the first images could be read"
         yield _check("precision", "care", words)
-    elif abs(difference) <= PRECISION_SHARE * half_width:
-        yield _check("precision", "ok", f"{name} as good as fp32")
-    else:
-        yield _check("precision", "care", f"{words}, more than a tenth of its interval")
+        return
+    difference_S = record["assignment_entropy_difference"]
+    costs = {
+        "token_weighted": record["assignment_entropy_difference_token_weighted"],
+        "over_scales": sum(difference_S) / len(difference_S),
+        "last_scale": difference_S[-1],
+    }
+    for kind, cost in costs.items():
+        half_width = getattr(result.average, kind).assignment_entropy.half_width
+        if half_width is not None and abs(cost) <= PRECISION_SHARE * half_width:
+            continue
+        of = "A" if kind == "token_weighted" else f"A ({AVERAGES[kind]})"
+        words = f"{name} moves {of} by {cost:+.2g} nats on the first {_count(record['images'])}"
+        if half_width is not None:
+            words += f", over a tenth of its interval, ± {half_width:.2g}"
+        yield _check("precision", "care", words)
+        return
+    yield _check("precision", "ok", f"{name} as good as fp32")
 
 
 def _temperature(result: "Result") -> Iterator["Check"]:
@@ -225,11 +240,11 @@ def _temperature(result: "Result") -> Iterator["Check"]:
 def drift(result: "Result") -> float | None:
     """Return how far one more step of the fit, on all images, moves A, to first order in ln T.
 
-    In nats per token, the average over all tokens; None if no temperature was fitted.
+    In nats per token, the average over all tokens; None if none was fitted, or no step is possible.
     """
     implied = result.provenance.get("temperature_implied")
     fitted = next((at for at in result.temperatures if at.temperature == "auto"), None)
-    if not implied or fitted is None:
+    if not implied or fitted is None or min(implied) == 0:
         return None
     tokens, total = 0, 0.0
     for scale, at, temperature in zip(result.scales, fitted.scales, implied, strict=True):

@@ -24,7 +24,7 @@ class RunMetadata:
 
     latent_dim: int
     scales: list[Scale]
-    degrees_of_freedom: list[int | None]  # of each codebook; None where no temperature can be fitted
+    distance_dims: list[int | None]  # of each codebook; None where it has no distances to fit T to
     temperature_asked: bool  # whether the user gave the temperature
     temperature_default: str  # where the family's default is from
     split: str
@@ -49,7 +49,7 @@ class RunMetadata:
         return cls(
             latent_dim=spec.latent_dim,
             scales=list(spec.scales),
-            degrees_of_freedom=[c.degrees_of_freedom if c.has_distances else None for c in codebooks],
+            distance_dims=[c.latent_dim if c.has_distances else None for c in codebooks],
             temperature_asked=temperature_given,
             temperature_default=spec.temperature_source,
             split=split,

@@ -30,7 +30,7 @@ from entropy_cli.tokenizers.checkpoints.safetensorsfile import read_safetensors
 logger = logging.getLogger(__name__)
 
 SCHEMA = "entropy-cli/state"
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 HASHED_BYTES = 2**24  # at once
 HASHES = {
     "checkpoint_sha256": "another checkpoint than {whose}'s",

@@ -282,23 +282,36 @@ def test_wide_intervals_are_said(content, half_width, severity):
 
 
 def test_precision_is_compared_with_the_interval(content):
-    def with_difference(difference):
+    """Of each average: with the token-weighted interval ± 0.01, then with that of the final scale."""
+
+    def with_difference(difference, last=0.0, images=64):
         scales = len(content["scales"])
         record = {
-            "images": 64,
+            "images": images,
             "reference": "fp32",
             "latent_relative_error": 1e-4,
             "latent_largest_error": 1e-3,
             "tokens_changed": [0.0] * scales,
             "tokens_changed_overall": 0.0,
-            "assignment_entropy_difference": [difference] * scales,
+            "assignment_entropy_difference": [0.0] * (scales - 1) + [last],
             "assignment_entropy_difference_token_weighted": difference,
         }
-        a = content["average"]["token_weighted"]["assignment_entropy"]["value"]
-        changed_one = changed(content, [*AVERAGE, "assignment_entropy", "ci95"], [a - 0.01, a + 0.01])
-        return check(changed(changed_one, ["precision_check"], record), "precision")[0]
+        changed_one = changed(content, ["precision_check"], record)
+        for kind in ("token_weighted", "over_scales", "last_scale"):
+            a = content["average"][kind]["assignment_entropy"]["value"]
+            path = ["average", kind, "assignment_entropy", "ci95"]
+            changed_one = changed(changed_one, path, [a - 0.01, a + 0.01])
+        return check(changed_one, "precision")
 
-    assert with_difference(-0.002) == "care" and with_difference(0.0005) == "ok"
+    for sign in (-1, 1):
+        assert with_difference(sign * 0.00099)[0] == with_difference(0, sign * 0.00099)[0] == "ok"
+        severity, message = with_difference(sign * 0.00101)
+        assert severity == "care" and f"moves A by {sign * 0.001:+.2g} nats" in message
+        severity, message = with_difference(0, sign * 0.00101)
+        assert severity == "care" and "moves A (final scale) by" in message
+    assert "64 images, over a tenth of its interval, ± 0.01" in message
+    severity, message = with_difference(0, images=0)
+    assert severity == "care" and "was not compared with fp32" in message
 
 
 def test_the_temperatures_slope_is_compared_with_the_interval(content):

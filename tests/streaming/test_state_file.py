@@ -21,7 +21,7 @@ VOCABULARIES = [Vocabulary(SIZES.vocab_size)] * len(PATCH_NUMS)
 METADATA = RunMetadata(
     latent_dim=6,
     scales=[Scale(f"{n} x {n}", n * n, n, of) for n, of in zip(PATCH_NUMS, VOCABULARIES, strict=True)],
-    degrees_of_freedom=[6, None, 6, 6],
+    distance_dims=[6, None, 6, 6],
     temperature_asked=True,
     temperature_default="none",
     split="folder",

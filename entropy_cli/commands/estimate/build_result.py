@@ -6,7 +6,6 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from entropy_cli import __version__
@@ -17,6 +16,7 @@ from entropy_cli.entropy.pooled import pool
 from entropy_cli.entropy.quantity import Estimate, TemperatureChoice, perplexity
 from entropy_cli.entropy.summary import Summary, standard_errors_over_images, summarise
 from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.temperature import matching_temperature
 from entropy_cli.results import schema
 from entropy_cli.results.checks import find_checks
 from entropy_cli.streaming.progress import Progress
@@ -111,9 +111,9 @@ def _temperature_source(metadata: RunMetadata, progress: Progress, settings: Run
     given = "given with --temperature" if metadata.temperature_asked else metadata.temperature_default
     parts = [f"frozen from {source}"] if source else [] if metadata.temperature_asked else [given]
     if progress.pilot is not None:
-        fitted = f"auto: maximum likelihood at each scale on the first {progress.pilot['images']} images"
-        dimension = ", unit vectors having a dimension less" if settings.rule == "cosine" else ""
-        parts.insert(0, fitted + dimension)
+        law = " of von Mises and Fisher's law" if settings.rule == "cosine" else ""
+        images = progress.pilot["images"]
+        parts.insert(0, f"auto: maximum likelihood{law} at each scale on the first {images} images")
     return "; ".join(parts or [given])
 
 
@@ -121,19 +121,28 @@ def _derived(state: RunState, tally: Tally) -> dict[str, Any]:
     """Return what else the sums say: failures, and temperatures over all images."""
     metadata, progress, settings = state.metadata, state.progress, state.settings
     tokens_S = progress.images * tally.tokens_S
-    fits = all(metadata.degrees_of_freedom)
-    per_distance_S = 2 / torch.tensor([freedom or 1 for freedom in metadata.degrees_of_freedom]).double()
-    nearest_S = per_distance_S * tally.min_distance_GS.sum(0) / tokens_S
     fitted = settings.temperature.index("auto") if "auto" in settings.temperature else 0
-    implied_S = per_distance_S * tally.distance_GST[..., fitted].sum(0) / tokens_S
+    nearest_S = tally.min_distance_GS.sum(0) / tokens_S
+    distance_S = tally.distance_GST[..., fitted].sum(0) / tokens_S
+    fits = progress.pilot is not None
     return {
         "repeats": progress.repeats,
         "failed_reasons": [reason for _, reason in progress.failed],
         "temperature_fit": progress.pilot,
         "assignment_entropy_se_over_images": standard_errors_over_images(tally),
-        "temperature_if_hard": nearest_S.tolist() if fits else None,
-        "temperature_implied": implied_S.tolist() if progress.pilot is not None else None,
+        "temperature_if_hard": _matching(nearest_S, metadata, settings),
+        "temperature_implied": _matching(distance_S, metadata, settings) if fits else None,
     }
+
+
+def _matching(distance_S: Tensor, metadata: RunMetadata, settings: RunSettings) -> list[float] | None:
+    """Return the temperature that belongs to each mean distance; None where there is none."""
+    dims = [dim for dim in metadata.distance_dims if dim is not None]
+    if len(dims) < len(distance_S):
+        return None
+    parts = zip(distance_S.tolist(), dims, strict=True)
+    value_S = [matching_temperature(distance, dim, settings.rule) for distance, dim in parts]
+    return value_S if all(map(math.isfinite, value_S)) else None
 
 
 def _settings(metadata: RunMetadata, progress: Progress, settings: RunSettings) -> schema.SettingsInfo:
