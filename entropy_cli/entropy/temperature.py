@@ -80,7 +80,7 @@ def _mean_gap(kappa: float, dimension: int) -> float:
     step, and no digits are lost where A_D is nearly 1.
 
     Source:
-        Amos 1974, Math. Comp. 28, eq. 11: bounds of the ratio, from which the recurrence starts.
+        Amos 1974, Math. Comp. 28: bounds of the ratio, from which the recurrence starts.
     """
     terms = 20 + math.ceil(math.sqrt(40 * kappa))
     order = dimension / 2 + terms

@@ -111,7 +111,7 @@ def _temperature_source(metadata: RunMetadata, progress: Progress, settings: Run
     given = "given with --temperature" if metadata.temperature_asked else metadata.temperature_default
     parts = [f"frozen from {source}"] if source else [] if metadata.temperature_asked else [given]
     if progress.pilot is not None:
-        law = " of von Mises and Fisher's law" if settings.rule == "cosine" else ""
+        law = " (von Mises-Fisher)" if settings.rule == "cosine" else ""
         images = progress.pilot["images"]
         parts.insert(0, f"auto: maximum likelihood{law} at each scale on the first {images} images")
     return "; ".join(parts or [given])

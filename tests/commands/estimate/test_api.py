@@ -185,6 +185,14 @@ def test_a_result_is_written_and_read_back(tmp_path):
         same(result, read_result(path), tolerance=0)
 
 
+def test_latents_opposite_to_their_codes_have_a_result_but_no_fitted_temperature():
+    z, codes = -Z.abs(), CODES.abs()
+    result = estimate([z], itself, codebook=codes, rule="cosine", temperature=1)
+    assert json.loads(result.to_json())["provenance"]["temperature_if_hard"] is None
+    with pytest.raises(EntropyCliError, match="at right angles or more"):
+        estimate([z], itself, codebook=codes, rule="cosine")
+
+
 def of(images=(Z,), encode=itself, **options):
     return lambda: estimate(images, encode, **{"codebook": CODES, **options})
 
