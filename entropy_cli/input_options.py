@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -118,11 +118,14 @@ def _slurm_shard() -> Shard:
 
 def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """Yield the options that name inputs, with every file: shards, their index, config.json."""
+    from entropy_cli.images.patterns import expand_pattern, is_tar_pattern
     from entropy_cli.tokenizers.checkpoints.shards import locate
 
     for name in ("latents", "codebook"):
         if params[name] is not None:
             yield f"--{name}", keyed_file(params[name])[0]
+    if params.get("data") is not None and is_tar_pattern(data := Path(params["data"])):
+        yield from (("--data", tar) for tar in expand_pattern(str(data)))
     if params.get("temperature_from") is not None:
         yield "--temperature-from", Path(params["temperature_from"])
     if params["ckpt"] is not None:
@@ -130,6 +133,26 @@ def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
         located = locate(ckpt)
         for path in (ckpt, *located.files, *sorted(located.folder.glob("*.json"))):
             yield "--ckpt", path
+
+
+def check_not_among_images(data: Path | None, written: Iterable[tuple[str, Path | None]]) -> None:
+    """Check that no output would be one of the images, now or in the next run.
+
+    Raises:
+        ResultError: one would.
+    """
+    from entropy_cli.core.errors import ResultError
+    from entropy_cli.images.formats import is_image
+    from entropy_cli.images.image_set import folder_around
+
+    for option, path in written:
+        if data is None or path is None or not is_image(path.name):
+            continue
+        if folder := folder_around(Path(data), path):
+            raise ResultError(
+                f"{option} {path}: is in {folder}, whose images are read: it would be one of them. Give "
+                "a place outside."
+            )
 
 
 def _bad(name: str, words: str) -> typer.BadParameter:

@@ -174,7 +174,7 @@ def exit_code(used: int, failed: int, max_failed: float) -> int:
     """Return the exit code of a command that has finished; say why if it is not 0, as the last line."""
     if failed <= max_failed * (used + failed):
         return 0
-    logger.warning(
+    logger.error(  # --quiet shows errors alone, and who reads a job's log must see why it failed
         "%s of %s images could not be read, a larger share than --max-failed %g: exit code %d",
         *(f"{failed:,}", f"{used + failed:,}", max_failed, INCOMPLETE),
     )

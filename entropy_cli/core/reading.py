@@ -22,6 +22,7 @@ CONFIG_BYTES = 2**20
 IMAGE_BYTES = 256 * 2**20
 LOG_BYTES = 2**30
 JSON_DEPTH = 64
+JSON_VALUES = 2**23  # of a document, which take up to 100 bytes each
 
 PIECE_BYTES = 2**22  # read at once where a file is read from its beginning to its end
 BUFFER = 2**16  # that Pillow reads at once
@@ -236,10 +237,14 @@ def parse_json(content: bytes | str) -> Any:  # noqa: ANN401 - any JSON value
     """Parse a JSON document.
 
     Raises:
-        ValueError: it is not JSON in UTF-8, or is nested deeper than JSON_DEPTH.
+        ValueError: it is not JSON in UTF-8, has more than JSON_VALUES, or is nested deeper than
+            JSON_DEPTH.
     """
+    text = content if isinstance(content, str) else content.decode("utf-8")
+    if sum(map(text.count, ",[{")) > JSON_VALUES:
+        raise ValueError(f"more than {JSON_VALUES:,} values")
     try:
-        value = json.loads(content if isinstance(content, str) else content.decode("utf-8"))
+        value = json.loads(text)
     except RecursionError:
         raise ValueError(f"nested more than {JSON_DEPTH} deep") from None
     level: Sequence[Any] = [value]

@@ -82,7 +82,9 @@ def _alternatives(text: str, start: int) -> tuple[Iterable[str], int] | None:
 
 def _range(text: str) -> Iterator[str] | None:
     """Expand `first..last` or `first..last..step`; return None if the text is neither."""
-    match = re.fullmatch(r"(-?[0-9]+|[a-zA-Z])\.\.(-?[0-9]+|[a-zA-Z])(?:\.\.(-?[0-9]+))?", text)
+    match = re.fullmatch(
+        r"(-?[0-9]{1,18}|[a-zA-Z])\.\.(-?[0-9]{1,18}|[a-zA-Z])(?:\.\.(-?[0-9]{1,18}))?", text
+    )
     if match is None or match[1].isalpha() != match[2].isalpha():
         return None
     letters = match[1].isalpha()

@@ -1,11 +1,12 @@
 """Check that the parts of a result that was read fit each other: its types were checked before."""
 
 import math
-from collections.abc import Iterator
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, fields, is_dataclass, replace
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from entropy_cli.core.documents import from_json
+from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, QUANTITIES, Estimate
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class MergeOrigin(SomeOrigin):
 
 
 ROUNDING = 1e-6  # nats
+MOST_SCALES, MOST_RUNGS, MOST_LOSS = 1000, 16, 10**6
 
 
 def check_consistency(result: "Result") -> None:
@@ -101,7 +103,7 @@ def check_consistency(result: "Result") -> None:
         for name in ("tokens_changed", "assignment_entropy_difference"):
             _require(len(check[name]) == scales, f"precision_check.{name}", f"{scales} numbers")
     _check_origin(result)
-    _require(scales > 0, "scales", "at least one")
+    _require(0 < scales <= MOST_SCALES, "scales", f"1 to {MOST_SCALES}")
     _require(result.tokenizer.vocab_size > 0, "tokenizer.vocab_size", "at least 1")
     _require(result.data.images_used > 0, "data.images_used", "at least 1")
     for s, scale in enumerate(result.scales):
@@ -118,6 +120,8 @@ def check_consistency(result: "Result") -> None:
         _require(average.assignment_entropy.value is not None, f"{path}.value", "a number")
     _check_entropies(result)
     _check_replicates(result)
+    if result.ladder is not None:
+        _check_ladder(result.ladder, [scale.tokens for scale in result.scales])
 
 
 def _check_origin(result: "Result") -> None:
@@ -174,6 +178,33 @@ def _check_replicates(result: "Result") -> None:
             for row_S in value_GS
         )
         _require(is_table and len(value_GS) in (0, groups), path, f"{groups} rows of {scales} numbers")
+
+
+def _check_ladder(ladder: Ladder, tokens_S: list[int]) -> None:
+    """Check that a ladder is of these scales, and that its numbers are losses."""
+    _require(ladder.scale_tokens == tokens_S, "ladder.scale_tokens", "the tokens of the scales")
+    for name in ("patch_nums", "bracket"):
+        _require(len(getattr(ladder, name)) == len(tokens_S), f"ladder.{name}", "one for each scale")
+    ids = [rung.id for rung in ladder.rungs]
+    few = 1 < len(ids) <= MOST_RUNGS
+    _require(few and len(set(ids)) == len(ids), "ladder.rungs", f"2 to {MOST_RUNGS}, of different ids")
+    _require(ladder.lowest.rung in ids, "ladder.lowest.rung", "one of the rungs")
+    for i, rung in enumerate(ladder.rungs):
+        is_whole = len(rung.scales) == len(rung.weights) == len(tokens_S)
+        _require(is_whole, f"ladder.rungs[{i}].scales", "one for each scale, with weights")
+        _require((rung.gain is None) == (i == 0), f"ladder.rungs[{i}].gain", "one but for the first")
+    path = _unlike_a_loss(asdict(replace(ladder, provenance={})), "ladder")
+    _require(path is None, str(path), f"a number from -{MOST_LOSS:,} to {MOST_LOSS:,}")
+
+
+def _unlike_a_loss(part: Any, path: str) -> str | None:  # noqa: ANN401 - any part
+    """Return the path of the first float that is larger than a loss may be."""
+    if isinstance(part, float):
+        return None if abs(part) <= MOST_LOSS else path
+    items: Iterable[tuple[Any, Any]] = part.items() if isinstance(part, dict) else ()
+    items = enumerate(part) if isinstance(part, list | tuple) else items
+    found = (_unlike_a_loss(inner, f"{path}.{key}") for key, inner in items)
+    return next((inner for inner in found if inner is not None), None)
 
 
 def _is_number(value: object) -> bool:

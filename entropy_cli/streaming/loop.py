@@ -34,7 +34,8 @@ class Loop:
     flush: Callable[[], None] = lambda: None
     save_every_s: float = SAVE_EVERY_S
     target: float | None = None  # half-width in nats at which to stop early; None reads all images
-    advance: Callable[[int], object] = lambda _: None  # called with the images that all processes read
+    # Called with the images that the other processes read; the first shows its own at once.
+    advance: Callable[[int], object] = lambda _: None
     show: Callable[[HistoryPoint], object] = lambda _: None  # called with the estimate of all processes
 
     def run(self, batches: Iterator[Batch], segments: Sequence[Segment]) -> bool:
@@ -86,9 +87,8 @@ class Loop:
     def _synchronize(self, failure: EntropyCliError | Interrupted | None) -> None:
         """Save if it is time, in step with the other processes; stop if any of them has to."""
         due = self.ranks.first and time.monotonic() - self._saved_at >= self.save_every_s
-        saves, failures, images = self.ranks.all_reduce_sum(
-            [due, failure is not None, self.processor.unreported_images]
-        )
+        others = 0 if self.ranks.first else self.processor.unreported_images
+        saves, failures, images = self.ranks.all_reduce_sum([due, failure is not None, others])
         self.processor.unreported_images = 0
         self.advance(images)
         if failures:

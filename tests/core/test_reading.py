@@ -117,3 +117,11 @@ def test_nesting_is_limited():
         with pytest.raises(ValueError, match="nested more than"):
             parse_json(b"[" * depth + b"]" * depth)
     assert parse_json(json.dumps({"a": [1]}).encode()) == {"a": [1]}
+
+
+def test_a_document_holds_a_limited_number_of_values(monkeypatch):
+    monkeypatch.setattr("entropy_cli.core.reading.JSON_VALUES", 4)
+    assert parse_json("[[], 1, 2]") == [[], 1, 2]
+    for more in ("[[], 1, 2, 3]", "[[], 1, {}]"):
+        with pytest.raises(ValueError, match="more than 4 values"):
+            parse_json(more)

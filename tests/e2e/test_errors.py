@@ -34,10 +34,10 @@ def test_unreadable_images_are_counted_listed_and_may_stop_the_run(
     assert sorted(result["data"]["failed"]) == ["broken.jpg", "cut.png"]
     assert (result["data"]["images_used"], result["data"]["images_failed"]) == (70, 2)
     assert "broken.jpg" in err and "cut.png" in err
-    last = (
-        "warning: 2 of 72 images could not be read, a larger share than --max-failed 0.01: exit code 4"
-    )
+    last = "error: 2 of 72 images could not be read, a larger share than --max-failed 0.01: exit code 4"
     assert err.splitlines()[-1] == last
+    quiet = cli("estimate", "-q", "--json", "--workers", 0, "--data", data, "--ckpt", checkpoint)
+    assert (quiet[0], quiet[2]) == (4, f"{last}\n")
     assert_same(clean, result, tolerance=1e-5)
     code, _, _ = cli(
         "estimate", "--workers", 0, "--data", data, "--ckpt", checkpoint, "--max-failed", 0.5

@@ -205,3 +205,32 @@ def test_who_takes_it(cli, files, tmp_path):
         sides = ("--patch-nums", ",".join(map(str, PATCH_NUMS)))
         code, out, _ = cli("loss", *options, *sides, "--floor", with_ladder)
         assert code == 0 and words in " ".join(out.split()), out
+
+
+@pytest.mark.parametrize(
+    "path, value",
+    [
+        ("rungs", []),
+        ("rungs.1.scales", []),
+        ("rungs.1.weights", []),
+        ("rungs.2.gain", None),
+        ("rungs.1.id", "unigram, again"),
+        ("bracket", []),
+        ("patch_nums", []),
+        ("scale_tokens", [1]),
+        ("lowest.rung", "another"),
+        ("lowest.upper95", 1e308),
+    ],
+)
+def test_a_ladder_that_no_estimate_writes_is_refused_by_all_readers(cli, saved, tmp_path, path, value):
+    content = json.loads((saved / "result.json").read_text())
+    *parents, last = (int(key) if key.isdigit() else key for key in path.split("."))
+    part = content["ladder"]
+    for key in parents:
+        part = part[key]
+    part[last] = value
+    if last == "id":
+        content["ladder"]["lowest"]["rung"] = content["ladder"]["rungs"][2]["id"] = value
+    (tmp_path / "bad.json").write_text(json.dumps(content))
+    code, _, err = cli("report", tmp_path / "bad.json", "-o", tmp_path / "r.html")
+    assert code == 3 and f"`$.ladder.{path.split('.')[0]}" in err.splitlines()[-1], err

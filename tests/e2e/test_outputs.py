@@ -60,6 +60,23 @@ def test_an_input_is_not_written_over_by_any_of_its_names(run, cli, tmp_path, li
     assert code == 2  # both kinds of temperature
 
 
+@pytest.mark.parametrize("name", ["new.png", "shapes/new.jpg"])
+def test_no_output_becomes_one_of_the_images(cli, images, checkpoint, tmp_path, name):
+    data = tmp_path / "data"
+    shutil.copytree(images, data)
+    (data / "shapes").mkdir(exist_ok=True)
+    estimate = ("estimate", "--data", data, "--ckpt", checkpoint, "--limit", 16, "--workers", 0)
+    for option in ("-o", "--report", "--state"):
+        code, _, err = cli(*estimate, option, data / name, "--overwrite")
+        assert code == 3 and "whose images are read" in err.splitlines()[-1], err
+    assert not (data / name).exists()
+    (tmp_path / "x.tar").write_bytes(b"")
+    code, _, err = cli(
+        "estimate", "--data", tmp_path / "x.tar", "--ckpt", checkpoint, "-o", tmp_path / "x.tar"
+    )
+    assert code == 3 and "is the same file as --data" in err
+
+
 def test_what_can_not_be_written_is_said_before_the_work(run, tmp_path):
     (tmp_path / "dangling").symlink_to("gone/there")
     (tmp_path / "file").write_text("")

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
+from entropy_cli.core.errors import ResultError
 from entropy_cli.tokenizers.layers.var_layout import decoder_shapes
 from tests.conftest import IMAGE_SIZE, SIZES
 from tests.family_checkpoints import EXAMPLES, random_weights
@@ -205,3 +206,16 @@ def test_outputs_are_checked_before_the_work(cli, some, checkpoint, tmp_path):
     refused(cli, 2, "expected a file name ending in .png", one, *ckpt, "-o", tmp_path / "x.jpg")
     refused(cli, 2, "Give a folder", one, some / "1.jpg", *ckpt, "-o", tmp_path / "x.png")
     refused(cli, 2, "--ckpt", one)
+
+
+def test_the_table_is_printed_where_no_figure_can_be_written(
+    cli, some, checkpoint, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise ResultError("x.png: can't be written: No space left on device.")
+
+    monkeypatch.setattr("entropy_cli.commands.show.show.write_figure", full)
+    argv = (some / "0.jpg", "--ckpt", checkpoint, "--temperature", 1, "-o", tmp_path / "x.png")
+    code, out, err = cli("show", "--json", *argv)
+    assert code == 3 and json.loads(out)["images"]
+    assert err.splitlines()[-1].endswith("on device. The same command writes it again.")

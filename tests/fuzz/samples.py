@@ -37,7 +37,7 @@ class Sample:
 
 def sound_files(folder):
     """Write the sound files that commands take beside the changed one."""
-    write_image_folder(folder / "images", images=34, size=16, seed=1)
+    write_image_folder(folder / "images", images=70, size=16, seed=1)
     pictures = torch.stack([torch.from_numpy(np.array(Image.open(p))) for p in image_paths(folder)])
     weights = untrained_weights(pictures.permute(0, 3, 1, 2), SIZES, TokenizerSettings(16, (1, 2, 8)), 0)
     save_file(weights, folder / "m.safetensors")
@@ -50,7 +50,12 @@ def sound_files(folder):
     (folder / "log").write_text(logs.var_stdout())
     (folder / "p.csv").write_text(points())
     estimate = f"estimate --data {folder}/images --ckpt {folder}/m.safetensors --workers 0 --device cpu"
-    run(f"{estimate} -o {folder}/r.json --temperature 1,auto")
+    tokens = f"--ladder --save-tokens {folder}/k.npy"
+    run(f"{estimate} -o {folder}/r.json --temperature 1,auto {tokens}")
+    shape = *np.load(folder / "k.npy").shape, 24
+    np.save(folder / "kg.npy", generator.normal(size=shape).astype("f4"))
+    scales = "--patch-nums 1,2,8"
+    run(f"loss --logits {folder}/kg.npy --labels {folder}/k.npy {scales} -o {folder}/loss.json")
     for i in (0, 1):
         run(f"{estimate} --shard {i}/2 --state {folder}/s{i} --temperature 1")
     run(f"train --data {folder}/images --output {folder}/t --steps 1 {' '.join(SMALL)}")
@@ -169,6 +174,7 @@ def samples(folder):
     reports = tuple(f"report {{d}}/r.json -o {{d}}/o.{kind}" for kind in ("md", "csv", "html", "svg"))
     training = {p.name: p.read_bytes() for p in (folder / "t").iterdir() if p.suffix != ".png"}
     resume = f"train --json --data {{f}}/images --output {{d}} --steps 1 {' '.join(SMALL)}"
+    ladder = "ladder --tokens {d}/k.npy --result"
     tars = f"estimate --json --data {{d}}/t.tar --ckpt {{f}}/m.safetensors {FEW} --max-failed 1"
     pictures = {f"{i}.{kind}": picture(folder, kind) for i, kind in enumerate(("jpeg", "png", "gif"))}
     seen = "estimate --json --data {d} --ckpt {f}/m.safetensors --max-failed 1 " + FEW
@@ -183,11 +189,22 @@ def samples(folder):
             {"r.json": result},
             (
                 "monitor {f}/log --floor {d}/r.json --json",
+                "loss --logits {f}/kg.npy --labels {f}/k.npy --patch-nums 1,2,8 --floor {d}/r.json",
                 "fit {f}/p.csv --floor {d}/r.json --json --bootstrap 0",
                 f"{with_images.replace('--temperature 1', '')} --temperature-from {{d}}/r.json",
                 "show {f}/images/shapes/shapes_00000.jpg --ckpt {f}/m.safetensors -o {d}/o.png "
                 "--device cpu --result {d}/r.json",
             ),
+        ),
+        Sample(
+            "tokens",
+            {name: (folder / name).read_bytes() for name in ("k.npy", "k.paths.txt", "loss.json")},
+            (f"{ladder} {{f}}/r.json", f"{ladder} {{f}}/r.json --model {{d}}/loss.json"),
+        ),
+        Sample(
+            "tokens and their result",
+            {name: (folder / name).read_bytes() for name in ("k.npy", "k.paths.txt", "r.json")},
+            (f"{ladder} {{d}}/r.json --explain", f"{ladder} {{d}}/r.json --json"),
         ),
         Sample("state", {"s0": state}, ("merge {d}/s0 {f}/s1 --json", "merge --partial {d}/s0 --json")),
         Sample("training", training, (f"{resume} --resume",)),

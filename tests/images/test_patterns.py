@@ -9,7 +9,7 @@ from entropy_cli.images.patterns import expand_braces, expand_pattern
 RANGES = ["v-{000..003}.tar", "{8..11}", "{08..11}", "{3..1}", "{0..10..4}", "{-1..01}", "{1..1}"]
 STEPS = ["{5..1..2}", "{001..10..3}", "{a..e..2}", "{c..a}", "{0..3..0}", "{-05..5..5}"]
 COMMAS = ["{a,b}{1,2}x{3..4}", "{a,{b,c}d,}e", "{{1..2},x}", "{,}", "{{a,b}}"]
-LITERAL = ["{a}", "{}", "a{b", "a}b{c,d}", "{1..a}", "{1..2..x}", "{1...2}"]
+LITERAL = [f"{{0..{'9' * 5000}}}", "{a}", "{}", "a{b", "a}b{c,d}", "{1..a}", "{1..2..x}", "{1...2}"]
 
 
 @pytest.mark.parametrize("pattern", [*RANGES, *STEPS, *COMMAS, *LITERAL])

@@ -210,3 +210,10 @@ def test_flexvar_is_not_llamagen(found):
     with pytest.raises(CheckpointError, match=r"FlexVAR.*if it is llamagen give --family llamagen"):
         found(shapes, {})
     assert found(shapes, {}, "llamagen").describe().rule == "cosine"
+
+
+def test_a_config_that_is_too_large_is_no_config(found):
+    with pytest.raises(
+        CheckpointError, match=r"config.json: can't be read: 1.0 MiB, expected at most 1 MiB"
+    ):
+        found(tiny.vq_shapes(), "{" + " " * 2**20 + "}", settings=NOTHING)

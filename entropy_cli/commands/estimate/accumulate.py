@@ -150,10 +150,7 @@ def _read(
     pilot = _pilot_of_shard(run, progress)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(bars("", *_expected(run, plans, pilot)))
-        if run.ranks.world == 1:
-            processor.advance = bar.update
-        else:
-            loop.advance = bar.update
+        processor.advance = loop.advance = bar.update
         largest = math.log(run.inputs.tokenizer.spec.vocab_size)
         loop.show = lambda point: bar.set_postfix_str(f"A = {running_estimate(point, largest)}")
         batches = reader.encode(plans, stack)

@@ -10,6 +10,7 @@ import typer
 
 from entropy_cli.input_options import (
     Shard,
+    check_not_among_images,
     check_options,
     files_read,
     parse_levels,
@@ -234,6 +235,7 @@ def estimate(
     # An array of tokens bears no mark but the paths beside it.
     is_own = lines is not None and lines.exists()
     check_files(read, tokens, overwrite=overwrite or is_own)
+    check_not_among_images(data, [*results, ("--state", state)])
     if report is not None:
         check_report(report)
 

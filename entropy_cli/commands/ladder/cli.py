@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from entropy_cli.input_options import files_read
 from entropy_cli.options import (
     MOST_IMAGES,
     AsJson,
@@ -89,12 +90,15 @@ def ladder(
     from entropy_cli.core.files import check_files, write_text
     from entropy_cli.results.ladder import render, to_json
     from entropy_cli.streaming.ladder import LadderOptions
+    from entropy_cli.streaming.token_file import paths_file
 
     for option, given in (("--ckpt", ckpt), ("--probe-seconds", probe_seconds)):
         if given is not None and probe is None:
             raise typer.BadParameter("is for the probe. Give --probe STEPS too.", param_hint=option)
+    checkpoint = files_read({"latents": None, "codebook": None, "ckpt": ckpt})
+    tables = [("--tokens", tokens), ("--tokens", paths_file(tokens))]
     check_files(
-        [("--tokens", tokens), ("--result", result), ("--ckpt", ckpt), ("--model", model)],
+        [*tables, ("--result", result), *checkpoint, ("--model", model)],
         [("--output", output), ("--result-output", result_output)],
         overwrite=overwrite,
     )

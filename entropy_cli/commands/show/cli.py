@@ -19,7 +19,7 @@ from entropy_cli.options import (
     Weights,
     parse_temperatures,
 )
-from entropy_cli.terminal import print_result, tqdm_bar
+from entropy_cli.terminal import deliver, tqdm_bar
 
 
 def parse_temperature(text: str) -> float | Literal["auto"]:
@@ -112,8 +112,8 @@ def show(
     files = list(zip(images, figures, strict=True))
     tokenizer = TokenizerSettings(image_size, patch_nums, rule, weights)
     config = ShowConfig(files, ckpt, family, tokenizer, temperature, result, device, precision)
-    shown = run(config, tqdm_bar)
-    print_result(shown.to_json() if as_json else render(shown))
+    shown, write = run(config, tqdm_bar)
+    deliver(shown.to_json() if as_json else render(shown), write)
 
 
 def _figure_paths(images: Sequence[Path], output: Path | None) -> tuple[list[Path], Path | None]:

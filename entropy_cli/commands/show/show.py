@@ -1,7 +1,7 @@
 """From images and a checkpoint to figures of each token's assignment entropy."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -60,12 +60,15 @@ class ShowConfig:
 
 @torch.inference_mode()
 @matmul_precision(tf32=False)
-def show(config: ShowConfig, bars: Bars) -> ShowResult:
-    """Assign the tokens of images and draw a figure of each image.
+def show(config: ShowConfig, bars: Bars) -> tuple[ShowResult, Callable[[], object]]:
+    """Assign the tokens of images.
 
     Args:
         config: images, tokenizer and settings.
         bars: makes progress bars.
+
+    Returns:
+        The assignments, and a function that draws and writes the figure of each image.
 
     Raises:
         EntropyCliError: an image, the checkpoint or the result can't be used, there is no temperature,
@@ -110,14 +113,17 @@ def show(config: ShowConfig, bars: Bars) -> ShowResult:
             for (path, figure), (scales, _) in zip(config.files, assigned, strict=True)
         ],
     )
-    with bars("drawing", len(crops), "figure") as bar:
-        for i, (scales, recons) in enumerate(assigned):
-            colours = [_colours(scale, processor.tokenizer) for scale in scales]
-            crop_HW3 = crops[i].permute(1, 2, 0).numpy()
-            figure = draw(shown, i, crop_HW3, colours, [recon_HW3.numpy() for recon_HW3 in recons])
-            write_figure(figure, config.files[i][1])
-            bar.update(1)
-    return shown
+
+    def write() -> None:
+        with bars("drawing", len(crops), "figure") as bar:
+            for i, (scales, recons) in enumerate(assigned):
+                colours = [_colours(scale, processor.tokenizer) for scale in scales]
+                crop_HW3 = crops[i].permute(1, 2, 0).numpy()
+                figure = draw(shown, i, crop_HW3, colours, [recon_HW3.numpy() for recon_HW3 in recons])
+                write_figure(figure, config.files[i][1])
+                bar.update(1)
+
+    return shown, write
 
 
 def _check_image(path: Path) -> None:

@@ -15,7 +15,7 @@ from entropy_cli.commands.train.recipe import Recipe
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.images.decode import CroppedImages
-from entropy_cli.images.image_set import find_images
+from entropy_cli.images.image_set import find_images, folder_around
 from entropy_cli.images.synthetic import KINDS, synthetic_image
 from entropy_cli.tokenizers.preprocess import resized_side, square_crop, var_crop
 
@@ -137,14 +137,10 @@ def open_data(data: str, recipe: Recipe, workers: int, bars: Bars) -> TrainingDa
 
 def check_apart(data: str, output: Path) -> None:
     """Raise EntropyCliError if the files of a training would be among its images."""
-    folder = Path(data)
-    if data == SYNTHETIC or not folder.is_dir():
-        return
-    parts = [part for name in ("train", "val") if (part := folder / name).is_dir()] or [folder]
-    inside = [part for part in parts if output.resolve().is_relative_to(part.resolve())]
-    if inside:
+    inside = None if data == SYNTHETIC else folder_around(Path(data), output)
+    if inside is not None:
         raise EntropyCliError(
-            f"--output {output}: is in {inside[0]}, whose images are read: its figure would become one "
+            f"--output {output}: is in {inside}, whose images are read: its figure would become one "
             "of them. Give an --output outside of --data."
         )
 

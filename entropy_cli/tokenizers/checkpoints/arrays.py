@@ -16,7 +16,13 @@ from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.reading import OpenFile
 from entropy_cli.tokenizers.checkpoints.contents import first_line, is_zip, open_file, read_contents
 from entropy_cli.tokenizers.checkpoints.states import MOST_CHARACTERS
-from entropy_cli.tokenizers.checkpoints.stored import BytesReader, Stored, contiguous_strides, is_shape
+from entropy_cli.tokenizers.checkpoints.stored import (
+    BytesReader,
+    Stored,
+    UnusableError,
+    contiguous_strides,
+    is_shape,
+)
 from entropy_cli.tokenizers.checkpoints.zips import ZipRecords
 
 FORMATS = ".safetensors, .npy, .npz or .pt"
@@ -154,6 +160,8 @@ def _open(path: Path) -> tuple[OpenFile, dict[str, Stored]]:
         if records and records.infos and all(name.endswith(".npy") for name in records.infos):
             found = {name.removesuffix(".npy"): _read_record(records, name) for name in records.infos}
             return file, found
+    except UnusableError as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # what readers raise on damaged files has no limit
         raise CheckpointError(f"{path}: a damaged file: {first_line(error)}.") from error
     value = read_contents(file).value

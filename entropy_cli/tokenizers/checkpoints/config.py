@@ -125,7 +125,9 @@ def read_config(folder: Path) -> Config:
         content = parse_json(read_bytes(path, CONFIG_BYTES))
     except (FileNotFoundError, NotADirectoryError):
         return Config(path)
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        return Config(path, broken=f"can't be read: {error.strerror}")
+    except ValueError as error:
         return Config(path, broken=f"can't be read as JSON: {error}")
     if not isinstance(content, dict):
         return Config(path, broken=f"got {type(content).__name__}, expected a JSON object")

@@ -4,8 +4,10 @@ import zipfile
 import zlib
 
 from entropy_cli.core.reading import OpenFile
+from entropy_cli.tokenizers.checkpoints.stored import UnusableError
 
 LOCAL_HEADER = 30  # bytes of a record's own header, before its name
+MOST_UNPACKED = 100 * 2**20  # bytes by which compressed records may be larger than their file
 
 
 class ZipRecords:
@@ -14,8 +16,16 @@ class ZipRecords:
     def __init__(self, file: OpenFile) -> None:
         self._file, self.archive = file, zipfile.ZipFile(file.reader())
         self.infos = {info.filename: info for info in self.archive.infolist()}
-        if sum(info.compress_size for info in self.infos.values()) > file.size:
+        infos = self.infos.values()
+        if sum(info.compress_size for info in infos) > file.size:
             raise ValueError("its records overlap")  # each may be read once
+        # A record that is compressed is read as a whole.
+        packed = [info.file_size for info in infos if info.compress_type != zipfile.ZIP_STORED]
+        if sum(packed) > file.size + MOST_UNPACKED:
+            raise UnusableError(
+                f"its compressed records take {sum(packed) / 1e6:,.0f} MB of memory, expected at most "
+                f"{MOST_UNPACKED / 2**20:.0f} MB more than the file. Save it without compression."
+            )
 
     def start(self, name: str) -> int:
         """Return where a record's bytes begin: after its local header, which is not the directory's."""
@@ -38,11 +48,14 @@ class ZipRecords:
             return self._file.read(start + begin, start + end)
         if info.compress_type != zipfile.ZIP_DEFLATED:
             raise ValueError(f"record {name} is compressed by method {info.compress_type}")
-        packed = self._file.read(start, start + info.compress_size)
-        content = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, info.file_size + 1)
+        unpack, content = zlib.decompressobj(-zlib.MAX_WBITS), bytearray()
+        for packed in self._file.pieces(start, start + info.compress_size):
+            content += unpack.decompress(packed, info.file_size + 1 - len(content))
+            if len(content) > info.file_size:
+                break
         if len(content) != info.file_size or zlib.crc32(content) != info.CRC:
             raise damaged(name)
-        return bytearray(content[begin:end])
+        return content if end - begin == len(content) else content[begin:end]
 
     def verify(self, name: str) -> None:
         """Raise ValueError if a record that is not compressed differs from its CRC."""

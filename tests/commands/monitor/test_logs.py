@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from entropy_cli.commands.monitor.logs.names import infer_kind, infer_split, stem
-from entropy_cli.commands.monitor.logs.read import read_log
+from entropy_cli.commands.monitor.logs.read import MAX_SERIES, read_log
 from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
 from entropy_cli.commands.monitor.monitor import find_repeated_training
 from entropy_cli.core.errors import LogError
@@ -545,6 +545,7 @@ HARD_LINES = {  # what patterns or loops that are quadratic in the length of a l
     "long name": json.dumps({"x" * 200_000: {f"loss{i}": 1 for i in range(20_000)}}),
     "restarts": "step,loss\n" + "".join(f"{i - 5 * (i % 3 > 0)},1\n" for i in range(60_000)),
     "names of no text": str([{1: 2, (): 3}])[1:-1],
+    "literal": f"{{'ep': '1/2', 'L_mean': [{'1,' * 3_000_000}]}}\n",
 }
 
 
@@ -554,3 +555,11 @@ def test_long_lines_take_seconds_whatever_they_hold(read, text):
     with contextlib.suppress(LogError):
         read(text)
     assert time.process_time() - start < 10
+
+
+def test_only_so_many_series_are_read_as_can_be_shown(read):
+    names = [f"t{i}/loss" for i in range(MAX_SERIES + 1)]
+    text = f"step,{','.join(names)}\n" + f"1{',2' * len(names)}\n" * 2
+    with pytest.raises(LogError, match=r"1,001 series, .* --loss COLUMN"):
+        read(text)
+    assert [one.metric.name for one in read(text, loss_name="t7/loss").series] == ["t7/loss"]

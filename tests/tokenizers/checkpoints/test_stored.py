@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from entropy_cli.core.errors import CheckpointError
+from entropy_cli.tokenizers.checkpoints import zips
 from entropy_cli.tokenizers.checkpoints.arrays import open_array
 from entropy_cli.tokenizers.checkpoints.checkpoint import open_checkpoint
 
@@ -99,5 +100,37 @@ def test_a_zip_whose_record_is_said_to_lie_beyond_the_file_is_refused(tmp_path):
     at = content.rfind(b"PK\1\2") + 20  # the sizes in the directory
     longer = (info.compress_size + 10**6).to_bytes(4, "little") * 2
     path.write_bytes(content[:at] + longer + content[at + 8 :])
+    with pytest.raises(CheckpointError):
+        open_array(str(path), "floating-point numbers").read()
+
+
+@pytest.mark.parametrize("layout", ["packed npz", "torch"])
+def test_compressed_records_take_little_more_memory_than_their_file(tmp_path, monkeypatch, layout):
+    path = saved(tmp_path, layout)
+    with (
+        zipfile.ZipFile(path) as plain,
+        zipfile.ZipFile(tmp_path / "y", "w", zipfile.ZIP_DEFLATED) as packed,
+    ):
+        for name in plain.namelist():
+            packed.writestr(name, plain.read(name))
+    spare = sum(info.file_size for info in packed.infolist()) - (tmp_path / "y").stat().st_size
+    for fewer in (0, 1):
+        monkeypatch.setattr(zips, "MOST_UNPACKED", spare - fewer)
+        if not fewer:
+            array = open_array(str(tmp_path / "y"), "floating-point numbers")
+            assert np.array_equal(array.read().numpy(), ARRAY)
+            continue
+        with pytest.raises(CheckpointError, match=r"compressed records take .* without compression"):
+            open_array(str(tmp_path / "y"), "floating-point numbers")
+
+
+def test_a_record_that_is_longer_than_it_says_is_refused(tmp_path):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, a=np.zeros((100, 5), "f4"))
+    content = bytearray(path.read_bytes())
+    at = content.rfind(b"PK\1\2") + 24
+    size = int.from_bytes(content[at : at + 4], "little")
+    content[at : at + 4] = (size - 400).to_bytes(4, "little")
+    path.write_bytes(content.replace(b"(100, 5)", b"(80, 5) "))
     with pytest.raises(CheckpointError):
         open_array(str(path), "floating-point numbers").read()

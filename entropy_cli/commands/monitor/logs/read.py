@@ -27,6 +27,7 @@ STDIN = Path("-")
 COLOURS = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
 JSON_LINE = re.compile(r"\{\s*[\"'].*\}\s*$")
 MAX_MATCHES = 200  # enough to detect a format
+MAX_SERIES = 1000  # to summarise and to draw
 MAX_LINE, MAX_NAMES = 100, 12  # characters and names that an error shows
 
 
@@ -189,6 +190,11 @@ def _build_log(path: Path, name: str, rows: Sequence[Row], loss_name: str | None
             f"{path}: read as {name}, no series {loss_name}; {available}. Give another --loss."
         )
     series = _with_loss(series, loss_name)
+    if len(series) > MAX_SERIES:
+        raise LogError(
+            f"{path}: {len(series):,} series, expected at most {MAX_SERIES:,}. Give the one to read "
+            "with --loss COLUMN."
+        )
     if not any(one.metric.is_loss for one in series):
         raise NoLossError(f"{path}: {_explain_missing_loss(name, text, rows)}")
     starts = max(segments, sum(row is RESTART for row in rows))

@@ -25,6 +25,7 @@ DELIMITERS = ",;\t|"
 MIN_EPOCHS = 3  # steps that start over this often, after equal numbers of rows, are epochs
 MAX_PLACE = 1e15  # larger epochs and steps are none
 MAX_DEPTH = 3  # of nested objects
+MAX_LITERAL = 2**16  # characters of a printed dict: parsing one takes 400 bytes of memory for each
 MAX_NAME = 200  # characters of an object's name, which are repeated before all names in it
 SUMMARY = "train_runtime"  # key of the last Hugging Face record, which repeats the mean loss
 BARE_NONFINITE = re.compile(r"(?<=: )-?(?:nan|inf)(?=[,}])")
@@ -113,7 +114,7 @@ def _record(text: str) -> dict[str, Any] | None:
     record = None
     with contextlib.suppress(ValueError, RecursionError):
         record = json.loads(text)
-    if record is None:
+    if record is None and len(text) <= MAX_LITERAL:
         expected = (ValueError, TypeError, SyntaxError, RecursionError, MemoryError)
         with contextlib.suppress(*expected), warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of escapes such as \\d
