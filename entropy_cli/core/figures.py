@@ -211,5 +211,6 @@ def _render(figure: Figure, file_format: str) -> bytes:
     options = {"pil_kwargs": {"optimize": True}} if file_format == "png" else {}
     with styled(), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph")  # missing from the font, drawn as a box
+        warnings.filterwarnings("ignore", "constrained_layout")  # no room is left beside long names
         figure.savefig(file, format=file_format, dpi=DOTS_PER_INCH, metadata=metadata, **options)
     return file.getvalue()

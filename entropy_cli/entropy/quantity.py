@@ -19,6 +19,7 @@ Labels = Literal["hard", "soft", "unknown"]
 
 # Outside of these, logits divided by a temperature leave the range of float32.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
+MOST_TEMPERATURES = 100  # of one run
 
 # A run may stop early only above these: with fewer images the standard error itself is too uncertain.
 MIN_IMAGES = 1000

@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING, Any, TypedDict
 
 from entropy_cli.core.documents import from_json
 from entropy_cli.entropy.ladder.ladder import Ladder
-from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, QUANTITIES, Estimate
+from entropy_cli.entropy.quantity import (
+    HIGHEST_TEMPERATURE,
+    LOWEST_TEMPERATURE,
+    MOST_TEMPERATURES,
+    QUANTITIES,
+    Estimate,
+)
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Result
@@ -110,6 +116,8 @@ def check_consistency(result: "Result") -> None:
         _require(scale.tokens > 0, f"scales[{s}].tokens", "at least 1")
         in_range = LOWEST_TEMPERATURE <= scale.temperature <= HIGHEST_TEMPERATURE
         _require(in_range, f"scales[{s}].temperature", "a positive number")
+    few = len(result.temperatures) <= MOST_TEMPERATURES
+    _require(few, "temperatures", f"at most {MOST_TEMPERATURES}")
     for t, one in enumerate(result.temperatures):
         _require(len(one.scales) == scales, f"temperatures[{t}].scales", f"{scales} scales")
     for path, estimate in _estimates(result, ""):

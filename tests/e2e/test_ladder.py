@@ -234,3 +234,13 @@ def test_a_ladder_that_no_estimate_writes_is_refused_by_all_readers(cli, saved, 
     (tmp_path / "bad.json").write_text(json.dumps(content))
     code, _, err = cli("report", tmp_path / "bad.json", "-o", tmp_path / "r.html")
     assert code == 3 and f"`$.ladder.{path.split('.')[0]}" in err.splitlines()[-1], err
+
+
+def test_rungs_of_any_name_are_drawn(cli, saved, tmp_path):
+    content = json.loads((saved / "result.json").read_text())
+    for rung in content["ladder"]["rungs"]:
+        rung["sees"] = "<script>|$x^$\ud800\x1b[2J" * 20
+    (tmp_path / "odd.json").write_text(json.dumps(content))
+    for kind in ("html", "png", "md", "csv"):  # warnings are errors here
+        code, out, err = cli("report", tmp_path / "odd.json", "-o", tmp_path / f"r.{kind}")
+        assert code == 0 and "\x1b" not in out + err, err

@@ -24,6 +24,7 @@ KNOWN_NAMES = {
     "FLOP": ("c", "flop", "flops", "trainingflop", "trainingflops", "trainflops", "compute"),
     "loss": ("l", "loss", "valloss", "validationloss", "testloss", "finalloss", "crossentropy", "ce"),
 }
+MOST_POINTS = 5000  # whose fit takes ten seconds
 MIN_VALUE, MAX_VALUE = 1e-12, 1e36  # beyond is a typo, and powers overflow
 STEP_NAMES = re.compile(r"(global|train|training|num|n)?(steps?|iters?|iterations?|epochs?|updates?)")
 DELIMITERS = ",;\t"
@@ -75,6 +76,11 @@ def read_points(path: Path, columns: Mapping[str, str | None], *, with_data_size
     (_, header), *body = rows
     if not body:
         raise DatasetError(f"{path}: a header but no points. Expected a line for each model.")
+    if len(body) > MOST_POINTS:
+        raise DatasetError(
+            f"{path}: {len(body):,} points, expected at most {MOST_POINTS:,}. Give one for each trained "
+            "model, not for each step."
+        )
     found = _columns(path, header, columns, with_data_size=with_data_size)
     values = []
     for line, row in body:

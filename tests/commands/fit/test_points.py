@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from entropy_cli.commands.fit.points import read_points
+from entropy_cli.commands.fit.points import MOST_POINTS, read_points
 from entropy_cli.core.errors import DatasetError
 
 
@@ -147,3 +147,10 @@ def test_headers_and_cells_of_any_length_are_read_in_seconds(read, name):
     with pytest.raises(DatasetError) as caught:
         read(f"params,loss,{name}\n1e8,{'9' * 100_000}x{cells}\n")
     assert time.process_time() - start < 10 and len(str(caught.value)) < 300
+
+
+def test_more_points_than_models_were_ever_trained_are_refused(read):
+    rows = "".join(f"{n + 1},2\n" for n in range(MOST_POINTS))
+    assert len(read(f"N,loss\n{rows}").loss_P) == MOST_POINTS
+    with pytest.raises(DatasetError, match="5,001 points, expected at most 5,000"):
+        read(f"N,loss\n{rows}1,2\n")
