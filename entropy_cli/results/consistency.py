@@ -104,12 +104,12 @@ def check_consistency(result: "Result") -> None:
         ValueError: naming the path of the first part that no estimate writes.
     """
     scales = len(result.scales)
+    _require(0 < scales <= MOST_SCALES, "scales", f"1 to {MOST_SCALES}")
     if result.precision_check is not None:
         check = _part(result.precision_check, PrecisionCheck, "precision_check")
         for name in ("tokens_changed", "assignment_entropy_difference"):
             _require(len(check[name]) == scales, f"precision_check.{name}", f"{scales} numbers")
     _check_origin(result)
-    _require(0 < scales <= MOST_SCALES, "scales", f"1 to {MOST_SCALES}")
     _require(result.tokenizer.vocab_size > 0, "tokenizer.vocab_size", "at least 1")
     _require(result.data.images_used > 0, "data.images_used", "at least 1")
     for s, scale in enumerate(result.scales):
