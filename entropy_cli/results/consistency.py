@@ -94,7 +94,7 @@ class MergeOrigin(SomeOrigin):
 
 
 ROUNDING = 1e-6  # nats
-MOST_SCALES, MOST_RUNGS, MOST_LOSS = 1000, 16, 10**6
+MOST_SCALES, MOST_CHECKS, MOST_RUNGS, MOST_LOSS = 1000, 100, 16, 10**6
 
 
 def check_consistency(result: "Result") -> None:
@@ -116,8 +116,8 @@ def check_consistency(result: "Result") -> None:
         _require(scale.tokens > 0, f"scales[{s}].tokens", "at least 1")
         in_range = LOWEST_TEMPERATURE <= scale.temperature <= HIGHEST_TEMPERATURE
         _require(in_range, f"scales[{s}].temperature", "a positive number")
-    few = len(result.temperatures) <= MOST_TEMPERATURES
-    _require(few, "temperatures", f"at most {MOST_TEMPERATURES}")
+    for name, most in (("temperatures", MOST_TEMPERATURES), ("checks", MOST_CHECKS)):
+        _require(len(getattr(result, name)) <= most, name, f"at most {most}")
     for t, one in enumerate(result.temperatures):
         _require(len(one.scales) == scales, f"temperatures[{t}].scales", f"{scales} scales")
     for path, estimate in _estimates(result, ""):

@@ -477,7 +477,7 @@ def test_the_summary_says_for_whom_it_is_a_floor(content, labels, lines):
     assert ("(var)" in text.split("hard labels")[-1][:7]) == (labels == "hard")
 
 
-@pytest.mark.parametrize(("key", "most"), [("temperatures", 100), ("scales", 1000)])
+@pytest.mark.parametrize(("key", "most"), [("temperatures", 100), ("scales", 1000), ("checks", 100)])
 def test_no_estimate_has_more_than_so_many_of_them(content, key, most):
     with pytest.raises(ResultError, match=rf"{most}.* - at `\$.{key}`"):
         from_dict(changed(content, [key], content[key][:1] * (most + 1)))
