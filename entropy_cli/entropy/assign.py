@@ -88,11 +88,27 @@ def soft_statistics(
     )
 
 
+def draw(logit_NV: Tensor, temperature: Tensor, uniform_N: Tensor) -> Tensor:
+    """Draw a code for each token from q = softmax(logit / temperature), by the inverse of its CDF.
+
+    Args:
+        logit_NV: as of `soft_assign`, but left as they are.
+        temperature: divisor of the squared distance.
+        uniform_N: float64 numbers in (0, 1): each gives the first code up to which q adds up to it.
+
+    Returns:
+        idx_N, whose q is above zero.
+    """
+    cdf_NV = torch.softmax(logit_NV.double().div_(temperature.double()), 1).cumsum_(1)
+    return torch.searchsorted(cdf_NV, uniform_N[:, None] * cdf_NV[:, -1:])[:, 0]
+
+
 def assign(
     z_BlC: Tensor,
     codebook: Codebook | Grid,
     temperatures: Sequence[float],
     chunk: int | None = None,
+    uniform_Bl: Tensor | None = None,
 ) -> ImageSums:
     """Assign every latent to the codebook, soft and hard, and sum per image.
 
@@ -102,6 +118,8 @@ def assign(
         temperatures: T divisors of the squared distance, or of the logits, each > 0.
         chunk: elements of a (tokens, codes) matrix held at once; the default depends on the device. A
             GPU holds one for each temperature, of fewer tokens.
+        uniform_Bl: numbers in (0, 1) by which tokens are drawn from q at the first temperature; not for
+            a grid. None takes the nearest codes.
 
     Returns:
         Sums per image. The nearest code is the one with the largest logit, the lowest index among
@@ -119,6 +137,7 @@ def assign(
     for t, temperature in enumerate(temperatures):
         temperature_T[t].fill_(temperature)  # a GPU would wait for a copy
     if isinstance(codebook, Grid):
+        assert uniform_Bl is None, "no grid has residuals"
         return _assign_to_grid(z_BlC, codebook, temperature_T)
     (B, tokens), V = z_BlC.shape[:2], codebook.vocabulary.size
     is_cpu, T = z_BlC.device.type == "cpu", len(temperature_T)
@@ -131,7 +150,8 @@ def assign(
     for b in range(0, B, images):
         for r in range(0, tokens, rows):
             part = slice(b, b + images), slice(r, r + rows)
-            _assign_chunk(z_BlC[part], codebook, temperature_T, together, sums, part)
+            uniform_bl = None if uniform_Bl is None else uniform_Bl[part]
+            _assign_chunk(z_BlC[part], codebook, temperature_T, together, sums, part, uniform_bl)
     return sums
 
 
@@ -142,6 +162,7 @@ def _assign_chunk(
     together: int,
     sums: ImageSums,
     part: tuple[slice, slice],
+    uniform_bl: Tensor | None,
 ) -> None:
     """Add the assignment of some tokens of some images to the sums of all, some temperatures at once."""
     images, shape = part[0], z_blC.shape[:2]
@@ -150,7 +171,10 @@ def _assign_chunk(
     top_N1 = logit_NV.gather(1, idx_N[:, None])
     nearest_N1 = torch.zeros_like(top_N1) if norm_N is None else norm_N[:, None] - top_N1
     nearest_b1 = _per_image(nearest_N1.clamp_(min=0), shape)
-    sums.idx_Bl[part] = idx_N.view(shape)
+    token_N = idx_N
+    if uniform_bl is not None:
+        token_N = draw(logit_NV, temperature_T[0], uniform_bl.flatten())
+    sums.idx_Bl[part] = token_N.view(shape)
     sums.min_distance_B[images].add_(nearest_b1[:, 0])
     for t in range(0, len(temperature_T), together):
         temperature_t, at = temperature_T[t : t + together], (images, slice(t, t + together))

@@ -16,6 +16,8 @@ QUANTITIES = (
 TemperatureChoice = float | Literal["auto"]
 # What models on a tokenizer's tokens are trained on: the nearest codes, or q or tokens drawn from it.
 Labels = Literal["hard", "soft", "unknown"]
+# The tokens that are counted, and subtracted before the next scale: the nearest codes, or drawn from q.
+TokenPath = Literal["hard", "drawn"]
 
 # Outside of these, logits divided by a temperature leave the range of float32.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30

@@ -35,13 +35,13 @@ class ImageSums:
     """
 
     tokens: int  # l
-    idx_Bl: Tensor  # the nearest code
+    idx_Bl: Tensor  # the tokens: the nearest codes, or drawn ones
     entropy_BT: Tensor  # nats
     varentropy_BT: Tensor  # nats^2
     distance_BT: Tensor  # expected squared distance under q
     min_distance_B: Tensor  # squared distance to the nearest code
     soft_BTE: Tensor  # soft assignment
-    entry_BN: Tensor | None = None  # entries that the hard assignment counts; None: idx_Bl
+    entry_BN: Tensor | None = None  # entries that the tokens count for; None: idx_Bl
 
     def first(self, images: int) -> "ImageSums":
         """Return the sums of only the first images."""
@@ -50,7 +50,7 @@ class ImageSums:
 
     @property
     def counts_BE(self) -> Tensor:
-        """The hard assignment: for each entry the number of tokens it is nearest to, int64."""
+        """The number of tokens of each entry, int64."""
         B, _, E = self.soft_BTE.shape
         entry_BN = self.idx_Bl if self.entry_BN is None else self.entry_BN
         zeros_BE = entry_BN.new_zeros(B, E)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from entropy_cli.entropy.quantity import Estimate, TemperatureChoice
 from entropy_cli.results import schema
 from entropy_cli.results.legend import AVERAGES
+from entropy_cli.results.path import is_drawn, is_on_other_path, labels_of
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Check, Result
@@ -53,8 +54,23 @@ def _headline(result: "Result") -> Estimate:
 
 def _labels_of_floor(result: "Result") -> Iterator["Check"]:
     labels = result.tokenizer.labels
+    if is_on_other_path(result):
+        yield _check(
+            "labels_of_floor",
+            "care",
+            "models on these tokens train on soft labels of drawn codes, which are subtracted: this A "
+            "is of the nearest codes' path, take --path drawn",
+        )
+        return
     if labels == "soft":
         yield _check("labels_of_floor", "ok", "models on these tokens train on soft or sampled labels")
+        return
+    if is_drawn(result):
+        yield _check(
+            "labels_of_floor",
+            "care",
+            "A is a floor for labels that are drawn as here, or soft ones; none for the nearest codes",
+        )
         return
     who = "models on these tokens train" if labels == "hard" else "a model may train"
     yield _check(
@@ -71,7 +87,7 @@ def _above_unigram(result: "Result") -> Iterator["Check"]:
     """
     unigram = result.average.token_weighted.unigram_entropy
     u, half_width = unigram.value, unigram.half_width or 0.0
-    if result.tokenizer.labels == "soft":
+    if labels_of(result) == "soft":
         u = None
     hot = HOT_SHARE * math.log(result.tokenizer.vocab_size)
     entropies = [(at, at.average.token_weighted.assignment_entropy) for at in result.temperatures]

@@ -9,6 +9,7 @@ from entropy_cli.core.errors import ResultError
 from entropy_cli.entropy.ladder.ladder import Bound, RungResult
 from entropy_cli.entropy.quantity import Estimate, Labels
 from entropy_cli.results.ceiling import Ceiling, ceiling
+from entropy_cli.results.path import labels_of, subtracted
 from entropy_cli.results.published import is_published_var
 from entropy_cli.results.schema import Estimates, Result, ScaleResult, read_result
 
@@ -60,6 +61,7 @@ class Floor:
         is_given: whether the user gave numbers instead of a result.
         labels: what models on the tokenizer's tokens are trained on: under hard labels it is no floor.
         patch_nums: the side of each scale's grid, if known.
+        path: a clause that says which codes are subtracted before the next scale; "" if none are.
     """
 
     source: str
@@ -71,6 +73,7 @@ class Floor:
     is_given: bool = False
     labels: Labels = "unknown"
     patch_nums: tuple[int | None, ...] | None = None
+    path: str = ""
 
     def for_scales(self, sides: Sequence[int]) -> list[Level | None]:
         """Return the floors of the scales with these grid sides; None where unknown."""
@@ -95,7 +98,7 @@ def read_floor(path: Path) -> Floor:
     result = read_result(path)
     temperature = result.settings.temperature
     at = "fitted temperatures" if temperature == "auto" else f"T = {temperature:g}"
-    scales = result.scales
+    scales, codes = result.scales, subtracted(result)
     levels = [
         replace(
             _level(result, scale, [scale], f"{path}: scale {scale.name}"),
@@ -107,7 +110,8 @@ def read_floor(path: Path) -> Floor:
     last = _level(result, result.average.last_scale, scales[-1:], f"{path}: final scale")
     return Floor(
         source=f"{path}: assignment entropy of {result.tokenizer.family} at {at}, "
-        f"{result.data.images_used} images",
+        f"{result.data.images_used} images{f', {codes} subtracted' if codes else ''}",
+        path=f" where the {codes} are subtracted" if codes else "",
         mean=replace(mean, rungs=_rungs(result, lambda rung: rung.average.token_weighted)),
         last=replace(last, rungs=_rungs(result, lambda rung: rung.average.last_scale)),
         scales={
@@ -117,7 +121,7 @@ def read_floor(path: Path) -> Floor:
         },
         vocab_size=result.tokenizer.vocab_size,
         is_published_var=is_published_var(result.tokenizer),
-        labels=result.tokenizer.labels,
+        labels=labels_of(result),
         patch_nums=tuple(result.tokenizer.patch_nums),
     )
 

@@ -1,5 +1,6 @@
 """The legend of a result's tables: the meaning of each column that the result has."""
 
+from entropy_cli.results.path import is_drawn
 from entropy_cli.results.schema import Result
 
 AVERAGES = {
@@ -14,10 +15,10 @@ LEGEND = {
     "mutual information": "marginal minus assignment entropy: information about the latents in the "
     "soft assignments",
     "varentropy": "slope of the assignment entropy in ln T: {units} for each factor e of T",
-    "unigram entropy": "entropy of the nearest codes: the loss of a model that knows only the frequency "
-    "of each code",
+    "unigram entropy": "entropy of the {chosen} codes: the loss of a model that knows only the "
+    "frequency of each code",
     "perplexity": "exp(unigram entropy): the number of equally frequent codes with that entropy",
-    "codebook usage": "share of the codes that are nearest to at least one token of these images",
+    "codebook usage": "share of the codes that are {chosen_for} at least one token of these images",
     "coverage": "probability of the codes seen so far (Good-Turing); near 1 if there are enough images",
     "token-weighted": "average over all tokens, like a model's mean loss",
     "unweighted mean over scales": "average in which every scale has the same weight",
@@ -46,11 +47,12 @@ def is_counted(result: Result) -> bool:
 def legend(result: Result, units: str) -> dict[str, str]:
     """Return the terms in the tables of a result, and their meanings."""
     logits = LOGITS.get(result.tokenizer.rule, "-squared distance to each code")
+    chosen, chosen_for = ("drawn", "drawn for") if is_drawn(result) else ("nearest", "nearest to")
     absent = set(AVERAGES.values()) - set(averages(result).values())
     if not is_counted(result):
         absent |= set(HARD_TERMS)
     return {
-        term: meaning.format(units=units, logits=logits)
+        term: meaning.format(units=units, logits=logits, chosen=chosen, chosen_for=chosen_for)
         for term, meaning in LEGEND.items()
         if term not in absent
     }

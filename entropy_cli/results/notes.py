@@ -1,7 +1,22 @@
 """Notes on a result: what its number is a floor of, and how far to trust it."""
 
 from entropy_cli.results.ceiling import ceiling
+from entropy_cli.results.path import subtracted
 from entropy_cli.results.schema import Result
+
+# What the floor takes for granted, by the codes that are subtracted.
+PATHS = {
+    "": [],
+    "nearest codes": [
+        "It is one where the nearest codes are subtracted before the next scale, as they were here. "
+        "Where drawn codes are, the latents of later scales are others: take --path drawn."
+    ],
+    "drawn codes": [
+        "It is one where codes drawn at the first temperature are subtracted before the next scale, as "
+        "they were here; other temperatures are read along that path. Unigram entropy and usage count "
+        "the drawn tokens, which --save-tokens writes."
+    ],
+}
 
 
 def notes(result: Result) -> list[str]:
@@ -20,6 +35,7 @@ def _meaning(result: Result) -> list[str]:
         "The assignment entropy is a floor of the cross-entropy of a model that is trained on the soft "
         "assignments q, or on tokens drawn from them. For one trained on the nearest codes, as VAR is, "
         "it is neither floor nor ceiling: such a loss may fall below it, or stay far above.",
+        *PATHS[subtracted(result)],
         "It is a property of the tokenizer alone: the uncertainty about the image itself comes on top.",
         *_ceiling(result),
     ]

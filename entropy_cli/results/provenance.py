@@ -3,6 +3,7 @@
 from typing import Any
 
 from entropy_cli.entropy.quantity import MIN_IMAGES, MIN_IMAGES_PER_GROUP
+from entropy_cli.results.path import is_drawn
 from entropy_cli.results.schema import Result
 
 SPLITS = ("train", "val", "all")
@@ -28,6 +29,7 @@ def provenance(result: Result) -> dict[str, str]:
         **_checkpoint(result),
         "temperature": ", ".join(_number(at.temperature) for at in result.temperatures)
         + f"; {settings.temperature_source}{_hard_fit(result)}",
+        **_path(result),
         **_target(result),
         **_precision(result),
         "computed": f"in {settings.precision} {_kernels(origin)}" + _machine(origin),
@@ -43,6 +45,14 @@ def _checkpoint(result: Result) -> dict[str, str]:
     several = len(origin.get("checkpoint_copies", [])) > 1
     weights = f", {origin['checkpoint_weights']} weights of the two it holds" if several else ""
     return {"checkpoint": f"{origin['checkpoint']}{weights} (sha256 {sha256[:16]}...)"}
+
+
+def _path(result: Result) -> dict[str, str]:
+    """Return how the tokens were drawn, if they were."""
+    if not is_drawn(result):
+        return {}
+    seed = result.settings.seed
+    return {"path": f"tokens drawn at the first temperature, by seed {seed}, and subtracted"}
 
 
 def _target(result: Result) -> dict[str, str]:
@@ -72,7 +82,7 @@ def _precision(result: Result) -> dict[str, str]:
     largest = max(map(abs, check["assignment_entropy_difference"]))
     return {
         "precision": f"{result.settings.precision} against {check['reference']} on the first "
-        f"{check['images']} images: {check['tokens_changed_overall']:.2%} of the nearest codes change, "
+        f"{check['images']} images: {check['tokens_changed_overall']:.2%} of the tokens change, "
         f"the token-weighted assignment entropy by {difference:+.1e} nats (at a scale by at most "
         f"{largest:.1e}), latents by {check['latent_relative_error']:.1e} of their size"
     }

@@ -13,7 +13,14 @@ from entropy_cli.core.errors import ResultError
 from entropy_cli.core.files import path_argument, write_atomically
 from entropy_cli.core.reading import JSON_BYTES, parse_json, read_stream
 from entropy_cli.entropy.ladder.ladder import Ladder
-from entropy_cli.entropy.quantity import AT_MOST, Estimate, HistoryPoint, Labels, TemperatureChoice
+from entropy_cli.entropy.quantity import (
+    AT_MOST,
+    Estimate,
+    HistoryPoint,
+    Labels,
+    TemperatureChoice,
+    TokenPath,
+)
 from entropy_cli.results.consistency import check_consistency
 
 SCHEMA = "entropy-cli/estimate"
@@ -59,6 +66,7 @@ class SettingsInfo:
     precision: str
     seed: int
     groups: int
+    path: TokenPath = "hard"  # missing from older results
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from entropy_cli.core.table import Table, wrapped
 from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.checks import find_checks
 from entropy_cli.results.ladder import at_most
+from entropy_cli.results.path import is_drawn, is_on_other_path, labels_of, subtracted
 from entropy_cli.results.provenance import SPLITS
 from entropy_cli.results.published import is_var_style
 from entropy_cli.results.schema import Check, Result, SoftAverages
@@ -102,10 +103,11 @@ def summary_table(result: Result, units: str = "nats") -> Table:
             average.last_scale.assignment_entropy,
         )
     token_weighted, last_scale = result.average.token_weighted, result.average.last_scale
-    if result.tokenizer.labels == "soft":
+    if labels_of(result) == "soft":
         name = "marginal entropy M"
         add(name, token_weighted.marginal, last_scale.marginal)
-    add("unigram entropy U (hard tokens)", token_weighted.unigram_entropy, last_scale.unigram_entropy)
+    kind = "drawn" if is_drawn(result) else "hard"
+    add(f"unigram entropy U ({kind} tokens)", token_weighted.unigram_entropy, last_scale.unigram_entropy)
     head = ["", f"{units}/\ntoken", "95 % interval", "% of\nln V", "final\nscale"]
     caption = f"{units} per token, averaged over all tokens" if several else f"{units} per token"
     return Table("summary", "Summary", head, rows, caption).select(range(5 if several else 4))
@@ -153,14 +155,19 @@ def usage(result: Result) -> list[str]:
 def _readers(result: Result) -> list[str]:
     """Return what the number means for a model's loss, by the labels it trains on."""
     is_hot = any(c.id == "above_unigram" and c.severity == "wrong" for c in checks_of(result))
-    name = " (VAR-style irreducible loss)" if is_var_style(result) and not is_hot else ""
-    lines = [f"soft or sampled labels: loss >= A at their T{name}"]
+    is_named = is_var_style(result) and not is_hot and not is_drawn(result)
+    name = " (VAR-style irreducible loss)" if is_named else ""
+    path = f" ({codes} subtracted)" if (codes := subtracted(result)) else ""
+    lines = [f"soft or sampled labels{path}: loss >= A at their T{name}"]
+    if is_on_other_path(result):
+        lines.append(f"{result.tokenizer.family}'s models subtract drawn codes: take --path drawn")
     family = f" ({result.tokenizer.family})" if result.tokenizer.labels == "hard" else ""
     unigram = result.average.token_weighted.unigram_entropy
     ceiling = "; U is a ceiling" if unigram.value is not None and not unigram.bound else ""
     if result.ladder is not None:
-        lines.append(f"hard labels{family}: A is no floor; {at_most(result.ladder)}")
-    elif result.tokenizer.labels != "soft":
+        who = "drawn labels:" if is_drawn(result) else f"hard labels{family}: A is no floor;"
+        lines.append(f"{who} {at_most(result.ladder)}")
+    elif labels_of(result) != "soft":
         lines.append(f"hard labels{family}: A is no floor, a loss may fall below it{ceiling}")
     return [wrapped("", line) for line in lines]
 

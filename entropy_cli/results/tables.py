@@ -9,6 +9,7 @@ from entropy_cli.entropy.quantity import SIGNS, Estimate
 from entropy_cli.results import schema
 from entropy_cli.results.checks import temperature_text
 from entropy_cli.results.legend import averages, is_counted
+from entropy_cli.results.path import is_drawn
 from entropy_cli.results.published import is_var_style
 from entropy_cli.results.schema import SOFT, Result
 
@@ -172,7 +173,8 @@ def hard_table(result: Result, style: Format = REPORT) -> Table:
     ]
     meaning = "" if style.intervals else "; coverage: probability of the codes seen so far (Good-Turing)"
     caption, rules = style.caption(meaning, rows), (len(result.scales),)
-    return Table("hard", "Hard tokens: the nearest codes", head, rows, caption, rules=rules)
+    title = "Drawn tokens: codes drawn from q" if is_drawn(result) else "Hard tokens: the nearest codes"
+    return Table("hard", title, head, rows, caption, rules=rules)
 
 
 def temperature_table(result: Result, style: Format = REPORT) -> Table:

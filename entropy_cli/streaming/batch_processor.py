@@ -16,6 +16,7 @@ from entropy_cli.entropy.codebook import Grid
 from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.plan import BLOCK
+from entropy_cli.images.uniforms import uniforms
 from entropy_cli.streaming.device import is_out_of_memory
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.tokenizers.base import Tokenizer
@@ -39,7 +40,7 @@ class _Pending:
     names: list[str]
     places: list[int]
     beyond_SB: Tensor  # how far latents lie outside the levels of each scale; NaN if not finite
-    idx_BL: Tensor | None  # hard tokens, to be written
+    idx_BL: Tensor | None  # tokens, to be written
     arrived: torch.cuda.Event | None
 
 
@@ -47,7 +48,7 @@ class _Pending:
 class BatchProcessor:
     """Runs images through a tokenizer, as many at once as memory allows.
 
-    `write_tokens` is called with the places of images and their hard tokens idx_BL, scale after scale.
+    `write_tokens` is called with the places of images and their tokens idx_BL, scale after scale.
     """
 
     tokenizer: Tokenizer  # on the device
@@ -55,6 +56,7 @@ class BatchProcessor:
     batch_size: int  # the most images in the encoder at once
     advance: Callable[[int], object] = lambda _: None  # called with the number of images encoded
     write_tokens: Callable[[list[int], Tensor], object] | None = None
+    draw_seed: int | None = None  # of tokens drawn from q; None takes the nearest codes
     unreported_images: int = 0  # encoded since the processes of the run last met
     max_images: int = sys.maxsize  # at once; lowered when memory runs out
 
@@ -138,14 +140,17 @@ class BatchProcessor:
     ) -> Iterator[tuple[Tensor, ImageSums]]:
         """Yield the vectors of each scale and their sums at the scale's temperatures.
 
-        Hard tokens are subtracted on the way down. The next `finish_batches` checks the latents, and
+        Tokens are subtracted on the way down: the nearest codes, or with a `draw_seed` those drawn at
+        the scale's first temperature, if it has one. The next `finish_batches` checks the latents, and
         writes the tokens if the images' places are given.
         """
         last = len(self.tokenizer.spec.scales) - 1
+        uniform_SBl = self._uniforms(names, len(rest_BChw))
         beyond_SB, idx_Bls = [], []
         for scale in range(last + 1):
             z_BlC, codebook = self.tokenizer.vectors(rest_BChw, scale), self.tokenizer.codebook(scale)
-            sums = assign(z_BlC, codebook, temperatures[scale])
+            uniform_Bl = uniform_SBl[scale] if uniform_SBl and temperatures[scale] else None
+            sums = assign(z_BlC, codebook, temperatures[scale], uniform_Bl=uniform_Bl)
             # Not of z alone: the square of a number that is finite may not be.
             sums_BX = [sums.min_distance_B[:, None], sums.distance_BT, sums.entropy_BT]
             beyond_B = torch.cat([*sums_BX, sums.varentropy_BT], dim=1).mul_(0).sum(1)  # 0 or NaN
@@ -165,6 +170,15 @@ class BatchProcessor:
             arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             arrived.record()
         self._pending.append(_Pending(names, places or [], on_cpu_SB, idx_BL, arrived))
+
+    def _uniforms(self, names: list[str], rows: int) -> Sequence[Tensor]:
+        """Return the numbers that draw the tokens of each scale; those of rows that fill up are any."""
+        if self.draw_seed is None:
+            return ()
+        tokens = [scale.tokens for scale in self.tokenizer.spec.scales]
+        filled = [*names, *[""] * (rows - len(names))]
+        uniform_BL = uniforms(filled, self.draw_seed, sum(tokens)).to(self.device)
+        return torch.split(uniform_BL, tokens, 1)
 
     def finish_batches(self, *, keep_last: bool = False) -> None:
         """Check the images quantized so far and write their tokens; `keep_last` leaves the last batch.

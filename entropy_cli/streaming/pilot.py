@@ -24,9 +24,12 @@ def fit_temperatures(
     processor: BatchProcessor,
     batches: Iterable[Batch],
     ranks: Ranks,
+    headline: TemperatureChoice,
     describe: Callable[[str], object],
 ) -> tuple[list[float], dict[str, object], list[Batch]]:
     """Fit a temperature for each scale to all processes' shares of the first images, encoded.
+
+    Where tokens are drawn, they are at the headline's temperature.
 
     Returns:
         The temperature of each scale, the record of how they were found, and the batches, for the loop.
@@ -34,12 +37,9 @@ def fit_temperatures(
     Raises:
         EntropyCliError: none of the images could be read, or reading failed in one of the processes.
     """
-    encoded, vectors = [], []
+    encoded: list[Batch] = []
     with ranks.together():
-        for batch in batches:
-            encoded.append(batch)
-            if batch.names:
-                vectors.append(_vectors(processor, batch))
+        encoded += batches
     images = ranks.all_reduce_sum([sum(len(batch.names) for batch in encoded)])[0]
     if not images:
         failed = [entry for entries in ranks.all_gather(_failed(encoded)) for entry in entries]
@@ -49,7 +49,8 @@ def fit_temperatures(
             f"temperature auto: none of the first {len(failed)} images could be read; the first, "
             f"{path}: {reason}. Check {option}."
         )
-    fits = _fit_scales(processor, vectors, ranks, describe)
+    read = [batch for batch in encoded if batch.names]
+    fits = _fit_scales(processor, read, ranks, headline, describe)
     keys = ("hard", "steps", "ended")
     record = {"images": images, **{key: [getattr(fit, key) for fit in fits] for key in keys}}
     return [fit.value for fit in fits], record, encoded
@@ -57,14 +58,20 @@ def fit_temperatures(
 
 def _fit_scales(
     processor: BatchProcessor,
-    vectors: Sequence[Sequence[Tensor]],
+    batches: Sequence[Batch],
     ranks: Ranks,
+    headline: TemperatureChoice,
     describe: Callable[[str], object] = lambda _: None,
 ) -> list[TemperatureFit]:
-    """Fit a temperature for each scale to this process's share of the vectors, batch by batch."""
-    fits, scales = [], len(processor.tokenizer.spec.scales)
+    """Fit a temperature for each scale to this process's share of the encoded batches."""
+    fits: list[TemperatureFit] = []
+    scales = len(processor.tokenizer.spec.scales)
     for s in range(scales):
         describe(f"fitting the temperature of scale {s + 1} of {scales}")
+        if s == 0 or processor.draw_seed is not None:  # drawn tokens depend on the temperatures so far
+            drawn_at = [[fit.value if headline == "auto" else headline] for fit in fits]
+            with ranks.together():
+                vectors = [_vectors(processor, batch, drawn_at) for batch in batches]
         z_BlCs = [z_SBlC[s].to(processor.device) for z_SBlC in vectors]
         fits.append(fit_temperature(z_BlCs, processor.tokenizer.codebook(s), ranks.all_reduce))
     describe("")
@@ -86,10 +93,12 @@ def with_fitted(
     return temperatures_ST
 
 
-def _vectors(processor: BatchProcessor, batch: Batch) -> list[Tensor]:
-    """Return the vectors of each scale, on the CPU."""
-    none = [()] * len(processor.tokenizer.spec.scales)
-    quantized = processor.quantize_scales(batch.input_B, batch.names, none)
+def _vectors(
+    processor: BatchProcessor, batch: Batch, drawn_at: Sequence[Sequence[float]]
+) -> list[Tensor]:
+    """Return the vectors of each scale, on the CPU; tokens of the first scales may be drawn."""
+    none = [()] * (len(processor.tokenizer.spec.scales) - len(drawn_at))
+    quantized = processor.quantize_scales(batch.input_B, batch.names, [*drawn_at, *none])
     z_SBlC = [z_BlC[: len(batch.names)].cpu() for z_BlC, _ in quantized]
     processor.finish_batches()
     return z_SBlC
@@ -156,9 +165,7 @@ def _encoded(processor: BatchProcessor, batch: Batch) -> Batch:
 
 def _fitted(processor: BatchProcessor, batches: Sequence[Batch], ranks: Ranks) -> list[list[float]]:
     """Fit the temperature of each scale to encoded batches."""
-    with ranks.together():
-        vectors = [_vectors(processor, batch) for batch in batches]
-    return [[fit.value] for fit in _fit_scales(processor, vectors, ranks)]
+    return [[fit.value] for fit in _fit_scales(processor, batches, ranks, "auto")]
 
 
 def _sums(

@@ -8,13 +8,13 @@ from typing import Any
 
 from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import EntropyCliError
-from entropy_cli.entropy.quantity import TemperatureChoice
+from entropy_cli.entropy.quantity import TemperatureChoice, TokenPath
 from entropy_cli.images.image_set import GROUPS
 from entropy_cli.images.plan import BLOCK
-from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.precision import Precision
 
-FROZEN = "frozen_temperatures"  # key of the identity
+FROZEN, PATH = "frozen_temperatures", "path"  # keys of the identity
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,12 @@ class RunSettings:
     ) -> "RunSettings":
         """Describe a run of a tokenizer.
 
-        Without temperatures it has the tokenizer's default; `identity` is `checkpoint_sha256`, and what
-        else of the tokenizer changes the number but is not in its spec.
+        Without temperatures it has the tokenizer's default; `identity` is `checkpoint_sha256`, the path
+        of the tokens, and what else of the tokenizer changes the number but is not in its spec.
 
         Raises:
-            EntropyCliError: temperatures are to be fitted to what has no distances.
+            EntropyCliError: temperatures are to be fitted to what has no distances, or tokens drawn
+                that change nothing.
         """
         spec = tokenizer.spec
         chosen = list(temperatures or spec.temperatures)
@@ -65,6 +66,10 @@ class RunSettings:
                 f"{spec.rule}. Give a number."
             )
         others = dict(identity)
+        if others.get(PATH) == "drawn":
+            _check_residual(spec)
+        else:
+            others.pop(PATH, None)  # left out, as in states of earlier versions
         return cls(
             family=spec.family,
             patch_nums=spec.patch_nums,
@@ -84,6 +89,16 @@ class RunSettings:
     def frozen_temperatures(self) -> list[list[float]] | None:
         """The values at every scale, for each temperature, that were taken from another run's result."""
         return self.identity.get(FROZEN)
+
+    @property
+    def path(self) -> TokenPath:
+        """The tokens that are counted, and subtracted before the next scale."""
+        return self.identity.get(PATH, "hard")
+
+    @property
+    def draw_seed(self) -> int | None:
+        """The seed of drawn tokens; None takes the nearest codes."""
+        return self.seed if self.path == "drawn" else None
 
     def to_json(self) -> dict[str, Any]:
         """Return one flat dictionary of JSON values."""
@@ -106,3 +121,13 @@ class RunSettings:
     def fingerprint(self) -> str:
         """Return a hash of all settings, 64 hexadecimal digits."""
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
+
+
+def _check_residual(spec: TokenizerSpec) -> None:
+    """Raise EntropyCliError unless the tokens of a scale change the latents of the next."""
+    if not spec.is_residual:
+        why = "each scale has latents of its own" if len(spec.scales) > 1 else "there is one scale only"
+        raise EntropyCliError(
+            f"--path drawn: {why}, so no latent depends on which codes are drawn, and the assignment "
+            "entropy is the same on both paths. Leave it out."
+        )

@@ -23,7 +23,7 @@ from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches, shard_blocks
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_settings import RunSettings
+from entropy_cli.streaming.run_settings import PATH, RunSettings
 from entropy_cli.streaming.state import RunState, StateDocument, state_from_file
 from entropy_cli.tokenizers.checkpoints.safetensorsfile import read_safetensors
 
@@ -189,6 +189,8 @@ def check_same(path: Path, got: RunSettings, expected: RunSettings, whose: str =
     """Raise StateError naming the first setting of a saved state that differs."""
     saved, wanted = (json.loads(json.dumps(settings.to_json())) for settings in (got, expected))
     # Hashes last: they differ with anything else, and say less.
+    for values in (saved, wanted):
+        values.setdefault(PATH, "hard")
     for name in sorted({*saved, *wanted}, key=lambda name: (name in HASHES, name)):
         if saved.get(name) != wanted.get(name):
             what = f"{name} {_short(saved.get(name))}, but {whose} has {_short(wanted.get(name))}"

@@ -86,6 +86,11 @@ class TokenizerSpec:
         return self.temperatures[0]
 
     @property
+    def is_residual(self) -> bool:
+        """Return whether a scale's tokens change the latents of the next; those that are given stay."""
+        return len(self.scales) > 1 and self.image_size is not None
+
+    @property
     def patch_nums(self) -> list[int | None]:
         """Return the side of each scale's grid, None where the grid is not square."""
         return [scale.patch_num for scale in self.scales]
@@ -105,7 +110,8 @@ class Tokenizer(Protocol):
     """A frozen encoder and its quantiser.
 
     The estimator calls `encode` once, then for each scale `vectors`, assigns those to the codebook, and
-    calls `subtract` with the hard assignment. Vectors are float32 whatever the encoder's precision.
+    calls `subtract` with the nearest codes, or drawn ones. Vectors are float32 whatever the encoder's
+    precision.
     """
 
     spec: TokenizerSpec

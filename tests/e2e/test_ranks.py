@@ -77,9 +77,11 @@ def workers_of(process):
     return ranks
 
 
-@pytest.mark.parametrize("processes, temperature", [(2, "1"), (3, "auto")])
-def test_processes_share_a_run(torchrun, alone, tmp_path, processes, temperature):
-    options = ("--batch-size", "4", "--temperature", temperature)
+@pytest.mark.parametrize(
+    "processes, temperature, path", [(2, "1", "hard"), (3, "auto", "hard"), (2, "auto,0.3", "drawn")]
+)
+def test_processes_share_a_run(torchrun, alone, tmp_path, processes, temperature, path):
+    options = ("--batch-size", "4", "--temperature", temperature, "--path", path)
     expected = alone(*options)
     result, _ = finish(torchrun(processes, *options))
     assert_same(expected, result)

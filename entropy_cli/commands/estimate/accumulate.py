@@ -6,12 +6,13 @@ import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import chain, islice
 from typing import Any
 
 import torch
 
-from entropy_cli.commands.estimate.run import Run, format_temperatures, plural
+from entropy_cli.commands.estimate.run import Run, start_line
 from entropy_cli.core.errors import EntropyCliError, ResultError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.signals import Signals
@@ -130,7 +131,8 @@ def _read(
 ) -> bool:
     """Run the loop; return whether the target was reached."""
     keep_freed_memory()
-    processor = BatchProcessor(tokenizer, run.device, run.batch_size)
+    seed = run.settings.draw_seed
+    processor = BatchProcessor(tokenizer, run.device, run.batch_size, draw_seed=seed)
     reader = Reader(
         run.inputs.source,
         processor,
@@ -146,7 +148,7 @@ def _read(
     if tokens is not None:
         processor.write_tokens, loop.flush = tokens.write, tokens.sync
     if run.ranks.first:
-        logger.info("%s", _start_line(run))
+        logger.info("%s", start_line(run))
     pilot = _pilot_of_shard(run, progress)
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(bars("", *_expected(run, plans, pilot)))
@@ -166,23 +168,6 @@ def _read(
             progress.precision_check = _check_precision(run, reader, progress)
             bar.set_description("")
         return loop.run(batches, segments)
-
-
-def _start_line(run: Run) -> str:
-    """Say what is about to be read, and how."""
-    spec = run.inputs.tokenizer.spec
-    several = len(spec.scales) > 1
-    names = (str((several and scale.patch_num) or scale.name) for scale in spec.scales)
-    grids = ("scales " if several else "") + ",".join(names)
-    temperatures = format_temperatures(run.settings.temperature)
-    images = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
-    processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
-    return (
-        f"{spec.family}, {grids}; {run.device}{processes}, {run.settings.precision}"
-        f"{', compiled' if run.compiles else ''}; "
-        f"T = {temperatures}; {images:,} images in batches of {run.batch_size}, "
-        f"{plural(run.workers, 'worker')}"
-    )
 
 
 def running_estimate(point: HistoryPoint, largest: float) -> str:
@@ -248,15 +233,16 @@ def _set_temperatures(
         progress.temperatures = with_fitted(choices, [None] * len(run.metadata.scales))
         return batches
     describe("pilot for the temperature")
+    fit = partial(
+        fit_temperatures, reader.processor, ranks=run.ranks, headline=choices[0], describe=describe
+    )
     if run.config.shard is None:
         mine = sum(bool(plan.completed_blocks) and _is_in_pilot(plan) for plan in plans)
-        first: Iterator[Batch] = islice(batches, mine)
-        fitted, progress.pilot, encoded = fit_temperatures(reader.processor, first, run.ranks, describe)
+        fitted, progress.pilot, encoded = fit(islice(batches, mine))
         batches = chain(encoded, batches)
     else:
         with contextlib.closing(reader.read(pilot)) as read:
-            first = reader.processor.encode(read)
-            fitted, progress.pilot, _ = fit_temperatures(reader.processor, first, run.ranks, describe)
+            fitted, progress.pilot, _ = fit(reader.processor.encode(read))
     progress.temperatures = with_fitted(choices, fitted)
     return batches
 
@@ -270,7 +256,7 @@ def _check_precision(run: Run, reader: Reader, progress: Progress) -> dict[str, 
     exact_tokenizer = run.inputs.tokenizer.to(run.device, "fp32")
     size = min(BLOCK, run.batch_size)
     rounded, exact = (
-        BatchProcessor(tokenizer, run.device, size)
+        BatchProcessor(tokenizer, run.device, size, draw_seed=run.settings.draw_seed)
         for tokenizer in (reader.processor.tokenizer, exact_tokenizer)
     )
     blocks = range(min(PRECISION_BLOCKS, len(progress.blocks_done)))

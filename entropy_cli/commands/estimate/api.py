@@ -23,7 +23,7 @@ from entropy_cli.commands.estimate.python_words import naming_parameters
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.files import path_argument
 from entropy_cli.entropy.codebook import Rule
-from entropy_cli.entropy.quantity import TemperatureChoice
+from entropy_cli.entropy.quantity import TemperatureChoice, TokenPath
 from entropy_cli.entropy.vocabulary import MOST_LEVELS, VECTOR_RULES
 from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import find_images
@@ -111,6 +111,7 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     levels: Sequence[int] | None = None,
     channels: Channels | None = None,
     temperature: TemperatureChoice | Sequence[TemperatureChoice] | None = None,
+    path: TokenPath = "hard",
     device: str | torch.device = "auto",
     precision: PrecisionChoice = "auto",
     workers: int | None = None,
@@ -135,6 +136,8 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
             codes' dimensions. If both do a row is refused, and a grid read as (B, C, h, w).
         temperature: one or several, the first is the headline; "auto" among them fits one to each
             scale, on the first 1024 images; None takes the family's or the rule's.
+        path: tokens of which the next scale's residual is left, "hard" for the nearest codes, "drawn"
+            for codes drawn at the headline's temperature.
         device: "auto", "cpu", "cuda" or "cuda:0" ..., or a `torch.device`.
         precision: of a loaded tokenizer's encoder, "fp32", "tf32", "fp16" or "bf16"; "auto" is fp32 on a
             CPU and fp16 on a GPU. What others than fp32 change is measured on the first 64 images.
@@ -156,7 +159,7 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     entropy_cli.core.errors.DatasetError: there are no images.
     """
     on, temperatures = choose_device(device), checked_temperatures(temperature)
-    _check_choices(images, precision, workers, compile)
+    _check_choices(images, precision, workers, compile, path)
     if callable(tokenizer):
         if compile == "on":
             raise EntropyCliError("compile on: a callable compiles its own network. Leave compile out.")
@@ -167,7 +170,7 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
             )
         numbers = whole_numbers("levels", levels, MOST_LEVELS, 2)
         wrapped = CallableTokenizer(tokenizer, codebook, rule or "l2", numbers, channels)
-        return _of_callable(wrapped, images, on).estimate(temperatures)
+        return _of_callable(wrapped, images, on).estimate(temperatures, path)
     if not hasattr(tokenizer, "spec"):
         raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
     if any(value is not None for value in (codebook, rule, levels, channels)):
@@ -175,8 +178,8 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     chosen = choose_precision(on, None if precision == "auto" else precision)
     if isinstance(images, (str, Path)):
         folder = path_argument("images", images)
-        return _of_folder(tokenizer, folder, on, chosen, workers, compile).estimate(temperatures)
-    return _of_images(tokenizer, images, on, chosen, compile).estimate(temperatures)
+        return _of_folder(tokenizer, folder, on, chosen, workers, compile).estimate(temperatures, path)
+    return _of_images(tokenizer, images, on, chosen, compile).estimate(temperatures, path)
 
 
 def _check_choices(
@@ -184,6 +187,7 @@ def _check_choices(
     precision: PrecisionChoice,
     workers: int | None,
     compile: Compile,
+    path: TokenPath,
 ) -> None:
     """Raise EntropyCliError for what no tokenizer takes."""
     if isinstance(images, Array) or not isinstance(images, (str, Path, Iterable)):
@@ -191,8 +195,9 @@ def _check_choices(
     if precision not in ("auto", *get_args(Precision)):
         expected = ", ".join(("auto", *get_args(Precision)))
         raise EntropyCliError(f"precision {precision}: expected {expected}.")
-    if compile not in get_args(Compile):
-        raise EntropyCliError(f"compile {shown(compile)}: expected {', '.join(get_args(Compile))}.")
+    for name, value, kind in (("compile", compile, Compile), ("path", path, TokenPath)):
+        if value not in get_args(kind):
+            raise EntropyCliError(f"{name} {shown(value)}: expected {', '.join(get_args(kind))}.")
     if workers is not None and (type(workers) is not int or not 0 <= workers <= MOST_PROCESSES):
         raise EntropyCliError(
             f"workers {shown(workers)}: expected a whole number from 0 to {MOST_PROCESSES}."

@@ -154,6 +154,7 @@ def _settings(metadata: RunMetadata, progress: Progress, settings: RunSettings) 
         precision=settings.precision,
         seed=settings.seed,
         groups=settings.groups,
+        path=settings.path,
     )
 
 

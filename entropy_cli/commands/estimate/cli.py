@@ -127,6 +127,13 @@ def estimate(
         Path | None,
         typer.Option(metavar="RESULT.json", help="Use the temperatures of another run as they are."),
     ] = None,
+    path: Annotated[
+        Literal["hard", "drawn"],
+        typer.Option(
+            help="Tokens that are counted, saved, and subtracted before the next scale: the nearest "
+            "codes, or codes drawn at the first temperature, as RQ-Transformer's training does."
+        ),
+    ] = "hard",
     device: Device = "auto",
     precision: Annotated[
         Literal["fp32", "tf32", "fp16", "bf16"] | None,
@@ -273,6 +280,7 @@ def estimate(
         command=shlex.join(["entropy-cli", *context.obj]),
         temperatures=temperature,
         temperature_from=temperature_from,
+        path=path,
         device=device,
         batch_size=batch_size,
         workers=workers,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from entropy_cli.entropy.codebook import Rule
-from entropy_cli.entropy.quantity import TemperatureChoice
+from entropy_cli.entropy.quantity import TemperatureChoice, TokenPath
 from entropy_cli.streaming.loop import SAVE_EVERY_S
 from entropy_cli.tokenizers.compiled import Compile
 from entropy_cli.tokenizers.latents import Channels
@@ -39,13 +39,14 @@ class EstimateConfig:
         checkpoint: file or folder of the tokenizer; None with latents.
         temperatures: divisors of the squared distance, or "auto", the headline first.
         temperature_from: a result whose temperatures are used.
+        path: the tokens that are counted, and subtracted before the next scale: nearest codes or drawn.
         precision: of the encoder.
         compile: whether it is compiled; auto where that pays.
         target: half-width in nats at which to stop before all images are read.
         shard: (I, N) reads only the I-th of N parts of the images.
         state: where the state is kept; None keeps it in the cache folder until the run ends well.
-        tokens: where hard tokens are written; None writes none.
-        ladder: whether the result gets the ladder of the hard tokens; a shard keeps them for the merge.
+        tokens: where tokens are written; None writes none.
+        ladder: whether the result gets the ladder of the tokens; a shard keeps them for the merge.
     """
 
     data: Path | None = None
@@ -58,6 +59,7 @@ class EstimateConfig:
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     temperatures: tuple[TemperatureChoice, ...] | None = None
     temperature_from: Path | None = None
+    path: TokenPath = "hard"
     precision: Precision | None = None
     compile: Compile = "auto"
     target: float | None = None

@@ -54,7 +54,9 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
             "scales": ", ".join(scale.name for scale in spec.scales),
             "images": f"{images:,} of {run.inputs.images.found:,}, {run.settings.preprocess}",
             "tokens": f"{tokens:,} an image, {tokens * images:,} in all",
-            "temperature": format_temperatures(run.settings.temperature) + pilot,
+            "temperature": format_temperatures(run.settings.temperature)
+            + pilot
+            + ("; tokens are drawn at the first" if run.settings.path == "drawn" else ""),
             "device": f"{run.device}, {run.settings.precision}{', compiled' if run.compiles else ''}, "
             f"batches of {run.batch_size}, {plural(run.workers, 'worker')}",
             "time": f"about {duration(expected_s)}: an image takes {1000 * decode_s:.1f} ms to decode "
@@ -94,7 +96,8 @@ def _time_batch(run: Run, plans: list[BatchPlan]) -> tuple[float, float]:
         raise DatasetError(f"{path}: can't be read: {reason}. Check --data.")
     decode_s = (time.monotonic() - started) / images
     tokenizer = run.tokenizer()
-    processor = BatchProcessor(tokenizer, run.device, run.batch_size)
+    seed = run.settings.draw_seed
+    processor = BatchProcessor(tokenizer, run.device, run.batch_size, draw_seed=seed)
     progress = Progress.start(1)
     numbers = [1.0 if t == "auto" else t for t in run.settings.temperature]
     progress.temperatures = [numbers for _ in tokenizer.spec.scales]

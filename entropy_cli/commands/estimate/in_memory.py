@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from entropy_cli.commands.estimate.build_result import build_result
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.entropy.quantity import TemperatureChoice
+from entropy_cli.entropy.quantity import TemperatureChoice, TokenPath
 from entropy_cli.entropy.stopping import history_point
 from entropy_cli.images.image_set import GROUPS, ImageSet
 from entropy_cli.images.loader import Batch
@@ -28,7 +28,7 @@ from entropy_cli.streaming.pilot import (
 )
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_settings import RunSettings
+from entropy_cli.streaming.run_settings import PATH, RunSettings
 from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.tokenizers.base import Tokenizer, sums_layout
 from entropy_cli.tokenizers.convolutional import kernels_of
@@ -62,22 +62,23 @@ class Pass:
     workers: int = 0
     start: float = field(default_factory=time.monotonic)
 
-    def estimate(self, temperatures: Sequence[TemperatureChoice] | None) -> Result:
+    def estimate(self, temperatures: Sequence[TemperatureChoice] | None, path: TokenPath) -> Result:
         """Read all images, and return the result.
 
         Raises:
-            EntropyCliError: no image could be read, or latents are not finite.
+            EntropyCliError: no image could be read, latents are not finite, or none depends on the path.
         """
         identity, checkpoint = self.origin
         settings = RunSettings.of(
             self.tokenizer,
             temperatures,
-            identity,
+            {**identity, PATH: path},
             seed=self.seed,
             images_fingerprint=self.found.fingerprint() if self.found else "",
             images=0,
             precision=self.precision,
         )
+        self.processor.draw_seed = settings.draw_seed
         digest = hashlib.sha256()
         with contextlib.closing(self.batches):
             batches = self.batches if self.found else _digested(self.batches, digest)
@@ -133,7 +134,9 @@ class Pass:
             pilot = list(islice(encoded, -(-PILOT_BLOCKS // max(1, processor.batch_size // BLOCK))))
             if not pilot:
                 raise DatasetError(NO_IMAGES)
-            fitted_S, progress.pilot, _ = fit_temperatures(processor, pilot, Ranks(), lambda _: None)
+            fitted_S, progress.pilot, _ = fit_temperatures(
+                processor, pilot, Ranks(), temperatures[0], lambda _: None
+            )
             encoded = chain(pilot, encoded)
         progress.temperatures = with_fitted(temperatures, fitted_S)
         layout = sums_layout(spec.scales, GROUPS, len(progress.temperatures[0]))
@@ -163,7 +166,7 @@ class Pass:
         )
         size = min(BLOCK, self.processor.batch_size)
         rounded, exact = (
-            BatchProcessor(tokenizer, device, size)
+            BatchProcessor(tokenizer, device, size, draw_seed=self.processor.draw_seed)
             for tokenizer in (self.processor.tokenizer, self.tokenizer.to(device, "fp32"))
         )
         return compare_precision(rounded, exact, batches, temperatures, Ranks())

@@ -14,7 +14,13 @@ from entropy_cli.commands.estimate.inputs import Inputs, open_inputs
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.images.image_set import ImageSet
-from entropy_cli.images.plan import BLOCK, CHECK_BLOCKS, number_of_blocks, shard_blocks
+from entropy_cli.images.plan import (
+    BLOCK,
+    CHECK_BLOCKS,
+    number_of_blocks,
+    plan_batches,
+    shard_blocks,
+)
 from entropy_cli.streaming.device import (
     choose_batch_size,
     choose_device,
@@ -23,7 +29,7 @@ from entropy_cli.streaming.device import (
 )
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_settings import FROZEN, RunSettings
+from entropy_cli.streaming.run_settings import FROZEN, PATH, RunSettings
 from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.streaming.state_file import default_path
 from entropy_cli.tokenizers.base import Tokenizer
@@ -94,7 +100,7 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
     tokenizer, images = inputs.tokenizer, inputs.images
     if ranks.first:
         _warn(config, inputs)
-    temperatures, identity, pilot = config.temperatures, inputs.identity, None
+    temperatures, identity, pilot = config.temperatures, {**inputs.identity, PATH: config.path}, None
     if config.temperature_from is not None:
         frozen = freeze(config.temperature_from, tokenizer.spec, identity["checkpoint_sha256"])
         temperatures, pilot = tuple(frozen.choices), frozen.pilot
@@ -131,6 +137,24 @@ def format_temperatures(temperatures: Sequence[TemperatureChoice]) -> str:
 def plural(number: int, noun: str) -> str:
     """Return a number with a noun, in the plural unless it is one."""
     return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def start_line(run: Run) -> str:
+    """Say what is about to be read, and how."""
+    spec = run.inputs.tokenizer.spec
+    several = len(spec.scales) > 1
+    names = (str((several and scale.patch_num) or scale.name) for scale in spec.scales)
+    grids = ("scales " if several else "") + ",".join(names)
+    temperatures = format_temperatures(run.settings.temperature)
+    images = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
+    drawn = f", {run.settings.path} tokens" if run.settings.path == "drawn" else ""
+    processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
+    return (
+        f"{spec.family}, {grids}; {run.device}{processes}, {run.settings.precision}"
+        f"{', compiled' if run.compiles else ''}; "
+        f"T = {temperatures}{drawn}; {images:,} images in batches of {run.batch_size}, "
+        f"{plural(run.workers, 'worker')}"
+    )
 
 
 def _text(path: Path | None) -> str | None:

@@ -133,8 +133,8 @@ def _compared(result: LossResult, floor: Floor) -> Iterator[Finding]:
             "temperature, tokenizer, scale or image set, or other units: give it in nats per token."
             if result.has_targets
             else ". With hard labels that is possible: the assignment entropy is a floor only for soft "
-            "labels, or labels drawn from them. Other causes: a floor of another temperature or scale, "
-            "units other than nats per token, or images that the model has memorised."
+            f"labels, or labels drawn from them{floor.path}. Other causes: another temperature, path or "
+            "scale of the floor, units other than nats, or images that the model has memorised."
         )
         where = f"The cross-entropy is below the floor at {', '.join(below)}"
         yield Finding("below_floor", "warning", where + reason)
@@ -143,8 +143,8 @@ def _compared(result: LossResult, floor: Floor) -> Iterator[Finding]:
             "hard_labels",
             "info",
             "An assignment entropy A is a floor of this cross-entropy only if the labels were drawn "
-            "from the soft assignments. With the nearest codes as labels CE - A (may be negative) is a "
-            "comparison, not a bound.",
+            f"from the soft assignments{floor.path}. With the nearest codes as labels CE - A (may be "
+            "negative) is a comparison, not a bound.",
         )
     if floor.vocab_size not in (None, result.vocab_size):
         yield Finding(

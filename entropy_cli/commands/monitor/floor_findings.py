@@ -44,8 +44,8 @@ def _below_floor(series: Series, level: Level) -> Iterator[RunFinding]:
             f"{series.metric.split} loss of {lowest:.4f} lies {floor - lowest:.4f} nats below the floor "
             f"{floor:.4f}, which is impossible in expectation for labels drawn from the soft "
             "assignment. Usual causes: the labels are the nearest codes, for which the assignment "
-            "entropy is no floor; another temperature, tokenizer or scale; bits instead of nats; a "
-            "memorised training set."
+            "entropy is no floor; another temperature, path, tokenizer or scale; bits instead of nats; "
+            "a memorised training set."
         )
         yield RunFinding("below_floor", "warning", message, series.metric.name, evidence)
 

@@ -16,6 +16,7 @@ from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
 from entropy_cli.results.ladder import ladders_tables
 from entropy_cli.results.page.figures import ENTROPIES, plot_with_errors
 from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin
+from entropy_cli.results.path import is_drawn
 from entropy_cli.results.schema import Estimates, Result, Severity
 from entropy_cli.results.summary import checks_of
 from entropy_cli.results.tables import UNKNOWN, caption_with_bounds, format_estimate
@@ -179,7 +180,8 @@ def _differences(several: Sequence[Compared]) -> Table:
             row += [f"{change.value:+.4f}{error}", ends]
             row.append("paired: the same images" if change.paired else "unpaired")
         temperatures = {scale.temperature for scale in one.result.scales}
-        row.append(f"{temperatures.pop():g}" if len(temperatures) == 1 else "by scale")
+        at = f"{temperatures.pop():g}" if len(temperatures) == 1 else "by scale"
+        row.append(f"{at}, drawn" if is_drawn(one.result) else at)
         rows.append([*row, str(one.result.data.images_used)])
     head = ["result", "assignment entropy", "difference", "95 % interval", "error", "T", "images"]
     caption = (
