@@ -99,7 +99,8 @@ def draw(logit_NV: Tensor, temperature: Tensor, uniform_N: Tensor) -> Tensor:
     Returns:
         idx_N, whose q is above zero.
     """
-    cdf_NV = torch.softmax(logit_NV.double().div_(temperature.double()), 1).cumsum_(1)
+    scaled_NV = logit_NV.to(torch.float64, copy=True).div_(temperature.double())
+    cdf_NV = torch.softmax(scaled_NV, 1).cumsum_(1)
     return torch.searchsorted(cdf_NV, uniform_N[:, None] * cdf_NV[:, -1:])[:, 0]
 
 
