@@ -59,7 +59,10 @@ REFUSED = (
         "the limit of one predictor over images or sizes is that predictor's own, and fits of it miss",
     ),
     ("trained_models", "a fit over models is shown by fit; its E is a fit, not a floor"),
-    ("assignment_entropy", "it is of soft labels: no function of the hard tokens"),
+    (
+        "assignment_entropy",
+        "it bounds tokens that were drawn along their path (estimate --path drawn), not nearest codes",
+    ),
 )
 
 

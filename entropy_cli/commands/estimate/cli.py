@@ -68,7 +68,7 @@ def estimate(
     ] = None,
     seed: Annotated[
         int,
-        whole(0, MOST_SEED, "Seed of the images' order and of their groups."),
+        whole(0, MOST_SEED, "Seed of the images' order, of their groups, and of drawn tokens."),
     ] = 0,
     family: Family = "auto",
     patch_nums: PatchNums = None,
