@@ -177,7 +177,7 @@ class BatchProcessor:
             return ()
         tokens = [scale.tokens for scale in self.tokenizer.spec.scales]
         filled = [*names, *[""] * (rows - len(names))]
-        uniform_BL = uniforms(filled, self.draw_seed, sum(tokens)).to(self.device)
+        uniform_BL = uniforms(filled, self.draw_seed, sum(tokens)).to(self.device, non_blocking=True)
         return torch.split(uniform_BL, tokens, 1)
 
     def finish_batches(self, *, keep_last: bool = False) -> None:

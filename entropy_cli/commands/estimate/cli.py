@@ -189,7 +189,7 @@ def estimate(
         typer.Option(
             metavar="FILE.npy",
             parser=suffix_parser(".npy"),
-            help="Write the hard tokens: a row for each image that was read, scale after scale, and the "
+            help="Write the tokens: a row for each image that was read, scale after scale, and the "
             "images' paths beside it.",
         ),
     ] = None,
