@@ -81,7 +81,7 @@ def write_text(path: Path, text: str) -> None:
 
 def remove_leftovers(path: Path) -> None:
     """Remove temporary files that a killed `write_atomically` left; call it while nobody writes."""
-    path = path.resolve()
+    path = _target(path)
     for leftover in path.parent.glob(f"{_prefix(path)}*{LEFTOVER}"):
         leftover.unlink(missing_ok=True)
 

@@ -92,7 +92,8 @@ Folder = DiskFolder | TarFolder
 def folder_around(data: Path, path: Path) -> Path | None:
     """Return the folder whose images are read that a path lies in: data, or its train/ or val/."""
     parts = [part for name in ("train", "val") if (part := data / name).is_dir()] or [data]
-    return next((p for p in parts if p.is_dir() and path.resolve().is_relative_to(p.resolve())), None)
+    inside = Path(os.path.realpath(path))  # unlike Path.resolve also of a link that leads to itself
+    return next((p for p in parts if p.is_dir() and inside.is_relative_to(p.resolve())), None)
 
 
 @dataclass(frozen=True)

@@ -155,7 +155,11 @@ def join(*, on_gpus: bool = False) -> Iterator[Ranks]:
     local = _variable("LOCAL_RANK", 0, world - 1), _variable("LOCAL_WORLD_SIZE", 1, world)
     try:
         gpus = on_gpus and torch.cuda.is_available() and dist.is_nccl_available()
-        dist.init_process_group("cpu:gloo,cuda:nccl" if gpus else "gloo", timeout=TIMEOUT)
+        # Torchrun's store is there before its processes are: one that can't be reached is gone.
+        store, rank, _ = next(dist.rendezvous("env://", timeout=FIRST_TIMEOUT))
+        store.set_timeout(TIMEOUT)
+        backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
         _lost(error)
     try:

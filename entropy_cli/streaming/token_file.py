@@ -22,7 +22,7 @@ IN_ONE_LINE = str.maketrans({"\\": "\\\\", "\n": "\\n", "\r": "\\r"})
 
 def paths_file(path: Path) -> Path:
     """Return where the images' paths are written, in the order of the tokens' rows."""
-    return path.with_suffix(".paths.txt")
+    return path.parent / f"{path.stem}.paths.txt"
 
 
 class TokenStore:

@@ -87,6 +87,13 @@ def test_what_can_not_be_written_is_said_before_the_work(run, tmp_path):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dangling", "file"]
 
 
+@pytest.mark.parametrize("option", ["-o", "--state"])
+def test_a_link_that_leads_to_itself_is_replaced(run, tmp_path, option):
+    (tmp_path / "loop").symlink_to("loop")
+    code, _, err = run(option, "loop")
+    assert code == 0 and (tmp_path / "loop").is_file(), err
+
+
 def test_a_full_disk_is_noticed_before_and_after(tmp_path):
     """A limit on the size of files fails as a full disk does, at the first byte that has no place."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)

@@ -1,18 +1,20 @@
 """Processes of one run meet: what was saved counts once, and every part of what each did."""
 
 import contextlib
+import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 import pytest
 import torch
 import torch.distributed as dist
 
 from entropy_cli.core.errors import EntropyCliError
-from entropy_cli.streaming import state_file
+from entropy_cli.streaming import ranks, state_file
 from entropy_cli.streaming.progress import Progress
-from entropy_cli.streaming.ranks import Ranks, join
+from entropy_cli.streaming.ranks import RankLost, Ranks, join
 from entropy_cli.streaming.state import RunState
 from tests.streaming.test_state_file import METADATA, SETTINGS
 
@@ -94,3 +96,16 @@ def test_a_variable_of_torchrun_that_is_impossible_is_named(monkeypatch, name, v
     with pytest.raises(EntropyCliError, match=f"^{name}: got ") as caught, join():
         pass
     assert len(str(caught.value)) < 250
+
+
+def test_a_process_whose_torchrun_is_gone_ends(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    started = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    of_torchrun = {"TORCHELASTIC_RUN_ID": "x", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    for name, value in (address | started | of_torchrun).items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(ranks, "FIRST_TIMEOUT", timedelta(seconds=1))
+    with pytest.raises(RankLost, match="resume from there"), join():
+        pass

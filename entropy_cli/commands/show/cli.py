@@ -101,7 +101,7 @@ def show(
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
     if folder is not None and not folder.is_dir():
-        if folder.exists() or not folder.resolve().parent.is_dir():
+        if folder.exists() or not folder.absolute().parent.is_dir():
             reason = "not a folder" if folder.exists() else f"there is no folder {folder.parent}"
             raise ResultError(f"--output {folder}: {reason}. Give another, or create it first.")
         folder.mkdir()
