@@ -90,7 +90,8 @@ class Loop:
         others = 0 if self.ranks.first else self.processor.unreported_images
         saves, failures, images = self.ranks.all_reduce_sum([due, failure is not None, others])
         self.processor.unreported_images = 0
-        self.advance(images)
+        if images:
+            self.advance(images)
         if failures:
             self._in_step = True
             self.ranks.raise_any(failure)
