@@ -10,6 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed.rendezvous import rendezvous
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted
@@ -156,7 +157,7 @@ def join(*, on_gpus: bool = False) -> Iterator[Ranks]:
     try:
         gpus = on_gpus and torch.cuda.is_available() and dist.is_nccl_available()
         # Torchrun's store is there before its processes are: one that can't be reached is gone.
-        store, rank, _ = next(dist.rendezvous("env://", timeout=FIRST_TIMEOUT))
+        store, rank, _ = next(rendezvous("env://", timeout=FIRST_TIMEOUT))
         store.set_timeout(TIMEOUT)
         backend = "cpu:gloo,cuda:nccl" if gpus else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world, timeout=TIMEOUT)
