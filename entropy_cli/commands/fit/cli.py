@@ -54,8 +54,8 @@ def fit(
     form: Annotated[
         Literal["power", "chinchilla"] | None,
         typer.Option(
-            help="L = E + (N0/N)^alpha, or L = E + A/N^alpha + B/D^beta; default: power, or chinchilla "
-            "with --data-size or --flop."
+            help="L = E + (N0/N)^alpha, or L = E + A/N^alpha + B/D^beta; default: chinchilla where the "
+            "table has data sizes or FLOP, else power."
         ),
     ] = None,
     size: Annotated[
@@ -146,7 +146,7 @@ def fit(
         styled()  # fails now, not after the fit, if matplotlib is missing
     config = FitConfig(
         table=points,
-        form=form or ("power" if (data_size, flop) == (None, None) else "chinchilla"),
+        form=form or (None if (data_size, flop) == (None, None) else "chinchilla"),
         columns={"size": size, "data size": data_size, "FLOP": flop, "loss": loss},
         drop_largest=drop_largest,
         fixed_E=fixed,

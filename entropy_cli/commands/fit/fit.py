@@ -26,6 +26,7 @@ from entropy_cli.commands.fit.scaling_law import (
     parameters,
 )
 from entropy_cli.commands.fit.scaling_law import fit as fit_data
+from entropy_cli.commands.fit.stability import unstable_E
 from entropy_cli.commands.fit.verdict import Judgement, contradicts_fixed_E, judge_fit, judge_points
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.results.floors import Floor, read_floor
@@ -35,6 +36,7 @@ if TYPE_CHECKING:  # it imports torch
 
 STARTS = 72  # of the search
 RESAMPLES, RESAMPLES_TO_COMPARE = 500, 100  # of the bootstrap; fewer if the profile is used
+MANY_POINTS, RESAMPLES_OF_MANY = 1000, 200  # whose fits take long
 MIN_PARAMETERS = 1e6  # of the largest model; smaller sizes may be in millions or billions
 MIN_PARAMETERS_WITH_FLOP = 1e5  # below, the data size from FLOP would be wrong
 MAX_WITHOUT_BOOTSTRAP = 8  # points: resamples of so few are too similar
@@ -51,6 +53,7 @@ class FitConfig:
 
     Attributes:
         table: path of the points.
+        form: None is chinchilla where the table has data sizes or FLOP, else power.
         columns: of each kind, None if detected by name or not used.
         drop_largest: number of largest losses to leave out.
         fixed_E: a given E in nats per token.
@@ -60,7 +63,7 @@ class FitConfig:
     """
 
     table: Path
-    form: Form
+    form: Form | None
     columns: Mapping[str, str | None]
     drop_largest: int
     fixed_E: float | None
@@ -79,7 +82,8 @@ def fit(config: FitConfig, bars: "Bars") -> tuple[FitResult, Points]:
         ResultError: the floor's file can't be used.
         EntropyCliError: scipy is not installed.
     """
-    table = read_points(config.table, config.columns, with_data_size=config.form == "chinchilla")
+    with_data_size = None if config.form is None else config.form == "chinchilla"
+    table = read_points(config.table, config.columns, with_data_size=with_data_size)
     floor = None if config.floor is None else read_floor(config.floor)
     points, notes = _select_points(table, config)
     log_floor = _log_floor(points, config)
@@ -91,9 +95,11 @@ def fit(config: FitConfig, bars: "Bars") -> tuple[FitResult, Points]:
             judgement = Judgement("refused", curve, bounded=False)
         else:
             notes.append(f"Beware: {curve}.")
+    if config.form is None and data.form == "chinchilla" and judgement is not None:
+        notes.append("--form power fits the model sizes alone.")
     P, size_P = len(points.loss_P), points.size_TP[0]
     result = FitResult(
-        form=config.form,
+        form=data.form,
         points=P,
         dropped=config.drop_largest,
         columns=points.columns,
@@ -104,7 +110,7 @@ def fit(config: FitConfig, bars: "Bars") -> tuple[FitResult, Points]:
         provenance={"table": str(config.table), "command": config.command},
     )
     bounded = judgement is not None and judgement.bounded and log_floor is None
-    if judgement is None or (bounded and len(PARAMETERS[config.form]) < P):
+    if judgement is None or (bounded and len(PARAMETERS[data.form]) < P):
         with bars("starts", STARTS, "start") as bar:
             fitted = fit_data(data, log_floor, bar.update)
         result = _fit_result(result, fitted, config, bars, refused=judgement is not None)
@@ -167,6 +173,7 @@ def _fit_result(
         result = replace(result, notes=(*result.notes, note))
     if resamples is None:
         resamples = RESAMPLES if many else RESAMPLES_TO_COMPARE
+        resamples = RESAMPLES_OF_MANY if result.points > MANY_POINTS else resamples
     if resamples and not few and not refused:
         found["bootstrap"] = _bootstrap_intervals(fitted, resamples, config.seed, bars)
     kind = "bootstrap" if many and "bootstrap" in found else "profile"
@@ -190,6 +197,9 @@ def _judged(result: FitResult, fitted: Fit, chosen: Intervals) -> FitResult:
     if fixed_E and judgement.verdict == "ok":
         reason = contradicts_fixed_E(fit_data(fitted.data, None), fixed_E)
         judgement = judgement if reason is None else Judgement("weak", f"E is given; {reason}")
+    if fixed_E is None and judgement.verdict == "ok":
+        reason = unstable_E(fitted, chosen.ci95["E"])
+        judgement = judgement if reason is None else Judgement("weak", reason)
     result = replace(result, verdict=judgement.verdict, reason=judgement.reason)
     if judgement.verdict == "refused":
         return result
@@ -219,12 +229,14 @@ def _profile_intervals(fitted: Fit, bars: "Bars", *, only_E: bool) -> Intervals:
 
 def _bootstrap_intervals(fitted: Fit, resamples: int, seed: int, bars: "Bars") -> Intervals:
     names, judged = _parameter_names(fitted)
+    estimates = parameters(fitted.theta, fitted.data)
     with bars("bootstrap", resamples, "resample") as bar:
         drawn = bootstrap(fitted, resamples, seed, bar.update)
     return Intervals(
         ci95={name: central_interval(drawn[name], 0.95) for name in names},
         ci90={name: central_interval(drawn[name], 0.9) for name in judged},
-        se={name: float(drawn[name].std(ddof=1)) for name in names},
+        # The few resamples with an exponent near 0 have an N0 without end: no error beyond the value.
+        se={name: se for name in names if (se := float(drawn[name].std(ddof=1))) <= estimates[name]},
         resamples=resamples,
         seed=seed,
     )

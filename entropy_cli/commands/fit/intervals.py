@@ -38,6 +38,7 @@ CONSISTENCY = 0.7101645
 MIN_NOISE = 1e-9  # of log losses: rounding of points that are on the curve
 LINEAR = ("E", "alpha", "beta")  # parameters that are profiled without a logarithm
 MAX_LOG_DISTANCE = 30.0  # an end of N0, A or B beyond this log factor is open
+ONE_OPTIMUM = 1000  # points from which a resample's optimum is the one beside that of the fit
 END_TOLERANCE = 1e-3  # of an interval's end, relative to its distance from the estimate
 
 Interval = tuple[float | None, float | None]
@@ -241,6 +242,8 @@ def bootstrap(
 ) -> dict[str, Array]:
     """Refit to points drawn with replacement, each from the optimum and two starts beside it.
 
+    Resamples of more than ONE_OPTIMUM points start from the optimum alone.
+
     Args:
         fit: a fit with more distinct sizes than parameters.
         resamples: at least 2; those with too few distinct sizes are drawn again.
@@ -257,6 +260,8 @@ def bootstrap(
         start[2::2] = np.clip(factor * start[2::2], *EXPONENTS)
         start[0] = math.log(other_E) if fit.log_floor is None else fit.log_floor
         starts.append(start)
+    if len(data.log_loss_P) > ONE_OPTIMUM:
+        starts = starts[:1]
     drawn: list[dict[str, float]] = []
     P = len(data.log_loss_P)
     while len(drawn) < resamples:

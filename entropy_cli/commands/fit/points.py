@@ -25,6 +25,7 @@ KNOWN_NAMES = {
     "loss": ("l", "loss", "valloss", "validationloss", "testloss", "finalloss", "crossentropy", "ce"),
 }
 MOST_POINTS = 5000  # whose fit takes ten seconds
+SAME = 1e-9  # relative difference of data sizes that are the same but for rounding
 MIN_VALUE, MAX_VALUE = 1e-12, 1e36  # beyond is a typo, and powers overflow
 STEP_NAMES = re.compile(r"(global|train|training|num|n)?(steps?|iters?|iterations?|epochs?|updates?)")
 DELIMITERS = ",;\t"
@@ -58,13 +59,16 @@ class Points:
         return _is_step_column(self.columns["size"])
 
 
-def read_points(path: Path, columns: Mapping[str, str | None], *, with_data_size: bool) -> Points:
+def read_points(
+    path: Path, columns: Mapping[str, str | None], *, with_data_size: bool | None
+) -> Points:
     """Read a table with a header, delimited by commas, semicolons or tabs; # starts a comment line.
 
     Args:
         path: of the table.
         columns: the column to read of each kind in KNOWN_NAMES; the others are detected by name.
-        with_data_size: whether to read data sizes, from their column or as FLOP / (6 size).
+        with_data_size: whether to read data sizes, from their column or as FLOP / (6 size); None reads
+            them where the table has them, and they are not all the same.
 
     Raises:
         DatasetError: it can't be read, a column is missing or ambiguous, or a cell is not a positive
@@ -93,8 +97,11 @@ def read_points(path: Path, columns: Mapping[str, str | None], *, with_data_size
         values.append([_value(kind, name, cells[name], where) for kind, name in found.items()])
     value = dict(zip(found, np.array(values).T, strict=True))
     sizes = [value["size"]]
-    if with_data_size:
+    if {"data size", "FLOP"} & set(found):
         sizes.append(value["data size"] if "data size" in value else value["FLOP"] / (6 * sizes[0]))
+    if with_data_size is None and len(sizes) > 1 and np.ptp(sizes[1]) <= SAME * sizes[1].max():
+        del sizes[1]
+        found = {kind: name for kind, name in found.items() if kind in ("size", "loss")}
     return Points(np.stack(sizes), value["loss"], np.array([line for line, _ in body]), found)
 
 
@@ -124,19 +131,24 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _columns(
-    path: Path, header: Sequence[str], requested: Mapping[str, str | None], *, with_data_size: bool
+    path: Path, header: Sequence[str], requested: Mapping[str, str | None], *, with_data_size: bool | None
 ) -> dict[str, str]:
-    """Return the name of the column of each kind; either of data size and FLOP, if with_data_size."""
+    """Return the name of the column of each kind; either of data size and FLOP, if with_data_size.
+
+    None of `with_data_size` takes them where they are.
+    """
     repeated = [name for name, times in Counter(header).items() if times > 1]
     if repeated:
         raise DatasetError(f"{path}: the column {_quote(repeated[:1])} exists twice. Rename one.")
     groups: list[tuple[str, ...]] = [("size",), ("loss",)]
-    if with_data_size:
+    if with_data_size is not False:
         groups.insert(1, ("FLOP",) if requested.get("FLOP") else ("data size", "FLOP"))
     found: dict[str, str] = {}
     for kinds in groups:
         pairs = ((kind, name) for kind in kinds for name in _named(path, header, kind, requested))
         pair = next(pairs, None)
+        if pair is None and with_data_size is None and "FLOP" in kinds:
+            continue
         if pair is None:
             raise DatasetError(
                 f"{path}: no column is named as a {' or '.join(kinds)}; it has {_quote(header)}. "

@@ -36,7 +36,7 @@ class Intervals:
     Attributes:
         ci95: low and high of each, None for an open end.
         ci90: of E, or of the exponents if E is given; they decide the verdict.
-        se: standard deviations over the resamples of a bootstrap.
+        se: standard deviations over the resamples of a bootstrap, of those below their value.
         resamples: of a bootstrap, drawn with `seed`.
         noise: scale of the log losses about the curve of a profile.
     """

@@ -2,7 +2,7 @@
 
 Refused before fitting: too few distinct sizes, or too narrow a range of them. Refused after fitting: the
 90 % interval of E is wider than `TOO_WIDE` nats or than half of the smallest loss. Weak: wider than
-`WIDE` nats, E below half of the smallest loss, or an exponent at a bound of the search. With a given E
+`WIDE` nats or up to the smallest loss, E below half of it, or an exponent at a bound of the search. With a given E
 fewer points and a narrower range are enough, and the exponents are judged.
 """
 
@@ -24,6 +24,7 @@ MIN_SIZES_GIVEN, MIN_RANGE_GIVEN = 3, 3.0  # with a given E
 WIDE, TOO_WIDE, TOO_WIDE_SHARE = 0.3, 1.0, 0.5
 LOW_SHARE = 0.5  # of the smallest loss: an E below it is far from any measured loss
 WIDE_EXPONENT = 1.0  # width of an exponent's 90 % interval relative to the exponent
+ROUNDING = 1e-9  # relative, of an end of an interval at the smallest loss
 COLLINEAR = 0.999  # correlation of the logarithms of model and data size
 
 
@@ -98,6 +99,11 @@ def judge_fit(fit: Fit, estimates: Mapping[str, float], interval90: Mapping[str,
         reasons.insert(0, f"E = {E:.4g} is less than half of the smallest loss, {least_loss:.4g}")
     if width > WIDE:
         reasons.insert(0, f"{ends}, more than {WIDE:g}")
+    if high >= least_loss * (1 - ROUNDING):
+        reasons.append(
+            f"the 90 % interval of E, {low:.4g} to {high:.4g}, reaches the smallest loss: the loss hardly "
+            "falls any more, whatever comes later"
+        )
     if reasons:
         return Judgement("weak", "; ".join(reasons))
     return Judgement("ok", f"{wide}, at most {WIDE:g}")
