@@ -5,6 +5,7 @@ Imports no torch, so that a report of results needs none.
 
 import functools
 import math
+from statistics import NormalDist
 
 import numpy as np
 
@@ -45,6 +46,27 @@ def _used(
 
 def _jackknifed(value: np.ndarray, h_G: np.ndarray, deleted_G: np.ndarray) -> np.ndarray:
     return len(h_G) * value - ((1 - 1 / h_G) * deleted_G).sum(0)
+
+
+def variance_at_a_stop(
+    variance: np.ndarray, over_images: np.ndarray, images_G: np.ndarray
+) -> np.ndarray:
+    """Return the variance for the interval of a mean at which a run may stop early.
+
+    The jackknife's of 32 groups is itself uncertain by a quarter, and a run that may stop at any check
+    stops where it is too small. The variance over images is nearly certain, but too small where the
+    images of a group are alike. The wider interval of the two counts.
+
+    Args:
+        variance: by the jackknife, any shape (...).
+        over_images: of the mean, from the variation over images, (...).
+        images_G: images in each group; at least two groups must not be empty.
+
+    Returns:
+        (...), such that its root times `t_quantile` of the groups is the wider half-width.
+    """
+    normal = NormalDist().inv_cdf(0.975) / t_quantile(int((images_G > 0).sum()) - 1)
+    return np.maximum(variance, normal**2 * over_images)
 
 
 @functools.cache

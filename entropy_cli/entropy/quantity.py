@@ -92,7 +92,8 @@ class HistoryPoint:
         images: the number of images.
         value: the estimate.
         half_width: the half-width of its 95 % interval; None with fewer than two groups of images.
-        widest: the largest half-width of the three averages, compared with the target of early stopping.
+        widest: the largest half-width of the three averages, each the wider of the jackknife's and that
+            from the variation over images; compared with the target of early stopping.
     """
 
     images: int

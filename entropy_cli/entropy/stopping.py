@@ -1,23 +1,26 @@
 """Early stopping: end a run before all images are read, once the estimate is precise enough."""
 
+import math
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
+from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile, variance_at_a_stop
 from entropy_cli.entropy.quantity import MIN_IMAGES, MIN_IMAGES_PER_GROUP, HistoryPoint
-from entropy_cli.entropy.summary import average_weights
+from entropy_cli.entropy.summary import average_weights, covariance_over_images
 
 CHECKS_IN_A_ROW = 2  # a single check passes too often by chance: the standard error has an error itself
 
 
-def history_point(entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor) -> HistoryPoint:
+def history_point(
+    entropy_GS: Tensor, products_SS: Tensor, images_G: Tensor, tokens_S: Tensor
+) -> HistoryPoint:
     """Estimate the averages of the assignment entropy alone, cheap enough during a run.
 
     Args:
         entropy_GS: sums over tokens, in nats, float64.
+        products_SS: sums over images of the products of an image's mean entropies.
         images_G: images in each group; at least one image in total.
         tokens_S: tokens of an image at each scale.
     """
@@ -31,9 +34,12 @@ def history_point(entropy_GS: Tensor, images_G: Tensor, tokens_S: Tensor) -> His
     used, half_width, widest = int((images_G > 0).sum()), None, None
     if used >= 2:
         parts = (value_A, averages(total_S - entropy_GS, M - images_G), images_G)
-        variance_A = jackknife_variance(*(part.cpu().numpy() for part in parts))
-        half_width_A = t_quantile(used - 1) * np.sqrt(variance_A)
-        half_width, widest = half_width_A[0].item(), half_width_A.max().item()
+        variance_A = jackknife_variance(*(part.numpy() for part in parts))
+        covariance_SS = covariance_over_images(total_S, products_SS, images_G, tokens_S)
+        over_images_A = (weight_SA * (covariance_SS @ weight_SA)).sum(0).numpy()
+        largest = variance_at_a_stop(variance_A, over_images_A, images_G.numpy()).max()
+        half_width = t_quantile(used - 1) * math.sqrt(variance_A[0])
+        widest = t_quantile(used - 1) * math.sqrt(largest)
     return HistoryPoint(int(M), value_A[0].item(), half_width, widest)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from entropy_cli.entropy.bias import Point
-from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
+from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile, variance_at_a_stop
 from entropy_cli.entropy.point_estimates import NAMES, jackknife_replicates, point_estimates
 from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, Estimate
 from entropy_cli.entropy.tally import Tally
@@ -35,17 +35,28 @@ class Summary:
     replicates: dict[str, Tensor]
 
 
-def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int = 0) -> Summary:
+def summarise(
+    tally: Tally,
+    vocabularies: Sequence[Vocabulary],
+    temperature: int = 0,
+    *,
+    stopped_early: bool = False,
+) -> Summary:
     """Estimate every quantity from the sums of at least one image.
 
     Args:
         tally: a tally on the CPU.
         vocabularies: the codes of each scale.
         temperature: the index of one of the tally's T temperatures.
+        stopped_early: whether the assignment entropy's intervals at the first temperature decided that
+            these are all the images, see `variance_at_a_stop`.
     """
     points = point_estimates(tally, vocabularies, temperature)
     several = (tally.images_G > 0).sum() >= 2
     replicates = jackknife_replicates(tally, vocabularies, temperature) if several else {}
+    covariance_SS = covariance_over_images(
+        tally.entropy_GST[..., 0].sum(0), tally.entropy_products_SS, tally.images_G, tally.tokens_S
+    )
 
     def estimate(name: str, weight_S: Tensor) -> Estimate:
         point = _average(points[name], weight_S)
@@ -54,7 +65,12 @@ def summarise(tally: Tally, vocabularies: Sequence[Vocabulary], temperature: int
             used_S = weight_S > 0
             deleted_G = replicates[name][:, used_S] @ weight_S[used_S]
             plug_in = np.asarray(point.plug_in)
-            variance = float(jackknife_variance(plug_in, deleted_G.numpy(), tally.images_G.numpy()))
+            images_G = tally.images_G.numpy()
+            variances = jackknife_variance(plug_in, deleted_G.numpy(), images_G)
+            if stopped_early and name == "assignment_entropy" and temperature == 0:
+                over_images = (weight_S @ covariance_SS @ weight_S).numpy()
+                variances = variance_at_a_stop(variances, over_images, images_G)
+            variance = float(variances)
         log_V = float(weight_S @ log_V_S)
         largest = {"varentropy": math.inf, "usage": 1.0}.get(name, log_V)
         # More images can only show more codes.
@@ -88,10 +104,28 @@ def standard_errors_over_images(tally: Tally) -> list[float | None]:
 
     In nats, at the first temperature, to check the jackknife's; None for a single image.
     """
-    M = int(tally.images_G.sum())
-    mean_S = tally.entropy_GST[..., 0].sum(0) / (M * tally.tokens_S)
-    variance_S = (tally.entropy_squares_ST[:, 0] / M - mean_S.square()).clamp(min=0) / max(1, M - 1)
-    return [error if M > 1 else None for error in variance_S.sqrt().tolist()]
+    entropy_S, several = tally.entropy_GST[..., 0].sum(0), int(tally.images_G.sum()) > 1
+    covariance_SS = covariance_over_images(
+        entropy_S, tally.entropy_products_SS, tally.images_G, tally.tokens_S
+    )
+    errors = covariance_SS.diagonal().clamp(min=0).sqrt().tolist()
+    return [error if several else None for error in errors]
+
+
+def covariance_over_images(
+    entropy_S: Tensor, products_SS: Tensor, images_G: Tensor, tokens_S: Tensor
+) -> Tensor:
+    """Return the covariance of the scales' assignment entropies from the variation over images.
+
+    Args:
+        entropy_S: sums over tokens, in nats, float64.
+        products_SS: sums over images of the products of an image's mean entropies.
+        images_G: images in each group; at least one image in total.
+        tokens_S: tokens of an image at each scale.
+    """
+    M = images_G.sum()
+    mean_S = entropy_S / (M * tokens_S)
+    return (products_SS / M - torch.outer(mean_S, mean_S)) / (M - 1).clamp(min=1)
 
 
 def _average(points: list[Point], weight_S: Tensor) -> Point:

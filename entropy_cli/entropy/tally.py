@@ -24,7 +24,7 @@ class Tally:
     """
 
     NAME: ClassVar[str] = "tally"
-    VERSION: ClassVar[int] = 1
+    VERSION: ClassVar[int] = 2
     CONSTANTS: ClassVar[tuple[str, ...]] = ("tokens_S",)
 
     tokens_S: Tensor  # tokens of an image at each scale: a constant, not a sum
@@ -36,7 +36,7 @@ class Tally:
     soft_GSTE: Tensor  # soft assignment, over tokens
     counts_GSE: Tensor  # hard assignment, over tokens
     # Sums over images of squares, which measure how correlated the tokens of one image are.
-    entropy_squares_ST: Tensor  # of an image's mean entropy
+    entropy_products_SS: Tensor  # of an image's mean entropies, at the first temperature
     soft_squares_STE: Tensor  # of an image's mean soft assignment
     count_squares_SE: Tensor  # of an image's counts
 
@@ -56,6 +56,8 @@ class Tally:
     def add(self, group_B: Tensor, scales: Sequence[ImageSums]) -> None:
         """Add B images in place, given their group and their sums at every scale."""
         self.images_G.index_add_(0, group_B, torch.ones_like(group_B))
+        mean_BS = torch.stack([image.entropy_BT[:, 0] / image.tokens for image in scales], 1)
+        self.entropy_products_SS.add_(mean_BS.T @ mean_BS)
         for s, image in enumerate(scales):
             counts_BE = image.counts_BE
             entries = slice(counts_BE.shape[1])
@@ -69,7 +71,6 @@ class Tally:
             ):
                 total_G.index_add_(0, group_B, image_B)
             # Methods in place: `+=` on a slice also copies the slice onto itself.
-            self.entropy_squares_ST[s].add_((image.entropy_BT / image.tokens).square().sum(0))
             soft_squares_TE = (image.soft_BTE / image.tokens).square().sum(0)
             self.soft_squares_STE[s, :, entries].add_(soft_squares_TE)
             self.count_squares_SE[s, entries].add_(counts_BE.square().sum(0))
@@ -85,6 +86,11 @@ class Tally:
     def to(self, device: torch.device | str) -> "Tally":
         """Copy to a device; return the tally itself if it is there already."""
         return Tally(**{name: tensor.to(device) for name, tensor in self.state_dict().items()})
+
+    @property
+    def watched(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The arguments of `history_point`: what a run watches on the way."""
+        return self.entropy_GST[..., 0], self.entropy_products_SS, self.images_G, self.tokens_S
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return every tensor by name."""

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from entropy_cli.entropy.quantity import MIN_IMAGES, MIN_IMAGES_PER_GROUP
 from entropy_cli.results.path import is_drawn
 from entropy_cli.results.schema import Result
 
@@ -65,11 +64,6 @@ def _target(result: Result) -> dict[str, str]:
     outcome = f": {used} images were enough, the full set has {found}"
     if not result.target_reached:
         outcome = f" was not reached with {used} images"
-        if widest is not None and widest <= result.provenance["target_ci"]:
-            outcome += (
-                f": early stopping needs {MIN_IMAGES} images, {MIN_IMAGES_PER_GROUP} in each group, "
-                "and two checks in a row that meet the target"
-            )
     return {"target": f"± {result.provenance['target_ci']:g} nats{outcome}{current}"}
 
 

@@ -117,19 +117,18 @@ class Loop:
 
     def _show(self, total: Progress) -> None:
         if total.tally is not None and total.images:
-            tally = total.tally
-            sums = (tally.entropy_GST[..., 0].cpu(), tally.images_G.cpu(), tally.tokens_S.cpu())
-            self.show(history_point(*sums))
+            self.show(history_point(*(part.cpu() for part in total.tally.watched)))
 
     def _record_estimate(self) -> bool:
         """Append the present estimate to the history; return whether it is narrow enough to stop."""
         progress, tally = self.progress, self.progress.tally
         assert tally is not None
-        entropy_GS = self.ranks.all_reduce(tally.entropy_GST[..., 0]).cpu()
-        images_G = self.ranks.all_reduce(tally.images_G).cpu()
+        *sums, tokens_S = tally.watched
+        entropy_GS, products_SS, images_G = (self.ranks.all_reduce(part).cpu() for part in sums)
         images = int(images_G.sum())
         if images > (progress.history[-1].images if progress.history else 0):
-            progress.history.append(history_point(entropy_GS, images_G, tally.tokens_S.cpu()))
+            point = history_point(entropy_GS, products_SS, images_G, tokens_S.cpu())
+            progress.history.append(point)
             self.show(progress.history[-1])
         narrow = self.target is not None and target_reached(self.target, progress.history, images_G)
         return self.ranks.broadcast_from_first(narrow)  # machines may differ in the last bit

@@ -63,6 +63,11 @@ class Progress:
         read_N = self.digest_N[self.digest_N != 0]
         return len(read_N) - len(torch.unique(read_N))
 
+    def meets(self, target: float) -> bool:
+        """Return whether the intervals of the last estimate are at most `target` to either side."""
+        widest = self.history[-1].widest if self.history else None
+        return widest is not None and widest <= target
+
     def allocate(self, layout: SumsLayout, device: torch.device) -> None:
         """Move the tally to a device; one that is not there yet starts as zeros of a layout."""
         self.tally = self.tally.to(device) if self.tally else Tally.zeros(layout, device)

@@ -21,6 +21,7 @@ from tests.reference import empty_tally
 
 TOKENS, V, G, T = (1, 4, 9), 10, 5, 2
 VOCABULARIES = [Vocabulary(V)] * 3
+NORMAL = 1.959964  # half-width of the central 95 %
 
 
 def random_sums(images, seed=0, vocab_size=V):
@@ -157,7 +158,7 @@ def test_one_group_gives_values_without_errors():
     assert estimates.pop("marginal_entropy_bound").value is None  # of bits and levels alone
     for estimate in estimates.values():
         assert estimate.se is None and estimate.ci95 is None and ONE_GROUP in estimate.note
-    point = history_point(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S)
+    point = history_point(*tally.watched)
     assert point.half_width is None and point.widest is None and point.images == 5
 
 
@@ -176,13 +177,37 @@ def test_an_average_over_an_undersampled_scale_is_a_bound():
 
 def test_watching_the_entropy_agrees_with_the_summary():
     tally = tally_of(random_sums(50), torch.arange(50) % G)
-    watched = tally.entropy_GST[..., 1], tally.images_G, tally.tokens_S
-    averages = summarise(tally, VOCABULARIES, 1).averages
-    widths = [averages[kind]["assignment_entropy"].half_width for kind in AVERAGES]
-    point = history_point(*watched)
+    averages = summarise(tally, VOCABULARIES).averages
+    stopped = summarise(tally, VOCABULARIES, stopped_early=True).averages
+    half_width = averages["token_weighted"]["assignment_entropy"].half_width
+    widths = [stopped[kind]["assignment_entropy"].half_width for kind in AVERAGES]
+    point = history_point(*tally.watched)
     assert point.images == 50
     assert point.value == pytest.approx(averages["token_weighted"]["assignment_entropy"].value)
-    assert (point.half_width, point.widest) == pytest.approx((widths[0], max(widths)))
+    assert (point.half_width, point.widest) == pytest.approx((half_width, max(widths)))
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_the_interval_at_a_stop_is_the_wider_of_two(alike):
+    """That over groups where the images of a group are alike; else that over images."""
+    images = 32 * 20
+    sums = random_sums(images)
+    group_M = torch.arange(images) % 32
+    if alike:
+        shift_M = torch.randn(32, generator=torch.Generator().manual_seed(1))[group_M]
+        for image in sums:
+            image.entropy_BT.add_(0.5 * image.tokens * shift_M[:, None])
+    tally = empty_tally(32, TOKENS, T, V)
+    tally.add(group_M, sums)
+    weight_S = torch.tensor(TOKENS).double() / sum(TOKENS)
+    mean_M = sum(w * of.entropy_BT[:, 0] / of.tokens for w, of in zip(weight_S, sums, strict=True))
+    over_images = NORMAL * (mean_M.std() / math.sqrt(images)).item()
+    found = []
+    for stopped_early in (False, True):
+        average = summarise(tally, VOCABULARIES, stopped_early=stopped_early).averages
+        found.append(average["token_weighted"]["assignment_entropy"].half_width)
+    assert found[1] == pytest.approx(max(found[0], over_images), rel=1e-6)
+    assert (found[0] > 2 * over_images) == alike
 
 
 def test_perplexity_carries_value_and_interval_over():
@@ -228,7 +253,7 @@ def test_squares_are_of_the_means_over_an_images_tokens():
     for s, (image, tokens) in enumerate(zip(sums, TOKENS, strict=True)):
         for of, square_X in (
             (image.soft_BTE / tokens, tally.soft_squares_STE[s]),
-            (image.entropy_BT / tokens, tally.entropy_squares_ST[s]),
+            (image.entropy_BT[:, :1] / tokens, tally.entropy_products_SS[s, s : s + 1]),
             (image.counts_BE, tally.count_squares_SE[s]),
         ):
             expected_X = sum(one_X.double() ** 2 for one_X in of)

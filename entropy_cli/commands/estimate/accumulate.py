@@ -47,7 +47,7 @@ class Accumulated:
 
     Attributes:
         total: the progress of all processes; only the first may use it.
-        target_reached: None without a target.
+        target_reached: whether the last estimate is as narrow as the target; None without one.
         unsaved: why the state could not be written at the end; None if it was.
         provenance: device, sizes and speed, for the result.
     """
@@ -75,7 +75,7 @@ def accumulate(
         EntropyCliError: an input can't be read, or memory does not suffice; the progress was saved.
     """
     resumed, start = progress.images, time.monotonic()
-    saved, reached, tokenizer = progress, False, run.inputs.tokenizer
+    saved, tokenizer = progress, run.inputs.tokenizer
     unsaved: ResultError | None = None
 
     def save(total: Progress) -> None:
@@ -92,12 +92,12 @@ def accumulate(
     if run.blocks:
         with _torch_errors_in_one_line(run.device):
             tokenizer = run.tokenizer()
-            reached = _read(run, tokenizer, progress, tokens, signals, bars, save)
+            _read(run, tokenizer, progress, tokens, signals, bars, save)
     elif run.ranks.first:
         save(progress)
     provenance = _describe(run, tokenizer, saved, resumed, start)
-    has_target = run.config.target is not None and run.blocks
-    return Accumulated(saved, reached if has_target else None, provenance, unsaved)
+    target = run.config.target if run.blocks else None
+    return Accumulated(saved, None if target is None else progress.meets(target), provenance, unsaved)
 
 
 def _describe(
@@ -128,8 +128,8 @@ def _read(
     signals: Signals,
     bars: Bars,
     save: Callable[[Progress], None],
-) -> bool:
-    """Run the loop; return whether the target was reached."""
+) -> None:
+    """Run the loop."""
     keep_freed_memory()
     seed = run.settings.draw_seed
     processor = BatchProcessor(tokenizer, run.device, run.batch_size, draw_seed=seed)
@@ -167,7 +167,7 @@ def _read(
             bar.set_description("measuring what the precision costs")
             progress.precision_check = _check_precision(run, reader, progress)
             bar.set_description("")
-        return loop.run(batches, segments)
+        loop.run(batches, segments)
 
 
 def running_estimate(point: HistoryPoint, largest: float) -> str:

@@ -45,7 +45,10 @@ def build_result(
     assert progress.tally is not None and progress.temperatures is not None
     tally = progress.tally.to("cpu")
     temperatures = settings.temperature
-    summaries = [summarise(tally, metadata.vocabularies, t) for t in range(len(temperatures))]
+    summaries = [
+        summarise(tally, metadata.vocabularies, t, stopped_early=bool(target_reached))
+        for t in range(len(temperatures))
+    ]
     headline = summaries[0]
     result = schema.Result(
         schema=schema.SCHEMA,

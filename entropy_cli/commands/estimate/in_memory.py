@@ -152,8 +152,7 @@ class Pass:
         if not progress.images:
             raise DatasetError(NO_IMAGES)
         assert progress.tally is not None
-        tally = progress.tally.to("cpu")
-        progress.history.append(history_point(tally.entropy_GST[..., 0], tally.images_G, tally.tokens_S))
+        progress.history.append(history_point(*progress.tally.to("cpu").watched))
         return progress
 
     def _check_precision(

@@ -119,7 +119,7 @@ def _add(path: Path, part: Progress, total: Progress) -> None:
 
 def _history_point(total: Progress) -> HistoryPoint:
     assert total.tally is not None
-    return history_point(total.tally.entropy_GST[..., 0], total.tally.images_G, total.tally.tokens_S)
+    return history_point(*total.tally.watched)
 
 
 def _check_whole(done_N: Tensor, images: int, shards: Sequence[tuple[int, int] | None]) -> None:

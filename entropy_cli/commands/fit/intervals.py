@@ -254,12 +254,7 @@ def bootstrap(
         One value per resample for each parameter, E in nats per token.
     """
     data, generator = fit.data, np.random.default_rng(seed)
-    starts, E = [fit.theta], math.exp(fit.theta[0])
-    for factor, other_E in ((0.7, 0.8 * E), (1.4, (E + data.least_loss) / 2)):
-        start = fit.theta.copy()
-        start[2::2] = np.clip(factor * start[2::2], *EXPONENTS)
-        start[0] = math.log(other_E) if fit.log_floor is None else fit.log_floor
-        starts.append(start)
+    starts = starts_beside(fit)
     if len(data.log_loss_P) > ONE_OPTIMUM:
         starts = starts[:1]
     drawn: list[dict[str, float]] = []
@@ -274,6 +269,17 @@ def bootstrap(
         drawn.append(parameters(theta, resample))
         progress(1)
     return {name: np.array([values[name] for values in drawn]) for name in PARAMETERS[data.form]}
+
+
+def starts_beside(fit: Fit) -> list[Array]:
+    """Return the optimum of a fit, and a start on either side of it."""
+    starts, E = [fit.theta], math.exp(fit.theta[0])
+    for factor, other_E in ((0.7, 0.8 * E), (1.4, (E + fit.data.least_loss) / 2)):
+        start = fit.theta.copy()
+        start[2::2] = np.clip(factor * start[2::2], *EXPONENTS)
+        start[0] = math.log(other_E) if fit.log_floor is None else fit.log_floor
+        starts.append(start)
+    return starts
 
 
 def central_interval(values: Array, central: float) -> tuple[float, float]:

@@ -59,9 +59,7 @@ class Points:
         return _is_step_column(self.columns["size"])
 
 
-def read_points(
-    path: Path, columns: Mapping[str, str | None], *, with_data_size: bool | None
-) -> Points:
+def read_points(path: Path, columns: Mapping[str, str | None], *, with_data_size: bool | None) -> Points:
     """Read a table with a header, delimited by commas, semicolons or tabs; # starts a comment line.
 
     Args:
@@ -131,7 +129,11 @@ def _rows(path: Path) -> list[tuple[int, list[str]]]:
 
 
 def _columns(
-    path: Path, header: Sequence[str], requested: Mapping[str, str | None], *, with_data_size: bool | None
+    path: Path,
+    header: Sequence[str],
+    requested: Mapping[str, str | None],
+    *,
+    with_data_size: bool | None,
 ) -> dict[str, str]:
     """Return the name of the column of each kind; either of data size and FLOP, if with_data_size.
 

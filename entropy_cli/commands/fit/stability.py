@@ -6,9 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 
-from entropy_cli.commands.fit.intervals import Interval, likelihood, profile_statistic
-from entropy_cli.commands.fit.scaling_law import Array, Data, Fit
-from entropy_cli.commands.fit.scaling_law import fit as fit_data
+from entropy_cli.commands.fit.intervals import (
+    Interval,
+    likelihood,
+    profile_statistic,
+    starts_beside,
+)
+from entropy_cli.commands.fit.scaling_law import Array, Data, Fit, minimise, parameter_bounds
 from entropy_cli.entropy.jackknife import t_quantile
 
 NEGLIGIBLE = 1e-3  # moves of E relative to it: points on the curve leave only rounding
@@ -29,7 +33,9 @@ def unstable_E(fit: Fit, ci95: Interval) -> str | None:
     assert low is not None and high is not None
     E = math.exp(fit.theta[0])
     for name, data in _parts(fit):
-        part = fit_data(data)
+        found = [minimise(start, data, parameter_bounds(data)) for start in starts_beside(fit)]
+        theta, value = min(found, key=lambda pair: pair[1])
+        part = replace(fit, data=data, theta=theta, objective=value)
         moved = math.exp(part.theta[0])
         if abs(moved - E) <= NEGLIGIBLE * E:
             continue

@@ -2,8 +2,9 @@
 
 Refused before fitting: too few distinct sizes, or too narrow a range of them. Refused after fitting: the
 90 % interval of E is wider than `TOO_WIDE` nats or than half of the smallest loss. Weak: wider than
-`WIDE` nats or up to the smallest loss, E below half of it, or an exponent at a bound of the search. With a given E
-fewer points and a narrower range are enough, and the exponents are judged.
+`WIDE` nats or up to the smallest loss, E below half of it, an exponent at a bound of the search, or E
+moves when one end is left out (see `stability`). With a given E fewer points and a narrower range are
+enough, and the exponents are judged.
 """
 
 import math
@@ -101,8 +102,8 @@ def judge_fit(fit: Fit, estimates: Mapping[str, float], interval90: Mapping[str,
         reasons.insert(0, f"{ends}, more than {WIDE:g}")
     if high >= least_loss * (1 - ROUNDING):
         reasons.append(
-            f"the 90 % interval of E, {low:.4g} to {high:.4g}, reaches the smallest loss: the loss hardly "
-            "falls any more, whatever comes later"
+            f"the 90 % interval of E, {low:.4g} to {high:.4g}, reaches the smallest loss: the loss "
+            "hardly falls any more, and may fall again later"
         )
     if reasons:
         return Judgement("weak", "; ".join(reasons))
