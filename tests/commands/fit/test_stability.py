@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from entropy_cli.commands.fit.intervals import likelihood, profile_interval
+from entropy_cli.commands.fit.points import read_points
 from entropy_cli.commands.fit.scaling_law import (
     Fit,
     Optima,
@@ -18,6 +19,7 @@ from entropy_cli.commands.fit.scaling_law import (
 )
 from entropy_cli.commands.fit.stability import unstable_E
 
+POWER = ("--form", "power", "--bootstrap", 0)
 MISSED = {"class0": "does not hold for all sizes", "twoscale1": "reaches the smallest loss"}
 
 
@@ -48,9 +50,9 @@ def test_curves_whose_limit_is_known_and_missed_are_not_ok(fitted, shared, name)
 
 
 def test_laws_that_hold_are_stable():
-    """10 runs of L = 5 + (4e8/N)^0.2 with 8 sizes and a noise of 0.005 nats."""
+    """6 runs of L = 5 + (4e8/N)^0.2 with 8 sizes and a noise of 0.005 nats."""
     sizes, generator, unstable = np.geomspace(18e6, 2e9, 8), np.random.default_rng(8), 0
-    for _ in range(10):
+    for _ in range(6):
         losses = 5 + (4e8 / sizes) ** 0.2 + 0.005 * generator.standard_normal(8)
         data = make_data([sizes], losses)
         start = np.array([math.log(5), 0.2 * (math.log(4e8) - data.centre_T[0]), 0.2])
@@ -71,28 +73,42 @@ def test_a_law_that_bends_is_told():
     assert unstable_E(fit(make_data([sizes[:-1]], losses[:-1])), (2.99, 3.01)) is None
 
 
-def test_the_form_is_of_the_columns(fitted):
-    sizes, tokens = (axis.ravel() for axis in np.meshgrid(np.geomspace(5e7, 1e10, 4), [1e9, 1e10, 1e11]))
-    losses = 1.8 + 480 / sizes**0.35 + 2100 / tokens**0.37
-    none = ("--bootstrap", 0)
-    assert fitted("N,D,loss", sizes, tokens, losses, options=none)["form"] == "chinchilla"
-    flop = fitted("N,train FLOPs,loss", sizes, 6 * sizes * tokens, losses, options=none)
-    assert (flop["form"], flop["columns"]["FLOP"]) == ("chinchilla", "train FLOPs")
-    assert flop["parameters"]["E"] == pytest.approx(1.8, abs=1e-3)
-    power = fitted("N,D,loss", sizes, tokens, losses, options=(*none, "--form", "power"))
-    assert power["form"] == "power"
-    same = fitted("N,D,loss", sizes, 0 * sizes + 1e9, losses, options=none)
-    assert same["form"] == "power" and "data size" not in same["columns"]
-    together = fitted("N,D,loss", sizes, 20 * sizes, losses)
-    assert together["verdict"] == "refused" and "--form power" in " ".join(together["notes"])
+@pytest.mark.parametrize(
+    "head, data, sizes",
+    [
+        ("N,loss,D", (1e9, 2e9), 2),
+        ("N,loss,train FLOPs", (6e17, 12e18), 2),
+        ("N,loss,D", (1e9, 1e9), 1),  # all trained alike: a law of the model size
+        ("N,loss,epochs", (1, 2), 1),
+    ],
+)
+def test_data_sizes_are_read_where_they_are_and_differ(tmp_path, head, data, sizes):
+    path = tmp_path / "points.csv"
+    path.write_text(f"{head}\n1e8,3.5,{data[0]}\n1e9,3.1,{data[1]}\n")
+    found = read_points(path, {}, with_data_size=None)
+    assert len(found.size_TP) == sizes and len(found.columns) == 1 + sizes
+    if sizes == 2:
+        assert found.size_TP[1] == pytest.approx((1e9, 2e9))
+
+
+def test_a_table_with_data_sizes_is_fitted_with_them(fitted):
+    sizes = np.geomspace(1e8, 1e10, 5)
+    found = fitted("N,D,loss", sizes, 20 * sizes, 3 + (4e8 / sizes) ** 0.3)
+    assert (found["form"], found["verdict"]) == ("chinchilla", "refused")
+    assert "--form power" in " ".join(found["notes"])
+    assert (
+        fitted("N,D,loss", sizes, 20 * sizes, 3 + (4e8 / sizes) ** 0.3, options=POWER)["form"] == "power"
+    )
 
 
 def test_no_standard_error_is_above_its_value(fitted):
+    """Resamples with an exponent near 0 have an N0 beyond all numbers."""
     sizes = np.geomspace(18e6, 2e9, 32)
     noise = 0.05 * np.random.default_rng(0).standard_normal(32)
-    drawn = fitted("N,loss", sizes, 5 + (4e8 / sizes) ** 0.2 + noise)["intervals"]["bootstrap"]
-    assert drawn["ci95"]["N0"][1] > 1e3 * drawn["ci95"]["N0"][0]
-    assert "N0" not in drawn["se"] and "alpha" in drawn["se"]
+    found = fitted("N,loss", sizes, 5 + (1e6 / sizes) ** 0.1 + noise, options=("--bootstrap", 40))
+    low, high = found["intervals"]["bootstrap"]["ci95"]["N0"]
+    assert high > 1e3 * low
+    assert "N0" not in found["intervals"]["bootstrap"]["se"]
 
 
 def test_thousands_of_points_are_fitted_in_seconds(fitted):
