@@ -116,6 +116,9 @@ def check_consistency(result: "Result") -> None:
         _require(scale.tokens > 0, f"scales[{s}].tokens", "at least 1")
         in_range = LOWEST_TEMPERATURE <= scale.temperature <= HIGHEST_TEMPERATURE
         _require(in_range, f"scales[{s}].temperature", "a positive number")
+    lengths = {len(scale.code_counts) for scale in result.scales if scale.code_counts is not None}
+    if result.pooled is not None:
+        _require(len(lengths) < 2, "scales", "as many code_counts at each, as there is pooled")
     for name, most in (("temperatures", MOST_TEMPERATURES), ("checks", MOST_CHECKS)):
         _require(len(getattr(result, name)) <= most, name, f"at most {most}")
     for t, one in enumerate(result.temperatures):

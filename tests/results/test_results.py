@@ -93,6 +93,7 @@ def fit_that(*ended):
         (["precision_check"], {}, r"at `\$.precision_check`"),
         (["target_reached"], True, "the target"),
         (["temperatures", 1, "scales"], [], "4 scales"),
+        (["scales", 1, "code_counts"], [1], "as many code_counts"),
         (["scales"], {}, r"got `object` - at `\$.scales`"),
     ],
 )

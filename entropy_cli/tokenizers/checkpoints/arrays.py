@@ -2,6 +2,7 @@
 
 import math
 import re
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -184,12 +185,14 @@ def _read_npy(
 ) -> Stored:
     """Describe an array by its header; it takes so many bytes in all."""
     version = np.lib.format.read_magic(head)
-    if version == (1, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
-    elif version == (2, 0):
-        shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
-    else:  # of records with names in other alphabets
-        raise ValueError(f"an array of version {version}")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of headers as Python 2 wrote them
+        if version == (1, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_1_0(head)
+        elif version == (2, 0):
+            shape, fortran, dtype = np.lib.format.read_array_header_2_0(head)
+        else:  # of records with names in other alphabets
+            raise ValueError(f"an array of version {version}")
     if not is_shape(shape):
         raise ValueError(f"its shape is {shape}")
     begin, nbytes = head.tell(), math.prod(shape) * dtype.itemsize
