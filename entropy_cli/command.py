@@ -17,7 +17,7 @@ PANELS = {
     ),
     "Tokenizer": (
         *("ckpt", "family", "patch_nums", "image_size", "weights", "rule", "temperature"),
-        "temperature_from",
+        *("temperature_from", "path"),
     ),
     "Compute": (
         "device",
