@@ -109,7 +109,8 @@ def _pilot_script(job: Job) -> dict[str, str]:
     if job.pilot_images is None:
         return {}
     own = ("--limit", str(job.pilot_images), "--max-failed", "1")  # the last of an option counts
-    job = replace(job, options=(*job.options, *own))
+    options = [word for word in job.options if word != "--ladder"]  # that is of all images
+    job = replace(job, options=(*options, *own))
     head = _head(job, "entropy-cli-pilot", "pilot", *_requeue_options(job))
     return {"pilot.sbatch": _fill(_START + _PILOT + _END, job, head=head, id="$SLURM_JOB_ID")}
 

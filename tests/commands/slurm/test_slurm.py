@@ -163,6 +163,11 @@ def test_a_pilot_fits_what_the_tasks_take(job, run, folder):
         assert (folder / "arguments").read_text() == f"{data} {expected}\n"
 
 
+def test_a_pilot_builds_no_ladder(job):
+    scripts = array_scripts(with_pilot(replace(job, options=(*job.options, "--ladder"))))
+    assert "--ladder" in scripts["estimate.sbatch"] and "--ladder" not in scripts["pilot.sbatch"]
+
+
 def test_a_warned_pilot_is_requeued(job, run, folder):
     process = run(array_scripts(with_pilot(job))["pilot.sbatch"])
     wait_for(folder / "ready")
