@@ -8,6 +8,10 @@ import numpy as np
 from entropy_cli.entropy.ladder.ladder import Cluster
 from entropy_cli.images.image_set import GROUPS, hash_path
 
+LEAST_TOKENS = 16  # of fewer tokens most agree by chance
+DEVIATIONS = 6  # standard deviations of the share that two images have in common
+TRIES, PLACES = 16, 8
+
 
 def folder(name: str) -> str:
     """Return the folder of an image's relative path."""
@@ -47,6 +51,27 @@ def first_equal(row_ML: np.ndarray) -> np.ndarray:
     """Return for each row the index of the first row that equals it, int64 (M,)."""
     first: dict[bytes, int] = {}
     return np.array([first.setdefault(row_L.tobytes(), i) for i, row_L in enumerate(row_ML)], np.int64)
+
+
+def near_equal(idx_Ml: np.ndarray, seed: int) -> int:
+    """Return how many of M different images have most tokens in common with another.
+
+    Most is more than halfway from the share that any two images have in common to all of them, and far
+    beyond chance. Pairs are looked for among neighbours in the order of the codes at some places that
+    are drawn at random, several times.
+    """
+    M, tokens = idx_Ml.shape
+    if tokens < LEAST_TOKENS:
+        return 0
+    rng = np.random.default_rng(seed)
+    common = (idx_Ml[1:] == idx_Ml[:-1]).mean(1)
+    most = max((1 + common.mean()) / 2, common.mean() + DEVIATIONS * common.std())
+    is_near_M = np.zeros(M, bool)
+    for _ in range(TRIES):
+        order_M = np.lexsort(idx_Ml[:, rng.choice(tokens, PLACES, replace=False)].T)
+        near = (idx_Ml[order_M[1:]] == idx_Ml[order_M[:-1]]).mean(1) > most
+        is_near_M[order_M[1:][near]] = is_near_M[order_M[:-1][near]] = True
+    return int(is_near_M.sum())
 
 
 def classes(names: Sequence[str]) -> np.ndarray | None:

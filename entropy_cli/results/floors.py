@@ -62,6 +62,7 @@ class Floor:
         labels: what models on the tokenizer's tokens are trained on: under hard labels it is no floor.
         patch_nums: the side of each scale's grid, if known.
         path: a clause that says which codes are subtracted before the next scale; "" if none are.
+        tokens: the number of tokens of an image, if known.
     """
 
     source: str
@@ -74,6 +75,7 @@ class Floor:
     labels: Labels = "unknown"
     patch_nums: tuple[int | None, ...] | None = None
     path: str = ""
+    tokens: int | None = None
 
     def for_scales(self, sides: Sequence[int]) -> list[Level | None]:
         """Return the floors of the scales with these grid sides; None where unknown."""
@@ -100,9 +102,10 @@ def read_floor(path: Path) -> Floor:
     at = "fitted temperatures" if temperature == "auto" else f"T = {temperature:g}"
     scales, codes = result.scales, subtracted(result)
     levels = [
-        replace(
+        _with_rungs(
             _level(result, scale, [scale], f"{path}: scale {scale.name}"),
-            rungs=_rungs(result, lambda rung: rung.scales[scale.scale]),  # noqa: B023 - called at once
+            result,
+            lambda rung: rung.scales[scale.scale],  # noqa: B023 - called at once
         )
         for scale in scales
     ]
@@ -112,8 +115,8 @@ def read_floor(path: Path) -> Floor:
         source=f"{path}: assignment entropy of {result.tokenizer.family} at {at}, "
         f"{result.data.images_used} images{f', {codes} subtracted' if codes else ''}",
         path=f" where the {codes} are subtracted" if codes else "",
-        mean=replace(mean, rungs=_rungs(result, lambda rung: rung.average.token_weighted)),
-        last=replace(last, rungs=_rungs(result, lambda rung: rung.average.last_scale)),
+        mean=_with_rungs(mean, result, lambda rung: rung.average.token_weighted),
+        last=_with_rungs(last, result, lambda rung: rung.average.last_scale),
         scales={
             scale.patch_num: level
             for scale, level in zip(scales, levels, strict=True)
@@ -123,13 +126,17 @@ def read_floor(path: Path) -> Floor:
         is_published_var=is_published_var(result.tokenizer),
         labels=labels_of(result),
         patch_nums=tuple(result.tokenizer.patch_nums),
+        tokens=sum(scale.tokens for scale in scales),
     )
 
 
-def _rungs(result: Result, bound: Callable[[RungResult], Bound]) -> tuple[RungLimit, ...]:
-    """Return the rungs above the unigram, with one of the bounds of each."""
-    rungs = [] if result.ladder is None else result.ladder.rungs[2:]
-    return tuple(RungLimit(rung.id, rung.sees, bound(rung).upper95) for rung in rungs)
+def _with_rungs(level: Level, result: Result, bound: Callable[[RungResult], Bound]) -> Level:
+    """Return the level with one of the bounds of each rung; the unigram's is the ceiling."""
+    if result.ladder is None:
+        return level
+    _, unigram, *rungs = result.ladder.rungs
+    limits = tuple(RungLimit(rung.id, rung.sees, bound(rung).upper95) for rung in rungs)
+    return replace(level, ceiling=Ceiling(bound(unigram).upper95, 0.0), rungs=limits)
 
 
 def beside_rungs(value: float, error: float, rungs: Sequence[RungLimit]) -> tuple[bool, str]:
@@ -143,7 +150,9 @@ def beside_rungs(value: float, error: float, rungs: Sequence[RungLimit]) -> tupl
     for rung in rungs:
         if value > rung.upper95 + error:
             by = f"{value - rung.upper95:.2f} nats ABOVE the {rung.id} rung ({rung.upper95:.4f})"
-            return True, f"{by}: counts that see {rung.sees} predict better"
+            is_net = rung.id == "probe"
+            what = "a small net predicts" if is_net else f"counts that see {rung.sees} predict"
+            return True, f"{by}: {what} better"
     last = min(rungs, key=lambda rung: rung.upper95)
     distance = f"{last.upper95 - value:.2f} nats below" if value < last.upper95 else "at"
     return False, f"{distance} the {last.id} rung ({last.upper95:.4f}), the lowest of the ladder"

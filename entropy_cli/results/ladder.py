@@ -19,7 +19,7 @@ def to_json(ladder: Ladder) -> str:
 def at_most(ladder: Ladder, units: str = "nats") -> str:
     """Return the lowest rung in a few words."""
     limit = round_up(unit(units) * ladder.lowest.upper95, 2)
-    return f"irreducible loss at most {limit}, held out ({ladder.lowest.rung} rung)"
+    return f"irreducible loss at most {limit} {units}, held out ({ladder.lowest.rung} rung)"
 
 
 def headline(ladder: Ladder, units: str = "nats") -> str:
@@ -30,8 +30,8 @@ def headline(ladder: Ladder, units: str = "nats") -> str:
     text = f"Irreducible loss of the hard tokens: {most}, by the {rung} rung"
     if ladder.floor is None:
         return f"{text}. How far below it lies is not known."
-    least = math.floor(per_nat * ladder.floor.value * 1000) / 1000
-    return f"{text}; at least {least:.3f} without assumptions. Where between is not known."
+    least = round_down(per_nat * ladder.floor.value, 3)
+    return f"{text}; at least {least} without assumptions. Where between is not known."
 
 
 def unit(units: str) -> float:
@@ -50,10 +50,10 @@ def render(ladder: Ladder, units: str = "nats", *, table: bool = False, explain:
     """
     parts = [wrapped("", headline(ladder, units)), _source(ladder), rungs_table(ladder, units).text()]
     if ladder.model is not None:
-        value = f"{unit(units) * ladder.model.cross_entropy:.{DIGITS}f}"
+        value = f"{ladder.model.cross_entropy:.{DIGITS}f} nats"
         parts.append(wrapped("", f"your model: {value}, {ladder.model.message}"))
-    parts += ["\n".join(wrapped("", line) for line in _below(ladder, units))]
-    parts += [wrapped("note: ", note) for note in ladder.notes]
+    notes = [wrapped("note: ", note) for note in ladder.notes]
+    parts.append("\n".join([*_memorisation(ladder, units), *notes]))
     if table:
         parts.append(scales_table(ladder, units).text())
     if explain:
@@ -108,7 +108,7 @@ def ladders_tables(named: Mapping[str, Ladder | None]) -> list[Table]:
     rows = []
     for name, ladder in ladders.items():
         mean = {rung.id: _number(rung.average.token_weighted, 1.0) for rung in ladder.rungs}
-        at_least = "" if ladder.floor is None else f"{ladder.floor.value:.4f}"
+        at_least = "" if ladder.floor is None else round_down(ladder.floor.value, DIGITS)
         most = round_up(ladder.lowest.upper95, DIGITS)
         rows.append([name, *(mean.get(rung, "") for rung in ids), most, at_least])
     head = ["", *ids, "at most\n(95 %)", "at least\n(95 %)"]
@@ -116,22 +116,19 @@ def ladders_tables(named: Mapping[str, Ladder | None]) -> list[Table]:
     return [Table("ladders", "Ladders of the hard tokens", head, rows, caption)] if rows else []
 
 
-def _below(ladder: Ladder, units: str) -> list[str]:
-    """Return what is known from below, and what is no bound."""
-    per_nat, lines = unit(units), []
-    if ladder.floor is not None:
-        lines.append(
-            f"From below: no two images have the same tokens, so at least "
-            f"{per_nat * ladder.floor.value:.4f} {units} per token ({ladder.floor.confidence:.0%})."
+def _memorisation(ladder: Ladder, units: str) -> list[str]:
+    """Return what memorising the training images reaches, if they are some."""
+    if ladder.memorisation is None:
+        return []
+    least = f"{unit(units) * ladder.memorisation.least_loss:.4f} {units}"
+    return [
+        wrapped(
+            "",
+            f"Memorisation (no bound of new images' loss): the training loss can fall to {least} per "
+            f"token; after token {ladder.memorisation.cliff_token} the training images alone decide "
+            "what follows.",
         )
-    if ladder.memorisation is not None:
-        memorised = ladder.memorisation
-        lines.append(
-            f"Memorisation (no bound of new images' loss): the training loss can fall to "
-            f"{per_nat * memorised.least_loss:.4f} {units} per token; from token "
-            f"{memorised.cliff_token} on, the training images alone decide what follows."
-        )
-    return lines
+    ]
 
 
 def _weights(ladder: Ladder) -> list[str]:
@@ -152,6 +149,11 @@ def _number(bound: Bound, per_nat: float) -> str:
 def round_up(value: float, digits: int) -> str:
     """Round a limit up, so that it stays one."""
     return f"{math.ceil(value * 10**digits - 1e-9) / 10**digits:.{digits}f}"
+
+
+def round_down(value: float, digits: int) -> str:
+    """Round a limit from below down, so that it stays one."""
+    return f"{math.floor(value * 10**digits + 1e-9) / 10**digits:.{digits}f}"
 
 
 def _gain(gain: Gain | None, per_nat: float) -> str:

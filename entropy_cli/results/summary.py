@@ -29,7 +29,7 @@ def summary(result: Result, units: str = "nats") -> str:
         [
             "\n".join([_tokenizer(result), _images(result)]),
             "\n".join([_table(result, units), *usage(result)]),
-            "\n".join(_readers(result)),
+            "\n".join(_readers(result, units)),
         ]
     )
     return "\n".join([head, *_checks(result, LINES - len(head.splitlines()))])
@@ -152,7 +152,7 @@ def usage(result: Result) -> list[str]:
     return [wrapped("", f"codebook usage {usage}, perplexity {perplexity} of {codes}{scales}")]
 
 
-def _readers(result: Result) -> list[str]:
+def _readers(result: Result, units: str) -> list[str]:
     """Return what the number means for a model's loss, by the labels it trains on."""
     is_hot = any(c.id == "above_unigram" and c.severity == "wrong" for c in checks_of(result))
     is_named = is_var_style(result) and not is_hot and not is_drawn(result)
@@ -166,7 +166,7 @@ def _readers(result: Result) -> list[str]:
     ceiling = "; U is a ceiling" if unigram.value is not None and not unigram.bound else ""
     if result.ladder is not None:
         who = "drawn labels:" if is_drawn(result) else f"hard labels{family}: A is no floor;"
-        lines.append(f"{who} {at_most(result.ladder)}")
+        lines.append(f"{who} {at_most(result.ladder, units)}")
     elif labels_of(result) != "soft":
         lines.append(f"hard labels{family}: A is no floor, a loss may fall below it{ceiling}")
     return [wrapped("", line) for line in lines]

@@ -30,7 +30,7 @@ from entropy_cli.entropy.ladder.lower_bounds import collision_floor, memorisatio
 from entropy_cli.entropy.ladder.probe import MAX_CODES, WIDTH, ProbeFit
 from entropy_cli.entropy.ladder.rungs import FOLDS, Rung, Tokens, climb, plan_rungs
 from entropy_cli.entropy.ladder.sights import CodesAround, Sight
-from entropy_cli.images.clusters import classes, first_equal, groups
+from entropy_cli.images.clusters import classes, first_equal, folder, groups, near_equal
 from entropy_cli.images.image_set import GROUPS, hash_path
 from entropy_cli.streaming.coarser_scales import CoarserScales
 from entropy_cli.tokenizers.base import Tokenizer
@@ -124,8 +124,9 @@ def build_ladder(
     """
     notes: list[str] = []
     tokens, distinct = _tokens(table, options, notes)
-    for note in notes:
-        logger.warning("%s", note)
+    M, L = tokens.idx_ML.shape
+    context, seed, trained = tokens.context, tokens.seed, table.training_images
+    number = None if tokens.class_M is None else int(tokens.class_M.max()) + 1
     probe = _fit_probe(tokens, options, tokenizer, bars)
     total = tokens.idx_ML.size * len(plan_rungs(tokens, with_probe=probe is not None))
     with bars("climbing the ladder", total, "token") as bar:
@@ -133,9 +134,6 @@ def build_ladder(
     bounds = bound_rungs(rungs, tokens)
     lowest = min(bounds, key=lambda rung: rung.average.token_weighted.value)
     mean = lowest.average.token_weighted
-    number = None if tokens.class_M is None else int(tokens.class_M.max()) + 1
-    M, L = tokens.idx_ML.shape
-    context, seed, trained = tokens.context, tokens.seed, table.training_images
     return Ladder(
         schema=SCHEMA,
         schema_version=SCHEMA_VERSION,
@@ -147,7 +145,7 @@ def build_ladder(
         rungs=bounds,
         bracket=brackets(tokens, _named(rungs, "unigram")),
         lowest=Lowest(lowest.id, mean.value, mean.upper95),
-        floor=_floor(M, L, number) if distinct == M and options.cluster == "image" else None,
+        floor=_floor(M, L, table, options) if distinct == M and options.cluster == "image" else None,
         memorisation=memorisation(trained, L, table.vocab_size) if trained else None,
         refused=[Refusal(*refused) for refused in REFUSED],
         notes=notes,
@@ -175,7 +173,21 @@ def _tokens(table: TokenTable, options: LadderOptions, notes: list[str]) -> tupl
             f"{M - distinct} of {M} images ({(M - distinct) / M:.1%}) have the tokens of another: they "
             "are kept in one fold. If others are alike too, group them with --cluster folder."
         )
-    class_M = classes(names) if options.use_classes else None
+    last = table.layout.columns(len(table.layout.tokens) - 1)
+    near = near_equal(idx_ML[np.unique(same_M), last], table.seed)
+    if near > MANY_REPEATS * M and options.cluster == "image":
+        notes.append(
+            f"{near} of {M} images ({near / M:.1%}) have most tokens of the last scale in common with "
+            "another: the limits may be too low. Group such images with --cluster folder."
+        )
+    # With --cluster folder no class is seen in two folds: there is nothing to learn of one.
+    class_M = classes(names) if options.use_classes and options.cluster == "image" else None
+    for note in notes:
+        logger.warning("%s", note)
+    if table.training_images:
+        notes.append("centre crops of the train split; a training loss is of random crops")
+    if context == "var" and class_M is not None:
+        notes.append("VAR drops the class of 1 training image in 10; these rungs see all of them")
     tokens = Tokens(idx_ML, table.layout, table.vocab_size, group_M, class_M, context, table.seed)
     return tokens, distinct
 
@@ -186,8 +198,8 @@ def _sample(table: TokenTable, limit: int | None, notes: list[str]) -> list[int]
     key_M = np.array([hash_path(name, table.seed)[0] for name in table.names], np.uint64)
     if limit is None and len(key_M) > most:
         notes.append(
-            f"a sample of {most:,} of {len(table.names):,} images, by seed {table.seed}. For more give "
-            "--limit."
+            f"a sample of {most:,} of {len(table.names):,} images, by seed {table.seed}. For more run "
+            "`entropy-cli ladder --limit N` on saved tokens."
         )
     found: list[int] = np.argsort(key_M, kind="stable")[:most].tolist()
     return found
@@ -203,9 +215,11 @@ def _check_enough(group_M: np.ndarray, options: LadderOptions) -> None:
         )
 
 
-def _floor(images: int, tokens: int, classes: int | None) -> CollisionFloor:
+def _floor(images: int, tokens: int, table: TokenTable, options: LadderOptions) -> CollisionFloor:
+    """Return the bound from below; a folder may be a class, also where no rung sees classes."""
     alone = collision_floor(images)
-    given = max(0.0, alone - math.log(classes or 1))
+    folders = len(set(map(folder, table.names))) if options.use_classes else 1
+    given = max(0.0, alone - math.log(folders))
     return CollisionFloor(given / tokens, alone / tokens, CONFIDENCE)
 
 

@@ -9,11 +9,16 @@ from pathlib import Path
 import numpy as np
 
 from entropy_cli.core.errors import DatasetError
+from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.reading import OpenFile
+from entropy_cli.entropy.ladder.contexts import Layout
+from entropy_cli.images.image_set import GROUPS, hash_path
 from entropy_cli.streaming.token_file import IN_ONE_LINE, paths_file
 from entropy_cli.tokenizers.checkpoints.arrays import open_array
 
 PATHS_BYTES = 2**30
+ROWS = 4096  # read at once
+ONE_RUN = "Give the files of one run."
 ESCAPED = {escape: chr(character) for character, escape in IN_ONE_LINE.items()}
 
 
@@ -71,3 +76,42 @@ def open_rows(
         return idx_ML
 
     return array.shape[0], read
+
+
+def check_names(names: Sequence[str], seed: int, images_G: Sequence[int], where: str) -> None:
+    """Raise DatasetError unless as many paths fall into each jackknife group as a run counted."""
+    group_M = [hash_path(name, seed)[1] % GROUPS for name in names]
+    if np.bincount(group_M, minlength=GROUPS).tolist() != list(images_G):
+        raise DatasetError(f"{where}: has the paths of other images than the run counted. {ONE_RUN}")
+
+
+def check_counts(
+    read: Callable[[Sequence[int]], np.ndarray],
+    rows: int,
+    layout: Layout,
+    count_SV: Sequence[Sequence[int]],
+    where: str,
+    bars: Bars,
+) -> None:
+    """Raise DatasetError unless each scale's codes are as frequent as a run counted them.
+
+    Args:
+        read: reads some rows of tokens by their numbers.
+        rows: their number.
+        layout: of the tokens.
+        count_SV: the run's counts; empty where it did not count them.
+        where: the tokens, for a message.
+        bars: makes progress bars.
+    """
+    V = max(map(len, count_SV))
+    found_SV = np.zeros((len(count_SV), V), np.int64)
+    with bars("checking tokens", rows if V else 0, "img") as bar:
+        for start in range(0, rows if V else 0, ROWS):
+            idx_ML = read(range(start, min(start + ROWS, rows)))
+            for s, found_V in enumerate(found_SV):
+                code_N = idx_ML[:, layout.columns(s)].reshape(-1)
+                found_V += np.bincount(code_N[code_N < V], minlength=V)
+            bar.update(len(idx_ML))
+    for s, (found_V, count_V) in enumerate(zip(found_SV, count_SV, strict=True)):
+        if len(count_V) and found_V.tolist() != [*count_V, *[0] * (V - len(count_V))]:
+            raise DatasetError(f"{where}: has other tokens than the run counted at scale {s}. {ONE_RUN}")

@@ -3,11 +3,14 @@
 import json
 import math
 import shutil
+import signal
 
 import numpy as np
 import pytest
 
 from entropy_cli.cli import main
+from entropy_cli.images.image_set import GROUPS, hash_path
+from entropy_cli.results.floors import read_floor
 from entropy_cli.results.schema import read_result
 from entropy_cli.results.text import render
 from tests.conftest import PATCH_NUMS
@@ -65,7 +68,9 @@ def test_the_document(cli, files, tmp_path):
         for rung in found["rungs"]
         if rung["id"] == found["lowest"]["rung"]
     )
-    assert found["floor"]["value"] <= found["floor"]["without_class"]
+    floor, folders = found["floor"], found["settings"]["classes"]
+    given_class = floor["without_class"] - math.log(folders) / row
+    assert floor["value"] == pytest.approx(max(0, given_class), abs=1e-12)
     assert found["memorisation"] is None and {refused["id"] for refused in found["refused"]} >= {"fano"}
     code, text, _ = cli("ladder", "--tokens", tokens, "--result", result, "--table", "--explain")
     assert code == 0 and max(map(len, text.splitlines())) <= 80
@@ -77,7 +82,10 @@ def test_the_document(cli, files, tmp_path):
 def test_of_one_run_or_of_shards_it_is_the_same(cli, saved, files, images, checkpoint, tmp_path):
     tokens, result = files
     ladder = json.loads((saved / "result.json").read_text())["ladder"]
-    assert "irreducible loss at most" in render(read_result(saved / "result.json"))
+    for units, per_nat in (("nats", 1.0), ("bits", 1 / math.log(2))):
+        limit = per_nat * ladder["lowest"]["upper95"]
+        words = render(read_result(saved / "result.json"), units)
+        assert f"irreducible loss at most {math.ceil(limit * 100) / 100:.2f} {units}" in words
     _, alone, _ = cli("ladder", "--tokens", tokens, "--result", result, "--json")
     assert numbers(json.loads(alone)) == numbers(ladder)
     argv = ("--data", images, "--ckpt", checkpoint, "--workers", 0, "--batch-size", 4, "--ladder")
@@ -87,7 +95,11 @@ def test_of_one_run_or_of_shards_it_is_the_same(cli, saved, files, images, check
     code, merged, err = cli("merge", *states, "--ladder", "--json")
     assert code == 0, err
     assert numbers(json.loads(merged)["ladder"]) == numbers(ladder)
-    (tmp_path / "1.state.tokens.npy").unlink()
+    shard = tmp_path / "1.state.tokens.npy"
+    np.save(shard, np.load(shard)[:, ::-1])
+    code, _, err = cli("merge", *states, "--ladder")
+    assert code == 3 and "other tokens than the run counted" in err
+    shard.unlink()
     code, _, err = cli("merge", *states, "--ladder")
     assert code == 3 and "tokens of all shards" in err
 
@@ -109,6 +121,44 @@ def test_the_probe_sees_codes_or_with_a_checkpoint_their_sums(cli, files, checkp
         "seconds_cap": None,
         "was_cut": False,
     }
+
+
+def test_an_interrupt_while_it_climbs_keeps_the_images_that_were_read(
+    cli, images, checkpoint, tmp_path, monkeypatch
+):
+    argv = ("estimate", "--data", images, "--ckpt", checkpoint, "--workers", 0, "--ladder", "--json")
+    argv = (*argv, "--state", tmp_path / "state")
+    with monkeypatch.context() as patched:
+        path = "entropy_cli.streaming.ladder.climb"
+        patched.setattr(path, lambda *_: signal.raise_signal(signal.SIGINT))
+        code, _, err = cli(*argv)
+    assert code == 130 and "to resume" in err
+    code, out, err = cli(*argv)
+    assert code == 0 and json.loads(out)["provenance"]["images_resumed"] == 70, err
+
+
+def test_a_class_may_be_known_where_no_rung_sees_it(cli, files):
+    """Folders of one image each make no rung, but a model may see them; without classes it does not."""
+    tokens, result = files
+    base = ("ladder", "--tokens", tokens, "--result", result, "--json")
+    names = tokens.with_suffix(".paths.txt")
+    alone = json.loads(cli(*base, "--classes", "none")[1])
+    assert alone["settings"]["classes"] is None
+    assert alone["floor"]["value"] == alone["floor"]["without_class"] > 0
+    lines = [f"{i}/{line}" for i, line in enumerate(names.read_text().splitlines())]
+    names.write_text("\n".join(lines) + "\n")
+    content = json.loads(result.read_text())
+    images_G = np.bincount([hash_path(line, 0)[1] % GROUPS for line in lines], minlength=GROUPS)
+    content["replicates"]["images"] = images_G.tolist()
+    result.write_text(json.dumps(content))
+    code, out, err = cli(*base)
+    assert code == 0, err
+    found = json.loads(out)
+    assert "class" not in [rung["id"] for rung in found["rungs"]]
+    expected = alone["floor"]["value"] - math.log(70) / found["tokens"]["tokens"]
+    assert found["floor"]["value"] == pytest.approx(max(0, expected), abs=1e-12)
+    code, out, _ = cli(*base, "--cluster", "folder")
+    assert code == 0 and json.loads(out)["floor"] is None
 
 
 @pytest.mark.parametrize(
@@ -136,14 +186,19 @@ def test_tokens_of_another_run_are_refused(cli, files, tmp_path):
         (row_ML[:-1], "69 rows"),
         (row_ML[:, :-1], "for each image"),
         (row_ML + 200, "expected 0 to 47"),
-        (row_ML[:, ::-1], "other tokens than the result"),
+        (row_ML[:, ::-1], "other tokens than the run"),
         (row_ML.astype(np.float32), "integers"),
     ):
         np.save(tokens, changed)
         code, _, err = cli(*argv)
         assert code == 3 and words in err, err
     np.save(tokens, row_ML)
-    tokens.with_suffix(".paths.txt").unlink()
+    paths = tokens.with_suffix(".paths.txt")
+    names = paths.read_text()
+    paths.write_text(names.replace("/", "/other-"))
+    code, _, err = cli(*argv)
+    assert code == 3 and "paths of other images" in err
+    paths.unlink()
     code, _, err = cli(*argv)
     assert code == 3 and "tokens.paths.txt" in err
 
@@ -188,6 +243,11 @@ def test_who_takes_it(cli, files, tmp_path):
         log.write_text("step,loss\n" + "".join(f"{i},{loss}\n" for i in range(30)))
         code, out, _ = cli("monitor", log, "--floor", with_ladder)
         assert code == 0 and words in " ".join(out.split()), rung
+    # The ceiling that a constant prediction sets is the held-out one.
+    floor = read_floor(with_ladder)
+    assert floor.mean.ceiling.value == limit["unigram"] > read_floor(result).mean.ceiling.value
+    for side, quantity in zip(PATCH_NUMS, ladder["rungs"][1]["scales"], strict=True):
+        assert floor.scales[side].ceiling.value == quantity["upper95"]
     rng = np.random.default_rng(0)
     row = sum(side * side for side in PATCH_NUMS)
     for codes, words, code in ((48, "your model: ", 0), (49, "got 49 codes", 3)):
@@ -198,11 +258,16 @@ def test_who_takes_it(cli, files, tmp_path):
         found, out, err = cli(*argv[:-2], "--model", tmp_path / "loss.json")
         assert found == code and words in out + err
         assert codes == 49 or "ABOVE the unigram rung" in " ".join(out.split())
-    for codes, words in ((48, "ABOVE the position rung"), (49, "is of other tokens")):
-        np.save(tmp_path / "logits.npy", rng.normal(size=(4, row, codes)).astype(np.float32))
-        np.save(tmp_path / "labels.npy", rng.integers(codes, size=(4, row)))
+    nums = ("--patch-nums", ",".join(map(str, PATCH_NUMS)))
+    for codes, number, sides, words in (
+        (48, row, nums, "ABOVE the position rung"),
+        (48, row, (), "ABOVE the position rung"),
+        (49, row, nums, "is of other tokens"),
+        (48, row + 1, (), f"has 48 codes and {row} tokens an image, the logits 48 and {row + 1} a"),
+    ):
+        np.save(tmp_path / "logits.npy", rng.normal(size=(4, number, codes)).astype(np.float32))
+        np.save(tmp_path / "labels.npy", rng.integers(codes, size=(4, number)))
         options = ("--logits", tmp_path / "logits.npy", "--labels", tmp_path / "labels.npy")
-        sides = ("--patch-nums", ",".join(map(str, PATCH_NUMS)))
         code, out, _ = cli("loss", *options, *sides, "--floor", with_ladder)
         assert code == 0 and words in " ".join(out.split()), out
 

@@ -5,7 +5,7 @@ import pytest
 
 from entropy_cli.entropy.ladder.limits import bound_rungs
 from entropy_cli.entropy.ladder.rungs import climb
-from entropy_cli.images.clusters import classes, first_equal, groups
+from entropy_cli.images.clusters import classes, first_equal, groups, near_equal
 from entropy_cli.images.image_set import GROUPS, hash_path
 from tests.ladder_sources import iid, tokens_of
 
@@ -29,6 +29,16 @@ def test_a_folder_is_never_split_not_even_by_equal_images():
     by_folder = group_M.reshape(8, 10)
     assert (by_folder == by_folder[:, :1]).all()
     assert by_folder[0, 0] == by_folder[3, 0] == by_folder[7, 0] == hash_path("a", 0)[1] % GROUPS
+
+
+def test_images_with_most_tokens_in_common_are_counted():
+    rng = np.random.default_rng(0)
+    for p in (np.full(64, 1 / 64), [0.7, *[0.3 / 63] * 63]):  # in the second any two have half in common
+        idx_Ml = rng.choice(64, (300, 64), p=p)
+        assert near_equal(idx_Ml, 0) == 0
+        near_Ml = np.where(rng.random((60, 64)) < 0.05, 62 - idx_Ml[:60], idx_Ml[:60])
+        assert near_equal(np.concatenate([idx_Ml, near_Ml]), 0) == 120
+    assert near_equal(idx_Ml[:, :4], 0) == 0
 
 
 def test_classes_are_folders_with_images_enough():

@@ -68,13 +68,14 @@ def estimate(config: EstimateConfig, bars: Bars, deliver: Callable[[Result], obj
         tokens = _open_tokens(run, progress, stack)
         try:
             done = accumulate(run, progress, tokens, signals, bars)
+            counts = ranks.broadcast_from_first(ImageCounts(done.total.images, len(done.total.failed)))
+            if ranks.first:
+                read = _places_read(run, done.total, tokens, bars)
+                ladder, refusal = _climb(run, done.total, tokens, read, bars)
         except Interrupted as error:
             error.saved = run.path.exists()
             raise
-        counts = ranks.broadcast_from_first(ImageCounts(done.total.images, len(done.total.failed)))
         if ranks.first:
-            read = _places_read(run, done.total, tokens, bars)
-            ladder, refusal = _climb(run, done.total, tokens, read, bars)
             _deliver_result(run, done, ladder, deliver)
             _deliver_tokens(run, tokens, read)
             if refusal is not None:

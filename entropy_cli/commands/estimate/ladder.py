@@ -14,7 +14,7 @@ from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.streaming.ladder import LadderOptions, ReadRows, TokenTable, build_ladder
 from entropy_cli.streaming.state import RunState
 from entropy_cli.streaming.token_file import shard_tokens
-from entropy_cli.streaming.token_table import open_rows, read_names
+from entropy_cli.streaming.token_table import check_counts, check_names, open_rows, read_names
 
 
 def ladder_of(
@@ -34,17 +34,21 @@ def ladder_of(
     """
     metadata = state.metadata
     scales = metadata.scales
-    layout = Layout([scale.tokens for scale in scales], [scale.patch_num for scale in scales])
     table = TokenTable(
         names,
         read,
-        layout,
+        _layout(state),
         max(scale.vocabulary.size for scale in scales),
         depths=all(scale.name.startswith("depth") for scale in scales),
         seed=state.settings.seed,
         training_images=metadata.images_found if metadata.split == "train" else None,
     )
     return build_ladder(table, LadderOptions(), provenance, bars)
+
+
+def _layout(state: RunState) -> Layout:
+    scales = state.metadata.scales
+    return Layout([scale.tokens for scale in scales], [scale.patch_num for scale in scales])
 
 
 def ladder_of_shards(
@@ -93,4 +97,13 @@ def ladder_of_shards(
                 idx_ML[is_own_M] = read((row_M[is_own_M] - start).tolist())
         return idx_ML
 
+    tally = state.progress.tally
+    assert tally is not None
+    where = "merge --ladder: the shards' tokens"
+    check_names(names, state.settings.seed, tally.images_G.tolist(), where)
+    count_SV = [
+        count_E[: scale.vocabulary.size].tolist() if scale.vocabulary.counted else []
+        for scale, count_E in zip(state.metadata.scales, tally.counts_GSE.sum(0), strict=True)
+    ]
+    check_counts(read_all, len(names), _layout(state), count_SV, where, bars)
     return ladder_of(state, names, read_all, bars, provenance)

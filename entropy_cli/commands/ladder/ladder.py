@@ -5,8 +5,6 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
-
 from entropy_cli import __version__
 from entropy_cli.commands.ladder.model_loss import beside_ladder, read_model_loss
 from entropy_cli.core.errors import CheckpointError, DatasetError
@@ -14,14 +12,12 @@ from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.ladder.contexts import Layout
 from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.results.schema import Result, read_result
-from entropy_cli.streaming.ladder import LadderOptions, ReadRows, TokenTable, build_ladder
+from entropy_cli.streaming.ladder import LadderOptions, TokenTable, build_ladder
 from entropy_cli.streaming.token_file import paths_file
-from entropy_cli.streaming.token_table import open_rows, read_names
+from entropy_cli.streaming.token_table import check_counts, check_names, open_rows, read_names
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.registry import find_family
 from entropy_cli.tokenizers.settings import TokenizerSettings
-
-ROWS = 4096  # read at once
 
 
 class InputFiles(NamedTuple):
@@ -52,7 +48,9 @@ def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) 
             f"{tokens}: has {rows} rows, {paths_file(tokens).name} {len(names)} paths, the result "
             f"{result.data.images_used} images. Give the three files of one run."
         )
-    _check_counts(tokens, read, layout, result, bars)
+    check_names(names, result.settings.seed, result.replicates["images"], f"{paths_file(tokens)}")
+    count_SV = [scale.code_counts or [] for scale in result.scales]
+    check_counts(read, rows, layout, count_SV, f"{tokens}", bars)
     is_training = result.data.split == "train"
     table = TokenTable(
         names,
@@ -78,26 +76,6 @@ def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) 
     if model is not None and files.model is not None:
         found = replace(found, model=beside_ladder(model, files.model, found))
     return found, replace(result, ladder=found)
-
-
-def _check_counts(tokens: Path, read: ReadRows, layout: Layout, result: Result, bars: Bars) -> None:
-    """Raise DatasetError unless each scale's codes are as frequent as the result counted them."""
-    if any(scale.code_counts is None for scale in result.scales):
-        return
-    rows, V = result.data.images_used, result.tokenizer.vocab_size
-    count_SV = np.zeros((len(layout.tokens), V), np.int64)
-    with bars("checking tokens", rows, "img") as bar:
-        for start in range(0, rows, ROWS):
-            idx_ML = read(range(start, min(start + ROWS, rows)))
-            for s, count_V in enumerate(count_SV):
-                count_V += np.bincount(idx_ML[:, layout.columns(s)].reshape(-1), minlength=V)
-            bar.update(len(idx_ML))
-    for count_V, scale in zip(count_SV, result.scales, strict=True):
-        if count_V.tolist() != scale.code_counts:
-            raise DatasetError(
-                f"{tokens}: has other tokens than the result counted at scale {scale.name}. Give the "
-                "tokens and the result of one run."
-            )
 
 
 def _load(checkpoint: Path, result: Result, bars: Bars) -> Tokenizer:

@@ -70,5 +70,8 @@ def beside_ladder(loss: LossDocument, source: Path, ladder: Ladder) -> ModelLoss
     means = [(rung.id, rung.sees, rung.average.token_weighted) for rung in ladder.rungs[1:]]
     rungs = [RungLimit(name, sees, bound.upper95) for name, sees, bound in means]
     half = 0.0 if loss.ci95 is None else (loss.ci95[1] - loss.ci95[0]) / 2
-    _, clause = beside_rungs(loss.cross_entropy, half, rungs)
+    is_above, clause = beside_rungs(loss.cross_entropy, half, rungs)
+    below = rungs[0].upper95 - loss.cross_entropy
+    if not is_above and len(rungs) > 1:
+        clause = f"{below:.2f} nats below the {rungs[0].id} rung, {clause}"
     return ModelLoss(str(source.resolve()), loss.cross_entropy, clause)

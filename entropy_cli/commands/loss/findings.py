@@ -82,12 +82,17 @@ def _beside_rungs(result: LossResult, floor: Floor, levels: Sequence[Level | Non
     if not any(level is not None and level.rungs for level in levels):
         return
     sides = tuple(side for side, _ in result.scales)
-    if floor.vocab_size != result.vocab_size or (sides and sides != floor.patch_nums):
+    tokens = (result.all.tokens + result.all.ignored) / max(1, result.rows)
+    if (floor.vocab_size, floor.tokens) != (result.vocab_size, tokens) or (
+        sides and sides != floor.patch_nums
+    ):
         yield Finding(
             "ladder",
             "info",
-            "The ladder of the floor is of other tokens, by the number of codes or the scales: the loss "
-            "is not set beside its rungs.",
+            f"The ladder of the floor is of other tokens: it has {floor.vocab_size} codes and "
+            f"{floor.tokens} tokens an image, the logits {result.vocab_size} and {tokens:g} a "
+            f"{result.row}{', or their scales differ' if sides else ''}. The loss is not set beside "
+            "its rungs.",
         )
         return
     for (name, losses), level in zip(result.named(), levels, strict=True):

@@ -56,7 +56,8 @@ def _above_unigram(series: Series, level: Level) -> Iterator[RunFinding]:
         return
     over = above_ceiling(series.value_n, level.ceiling.value, level.ceiling.half_width / NORMAL_95)
     if over is not None and over.fires:
-        least, most = ("", "") if level.unigram_value is not None else ("at least ", ", at most")
+        is_exact = level.unigram_value == level.ceiling.value
+        least, most = ("", "") if is_exact else ("at least ", ", at most")
         message = (
             f"{series.metric.split} loss of {over.last:.4f} at the end is {least}"
             f"{over.last - over.bound:.4f} nats above the unigram entropy{most} {over.bound:.4f}, "

@@ -46,7 +46,7 @@ CONTEXT: Mapping[Context, tuple[Chain, ...]] = {
 SEES: Mapping[Context, str] = {
     "var": "tokens of coarser scales",
     "raster": "tokens before it, row by row",
-    "depth": "depths before it at its place, and places before it",
+    "depth": "earlier depths and places",
     "none": "nothing",
 }
 

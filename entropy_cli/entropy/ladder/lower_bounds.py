@@ -41,7 +41,7 @@ class Memorisation:
 
 def memorisation(images: int, tokens: int, vocab_size: int) -> Memorisation:
     """Return what memorising reaches with some training images of so many tokens each."""
-    return Memorisation(
-        math.log(images) / tokens,
-        math.ceil(math.log(images) / math.log(vocab_size)) if images > 1 else 0,
-    )
+    cliff = 0
+    while vocab_size > 1 and vocab_size**cliff < images:  # logarithms would round
+        cliff += 1
+    return Memorisation(math.log(images) / tokens, cliff)

@@ -97,8 +97,8 @@ class ProbeFit:
         for parity in (0, 1):
             until = None if self.seconds is None else began + self.seconds * (parity + 1) / 2
             trained_M = tokens.group_M % 2 == parity
-            # Groups of one parity are 16 of 32: two of them stop the training.
-            stopping_M = trained_M & (tokens.group_M // 2 % STOPPING_SHARE == 0)
+            stopping = np.unique(tokens.group_M[trained_M])[::STOPPING_SHARE]
+            stopping_M = np.isin(tokens.group_M, stopping)
             net = self._train(np.flatnonzero(trained_M & ~stopping_M), np.flatnonzero(stopping_M), until)
             self._predict(net, np.flatnonzero(~trained_M))
         self.taken_s = time.monotonic() - began

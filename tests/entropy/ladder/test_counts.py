@@ -77,6 +77,7 @@ def test_collision_floor_and_memorisation(vectors):
             assert collision_floor(images) / tokens == pytest.approx(floor["nats_per_token"], abs=1e-9)
     assert (1 + ALMOST_SURE) * np.exp(-ALMOST_SURE) == pytest.approx(0.05, abs=1e-12)
     imagenet = memorisation(1_281_167, 680, 4096)
+    assert [memorisation(images, 5, 256).cliff_token for images in (1, 256, 257, 2**40)] == [0, 1, 2, 5]
     assert imagenet.least_loss == pytest.approx(0.0207, abs=5e-5) and imagenet.cliff_token == 2
 
 

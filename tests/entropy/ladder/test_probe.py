@@ -74,6 +74,14 @@ def test_it_sees_only_what_comes_before(context, name):
     assert (seen < tokens.vocab_size).any()
 
 
+def test_few_groups_stop_it_too():
+    """Without images in the first groups, as with few folders, others are kept for stopping."""
+    tokens = draw("markov", 200, 0)
+    tokens.group_M[:] = 8 + np.arange(200) % 8
+    probe = fitted(tokens, 60)
+    assert min(probe.steps_done) > 0 and -np.log(probe.probabilities(0)).mean() < 4.1
+
+
 def test_a_cap_of_seconds_cuts_it_and_says_so():
     probe = fitted(draw("iid_small", 128, 0), 500, seconds=0.0)
     assert probe.was_cut and probe.steps_done == [0, 0]
