@@ -35,7 +35,8 @@ class TokenStore:
         """Describe the store; raise ResultError if there are more codes than a row can number."""
         if vocab_size > MAX_INDEXABLE:
             raise ResultError(
-                f"--save-tokens: {vocab_size} codes can't be numbered in 63 bits. Leave it out."
+                f"--save-tokens, --ladder: {vocab_size} codes can't be numbered in 63 bits. Leave them "
+                "out."
             )
         self.path, self.images, self.tokens = store_path(state), images, tokens
         self.dtype = np.min_scalar_type(vocab_size - 1)  # the smallest that can number the codes
@@ -52,7 +53,7 @@ class TokenStore:
         if resumed and size != self.images * self.row_bytes:
             raise StateError(
                 f"{self.path}: the run that is saved did not keep its tokens. Run without "
-                "--save-tokens, or remove the saved state and start again."
+                "--save-tokens and --ladder, or remove the saved state and start again."
             )
         if not resumed:
             with self._named_errors(), self.path.open("wb") as file:

@@ -15,7 +15,7 @@ from entropy_cli.entropy.ladder.sights import Seen, Sight
 
 WIDTH, LAYERS, CODE_WIDTH = 128, 2, 32
 LEARNING_RATE = 2e-3
-IMAGES_PER_STEP, IMAGES_AT_ONCE = 32, 32
+IMAGES_PER_STEP, IMAGES_AT_ONCE, LOGITS_AT_ONCE = 32, 32, 2**24  # the last are 0.3 GB with copies
 STOPPING_SHARE = 8  # one in so many groups of the training half is for early stopping
 CHECKS, PATIENCE = 20, 4  # how often the loss is looked at; looks without a gain that end the training
 LARGE_VOCABULARY, PLACES = 1024, 0.1  # above, a step predicts this share of an image's tokens
@@ -172,7 +172,9 @@ class ProbeFit:
 
     @torch.inference_mode()
     def _predict(self, net: Net, image_T: np.ndarray) -> None:
-        for image_B in torch.split(torch.from_numpy(image_T), IMAGES_AT_ONCE):
+        logits_of_image = max(self.tokens.layout.tokens) * self.tokens.vocab_size
+        at_once = min(IMAGES_AT_ONCE, max(1, LOGITS_AT_ONCE // logits_of_image))
+        for image_B in torch.split(torch.from_numpy(image_T), at_once):
             idx_BL = self._idx_ML[image_B]
             class_B = None if self._class_M is None else self._class_M[image_B]
             for s, seen in enumerate(self.sight(idx_BL)):
