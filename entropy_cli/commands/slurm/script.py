@@ -109,8 +109,7 @@ def _pilot_script(job: Job) -> dict[str, str]:
     if job.pilot_images is None:
         return {}
     own = ("--limit", str(job.pilot_images), "--max-failed", "1")  # the last of an option counts
-    options = [word for word in job.options if word != "--ladder"]  # that is of all images
-    job = replace(job, options=(*options, *own))
+    job = replace(job, options=(*(word for word in job.options if word != "--ladder"), *own))
     head = _head(job, "entropy-cli-pilot", "pilot", *_requeue_options(job))
     return {"pilot.sbatch": _fill(_START + _PILOT + _END, job, head=head, id="$SLURM_JOB_ID")}
 
