@@ -139,6 +139,7 @@ class TestText:
     def test_dead_codes_of_a_codebook_of_its_own(self, content):
         scale = content["scales"][0]
         scale |= {"codes_used": 3, "usage": 0.25, "code_counts": [1] * 3 + [0] * 9}
+        content["pooled"] = None
         assert dead_codes(from_dict(content).scales[0]) == "9"
 
     def test_what_is_made_of_a_bound_is_one(self):
