@@ -11,7 +11,7 @@ OTHER_COMMANDS = "options"  # slurm's argument: a command line whose own command
 PANELS = {
     "Options": (),
     "Input": (
-        *("data", "split", "limit", "seed", "latents", "channels", "levels"),
+        *("data", "split", "limit", "seed", "cluster", "latents", "channels", "levels"),
         *("logits", "labels", "targets", "floor", "floor_mean", "floor_last"),
         *("tokens", "result", "model"),
     ),

@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -12,7 +12,7 @@ from entropy_cli.entropy.vocabulary import MOST_LEVELS, VECTOR_RULES
 from entropy_cli.options import BadValue, keyed_file, list_parser
 
 IMAGES = ("data", "ckpt")
-ENCODER = ("split", "family", "patch_nums", "image_size", "weights", "precision", "compile")
+ENCODER = ("split", "cluster", "family", "patch_nums", "image_size", "weights", "precision", "compile")
 
 
 def check_options(params: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -61,7 +61,14 @@ def given_latents(params: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-AUTO = {("family", "auto")}  # a default that says nothing
+ClusterOf = Annotated[
+    Literal["image", "folder"],
+    typer.Option(
+        help="What intervals are about: other images of these folders, or, where folders are scenes or "
+        "a sample of classes, other folders."
+    ),
+]
+AUTO = {("family", "auto"), ("cluster", "image")}  # defaults that say nothing
 
 
 def _latents(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,10 +7,12 @@ correlated, so the variance is measured between images, not derived from the num
 import math
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from entropy_cli.entropy.entropy import entropy
+from entropy_cli.entropy.jackknife import jackknifed
 from entropy_cli.entropy.quantity import UNDERSAMPLED
 
 # In nats; a second-order correction above it can't be trusted.
@@ -23,13 +25,15 @@ COVERAGE_FOR_ANY = 0.95
 class Point(NamedTuple):
     """A point estimate in nats: corrected where that is valid, else the plug-in value with a note.
 
-    The value is None, with a note, where there is no estimate.
+    The value is None, with a note, where there is no estimate. `unseen` is about the share of tokens
+    whose codes were never seen, which no correction knows of.
     """
 
     value: float | None
     plug_in: float | None
     estimator: str
     note: str | None = None
+    unseen: float = 0.0
 
 
 def clustered_correction(mean_V: Tensor, squares_V: Tensor, images: int) -> float:
@@ -73,9 +77,28 @@ def grassberger(count_V: Tensor) -> float:
     return (total.log() - (n_V * g_V).sum() / total).item()
 
 
-def coverage(count_V: Tensor) -> float:
-    """Return the Good-Turing coverage, the probability of the codes seen: 1 - (codes seen once) / N."""
-    return 1 - (count_V == 1).sum().item() / count_V.sum().item()
+def coverage(count_SV: Tensor, squares_SV: Tensor) -> float:
+    """Return the Good-Turing coverage, the probability of the codes seen.
+
+    One minus the share of tokens whose code occurs in one image only: tokens of one image are alike, so
+    that a code that it repeats was still seen once.
+
+    Args:
+        count_SV: hard tokens of each code, at one or several scales.
+        squares_SV: sum over images of the squared counts of an image; count^2 if it is of one image.
+    """
+    alone_V = (squares_SV // count_SV.clamp(min=1) == count_SV).all(0)  # count^2 could overflow
+    return 1 - count_SV[:, alone_V].sum().item() / count_SV.sum().item()
+
+
+def decided_by_one(sum_V: Tensor, squares_V: Tensor) -> float:
+    """Return the share of codes that one image, or group of them, gave most of: as coverage, but soft.
+
+    Args:
+        sum_V: sum over images of their soft assignment.
+        squares_V: sum over images of its square.
+    """
+    return (sum_V[squares_V > 0.5 * sum_V.square()].sum() / sum_V.sum()).item()
 
 
 def estimate_marginal(soft_V: Tensor, squares_V: Tensor, images: int, covered: float) -> Point:
@@ -90,7 +113,8 @@ def estimate_marginal(soft_V: Tensor, squares_V: Tensor, images: int, covered: f
     plug_in = entropy(soft_V).item()
     correction = clustered_correction(soft_V / soft_V.sum(), squares_V, images)
     usable = covered >= COVERAGE_FOR_ANY and correction <= LARGEST_CORRECTION
-    return bounded(plug_in, correction if usable else None, "clustered Miller-Madow", len(soft_V))
+    point = bounded(plug_in, correction if usable else None, "clustered Miller-Madow", len(soft_V))
+    return point._replace(unseen=decided_by_one(images * soft_V / soft_V.sum(), squares_V))
 
 
 def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
@@ -105,17 +129,39 @@ def estimate_unigram(count_V: Tensor, squares_V: Tensor, images: int) -> Point:
     plug_in = entropy(count_V).item()
     share_squares_V = squares_V.double() * (images / total) ** 2
     correction = clustered_correction(count_V.double() / total, share_squares_V, images)
-    covered = coverage(count_V)
+    covered = coverage(count_V[None], squares_V[None])
     if covered >= COVERAGE_FOR_CLUSTERED:
         usable = correction if correction <= LARGEST_CORRECTION else None
-        return bounded(plug_in, usable, "clustered Miller-Madow", len(count_V))
+        point = bounded(plug_in, usable, "clustered Miller-Madow", len(count_V))
+        return point._replace(unseen=1 - covered)
     # Grassberger's assumes independent tokens; their correlation adds the difference of the two
     # Miller-Madow corrections, which has to be small as well.
     clustering = correction - (miller_madow(count_V) - plug_in)
     if covered < COVERAGE_FOR_ANY or clustering > LARGEST_CORRECTION:
         return bounded(plug_in, None, "", len(count_V))
     correction = grassberger(count_V) - plug_in + clustering
-    return bounded(plug_in, correction, "Grassberger, clustered", len(count_V))
+    point = bounded(plug_in, correction, "Grassberger, clustered", len(count_V))
+    return point._replace(unseen=1 - covered)
+
+
+def estimate_by_groups(sum_GV: Tensor, deleted_G: Tensor, images_G: Tensor, covered: float) -> Point:
+    """Estimate the entropy of sums by the jackknife over groups, whose images may be alike too.
+
+    Args:
+        sum_GV: sums of counts or of soft assignments in each group.
+        deleted_G: their entropy without each group, in nats.
+        images_G: images in each group.
+        covered: Good-Turing coverage of the hard tokens, in [0, 1].
+    """
+    sum_V, correction = sum_GV.sum(0), None
+    plug_in = entropy(sum_V).item()
+    if covered >= COVERAGE_FOR_ANY and (images_G > 0).sum() >= 2:
+        correction = (
+            float(jackknifed(np.asarray(plug_in), deleted_G.numpy(), images_G.numpy())) - plug_in
+        )
+    usable = correction is not None and abs(correction) <= LARGEST_CORRECTION
+    point = bounded(plug_in, correction if usable else None, "delete-a-group jackknife", len(sum_V))
+    return point._replace(unseen=decided_by_one(sum_V, sum_GV.square().sum(0)))
 
 
 def bounded(plug_in: float, correction: float | None, estimator: str, vocab_size: int) -> Point:

@@ -9,22 +9,32 @@ from statistics import NormalDist
 
 import numpy as np
 
+from entropy_cli.entropy.quantity import Cluster
 
-def jackknife_variance(value: np.ndarray, deleted_G: np.ndarray, images_G: np.ndarray) -> np.ndarray:
+
+def jackknife_variance(
+    value: np.ndarray, deleted_G: np.ndarray, images_G: np.ndarray, cluster: Cluster = "image"
+) -> np.ndarray:
     """Return the variance of an estimate from its values with each group deleted.
 
     Args:
         value: the estimate from all images, float64, any shape (...).
         deleted_G: the estimate without group g, (G, ...); rows of empty groups are not read.
         images_G: images in each group, int64; at least two groups must not be empty.
+        cluster: what the groups keep together. A group of folders is no surer for having more images,
+            so that its deviation counts as it is.
 
     Returns:
         float64, (...).
 
     Source:
-        Busing, Meijer & van der Leeden, Delete-m jackknife for unequal m, Statistics and Computing 9
-        (1999), eq. 8-9: with h = n / n_g, pseudo-values h value - (h - 1) deleted.
+        Of images: Busing, Meijer & van der Leeden, Delete-m jackknife for unequal m, Statistics and
+        Computing 9 (1999), eq. 8-9: with h = n / n_g, pseudo-values h value - (h - 1) deleted. Of
+        folders: Efron & Stein, The jackknife estimate of variance, Annals of Statistics 9 (1981).
     """
+    if cluster == "folder":
+        used_G = deleted_G[images_G > 0]
+        return np.asarray((len(used_G) - 1) * used_G.var(0))
     h_G, deleted_G = _used(value, deleted_G, images_G)
     pseudo_G = h_G * value - (h_G - 1) * deleted_G
     return ((pseudo_G - _jackknifed(value, h_G, deleted_G)) ** 2 / (h_G - 1)).mean(0)

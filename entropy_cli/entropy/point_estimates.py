@@ -1,6 +1,6 @@
 """Point estimates of each scale from a tally, and the same with each group of images deleted."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -9,26 +9,50 @@ from entropy_cli.entropy.bias import (
     COVERAGE_FOR_ANY,
     Point,
     coverage,
+    estimate_by_groups,
     estimate_marginal,
     estimate_unigram,
 )
 from entropy_cli.entropy.entropy import entropy
-from entropy_cli.entropy.quantity import QUANTITIES, TOO_MANY, UNDERSAMPLED
+from entropy_cli.entropy.quantity import QUANTITIES, TOO_MANY, UNDERSAMPLED, Cluster
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 
 BOUND = "marginal_entropy_bound"  # sum of the dimensions' entropies, an upper bound of the marginal
+ENTROPIES = ("marginal_entropy", "unigram_entropy")  # of averages, which few images make too low
 NAMES = (*QUANTITIES, "usage", BOUND)
 NO_PRODUCT = "the codes are not combinations of bits or levels"
 
 
-def point_estimates(tally: Tally, vocabularies: Sequence[Vocabulary], t: int) -> dict[str, list[Point]]:
-    """Estimate every quantity in NAMES at every scale, at temperature number t."""
-    by_scale = [_scale_estimates(tally, vocabulary, s, t) for s, vocabulary in enumerate(vocabularies)]
+def point_estimates(
+    tally: Tally,
+    vocabularies: Sequence[Vocabulary],
+    t: int,
+    replicates: Mapping[str, Tensor],
+    cluster: Cluster = "image",
+) -> dict[str, list[Point]]:
+    """Estimate every quantity in NAMES at every scale.
+
+    Args:
+        tally: the sums.
+        vocabularies: the codes of each scale.
+        t: the number of a temperature.
+        replicates: from `jackknife_replicates`; none for fewer than two groups.
+        cluster: what the groups keep together; the images of a folder are no independent draws.
+    """
+    by_scale = []
+    for s, vocabulary in enumerate(vocabularies):
+        deleted = None
+        if cluster == "folder":
+            nothing_G = torch.full_like(tally.images_G, torch.nan, dtype=torch.float64)
+            deleted = {name: replicates[name][:, s] if replicates else nothing_G for name in ENTROPIES}
+        by_scale.append(_scale_estimates(tally, vocabulary, s, t, deleted))
     return {name: [estimates[name] for estimates in by_scale] for name in NAMES}
 
 
-def _scale_estimates(tally: Tally, vocabulary: Vocabulary, s: int, t: int) -> dict[str, Point]:
+def _scale_estimates(
+    tally: Tally, vocabulary: Vocabulary, s: int, t: int, deleted: Mapping[str, Tensor] | None
+) -> dict[str, Point]:
     total = int(tally.images_G.sum()) * int(tally.tokens_S[s])
     conditional = tally.entropy_GST[:, s, t].sum().item() / total
     varentropy = tally.varentropy_GST[:, s, t].sum().item() / total
@@ -41,30 +65,51 @@ def _scale_estimates(tally: Tally, vocabulary: Vocabulary, s: int, t: int) -> di
         bound = dimension_entropies(tally.soft_GSTE[:, s, t].sum(0), vocabulary).sum().item()
         estimates[BOUND] = Point(bound, bound, "sum of the dimensions' entropies, plug-in")
     if vocabulary.counted:
-        return estimates | _counted(tally, vocabulary, s, t, conditional)
+        return estimates | _counted(tally, vocabulary, s, t, conditional, deleted)
     names = ("marginal_entropy", "mutual_information", "unigram_entropy", "usage")
     return estimates | dict.fromkeys(names, Point(None, None, "", TOO_MANY))
 
 
 def _counted(
-    tally: Tally, vocabulary: Vocabulary, s: int, t: int, conditional: float
+    tally: Tally,
+    vocabulary: Vocabulary,
+    s: int,
+    t: int,
+    conditional: float,
+    deleted: Mapping[str, Tensor] | None,
 ) -> dict[str, Point]:
     codes, images = slice(vocabulary.size), int(tally.images_G.sum())
-    count_V = tally.counts_GSE[:, s, codes].sum(0)
-    covered = coverage(count_V)
-    soft_V, squares_V = tally.soft_GSTE[:, s, t, codes].sum(0), tally.soft_squares_STE[s, t, codes]
-    marginal = estimate_marginal(soft_V, squares_V, images, covered)
+    count_GV, count_squares_V = tally.counts_GSE[:, s, codes], tally.count_squares_SE[s, codes]
+    count_V = count_GV.sum(0)
+    covered = share_covered(tally, slice(s, s + 1), codes, "image" if deleted is None else "folder")
+    soft_GV, squares_V = tally.soft_GSTE[:, s, t, codes], tally.soft_squares_STE[s, t, codes]
+    if deleted is None:
+        marginal = estimate_marginal(soft_GV.sum(0), squares_V, images, covered)
+        unigram = estimate_unigram(count_V, count_squares_V, images)
+    else:
+        marginal, unigram = (
+            estimate_by_groups(sum_GV, deleted[name], tally.images_G, covered)
+            for name, sum_GV in zip(ENTROPIES, (soft_GV, count_GV), strict=True)
+        )
     usage = (count_V > 0).double().mean().item()
-    unseen = None if covered >= COVERAGE_FOR_ANY else UNDERSAMPLED
-    value, plug_in, estimator, note = marginal
+    few = None if covered >= COVERAGE_FOR_ANY else UNDERSAMPLED
+    value, plug_in, estimator, note, unseen = marginal
     assert value is not None and plug_in is not None
     name = f"marginal ({estimator}) minus assignment entropy"
     return {
         "marginal_entropy": marginal,
-        "mutual_information": Point(value - conditional, plug_in - conditional, name, note),
-        "unigram_entropy": estimate_unigram(count_V, tally.count_squares_SE[s, codes], images),
-        "usage": Point(usage, usage, "codes seen", unseen),
+        "mutual_information": Point(value - conditional, plug_in - conditional, name, note, unseen),
+        "unigram_entropy": unigram,
+        "usage": Point(usage, usage, "codes seen", few),
     }
+
+
+def share_covered(tally: Tally, scales: slice, codes: slice, cluster: Cluster) -> float:
+    """Return the `coverage` of some scales' codes by images, or by groups if these hold folders."""
+    count_GSV = tally.counts_GSE[:, scales, codes]
+    by_images_SV = tally.count_squares_SE[scales, codes]
+    squares_SV = by_images_SV if cluster == "image" else count_GSV.square().sum(0)
+    return coverage(count_GSV.sum(0), squares_SV)
 
 
 def dimension_entropies(soft_XE: Tensor, vocabulary: Vocabulary) -> Tensor:

@@ -18,6 +18,8 @@ TemperatureChoice = float | Literal["auto"]
 Labels = Literal["hard", "soft", "unknown"]
 # The tokens that are counted, and subtracted before the next scale: the nearest codes, or drawn from q.
 TokenPath = Literal["hard", "drawn"]
+# What a jackknife group holds as a whole, so that intervals are about other images, or other folders.
+Cluster = Literal["image", "folder"]
 
 # Outside of these, logits divided by a temperature leave the range of float32.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
@@ -28,6 +30,7 @@ MIN_IMAGES = 1000
 MIN_IMAGES_PER_GROUP = 10
 
 UNDERSAMPLED = "undersampled: a lower bound"
+BETWEEN = "between plug-in and held-out: a lower bound"
 AT_MOST = "an upper bound"
 TOO_MANY = "more codes than can be counted"
 ONE_GROUP = "no error: the images fall into fewer than two groups"
@@ -82,6 +85,23 @@ class Estimate:
         if self.ci95 is None or self.value is None:
             return None
         return max(self.ci95[1] - self.value, self.value - self.ci95[0])
+
+
+@dataclass(frozen=True)
+class Bracket:
+    """Two ends that the unigram entropy lies between, in expectation; nats per token.
+
+    Attributes:
+        plug_in: the entropy of the counts: too low.
+        held_out: the mean code length by the frequencies of codes in other images: too high.
+        se: its standard error.
+        upper95: the one-sided 95 % limit: the unigram entropy is at most this.
+    """
+
+    plug_in: float
+    held_out: float
+    se: float
+    upper95: float
 
 
 @dataclass(frozen=True)

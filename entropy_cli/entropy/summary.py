@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from entropy_cli.entropy.bias import Point
+from entropy_cli.entropy.held_out import bracket, checked, held_out_nats
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile, variance_at_a_stop
 from entropy_cli.entropy.point_estimates import NAMES, jackknife_replicates, point_estimates
-from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, Estimate
+from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, Bracket, Cluster, Estimate
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 
@@ -26,12 +27,16 @@ class Summary:
     Attributes:
         scales: for each scale, the estimates by quantity.
         averages: for each of AVERAGES, the estimates by quantity.
+        brackets_S: for each scale, the bracket of the unigram entropy; None where there is none.
+        brackets: for each of AVERAGES, likewise.
         replicates: for each quantity, its plug-in values with each group deleted, (G, S), NaN where
             undefined; empty with fewer than two groups of images.
     """
 
     scales: list[dict[str, Estimate]]
     averages: dict[str, dict[str, Estimate]]
+    brackets_S: list[Bracket | None]
+    brackets: dict[str, Bracket | None]
     replicates: dict[str, Tensor]
 
 
@@ -39,6 +44,7 @@ def summarise(
     tally: Tally,
     vocabularies: Sequence[Vocabulary],
     temperature: int = 0,
+    cluster: Cluster = "image",
     *,
     stopped_early: bool = False,
 ) -> Summary:
@@ -48,15 +54,22 @@ def summarise(
         tally: a tally on the CPU.
         vocabularies: the codes of each scale.
         temperature: the index of one of the tally's T temperatures.
+        cluster: what the groups keep together.
         stopped_early: whether the assignment entropy's intervals at the first temperature decided that
             these are all the images, see `variance_at_a_stop`.
     """
-    points = point_estimates(tally, vocabularies, temperature)
     several = (tally.images_G > 0).sum() >= 2
     replicates = jackknife_replicates(tally, vocabularies, temperature) if several else {}
     covariance_SS = covariance_over_images(
         tally.entropy_GST[..., 0].sum(0), tally.entropy_products_SS, tally.images_G, tally.tokens_S
     )
+    points = point_estimates(tally, vocabularies, temperature, replicates, cluster)
+    nats_GS = held_out_nats(tally, vocabularies)
+
+    def held_out(weight_S: Tensor) -> Bracket | None:
+        plug_in = _average(points["unigram_entropy"], weight_S).plug_in
+        largest = float(weight_S @ log_V_S)
+        return bracket(plug_in, nats_GS, tally.tokens_S, tally.images_G, weight_S, largest, cluster)
 
     def estimate(name: str, weight_S: Tensor) -> Estimate:
         point = _average(points[name], weight_S)
@@ -66,11 +79,13 @@ def summarise(
             deleted_G = replicates[name][:, used_S] @ weight_S[used_S]
             plug_in = np.asarray(point.plug_in)
             images_G = tally.images_G.numpy()
-            variances = jackknife_variance(plug_in, deleted_G.numpy(), images_G)
-            if stopped_early and name == "assignment_entropy" and temperature == 0:
+            variances = jackknife_variance(plug_in, deleted_G.numpy(), images_G, cluster)
+            is_watched = stopped_early and name == "assignment_entropy" and temperature == 0
+            if is_watched and cluster == "image":  # images of a folder are not independent
                 over_images = (weight_S @ covariance_SS @ weight_S).numpy()
                 variances = variance_at_a_stop(variances, over_images, images_G)
             variance = float(variances)
+        point = checked(point, held_out(weight_S) if name == "unigram_entropy" else None, variance)
         log_V = float(weight_S @ log_V_S)
         largest = {"varentropy": math.inf, "usage": 1.0}.get(name, log_V)
         # More images can only show more codes.
@@ -84,6 +99,8 @@ def summarise(
     return Summary(
         scales=[{name: estimate(name, one_scale_SS[s]) for name in NAMES} for s in range(S)],
         averages={key: {name: estimate(name, weights[key]) for name in NAMES} for key in AVERAGES},
+        brackets_S=[held_out(one_scale_SS[s]) for s in range(S)],
+        brackets={key: held_out(weights[key]) for key in AVERAGES},
         replicates={name: replicates[name] for name in QUANTITIES if replicates},
     )
 
@@ -133,11 +150,12 @@ def _average(points: list[Point], weight_S: Tensor) -> Point:
     used = [(point, w) for point, w in zip(points, weight_S.tolist(), strict=True) if w]
     if len(used) == 1:
         return used[0][0]
-    value, plug_in = 0.0, 0.0
+    value, plug_in, unseen = 0.0, 0.0, 0.0
     for point, w in used:
         if point.value is None or point.plug_in is None:
             return Point(None, None, "", point.note)
         value, plug_in = value + w * point.value, plug_in + w * point.plug_in
+        unseen += w * point.unseen
     bounds = [s for s, point in enumerate(points) if point.note]
     estimators = dict.fromkeys(point.estimator for point, _ in used)
     return Point(
@@ -145,6 +163,7 @@ def _average(points: list[Point], weight_S: Tensor) -> Point:
         plug_in=plug_in,
         estimator="average of: " + "; ".join(estimators),
         note=f"a lower bound: undersampled at scale {', '.join(map(str, bounds))}" if bounds else None,
+        unseen=unseen,
     )
 
 
@@ -165,7 +184,7 @@ def with_error(
         least: the least value that the quantity can have, where the interval ends.
         largest: the largest, likewise.
     """
-    value, plug_in, estimator, note = point
+    value, plug_in, estimator, note, _ = point
     if value is not None and largest < value < largest + ROUNDING:
         value = largest  # as of float32 logarithms
     if value is None:

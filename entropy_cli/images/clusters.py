@@ -1,21 +1,15 @@
 """Which images are alike: jackknife groups that keep them together, and classes from their folders."""
 
 from collections.abc import Sequence
-from pathlib import PurePosixPath
 
 import numpy as np
 
-from entropy_cli.entropy.ladder.ladder import Cluster
-from entropy_cli.images.image_set import GROUPS, hash_path
+from entropy_cli.entropy.quantity import Cluster
+from entropy_cli.images.image_set import GROUPS, cluster_key, hash_path
 
 LEAST_TOKENS = 16  # of fewer tokens most agree by chance
 DEVIATIONS = 6  # standard deviations of the share that two images have in common
 TRIES, PLACES = 16, 8
-
-
-def folder(name: str) -> str:
-    """Return the folder of an image's relative path."""
-    return str(PurePosixPath(name).parent)
 
 
 def groups(names: Sequence[str], same_M: np.ndarray, cluster: Cluster, seed: int) -> np.ndarray:
@@ -31,7 +25,7 @@ def groups(names: Sequence[str], same_M: np.ndarray, cluster: Cluster, seed: int
     Returns:
         int64 in [0, 32), (M,).
     """
-    keys = list(map(folder, names)) if cluster == "folder" else list(names)
+    keys = [cluster_key(name, cluster) for name in names]
     first: dict[str, int] = {}
     parent = [first.setdefault(key, i) for i, key in enumerate(keys)]
 
@@ -80,6 +74,8 @@ def classes(names: Sequence[str]) -> np.ndarray | None:
     None if there is one folder, or if half of them have fewer than two images.
     """
     number: dict[str, int] = {}
-    class_M = np.array([number.setdefault(folder(name), len(number)) for name in names], np.int64)
+    class_M = np.array(
+        [number.setdefault(cluster_key(name, "folder"), len(number)) for name in names], np.int64
+    )
     is_useful = len(number) > 1 and np.median(np.bincount(class_M)) >= 2
     return class_M if is_useful else None

@@ -6,11 +6,12 @@ from array import array
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from entropy_cli.core.errors import DatasetError
+from entropy_cli.entropy.quantity import Cluster
 from entropy_cli.images.formats import SkippedFiles, is_image
 from entropy_cli.images.listing import ImageFile, ImageList
 from entropy_cli.images.patterns import is_tar_pattern
@@ -106,6 +107,7 @@ class ImageSet:
     found: int  # the number of images in the split, of which `files` may be the first few
     seed: int  # of the order and the groups
     note: str = ""  # a line about skipped files that may be images too
+    cluster: Cluster = "image"  # what no two groups share
 
     def __len__(self) -> int:
         """Return the number of images to read."""
@@ -126,7 +128,7 @@ class ImageSet:
 
     def group(self, index: int) -> int:
         """Return an image's jackknife group, from its path alone: every run and shard agrees."""
-        return hash_path(self.name(index), self.seed)[1] % GROUPS
+        return hash_path(cluster_key(self.name(index), self.cluster), self.seed)[1] % GROUPS
 
     def fingerprint(self) -> str:
         """Return a hash of the relative paths and sizes, in order."""
@@ -142,6 +144,7 @@ def find_images(
     *,
     seed: int = 0,
     limit: int | None = None,
+    cluster: Cluster = "image",
     progress: Progress = _silent,
 ) -> ImageSet:
     """List the images of a folder, or of tars of one, and shuffle them by the seed.
@@ -155,10 +158,12 @@ def find_images(
         split: "auto" takes val/ if it exists, else train/, else the folder itself.
         seed: the seed of the order and the groups.
         limit: the number of images to keep, the first of the order; None keeps all.
+        cluster: what falls into a group as a whole: an image, or all images of a folder.
         progress: called with 1 for every image found.
 
     Raises:
-        DatasetError: the folder, a tar or the split doesn't exist, can't be read, or has no images.
+        DatasetError: the folder, a tar or the split doesn't exist, can't be read, or has no images; or
+            folders are to be grouped, and there is only one.
     """
     if is_tar_pattern(data):
         top: Folder = open_tars(str(data), progress)
@@ -174,7 +179,13 @@ def find_images(
     if not files:
         raise skipped.error(source.name)
     note = f"{source.name}: {skipped.note()}" if skipped.note() else ""
-    return ImageSet(source, split, files if limit is None else files[:limit], len(files), seed, note)
+    kept = files if limit is None else files[:limit]
+    if cluster == "folder" and len({cluster_key(file.path, cluster) for file in kept}) < 2:
+        raise DatasetError(
+            f"{source.name}: --cluster folder: got {len(kept):,} images in one folder, expected at "
+            "least two. Leave it out: the intervals are then about other images of this folder."
+        )
+    return ImageSet(source, split, kept, len(files), seed, note, cluster)
 
 
 def _find_split(top: Folder, name: str, split: str) -> tuple[Folder, str]:
@@ -232,6 +243,11 @@ def _shuffle(files: Iterable[ImageFile], seed: int, progress: Progress) -> Image
     if (np.diff(key_N[order_N]) == 0).any():  # hash collisions, very rare: the path decides
         order_N = np.array(sorted(range(len(keys)), key=lambda i: (keys[i], listed[i].path)), np.int64)
     return listed.take(order_N)
+
+
+def cluster_key(name: str, cluster: Cluster) -> str:
+    """Return what the hash for the group of an image's relative path is of."""
+    return name if cluster == "image" else str(PurePosixPath(name).parent)
 
 
 def hash_path(path: str, seed: int) -> tuple[int, int]:

@@ -85,16 +85,13 @@ def _above_unigram(result: "Result") -> Iterator["Check"]:
 
     Under soft labels a constant prediction reaches the marginal entropy, which A never exceeds.
     """
-    unigram = result.average.token_weighted.unigram_entropy
-    u, half_width = unigram.value, unigram.half_width or 0.0
+    unigram, most = result.average.token_weighted.unigram_entropy, result.average.token_weighted.ceiling
     if labels_of(result) == "soft":
-        u = None
+        most = None
     hot = HOT_SHARE * math.log(result.tokenizer.vocab_size)
     entropies = [(at, at.average.token_weighted.assignment_entropy) for at in result.temperatures]
     over = [
-        (at, a)
-        for at, a in entropies
-        if u is not None and not unigram.bound and a.known > u + half_width + (a.half_width or 0.0)
+        (at, a) for at, a in entropies if most is not None and a.known > most + (a.half_width or 0.0)
     ]
     too_hot = [(at, a) for at, a in entropies if a.known > hot]
     if over:
@@ -102,8 +99,8 @@ def _above_unigram(result: "Result") -> Iterator["Check"]:
         yield _check(
             "above_unigram",
             severity,
-            f"A at {_listed(over)} is above U ({u:.2f} nats): it says nothing about hard labels, "
-            "whose frequencies alone predict better; take a lower T",
+            f"A at {_listed(over)} is above U (at most {most:.2f} nats): it says nothing about hard "
+            "labels, whose frequencies alone predict better; take a lower T",
         )
     elif too_hot:
         yield _check(
@@ -112,7 +109,7 @@ def _above_unigram(result: "Result") -> Iterator["Check"]:
             f"A at {_listed(too_hot)} is over {100 * HOT_SHARE:.0f} % of ln V: q is nearly uniform and "
             "says little; take a lower T",
         )
-    elif u is not None and entropies[0][1].known <= u:
+    elif most is not None and entropies[0][1].known <= (unigram.value or 0.0):
         yield _check("above_unigram", "ok", "A below U")
 
 
@@ -180,11 +177,12 @@ def _undersampled(result: "Result") -> Iterator["Check"]:
         ]
         if under:
             shown = ", ".join(under[:3]) + (f" and {len(under) - 3} more" if under[3:] else "")
+            is_limited = name == "unigram" and result.average.token_weighted.ceiling is not None
+            after = "the held-out one is an upper" if is_limited else "and no ceiling of a loss"
             yield _check(
                 "undersampled",
                 "care",
-                f"too few images for the {name} entropy at {shown}: a lower bound (≥), and no "
-                "ceiling of a loss",
+                f"too few images for the {name} entropy at {shown}: a lower bound (≥), {after}",
             )
             return
 

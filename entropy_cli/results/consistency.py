@@ -162,6 +162,10 @@ def _check_entropies(result: "Result") -> None:
             value = getattr(estimates, name).value
             fits = value is None or -ROUNDING <= value <= largest + ROUNDING
             _require(fits, f"{path}.{name}.value", f"a number from 0 to ln V = {largest:.4f}")
+        if (found := estimates.unigram_bracket) is not None:
+            ends = (found.plug_in, found.held_out, found.upper95)
+            fits = found.se >= 0 and all(-ROUNDING <= end <= largest + ROUNDING for end in ends)
+            _require(fits, f"{path}.unigram_bracket", f"numbers from 0 to ln V = {largest:.4f}")
 
 
 def _check_estimate(path: str, estimate: Estimate) -> None:

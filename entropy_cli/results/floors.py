@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from entropy_cli.core.errors import ResultError
-from entropy_cli.entropy.ladder.ladder import Bound, RungResult
+from entropy_cli.entropy.ladder.ladder import Bound, Ladder, RungResult
 from entropy_cli.entropy.quantity import Estimate, Labels
-from entropy_cli.results.ceiling import Ceiling, ceiling
 from entropy_cli.results.path import labels_of, subtracted
 from entropy_cli.results.published import is_published_var
-from entropy_cli.results.schema import Estimates, Result, ScaleResult, read_result
+from entropy_cli.results.schema import Estimates, read_result
 
 
 class RungLimit(NamedTuple):
@@ -31,14 +30,15 @@ class Level:
         half_width: the half-width of its 95 % interval, if known.
         unigram: entropy of the histogram of the nearest codes, the loss of the best constant
             prediction; it may be a lower bound.
-        ceiling: an upper limit of the unigram entropy, if known: a loss above it is a sign of an error.
+        ceiling: an upper 95 % limit of the unigram entropy, if known: a loss above it is a sign of an
+            error.
         rungs: the rungs of the ladder that see more than the scale, the first one first; maybe none.
     """
 
     floor: float
     half_width: float | None = None
     unigram: Estimate | None = None
-    ceiling: Ceiling | None = None
+    ceiling: float | None = None
     rungs: tuple[RungLimit, ...] = ()
 
     @property
@@ -102,21 +102,24 @@ def read_floor(path: Path) -> Floor:
     at = "fitted temperatures" if temperature == "auto" else f"T = {temperature:g}"
     scales, codes = result.scales, subtracted(result)
     levels = [
-        _with_rungs(
-            _level(result, scale, [scale], f"{path}: scale {scale.name}"),
-            result,
+        _level(
+            scale,
+            result.ladder,
             lambda rung: rung.scales[scale.scale],  # noqa: B023 - called at once
+            f"{path}: scale {scale.name}",
         )
         for scale in scales
     ]
-    mean = _level(result, result.average.token_weighted, scales, f"{path}: token-weighted average")
-    last = _level(result, result.average.last_scale, scales[-1:], f"{path}: final scale")
+    of, ladder = result.average, result.ladder
+    mean_of = f"{path}: token-weighted average"
+    mean = _level(of.token_weighted, ladder, lambda rung: rung.average.token_weighted, mean_of)
+    last = _level(of.last_scale, ladder, lambda rung: rung.average.last_scale, f"{path}: final scale")
     return Floor(
         source=f"{path}: assignment entropy of {result.tokenizer.family} at {at}, "
         f"{result.data.images_used} images{f', {codes} subtracted' if codes else ''}",
         path=f" where the {codes} are subtracted" if codes else "",
-        mean=_with_rungs(mean, result, lambda rung: rung.average.token_weighted),
-        last=_with_rungs(last, result, lambda rung: rung.average.last_scale),
+        mean=mean,
+        last=last,
         scales={
             scale.patch_num: level
             for scale, level in zip(scales, levels, strict=True)
@@ -128,15 +131,6 @@ def read_floor(path: Path) -> Floor:
         patch_nums=tuple(result.tokenizer.patch_nums),
         tokens=sum(scale.tokens for scale in scales),
     )
-
-
-def _with_rungs(level: Level, result: Result, bound: Callable[[RungResult], Bound]) -> Level:
-    """Return the level with one of the bounds of each rung; the unigram's is the ceiling."""
-    if result.ladder is None:
-        return level
-    _, unigram, *rungs = result.ladder.rungs
-    limits = tuple(RungLimit(rung.id, rung.sees, bound(rung).upper95) for rung in rungs)
-    return replace(level, ceiling=Ceiling(bound(unigram).upper95, 0.0), rungs=limits)
 
 
 def beside_rungs(value: float, error: float, rungs: Sequence[RungLimit]) -> tuple[bool, str]:
@@ -158,14 +152,19 @@ def beside_rungs(value: float, error: float, rungs: Sequence[RungLimit]) -> tupl
     return False, f"{distance} the {last.id} rung ({last.upper95:.4f}), the lowest of the ladder"
 
 
-def _level(result: Result, estimates: Estimates, scales: Sequence[ScaleResult], where: str) -> Level:
-    """Return the floor of one scale, or of the token-weighted average of several."""
+def _level(
+    estimates: Estimates, ladder: Ladder | None, bound: Callable[[RungResult], Bound], where: str
+) -> Level:
+    """Return the floor of one scale, or of an average of several, which `bound` takes of a rung."""
     entropy, unigram = estimates.assignment_entropy, estimates.unigram_entropy
     if entropy.value is None:
         raise ResultError(f"{where} has no assignment entropy: {entropy.note}. Estimate it first.")
-    return Level(
-        entropy.value,
-        entropy.half_width,
-        None if unigram.value is None else unigram,
-        ceiling(result, unigram, scales),
-    )
+    known = None if unigram.value is None else unigram
+    level = Level(entropy.value, entropy.half_width, known, estimates.ceiling)
+    if ladder is None:
+        return level
+    _, held_out, *rungs = ladder.rungs
+    limits = tuple(RungLimit(rung.id, rung.sees, bound(rung).upper95) for rung in rungs)
+    # Of too many codes to count, and of older results, only the ladder knows a held-out limit.
+    ceiling = level.ceiling if estimates.unigram_bracket else bound(held_out).upper95
+    return replace(level, ceiling=ceiling, rungs=limits)

@@ -1,6 +1,5 @@
 """Notes on a result: what its number is a floor of, and how far to trust it."""
 
-from entropy_cli.results.ceiling import ceiling
 from entropy_cli.results.path import subtracted
 from entropy_cli.results.schema import Result
 
@@ -23,6 +22,7 @@ def notes(result: Result) -> list[str]:
     """Return the notes that apply to a result, the most important first."""
     return [
         *_meaning(result),
+        *_population(result),
         *_temperature(result),
         *_product(result),
         *result.provenance.get("checkpoint_notes", []),
@@ -42,14 +42,29 @@ def _meaning(result: Result) -> list[str]:
 
 
 def _ceiling(result: Result) -> list[str]:
-    unigram = result.average.token_weighted.unigram_entropy
-    limit = ceiling(result, unigram, result.scales)
+    limit = result.average.token_weighted.ceiling
     if limit is None:
         return []
-    value = f"{'at most ' if unigram.bound else ''}{limit.value:.3f}"
     return [
-        f"If a trained model's loss is above the unigram entropy ({value} nats per token here), "
-        "something is broken, or labels and vocabulary do not match."
+        f"If a trained model's loss is above the unigram entropy (at most {limit:.3f} nats per token "
+        "here, held out), something is broken, or labels and vocabulary do not match."
+    ]
+
+
+def _population(result: Result) -> list[str]:
+    """Return what the intervals are about."""
+    if result.settings.cluster == "folder":
+        groups = sum(1 for images in result.replicates["images"] if images)
+        return [
+            "The intervals are about images of other folders, which these folders are a sample of: the "
+            f"errors come from {groups} groups of whole folders."
+        ]
+    about = "The intervals are about other images, drawn as these were"
+    if result.data.split in ("latents", "given"):
+        return [f"{about}."]
+    return [
+        f"{about}, from the same folders. Where folders are scenes, or a sample of classes, these "
+        "errors are too small for others of their kind: use --cluster folder."
     ]
 
 

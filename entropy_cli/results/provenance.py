@@ -32,7 +32,7 @@ def provenance(result: Result) -> dict[str, str]:
         **_target(result),
         **_precision(result),
         "computed": f"in {settings.precision} {_kernels(origin)}" + _machine(origin),
-        "errors": f"delete-a-group jackknife over {groups} groups of images, Student's t",
+        "errors": f"delete-a-group jackknife over {groups} groups of {settings.cluster}s, Student's t",
     }
 
 

@@ -15,6 +15,8 @@ from entropy_cli.core.reading import JSON_BYTES, parse_json, read_stream
 from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.entropy.quantity import (
     AT_MOST,
+    Bracket,
+    Cluster,
     Estimate,
     HistoryPoint,
     Labels,
@@ -67,6 +69,7 @@ class SettingsInfo:
     seed: int
     groups: int
     path: TokenPath = "hard"  # missing from older results
+    cluster: Cluster = "image"  # what the groups keep together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,6 +108,15 @@ class Estimates(SoftEstimates):
     perplexity: Estimate  # exp of the unigram entropy
     usage: float | None
     usage_estimate: Estimate  # of the same, with its error
+    unigram_bracket: Bracket | None = None  # missing from older results
+
+    @property
+    def ceiling(self) -> float | None:
+        """An upper 95 % limit of the unigram entropy, which a constant prediction reaches, if known."""
+        if self.unigram_bracket is not None:
+            return self.unigram_bracket.upper95
+        ci95 = self.unigram_entropy.ci95
+        return None if ci95 is None else ci95[1]
 
 
 @dataclass(frozen=True, kw_only=True)

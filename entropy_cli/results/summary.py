@@ -6,7 +6,7 @@ from dataclasses import replace
 from entropy_cli.core.table import Table, wrapped
 from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.checks import find_checks
-from entropy_cli.results.ladder import at_most
+from entropy_cli.results.ladder import at_most, round_up
 from entropy_cli.results.path import is_drawn, is_on_other_path, labels_of, subtracted
 from entropy_cli.results.provenance import SPLITS
 from entropy_cli.results.published import is_var_style
@@ -85,11 +85,13 @@ def summary_table(result: Result, units: str = "nats") -> Table:
     several = len(result.scales) > 1
     rows = []
 
-    def add(name: str, average: Estimate, final: Estimate) -> None:
+    def add(name: str, average: Estimate, final: Estimate, most: float | None = None) -> None:
         low_high = average.ci95
         places = digits(None if average.half_width is None else per_nat * average.half_width)
         row = [name, _number(average, places, per_nat)]
-        interval = "-" if low_high is None else _interval(low_high, places, per_nat)
+        interval = "-" if most is None else f"≤ {round_up(per_nat * most, places)} held out"
+        if low_high is not None:
+            interval = _interval(low_high, places, per_nat)
         known = average.value is not None and log_vocab
         share = f"{100 * (average.value or 0) / log_vocab:.0f}" if known else ""
         rows.append([*row, interval, share, _number(final, places, per_nat)])
@@ -107,7 +109,12 @@ def summary_table(result: Result, units: str = "nats") -> Table:
         name = "marginal entropy M"
         add(name, token_weighted.marginal, last_scale.marginal)
     kind = "drawn" if is_drawn(result) else "hard"
-    add(f"unigram entropy U ({kind} tokens)", token_weighted.unigram_entropy, last_scale.unigram_entropy)
+    add(
+        f"unigram entropy U ({kind} tokens)",
+        token_weighted.unigram_entropy,
+        last_scale.unigram_entropy,
+        token_weighted.ceiling,
+    )
     head = ["", f"{units}/\ntoken", "95 % interval", "% of\nln V", "final\nscale"]
     caption = f"{units} per token, averaged over all tokens" if several else f"{units} per token"
     return Table("summary", "Summary", head, rows, caption).select(range(5 if several else 4))
@@ -162,8 +169,7 @@ def _readers(result: Result, units: str) -> list[str]:
     if is_on_other_path(result):
         lines.append(f"{result.tokenizer.family}'s models subtract drawn codes: take --path drawn")
     family = f" ({result.tokenizer.family})" if result.tokenizer.labels == "hard" else ""
-    unigram = result.average.token_weighted.unigram_entropy
-    ceiling = "; U is a ceiling" if unigram.value is not None and not unigram.bound else ""
+    ceiling = "" if result.average.token_weighted.ceiling is None else "; U is a ceiling"
     if result.ladder is not None:
         who = "drawn labels:" if is_drawn(result) else f"hard labels{family}: A is no floor;"
         lines.append(f"{who} {at_most(result.ladder, units)}")

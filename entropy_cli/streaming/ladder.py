@@ -15,7 +15,6 @@ from entropy_cli.entropy.ladder.contexts import Layout, check_context, choose_co
 from entropy_cli.entropy.ladder.ladder import (
     SCHEMA,
     SCHEMA_VERSION,
-    Cluster,
     CollisionFloor,
     Context,
     Ladder,
@@ -30,8 +29,9 @@ from entropy_cli.entropy.ladder.lower_bounds import collision_floor, memorisatio
 from entropy_cli.entropy.ladder.probe import MAX_CODES, WIDTH, ProbeFit
 from entropy_cli.entropy.ladder.rungs import FOLDS, Rung, Tokens, climb, plan_rungs
 from entropy_cli.entropy.ladder.sights import CodesAround, Sight
-from entropy_cli.images.clusters import classes, first_equal, folder, groups, near_equal
-from entropy_cli.images.image_set import GROUPS, hash_path
+from entropy_cli.entropy.quantity import Cluster
+from entropy_cli.images.clusters import classes, first_equal, groups, near_equal
+from entropy_cli.images.image_set import GROUPS, cluster_key, hash_path
 from entropy_cli.streaming.coarser_scales import CoarserScales
 from entropy_cli.tokenizers.base import Tokenizer
 
@@ -218,7 +218,7 @@ def _check_enough(group_M: np.ndarray, options: LadderOptions) -> None:
 def _floor(images: int, tokens: int, table: TokenTable, options: LadderOptions) -> CollisionFloor:
     """Return the bound from below; a folder may be a class, also where no rung sees classes."""
     alone = collision_floor(images)
-    folders = len(set(map(folder, table.names))) if options.use_classes else 1
+    folders = len({cluster_key(name, "folder") for name in table.names}) if options.use_classes else 1
     given = max(0.0, alone - math.log(folders))
     return CollisionFloor(given / tokens, alone / tokens, CONFIDENCE)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted, Signals
-from entropy_cli.entropy.quantity import HistoryPoint
+from entropy_cli.entropy.quantity import Cluster, HistoryPoint
 from entropy_cli.entropy.stopping import history_point, target_reached
 from entropy_cli.images.loader import Batch, worker_death_error
 from entropy_cli.images.plan import Segment
@@ -33,6 +33,7 @@ class Loop:
     save: Callable[[Progress], None] = lambda _: None
     flush: Callable[[], None] = lambda: None
     save_every_s: float = SAVE_EVERY_S
+    cluster: Cluster = "image"  # what the groups of images keep together
     target: float | None = None  # half-width in nats at which to stop early; None reads all images
     # Called with the images that the other processes read; the first shows its own at once.
     advance: Callable[[int], object] = lambda _: None
@@ -117,7 +118,8 @@ class Loop:
 
     def _show(self, total: Progress) -> None:
         if total.tally is not None and total.images:
-            self.show(history_point(*(part.cpu() for part in total.tally.watched)))
+            entropy_GS, products_SS, images_G, tokens_S = (part.cpu() for part in total.tally.watched)
+            self.show(history_point(entropy_GS, products_SS, images_G, tokens_S, self.cluster))
 
     def _record_estimate(self) -> bool:
         """Append the present estimate to the history; return whether it is narrow enough to stop."""
@@ -127,7 +129,7 @@ class Loop:
         entropy_GS, products_SS, images_G = (self.ranks.all_reduce(part).cpu() for part in sums)
         images = int(images_G.sum())
         if images > (progress.history[-1].images if progress.history else 0):
-            point = history_point(entropy_GS, products_SS, images_G, tokens_S.cpu())
+            point = history_point(entropy_GS, products_SS, images_G, tokens_S.cpu(), self.cluster)
             progress.history.append(point)
             self.show(progress.history[-1])
         narrow = self.target is not None and target_reached(self.target, progress.history, images_G)

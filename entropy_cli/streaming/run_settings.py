@@ -8,13 +8,18 @@ from typing import Any
 
 from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import EntropyCliError
-from entropy_cli.entropy.quantity import TemperatureChoice, TokenPath
+from entropy_cli.entropy.quantity import Cluster, TemperatureChoice, TokenPath
 from entropy_cli.images.image_set import GROUPS
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.precision import Precision
 
-FROZEN, PATH = "frozen_temperatures", "path"  # keys of the identity
+FROZEN, PATH, CLUSTER = "frozen_temperatures", "path", "cluster"  # keys of the identity
+
+
+def identity_of(cluster: Cluster) -> dict[str, Any]:
+    """Return what groups of folders add to an identity; those of images nothing, as in older states."""
+    return {} if cluster == "image" else {CLUSTER: cluster}
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,8 @@ class RunSettings:
         """Describe a run of a tokenizer.
 
         Without temperatures it has the tokenizer's default; `identity` is `checkpoint_sha256`, the path
-        of the tokens, and what else of the tokenizer changes the number but is not in its spec.
+        of the tokens, what the groups keep together, and what else of the tokenizer changes the number
+        but is not in its spec.
 
         Raises:
             EntropyCliError: temperatures are to be fitted to what has no distances, or tokens drawn
@@ -99,6 +105,11 @@ class RunSettings:
     def draw_seed(self) -> int | None:
         """The seed of drawn tokens; None takes the nearest codes."""
         return self.seed if self.path == "drawn" else None
+
+    @property
+    def cluster(self) -> Cluster:
+        """What the groups of images keep together."""
+        return "folder" if self.identity.get(CLUSTER) == "folder" else "image"
 
     def to_json(self) -> dict[str, Any]:
         """Return one flat dictionary of JSON values."""

@@ -243,11 +243,17 @@ def test_who_takes_it(cli, files, tmp_path):
         log.write_text("step,loss\n" + "".join(f"{i},{loss}\n" for i in range(30)))
         code, out, _ = cli("monitor", log, "--floor", with_ladder)
         assert code == 0 and words in " ".join(out.split()), rung
-    # The ceiling that a constant prediction sets is the held-out one.
-    floor = read_floor(with_ladder)
-    assert floor.mean.ceiling.value == limit["unigram"] > read_floor(result).mean.ceiling.value
+    # The ceiling is the result's own held-out limit, the ladder's where it has none.
+    content = json.loads(with_ladder.read_text())
+    upper95 = content["average"]["token_weighted"]["unigram_bracket"]["upper95"]
+    assert read_floor(with_ladder).mean.ceiling == read_floor(result).mean.ceiling == upper95
+    for of in (*content["scales"], *content["average"].values()):
+        del of["unigram_bracket"]
+    (tmp_path / "older.json").write_text(json.dumps(content))
+    floor = read_floor(tmp_path / "older.json")
+    assert floor.mean.ceiling == limit["unigram"] != upper95
     for side, quantity in zip(PATCH_NUMS, ladder["rungs"][1]["scales"], strict=True):
-        assert floor.scales[side].ceiling.value == quantity["upper95"]
+        assert floor.scales[side].ceiling == quantity["upper95"]
     rng = np.random.default_rng(0)
     row = sum(side * side for side in PATCH_NUMS)
     for codes, words, code in ((48, "your model: ", 0), (49, "got 49 codes", 3)):

@@ -512,7 +512,7 @@ def test_the_floor_of_an_estimate(loss, cli, files, images, checkpoint):
         assert min(halves) > 1e-3
         assert ours["reducible_half_width"] == pytest.approx(math.hypot(*halves))
     ids = [finding["id"] for finding in found["findings"]]
-    assert ids == ["above_uniform", "above_unigram", "unigram_bound", "hard_labels"]
+    assert ids == ["above_uniform", "above_unigram", "hard_labels"]
     np.save(files / "more.npy", np.pad(np.load(files / "x.npy"), ((0, 0), (0, 0), (0, 2))))
     more = loss("--floor", result, "--patch-nums", "1,2,4,8", **given | {"logits": files / "more.npy"})
     (other,) = [finding["message"] for finding in more["findings"] if finding["id"] == "vocabulary"]

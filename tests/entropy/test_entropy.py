@@ -78,7 +78,19 @@ def test_grassberger_and_coverage_agree_with_their_definition():
     N = sum(counts)
     G = math.fsum(n * (psi(n) + 0.5 * (-1) ** n * (psi((n + 1) / 2) - psi(n / 2))) for n in counts if n)
     assert grassberger(torch.tensor(counts)) == pytest.approx(math.log(N) - G / N, abs=1e-9)
-    assert coverage(torch.tensor(counts)) == pytest.approx(1 - 2 / N)
+
+
+@pytest.mark.parametrize("scales", [1, 2])
+def test_coverage_goes_by_images_not_by_tokens(scales):
+    """Code 1 is of one image, however often it is there; code 3 is of two, code 4 of one at a scale."""
+    counts_iSV = torch.tensor([[[5, 7, 0, 1, 0], [9, 0, 0, 3, 1]], [[8, 0, 0, 1, 4], [3, 0, 0, 10, 0]]])[
+        :, :scales
+    ]
+    count_SV, squares_SV = counts_iSV.sum(0), counts_iSV.square().sum(0)
+    alone = 7 + 4 + (scales == 2)  # codes 1 and 4
+    assert coverage(count_SV, squares_SV) == pytest.approx(1 - alone / int(counts_iSV.sum()))
+    huge = torch.tensor([[2**33, 2**33]])  # whose square is beyond 64 bits
+    assert coverage(huge, huge * 2**20) == 1
 
 
 def unigram_of(count_iV):

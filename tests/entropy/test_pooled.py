@@ -20,8 +20,9 @@ def tally_of(codes_MSl, groups, number_of_groups=6):
     for image_Sl, g in zip(codes_MSl, groups, strict=True):
         tally.images_G[g] += 1
         for s, code_l in enumerate(image_Sl):
-            for code in code_l:
-                tally.counts_GSE[g, s, code] += 1
+            for code, count in Counter(code_l).items():
+                tally.counts_GSE[g, s, code] += count
+                tally.count_squares_SE[s, code] += count**2
     return tally
 
 

@@ -163,8 +163,9 @@ def test_one_group_gives_values_without_errors():
 
 
 def test_an_average_over_an_undersampled_scale_is_a_bound():
-    tally = tally_of(random_sums(6), torch.arange(6) % G)
+    tally = tally_of(random_sums(60), torch.arange(60) % G)
     tally.counts_GSE[:, 0] = torch.eye(G, V)  # every image its own code
+    tally.count_squares_SE[0] = tally.counts_GSE[:, 0].square().sum(0)
     summary = summarise(tally, VOCABULARIES)
     assert summary.scales[0]["unigram_entropy"].bound
     average = summary.averages["over_scales"]["unigram_entropy"]
@@ -208,6 +209,20 @@ def test_the_interval_at_a_stop_is_the_wider_of_two(alike):
         found.append(average["token_weighted"]["assignment_entropy"].half_width)
     assert found[1] == pytest.approx(max(found[0], over_images), rel=1e-6)
     assert (found[0] > 2 * over_images) == alike
+
+
+def test_groups_of_folders_alone_decide_a_stop():
+    """The images of every folder are the same five, so that only the images vary."""
+    tally, sums = empty_tally(G, TOKENS, T, V), random_sums(5)
+    for group in range(G):
+        tally.add(torch.full((5,), group), sums)
+    widths = {}
+    for cluster in ("image", "folder"):
+        stopped = summarise(tally, VOCABULARIES, cluster=cluster, stopped_early=True).averages
+        found = [stopped[kind]["assignment_entropy"].half_width for kind in AVERAGES]
+        widths[cluster] = max(found), history_point(*tally.watched, cluster).widest
+    assert widths["image"][1] == pytest.approx(widths["image"][0]) and widths["image"][0] > 0.01
+    assert widths["folder"] == pytest.approx((0, 0), abs=1e-7)
 
 
 def test_perplexity_carries_value_and_interval_over():

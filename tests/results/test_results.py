@@ -11,7 +11,6 @@ import pytest
 from entropy_cli.core import files
 from entropy_cli.core.errors import ResultError
 from entropy_cli.entropy.quantity import UNDERSAMPLED, Estimate, perplexity
-from entropy_cli.results.ceiling import ceiling
 from entropy_cli.results.checks import drift, find_checks
 from entropy_cli.results.notes import notes
 from entropy_cli.results.published import is_var_style
@@ -80,6 +79,7 @@ def fit_that(*ended):
             r"got `str` - at `\$.average.last_scale.varentropy.se`",
         ),
         (["average", "last_scale", "varentropy", "se"], -1.0, "expected a number from 0"),
+        (["average", "last_scale", "unigram_bracket", "upper95"], 9.0, "numbers from 0 to ln V"),
         (["average", "token_weighted", "assignment_entropy", "ci95"], [1.0], "length 2, got 1"),
         (["average", "token_weighted", "assignment_entropy", "ci95"], [2.0, 1.0], "lower limit first"),
         (["average", "last_scale", "assignment_entropy", "value"], math.nan, "not finite"),
@@ -133,7 +133,7 @@ def test_bounds_are_marked(content):
     result = from_dict(changed(content, ["scales", 3, "unigram_entropy"], bound))
     assert re.search(r"≥ 2\.5000 .*\n.* ± 0\.1000 ", render(result, table=True))
     (check,) = (check for check in find_checks(result) if check.id == "undersampled")
-    assert "8 x 8" in check.message and "lower bound" in check.message
+    assert "8 x 8" in check.message and "lower bound (≥), the held-out" in check.message
 
 
 @pytest.mark.parametrize(
@@ -245,6 +245,8 @@ def with_entropies(content, a, u, labels="hard", error=0.0):
 
     put(copy["average"]["token_weighted"]["assignment_entropy"], a[0])
     put(copy["average"]["token_weighted"]["unigram_entropy"], u)
+    found = {"plug_in": u, "held_out": u, "se": error, "upper95": u + error}
+    copy["average"]["token_weighted"]["unigram_bracket"] = found
     for at, value in zip(copy["temperatures"], a, strict=True):
         put(at["average"]["token_weighted"]["assignment_entropy"], value)
     copy["tokenizer"]["labels"] = labels
@@ -399,21 +401,6 @@ def test_only_vars_temperature_is_called_vars(content):
     ):
         other = from_dict(changed(content, place, value))
         assert not is_var_style(other) and "VAR-style" not in render(other)
-
-
-def test_the_ceiling_of_an_average_and_its_error_weigh_by_tokens(content):
-    """A scale with only a lower bound counts as ln V, without an error."""
-    bound = dataclasses.asdict(Estimate(1.0, 1.0, 0.1, None, "plug-in", UNDERSAMPLED))
-    part = changed(content, [*AVERAGE, "unigram_entropy"], bound)
-    part["scales"][0]["unigram_entropy"] = bound
-    for s, value, half_width in ((1, 2.0, 0.1), (2, 2.5, 0.2), (3, 3.0, 0.3)):
-        ends = (value - half_width, value + half_width)
-        known = Estimate(value, value, half_width / 2, ends, "Grassberger, clustered")
-        part["scales"][s]["unigram_entropy"] = dataclasses.asdict(known)
-    result = from_dict(json.loads(json.dumps(part)))
-    found = ceiling(result, result.average.token_weighted.unigram_entropy, result.scales)
-    assert found.value == pytest.approx((math.log(48) + 4 * 2.0 + 16 * 2.5 + 64 * 3.0) / 85)
-    assert found.half_width == pytest.approx((4 * 0.1 + 16 * 0.2 + 64 * 0.3) / 85)
 
 
 def test_poorly_covered_usage_is_a_bound(content):

@@ -143,7 +143,7 @@ def _read(
     )
     segments = _segments(run, run.blocks, progress.blocks_done.tolist())
     plans = [plan for segment in segments for plan in segment.plans]
-    loop = Loop(processor, progress, run.ranks, signals, save)
+    loop = Loop(processor, progress, run.ranks, signals, save, cluster=run.config.cluster)
     loop.save_every_s, loop.target = run.config.save_every_s, run.config.target
     if tokens is not None:
         processor.write_tokens, loop.flush = tokens.write, tokens.sync

@@ -23,10 +23,10 @@ from entropy_cli.commands.estimate.python_words import naming_parameters
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.files import path_argument
 from entropy_cli.entropy.codebook import Rule
-from entropy_cli.entropy.quantity import TemperatureChoice, TokenPath
+from entropy_cli.entropy.quantity import Cluster, TemperatureChoice, TokenPath
 from entropy_cli.entropy.vocabulary import MOST_LEVELS, VECTOR_RULES
 from entropy_cli.images.decode import CroppedImages
-from entropy_cli.images.image_set import find_images
+from entropy_cli.images.image_set import ImageSet, find_images
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
 from entropy_cli.results.schema import Result
 from entropy_cli.streaming.batch_processor import BatchProcessor
@@ -116,6 +116,7 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     precision: PrecisionChoice = "auto",
     workers: int | None = None,
     compile: Compile = "auto",
+    cluster: Cluster = "image",
 ) -> Result:
     """Estimate a tokenizer's entropies on images, in one pass and in memory.
 
@@ -145,6 +146,8 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
             Elsewhere it is 0: processes that start would run a script that has no main guard.
         compile: whether to compile a loaded tokenizer's encoder, "on" or "off"; "auto" does for folders
             of half a million images or more on a GPU.
+        cluster: what intervals are about: "image", other images of these folders; "folder", other
+            folders, where a folder's are scenes or a sample of classes.
 
     Returns:
         What `entropy-cli estimate` writes: `result.average.token_weighted.assignment_entropy` has value,
@@ -159,7 +162,7 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     entropy_cli.core.errors.DatasetError: there are no images.
     """
     on, temperatures = choose_device(device), checked_temperatures(temperature)
-    _check_choices(images, precision, workers, compile, path)
+    _check_choices(images, precision, workers, compile, path, cluster)
     if callable(tokenizer):
         if compile == "on":
             raise EntropyCliError("compile on: a callable compiles its own network. Leave compile out.")
@@ -178,7 +181,8 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     chosen = choose_precision(on, None if precision == "auto" else precision)
     if isinstance(images, (str, Path)):
         folder = path_argument("images", images)
-        return _of_folder(tokenizer, folder, on, chosen, workers, compile).estimate(temperatures, path)
+        found = find_images(folder, seed=SEED, cluster=cluster)
+        return _of_folder(tokenizer, found, on, chosen, workers, compile).estimate(temperatures, path)
     return _of_images(tokenizer, images, on, chosen, compile).estimate(temperatures, path)
 
 
@@ -188,6 +192,7 @@ def _check_choices(
     workers: int | None,
     compile: Compile,
     path: TokenPath,
+    cluster: Cluster,
 ) -> None:
     """Raise EntropyCliError for what no tokenizer takes."""
     if isinstance(images, Array) or not isinstance(images, (str, Path, Iterable)):
@@ -195,9 +200,15 @@ def _check_choices(
     if precision not in ("auto", *get_args(Precision)):
         expected = ", ".join(("auto", *get_args(Precision)))
         raise EntropyCliError(f"precision {precision}: expected {expected}.")
-    for name, value, kind in (("compile", compile, Compile), ("path", path, TokenPath)):
+    for name, value, kind in (
+        ("compile", compile, Compile),
+        ("path", path, TokenPath),
+        ("cluster", cluster, Cluster),
+    ):
         if value not in get_args(kind):
             raise EntropyCliError(f"{name} {shown(value)}: expected {', '.join(get_args(kind))}.")
+    if cluster != "image" and not isinstance(images, (str, Path)):
+        raise EntropyCliError(f"cluster {cluster}: read a folder, but batches come from you.")
     if workers is not None and (type(workers) is not int or not 0 <= workers <= MOST_PROCESSES):
         raise EntropyCliError(
             f"workers {shown(workers)}: expected a whole number from 0 to {MOST_PROCESSES}."
@@ -239,14 +250,13 @@ def _of_images(
 
 def _of_folder(
     tokenizer: Tokenizer,
-    folder: Path,
+    found: ImageSet,
     on: torch.device,
     precision: Precision,
     workers: int | None,
     compile: Compile,
 ) -> Pass:
     """Open a pass over a folder, whose images the tokenizer crops, in the command's batches."""
-    found = find_images(folder, seed=SEED)
     if found.note:
         logger.warning("%s", found.note)
     blocks, spec = number_of_blocks(len(found)), tokenizer.spec

@@ -10,10 +10,9 @@ from torch import Tensor
 
 from entropy_cli import __version__
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.entropy.bias import coverage
-from entropy_cli.entropy.point_estimates import BOUND
+from entropy_cli.entropy.point_estimates import BOUND, share_covered
 from entropy_cli.entropy.pooled import pool
-from entropy_cli.entropy.quantity import Estimate, TemperatureChoice, perplexity
+from entropy_cli.entropy.quantity import Cluster, Estimate, TemperatureChoice, perplexity
 from entropy_cli.entropy.summary import Summary, standard_errors_over_images, summarise
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.temperature import matching_temperature
@@ -46,7 +45,7 @@ def build_result(
     tally = progress.tally.to("cpu")
     temperatures = settings.temperature
     summaries = [
-        summarise(tally, metadata.vocabularies, t, stopped_early=bool(target_reached))
+        summarise(tally, metadata.vocabularies, t, settings.cluster, stopped_early=bool(target_reached))
         for t in range(len(temperatures))
     ]
     headline = summaries[0]
@@ -60,11 +59,14 @@ def build_result(
         data=_data(metadata, progress, settings),
         settings=_settings(metadata, progress, settings),
         scales=[
-            _scale(metadata, s, progress.temperatures[s][0], headline, tally.counts_GSE[:, s].sum(0))
+            _scale(metadata, s, progress.temperatures[s][0], headline, tally, settings.cluster)
             for s in range(len(metadata.scales))
         ],
         average=schema.Averages(
-            **{kind: schema.Estimates(**_all(found)) for kind, found in headline.averages.items()}
+            **{
+                kind: schema.Estimates(**_all(found), unigram_bracket=headline.brackets[kind])
+                for kind, found in headline.averages.items()
+            }
         ),
         temperatures=[
             _temperature(temperatures[t], summary, [values[t] for values in progress.temperatures])
@@ -76,7 +78,7 @@ def build_result(
             **{name: _without_nan(deleted_GS) for name, deleted_GS in headline.replicates.items()},
         },
         checks=[],
-        pooled=_pool(metadata, tally, headline),
+        pooled=_pool(metadata, tally, headline, settings.cluster),
         precision_check=progress.precision_check,
         target_reached=target_reached,
         provenance={
@@ -88,7 +90,9 @@ def build_result(
     return replace(result, checks=find_checks(result))
 
 
-def _pool(metadata: RunMetadata, tally: Tally, headline: Summary) -> schema.Pooled | None:
+def _pool(
+    metadata: RunMetadata, tally: Tally, headline: Summary, cluster: Cluster
+) -> schema.Pooled | None:
     """Estimate from the tokens of all scales together, if they share one codebook that is counted."""
     vocabulary = metadata.vocabularies[0]
     if not (metadata.shared_codebook and vocabulary.counted):
@@ -96,7 +100,7 @@ def _pool(metadata: RunMetadata, tally: Tally, headline: Summary) -> schema.Pool
     if len(headline.scales) == 1:  # its own estimates, whose corrections know more
         unigram = headline.scales[0]["unigram_entropy"]
         return schema.Pooled(unigram, perplexity(unigram), headline.scales[0]["usage"])
-    return schema.Pooled(*pool(tally, vocabulary.size))
+    return schema.Pooled(*pool(tally, vocabulary.size, cluster))
 
 
 def _check_some_read(state: RunState) -> None:
@@ -158,6 +162,7 @@ def _settings(metadata: RunMetadata, progress: Progress, settings: RunSettings) 
         seed=settings.seed,
         groups=settings.groups,
         path=settings.path,
+        cluster=settings.cluster,
     )
 
 
@@ -186,11 +191,17 @@ def _data(metadata: RunMetadata, progress: Progress, settings: RunSettings) -> s
 
 
 def _scale(
-    metadata: RunMetadata, s: int, temperature: float, summary: Summary, count_V: Tensor
+    metadata: RunMetadata,
+    s: int,
+    temperature: float,
+    summary: Summary,
+    tally: Tally,
+    cluster: Cluster,
 ) -> schema.ScaleResult:
     scale = metadata.scales[s]
     vocabulary = scale.vocabulary
-    counted, count_V = vocabulary.counted, count_V[: vocabulary.entries]
+    counted, entries = vocabulary.counted, slice(vocabulary.entries)
+    count_V = tally.counts_GSE[:, s, entries].sum(0)
     return schema.ScaleResult(
         scale=s,
         name=scale.name,
@@ -198,9 +209,10 @@ def _scale(
         tokens=scale.tokens,
         temperature=temperature,
         codes_used=int((count_V > 0).sum()) if counted else None,
-        coverage=coverage(count_V) if counted else None,
+        coverage=share_covered(tally, slice(s, s + 1), entries, cluster) if counted else None,
         code_counts=count_V.tolist() if vocabulary.size <= MOST_CODES_COUNTED else None,
         **_all(summary.scales[s]),
+        unigram_bracket=summary.brackets_S[s],
     )
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from entropy_cli.input_options import (
+    ClusterOf,
     Shard,
     check_not_among_images,
     check_options,
@@ -70,6 +71,7 @@ def estimate(
         int,
         whole(0, MOST_SEED, "Seed of the images' order, of their groups, and of drawn tokens."),
     ] = 0,
+    cluster: ClusterOf = "image",
     family: Family = "auto",
     patch_nums: PatchNums = None,
     image_size: ImageSize = None,
@@ -266,6 +268,7 @@ def estimate(
         split=split or "auto",
         limit=limit,
         seed=seed,
+        cluster=cluster,
         family=family,
         tokenizer=TokenizerSettings(image_size, patch_nums, None if given else rule, weights),
         precision=precision,

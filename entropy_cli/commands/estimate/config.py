@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from entropy_cli.entropy.codebook import Rule
-from entropy_cli.entropy.quantity import TemperatureChoice, TokenPath
+from entropy_cli.entropy.quantity import Cluster, TemperatureChoice, TokenPath
 from entropy_cli.streaming.loop import SAVE_EVERY_S
 from entropy_cli.tokenizers.compiled import Compile
 from entropy_cli.tokenizers.latents import Channels
@@ -37,6 +37,7 @@ class EstimateConfig:
     Attributes:
         data: folder of images or of tars; None with latents.
         checkpoint: file or folder of the tokenizer; None with latents.
+        cluster: what the groups of images keep together, that errors are computed from.
         temperatures: divisors of the squared distance, or "auto", the headline first.
         temperature_from: a result whose temperatures are used.
         path: the tokens that are counted, and subtracted before the next scale: nearest codes or drawn.
@@ -55,6 +56,7 @@ class EstimateConfig:
     split: str = "auto"
     limit: int | None = None
     seed: int = 0
+    cluster: Cluster = "image"
     family: str = "auto"
     tokenizer: TokenizerSettings = field(default_factory=TokenizerSettings)
     temperatures: tuple[TemperatureChoice, ...] | None = None

@@ -28,7 +28,7 @@ from entropy_cli.streaming.pilot import (
 )
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_settings import PATH, RunSettings
+from entropy_cli.streaming.run_settings import PATH, RunSettings, identity_of
 from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.tokenizers.base import Tokenizer, sums_layout
 from entropy_cli.tokenizers.convolutional import kernels_of
@@ -69,6 +69,8 @@ class Pass:
             EntropyCliError: no image could be read, latents are not finite, or none depends on the path.
         """
         identity, checkpoint = self.origin
+        if self.found:
+            identity = {**identity, **identity_of(self.found.cluster)}
         settings = RunSettings.of(
             self.tokenizer,
             temperatures,
@@ -152,7 +154,8 @@ class Pass:
         if not progress.images:
             raise DatasetError(NO_IMAGES)
         assert progress.tally is not None
-        progress.history.append(history_point(*progress.tally.to("cpu").watched))
+        cluster = self.found.cluster if self.found else "image"
+        progress.history.append(history_point(*progress.tally.to("cpu").watched, cluster))
         return progress
 
     def _check_precision(

@@ -67,7 +67,12 @@ def _images(config: EstimateConfig, bars: Bars) -> Inputs:
         )
     with bars("listing images", None, "img") as bar:
         images = find_images(
-            config.data, config.split, seed=config.seed, limit=config.limit, progress=bar.update
+            config.data,
+            config.split,
+            seed=config.seed,
+            limit=config.limit,
+            cluster=config.cluster,
+            progress=bar.update,
         )
     with bars("hashing checkpoint", checkpoint.size, "B") as bar:
         sha256 = checkpoint.sha256(bar.update)

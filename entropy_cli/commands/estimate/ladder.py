@@ -43,7 +43,8 @@ def ladder_of(
         seed=state.settings.seed,
         training_images=metadata.images_found if metadata.split == "train" else None,
     )
-    return build_ladder(table, LadderOptions(), provenance, bars)
+    options = LadderOptions(cluster=state.settings.cluster)
+    return build_ladder(table, options, provenance, bars)
 
 
 def _layout(state: RunState) -> Layout:

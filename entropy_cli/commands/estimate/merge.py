@@ -11,7 +11,7 @@ from entropy_cli.commands.estimate.build_result import build_result
 from entropy_cli.commands.estimate.ladder import ladder_of_shards
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.entropy.quantity import HistoryPoint
+from entropy_cli.entropy.quantity import Cluster, HistoryPoint
 from entropy_cli.entropy.stopping import history_point
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
@@ -56,7 +56,7 @@ def merge(
                 owner_N = [None] * blocks
             check_same(path, state.settings, total.settings, whose=str(paths[0]))
             _claim(path, state.progress.blocks_done, owner_N)
-            _add(path, state.progress, total.progress)
+            _add(path, state.progress, total.progress, total.settings.cluster)
             shards.append(state.shard)
             bar.update(1)
     assert total is not None
@@ -91,7 +91,7 @@ def _claim(path: Path, done_N: Tensor, owner_N: list[Path | None]) -> None:
         owner_N[block] = path
 
 
-def _add(path: Path, part: Progress, total: Progress) -> None:
+def _add(path: Path, part: Progress, total: Progress, cluster: Cluster) -> None:
     """Add a state's progress to the total, in place."""
     total.blocks_done |= part.blocks_done
     total.digest_N += part.digest_N
@@ -114,12 +114,12 @@ def _add(path: Path, part: Progress, total: Progress) -> None:
         return
     total.tally = part.tally if total.tally is None else total.tally + part.tally
     if part.images:
-        total.history.append(_history_point(total))
+        total.history.append(_history_point(total, cluster))
 
 
-def _history_point(total: Progress) -> HistoryPoint:
+def _history_point(total: Progress, cluster: Cluster) -> HistoryPoint:
     assert total.tally is not None
-    return history_point(*total.tally.watched)
+    return history_point(*total.tally.watched, cluster)
 
 
 def _check_whole(done_N: Tensor, images: int, shards: Sequence[tuple[int, int] | None]) -> None:

@@ -29,7 +29,7 @@ from entropy_cli.streaming.device import (
 )
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_settings import FROZEN, PATH, RunSettings
+from entropy_cli.streaming.run_settings import FROZEN, PATH, RunSettings, identity_of
 from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.streaming.state_file import default_path
 from entropy_cli.tokenizers.base import Tokenizer
@@ -100,7 +100,8 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
     tokenizer, images = inputs.tokenizer, inputs.images
     if ranks.first:
         _warn(config, inputs)
-    temperatures, identity, pilot = config.temperatures, {**inputs.identity, PATH: config.path}, None
+    temperatures, pilot = config.temperatures, None
+    identity = {**inputs.identity, PATH: config.path, **identity_of(config.cluster)}
     if config.temperature_from is not None:
         frozen = freeze(config.temperature_from, tokenizer.spec, identity["checkpoint_sha256"])
         temperatures, pilot = tuple(frozen.choices), frozen.pilot

@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterator, Sequence
 
 from entropy_cli.commands.loss.result import LossResult
-from entropy_cli.results.ceiling import Ceiling
 from entropy_cli.results.findings import Finding
 from entropy_cli.results.floors import Floor, Level, beside_rungs
 
@@ -48,7 +47,7 @@ def findings(
 
 def _too_high(result: LossResult, levels: Sequence[Level | None]) -> Iterator[Finding]:
     uniform = math.log(result.vocab_size)
-    if locations := _locations(result, [Ceiling(uniform, 0.0)] * len(levels)):
+    if locations := _locations(result, [uniform] * len(levels)):
         yield Finding(
             "above_uniform",
             "warning",
@@ -59,9 +58,9 @@ def _too_high(result: LossResult, levels: Sequence[Level | None]) -> Iterator[Fi
         yield Finding(
             "above_unigram",
             "warning",
-            f"The cross-entropy is above the unigram entropy at {locations}: the code frequencies "
-            "alone predict better. After the first training steps this means that the model is broken, "
-            "or that labels and vocabulary do not match.",
+            f"The cross-entropy is above the unigram entropy, held out, at {locations}: the code "
+            "frequencies of other images alone predict better. After the first training steps this "
+            "means that the model is broken, or that labels and vocabulary do not match.",
         )
     unknown = [
         name
@@ -72,8 +71,8 @@ def _too_high(result: LossResult, levels: Sequence[Level | None]) -> Iterator[Fi
         yield Finding(
             "unigram_bound",
             "info",
-            f"The floor has only a lower bound of the unigram entropy at {', '.join(unknown)}, for lack "
-            "of images: a loss above it can't be detected. Estimate on more images.",
+            f"The floor has no upper limit of the unigram entropy at {', '.join(unknown)}: a loss above "
+            "it can't be detected. Estimate again, on more images.",
         )
 
 
@@ -113,15 +112,14 @@ def _shift_hint(result: LossResult) -> str:
     return ", or those of a language model need --shift" if result.row == "sequence" else ""
 
 
-def _locations(result: LossResult, ceilings: Sequence[Ceiling | None]) -> str:
-    """Return where the cross-entropy exceeds its ceiling by more than both errors, as text."""
+def _locations(result: LossResult, ceilings: Sequence[float | None]) -> str:
+    """Return where the cross-entropy exceeds its ceiling by more than its error, as text."""
     found = []
     for (name, losses), ceiling in zip(result.named(), ceilings, strict=True):
         if ceiling is None or losses.cross_entropy is None:
             continue
-        most, error = ceiling.value, math.hypot(losses.half_width or 0, ceiling.half_width)
-        if losses.cross_entropy - max(error, ROUNDING) > most:
-            found.append(f"{name} ({losses.cross_entropy:.4f} > {most:.4f} nats)")
+        if losses.cross_entropy - max(losses.half_width or 0, ROUNDING) > ceiling:
+            found.append(f"{name} ({losses.cross_entropy:.4f} > {ceiling:.4f} nats)")
     return ", ".join(found)
 
 

@@ -54,15 +54,13 @@ def _above_unigram(series: Series, level: Level) -> Iterator[RunFinding]:
     """Report a loss above the unigram entropy."""
     if level.ceiling is None:
         return
-    over = above_ceiling(series.value_n, level.ceiling.value, level.ceiling.half_width / NORMAL_95)
+    over = above_ceiling(series.value_n, level.ceiling)
     if over is not None and over.fires:
-        is_exact = level.unigram_value == level.ceiling.value
-        least, most = ("", "") if is_exact else ("at least ", ", at most")
         message = (
-            f"{series.metric.split} loss of {over.last:.4f} at the end is {least}"
-            f"{over.last - over.bound:.4f} nats above the unigram entropy{most} {over.bound:.4f}, "
-            "which a constant prediction reaches. Usual causes: a run that has hardly begun, labels "
-            "of another tokenizer or in another order, a broken model."
+            f"{series.metric.split} loss of {over.last:.4f} at the end is at least "
+            f"{over.last - over.bound:.4f} nats above the unigram entropy, at most {over.bound:.4f}, "
+            "which the code frequencies of other images reach. Usual causes: a run that has hardly "
+            "begun, labels of another tokenizer or in another order, a broken model."
         )
         yield RunFinding("above_unigram", "warning", message, series.metric.name, asdict(over))
 

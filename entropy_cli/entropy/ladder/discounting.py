@@ -36,10 +36,7 @@ def discounted(
     p_N = np.empty(len(code_N))
     for fold in folds:
         count_P = total_P - np.bincount(pair_N[fold], minlength=len(context_P))
-        once, twice = int((count_P == 1).sum()), int((count_P == 2).sum())
-        discount = DEFAULT_DISCOUNT
-        if once + twice:
-            discount = float(np.clip(once / (once + 2 * twice), LEAST_DISCOUNT, LARGEST_DISCOUNT))
+        discount = discount_of(count_P)
         tokens_C, codes_C = np.bincount(context_P, count_P), np.bincount(context_P, count_P > 0)
         pair_F = pair_N[fold]
         context_F, below_F = context_P[pair_F], below_N[fold]
@@ -47,6 +44,14 @@ def discounted(
         kept_F = np.maximum(count_P[pair_F] - discount, 0) + discount * codes_C[context_F] * below_F
         p_N[fold] = np.divide(kept_F, tokens_F, out=below_F.copy(), where=tokens_F > 0)
     return p_N
+
+
+def discount_of(count_P: np.ndarray) -> float:
+    """Return what to take off each count: n1 / (n1 + 2 n2), n1 and n2 being how many are 1 and 2."""
+    once, twice = int((count_P == 1).sum()), int((count_P == 2).sum())
+    if not once + twice:
+        return DEFAULT_DISCOUNT
+    return float(np.clip(once / (once + 2 * twice), LEAST_DISCOUNT, LARGEST_DISCOUNT))
 
 
 def _pairs(code_N: np.ndarray, context_N: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

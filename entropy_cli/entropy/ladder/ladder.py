@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from entropy_cli.entropy.ladder.lower_bounds import Memorisation
+from entropy_cli.entropy.quantity import Cluster
 
 SCHEMA, SCHEMA_VERSION = "entropy-cli/ladder", 1
 Context = Literal["var", "raster", "depth", "none"]
-Cluster = Literal["image", "folder"]
 
 
 @dataclass(frozen=True)

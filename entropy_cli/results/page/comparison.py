@@ -61,7 +61,8 @@ def difference(reference: Result, other: Result) -> Difference:
     groups = min(sum(n > 0 for n in result.replicates["images"]) for result in both)
     if paired and groups > 1:
         images_G, deleted_G = reference.replicates["images"], _replicates(other) - _replicates(reference)
-        se = math.sqrt(jackknife_variance(np.asarray(value), deleted_G, np.array(images_G)))
+        cluster = reference.settings.cluster
+        se = math.sqrt(jackknife_variance(np.asarray(value), deleted_G, np.array(images_G), cluster))
     elif not paired and before.se is not None and after.se is not None:
         se = math.hypot(before.se, after.se)
     half = None if se is None else t_quantile(groups - 1) * se
@@ -74,8 +75,8 @@ def _same_images(reference: Result, other: Result) -> bool:
 
     def images(result: Result) -> tuple[Any, ...]:
         data, groups = result.data, result.replicates["images"]
-        failed = sorted(data.failed)
-        return data.images_fingerprint, data.images_used, failed, result.settings.seed, groups
+        failed, settings = sorted(data.failed), (result.settings.seed, result.settings.cluster)
+        return data.images_fingerprint, data.images_used, failed, settings, groups
 
     same = images(reference) == images(other)
     return same and bool(reference.replicates.get("assignment_entropy"))

@@ -25,7 +25,6 @@ from entropy_cli.commands.loss.token_losses import (
     smoothed_floor,
     token_losses,
 )
-from entropy_cli.results.ceiling import Ceiling
 from entropy_cli.results.floors import Level
 from tests.plain_loss import plain_losses
 
@@ -191,13 +190,12 @@ def test_the_interval_over_rows_covers_although_tokens_of_a_row_are_alike():
     assert 0.92 <= covered / 400 <= 0.98
 
 
-@pytest.mark.parametrize(("half_width", "is_above"), [(0.1, True), (0.2, False)])
-def test_a_loss_is_above_the_unigram_entropy_if_both_errors_say_so(half_width, is_above):
-    """0.2 nats above, where the errors are 0.1 and 0.1 or 0.2: together 0.14 or 0.22."""
+@pytest.mark.parametrize(("ceiling", "is_above"), [(4.85, True), (4.95, False)])
+def test_a_loss_is_above_the_unigram_entropy_if_its_interval_is(ceiling, is_above):
     known = {"tokens": 9, "cross_entropy": 5.0, "ci95": (4.9, 5.1)}
     losses = Losses(**({field.name: None for field in fields(Losses)} | known))
     settings = {"shift": False, "targets": None}
     result = LossResult(4096, "image", 9, losses, [], None, [], settings, {})
-    levels = [Level(1.0, ceiling=Ceiling(4.8, half_width))]
+    levels = [Level(1.0, ceiling=ceiling)]
     found = [one.id for one in findings(result, None, levels, like_probabilities=False)]
     assert ("above_unigram" in found) == is_above
