@@ -188,7 +188,8 @@ def _tokens(table: TokenTable, options: LadderOptions, notes: list[str]) -> tupl
         notes.append("centre crops of the train split; a training loss is of random crops")
     if context == "var" and class_M is not None:
         notes.append("VAR drops the class of 1 training image in 10; these rungs see all of them")
-    tokens = Tokens(idx_ML, table.layout, table.vocab_size, group_M, class_M, context, table.seed)
+    layout, codes, cluster = table.layout, table.vocab_size, options.cluster
+    tokens = Tokens(idx_ML, layout, codes, group_M, class_M, context, table.seed, cluster)
     return tokens, distinct
 
 

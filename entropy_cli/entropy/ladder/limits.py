@@ -30,10 +30,10 @@ def bound_rungs(rungs: Sequence[Rung], tokens: Tokens) -> list[RungResult]:
         gain = None
         if before_MS is not None:
             gain_M = (before_MS - mean_MS) @ weights["token_weighted"]
-            value, se, half = _estimate(gain_M, tokens.group_M)
+            value, se, half = _estimate(gain_M, tokens)
             gain = Gain(value, se, (value - half, value + half))
-        scales = [_bound(mean_MS[:, s], tokens.group_M) for s in range(S)]
-        average = {name: _bound(mean_MS @ w_S, tokens.group_M) for name, w_S in weights.items()}
+        scales = [_bound(mean_MS[:, s], tokens) for s in range(S)]
+        average = {name: _bound(mean_MS @ w_S, tokens) for name, w_S in weights.items()}
         found.append(
             RungResult(rung.id, rung.sees, scales, BoundAverages(**average), gain, rung.weights)
         )
@@ -41,22 +41,22 @@ def bound_rungs(rungs: Sequence[Rung], tokens: Tokens) -> list[RungResult]:
     return found
 
 
-def _bound(mean_M: np.ndarray, group_M: np.ndarray) -> Bound:
-    value, se, half = _estimate(mean_M, group_M)
-    one_sided = t_quantile(len(np.unique(group_M)) - 1, 0.9)
+def _bound(mean_M: np.ndarray, tokens: Tokens) -> Bound:
+    value, se, half = _estimate(mean_M, tokens)
+    one_sided = t_quantile(len(np.unique(tokens.group_M)) - 1, 0.9)
     return Bound(value, se, (value - half, value + half), value + one_sided * se)
 
 
-def _estimate(mean_M: np.ndarray, group_M: np.ndarray) -> tuple[float, float, float]:
+def _estimate(mean_M: np.ndarray, tokens: Tokens) -> tuple[float, float, float]:
     """Return the mean over images, its standard error, and half the width of its 95 % interval."""
-    images_G = np.bincount(group_M)
-    sum_G = np.bincount(group_M, mean_M)
+    images_G = np.bincount(tokens.group_M)
+    sum_G = np.bincount(tokens.group_M, mean_M)
     value = np.asarray(sum_G.sum() / images_G.sum())
     if np.ptp(mean_M) == 0:  # as of the uniform rung, where rounding would leave 1e-15
         return float(mean_M[0]), 0.0, 0.0
     others_G = images_G.sum() - images_G
     deleted_G = (sum_G.sum() - sum_G) / np.maximum(others_G, 1)
-    se = math.sqrt(jackknife_variance(value, deleted_G, images_G))
+    se = math.sqrt(jackknife_variance(value, deleted_G, images_G, tokens.cluster))
     return float(value), se, t_quantile(int((images_G > 0).sum()) - 1) * se
 
 

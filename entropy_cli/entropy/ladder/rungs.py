@@ -21,6 +21,7 @@ from entropy_cli.entropy.ladder.contexts import (
 from entropy_cli.entropy.ladder.discounting import discounted
 from entropy_cli.entropy.ladder.ladder import Context
 from entropy_cli.entropy.ladder.mixture import fit_weights
+from entropy_cli.entropy.quantity import Cluster
 
 FOLDS = 8
 SAMPLED = 30_000  # tokens that a mixture's weights are fitted on
@@ -39,6 +40,7 @@ class Tokens:
         class_M: number of each image's class; None without classes.
         context: what predictions may see.
         seed: of the sample that weights are fitted on.
+        cluster: what the groups keep together.
     """
 
     idx_ML: np.ndarray
@@ -48,6 +50,7 @@ class Tokens:
     class_M: np.ndarray | None
     context: Context
     seed: int = 0
+    cluster: Cluster = "image"
 
 
 @dataclass(frozen=True)

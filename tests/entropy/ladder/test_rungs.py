@@ -86,6 +86,11 @@ def test_limits_are_the_jackknife_of_images_losses():
     assert bound.value == pytest.approx(mean_M.mean(), abs=1e-12)
     assert bound.se == pytest.approx(se, rel=1e-9)
     assert bound.upper95 == pytest.approx(bound.value + 1.6955 * se, rel=1e-4)  # t, 31 degrees
+    *_, result = bound_rungs([rung], replace(tokens, cluster="folder"))
+    deleted_G = [mean_M[tokens.group_M != group].mean() for group in groups]
+    of_folders = np.sqrt((len(groups) - 1) * np.var(deleted_G))
+    assert result.average.token_weighted.se == pytest.approx(of_folders, rel=1e-9)
+    assert of_folders != pytest.approx(se, rel=1e-3)
 
 
 def test_relabelled_codes_change_nothing():
