@@ -89,7 +89,6 @@ class TokenTable:
         names: relative paths, one for each row.
         read: reads some rows by their numbers, int64 (m, L), codes from 0.
         vocab_size: the number of codes V.
-        depths: whether scales are depths at the same places.
         training_images: how many images the whole split has if it is a training split, else None.
     """
 
@@ -97,7 +96,6 @@ class TokenTable:
     read: ReadRows
     layout: Layout
     vocab_size: int
-    depths: bool
     seed: int
     training_images: int | None
 
@@ -159,7 +157,7 @@ def _tokens(table: TokenTable, options: LadderOptions, notes: list[str]) -> tupl
         raise EntropyCliError(f"the ladder: {table.vocab_size} codes can't be numbered in 63 bits.")
     context = options.context
     if context == "auto":
-        context = choose_context(table.layout, depths=table.depths)
+        context = choose_context(table.layout)
     check_context(context, table.layout)
     rows = _sample(table, options.limit, notes)
     names = [table.names[row] for row in rows]

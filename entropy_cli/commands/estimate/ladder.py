@@ -37,19 +37,13 @@ def ladder_of(
     table = TokenTable(
         names,
         read,
-        _layout(state),
+        Layout.of(scales),
         max(scale.vocabulary.size for scale in scales),
-        depths=all(scale.name.startswith("depth") for scale in scales),
         seed=state.settings.seed,
         training_images=metadata.images_found if metadata.split == "train" else None,
     )
     options = LadderOptions(cluster=state.settings.cluster)
     return build_ladder(table, options, provenance, bars)
-
-
-def _layout(state: RunState) -> Layout:
-    scales = state.metadata.scales
-    return Layout([scale.tokens for scale in scales], [scale.patch_num for scale in scales])
 
 
 def ladder_of_shards(
@@ -106,5 +100,5 @@ def ladder_of_shards(
         count_E[: scale.vocabulary.size].tolist() if scale.vocabulary.counted else []
         for scale, count_E in zip(state.metadata.scales, tally.counts_GSE.sum(0), strict=True)
     ]
-    check_counts(read_all, len(names), _layout(state), count_SV, where, bars)
+    check_counts(read_all, len(names), Layout.of(state.metadata.scales), count_SV, where, bars)
     return ladder_of(state, names, read_all, bars, provenance)

@@ -1,4 +1,4 @@
-"""Whether the fitted E stays where it is when the largest or the smallest sizes are left out."""
+"""Test whether the fitted E stays where it is when the largest or the smallest sizes are left out."""
 
 import math
 from collections.abc import Iterator

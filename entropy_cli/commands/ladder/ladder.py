@@ -38,9 +38,7 @@ def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) 
     """
     tokens = files.tokens
     result = read_result(files.result)
-    layout = Layout(
-        [scale.tokens for scale in result.scales], [scale.patch_num for scale in result.scales]
-    )
+    layout = Layout.of(result.scales)
     rows, read = open_rows(tokens, sum(layout.tokens), result.tokenizer.vocab_size)
     names = read_names(tokens)
     if not rows == len(names) == result.data.images_used:
@@ -57,7 +55,6 @@ def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) 
         read,
         layout,
         result.tokenizer.vocab_size,
-        depths=all(scale.name.startswith("depth") for scale in result.scales),
         seed=result.settings.seed,
         training_images=result.data.images_found if is_training else None,
     )

@@ -1,4 +1,4 @@
-"""What may end a training: torch's errors and signals, in words that say how to go on."""
+"""Name what may end a training, torch's errors and signals, in words that say how to go on."""
 
 import contextlib
 from collections.abc import Iterator

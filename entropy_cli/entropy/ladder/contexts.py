@@ -1,9 +1,9 @@
-"""What a model family may see when it predicts a token, as chains of features of that token."""
+"""List what a model family may see when it predicts a token, as chains of features of that token."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
@@ -51,16 +51,46 @@ SEES: Mapping[Context, str] = {
 }
 
 
+class LaidOut(Protocol):
+    """The part of a scale that says where its tokens are."""
+
+    @property
+    def name(self) -> str:
+        """The scale, for display."""
+        ...
+
+    @property
+    def tokens(self) -> int:
+        """The number of an image's tokens."""
+        ...
+
+    @property
+    def patch_num(self) -> int | None:
+        """The side of their square grid, if they are on one."""
+        ...
+
+
 class Layout(NamedTuple):
-    """How the L tokens of an image are laid out.
+    """Describe how the L tokens of an image are laid out.
 
     Attributes:
         tokens: the number of tokens of each scale.
         sides: the side of each scale's square grid; None where it is no grid.
+        depths: whether the scales are depths at the same places.
     """
 
     tokens: Sequence[int]
     sides: Sequence[int | None]
+    depths: bool = False
+
+    @classmethod
+    def of(cls, scales: Sequence[LaidOut]) -> "Layout":
+        """Return the layout of a tokenizer's or a result's scales."""
+        return cls(
+            [scale.tokens for scale in scales],
+            [scale.patch_num for scale in scales],
+            all(scale.name.startswith("depth") for scale in scales),
+        )
 
     def columns(self, scale: int) -> slice:
         """Return where the tokens of a scale are in a row."""
@@ -68,14 +98,9 @@ class Layout(NamedTuple):
         return slice(start, start + self.tokens[scale])
 
 
-def choose_context(layout: Layout, *, depths: bool) -> Context:
-    """Return the context that the tokenizer's usual models see.
-
-    Args:
-        layout: of the tokens.
-        depths: whether the scales are depths at the same places.
-    """
-    if depths:
+def choose_context(layout: Layout) -> Context:
+    """Return the context that the tokenizer's usual models see."""
+    if layout.depths:
         return "depth"
     if None in layout.sides:
         return "none"

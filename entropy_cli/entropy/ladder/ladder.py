@@ -29,7 +29,7 @@ class Bound:
 
 @dataclass(frozen=True)
 class Gain:
-    """How much lower a rung is than the one before it, paired by images, in nats per token."""
+    """The distance of a rung below the one before it, paired by images, in nats per token."""
 
     value: float
     se: float
@@ -37,7 +37,7 @@ class Gain:
 
     @property
     def is_none(self) -> bool:
-        """Whether the interval reaches 0."""
+        """Return whether the interval reaches 0."""
         return self.ci95[0] <= 0
 
 

@@ -4,10 +4,13 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 
+from entropy_cli.entropy.entropy import entropy
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
 from entropy_cli.entropy.ladder.ladder import Bound, BoundAverages, Bracket, Gain, RungResult
 from entropy_cli.entropy.ladder.rungs import Rung, Tokens
+from entropy_cli.entropy.summary import average_weights
 
 
 def bound_rungs(rungs: Sequence[Rung], tokens: Tokens) -> list[RungResult]:
@@ -18,12 +21,7 @@ def bound_rungs(rungs: Sequence[Rung], tokens: Tokens) -> list[RungResult]:
         tokens: what they were climbed on, of images in at least two groups.
     """
     tokens_S = np.array(tokens.layout.tokens, np.float64)
-    S = len(tokens_S)
-    weights = {
-        "token_weighted": tokens_S / tokens_S.sum(),
-        "over_scales": np.full(S, 1 / S),
-        "last_scale": np.eye(S)[-1],
-    }
+    weights = {name: w_S.numpy() for name, w_S in average_weights(torch.from_numpy(tokens_S)).items()}
     found, before_MS = [], None
     for rung in rungs:
         mean_MS = rung.loss_MS / tokens_S
@@ -32,7 +30,7 @@ def bound_rungs(rungs: Sequence[Rung], tokens: Tokens) -> list[RungResult]:
             gain_M = (before_MS - mean_MS) @ weights["token_weighted"]
             value, se, half = _estimate(gain_M, tokens)
             gain = Gain(value, se, (value - half, value + half))
-        scales = [_bound(mean_MS[:, s], tokens) for s in range(S)]
+        scales = [_bound(mean_MS[:, s], tokens) for s in range(len(tokens_S))]
         average = {name: _bound(mean_MS @ w_S, tokens) for name, w_S in weights.items()}
         found.append(
             RungResult(rung.id, rung.sees, scales, BoundAverages(**average), gain, rung.weights)
@@ -65,7 +63,6 @@ def brackets(tokens: Tokens, unigram: Rung) -> list[Bracket]:
     found = []
     for s, size in enumerate(tokens.layout.tokens):
         _, count_V = np.unique(tokens.idx_ML[:, tokens.layout.columns(s)], return_counts=True)
-        share_V = count_V / count_V.sum()
         held_out = unigram.loss_MS[:, s].mean() / size
-        found.append(Bracket(float(-(share_V * np.log(share_V)).sum()), float(held_out)))
+        found.append(Bracket(entropy(torch.from_numpy(count_V)).item(), float(held_out)))
     return found
