@@ -14,6 +14,7 @@ LINE = (
     ("core",),
     ("entropy",),
     ("images", "tokenizers"),
+    ("generators",),
     ("streaming", "results"),
     ("command", "options", "terminal"),
     ("input_options", "floor_options"),
@@ -45,6 +46,14 @@ def test_imports_point_down_and_commands_leave_each_other_alone():
                 assert RANK[there[0]] < RANK[here[0]], f"{path} imports {there}"
             elif here[0] == "commands" and here[1] != "demo":
                 assert there[1] == here[1], f"{path} imports {there}"
+
+
+def test_generators_take_only_files_and_interfaces_from_tokenizers():
+    allowed = {"checkpoints", "base", "precision", "settings", "limits"}
+    for path, tree in FILES.items():
+        if path.parts[0] == "generators":
+            theirs = {name[2] for name in imports(tree) if name[:2] == ["entropy_cli", "tokenizers"]}
+            assert theirs <= allowed, path
 
 
 def test_only_the_command_line_touches_typer_and_tqdm():

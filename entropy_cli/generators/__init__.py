@@ -1,0 +1,1 @@
+"""Autoregressive generators of tokens: their layouts, and their losses under teacher forcing."""
