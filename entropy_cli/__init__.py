@@ -15,7 +15,7 @@ __version__ = "0.2.0"
 __all__ = ["estimate", "load_tokenizer", "read_result"]
 
 if TYPE_CHECKING:
-    from entropy_cli.commands.estimate.api import estimate, load_tokenizer
+    from entropy_cli.api.estimate import estimate, load_tokenizer
     from entropy_cli.results.schema import read_result
 else:  # a type checker takes any name from a module that has __getattr__
 
@@ -26,7 +26,7 @@ else:  # a type checker takes any name from a module that has __getattr__
 
             return read_result
         if name in __all__:
-            from entropy_cli.commands.estimate import api
+            from entropy_cli.api import estimate as api
 
             return getattr(api, name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

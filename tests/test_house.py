@@ -16,6 +16,8 @@ LINE = (
     ("images", "tokenizers"),
     ("generators",),
     ("streaming", "results"),
+    ("runs",),
+    ("api",),
     ("command", "options", "terminal"),
     ("input_options", "floor_options"),
     ("commands",),

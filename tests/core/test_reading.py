@@ -30,8 +30,8 @@ OWN = {
     "commands/train/result.py": {"open"},
     "commands/train/train.py": {"open"},
     "commands/train/log.py": {"open"},
-    "commands/estimate/callables.py": {"open"},
-    "commands/estimate/api.py": {"open"},
+    "api/callables.py": {"open"},
+    "api/estimate.py": {"open"},
 }
 
 

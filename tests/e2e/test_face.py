@@ -11,8 +11,8 @@ from safetensors.torch import load_file, save_file
 
 from entropy_cli.cli import COMMANDS
 from entropy_cli.command import PANELS
-from entropy_cli.commands.estimate.accumulate import running_estimate
 from entropy_cli.entropy.quantity import HistoryPoint
+from entropy_cli.runs.accumulate import running_estimate
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -127,7 +127,7 @@ def test_a_dry_run_of_a_shard_is_of_its_own_images(run):
 @pytest.mark.parametrize(("workers", "expected"), [(0, 26), (1, 24), (4, 6), (20, 2)])
 def test_a_dry_run_expects_workers_to_decode_beside_the_model(run, monkeypatch, workers, expected):
     """20 images of 1.2 s to decode and 0.1 s to compute."""
-    from entropy_cli.commands.estimate import dry_run
+    from entropy_cli.runs import dry_run
 
     monkeypatch.setattr(dry_run, "_time_batch", lambda *_: (1.2, 0.1))
     assert f"about 0:00:{expected:02}:" in " ".join(run("--dry-run", "--workers", workers)[1].split())

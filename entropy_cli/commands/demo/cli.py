@@ -35,13 +35,13 @@ def demo(
     Example: entropy-cli demo
     """
     from entropy_cli.commands.demo.reconstruct import reconstruct
-    from entropy_cli.commands.estimate.config import EstimateConfig
-    from entropy_cli.commands.estimate.estimate import estimate
     from entropy_cli.core.errors import EntropyCliError
     from entropy_cli.core.files import cache_folder, check_files
     from entropy_cli.core.reading import CONFIG_BYTES, parse_json, read_bytes
     from entropy_cli.results.page.report_file import check_report, write_report
     from entropy_cli.results.text import render
+    from entropy_cli.runs.config import EstimateConfig
+    from entropy_cli.runs.estimate import estimate
 
     folder = output or cache_folder() / "demo"
     data, result_file = folder / "images", folder / "result.json"

@@ -226,11 +226,11 @@ def estimate(
     """
     given = check_options(context.params)
 
-    from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
-    from entropy_cli.commands.estimate.estimate import estimate as run
     from entropy_cli.core.files import check_files
     from entropy_cli.results.page.report_file import check_report, write_report
     from entropy_cli.results.text import render
+    from entropy_cli.runs.config import EstimateConfig, GivenLatents
+    from entropy_cli.runs.estimate import estimate as run
     from entropy_cli.streaming.token_file import paths_file
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -289,7 +289,7 @@ def estimate(
         workers=workers,
     )
     if dry_run:
-        from entropy_cli.commands.estimate.dry_run import dry_run as describe_run
+        from entropy_cli.runs.dry_run import dry_run as describe_run
 
         print_result(describe_run(config, tqdm_bar))
         return 0

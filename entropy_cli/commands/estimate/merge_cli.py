@@ -46,9 +46,9 @@ def merge(
 
     Example: entropy-cli merge shard-*.state -o result.json
     """
-    from entropy_cli.commands.estimate.merge import merge as run
     from entropy_cli.core.files import check_files
     from entropy_cli.results.text import render
+    from entropy_cli.runs.merge import merge as run
     from entropy_cli.streaming.state_file import locked, save
 
     written = [("--output", output), ("--state", state)]

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from entropy_cli.commands.estimate import accumulate
 from entropy_cli.commands.slurm.sbatch_values import minutes
 from entropy_cli.commands.slurm.script import Job, array_scripts, node_scripts
+from entropy_cli.runs import accumulate
 from entropy_cli.streaming import pilot
 from tests.e2e.test_estimate import assert_same
 

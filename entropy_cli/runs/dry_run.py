@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import torch
 
-from entropy_cli.commands.estimate.config import EstimateConfig
-from entropy_cli.commands.estimate.run import Run, format_temperatures, open_run, plural
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.progress_bars import Bars, duration
 from entropy_cli.core.table import definitions
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, BatchPlan, plan_batches
+from entropy_cli.runs.config import EstimateConfig
+from entropy_cli.runs.run import Run, format_temperatures, open_run, plural
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import keep_freed_memory
 from entropy_cli.streaming.pilot import PILOT_BLOCKS

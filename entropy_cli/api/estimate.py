@@ -9,17 +9,16 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-from entropy_cli.commands.estimate.arrays import Array, shown
-from entropy_cli.commands.estimate.batches import (
+from entropy_cli.api.arrays import Array, shown
+from entropy_cli.api.batches import (
     checked_images,
     checked_temperatures,
     to_blocks,
     whole_numbers,
 )
-from entropy_cli.commands.estimate.callables import CallableTokenizer, Encode
-from entropy_cli.commands.estimate.in_memory import Origin, Pass
-from entropy_cli.commands.estimate.inputs import identify
-from entropy_cli.commands.estimate.python_words import naming_parameters
+from entropy_cli.api.callables import CallableTokenizer, Encode
+from entropy_cli.api.in_memory import Origin, Pass
+from entropy_cli.api.python_words import naming_parameters
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.files import path_argument
 from entropy_cli.entropy.codebook import Rule
@@ -29,6 +28,7 @@ from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import ImageSet, find_images
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
 from entropy_cli.results.schema import Result
+from entropy_cli.runs.inputs import identify
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import (
     choose_batch_size,

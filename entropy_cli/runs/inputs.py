@@ -7,13 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from entropy_cli.commands.estimate.config import EstimateConfig, GivenLatents
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import ImageSet, find_images
 from entropy_cli.images.latents import LatentSet, ScaleLatents, find_latents
 from entropy_cli.images.loader import Source
+from entropy_cli.runs.config import EstimateConfig, GivenLatents
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.checkpoints.arrays import Arrays, open_arrays
 from entropy_cli.tokenizers.checkpoints.contents import hash_files

@@ -8,9 +8,6 @@ from typing import Any
 
 import torch
 
-from entropy_cli.commands.estimate.config import EstimateConfig
-from entropy_cli.commands.estimate.frozen import freeze
-from entropy_cli.commands.estimate.inputs import Inputs, open_inputs
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.quantity import TemperatureChoice
 from entropy_cli.images.image_set import ImageSet
@@ -21,6 +18,9 @@ from entropy_cli.images.plan import (
     plan_batches,
     shard_blocks,
 )
+from entropy_cli.runs.config import EstimateConfig
+from entropy_cli.runs.frozen import freeze
+from entropy_cli.runs.inputs import Inputs, open_inputs
 from entropy_cli.streaming.device import (
     choose_batch_size,
     choose_device,

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entropy_cli.commands.estimate.arrays import Array, describe, shown, to_tensor
-from entropy_cli.commands.estimate.callables import check_batch
+from entropy_cli.api.arrays import Array, describe, shown, to_tensor
+from entropy_cli.api.callables import check_batch
 from entropy_cli.core.errors import EntropyCliError, ShapeError
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
 from entropy_cli.images.image_set import GROUPS, hash_path

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from entropy_cli.commands.estimate.arrays import Array, describe, to_tensor
+from entropy_cli.api.arrays import Array, describe, to_tensor
 from entropy_cli.core.errors import DatasetError, EntropyCliError, ShapeError
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.vocabulary import VECTOR_RULES

@@ -12,7 +12,6 @@ from typing import Any
 
 import torch
 
-from entropy_cli.commands.estimate.run import Run, start_line
 from entropy_cli.core.errors import EntropyCliError, ResultError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.signals import Signals
@@ -20,6 +19,7 @@ from entropy_cli.entropy.quantity import HistoryPoint
 from entropy_cli.images.loader import Batch, worker_death_error
 from entropy_cli.images.plan import BLOCK, BatchPlan, Segment, check_points, plan_batches, plan_segments
 from entropy_cli.results.summary import digits
+from entropy_cli.runs.run import Run, start_line
 from entropy_cli.streaming import state_file
 from entropy_cli.streaming.batch_processor import SMALLER_BATCHES, BatchProcessor
 from entropy_cli.streaming.device import device_name, is_out_of_memory, keep_freed_memory, versions

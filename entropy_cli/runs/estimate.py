@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 import numpy as np
 
-from entropy_cli.commands.estimate.accumulate import Accumulated, accumulate
-from entropy_cli.commands.estimate.build_result import build_result
-from entropy_cli.commands.estimate.config import EstimateConfig
-from entropy_cli.commands.estimate.ladder import ladder_of
-from entropy_cli.commands.estimate.run import Run, open_run
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bars, no_bars
 from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
+from entropy_cli.runs.accumulate import Accumulated, accumulate
+from entropy_cli.runs.build_result import build_result
+from entropy_cli.runs.config import EstimateConfig
+from entropy_cli.runs.ladder import ladder_of
+from entropy_cli.runs.run import Run, open_run
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import join, work_of
 from entropy_cli.streaming.state_file import resume

@@ -7,14 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from entropy_cli.commands.estimate.build_result import build_result
-from entropy_cli.commands.estimate.ladder import ladder_of_shards
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.quantity import Cluster, HistoryPoint
 from entropy_cli.entropy.stopping import history_point
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.schema import Result
+from entropy_cli.runs.build_result import build_result
+from entropy_cli.runs.ladder import ladder_of_shards
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.state import RunState
 from entropy_cli.streaming.state_file import check_same, load

@@ -8,7 +8,6 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, TypeAlias
 
-from entropy_cli.commands.estimate.build_result import build_result
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.entropy.quantity import TemperatureChoice, TokenPath
 from entropy_cli.entropy.stopping import history_point
@@ -16,6 +15,7 @@ from entropy_cli.images.image_set import GROUPS, ImageSet
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.plan import BLOCK, number_of_blocks
 from entropy_cli.results.schema import Result
+from entropy_cli.runs.build_result import build_result
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import device_name, versions
 from entropy_cli.streaming.emulation import warn_if_emulated

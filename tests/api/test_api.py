@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 
 import entropy_cli
 from entropy_cli import estimate, load_tokenizer, read_result
-from entropy_cli.commands.estimate.python_words import PHRASES, in_python_words
+from entropy_cli.api.python_words import PHRASES, in_python_words
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.results.tables import codes_table, total_counts
 from entropy_cli.results.text import render
@@ -110,7 +110,7 @@ def test_images_are_known_by_their_content(checkpoint, pictures):
 
 
 def test_files_left_aside_are_logged(checkpoint, images, caplog, tmp_path):
-    logger = logging.getLogger("entropy_cli.commands.estimate.api")
+    logger = logging.getLogger("entropy_cli.api.estimate")
     shutil.copytree(images, tmp_path / "data")
     (tmp_path / "data" / "0.jpg_large").write_bytes(b"x")
     logger.addHandler(caplog.handler)

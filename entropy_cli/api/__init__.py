@@ -1,0 +1,1 @@
+"""The Python API: `estimate` on images and tokenizers in memory."""
