@@ -1,13 +1,14 @@
 """The floors of a model's losses, from an estimate, and the unigram entropies above them."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from entropy_cli.core.errors import ResultError
 from entropy_cli.entropy.ladder.ladder import Bound, Ladder, RungResult
 from entropy_cli.entropy.quantity import Estimate, Labels
+from entropy_cli.results.legend import AVERAGES
 from entropy_cli.results.path import labels_of, subtracted
 from entropy_cli.results.published import is_published_var
 from entropy_cli.results.schema import Estimates, read_result
@@ -46,6 +47,21 @@ class Level:
         """The unigram entropy; None if it is unknown or only a lower bound."""
         return None if self.unigram is None or self.unigram.bound else self.unigram.known
 
+    @property
+    def ceilings(self) -> dict[str, float]:
+        """Upper limits of what simple predictions of hard labels reach, by name: unigram, then rungs."""
+        unigram = {} if self.ceiling is None else {"unigram": self.ceiling}
+        return unigram | {rung.id: rung.upper95 for rung in self.rungs}
+
+
+class ScaleFloor(NamedTuple):
+    """The floor of one scale: its name, the tokens of an image at it, and its side if it is square."""
+
+    name: str
+    tokens: int
+    side: int | None
+    level: Level
+
 
 @dataclass(frozen=True)
 class Floor:
@@ -55,27 +71,40 @@ class Floor:
         source: a description of where they come from.
         mean: the floor of the mean over all tokens (VAR's Lm, L_mean): the token-weighted average.
         last: the floor of the mean over the tokens of the final scale (VAR's Lt, L_tail).
-        scales: the floor of each square scale, by the side of its grid.
+        over_scales: the floor of the mean over scales, each counted once.
+        by_scale: the floors of all scales, the coarsest first; none if the user gave numbers.
         vocab_size: the number of codes, if known.
         is_published_var: whether the tokenizer is the one that VAR published, if known.
         is_given: whether the user gave numbers instead of a result.
         labels: what models on the tokenizer's tokens are trained on: under hard labels it is no floor.
-        patch_nums: the side of each scale's grid, if known.
         path: a clause that says which codes are subtracted before the next scale; "" if none are.
-        tokens: the number of tokens of an image, if known.
     """
 
     source: str
     mean: Level | None
     last: Level | None
-    scales: Mapping[int, Level] = field(default_factory=dict)
+    over_scales: Level | None = None
+    by_scale: tuple[ScaleFloor, ...] = ()
     vocab_size: int | None = None
     is_published_var: bool | None = None
     is_given: bool = False
     labels: Labels = "unknown"
-    patch_nums: tuple[int | None, ...] | None = None
     path: str = ""
-    tokens: int | None = None
+
+    @property
+    def scales(self) -> dict[int, Level]:
+        """The floor of each square scale, by the side of its grid."""
+        return {scale.side: scale.level for scale in self.by_scale if scale.side is not None}
+
+    @property
+    def patch_nums(self) -> tuple[int | None, ...] | None:
+        """The side of each scale's grid, if known."""
+        return tuple(scale.side for scale in self.by_scale) or None
+
+    @property
+    def tokens(self) -> int | None:
+        """The number of tokens of an image, if known."""
+        return sum(scale.tokens for scale in self.by_scale) or None
 
     def for_scales(self, sides: Sequence[int]) -> list[Level | None]:
         """Return the floors of the scales with these grid sides; None where unknown."""
@@ -100,36 +129,36 @@ def read_floor(path: Path) -> Floor:
     result = read_result(path)
     temperature = result.settings.temperature
     at = "fitted temperatures" if temperature == "auto" else f"T = {temperature:g}"
-    scales, codes = result.scales, subtracted(result)
-    levels = [
-        _level(
-            scale,
-            result.ladder,
-            lambda rung: rung.scales[scale.scale],  # noqa: B023 - called at once
-            f"{path}: scale {scale.name}",
+    codes, ladder = subtracted(result), result.ladder
+    by_scale = tuple(
+        ScaleFloor(
+            scale.name,
+            scale.tokens,
+            scale.patch_num,
+            _level(scale, ladder, lambda rung: rung.scales[s], f"{path}: scale {scale.name}"),  # noqa: B023
         )
-        for scale in scales
-    ]
-    of, ladder = result.average, result.ladder
-    mean_of = f"{path}: token-weighted average"
-    mean = _level(of.token_weighted, ladder, lambda rung: rung.average.token_weighted, mean_of)
-    last = _level(of.last_scale, ladder, lambda rung: rung.average.last_scale, f"{path}: final scale")
+        for s, scale in enumerate(result.scales)
+    )
+    mean, over_scales, last = (
+        _level(
+            getattr(result.average, kind),
+            ladder,
+            lambda rung: getattr(rung.average, kind),  # noqa: B023 - called at once
+            f"{path}: {name}",
+        )
+        for kind, name in AVERAGES.items()
+    )
     return Floor(
         source=f"{path}: assignment entropy of {result.tokenizer.family} at {at}, "
         f"{result.data.images_used} images{f', {codes} subtracted' if codes else ''}",
         path=f" where the {codes} are subtracted" if codes else "",
         mean=mean,
         last=last,
-        scales={
-            scale.patch_num: level
-            for scale, level in zip(scales, levels, strict=True)
-            if scale.patch_num is not None
-        },
+        over_scales=over_scales,
+        by_scale=by_scale,
         vocab_size=result.tokenizer.vocab_size,
         is_published_var=is_published_var(result.tokenizer),
         labels=labels_of(result),
-        patch_nums=tuple(result.tokenizer.patch_nums),
-        tokens=sum(scale.tokens for scale in scales),
     )
 
 
