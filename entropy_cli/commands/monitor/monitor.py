@@ -65,7 +65,7 @@ def monitor_log(
             format=log.format,
             segments=log.segments,
             unreadable=log.unreadable,
-            series=[summarize(one) for one in shown if one.metric.kind != "gradient_norm"],
+            series=[summarize(one) for one in shown if one.metric.is_shown],
             findings=collect_findings(log, shown, repeated, config.floor),
             floor_source=None if config.floor is None else config.floor.source,
             floor_labels="unknown" if config.floor is None else config.floor.labels,
@@ -81,7 +81,8 @@ def _in_nats(series: Series, nats: float) -> Series:
     if nats == 1 or not metric.is_loss or not metric.has_floor or metric.is_proxy:
         return series
     untrained = None if untrained is None else untrained * nats
-    return replace(series, value_n=series.value_n * nats, untrained_value=untrained)
+    finer = series.finer and _in_nats(series.finer, nats)
+    return replace(series, value_n=series.value_n * nats, untrained_value=untrained, finer=finer)
 
 
 def attach_floors(series: Sequence[Series], floor: Floor | None, loss_name: str | None) -> list[Series]:
@@ -120,7 +121,7 @@ def summarize(series: Series) -> SeriesSummary:
     metric, finite, level = series.metric, series.finite, series.level
     name = (metric.name, metric.split, metric.kind, len(series))
     if not len(finite):
-        return SeriesSummary(*name, None, None, {}, None, words=metric.description)
+        return SeriesSummary(*name, None, None, {}, None, words=metric.description, unit=metric.unit)
     value_n = finite.value_n
     best = int(value_n.argmax() if metric.kind == "accuracy" else value_n.argmin())
     first, at_best, last = (float(value_n[i]) for i in (0, best, -1))
@@ -133,6 +134,7 @@ def summarize(series: Series) -> SeriesSummary:
         initial=series.initial,
         noise=noise(value_n) if len(finite) >= MIN_FOR_NOISE else None,
         words=metric.description,
+        unit=metric.unit,
     )
     if level is None:
         return summary

@@ -38,6 +38,7 @@ class SeriesSummary:
     slope: tuple[float, float] | None = None  # exponent of the power of training time, and its error
     noise: float | None = None  # standard deviation of a point about the curve
     words: str = ""  # description of the series
+    unit: str | None = None  # of its values; None if the log does not say
 
 
 @dataclass(frozen=True)

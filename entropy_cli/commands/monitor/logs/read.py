@@ -10,15 +10,8 @@ from typing import NamedTuple
 
 from entropy_cli.commands.monitor.logs import records, stdout, tensorboard
 from entropy_cli.commands.monitor.logs.names import subject
-from entropy_cli.commands.monitor.logs.series import (
-    RESTART,
-    UNREADABLE,
-    Log,
-    Row,
-    Series,
-    build_series,
-    select_run,
-)
+from entropy_cli.commands.monitor.logs.runs import RESTART, UNREADABLE, Row, build_series, select_run
+from entropy_cli.commands.monitor.logs.series import Log, Series
 from entropy_cli.core.errors import LogError, NoLossError
 from entropy_cli.core.reading import LOG_BYTES, Stamp, read_stream
 

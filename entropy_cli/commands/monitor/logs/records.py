@@ -13,7 +13,8 @@ from itertools import pairwise
 from typing import Any
 
 from entropy_cli.commands.monitor.logs.names import infer_split, metric_from_name, var_metric
-from entropy_cli.commands.monitor.logs.series import RESTART, UNREADABLE, Kind, Metric, Row
+from entropy_cli.commands.monitor.logs.runs import RESTART, UNREADABLE, Row
+from entropy_cli.commands.monitor.logs.series import Kind, Metric
 from entropy_cli.core.reading import parse_json
 
 ITERATIONS = ("iteration", "iter", "itr", "it")

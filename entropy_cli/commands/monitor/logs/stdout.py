@@ -10,7 +10,8 @@ Source:
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
-from entropy_cli.commands.monitor.logs.series import RESTART, Metric, Row
+from entropy_cli.commands.monitor.logs.runs import RESTART, Row
+from entropy_cli.commands.monitor.logs.series import Metric
 
 # A rough pattern of a number; float() has the last word.
 NUMBER = r"[-+]?(?:\d+(?:\.\d*)?(?:[eE][-+]?\d+)?|\.\d+(?:[eE][-+]?\d+)?|nan|inf|NaN|Inf(?:inity)?)"

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from entropy_cli.commands.monitor.logs.names import metric_from_name, var_metric
-from entropy_cli.commands.monitor.logs.series import RESTART, Metric, Row, select_run
+from entropy_cli.commands.monitor.logs.runs import RESTART, Row, select_run
+from entropy_cli.commands.monitor.logs.series import Metric
 from entropy_cli.core.errors import LogError
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.reading import OpenFile
