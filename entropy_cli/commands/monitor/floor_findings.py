@@ -2,33 +2,36 @@
 
 import math
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, replace
 
 from entropy_cli.commands.monitor.detectors.limits import above_ceiling, below_floor
 from entropy_cli.commands.monitor.logs.series import Log, Series
 from entropy_cli.commands.monitor.result import RunFinding
-from entropy_cli.results.floors import Floor, Level, beside_rungs
+from entropy_cli.entropy.quantity import Labels
+from entropy_cli.results import floor_checks as checks
+from entropy_cli.results.findings import Finding
+from entropy_cli.results.floor_checks import NEAR
+from entropy_cli.results.floors import Floor, Level
 from entropy_cli.results.published import VAR_CODES, VAR_PATCH_NUMS
 
-NEAR = 0.02  # nats: a loss this close to ln V counts as equal
 NORMAL_95 = 1.96
 DEVIATIONS = 4  # standard errors above a rung that are no chance
 
 
 def floor_findings(shown: Sequence[Series], log: Log, floor: Floor | None) -> Iterator[RunFinding]:
     """Report losses below their floor, above the unigram entropy, and beside the ladder's rungs."""
+    labels: Labels = "unknown" if floor is None else floor.labels
     sides = _sides(log)
     is_same = floor is None or floor.patch_nums is None or sides in ((), floor.patch_nums)
     for series in shown:
         if series.level is not None and len(series):
-            yield from _below_floor(series, series.level)
-            yield from _above_unigram(series, series.level)
-            if is_same:
-                yield from _beside_rungs(series, series.level)
+            level = series.level if is_same else replace(series.level, rungs=())
+            yield from _below_floor(series, level, labels)
+            yield from _beside_ceilings(series, level, labels)
 
 
-def _below_floor(series: Series, level: Level) -> Iterator[RunFinding]:
+def _below_floor(series: Series, level: Level, labels: Labels) -> Iterator[RunFinding]:
     """Report a loss below its floor by more than its noise, or than `NEAR` if it has few points."""
     floor, error = level.floor, (level.half_width or 0.0) / NORMAL_95
     found = below_floor(series.value_n, floor, error)
@@ -40,54 +43,28 @@ def _below_floor(series: Series, level: Level) -> Iterator[RunFinding]:
         lowest = found.last if found.last < floor else found.lowest
         fires, evidence = found.fires, asdict(found)
     if fires:
-        message = (
-            f"{series.metric.split} loss of {lowest:.4f} lies {floor - lowest:.4f} nats below the floor "
-            f"{floor:.4f}, which is impossible in expectation for labels drawn from the soft "
-            "assignment. Usual causes: the labels are the nearest codes, for which the assignment "
-            "entropy is no floor; another temperature, path, tokenizer or scale; bits instead of nats; "
-            "a memorised training set."
-        )
-        yield RunFinding("below_floor", "warning", message, series.metric.name, evidence)
+        yield _about(series, checks.below_floor(lowest, level, labels, _what(series)), evidence)
 
 
-def _above_unigram(series: Series, level: Level) -> Iterator[RunFinding]:
-    """Report a loss above the unigram entropy."""
-    if level.ceiling is None:
-        return
-    over = above_ceiling(series.value_n, level.ceiling)
+def _beside_ceilings(series: Series, level: Level, labels: Labels) -> Iterator[RunFinding]:
+    """Report a loss above the unigram entropy; set any other beside the rungs of the ladder."""
+    over = None if level.ceiling is None else above_ceiling(series.value_n, level.ceiling)
     if over is not None and over.fires:
-        message = (
-            f"{series.metric.split} loss of {over.last:.4f} at the end is at least "
-            f"{over.last - over.bound:.4f} nats above the unigram entropy, at most {over.bound:.4f}, "
-            "which the code frequencies of other images reach. Usual causes: a run that has hardly "
-            "begun, labels of another tokenizer or in another order, a broken model."
-        )
-        yield RunFinding("above_unigram", "warning", message, series.metric.name, asdict(over))
+        yield _about(series, checks.above_unigram(over.last, over.bound, _what(series)), asdict(over))
+    elif level.rungs and labels != "soft":
+        last = above_ceiling(series.value_n, min(rung.upper95 for rung in level.rungs))
+        value = float(series.value_n[-1]) if last is None else last.last
+        margin = NEAR if last is None else DEVIATIONS * last.last_se
+        evidence = {"value": value, "rungs": {rung.id: rung.upper95 for rung in level.rungs}}
+        yield _about(series, checks.beside_ladder(value, level, margin, _what(series)), evidence)
 
 
-def _beside_rungs(series: Series, level: Level) -> Iterator[RunFinding]:
-    """Set a loss beside the rungs of the ladder of hard tokens."""
-    if not level.rungs:
-        return
-    lowest = min(rung.upper95 for rung in level.rungs)
-    over = above_ceiling(series.value_n, lowest)
-    value = float(series.value_n[-1]) if over is None else over.last
-    error = NEAR if over is None else DEVIATIONS * over.last_se
-    is_above, clause = beside_rungs(value, error, level.rungs)
-    where = f"{series.metric.split} loss of {value:.4f} at the end is {clause}"
-    if is_above:
-        advice = (
-            ". Usual causes: a run that has hardly begun, labels of another tokenizer or in another "
-            "order, or a model that does not get its context."
-        )
-    else:
-        advice = ". How far below its rungs a loss can go, the ladder does not say."
-    evidence = {"value": value, "rungs": {rung.id: rung.upper95 for rung in level.rungs}}
-    name = series.metric.name
-    if is_above:
-        yield RunFinding("above_rung", "warning", where + advice, name, evidence)
-    else:
-        yield RunFinding("ladder", "info", where + advice, name, evidence)
+def _what(series: Series) -> str:
+    return f"{series.metric.split} loss"
+
+
+def _about(series: Series, one: Finding, evidence: Mapping[str, object]) -> RunFinding:
+    return RunFinding(one.id, one.severity, one.message, series.metric.name, evidence)
 
 
 def rules_of_thumb(log: Log, shown: Sequence[Series], floor: Floor | None) -> Iterator[RunFinding]:

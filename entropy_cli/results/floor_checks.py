@@ -1,0 +1,150 @@
+"""Checks of a loss against its floor, the ceilings of its tokens, and ln V at the start of a run.
+
+They take numbers, whatever they were read from. Imports no torch.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from entropy_cli.entropy.quantity import Labels
+from entropy_cli.results.findings import Finding, Severity
+from entropy_cli.results.floors import Level, beside_rungs
+
+NEAR = 0.02  # nats: losses this close count as equal if their error is not known
+SUM_TOLERANCE = 0.03  # relative: the first logged value is often a mean over some steps
+MOST_SUMMED = 64  # accumulation steps
+MUCH_ABOVE = 0.5  # nats above ln V that no usual initialisation of a model's last layer has
+ACCUMULATION = (
+    "Divide each micro-batch's loss by the number of accumulation steps, or give --loss the validation "
+    "loss. In Hugging Face's Trainer, whose loss is CE x tokens / n with n = num_items_in_batch, the "
+    "model takes **kwargs but returns a mean: divide the sum of its token losses by num_items_in_batch, "
+    "or set accepts_loss_kwargs = False on the model"
+)
+
+
+def check_loss(
+    value: float, level: Level, labels: Labels = "unknown", *, margin: float = NEAR, what: str = "loss"
+) -> Iterator[Finding]:
+    """Yield what a loss says against its floor and ceilings: at most one finding on either side.
+
+    Args:
+        value: the loss, in nats per token.
+        level: its floor and ceilings.
+        labels: what the model is trained on; the assignment entropy is no floor of hard labels.
+        margin: by how much the loss may pass a bound by chance, in nats, beside the floor's interval.
+        what: its name for the sentence, such as "train loss".
+    """
+    if value < level.floor - (level.half_width or 0.0) - margin:
+        yield below_floor(value, level, labels, what)
+    if level.ceiling is not None and value > level.ceiling + margin:
+        yield above_unigram(value, level.ceiling, what)
+    elif level.rungs and labels != "soft":
+        yield beside_ladder(value, level, margin, what)
+
+
+def below_floor(value: float, level: Level, labels: Labels, what: str = "loss") -> Finding:
+    """Say that a loss is below the assignment entropy, which is a floor of soft labels only."""
+    difference = f"{what} of {value:.4f} lies {level.floor - value:.4f} nats below"
+    if labels == "hard":
+        message = (
+            f"{difference} the assignment entropy A = {level.floor:.4f}, which is no floor of hard "
+            "tokens: CE - A may be negative. "
+        )
+        ladder = "" if level.rungs else " (run estimate with --ladder, on held-out images)"
+        message += f"Judge the loss by the ladder's ceilings{ladder}."
+        return Finding("below_floor", "info", message)
+    causes = (
+        "check that the floor has the temperature, path, tokenizer and scale of this loss, that it is "
+        "in nats and not in bits (--log-units), and that the training set is not memorised."
+    )
+    if labels == "unknown":
+        causes = f"if the labels are the nearest codes, it is no floor: judge by a ladder. Else {causes}"
+    message = (
+        f"{difference} the floor {level.floor:.4f}, which is impossible in expectation for labels that "
+        f"are soft or drawn from the soft assignment. {causes[0].upper()}{causes[1:]}"
+    )
+    return Finding("below_floor", "warning", message)
+
+
+def above_unigram(value: float, ceiling: float, what: str = "loss") -> Finding:
+    """Say that a loss is above the upper limit of the unigram entropy."""
+    message = (
+        f"{what} of {value:.4f} at the end is at least {value - ceiling:.4f} nats above the unigram "
+        f"entropy, at most {ceiling:.4f}, which the code frequencies of other images reach. Unless the "
+        "run has hardly begun, check that the labels are of this tokenizer and in its order, and that "
+        "the model learns at all."
+    )
+    return Finding("above_unigram", "warning", message)
+
+
+def beside_ladder(value: float, level: Level, margin: float, what: str = "loss") -> Finding:
+    """Set a loss beside the rungs of the ladder of hard tokens, of which there is at least one."""
+    is_above, clause = beside_rungs(value, margin, level.rungs)
+    where = f"{what} of {value:.4f} at the end is {clause}"
+    if is_above:
+        advice = (
+            "Unless the run has hardly begun, check that the labels are of this tokenizer and in its "
+            "order, and that the model gets its context"
+        )
+        return Finding("above_rung", "warning", f"{where}. {advice}.")
+    advice = "How far below its rungs a loss can go, the ladder does not say: compare with other models"
+    return Finding("ladder", "info", f"{where}. {advice}.")
+
+
+class Start(NamedTuple):
+    """What the first loss of a run is, beside ln V."""
+
+    is_expected: bool  # within `NEAR` of ln V, or a mean over some steps that is lower
+    times: int | None  # the number of losses that it is the sum of, if it is a multiple of ln V
+
+
+def compare_start(initial: float, vocab_size: int, *, is_untrained: bool) -> Start:
+    """Compare the first loss of a run with ln V, the loss of an untrained model.
+
+    Args:
+        initial: the first value in nats per token.
+        vocab_size: V.
+        is_untrained: whether it is of the model before any step, else the run may have fallen already.
+    """
+    uniform = math.log(vocab_size)
+    times = round(initial / uniform)
+    if 2 <= times <= MOST_SUMMED and abs(initial / (times * uniform) - 1) < SUM_TOLERANCE:
+        return Start(is_expected=False, times=times)
+    lowest = uniform - NEAR if is_untrained else 0.0
+    return Start(is_expected=lowest < initial < uniform + MUCH_ABOVE, times=None)
+
+
+def summed_loss(initial: float, vocab_size: int, times: int) -> Finding:
+    """Say that a loss starts at a multiple of ln V."""
+    uniform = math.log(vocab_size)
+    message = (
+        f"starts at {initial:.3f}, about {times} times ln {vocab_size} = {uniform:.3f}, the loss of an "
+        f"untrained model: probably the sum over {times} accumulation steps or processes, so no floor "
+        f"is set against it. {ACCUMULATION}."
+    )
+    return Finding("summed_loss", "warning", message)
+
+
+def start_is_not_ln_v(initial: float, vocab_size: int) -> Finding:
+    """Say that an untrained model does not have the loss of a uniform guess."""
+    uniform = math.log(vocab_size)
+    if initial > uniform:
+        advice = (
+            "Check that the labels are codes of this tokenizer, how the loss is averaged (Hugging "
+            "Face's Trainer logs CE x tokens / n with n = num_items_in_batch), and the initialisation "
+            "of the last layer"
+        )
+        side = "above"
+    else:
+        advice = (
+            "Nothing to do if the run resumes another or starts from trained weights. Else check for "
+            "another codebook size, bits per token (--log-units), or a loss averaged over padded tokens"
+        )
+        side = "below"
+    message = (
+        f"starts at {initial:.3f}, {abs(initial - uniform):.3f} {side} ln {vocab_size} = {uniform:.3f}, "
+        f"the loss of an untrained model. {advice}."
+    )
+    severity: Severity = "warning" if initial > uniform else "info"
+    return Finding("start_is_not_ln_v", severity, message)

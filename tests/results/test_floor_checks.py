@@ -1,0 +1,84 @@
+"""Checks of one loss against a floor, the ceilings of hard tokens, and ln V."""
+
+import math
+
+import pytest
+
+from entropy_cli.results.floor_checks import (
+    check_loss,
+    compare_start,
+    start_is_not_ln_v,
+    summed_loss,
+)
+from entropy_cli.results.floors import Level, RungLimit
+
+RUNGS = (RungLimit("class", "folder", 5.6), RungLimit("context", "the parent", 5.2))
+LEVEL = Level(4.5, half_width=0.01, ceiling=6.0, rungs=RUNGS)
+
+
+@pytest.mark.parametrize(
+    ("value", "ids"),
+    [
+        (4.4, ["below_floor", "ladder"]),
+        (4.48, ["ladder"]),  # within the floor's interval and the margin
+        (5.0, ["ladder"]),
+        (5.4, ["above_rung"]),
+        (6.01, ["above_rung"]),  # within the margin of the unigram
+        (6.1, ["above_unigram"]),  # and of what follows from it nothing
+    ],
+)
+def test_a_loss_has_one_finding_on_either_side(value, ids):
+    assert [one.id for one in check_loss(value, LEVEL, "hard")] == ids
+
+
+@pytest.mark.parametrize(
+    ("labels", "severity", "words", "never"),
+    [
+        ("hard", "info", "CE - A may be negative", "impossible"),
+        ("soft", "warning", "impossible", "may be negative"),
+        ("unknown", "warning", "If the labels are the nearest codes", "may be negative"),
+    ],
+)
+def test_below_its_floor_is_impossible_for_soft_labels_only(labels, severity, words, never):
+    one = next(iter(check_loss(4.4, LEVEL, labels, what="train loss")))
+    assert (one.id, one.severity) == ("below_floor", severity)
+    assert one.message.startswith("train loss of 4.4000 lies 0.1000 nats below")
+    assert words in one.message and never not in one.message
+
+
+def test_hard_labels_are_sent_to_the_ladder():
+    (without,) = check_loss(4.4, Level(4.5), "hard")
+    assert "estimate with --ladder" in without.message
+    below, beside = check_loss(4.4, LEVEL, "hard")
+    assert "--ladder" not in below.message
+    assert "0.80 nats below the context rung (5.2000)" in beside.message
+    assert not list(check_loss(4.7, LEVEL, "soft"))  # whose cross-entropy is of other labels
+
+
+@pytest.mark.parametrize(
+    ("initial", "codes", "is_untrained", "expected"),
+    [
+        (math.log(4096) + 0.01, 4096, True, (True, None)),
+        (8.0, 4096, True, (False, None)),
+        (8.0, 4096, False, (True, None)),  # a mean over the first steps
+        (8.7, 4096, False, (True, None)),  # a last layer that is not zero
+        (9.7, 4096, False, (False, None)),
+        (13.744, 1024, False, (False, 2)),
+        (4 * math.log(16384), 16384, True, (False, 4)),
+        (1.5 * math.log(16384), 16384, True, (False, None)),
+    ],
+)
+def test_the_start_of_a_run_beside_ln_v(initial, codes, is_untrained, expected):
+    assert compare_start(initial, codes, is_untrained=is_untrained) == expected
+
+
+def test_a_wrong_start_says_what_it_is_beside():
+    summed = summed_loss(13.744, 1024, 2)
+    assert (summed.id, summed.severity) == ("summed_loss", "warning")
+    assert "13.744, about 2 times ln 1024 = 6.931" in summed.message
+    assert "num_items_in_batch" in summed.message
+    above, below = start_is_not_ln_v(9.0, 4096), start_is_not_ln_v(8.0, 4096)
+    assert {above.id, below.id} == {"start_is_not_ln_v"}
+    assert (above.severity, below.severity) == ("warning", "info")
+    assert "9.000, 0.682 above ln 4096 = 8.318" in above.message
+    assert "8.000, 0.318 below ln 4096 = 8.318" in below.message
