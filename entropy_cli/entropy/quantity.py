@@ -21,6 +21,11 @@ TokenPath = Literal["hard", "drawn"]
 # What a jackknife group holds as a whole, so that intervals are about other images, or other folders.
 Cluster = Literal["image", "folder"]
 
+# How the class of each image was found: from wnids in the paths, from the data set's own labels, from
+# folders named by numbers, from the sorted names of folders, from a file, given in Python; "none" is the
+# null class for all.
+LabelSource = Literal["wnid", "column", "numbers", "folders", "file", "given", "none"]
+
 # Outside of these, logits divided by a temperature leave the range of float32.
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 1e-30, 1e30
 MOST_TEMPERATURES = 100  # of one run

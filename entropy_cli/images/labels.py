@@ -13,6 +13,7 @@ import numpy as np
 
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.reading import CONFIG_BYTES, read_bytes
+from entropy_cli.entropy.quantity import LabelSource
 from entropy_cli.images.label_file import IMAGENET_CLASSES, read_label_file
 
 WNIDS_FILE = Path(__file__).parents[1] / "assets" / "imagenet_wnids.txt"
@@ -21,9 +22,6 @@ NUMBER = re.compile(r"[0-9]{1,9}")
 SPLIT = re.compile(r"\A(train|val)/")  # above the folders of classes, with --split all
 SHOWN = 4  # folders in a note
 
-# How the labels were found: from wnids in the paths, from the data set's own labels, from folders named
-# by numbers, from the sorted names of folders, from a file; "none" is the null class for all.
-LabelSource = Literal["wnid", "column", "numbers", "folders", "file", "none"]
 OwnLabel = Callable[[str], int | None]
 
 

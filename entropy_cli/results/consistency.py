@@ -104,33 +104,32 @@ def check_consistency(result: "Result") -> None:
         ValueError: naming the path of the first part that no estimate writes.
     """
     scales = len(result.scales)
-    _require(0 < scales <= MOST_SCALES, "scales", f"1 to {MOST_SCALES}")
+    require(0 < scales <= MOST_SCALES, "scales", f"1 to {MOST_SCALES}")
     if result.precision_check is not None:
-        check = _part(result.precision_check, PrecisionCheck, "precision_check")
+        check = part_of(result.precision_check, PrecisionCheck, "precision_check")
         for name in ("tokens_changed", "assignment_entropy_difference"):
-            _require(len(check[name]) == scales, f"precision_check.{name}", f"{scales} numbers")
+            require(len(check[name]) == scales, f"precision_check.{name}", f"{scales} numbers")
     _check_origin(result)
-    _require(result.tokenizer.vocab_size > 0, "tokenizer.vocab_size", "at least 1")
-    _require(result.data.images_used > 0, "data.images_used", "at least 1")
+    require(result.tokenizer.vocab_size > 0, "tokenizer.vocab_size", "at least 1")
+    require(result.data.images_used > 0, "data.images_used", "at least 1")
     for s, scale in enumerate(result.scales):
-        _require(scale.tokens > 0, f"scales[{s}].tokens", "at least 1")
+        require(scale.tokens > 0, f"scales[{s}].tokens", "at least 1")
         in_range = LOWEST_TEMPERATURE <= scale.temperature <= HIGHEST_TEMPERATURE
-        _require(in_range, f"scales[{s}].temperature", "a positive number")
+        require(in_range, f"scales[{s}].temperature", "a positive number")
     lengths = {len(scale.code_counts) for scale in result.scales if scale.code_counts is not None}
     if result.pooled is not None:
-        _require(len(lengths) < 2, "scales", "as many code_counts at each, as there is pooled")
+        require(len(lengths) < 2, "scales", "as many code_counts at each, as there is pooled")
     for name, most in (("temperatures", MOST_TEMPERATURES), ("checks", MOST_CHECKS)):
-        _require(len(getattr(result, name)) <= most, name, f"at most {most}")
+        require(len(getattr(result, name)) <= most, name, f"at most {most}")
     for t, one in enumerate(result.temperatures):
-        _require(len(one.scales) == scales, f"temperatures[{t}].scales", f"{scales} scales")
-    for path, estimate in _estimates(result, ""):
-        _check_estimate(path, estimate)
+        require(len(one.scales) == scales, f"temperatures[{t}].scales", f"{scales} scales")
+    check_estimates(result)
     for kind_of_average in fields(result.average):
         path = f"average.{kind_of_average.name}.assignment_entropy"
         average = getattr(result.average, kind_of_average.name)
-        _require(average.assignment_entropy.value is not None, f"{path}.value", "a number")
+        require(average.assignment_entropy.value is not None, f"{path}.value", "a number")
     _check_entropies(result)
-    _check_replicates(result)
+    _check_groups(result)
     if result.ladder is not None:
         _check_ladder(result.ladder, [scale.tokens for scale in result.scales])
 
@@ -138,18 +137,18 @@ def check_consistency(result: "Result") -> None:
 def _check_origin(result: "Result") -> None:
     """Check that the provenance has what is shown of it."""
     kind = MergeOrigin if "states" in result.provenance else RunOrigin
-    origin = _part(result.provenance, kind, "provenance")
+    origin = part_of(result.provenance, kind, "provenance")
     if result.tokenizer.checkpoint_sha256 is not None:
-        _require("checkpoint" in origin, "provenance.checkpoint", "the file")
+        require("checkpoint" in origin, "provenance.checkpoint", "the file")
     if len(origin.get("checkpoint_copies", [])) > 1:
-        _require("checkpoint_weights" in origin, "provenance.checkpoint_weights", "the copy")
+        require("checkpoint_weights" in origin, "provenance.checkpoint_weights", "the copy")
     if result.target_reached is not None:
-        _require(origin.get("target_ci") is not None, "provenance.target_ci", "the target")
-        _require(bool(result.history), "history", "entries, as there is a target")
+        require(origin.get("target_ci") is not None, "provenance.target_ci", "the target")
+        require(bool(result.history), "history", "entries, as there is a target")
     for key in ("temperature_implied", "temperature_if_hard"):
         value_S = origin.get(key)
         fits = value_S is None or (len(value_S) == len(result.scales) and min(value_S) >= 0)
-        _require(fits, f"provenance.{key}", f"{len(result.scales)} numbers from 0")
+        require(fits, f"provenance.{key}", f"{len(result.scales)} numbers from 0")
 
 
 def _check_entropies(result: "Result") -> None:
@@ -161,55 +160,70 @@ def _check_entropies(result: "Result") -> None:
         for name in ("assignment_entropy", "marginal_entropy", "unigram_entropy"):
             value = getattr(estimates, name).value
             fits = value is None or -ROUNDING <= value <= largest + ROUNDING
-            _require(fits, f"{path}.{name}.value", f"a number from 0 to ln V = {largest:.4f}")
+            require(fits, f"{path}.{name}.value", f"a number from 0 to ln V = {largest:.4f}")
         if (found := estimates.unigram_bracket) is not None:
             ends = (found.plug_in, found.held_out, found.upper95)
             fits = found.se >= 0 and all(-ROUNDING <= end <= largest + ROUNDING for end in ends)
-            _require(fits, f"{path}.unigram_bracket", f"numbers from 0 to ln V = {largest:.4f}")
+            require(fits, f"{path}.unigram_bracket", f"numbers from 0 to ln V = {largest:.4f}")
 
 
-def _check_estimate(path: str, estimate: Estimate) -> None:
-    _require(estimate.se is None or estimate.se >= 0, f"{path}.se", "a number from 0")
-    ci95 = estimate.ci95
-    _require(ci95 is None or ci95[0] <= ci95[1], f"{path}.ci95", "the lower limit first")
-    _require(ci95 is None or estimate.value is not None, f"{path}.value", "a number in its interval")
+def check_estimates(part: Any) -> None:  # noqa: ANN401 - any part
+    """Check the errors of all estimates in a part of a result.
+
+    Raises:
+        ValueError: naming the path of the first one that no run writes.
+    """
+    for path, estimate in _estimates(part, ""):
+        require(estimate.se is None or estimate.se >= 0, f"{path}.se", "a number from 0")
+        ci95 = estimate.ci95
+        require(ci95 is None or ci95[0] <= ci95[1], f"{path}.ci95", "the lower limit first")
+        require(ci95 is None or estimate.value is not None, f"{path}.value", "a number in its interval")
 
 
-def _check_replicates(result: "Result") -> None:
+def _check_groups(result: "Result") -> None:
     """Check that each group of images has its count and, for each quantity, a number a scale."""
-    groups, scales = result.settings.groups, len(result.scales)
+    groups = result.settings.groups
     images_G: Any = result.replicates.get("images")
     is_counts = isinstance(images_G, list) and all(type(n) is int and n >= 0 for n in images_G)
-    _require(is_counts and len(images_G) == groups, "replicates.images", f"{groups} counts")
+    require(is_counts and len(images_G) == groups, "replicates.images", f"{groups} counts")
     used = result.data.images_used
-    _require(sum(images_G) == used, "replicates.images", f"{used} images in all")
+    require(sum(images_G) == used, "replicates.images", f"{used} images in all")
     for name in QUANTITIES:
-        value_GS = result.replicates.get(name, [])
-        path = f"replicates.{name}"
-        if name == QUANTITIES[0] and sum(n > 0 for n in images_G) > 1:
-            _require(name in result.replicates, path, "its replicates")
-        is_table = isinstance(value_GS, list) and all(
-            isinstance(row_S, list) and len(row_S) == scales and all(map(_is_number, row_S))
-            for row_S in value_GS
-        )
-        _require(is_table and len(value_GS) in (0, groups), path, f"{groups} rows of {scales} numbers")
+        is_needed = name == QUANTITIES[0] and sum(n > 0 for n in images_G) > 1
+        check_replicates(result, name, required=is_needed)
+
+
+def check_replicates(result: "Result", name: str, *, required: bool) -> None:
+    """Check that a quantity has replicates of each group and scale, or none.
+
+    Raises:
+        ValueError: it is another table, or there is none where one is required.
+    """
+    groups, scales, path = result.settings.groups, len(result.scales), f"replicates.{name}"
+    value_GS: Any = result.replicates.get(name, [])
+    require(not required or name in result.replicates, path, "its replicates")
+    is_table = isinstance(value_GS, list) and all(
+        isinstance(row_S, list) and len(row_S) == scales and all(map(_is_number, row_S))
+        for row_S in value_GS
+    )
+    require(is_table and len(value_GS) in (0, groups), path, f"{groups} rows of {scales} numbers")
 
 
 def _check_ladder(ladder: Ladder, tokens_S: list[int]) -> None:
     """Check that a ladder is of these scales, and that its numbers are losses."""
-    _require(ladder.scale_tokens == tokens_S, "ladder.scale_tokens", "the tokens of the scales")
+    require(ladder.scale_tokens == tokens_S, "ladder.scale_tokens", "the tokens of the scales")
     for name in ("patch_nums", "bracket"):
-        _require(len(getattr(ladder, name)) == len(tokens_S), f"ladder.{name}", "one for each scale")
+        require(len(getattr(ladder, name)) == len(tokens_S), f"ladder.{name}", "one for each scale")
     ids = [rung.id for rung in ladder.rungs]
     few = 1 < len(ids) <= MOST_RUNGS
-    _require(few and len(set(ids)) == len(ids), "ladder.rungs", f"2 to {MOST_RUNGS}, of different ids")
-    _require(ladder.lowest.rung in ids, "ladder.lowest.rung", "one of the rungs")
+    require(few and len(set(ids)) == len(ids), "ladder.rungs", f"2 to {MOST_RUNGS}, of different ids")
+    require(ladder.lowest.rung in ids, "ladder.lowest.rung", "one of the rungs")
     for i, rung in enumerate(ladder.rungs):
         is_whole = len(rung.scales) == len(rung.weights) == len(tokens_S)
-        _require(is_whole, f"ladder.rungs[{i}].scales", "one for each scale, with weights")
-        _require((rung.gain is None) == (i == 0), f"ladder.rungs[{i}].gain", "one but for the first")
+        require(is_whole, f"ladder.rungs[{i}].scales", "one for each scale, with weights")
+        require((rung.gain is None) == (i == 0), f"ladder.rungs[{i}].gain", "one but for the first")
     path = _unlike_a_loss(asdict(replace(ladder, provenance={})), "ladder")
-    _require(path is None, str(path), f"a number from -{MOST_LOSS:,} to {MOST_LOSS:,}")
+    require(path is None, str(path), f"a number from -{MOST_LOSS:,} to {MOST_LOSS:,}")
 
 
 def _unlike_a_loss(part: Any, path: str) -> str | None:  # noqa: ANN401 - any part
@@ -238,7 +252,12 @@ def _estimates(part: Any, path: str) -> Iterator[tuple[str, Estimate]]:  # noqa:
             yield from _estimates(getattr(part, field.name), inner_path)
 
 
-def _part(content: dict[str, Any], kind: Any, path: str) -> Any:  # noqa: ANN401 - a TypedDict
+def part_of(content: dict[str, Any], kind: Any, path: str) -> Any:  # noqa: ANN401 - a TypedDict
+    """Return a part of a result as a TypedDict.
+
+    Raises:
+        ValueError: naming the path of the first key that is missing or of another type.
+    """
     try:
         return from_json(content, kind, unknown=True)
     except ValueError as error:
@@ -246,6 +265,7 @@ def _part(content: dict[str, Any], kind: Any, path: str) -> Any:  # noqa: ANN401
         raise ValueError(message.replace("`$", f"`$.{path}")) from error
 
 
-def _require(holds: bool, path: str, expected: str) -> None:  # noqa: FBT001 - an assertion
+def require(holds: bool, path: str, expected: str) -> None:  # noqa: FBT001 - an assertion
+    """Raise ValueError naming the path unless a condition holds."""
     if not holds:
         raise ValueError(f"expected {expected} - at `$.{path}`")

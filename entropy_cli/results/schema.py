@@ -10,8 +10,7 @@ from typing import Any, Literal
 
 from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import ResultError
-from entropy_cli.core.files import path_argument, write_atomically
-from entropy_cli.core.reading import JSON_BYTES, parse_json, read_stream
+from entropy_cli.core.files import write_text
 from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.entropy.quantity import (
     AT_MOST,
@@ -24,9 +23,12 @@ from entropy_cli.entropy.quantity import (
     TokenPath,
 )
 from entropy_cli.results.consistency import check_consistency
+from entropy_cli.results.result_files import check_version, read_json
 
 SCHEMA = "entropy-cli/estimate"
 SCHEMA_VERSION = 2
+EVALUATION_SCHEMA = "entropy-cli/evaluate"
+AGAIN = "Estimate again"  # advice
 EARLIEST_VERSION = 1  # without checks, pooled estimates and labels
 SOFT = ("assignment_entropy", "marginal_entropy", "mutual_information", "varentropy")
 
@@ -236,47 +238,36 @@ class Result:
         Raises:
             ResultError: the file can't be written.
         """
-        text = self.to_json() + "\n"
-        write_atomically(Path(path), lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(Path(path), self.to_json() + "\n")
 
 
 def read_result(path: str | Path) -> Result:
-    """Read a result file.
+    """Read a result file of `estimate`, or the estimate in one of `evaluate`.
 
     Raises:
         ResultError: it can't be read, is not a result, or has another version or other keys.
     """
-    path = path_argument("path", path)
-    try:
-        content = parse_json(read_stream(path, JSON_BYTES))
-    except OSError as error:
-        raise ResultError(f"{path}: can't be read: {error.strerror}.") from error
-    except ValueError as error:
-        raise ResultError(f"{path}: not JSON: {error}.") from error
-    return from_dict(content, str(path))
+    return from_dict(read_json(path), str(path))
 
 
 def from_dict(content: Any, source: str = "result") -> Result:  # noqa: ANN401 - JSON
-    """Check and convert what `Result.to_json` wrote.
+    """Check and convert what `Result.to_json` wrote, or the estimate in what `Evaluation.to_json` did.
 
     Raises:
         ResultError: naming the path of the first thing that is not as it should be.
     """
+    if isinstance(content, dict) and content.get("schema") == EVALUATION_SCHEMA:
+        from entropy_cli.results.evaluation import from_dict as evaluation_from_dict  # it imports this
+
+        return evaluation_from_dict(content, source).estimate
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
         raise ResultError(f"{source}: not a result of entropy-cli estimate.")
-    version = content.get("schema_version")
-    if type(version) is not int or not EARLIEST_VERSION <= version <= SCHEMA_VERSION:
-        is_newer = isinstance(version, int) and version > SCHEMA_VERSION
-        advice = "Upgrade entropy-cli" if is_newer else "Estimate again"
-        raise ResultError(
-            f"{source}: schema version {version!r:.20}, this program reads {EARLIEST_VERSION} to "
-            f"{SCHEMA_VERSION}. {advice}."
-        )
+    version = check_version(content, (EARLIEST_VERSION, SCHEMA_VERSION), source, AGAIN)
     try:
         result = from_json(_as_version_2(content) if version == 1 else content, Result)
         check_consistency(result)
     except ValueError as error:
-        raise ResultError(f"{source}: {error}. Estimate again, or give another result.") from error
+        raise ResultError(f"{source}: {error}. {AGAIN}, or give another result.") from error
     return result
 
 
