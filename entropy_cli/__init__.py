@@ -12,15 +12,20 @@ True
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["estimate", "load_tokenizer", "read_result"]
+__all__ = ["Floor", "estimate", "load_tokenizer", "read_result"]
 
 if TYPE_CHECKING:
     from entropy_cli.api.estimate import estimate, load_tokenizer
+    from entropy_cli.commands.monitor.api import Floor
     from entropy_cli.results.schema import read_result
 else:  # a type checker takes any name from a module that has __getattr__
 
     def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's
         """Import a public function when it is used: the command line's help needs no torch."""
+        if name == "Floor":
+            from entropy_cli.commands.monitor.api import Floor
+
+            return Floor
         if name == "read_result":
             from entropy_cli.results.schema import read_result
 

@@ -163,6 +163,15 @@ def baseline(estimate, images, checkpoint):
     return estimate("--data", images, "--ckpt", checkpoint, "--batch-size", 4)
 
 
+@pytest.fixture(scope="session")
+def ladder_result(tmp_path_factory, images, checkpoint):
+    """The file of such a result with the ladder of its hard tokens."""
+    path = tmp_path_factory.mktemp("ladder") / "result.json"
+    argv = ["estimate", "--data", images, "--ckpt", checkpoint, "--workers", 0, "--batch-size", 4]
+    assert main([*map(str, argv), "--ladder", "-o", str(path)]) == 0
+    return path
+
+
 def free_ports(number):
     """Ports that nobody listens on now."""
     with contextlib.ExitStack() as stack:
