@@ -130,21 +130,10 @@ def load_network(
     network, sources = plan_network(checkpoint, layout, others, groups)
     weights = {}
     for ours, like in network.state_dict().items():
-        parts = [read_finite(checkpoint, name) for name in sources[ours]]
+        parts = [checkpoint.finite(name) for name in sources[ours]]
         weights[ours] = (torch.cat(parts) if len(parts) > 1 else parts[0]).view(like.shape)
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
-
-
-def read_finite(checkpoint: Checkpoint, name: str) -> Tensor:
-    """Read a weight; raise CheckpointError if it has values (is not on meta) that are not finite."""
-    weight = checkpoint.tensor(name)
-    if not weight.is_meta and not weight.isfinite().all():
-        raise CheckpointError(
-            f"{checkpoint.path}: {name} holds NaN or infinity, so every result would be NaN. Copy the "
-            "checkpoint again, or train it again."
-        )
-    return weight
 
 
 def vocab_size(checkpoint: Checkpoint, name: str, network: Network, padding: int = 0) -> int:

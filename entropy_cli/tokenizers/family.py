@@ -16,7 +16,6 @@ from entropy_cli.tokenizers.convolutional import (
     Network,
     load_network,
     plan_network,
-    read_finite,
     vocab_size,
 )
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
@@ -187,7 +186,7 @@ class ConvFamily(Family):
         return None
 
     def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> Sequence[Codebook | Grid]:
-        return [Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)]
+        return [Codebook(checkpoint.finite(CODEBOOK), spec.rule)]
 
 
 # What a temperature of 1 means where none is published.

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from entropy_cli.tokenizers.base import PixelRange
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import read_finite
 from entropy_cli.tokenizers.families import llamagen, var, vqgan
 from entropy_cli.tokenizers.layers.autoencoder import Conventions, conv_like, count
 from entropy_cli.tokenizers.layers.decoder import Decoder
@@ -99,7 +98,7 @@ def load_decoder(
     except (ValueError, KeyError, IndexError, RuntimeError):
         return None, "its decoder does not have the family's published layout"
     weights = {
-        ours: torch.cat([read_finite(checkpoint, name) for name in theirs]).view(expected[ours])
+        ours: torch.cat([checkpoint.finite(name) for name in theirs]).view(expected[ours])
         for ours, theirs in sources.items()
     }
     model.load_state_dict(weights, assign=True)

@@ -3,7 +3,6 @@
 A tensor is read when it is needed, so a decoder is not loaded.
 """
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,13 +15,11 @@ from entropy_cli.core.reading import OpenFile
 from entropy_cli.tokenizers.checkpoints.config import Config, read_config
 from entropy_cli.tokenizers.checkpoints.contents import first_line, hash_files, open_file, read_contents
 from entropy_cli.tokenizers.checkpoints.shards import Located, locate
-from entropy_cli.tokenizers.checkpoints.states import Copy, choose
+from entropy_cli.tokenizers.checkpoints.states import TOKENIZER, Copy, Kind, choose
 from entropy_cli.tokenizers.checkpoints.stored import FileFormat, Stored, UnusableError
 from entropy_cli.tokenizers.settings import Weights
 
 RANKED: tuple[Weights, ...] = ("raw", "ema")
-# Weights that are trained, and so averaged; but codes that training averages itself.
-TRAINED = re.compile(r"(encoder|quant_conv)\..*|quantizer?\..*\.(weight|bias)|latent_tokens")
 
 
 class Checkpoint:
@@ -40,6 +37,7 @@ class Checkpoint:
         dtypes: type of every tensor by name, as torch names it without "torch.".
         ignored: what else the file holds, for people.
         outside: names of all other tensors.
+        arguments: numbers and texts of the training's arguments, where the file has them.
         forms: kinds of files they are, sorted.
         classes: names of what the file would have imported, sorted; it was not.
         size: bytes of all files.
@@ -57,7 +55,7 @@ class Checkpoint:
         chosen = copies[weights]
         self.path, self.files, self.folder = located.path, located.files, located.folder
         self.wrapper, self.prefix, self.ignored = chosen.wrapper, chosen.prefix, chosen.ignored
-        self.outside = chosen.outside
+        self.outside, self.arguments = chosen.outside, chosen.arguments
         self.weights, self.forms, self.classes = weights, forms, classes
         self.copies: list[Weights] = [kind for kind in RANKED if kind in copies]
         self.shapes: Mapping[str, tuple[int, ...]] = {k: t.shape for k, t in chosen.tensors.items()}
@@ -118,7 +116,7 @@ class Checkpoint:
             name
             for name in chosen.tensors
             if chosen.twins
-            and TRAINED.fullmatch(name)
+            and chosen.kind.trained.fullmatch(name)
             and name not in chosen.twins
             and f"{name.removesuffix('weight')}cluster_size" not in chosen.tensors
         ]
@@ -132,6 +130,16 @@ class Checkpoint:
         """Read one weight, as float32; raise CheckpointError if it is no plain tensor of floats."""
         tensor = self._read(name, "floating-point numbers", lambda dtype: dtype.is_floating_point)
         return tensor.to(torch.float32).contiguous()
+
+    def finite(self, name: str) -> Tensor:
+        """Read one weight as `tensor` does; raise CheckpointError, too, if a number is not finite."""
+        weight = self.tensor(name)
+        if not weight.is_meta and not weight.isfinite().all():
+            raise CheckpointError(
+                f"{self.path}: {name} holds NaN or infinity, so every result would be NaN. Copy the "
+                "checkpoint again, or train it again."
+            )
+        return weight
 
     def integers(self, name: str) -> Tensor:
         """Read one tensor, as int64; raise CheckpointError unless it holds integers that fit."""
@@ -176,13 +184,14 @@ class Checkpoint:
         return hash_files(self._opened, progress)
 
 
-def open_checkpoint(path: Path) -> Checkpoint:
+def open_checkpoint(path: Path, kind: Kind = TOKENIZER) -> Checkpoint:
     """Open one or several files of safetensors or torch.save; the content decides which.
 
     The result gives the raw copy of the weights if there is one, else the averaged one.
 
     Args:
         path: a file, one of several shards, their index, or a folder with one of those.
+        kind: of the model that is looked for in it.
 
     Raises:
         CheckpointError: there is no such file, or it is not a checkpoint, or one that is damaged.
@@ -191,7 +200,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
     opened = {path: open_file(path) for path in located.files}
     contents = {path: read_contents(file) for path, file in opened.items()}
     try:
-        copies = choose(located.merged({file: held.value for file, held in contents.items()}))
+        copies = choose(located.merged({file: held.value for file, held in contents.items()}), kind)
     except UnusableError as error:
         raise CheckpointError(f"{path}: {error}") from error
     classes = tuple(sorted({name for held in contents.values() for name in held.classes}))

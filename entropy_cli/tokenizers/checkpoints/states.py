@@ -1,4 +1,4 @@
-"""Finding the tokenizer among a checkpoint's mappings: wrapper, prefix, and EMA copies."""
+"""Finding a model among a checkpoint's mappings: wrapper, prefix, and EMA copies."""
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -9,49 +9,73 @@ from entropy_cli.tokenizers.checkpoints.pickles import Placeholder
 from entropy_cli.tokenizers.checkpoints.stored import Stored, UnusableError
 from entropy_cli.tokenizers.settings import Weights
 
-# Where a state dict lies inside a training checkpoint, in the order to try; "" is the file itself.
-WRAPPERS = (
-    "",
-    "trainer.vae_local",  # VAR
-    "trainer.vae_wo_ddp",  # vaex
-    "trainer.vae_ema",
-    "state_dict",  # lightning
-    "state_dict_ema",  # RQ-VAE
-    "model",  # LlamaGen
-    "vae",  # Infinity
-    "ema",
-    "model_state_dict",
-    "model_ema_state_dict",  # FlowMo
-)
-# Every convolutional encoder has the first or second of these, TiTok's has the third.
-ANCHORS = (
-    "encoder.conv_in.weight",
-    "encoder.conv_in.conv.weight",
-    "encoder.latent_token_positional_embedding",
-)
-# Of several prefixes these are preferred.
-PREFIXES = (
-    "",
-    "module.",
-    "_orig_mod.",
-    "first_stage_model.",
-    "gen_vision_model.",
-    "model.vqmodel.",
-    "vqmodel.",
-    "vae.",
-    "vq_model.",
-    "generator.",
-)
 PARALLEL = ("module.", "_orig_mod.")  # what wrapping a module adds to all its names
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of model to look for in a file, by the names of its weights.
+
+    Attributes:
+        noun: what to call one.
+        anchors: ends of names, of which each model of the kind has one.
+        wrappers: where a state dict lies inside a training checkpoint, in the order to try; "" is the
+            file itself.
+        prefixes: of several prefixes of names these are preferred.
+        trained: names of weights that are trained, and so averaged.
+    """
+
+    noun: str
+    anchors: tuple[str, ...]
+    wrappers: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    trained: re.Pattern[str]
+
+
+TOKENIZER = Kind(
+    noun="tokenizer",
+    # Every convolutional encoder has the first or second of these, TiTok's has the third.
+    anchors=(
+        "encoder.conv_in.weight",
+        "encoder.conv_in.conv.weight",
+        "encoder.latent_token_positional_embedding",
+    ),
+    wrappers=(
+        "",
+        "trainer.vae_local",  # VAR
+        "trainer.vae_wo_ddp",  # vaex
+        "trainer.vae_ema",
+        "state_dict",  # lightning
+        "state_dict_ema",  # RQ-VAE
+        "model",  # LlamaGen
+        "vae",  # Infinity
+        "ema",
+        "model_state_dict",
+        "model_ema_state_dict",  # FlowMo
+    ),
+    prefixes=(
+        "",
+        *PARALLEL,
+        "first_stage_model.",
+        "gen_vision_model.",
+        "model.vqmodel.",
+        "vqmodel.",
+        "vae.",
+        "vq_model.",
+        "generator.",
+    ),
+    # But codes that training averages itself.
+    trained=re.compile(r"(encoder|quant_conv)\..*|quantizer?\..*\.(weight|bias)|latent_tokens"),
+)
 AVERAGED = "model_ema."  # lightning's: the rest of a name is without its dots
 MODULE_PARTS = {"_modules", "_parameters", "_buffers"}
 MOST_CHARACTERS = 500  # in a name
-MOST_TOKENIZERS = 32  # in a state dict: each name is compared with all their prefixes
+MOST_MODELS = 32  # in a state dict: each name is compared with all their prefixes
 
 
 @dataclass(frozen=True)
 class Copy:
-    """One copy of a tokenizer's weights.
+    """One copy of a model's weights.
 
     Attributes:
         wrapper, prefix: where its state dict is, "" for the file itself; what was taken off all names.
@@ -59,6 +83,8 @@ class Copy:
         twins: the name in the file of each tensor here that was taken from a second set in the same
             state dict.
         outside: names of all other tensors, which show what else the file is.
+        kind: of the model.
+        arguments: numbers and texts of the training's arguments, `args` at the top of the file.
     """
 
     wrapper: str
@@ -67,6 +93,8 @@ class Copy:
     ignored: tuple[str, ...]
     twins: Mapping[str, str] = field(default_factory=dict)
     outside: tuple[str, ...] = ()
+    kind: Kind = TOKENIZER
+    arguments: Mapping[str, int | float | str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,22 +112,25 @@ class _Place:
     def inside(self, name: str) -> str:
         return f"{self.path}.{name}" if self.path else name
 
-    def rank(self) -> tuple[int, int, int]:
-        """Rank it as a tokenizer: by its names, its location and its size."""
+    def rank(self, kind: Kind) -> tuple[int, int, int]:
+        """Rank it as a model of a kind: by its names, its location and its size."""
         tensors = self.tensors()
-        anchored = bool(_prefixes(tensors))
-        known = self.path in WRAPPERS and (anchored or bool(self.path))
-        order = -WRAPPERS.index(self.path) if known else -len(WRAPPERS)
+        anchored = bool(_prefixes(tensors, kind))
+        known = self.path in kind.wrappers and (anchored or bool(self.path))
+        order = -kind.wrappers.index(self.path) if known else -len(kind.wrappers)
         return 2 * anchored + (known and not anchored), order, len(tensors)
 
 
-def choose(content: Any) -> dict[Weights, Copy]:  # noqa: ANN401 - a file may hold anything
-    """Find the copies of a tokenizer's weights in a file's contents; UnusableError without tensors."""
+def choose(
+    content: Any,  # noqa: ANN401 - a file may hold anything
+    kind: Kind = TOKENIZER,
+) -> dict[Weights, Copy]:
+    """Find the copies of a model's weights in a file's contents; UnusableError without tensors."""
     places = list(_places(content))
     found = [place for place in places if place.tensors()]
     if not found:
         _refuse(content, places)
-    ranks = {place.path: place.rank() for place in found}
+    ranks = {place.path: place.rank(kind) for place in found}
 
     def best(*, averaged: bool) -> _Place | None:
         among = [place for place in found if is_averaged(place.path) == averaged]
@@ -107,12 +138,23 @@ def choose(content: Any) -> dict[Weights, Copy]:  # noqa: ANN401 - a file may ho
 
     raw, ema = best(averaged=False), best(averaged=True)
     if raw and ema:
-        # A copy is of the same kind; what looks less like a tokenizer is something else.
+        # A copy is of the same kind; what looks less like the model is something else.
         levels = ranks[raw.path][0], ranks[ema.path][0]
         raw, ema = raw if levels[0] >= levels[1] else None, ema if levels[1] >= levels[0] else None
-    copies = (_copies(raw, twin=ema) if raw else {}) | (_copies(ema, twin=raw) if ema else {})
+    copies = _copies(raw, kind, twin=ema) if raw else {}
+    copies |= _copies(ema, kind, twin=raw) if ema else {}
     others = [name for place in found if place not in (raw, ema) for name in place.tensors()]
-    return {kind: replace(copy, outside=(*copy.outside, *others)) for kind, copy in copies.items()}
+    arguments = _arguments(content)
+    return {
+        name: replace(copy, outside=(*copy.outside, *others), kind=kind, arguments=arguments)
+        for name, copy in copies.items()
+    }
+
+
+def _arguments(content: Mapping[Any, Any]) -> dict[str, int | float | str]:
+    args = content.get("args")
+    named = {name: args[name] for name in _names(args)} if isinstance(args, Mapping) else {}
+    return {name: value for name, value in named.items() if isinstance(value, int | float | str)}
 
 
 def is_averaged(path: str) -> bool:
@@ -159,10 +201,10 @@ def _refuse(content: object, places: list[_Place]) -> None:
     raise UnusableError(f"holds no tensors by name: got {got}, expected a state dict.")
 
 
-def _copies(place: _Place, twin: _Place | None) -> dict[Weights, Copy]:
+def _copies(place: _Place, kind: Kind, twin: _Place | None) -> dict[Weights, Copy]:
     """Find the copies in one state dict: one, or a second under other names."""
     tensors = place.tensors()
-    prefix, others = _prefix(tensors)
+    prefix, others = _prefix(tensors, kind)
     averages = tuple(
         {f"{prefix}{AVERAGED}", AVERAGED, *(p for p in others if _belongs(p, prefix))} - {prefix}
     )
@@ -218,25 +260,25 @@ def _twin(name: str, prefix: str, averages: Iterable[str], tensors: Mapping[str,
     return next((candidate for candidate in candidates if candidate in tensors), None)
 
 
-def _prefix(tensors: Mapping[str, Stored]) -> tuple[str, list[str]]:
-    """Find the prefix of the tokenizer's names, and those of others of its layout."""
-    prefixes = _prefixes(tensors)
+def _prefix(tensors: Mapping[str, Stored], kind: Kind) -> tuple[str, list[str]]:
+    """Find the prefix of the model's names, and those of others of its layout."""
+    prefixes = _prefixes(tensors, kind)
     if not prefixes:
         prefix = ""
         while more := next((p for p in PARALLEL if all(n.startswith(prefix + p) for n in tensors)), ""):
             prefix += more
         return prefix, []
-    strange = [p for p in sorted(prefixes) if p not in PREFIXES and not is_averaged(p)]
-    if (len(strange) > 1 and not prefixes & set(PREFIXES)) or len(prefixes) > MOST_TOKENIZERS:
+    strange = [p for p in sorted(prefixes) if p not in kind.prefixes and not is_averaged(p)]
+    if (len(strange) > 1 and not prefixes & set(kind.prefixes)) or len(prefixes) > MOST_MODELS:
         raise UnusableError(
-            f"holds several tokenizers, under {some(strange or sorted(prefixes))}: which one is meant? "
+            f"holds several {kind.noun}s, under {some(strange or sorted(prefixes))}: which is meant? "
             "Save it by itself."
         )
-    chosen = min(prefixes, key=lambda p: (is_averaged(p), p not in PREFIXES, len(p), p))
+    chosen = min(prefixes, key=lambda p: (is_averaged(p), p not in kind.prefixes, len(p), p))
     return chosen, sorted(prefixes - {chosen})
 
 
-def _prefixes(tensors: Mapping[str, Stored]) -> set[str]:
+def _prefixes(tensors: Mapping[str, Stored], kind: Kind) -> set[str]:
     """Return all prefixes of anchors."""
-    anchored = (name.removesuffix(a) for a in ANCHORS for name in tensors if name.endswith(a))
+    anchored = (name.removesuffix(a) for a in kind.anchors for name in tensors if name.endswith(a))
     return {prefix for prefix in anchored if not prefix or prefix.endswith(".")}

@@ -15,7 +15,7 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network, read_finite, vocab_size
+from entropy_cli.tokenizers.convolutional import Network, vocab_size
 from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits, grid_scale
 from entropy_cli.tokenizers.layers.autoencoder import count
 from entropy_cli.tokenizers.preprocess import resize_crop
@@ -74,5 +74,5 @@ class RQVAE(ConvFamily):
         return tuple(Scale(f"depth {i}", grid.tokens, None, vocabulary) for i, vocabulary in depths)
 
     def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Codebook]:
-        tables = [read_finite(checkpoint, name)[:-1] for name in self.codebooks(checkpoint)]
+        tables = [checkpoint.finite(name)[:-1] for name in self.codebooks(checkpoint)]
         return [Codebook(table_VC, spec.rule) for table_VC in tables]

@@ -15,7 +15,7 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import ConvTokenizer, read_finite, refuse_unread
+from entropy_cli.tokenizers.convolutional import ConvTokenizer, refuse_unread
 from entropy_cli.tokenizers.family import Family, choose_rule, choose_temperature
 from entropy_cli.tokenizers.layers.titok_encoder import (
     FIRST_DECODER,
@@ -83,9 +83,9 @@ class TiTok(Family):
     def build(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenizer":
         """Read the weights and build the tokenizer."""
         spec, encoder = self.describe(checkpoint, settings), _plan(checkpoint)
-        weights = {ours: read_finite(checkpoint, theirs) for ours, theirs in _names(encoder).items()}
+        weights = {ours: checkpoint.finite(theirs) for ours, theirs in _names(encoder).items()}
         encoder.load_state_dict(weights, assign=True)
-        codebook = Codebook(read_finite(checkpoint, CODEBOOK), spec.rule)
+        codebook = Codebook(checkpoint.finite(CODEBOOK), spec.rule)
         return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), [codebook])
 
 

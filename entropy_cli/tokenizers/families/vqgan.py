@@ -21,7 +21,7 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network, read_finite, vocab_size
+from entropy_cli.tokenizers.convolutional import Network, vocab_size
 from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
 from entropy_cli.tokenizers.layers.autoencoder import count
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
@@ -131,9 +131,9 @@ class VQGAN(ConvFamily):
 
     def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Codebook]:
         if spec.rule != "logits":
-            return [Codebook(_used(checkpoint, read_finite(checkpoint, CODEBOOK)), spec.rule)]
-        weight_VC = read_finite(checkpoint, PROJECTION).flatten(1)
-        bias_V = read_finite(checkpoint, PROJECTION_BIAS)
+            return [Codebook(_used(checkpoint, checkpoint.finite(CODEBOOK)), spec.rule)]
+        weight_VC = checkpoint.finite(PROJECTION).flatten(1)
+        bias_V = checkpoint.finite(PROJECTION_BIAS)
         if bias_V.shape != (len(weight_VC),):
             raise CheckpointError(
                 f"{checkpoint.path}: {PROJECTION_BIAS} has shape {tuple(bias_V.shape)}, expected "
