@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from entropy_cli.entropy.codebook import Rule
 from entropy_cli.tokenizers.precision import Precision
 
 
@@ -17,7 +18,8 @@ class GeneratorSpec:
         family: name of the family.
         vocab_size: number of codes V that it predicts.
         latent_dim: dimensions of its teacher-forcing inputs, None if it takes tokens only.
-        patch_nums: side of each scale's grid of tokens, in the order in which they are predicted.
+        patch_nums: side of each scale's grid of tokens, in the order in which they are predicted; empty
+            if its files don't say, which only a description can be without.
         image_size: side of the images in pixels, None if only the tokenizer knows it.
         classes: number of classes, without the one for "no class".
         null_class: the label that stands for "no class", None if it was trained without one.
@@ -25,6 +27,7 @@ class GeneratorSpec:
         width, depth, heads: of its transformer.
         trained_in: the precision of the products in its training.
         attention: how its tokens attend to each other, in words.
+        rule: how its tokenizer compares codes with latents, None if its files don't say.
         notes: what the user should know about this checkpoint.
     """
 
@@ -41,6 +44,7 @@ class GeneratorSpec:
     heads: int
     trained_in: Precision
     attention: str
+    rule: Rule | None = None
     notes: tuple[str, ...] = ()
 
     @property

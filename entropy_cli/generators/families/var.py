@@ -1,0 +1,207 @@
+"""Family: VAR's transformer, which predicts a whole scale at a time.
+
+Source:
+    FoundationVision/VAR models/var.py, models/__init__.py (depth, heads and width of the published
+    sizes), trainer.py; thu-ml/CCA, whose fine-tunes keep the layout.
+"""
+
+import math
+from collections.abc import Mapping
+from itertools import groupby
+from typing import Any, ClassVar
+
+import torch
+
+from entropy_cli.core.errors import CheckpointError
+from entropy_cli.entropy.codebook import Rule
+from entropy_cli.generators.base import GeneratorSpec
+from entropy_cli.generators.family import Family
+from entropy_cli.generators.layers.var_transformer import NORM_EPS, VARNetwork, VARSizes
+from entropy_cli.generators.network import (
+    NetworkGenerator,
+    axes,
+    check_heads,
+    check_weights,
+    count,
+    load_weights,
+)
+from entropy_cli.generators.settings import GeneratorSettings
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+
+LEVELS, SCALE_MUL = "lvl_1L", "blocks.0.attn.scale_mul_1H11"
+SHARED_ADA = "shared_ada_lin.1.weight"
+IGNORED = r"lvl_1L|attn_bias_for_masking|blocks\.\d+\.attn\.zero_k_bias"
+WIDTH_OF_A_HEAD = 64  # by the rule of the published sizes: width 64 depth, depth heads
+UNIT = "queries and keys of unit length times a learned factor"
+PLAIN = "products of queries and keys as they are"
+
+
+class VAR(Family):
+    """The family; sizes are in the shapes, but for the heads where queries have no unit length."""
+
+    REQUIRED: ClassVar = {
+        "lvl_embed.weight": "an embedding of the scales",
+        "pos_1LC": "one of the places of all scales' tokens",
+        "pos_start": "what starts the first scale, beside the class",
+        "word_embed.weight": "the layer that takes what earlier scales decode to",
+        "class_emb.weight": "an embedding of the classes",
+        "blocks.0.attn.mat_qkv.weight": "VAR's name for queries, keys and values",
+        "head_nm.ada_lin.1.weight": "the modulation before the head",
+        "head.weight": "the logits of the codes",
+    }
+
+    def describe(self, checkpoint: Checkpoint, settings: GeneratorSettings) -> GeneratorSpec:
+        """Describe the generator."""
+        return self._plan(checkpoint, settings)[0]
+
+    def build(self, checkpoint: Checkpoint, settings: GeneratorSettings) -> NetworkGenerator:
+        """Read the weights and return the generator."""
+        spec, network = self._plan(checkpoint, settings)
+        return NetworkGenerator(spec, load_weights(checkpoint, network))
+
+    def _plan(
+        self, checkpoint: Checkpoint, settings: GeneratorSettings
+    ) -> tuple[GeneratorSpec, VARNetwork]:
+        """Return the spec, and the network on the meta device after comparing all shapes with it."""
+        config = _config(checkpoint)
+        patch_nums = _patch_nums(checkpoint, settings, config)
+        sizes = _sizes(checkpoint, settings, config, patch_nums)
+        _check_config(checkpoint, config, sizes, patch_nums)
+        with torch.device("meta"):
+            network = VARNetwork(sizes)
+        check_weights(checkpoint, network, IGNORED)
+        spec = GeneratorSpec(
+            family="var",
+            vocab_size=sizes.vocab_size,
+            latent_dim=sizes.latent_dim,
+            patch_nums=patch_nums,
+            image_size=None,
+            classes=sizes.classes,
+            null_class=sizes.classes,
+            parameters=sum(weight.numel() for weight in network.parameters()),
+            width=sizes.width,
+            depth=sizes.depth,
+            heads=sizes.heads,
+            trained_in="fp16",
+            attention=f"each scale to itself and all before it, {UNIT if sizes.l2_norm else PLAIN}",
+            rule=_rule(config),
+        )
+        return spec, network
+
+
+def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Return the config.json of a folder from Hugging Face's hub; empty if that beside it is another."""
+    content = checkpoint.config.content
+    return content if "vae_kwargs" in content else {}
+
+
+def _patch_nums(
+    checkpoint: Checkpoint, settings: GeneratorSettings, config: Mapping[str, Any]
+) -> tuple[int, ...]:
+    """Return the sides of the scales: the checkpoint's own, else those of other files if they fit."""
+    total, scales = axes(checkpoint, "pos_1LC", 3)[1], axes(checkpoint, "lvl_embed.weight", 2)[0]
+    if LEVELS in checkpoint.shapes:
+        level_L = checkpoint.numbers(LEVELS).flatten().tolist()
+        runs = [(level, len(list(run))) for level, run in groupby(level_L)]
+        sides = tuple(math.isqrt(length) for _, length in runs)
+        if runs != [(level, n * n) for level, n in enumerate(sides)]:
+            raise CheckpointError(
+                f"{checkpoint.path}: {LEVELS} does not number the tokens of square scales in order. "
+                "Give a checkpoint of the published code."
+            )
+    else:
+        given = config.get("patch_nums", settings.patch_nums)
+        is_sides = isinstance(given, list | tuple) and all(type(n) is int and n > 0 for n in given)
+        sides = tuple(given) if is_sides else ()
+    if sides and (sum(n * n for n in sides), len(sides)) != (total, scales):
+        raise CheckpointError(
+            f"{checkpoint.path}: has places for {total} tokens in {scales} scales, but patch_nums "
+            f"{','.join(map(str, sides))} make {sum(n * n for n in sides)} in {len(sides)}. Give the "
+            "--patch-nums of its training."
+        )
+    return sides
+
+
+def _sizes(
+    checkpoint: Checkpoint,
+    settings: GeneratorSettings,
+    config: Mapping[str, Any],
+    patch_nums: tuple[int, ...],
+) -> VARSizes:
+    width, latent_dim = axes(checkpoint, "word_embed.weight", 2)
+    rows = axes(checkpoint, "class_emb.weight", 2)[0]
+    if rows < 2:
+        raise CheckpointError(f"{checkpoint.path}: class_emb.weight has {rows} rows, expected classes.")
+    first, total = (axes(checkpoint, name, 3)[1] for name in ("pos_start", "pos_1LC"))
+    scales = axes(checkpoint, "lvl_embed.weight", 2)[0]
+    # Where the scales are not known, any that fit the shapes: for them alone nothing can be built.
+    any_S = (first, *[1] * (scales - 2), total - first - (scales - 2)) if scales > 1 else (total,)
+    tokens_S = tuple(n * n for n in patch_nums) or any_S
+    if min(tokens_S) < 1:
+        raise CheckpointError(
+            f"{checkpoint.path}: has places for {total} tokens, expected more for {scales} scales."
+        )
+    ffn = "blocks.0.ffn.fc1.weight"
+    if ffn not in checkpoint.shapes:
+        raise CheckpointError(f"{checkpoint.path}: lacks {ffn}.")
+    eps = config.get("norm_eps", NORM_EPS)
+    return VARSizes(
+        width=width,
+        depth=count(checkpoint, "blocks.{}.attn.mat_qkv.weight"),
+        heads=_heads(checkpoint, settings, config, width),
+        ffn=axes(checkpoint, ffn, 2)[0],
+        latent_dim=latent_dim,
+        vocab_size=axes(checkpoint, "head.weight", 2)[0],
+        classes=rows - 1,
+        tokens_S=tokens_S,
+        l2_norm=SCALE_MUL in checkpoint.shapes,
+        shared_ada=SHARED_ADA in checkpoint.shapes,
+        norm_eps=eps if isinstance(eps, float) and 0 < eps < 1 else NORM_EPS,
+    )
+
+
+def _heads(
+    checkpoint: Checkpoint, settings: GeneratorSettings, config: Mapping[str, Any], width: int
+) -> int:
+    if SCALE_MUL in checkpoint.shapes:
+        heads = axes(checkpoint, SCALE_MUL, 4)[1]
+        if settings.heads not in (None, heads):
+            raise CheckpointError(
+                f"--heads {settings.heads}: {SCALE_MUL} shows that it has {heads}. Leave out --heads."
+            )
+    else:
+        heads = settings.heads or config.get("num_heads") or max(1, width // WIDTH_OF_A_HEAD)
+    return check_heads(checkpoint, heads, width)
+
+
+def _rule(config: Mapping[str, Any]) -> Rule | None:
+    """Return the rule of the tokenizer that it was trained with, which only config.json shows."""
+    of_tokenizer = config.get("vae_kwargs")
+    znorm = of_tokenizer.get("using_znorm") if isinstance(of_tokenizer, Mapping) else None
+    if not isinstance(znorm, bool):
+        return None
+    return "cosine" if znorm else "l2"
+
+
+def _check_config(
+    checkpoint: Checkpoint,
+    config: Mapping[str, Any],
+    sizes: VARSizes,
+    patch_nums: tuple[int, ...],
+) -> None:
+    """Raise CheckpointError if the config.json is of another checkpoint."""
+    own = {
+        "depth": sizes.depth,
+        "embed_dim": sizes.width,
+        "num_heads": sizes.heads,
+        "num_classes": sizes.classes,
+        "patch_nums": list(patch_nums),
+        "shared_aln": sizes.shared_ada,
+        "attn_l2_norm": sizes.l2_norm,
+    }
+    for key, value in own.items():
+        if key in config and config[key] != value:
+            raise CheckpointError(
+                f"{checkpoint.config.path}: {key} is {config[key]!r:.60}, but the weights have {value}: "
+                "it belongs to another checkpoint. Give the config.json that belongs to this one."
+            )

@@ -1,0 +1,1 @@
+"""The networks of generators whose family has more than one file."""
