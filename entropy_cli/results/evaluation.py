@@ -15,7 +15,7 @@ from entropy_cli.core.files import write_text
 from entropy_cli.entropy.quantity import Estimate, HistoryPoint, LabelSource
 from entropy_cli.results import schema
 from entropy_cli.results.consistency import check_consistency
-from entropy_cli.results.evaluation_consistency import check_evaluation
+from entropy_cli.results.evaluations.consistency import check_evaluation
 from entropy_cli.results.result_files import check_version, read_json
 from entropy_cli.results.schema import EVALUATION_SCHEMA, Result
 

@@ -11,7 +11,7 @@ from entropy_cli.entropy.quantity import Estimate, Labels
 from entropy_cli.results.legend import AVERAGES
 from entropy_cli.results.path import labels_of, subtracted
 from entropy_cli.results.published import is_published_var
-from entropy_cli.results.schema import Estimates, read_result
+from entropy_cli.results.schema import Estimates, Result, read_result
 
 
 class RungLimit(NamedTuple):
@@ -121,12 +121,20 @@ def floor_from_numbers(mean: float | None, last: float | None) -> Floor:
 
 
 def read_floor(path: Path) -> Floor:
-    """Read the floors from a result file of `estimate`.
+    """Read the floors from a result file of `estimate`, or from the estimate in one of `evaluate`.
 
     Raises:
         ResultError: the file can't be read, or is not a result.
     """
-    result = read_result(path)
+    return floor_of(read_result(path), path)
+
+
+def floor_of(result: Result, path: str | Path) -> Floor:
+    """Return the floors that a result says; `path` is its name in messages.
+
+    Raises:
+        ResultError: it has no assignment entropy at some scale.
+    """
     temperature = result.settings.temperature
     at = "fitted temperatures" if temperature == "auto" else f"T = {temperature:g}"
     codes, ladder = subtracted(result), result.ladder

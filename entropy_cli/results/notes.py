@@ -22,7 +22,7 @@ def notes(result: Result) -> list[str]:
     """Return the notes that apply to a result, the most important first."""
     return [
         *_meaning(result),
-        *_population(result),
+        *population(result),
         *_temperature(result),
         *_product(result),
         *result.provenance.get("checkpoint_notes", []),
@@ -51,7 +51,7 @@ def _ceiling(result: Result) -> list[str]:
     ]
 
 
-def _population(result: Result) -> list[str]:
+def population(result: Result) -> list[str]:
     """Return what the intervals are about."""
     if result.settings.cluster == "folder":
         groups = sum(1 for images in result.replicates["images"] if images)

@@ -1,6 +1,7 @@
 """The summary of a result: one screen on what it is, what it is a floor of, and how sure."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 
 from entropy_cli.core.table import Table, wrapped
@@ -27,12 +28,13 @@ def summary(result: Result, units: str = "nats") -> str:
     """
     head = "\n\n".join(
         [
-            "\n".join([_tokenizer(result), _images(result)]),
+            "\n".join([tokenizer_line(result), images_line(result)]),
             "\n".join([_table(result, units), *usage(result)]),
             "\n".join(_readers(result, units)),
         ]
     )
-    return "\n".join([head, *_checks(result, LINES - len(head.splitlines()))])
+    checks = [check for check in checks_of(result) if check.id != "labels_of_floor"]
+    return "\n".join([head, *shown_checks(checks, LINES - len(head.splitlines()))])
 
 
 def digits(half_width: float | None) -> int:
@@ -42,26 +44,27 @@ def digits(half_width: float | None) -> int:
     return min(MAX_DIGITS, max(MIN_DIGITS, -math.floor(math.log10(half_width))))
 
 
-def _name(result: Result) -> str:
-    """Return a short name for a result: its checkpoint, else its family."""
-    checkpoint = str(result.provenance.get("checkpoint") or "")
-    name = checkpoint.rpartition("/")[2] or result.tokenizer.family
+def file_name(path: str | None, default: str) -> str:
+    """Return the name of a file, cut to what fits a line, or a default if there is no file."""
+    name = (path or "").rpartition("/")[2] or default
     return name if len(name) <= NAME_WIDTH else f"...{name[3 - NAME_WIDTH :]}"
 
 
-def _tokenizer(result: Result) -> str:
+def tokenizer_line(result: Result) -> str:
+    """Return a line on the tokenizer: its file, codes, scales and tokens."""
     tokenizer, scales = result.tokenizer, result.scales
     sides = [scale.patch_num for scale in scales]
     names = f"{sides[0]} to {sides[-1]}" if None not in sides else f"{scales[0].name} ..."
     where = f"{len(scales)} scales ({names})" if len(scales) > 1 else scales[0].name
     tokens = f"{sum(scale.tokens for scale in scales)} tokens"
     words = [f"{tokenizer.vocab_size:,} codes", *([] if where == tokens else [where]), tokens]
-    name = _name(result)
+    name = file_name(result.provenance.get("checkpoint"), tokenizer.family)
     subject = name if name == tokenizer.family else f"{name}: {tokenizer.family}"
     return wrapped("", f"{subject}, {', '.join(words)} an image")
 
 
-def _images(result: Result) -> str:
+def images_line(result: Result) -> str:
+    """Return a line on the images, and how they were encoded."""
     data, settings = result.data, result.settings
     split = f" ({data.split})" if data.split in SPLITS else ""
     failed = f", {data.images_failed:,} unreadable" if data.images_failed else ""
@@ -88,13 +91,13 @@ def summary_table(result: Result, units: str = "nats") -> Table:
     def add(name: str, average: Estimate, final: Estimate, most: float | None = None) -> None:
         low_high = average.ci95
         places = digits(None if average.half_width is None else per_nat * average.half_width)
-        row = [name, _number(average, places, per_nat)]
+        row = [name, number_text(average, places, per_nat)]
         interval = "-" if most is None else f"≤ {round_up(per_nat * most, places)} held out"
         if low_high is not None:
-            interval = _interval(low_high, places, per_nat)
+            interval = interval_text(low_high, places, per_nat)
         known = average.value is not None and log_vocab
         share = f"{100 * (average.value or 0) / log_vocab:.0f}" if known else ""
-        rows.append([*row, interval, share, _number(final, places, per_nat)])
+        rows.append([*row, interval, share, number_text(final, places, per_nat)])
 
     for at in result.temperatures[:MAX_TEMPERATURES]:
         average: SoftAverages = at.average
@@ -137,13 +140,15 @@ def _table(result: Result, units: str) -> str:
     return table.text() + (f"\n{more} more temperatures: --table" if more > 0 else "")
 
 
-def _number(estimate: Estimate, places: int, factor: float) -> str:
+def number_text(estimate: Estimate, places: int, factor: float = 1.0) -> str:
+    """Return the value with its sign if it is a bound."""
     if estimate.value is None:
         return UNKNOWN
     return f"{estimate.sign}{factor * estimate.value + 0.0:.{places}f}"
 
 
-def _interval(ends: tuple[float, float], places: int, factor: float) -> str:
+def interval_text(ends: tuple[float, float], places: int, factor: float = 1.0) -> str:
+    """Return the ends of an interval."""
     return " to ".join(f"{factor * end + 0.0:.{places}f}" for end in ends)
 
 
@@ -178,9 +183,8 @@ def _readers(result: Result, units: str) -> list[str]:
     return [wrapped("", line) for line in lines]
 
 
-def _checks(result: Result, lines: int) -> list[str]:
+def shown_checks(checks: Sequence[Check], lines: int) -> list[str]:
     """Return in so many lines each check that is not ok, and one line for all that are."""
-    checks = [check for check in checks_of(result) if check.id != "labels_of_floor"]
     texts = [check_text(check) for check in checks if check.severity != "ok"]
     fine = "; ".join(check.message for check in checks if check.severity == "ok")
     texts += [wrapped("ok    ", fine)] if fine else []

@@ -13,20 +13,9 @@ from entropy_cli.results.schema import read_result
 from tests.evaluations import evaluation_of
 
 
-@pytest.fixture(scope="module")
-def estimate(tmp_path_factory, images, checkpoint):
-    """A result of `estimate`."""
-    from entropy_cli.cli import main
-
-    path = tmp_path_factory.mktemp("result") / "result.json"
-    argv = ["estimate", "--data", images, "--ckpt", checkpoint, "-o", path, "--temperature", "1,0.5"]
-    assert main([str(part) for part in [*argv, "--workers", "0"]]) == 0
-    return read_result(path)
-
-
 @pytest.fixture
-def evaluation(estimate):
-    return evaluation_of(estimate)
+def evaluation(estimated):
+    return evaluation_of(estimated)
 
 
 @pytest.fixture
@@ -35,16 +24,16 @@ def content(evaluation):
 
 
 @pytest.mark.parametrize("options", [{}, {"worth": None, "soft": False}])
-def test_an_evaluation_comes_back_as_it_was(estimate, options, tmp_path):
-    evaluation = evaluation_of(estimate, **options)
+def test_an_evaluation_comes_back_as_it_was(estimated, options, tmp_path):
+    evaluation = evaluation_of(estimated, **options)
     evaluation.write(tmp_path / "e.json")
     assert read_evaluation(tmp_path / "e.json") == evaluation
     content = json.loads((tmp_path / "e.json").read_text())
     assert json.loads(from_dict(content).to_json()) == content
 
 
-def test_the_file_has_the_keys_of_an_estimate_and_the_losses_in_every_part(estimate, content):
-    base = json.loads(estimate.to_json())
+def test_the_file_has_the_keys_of_an_estimate_and_the_losses_in_every_part(estimated, content):
+    base = json.loads(estimated.to_json())
     assert list(content)[:2] == ["schema", "schema_version"] and set(base) < set(content)
     assert (content["schema"], content["schema_version"]) == ("entropy-cli/evaluate", 1)
     assert set(content) - set(base) == {
@@ -64,13 +53,13 @@ def test_the_file_has_the_keys_of_an_estimate_and_the_losses_in_every_part(estim
         assert at["temperature"] == before["temperature"]
 
 
-def test_whatever_reads_an_estimate_reads_it_from_an_evaluation(estimate, evaluation, tmp_path, cli):
+def test_whatever_reads_an_estimate_reads_it_from_an_evaluation(estimated, evaluation, tmp_path, cli):
     path = tmp_path / "e.json"
     evaluation.write(path)
     found = read_result(path)
-    assert found.average == estimate.average and found.scales == estimate.scales
+    assert found.average == estimated.average and found.scales == estimated.scales
     assert found.schema == "entropy-cli/estimate"
-    assert read_floor(path).mean.floor == estimate.average.token_weighted.assignment_entropy.value
+    assert read_floor(path).mean.floor == estimated.average.token_weighted.assignment_entropy.value
 
 
 def changed(content, path, value):

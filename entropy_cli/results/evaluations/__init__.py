@@ -1,0 +1,1 @@
+"""Results of evaluate as text: their checks, notes, summary and tables."""

@@ -1,0 +1,197 @@
+"""The summary of an evaluation: one screen on the loss of a model beside its floors and ceilings."""
+
+import math
+from dataclasses import replace
+
+from entropy_cli.core.table import Table, wrapped
+from entropy_cli.entropy.quantity import Estimate
+from entropy_cli.results.checks import temperature_text
+from entropy_cli.results.evaluation import Evaluation
+from entropy_cli.results.evaluations.checks import checks_of_losses
+from entropy_cli.results.floors import beside_rungs, floor_of
+from entropy_cli.results.ladder import round_up
+from entropy_cli.results.path import labels_of
+from entropy_cli.results.summary import (
+    LINES,
+    digits,
+    file_name,
+    images_line,
+    interval_text,
+    number_text,
+    shown_checks,
+    tokenizer_line,
+)
+
+MILLION = 1e6
+# How labels were found, in words.
+SOURCES = {
+    "wnid": "labels by wnid",
+    "column": "labels of the data set",
+    "numbers": "labels by the folders' numbers",
+    "folders": "labels by the folders' order",
+    "file": "labels from a file",
+    "given": "labels as given",
+    "none": "the null class for all images",
+}
+
+
+def summary(evaluation: Evaluation, units: str = "nats") -> str:
+    """Return at most 24 lines of at most 80 columns.
+
+    Args:
+        evaluation: the result to show.
+        units: "nats" or "bits".
+    """
+    estimate = evaluation.estimate
+    table = replace(summary_table(evaluation, units), title="", caption="")
+    head = "\n\n".join(
+        [
+            "\n".join(
+                [
+                    model_line(evaluation),
+                    tokenizer_line(estimate),
+                    images_line(estimate),
+                    labels_line(evaluation),
+                ]
+            ),
+            "\n".join([table.text(), _line(figures(evaluation)), *map(_line, _readers(evaluation))]),
+        ]
+    )
+    checks = shown_checks(checks_of_losses(evaluation), LINES - len(head.splitlines()))
+    return "\n".join([head, *checks])
+
+
+def model_name(evaluation: Evaluation) -> str:
+    """Return a short name for the model: its file, else its family."""
+    return file_name(evaluation.estimate.provenance.get("model"), evaluation.model.family)
+
+
+def size_text(parameters: int | None) -> str:
+    """Return a number of parameters in words, "" if it is not known.
+
+    >>> size_text(310_283_520), size_text(1_433_744)
+    ('310 M parameters', '1.43 M parameters')
+    """
+    if parameters is None:
+        return ""
+    millions = parameters / MILLION
+    return f"{millions:,.0f} M parameters" if millions >= 100 else f"{millions:.3g} M parameters"
+
+
+def model_line(evaluation: Evaluation) -> str:
+    """Return a line on the model: its file, family, sizes and precision."""
+    model, name = evaluation.model, model_name(evaluation)
+    words = [
+        model.family if name == model.family else f"{name}: {model.family}",
+        size_text(model.parameters),
+        "" if model.depth is None else f"{model.depth} blocks of width {model.width}",
+        model.precision,
+    ]
+    return _line(", ".join(filter(None, words)))
+
+
+def labels_line(evaluation: Evaluation) -> str:
+    """Return a line on the labels, and what knowing them is worth."""
+    labels = evaluation.labels
+    check, words = labels.check, SOURCES[labels.source]
+    if labels.source != "none":
+        words += f", {labels.classes_seen:,} class{'es' * (labels.classes_seen != 1)}"
+    if check is not None and check.gain.value is not None:
+        half = check.gain.half_width
+        error = "" if half is None else f" ± {half:.1f}"
+        images = f"{check.images:,} image{'s' * (check.images > 1)}"
+        words += f", worth {check.gain.value:.1f}{error} nats an image ({images})"
+    return _line(words)
+
+
+def summary_table(evaluation: Evaluation, units: str = "nats") -> Table:
+    """Return the losses between ceilings and floors: value, interval, final scale."""
+    per_nat = 1.0 if units == "nats" else 1 / math.log(2)
+    estimate, average = evaluation.estimate, evaluation.average
+    log_vocab = math.log(estimate.tokenizer.vocab_size)
+    whole, last = estimate.average.token_weighted, estimate.average.last_scale
+    rows: list[list[str]] = []
+
+    def add(name: str, mean: Estimate, final: Estimate, most: float | None = None) -> None:
+        if mean.value is None:
+            return
+        places = digits(None if mean.half_width is None else per_nat * mean.half_width)
+        interval = "-" if most is None else f"≤ {round_up(per_nat * most, places)} held out"
+        if mean.ci95 is not None:
+            interval = interval_text(mean.ci95, places, per_nat)
+        values = (number_text(one, places, per_nat) for one in (mean, final))
+        rows.append([name, next(values), interval, next(values)])
+
+    def add_losses(label: str, name: str) -> None:
+        add(label, getattr(average.token_weighted, name), getattr(average.last_scale, name))
+
+    even = f"{per_nat * log_vocab:.4f}"
+    rows.append([f"even guess, ln {estimate.tokenizer.vocab_size}", even, "", even])
+    add("unigram entropy U", whole.unigram_entropy, last.unigram_entropy, whole.ceiling)
+    add_losses("cross-entropy", "cross_entropy")
+    add_losses("gain over the unigram", "gain")
+    add_losses("predictive entropy H(p)", "predictive_entropy")
+    at = temperature_text(estimate.settings.temperature)
+    add_losses(f"soft loss at {at}", "target_cross_entropy")
+    add("  its floor A = H(q)", whole.assignment_entropy, last.assignment_entropy)
+    add_losses("  KL(q||p)", "kl")
+    may = "" if labels_of(estimate) == "soft" else " (may be negative)"
+    add_losses(f"CE - A{may}", "reducible")
+    several = len(evaluation.scales) > 1
+    head = ["", f"{units}/\ntoken", "95 % interval", "final\nscale"]
+    caption = f"{units} per token, averaged over all tokens" if several else f"{units} per token"
+    return Table("summary", "Summary", head, rows, caption).select(range(4 if several else 3))
+
+
+def figures(evaluation: Evaluation) -> str:
+    """Return a line with the numbers that are no entropies per token."""
+    losses, total = evaluation.average.token_weighted, evaluation.total
+    shares = (f"top-{k} {share(getattr(losses, f'accuracy_top{k}'))}" for k in (1, 5))
+    per_image = f"{few_digits(total.nats_per_image)} nats/image"
+    if total.bits_per_pixel is not None:
+        per_image += f", {total.bits_per_pixel:.4f} bits/pixel"
+    return f"{', '.join(shares)}, perplexity {perplexity_text(losses.perplexity)}; {per_image}"
+
+
+def share(estimate: Estimate) -> str:
+    """Return a share in per cent.
+
+    >>> share(Estimate(0.0523, 0.0523, None, None, "mean"))
+    '5.2 %'
+    """
+    return f"{100 * estimate.known:.1f} %"
+
+
+def perplexity_text(estimate: Estimate) -> str:
+    """Return a perplexity in few digits; it may be too large for a number."""
+    if estimate.value is None:
+        return "over 1e308"
+    return few_digits(estimate.value)
+
+
+def few_digits(value: float) -> str:
+    """Return a number of at least three digits, for a line with others.
+
+    >>> few_digits(22.9036), few_digits(4111.2), few_digits(3.2e9)
+    ('22.9', '4,111', '3.2e+09')
+    """
+    if value >= MILLION:
+        return f"{value:.3g}"
+    return f"{value:,.1f}" if value < 1000 else f"{value:,.0f}"
+
+
+def _readers(evaluation: Evaluation) -> list[str]:
+    """Return what to compare the cross-entropy with, by the labels that the model trains on."""
+    estimate = evaluation.estimate
+    if labels_of(estimate) == "soft":
+        return ["soft or sampled labels: A is the floor of the soft loss, KL(q||p) what is left"]
+    lines = [f"hard labels ({estimate.tokenizer.family}): A is a floor of the soft loss alone"]
+    mean, entropy = floor_of(estimate, "result").mean, evaluation.average.token_weighted.cross_entropy
+    if mean is not None and mean.rungs:
+        _, clause = beside_rungs(entropy.known, entropy.half_width or 0.0, mean.rungs)
+        lines.append(f"CE {clause}")
+    return lines
+
+
+def _line(text: str) -> str:
+    return wrapped("", text)
