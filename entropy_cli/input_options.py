@@ -125,13 +125,13 @@ def _slurm_shard() -> Shard:
 
 def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """Yield the options that name inputs, with every file: shards, their index, config.json."""
-    from entropy_cli.images.patterns import expand_pattern, is_tar_pattern
+    from entropy_cli.images.patterns import expand_pattern, is_archive_pattern
     from entropy_cli.tokenizers.checkpoints.shards import locate
 
     for name in ("latents", "codebook"):
         if params[name] is not None:
             yield f"--{name}", keyed_file(params[name])[0]
-    if params.get("data") is not None and is_tar_pattern(data := Path(params["data"])):
+    if params.get("data") is not None and is_archive_pattern(data := Path(params["data"])):
         yield from (("--data", tar) for tar in expand_pattern(str(data)))
     if params.get("temperature_from") is not None:
         yield "--temperature-from", Path(params["temperature_from"])
@@ -149,8 +149,8 @@ def check_not_among_images(data: Path | None, written: Iterable[tuple[str, Path 
         ResultError: one would.
     """
     from entropy_cli.core.errors import ResultError
+    from entropy_cli.images.folders import folder_around
     from entropy_cli.images.formats import is_image
-    from entropy_cli.images.image_set import folder_around
 
     for option, path in written:
         if data is None or path is None or not is_image(path.name):

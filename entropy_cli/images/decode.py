@@ -16,7 +16,7 @@ from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.reading import IMAGE_BYTES, OpenFile, is_out_of_handles
 from entropy_cli.images.formats import READABLE
 from entropy_cli.images.image_set import ImageSet
-from entropy_cli.images.tar_index import TarImage
+from entropy_cli.images.members import StoredImage
 
 BITS, COMPRESSION, PHOTOMETRIC, PLANAR, SAMPLE_FORMAT = 258, 259, 262, 284, 339  # tags of a TIFF
 CODE_STREAM = b"\xff\x4f\xff\x51"  # the start of a JPEG 2000 code stream
@@ -45,7 +45,7 @@ class CroppedImages:
         return img_3HW if isinstance(img_3HW, str) else img_3HW.permute(1, 2, 0).numpy()
 
 
-def read_image(source: Path | TarImage, crop: Crop) -> Tensor | str:
+def read_image(source: Path | StoredImage, crop: Crop) -> Tensor | str:
     """Decode an image and crop it to RGB, uint8 (3, H, W), or return why it can't be read.
 
     Raises:
@@ -81,7 +81,7 @@ def _strict() -> Iterator[None]:
         ImageFile.LOAD_TRUNCATED_IMAGES = lenient
 
 
-def _open(source: Path | TarImage) -> BinaryIO:
+def _open(source: Path | StoredImage) -> BinaryIO:
     """Open an image's file; Pillow would memory-map a path, and crash if the file is truncated later."""
     if not isinstance(source, Path):
         return source.open()

@@ -26,8 +26,11 @@ LIBRARIES = {"WEBP": "webp", "JPEG2000": "jpg_2000", "AVIF": "avif"}  # which Pi
 # Labels, tables and notes, which are expected beside images.
 TEXTS = (".txt", ".md", ".html", ".log", ".json", ".jsonl", ".csv", ".tsv", ".xml", ".yaml", ".yml")
 USUAL = (*TEXTS, ".cls", ".db", ".ini")  # of webdataset, Thumbs.db and desktop.ini
-ARCHIVES = (".zip", ".7z", ".rar", ".gz", ".tgz", ".bz2", ".xz", ".zst")
-PACKED = (*ARCHIVES, ".parquet", ".arrow", ".tfrecord", ".h5", ".hdf5", ".mdb", ".rec", ".beton")
+COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
+PARQUET = ".parquet"
+# Archives that are read in place of folders, and others.
+ARCHIVES = (".tar", *(f".tar{suffix}" for suffix in COMPRESSED), ".tgz", ".zip", PARQUET)
+PACKED = (*COMPRESSED, ".7z", ".rar", ".arrow", ".tfrecord", ".h5", ".hdf5", ".mdb", ".rec", ".beton")
 MAX_SUFFIXES = 1000  # counted separately: some naming schemes give every file its own
 MAX_NAMED = 4  # suffixes in a message
 MAX_SHOWN = 24  # characters of a suffix
@@ -47,6 +50,11 @@ SUFFIXES = tuple(chain.from_iterable(FORMATS[name] for name in READABLE))
 def is_image(name: str) -> bool:
     """Return whether a file counts as an image: by its suffix, in upper or lower case."""
     return name.lower().endswith(SUFFIXES)
+
+
+def is_archive(name: str) -> bool:
+    """Return whether a file counts as an archive of images: by its suffix, in upper or lower case."""
+    return name.lower().endswith(ARCHIVES)
 
 
 class SkippedFiles:
@@ -77,8 +85,8 @@ class SkippedFiles:
         suffixes = {suffix.lower() for suffix in self.counts}
         if packed := sorted(suffixes.intersection(PACKED)):
             advice = f"Images inside {', '.join(packed)} files are not read: unpack them into a folder."
-        elif ".tar" in suffixes:
-            advice = "Give the tars themselves: --data 'FOLDER/*.tar'."
+        elif packed := sorted(suffixes.intersection(ARCHIVES)):
+            advice = f"The {', '.join(packed)} files in it are not read: unpack it into a folder."
         else:
             advice = f"Expected files ending in {', '.join(SUFFIXES)}."
         return DatasetError(f"{where}: no images found{', but ' * bool(found)}{found}. {advice}")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images.image_set import GROUPS, Progress, hash_path
+from entropy_cli.images.image_set import GROUPS, hash_path
+from entropy_cli.images.roots import Progress
 
 # The fingerprint hashes all of a tensor of up to WHOLE_BYTES, else SAMPLED rows.
 WHOLE_BYTES, SAMPLED = 2**26, 512

@@ -7,14 +7,17 @@ from typing import NamedTuple, overload
 
 import numpy as np
 
+NO_LABEL = -1
+
 
 class ImageFile(NamedTuple):
-    """An image file, in a folder or in a tar."""
+    """An image file, in a folder or in an archive."""
 
     path: str  # relative to the root, with / between folders
     size: int  # in bytes
-    tar: int = -1  # its index; -1 in a folder
-    offset: int = 0  # of its first byte in the tar; negative if it is in `tar_index.UNREADABLE`
+    archive: int = -1  # its index; -1 in a folder
+    at: int = 0  # where the archive finds it; negative if it is in `members.UNREADABLE`
+    label: int = NO_LABEL  # the data set's own class of it
 
 
 class ImageList(Sequence[ImageFile]):
@@ -29,21 +32,21 @@ class ImageList(Sequence[ImageFile]):
 
         Args:
             paths: all paths concatenated, in the file system's encoding.
-            number_NX: for each image the end of its path and its size; in tars also the index of the
-                tar and the offset. int64.
+            number_NX: for each image the end of its path and its size; in archives also the other
+                fields. int64.
         """
         self._paths, self._number_NX = paths, number_NX
 
     @classmethod
     def from_files(cls, files: Iterable[ImageFile]) -> "ImageList":
-        """Collect images, which are in one folder or in tars; the iterable is read once."""
+        """Collect images, which are in one folder or in archives; the iterable is read once."""
         paths, numbers = bytearray(), array("q")
         for path, *fields in files:
             paths += os.fsencode(path)
             numbers.extend((len(paths), *fields))
-        number_N4 = np.array(numbers, np.int64).reshape(-1, 4)
-        in_tars = bool((number_N4[:, 2] >= 0).any())
-        return cls(bytes(paths), number_N4 if in_tars else number_N4[:, :2].copy())
+        number_N5 = np.array(numbers, np.int64).reshape(-1, 5)
+        in_archives = bool((number_N5[:, 2] >= 0).any())
+        return cls(bytes(paths), number_N5 if in_archives else number_N5[:, :2].copy())
 
     def __len__(self) -> int:
         """Return the number of images."""

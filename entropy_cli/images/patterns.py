@@ -1,4 +1,4 @@
-"""Patterns of tar files for `--data`: braces and wildcards, expanded as in bash."""
+"""Patterns of archives for `--data`: braces and wildcards, expanded as in bash."""
 
 import glob
 import itertools
@@ -7,28 +7,31 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from entropy_cli.core.errors import DatasetError
+from entropy_cli.images.formats import is_archive
 
-MAX_TARS = 100_000
+MAX_ARCHIVES = 100_000
 
 
-def is_tar_pattern(data: Path) -> bool:
-    """Return whether `--data` names tars: a file, a pattern or a missing .tar, but never a folder."""
+def is_archive_pattern(data: Path) -> bool:
+    """Return whether `--data` names archives: a file, a pattern or a missing one, but never a folder."""
     if data.is_dir():
         return False
-    return data.exists() or data.suffix == ".tar" or bool(re.search(r"[*?\[{]", str(data)))
+    return data.exists() or is_archive(data.name) or bool(re.search(r"[*?\[{]", str(data)))
 
 
 def expand_pattern(pattern: str) -> list[Path]:
-    """Expand a pattern to paths of tars: braces first, then * ? [], as in bash.
+    """Expand a pattern to paths of archives: braces first, then * ? [], as in bash.
 
     Raises:
-        DatasetError: a part is empty, names a missing tar, or there are more than MAX_TARS.
+        DatasetError: a part is empty, names a missing one, or there are more than MAX_ARCHIVES.
     """
     if Path(pattern).exists():
         return [Path(pattern)]
-    words = list(itertools.islice(expand_braces(pattern), MAX_TARS + 1))
-    if len(words) > MAX_TARS:
-        raise DatasetError(f"{pattern}: names more than {MAX_TARS} tars. Check the braces in --data.")
+    words = list(itertools.islice(expand_braces(pattern), MAX_ARCHIVES + 1))
+    if len(words) > MAX_ARCHIVES:
+        raise DatasetError(
+            f"{pattern}: names more than {MAX_ARCHIVES} archives. Check the braces in --data."
+        )
     if "" in words:  # it would be the working folder
         raise DatasetError(f"{pattern}: a part is empty; is a variable unset? Check --data.")
     paths: dict[str, None] = {}  # without duplicates, in order
@@ -40,7 +43,7 @@ def expand_pattern(pattern: str) -> list[Path]:
             missing.append(word)
     if missing:
         others = f", like {len(missing) - 1} others of {pattern}" if missing[1:] else ""
-        raise DatasetError(f"{missing[0]}: no such tar{others}. Check --data.")
+        raise DatasetError(f"{missing[0]}: no such file{others}. Check --data.")
     return [Path(path) for path in paths]
 
 

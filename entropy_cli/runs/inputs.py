@@ -73,6 +73,7 @@ def _images(config: EstimateConfig, bars: Bars) -> Inputs:
             limit=config.limit,
             cluster=config.cluster,
             progress=bar.update,
+            bars=bars,
         )
     with bars("hashing checkpoint", checkpoint.size, "B") as bar:
         sha256 = checkpoint.sha256(bar.update)

@@ -80,14 +80,12 @@ def test_the_index_is_used_the_second_time(estimate, tars, checkpoint, tmp_path,
     assert after["data"]["images_used"] == before["data"]["images_used"] == 47
 
 
-def test_what_is_wrong_with_tars_is_one_line(cli, images, checkpoint, tmp_path):
-    subprocess.run(["tar", "-czf", tmp_path / "x.tar.gz", "-C", images, "."], check=True)
+def test_what_is_wrong_with_tars_is_one_line(cli, checkpoint, tmp_path):
     (tmp_path / "text.tar").write_text("no tar")
     for data, words in (
-        ("x.tar.gz", "is compressed (gzip)"),
         ("text.tar", "is not a tar"),
-        ("gone-{00..10}.tar", "gone-00.tar: no such tar, like 10 others of"),
-        ("*.rat", "no such tar"),
+        ("gone-{00..10}.tar", "gone-00.tar: no such file, like 10 others of"),
+        ("*.rat", "no such file"),
     ):
         code, out, err = cli("estimate", "--data", tmp_path / data, "--ckpt", checkpoint)
         assert code == 3 and not out and words in err.splitlines()[-1], err

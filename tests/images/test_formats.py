@@ -155,9 +155,8 @@ def test_many_suffixes_stay_a_short_line():
 @pytest.mark.parametrize(
     "names, words",
     [
-        (["a.parquet", "b.parquet", "README.md"], "2 .parquet, 1 .md. Images inside .parquet files"),
-        (["x.zip"], r"1 .zip. Images inside .zip files are not read: unpack"),
-        (["n01.tar", "n02.tar"], r"2 .tar. Give the tars themselves.* 'FOLDER/\*.tar'"),
+        (["a.arrow", "b.arrow", "README.md"], "2 .arrow, 1 .md. Images inside .arrow files"),
+        (["x.rar"], r"1 .rar. Images inside .rar files are not read: unpack"),
         (["a.jpg_large"], "1 .jpg_large. Expected files ending in .jpg, .jpeg"),
         ([".DS_Store", "._1.jpg"], "no images found. Expected files ending in .jpg"),
     ],
@@ -174,10 +173,14 @@ def test_no_images_says_what_there_is(tmp_path, names, words, in_tar):
     assert str(error.value).startswith(f"{data}: no images found") and "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("name, start, kind", [("x.zip", b"PK\3\4", "zip"), ("x", b"PAR1", "Parquet")])
-def test_packed_files_in_place_of_a_tar_are_called_by_their_name(tmp_path, name, start, kind):
+@pytest.mark.parametrize(
+    "name, start, kind", [("x.rar", b"Rar!", "rar"), ("x", b"7z\xbc\xaf\x27\x1c", "7z")]
+)
+def test_packed_files_in_place_of_an_archive_are_called_by_their_name(tmp_path, name, start, kind):
     (tmp_path / name).write_bytes(start + bytes(2000))
-    with pytest.raises(DatasetError, match=f"is a {kind} file, expected a tar. Unpack it"):
+    with pytest.raises(
+        DatasetError, match=f"is a {kind} file, expected a tar, zip or Parquet file. Unp"
+    ):
         find_images(tmp_path / name)
 
 

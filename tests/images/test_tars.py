@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.images import tar_index
+from entropy_cli.images import members
 from entropy_cli.images.decode import CroppedImages, read_image
 from entropy_cli.images.image_set import find_images
 from entropy_cli.images.loader import open_loader, read_batches
@@ -186,8 +186,10 @@ def broken_tars(tmp_path):
     used = whole.rstrip(b"\0")
     third_header = bytearray(whole)
     third_header[second + 20] ^= 1
-    yield "compressed", gzip.compress(whole), r"compressed \(gzip\)"
-    yield "bzip2", b"BZh91AY&SY" + bytes(600), r"compressed \(bzip2\)"
+    yield "compressed", gzip.compress(whole)[:-9], "is damaged: "
+    yield "bzip2", b"BZh91AY&SY" + bytes(600), "is damaged: "
+    yield "lz4", b"\x04\x22\x4d\x18" + bytes(600), "is a lz4 file"
+    yield "no tar", gzip.compress(b"x" * 600), "is compressed, but not a tar"
     yield "cut in an image", used[:-300], "cut off"
     yield "cut in a header", whole[: second + 100], "damaged at"
     yield "cut between members", whole[:second], "no end mark"
@@ -236,13 +238,13 @@ def test_tars_that_are_not_there(tmp_path):
     (tmp_path / "x-2.tar").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name, words in (
-        ("x.tar", r"x\.tar: no such tar\. "),
-        ("x-{0..1}.tar", r"x-1\.tar: no such tar\. "),
-        ("x-{000..009}.tar", r"x-000\.tar: no such tar, like 9 others of .*x-\{000\.\.009\}\.tar"),
-        ("y*.tar", r"y\*\.tar: no such tar"),
+        ("x.tar", r"x\.tar: no such file\. "),
+        ("x-{0..1}.tar", r"x-1\.tar: no such file\. "),
+        ("x-{000..009}.tar", r"x-000\.tar: no such file, like 9 others of .*x-\{000\.\.009\}\.tar"),
+        ("y*.tar", r"y\*\.tar: no such file"),
         ("x-{0,2}.tar", r"x-2\.tar: is not an ordinary file"),
         ("pipe", "pipe: is not an ordinary file"),
-        ("x-{0..99999999}.tar", "more than 100000 tars"),
+        ("x-{0..99999999}.tar", "more than 100000 archives"),
         ("nothing", "nothing: no such folder"),
     ):
         with pytest.raises(DatasetError, match=words):
@@ -253,7 +255,7 @@ def test_the_index_is_kept_and_read_again_when_the_tar_changes(tmp_path, monkeyp
     tars = [write_tar(tmp_path / f"{i}.tar", [(f"{i}.png", png_bytes(i))]) for i in range(2)]
     data, counted = tmp_path / "{0..1}.tar", []
     before = find_images(data, progress=counted.append)
-    assert len(list((tmp_path / "cache/entropy-cli/tars").iterdir())) == 2 and sum(counted) == 2
+    assert len(list((tmp_path / "cache/entropy-cli/archives").iterdir())) == 2 and sum(counted) == 2
     opened, really = [], tarfile.open
 
     def counting(*args, **options):
@@ -271,13 +273,13 @@ def test_the_index_is_kept_and_read_again_when_the_tar_changes(tmp_path, monkeyp
     os.utime(tars[1], ns=(1, 1))
     find_images(data)
     assert len(opened) == 2
-    assert len(list((tmp_path / "cache/entropy-cli/tars").iterdir())) == 2
+    assert len(list((tmp_path / "cache/entropy-cli/archives").iterdir())) == 2
 
 
 def test_a_damaged_index_is_made_again(tmp_path, monkeypatch):
     tar = write_tar(tmp_path / "x.tar", [(f"{i}.png", png_bytes(i)) for i in range(3)])
     before = list(find_images(tar).files)
-    (kept,) = (tmp_path / "cache/entropy-cli/tars").iterdir()
+    (kept,) = (tmp_path / "cache/entropy-cli/archives").iterdir()
     whole = kept.read_bytes()
     for content in (b"", b"x" * 100, whole[:-30], whole[: len(whole) // 2], bytes(len(whole))):
         kept.write_bytes(content)
@@ -287,7 +289,7 @@ def test_a_damaged_index_is_made_again(tmp_path, monkeypatch):
         content[place] ^= 0x55
         kept.write_bytes(content)
         assert list(find_images(tar).files) == before
-    monkeypatch.setattr(tar_index, "VERSION", tar_index.VERSION + 1)
+    monkeypatch.setattr(members, "VERSION", members.VERSION + 1)
     assert list(find_images(tar).files) == before
 
 
@@ -335,7 +337,7 @@ def test_sparse_files_and_links_to_nowhere_have_a_reason(tmp_path):
     found = find_images(tmp_path / "x.tar")
     assert found.fingerprint() == find_images(tree).fingerprint()
     reasons = {f.path: read_image(found.locate(i), same) for i, f in enumerate(found.files)}
-    assert "no file in the tars" in reasons["link.png"] and "ordinary" in reasons["pipe.png"]
+    assert "no file in the archives" in reasons["link.png"] and "ordinary" in reasons["pipe.png"]
     assert "sparse" in reasons["holes.png"] and not isinstance(reasons["0.png"], str)
 
 

@@ -15,7 +15,8 @@ from entropy_cli.commands.train.recipe import Recipe
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.images.decode import CroppedImages
-from entropy_cli.images.image_set import find_images, folder_around
+from entropy_cli.images.folders import folder_around
+from entropy_cli.images.image_set import find_images
 from entropy_cli.images.synthetic import KINDS, synthetic_image
 from entropy_cli.tokenizers.preprocess import resized_side, square_crop, var_crop
 
@@ -147,9 +148,9 @@ def check_apart(data: str, output: Path) -> None:
 
 def _find_folder(data: Path, recipe: Recipe, workers: int, bars: Bars) -> TrainingData:
     with bars("listing images", None, "img") as bar:
-        val = images = find_images(data, "auto", seed=recipe.seed, progress=bar.update)
+        val = images = find_images(data, "auto", seed=recipe.seed, progress=bar.update, bars=bars)
         if val.split == "val":
-            images = find_images(data, "train", seed=recipe.seed, progress=bar.update)
+            images = find_images(data, "train", seed=recipe.seed, progress=bar.update, bars=bars)
     if images is not val:
         train, held_out = range(len(images)), range(min(MAX_HELD_OUT, len(val)))
     else:

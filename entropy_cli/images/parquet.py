@@ -1,0 +1,236 @@
+"""Parquet files as the hub stores images: a column of bytes and paths, and one of labels."""
+
+import contextlib
+import io
+import os
+from array import array
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from entropy_cli.core.errors import DatasetError
+from entropy_cli.core.extras import import_extra
+from entropy_cli.core.reading import OpenFile, is_out_of_handles
+from entropy_cli.images.listing import NO_LABEL
+from entropy_cli.images.members import (
+    ELSEWHERE,
+    PICTURE,
+    ArchiveFile,
+    Member,
+    NoImagesError,
+    damaged,
+    relative_path,
+)
+
+COLUMN, LABEL = "image", "label"
+BATCH_BYTES = 2**28  # of images that are decoded at once while a file is indexed
+GROUP_BYTES = 2**31  # of a row group: images are read with all of theirs
+KEPT_BYTES, KEPT_FILES = 2**26, 32  # of images of the last row groups, and open files, in a process
+FIELDS = 2  # of a row group: its first row, and the bytes of its images
+
+
+@dataclass(frozen=True)
+class Parquet:
+    """A Parquet file; an image is found by its row, and read with its row group."""
+
+    file: ArchiveFile
+    group_G2: np.ndarray
+
+    @classmethod
+    def of(cls, file: ArchiveFile, record_X: np.ndarray) -> "Parquet":
+        """Return the Parquet file of a file with the row groups of its index."""
+        return cls(file, record_X.reshape(-1, FIELDS))
+
+    def open(self, at: int, size: int) -> BinaryIO:
+        """Read an image's row group, unless it is among the last; see `Archive.open`."""
+        group = int(np.searchsorted(self.group_G2[:, 0], at, "right")) - 1
+        first, size_of_group = map(int, self.group_G2[group])
+        if size_of_group > GROUP_BYTES:
+            raise DatasetError(
+                f"its row group has {size_of_group / 2**30:.1f} GiB, expected at most "
+                f"{GROUP_BYTES // 2**30}"
+            )
+        return io.BytesIO(RECENT.group(self.file, group)[at - first].as_py())
+
+
+class _Recent:
+    """The files and row groups that this process read last, of all files together."""
+
+    def __init__(self) -> None:
+        self._process = 0
+        self._tables: dict[ArchiveFile, tuple[OpenFile, Any]] = {}
+        self._groups: dict[tuple[ArchiveFile, int], Any] = {}
+
+    def group(self, file: ArchiveFile, group: int) -> Any:  # noqa: ANN401 - an array of pyarrow
+        """Return the bytes of the images of a row group.
+
+        Raises:
+            DatasetError: the file has changed, or the row group is damaged.
+            OSError: the file can't be read.
+        """
+        if self._process != os.getpid():  # a fork must not share the position in a file
+            self._process, self._tables, self._groups = os.getpid(), {}, {}
+        key = (file, group)
+        # The last one used is put last.
+        self._groups[key] = self._groups.pop(key) if key in self._groups else self._read(file, group)
+        while len(self._groups) > 1 and sum(v.nbytes for v in self._groups.values()) > KEPT_BYTES:
+            self._groups.pop(next(iter(self._groups)))
+        return self._groups[key]
+
+    def _read(self, file: ArchiveFile, group: int) -> Any:  # noqa: ANN401 - an array of pyarrow
+        opened, table = self._tables.pop(file) if file in self._tables else _open(file.reopen())
+        while len(self._tables) >= KEPT_FILES:
+            self._tables.pop(next(iter(self._tables)))
+        self._tables[file] = opened, table
+        column = _image_column(table)
+        try:
+            opened.check_unchanged()
+            values = table.read_row_group(group, [column], use_threads=False).column(0).combine_chunks()
+        except Exception as error:  # pyarrow's, among them OSError without a number
+            if is_out_of_handles(error):
+                raise
+            raise DatasetError(f"its row group can't be read: {_reason(error)}") from error
+        return values.field("bytes") if column.endswith(".bytes") else values
+
+
+RECENT = _Recent()
+
+
+def parquet_members(file: OpenFile, records: "array[int]") -> Iterator[Member]:
+    """Iterate over the rows of a Parquet file, which are all pictures.
+
+    A row is named by its path; all are named by their numbers where the paths of two are the same.
+
+    Args:
+        file: the Parquet file, of which all images are read, for their sizes.
+        records: gets the FIELDS of each row group.
+
+    Raises:
+        NoImagesError: it has no column of images.
+        DatasetError: it is damaged.
+        EntropyCliError: pyarrow is missing.
+        OSError: it can't be read.
+    """
+    try:
+        _, table = _open(file)
+        rows = _Rows(table, _image_column(table), records)
+    except (OSError, DatasetError) as error:
+        if isinstance(error, DatasetError) or error.errno is not None:
+            raise
+        raise damaged(str(file.path), f"as a Parquet file: {_reason(error)}") from error
+    except Exception as error:
+        if not type(error).__module__.startswith("pyarrow"):
+            raise
+        raise damaged(str(file.path), f"as a Parquet file: {_reason(error)}") from error
+    for row, (size, label) in enumerate(zip(rows.sizes, rows.labels, strict=True)):
+        name = str(row) if rows.names is None else rows.names[row]
+        yield Member(name, PICTURE, row if size >= 0 else ELSEWHERE, max(0, size), "", label)
+
+
+class _Rows:
+    """What a file says of its rows.
+
+    Attributes:
+        names: the path of each row, or its number where that is no path below the file; None if two are
+            the same.
+        labels: NO_LABEL where there is none.
+        sizes: the bytes of each image, -1 where there are none.
+    """
+
+    def __init__(self, table: Any, column: str, records: "array[int]") -> None:  # noqa: ANN401
+        self.names: list[str] | None = []
+        self.labels, self.sizes = array("q"), array("q")
+        self._seen, leaves = set[str](), _leaves(table)
+        self._path = column.removesuffix("bytes") + "path" if column.endswith(".bytes") else ""
+        columns = [column, *(name for name in (self._path, LABEL) if name in leaves)]
+        for group in range(table.num_row_groups):
+            metadata = table.metadata.row_group(group)
+            chunks = map(metadata.column, range(metadata.num_columns))
+            largest = sum(
+                chunk.total_uncompressed_size for chunk in chunks if chunk.path_in_schema in columns
+            )
+            # Where all rows share one image, it is stored once: none has more bytes than that.
+            batch = int(np.clip(BATCH_BYTES // max(1, largest), 1, 1024))
+            first = len(self.sizes)
+            for rows in table.iter_batches(
+                batch, row_groups=[group], columns=columns, use_threads=False
+            ):
+                self._add(rows, column)
+            records.extend((first, sum(size for size in self.sizes[first:] if size > 0)))
+
+    def _add(self, rows: Any, column: str) -> None:  # noqa: ANN401 - a RecordBatch
+        compute = import_extra("pyarrow.compute", "data", "reading Parquet files")
+        top = rows.column(column.partition(".")[0])
+        is_struct = column.endswith(".bytes")
+        content = top.field("bytes") if is_struct else top
+        lengths = compute.fill_null(compute.binary_length(content), -1)
+        self.sizes.extend(lengths.to_pylist())
+        labels = rows.column(LABEL).to_pylist() if LABEL in rows.schema.names else [None] * len(rows)
+        self.labels.extend(_label(label) for label in labels)
+        paths = (
+            top.field("path").to_pylist()
+            if self._path and "path" in _fields(top)
+            else [None] * len(rows)
+        )
+        for path in paths:
+            if self.names is None:
+                return
+            name = _usable(path) or str(len(self.names))
+            self.names.append(name)
+            if name in self._seen:
+                self.names = None
+                return
+            self._seen.add(name)
+
+
+def _open(file: OpenFile) -> tuple[OpenFile, Any]:
+    """Return a file with its ParquetFile."""
+    parquet = import_extra("pyarrow.parquet", "data", "reading Parquet files")
+    return file, parquet.ParquetFile(file.reader(), pre_buffer=False)
+
+
+def _reason(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]
+
+
+def _image_column(table: Any) -> str:  # noqa: ANN401 - a ParquetFile
+    """Return the path of the column of bytes: of `image`, or of the only one like it."""
+    leaves = [table.schema.column(i) for i in range(len(table.schema))]
+    binary = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and not _is_text(leaf)}
+    found = [path for path in (f"{COLUMN}.bytes", COLUMN) if path in binary]
+    others = sorted(path for path in binary if path.endswith(".bytes") and path.count(".") == 1)
+    if not found and len(others) != 1:
+        names = ", ".join(dict.fromkeys(leaf.path.partition(".")[0] for leaf in leaves))
+        raise NoImagesError(
+            f"got the columns {names:.200}, expected `{COLUMN}` with bytes and path. Convert it"
+        )
+    return (found or others)[0]
+
+
+def _is_text(leaf: Any) -> bool:  # noqa: ANN401 - a column of a schema
+    return leaf.logical_type.type == "STRING" or leaf.converted_type == "UTF8"
+
+
+def _leaves(table: Any) -> list[str]:  # noqa: ANN401 - a ParquetFile
+    return [table.schema.column(i).path for i in range(len(table.schema))]
+
+
+def _fields(values: Any) -> list[str]:  # noqa: ANN401 - an array of structs
+    return [values.type.field(i).name for i in range(values.type.num_fields)]
+
+
+def _label(value: object) -> int:
+    return value if type(value) is int and 0 <= value < 2**31 else NO_LABEL
+
+
+def _usable(path: object) -> str:
+    """Return the path as that of a file below this one, "" if it is none."""
+    if not isinstance(path, str):
+        return ""
+    with contextlib.suppress(DatasetError, UnicodeError):
+        relative = relative_path("", path)
+        os.fsencode(relative)
+        return "" if "/." in f"/{relative}" else relative
+    return ""

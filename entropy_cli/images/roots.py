@@ -1,0 +1,130 @@
+"""The folder whose images are read: that of a split, on a disk or in archives."""
+
+import os
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path, PurePosixPath
+
+from entropy_cli.core.errors import DatasetError
+from entropy_cli.core.progress_bars import Bars
+from entropy_cli.images.archive_tree import open_archives
+from entropy_cli.images.folders import DiskFolder, Folder, walk
+from entropy_cli.images.formats import PARQUET, is_archive
+from entropy_cli.images.patterns import expand_pattern, is_archive_pattern
+
+Progress = Callable[[int], object]
+
+MOST_DEEP = 64  # folders that hold nothing but one another
+
+# How names of archives say which split they hold: the hub's validation-00000-of-00014.parquet.
+SPLITS = {
+    split: re.compile(rf"(?<![a-z])({words})(?![a-z])", re.IGNORECASE)
+    for split, words in (("val", "val|valid|validation"), ("train", "train|training"), ("test", "test"))
+}
+
+
+def silent(_: int) -> None:
+    """Report no progress."""
+
+
+def find_root(data: Path, split: str, progress: Progress, bars: Bars) -> tuple[Folder, str, Progress]:
+    """Find the folder of a split.
+
+    A folder of archives without any image of its own stands for them, each a subfolder of its name; one
+    archive stands for itself. Splits are folders, or else archives named by them.
+
+    Returns:
+        The folder; the split's name; and what still has to be told of progress, because images in
+        archives are counted while those are indexed.
+
+    Raises:
+        DatasetError: there is no such folder, archive or split.
+    """
+    name = str(data)
+    if is_archive_pattern(data):
+        paths = expand_pattern(name)
+        top: Folder = open_archives(name, _united(paths), progress, bars)
+        return *_find_split(top, name, split), silent
+    if not data.is_dir():
+        raise DatasetError(
+            f"{data}: no such folder. Give --data a folder of images, or archives of one."
+        )
+    disk = DiskFolder(data)
+    found = _subfolder_of_split(disk, split)
+    root = disk if found is None else DiskFolder(data / found)
+    if not (archives := _archives_below(root)):
+        if found is None:
+            root = _only_archive(root)
+        return (root, found, progress) if found else (*_find_split(root, name, split), progress)
+    named = "" if found else _named_split(archives, split)
+    chosen = [path for path in archives if not named or SPLITS[named].search(PurePosixPath(path).name)]
+    folders = [("" if len(archives) == 1 else path, root.path / path) for path in chosen]
+    top = open_archives(root.name, folders, progress, bars)
+    if found or named:
+        return top, found or named, silent
+    return *_find_split(top, name, split), silent
+
+
+def _united(paths: Sequence[Path]) -> list[tuple[str, Path]]:
+    """Return archives of a pattern as parts of one folder; rows of Parquet files need those of files."""
+    if len(paths) == 1 or not any(path.name.lower().endswith(PARQUET) for path in paths):
+        return [("", path) for path in paths]
+    common = os.path.commonpath([path.parent.resolve() for path in paths])
+    return [(path.resolve().relative_to(common).as_posix(), path) for path in paths]
+
+
+def _find_split(top: Folder, name: str, split: str) -> tuple[Folder, str]:
+    """Return the folder of a split, and the split's name."""
+    if split == "all":
+        return top, "all"
+    if (found := _subfolder_of_split(top, split)) and (folder := top.subfolder(found)):
+        return folder, found
+    if split == "auto":
+        return top, "folder"
+    raise DatasetError(f"{name}: has no {split}/ folder. Give another --split or --data.")
+
+
+def _subfolder_of_split(top: Folder, split: str) -> str | None:
+    """Return the name of the subfolder to take, None if there is none, or if all are asked for."""
+    wanted = {"auto": ("val", "train"), "all": ()}.get(split, (split,))
+    return next((name for name in wanted if top.subfolder(name) is not None), None)
+
+
+def _archives_below(root: Folder) -> list[str]:
+    """Return the relative paths of the archives at any depth; none if there is an image too."""
+    archives = []
+    for folder, name, path in walk(root):
+        if folder.is_image(name):
+            return []
+        if is_archive(name):
+            archives.append(path)
+    return sorted(archives)
+
+
+def _only_archive(root: DiskFolder) -> DiskFolder:
+    """Return the folder that an archive was unpacked into under its name, if nothing else is below.
+
+    Images have the same names there as in the archive.
+    """
+    folder = root
+    for _ in range(MOST_DEEP):
+        entries = [(name, sub) for name, sub in folder.entries() if not name.startswith(".")]
+        folders = [(name, sub) for name, sub in entries if sub is not None]
+        if len(folders) != 1 or any(folder.is_image(name) for name, sub in entries if sub is None):
+            break
+        name, folder = folders[0]
+        if is_archive(name):
+            return folder
+    return root
+
+
+def _named_split(paths: Sequence[str], split: str) -> str:
+    """Return the split whose archives to take, "" for all of them.
+
+    Without a choice that is the validation part, if archives of other parts are there too.
+    """
+    names = [PurePosixPath(path).name for path in paths]
+    named = {split: [name for name in names if words.search(name)] for split, words in SPLITS.items()}
+    if split == "auto":
+        return "val" if 0 < len(named["val"]) < len(names) else ""
+    return split if named.get(split) else ""

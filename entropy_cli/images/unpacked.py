@@ -1,0 +1,129 @@
+"""Compressed tars, unpacked once into the user's cache folder."""
+
+import bz2
+import gzip
+import hashlib
+import logging
+import lzma
+import os
+import tarfile
+import zlib
+from collections.abc import Callable
+from io import BufferedReader
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from entropy_cli.core.errors import DatasetError
+from entropy_cli.core.extras import import_extra
+from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomically
+from entropy_cli.core.progress_bars import Bars
+from entropy_cli.core.reading import OpenFile
+from entropy_cli.images.members import ArchiveFile, damaged
+
+logger = logging.getLogger(__name__)
+
+PIECE = 2**20
+# A tar of images is hardly larger than itself compressed; one that is much larger is a trap.
+MOST_TIMES, MOST_MORE = 100, 2**26
+
+
+def _zstd(file: BufferedReader) -> BinaryIO:
+    zstandard = import_extra("zstandard", "data", "unpacking zstd")
+    reader: Any = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
+    return reader
+
+
+OPENERS: dict[bytes, Callable[[BufferedReader], Any]] = {  # by the first bytes
+    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
+    b"BZh": bz2.BZ2File,
+    b"\xfd7zXZ\0": lzma.LZMAFile,
+    b"\x28\xb5\x2f\xfd": _zstd,
+}
+ERRORS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
+
+
+def opener_of(start: bytes) -> Callable[[BufferedReader], Any] | None:
+    """Return what opens a compressed file by its first bytes, None if it is not compressed."""
+    return next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), None)
+
+
+def unpacked(file: OpenFile, opener: Callable[[BufferedReader], Any], bars: Bars) -> Path:
+    """Return the path of a compressed tar's contents in the cache, where they are kept.
+
+    Args:
+        file: the compressed tar.
+        opener: opens its contents, see `opener_of`.
+        bars: makes progress bars.
+
+    Raises:
+        DatasetError: it is damaged, no tar, or unpacks to far more than images do.
+        EntropyCliError: the cache can't be written to, or zstandard is missing.
+    """
+    path = _cache_path(ArchiveFile.of(file))
+    if path.exists():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(path)
+    logger.info("%s: is compressed, and is unpacked once, into %s", file.path, path)
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as out, bars("unpacking", file.size, "B") as bar:
+            _unpack(file, opener, out, bar.update)
+
+    write_atomically(path, write, announced=False)
+    for old in path.parent.glob(f"{path.name.partition('-')[0]}-*.tar"):
+        if old != path:  # of the same file before it changed
+            old.unlink(missing_ok=True)
+    return path
+
+
+def _unpack(
+    file: OpenFile,
+    opener: Callable[[BufferedReader], Any],
+    out: BinaryIO,
+    progress: Callable[[int], object],
+) -> None:
+    name, packed = str(file.path), file.reader()
+    most, done, at = MOST_TIMES * file.size + MOST_MORE, 0, 0
+    try:
+        contents = opener(packed)
+        while piece := contents.read(PIECE):
+            if not done:
+                _check_tar(name, piece)
+            done += len(piece)
+            if done > most:
+                raise DatasetError(
+                    f"{name}: unpacks to more than {MOST_TIMES} times its size, as images do not. "
+                    "Unpack it into a folder yourself."
+                )
+            out.write(piece)
+            progress(packed.tell() - at)
+            at = packed.tell()
+    except Exception as error:
+        is_own = isinstance(error, ERRORS) or type(error).__module__.startswith("zstandard")
+        if is_own or (isinstance(error, OSError) and error.errno is None):
+            raise damaged(name, error) from error
+        raise
+    file.check_unchanged()
+    if not done:
+        _check_tar(name, b"")
+
+
+def _check_tar(name: str, start: bytes) -> None:
+    """Raise DatasetError unless these are the first bytes of a tar."""
+    block = bytes(start[: tarfile.BLOCKSIZE])
+    try:
+        tarfile.TarInfo.frombuf(block, tarfile.ENCODING, "surrogateescape")
+    except tarfile.HeaderError as error:
+        if block == bytes(tarfile.BLOCKSIZE):  # of a tar without members
+            return
+        raise DatasetError(
+            f"{name}: is compressed, but not a tar. Give a folder of images, or an archive of one."
+        ) from error
+
+
+def _cache_path(file: ArchiveFile) -> Path:
+    """Return the path of what a file holds now."""
+    path = hashlib.blake2b(os.fsencode(file.path.resolve()), digest_size=16).hexdigest()
+    version = hashlib.blake2b(f"{file.size} {file.mtime_ns}".encode(), digest_size=8).hexdigest()
+    return cache_folder() / "unpacked" / f"{path}-{version}.tar"
