@@ -190,8 +190,9 @@ Data = Annotated[
     Path | None,
     typer.Option(
         "--data",
-        metavar="DIR|TARS",
-        help="Folder of images, or tars of one such as 'v-{000..063}.tar'.",
+        metavar="DIR|FILES",
+        help="Folder of images or of archives of them, or archives such as 'v-{000..063}.tar'; see "
+        "`guide images`.",
     ),
 ]
 Checkpoint = Annotated[

@@ -1,4 +1,4 @@
-"""Archives of every kind in place of the folder with the same images: the same list, bytes and groups."""
+"""Archives of every kind in place of the folder with the same images: the same list and bytes."""
 
 import numpy as np
 import pytest
