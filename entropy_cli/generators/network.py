@@ -1,7 +1,6 @@
 """Generators that are one network: their precision, and reading their weights."""
 
 import copy
-import itertools
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -118,9 +117,10 @@ def axes(checkpoint: Checkpoint, name: str, number: int) -> Sequence[int]:
     return shape
 
 
-def count(checkpoint: Checkpoint, pattern: str) -> int:
-    """Return how many weights there are, counted from 0, whose names have a number in a place."""
-    return next(n for n in itertools.count() if pattern.format(n) not in checkpoint.shapes)
+def count_blocks(checkpoint: Checkpoint, parent: str) -> int:
+    """Return how many numbered modules a checkpoint has weights of."""
+    numbered = (re.match(rf"{parent}\.(\d+)\.", name) for name in checkpoint.shapes)
+    return len({found[1] for found in numbered if found})
 
 
 def check_heads(checkpoint: Checkpoint, heads: object, width: int) -> int:

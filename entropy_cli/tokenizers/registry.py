@@ -245,9 +245,7 @@ def detect(checkpoint: Checkpoint) -> str:
     if known := recognise(checkpoint.shapes, checkpoint.outside, checkpoint.config.classes):
         likely = [f"if it is {name} give --family {name}" for name in nearest if len(reasons[name]) == 1]
         advice = ", or ".join([*likely[:1], known.advice])
-        raise CheckpointError(
-            f"{checkpoint.path}: looks like {known.words}, which is not supported: {advice}."
-        )
+        raise CheckpointError(f"{checkpoint.path}: looks like {known.words}, {known.trouble}: {advice}.")
     if not nearest:
         raise CheckpointError(
             f"{checkpoint.path}: unknown layout, unlike every supported family. It has "

@@ -10,7 +10,7 @@ from entropy_cli.tokenizers.names import CODEBOOK
 
 @dataclass(frozen=True)
 class Unsupported:
-    """A kind of checkpoint that is not supported: its name, and what the user can do instead.
+    """A kind of checkpoint that is no tokenizer or not supported: its name, why, and what to do instead.
 
     It has all the keys, patterns of whole names, no key that it `lacks`, and codes of these dimensions
     (None for any), or a class's name in config.json.
@@ -21,6 +21,7 @@ class Unsupported:
     dimensions: int | None = None
     lacks: str | None = None
     classes: tuple[str, ...] = ()
+    trouble: str = "which is not supported"
     advice: str = "make latents with its own code and give --latents"
 
     def fits(self, shapes: Shapes, outside: Collection[str], classes: Mapping[str, str]) -> bool:
@@ -33,6 +34,7 @@ class Unsupported:
 
 VAR_TOKENIZER = "give the checkpoint of its tokenizer, vae_ch160v4096z32.pth where it is VAR's own"
 LLAMAGEN_TOKENIZER = "give the checkpoint of its tokenizer, such as vq_ds16_c2i.pt"
+GENERATOR = "a generator for `evaluate --model`, not a tokenizer"
 OTHER = "give the checkpoint of a tokenizer of images"
 UNSUPPORTED = (
     Unsupported(
@@ -55,11 +57,15 @@ UNSUPPORTED = (
     Unsupported("Paella's tokenizer", classes=("PaellaVQModel",)),
     Unsupported("DALL-E's dVAE", classes=("flava_image_codebook", "FlavaImageCodebook")),
     Unsupported(
-        "VAR's autoregressive transformer", (r"pos_start", r"lvl_embed\.weight"), advice=VAR_TOKENIZER
+        "VAR's autoregressive transformer",
+        (r"pos_start", r"lvl_embed\.weight"),
+        trouble=GENERATOR,
+        advice=VAR_TOKENIZER,
     ),
     Unsupported(
         "LlamaGen's autoregressive transformer",
         (r"tok_embeddings\.weight", r"output\.weight", r"cls_embedding\..*"),
+        trouble=GENERATOR,
         advice=LLAMAGEN_TOKENIZER,
     ),
     Unsupported(

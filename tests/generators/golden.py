@@ -7,7 +7,8 @@ import torch
 from safetensors.torch import load_file
 
 from entropy_cli.generators.base import Generator
-from entropy_cli.generators.registry import load_generator
+from entropy_cli.generators.registry import find_generator
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 
 FILES = {
     "var_d4": "var_d4.pth",
@@ -21,6 +22,7 @@ class Golden:
     """A fixture: its generator, tokens and labels, and what is expected of them."""
 
     generator: Generator
+    checkpoint: Checkpoint
     expected: dict
     values: dict
 
@@ -43,9 +45,10 @@ class Golden:
 
 def golden_generator(shared, name, settings=None):
     folder = shared / "golden" / "generators" / name
-    generator = load_generator(folder / FILES[name], settings=settings).generator
+    found = find_generator(folder / FILES[name], settings=settings)
     expected = json.loads((folder / "expected.json").read_text())
-    return Golden(generator, expected, load_file(folder / "expected.safetensors"))
+    values = load_file(folder / "expected.safetensors")
+    return Golden(found.build(), found.checkpoint, expected, values)
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ from entropy_cli.generators.network import (
     axes,
     check_heads,
     check_weights,
-    count,
+    count_blocks,
     load_weights,
 )
 from entropy_cli.generators.settings import GeneratorSettings
@@ -200,7 +200,7 @@ class LlamaGenGPT(Family):
         image_size, side = _grid(checkpoint, settings)
         sizes = GPTSizes(
             width=width,
-            depth=count(checkpoint, "layers.{}.attention.wqkv.weight"),
+            depth=count_blocks(checkpoint, "layers"),
             heads=_heads(checkpoint, settings, width),
             ffn=axes(checkpoint, GATE, 2)[0],
             vocab_size=vocab_size,

@@ -6,8 +6,8 @@ Source:
 """
 
 import math
+import re
 from collections.abc import Mapping
-from itertools import groupby
 from typing import Any, ClassVar
 
 import torch
@@ -22,14 +22,15 @@ from entropy_cli.generators.network import (
     axes,
     check_heads,
     check_weights,
-    count,
+    count_blocks,
     load_weights,
 )
 from entropy_cli.generators.settings import GeneratorSettings
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.limits import MOST_SCALES, MOST_SIDE
 
-LEVELS, SCALE_MUL = "lvl_1L", "blocks.0.attn.scale_mul_1H11"
-SHARED_ADA = "shared_ada_lin.1.weight"
+LEVELS, SHARED_ADA = "lvl_1L", "shared_ada_lin.1.weight"
+SCALE_MUL = re.compile(r"blocks\.\d+\.attn\.scale_mul_1H11")
 IGNORED = r"lvl_1L|attn_bias_for_masking|blocks\.\d+\.attn\.zero_k_bias"
 WIDTH_OF_A_HEAD = 64  # by the rule of the published sizes: width 64 depth, depth heads
 UNIT = "queries and keys of unit length times a learned factor"
@@ -100,18 +101,24 @@ def _patch_nums(
 ) -> tuple[int, ...]:
     """Return the sides of the scales: the checkpoint's own, else those of other files if they fit."""
     total, scales = axes(checkpoint, "pos_1LC", 3)[1], axes(checkpoint, "lvl_embed.weight", 2)[0]
+    if not scales <= min(total, MOST_SCALES):
+        raise CheckpointError(
+            f"{checkpoint.path}: has places for {total} tokens, but {scales} scales. Expected at most "
+            f"{MOST_SCALES}, each of a token or more."
+        )
     if LEVELS in checkpoint.shapes:
-        level_L = checkpoint.numbers(LEVELS).flatten().tolist()
-        runs = [(level, len(list(run))) for level, run in groupby(level_L)]
-        sides = tuple(math.isqrt(length) for _, length in runs)
-        if runs != [(level, n * n) for level, n in enumerate(sides)]:
+        level_R, tokens_R = torch.unique_consecutive(checkpoint.numbers(LEVELS), return_counts=True)
+        sides = tuple(map(math.isqrt, tokens_R.tolist()))
+        if level_R.tolist() != list(range(len(sides))) or tokens_R.tolist() != [n * n for n in sides]:
             raise CheckpointError(
                 f"{checkpoint.path}: {LEVELS} does not number the tokens of square scales in order. "
                 "Give a checkpoint of the published code."
             )
     else:
         given = config.get("patch_nums", settings.patch_nums)
-        is_sides = isinstance(given, list | tuple) and all(type(n) is int and n > 0 for n in given)
+        is_sides = isinstance(given, list | tuple) and all(
+            type(n) is int and 0 < n <= MOST_SIDE for n in given
+        )
         sides = tuple(given) if is_sides else ()
     if sides and (sum(n * n for n in sides), len(sides)) != (total, scales):
         raise CheckpointError(
@@ -132,29 +139,25 @@ def _sizes(
     rows = axes(checkpoint, "class_emb.weight", 2)[0]
     if rows < 2:
         raise CheckpointError(f"{checkpoint.path}: class_emb.weight has {rows} rows, expected classes.")
-    first, total = (axes(checkpoint, name, 3)[1] for name in ("pos_start", "pos_1LC"))
-    scales = axes(checkpoint, "lvl_embed.weight", 2)[0]
-    # Where the scales are not known, any that fit the shapes: for them alone nothing can be built.
-    any_S = (first, *[1] * (scales - 2), total - first - (scales - 2)) if scales > 1 else (total,)
-    tokens_S = tuple(n * n for n in patch_nums) or any_S
-    if min(tokens_S) < 1:
-        raise CheckpointError(
-            f"{checkpoint.path}: has places for {total} tokens, expected more for {scales} scales."
-        )
+    tokens_S = tuple(n * n for n in patch_nums)
+    if not tokens_S:  # any that fit the shapes, so that these can be compared
+        first, total = (axes(checkpoint, name, 3)[1] for name in ("pos_start", "pos_1LC"))
+        scales = axes(checkpoint, "lvl_embed.weight", 2)[0]
+        tokens_S = (first, *[1] * (scales - 2), total - first - (scales - 2))[:scales]
     ffn = "blocks.0.ffn.fc1.weight"
     if ffn not in checkpoint.shapes:
         raise CheckpointError(f"{checkpoint.path}: lacks {ffn}.")
     eps = config.get("norm_eps", NORM_EPS)
     return VARSizes(
         width=width,
-        depth=count(checkpoint, "blocks.{}.attn.mat_qkv.weight"),
+        depth=count_blocks(checkpoint, "blocks"),
         heads=_heads(checkpoint, settings, config, width),
         ffn=axes(checkpoint, ffn, 2)[0],
         latent_dim=latent_dim,
         vocab_size=axes(checkpoint, "head.weight", 2)[0],
         classes=rows - 1,
         tokens_S=tokens_S,
-        l2_norm=SCALE_MUL in checkpoint.shapes,
+        l2_norm=any(map(SCALE_MUL.fullmatch, checkpoint.shapes)),
         shared_ada=SHARED_ADA in checkpoint.shapes,
         norm_eps=eps if isinstance(eps, float) and 0 < eps < 1 else NORM_EPS,
     )
@@ -163,11 +166,11 @@ def _sizes(
 def _heads(
     checkpoint: Checkpoint, settings: GeneratorSettings, config: Mapping[str, Any], width: int
 ) -> int:
-    if SCALE_MUL in checkpoint.shapes:
-        heads = axes(checkpoint, SCALE_MUL, 4)[1]
+    if shown := next(filter(SCALE_MUL.fullmatch, checkpoint.shapes), None):
+        heads = axes(checkpoint, shown, 4)[1]
         if settings.heads not in (None, heads):
             raise CheckpointError(
-                f"--heads {settings.heads}: {SCALE_MUL} shows that it has {heads}. Leave out --heads."
+                f"--heads {settings.heads}: {shown} shows that it has {heads}. Leave out --heads."
             )
     else:
         heads = settings.heads or config.get("num_heads") or max(1, width // WIDTH_OF_A_HEAD)

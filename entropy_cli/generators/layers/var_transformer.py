@@ -6,7 +6,7 @@ Source:
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import accumulate
 
 import torch
@@ -18,7 +18,7 @@ from entropy_cli.generators.network import Product
 NORM_EPS = 1e-6
 MOST_SCALE_MUL = 100  # of the learned factor of queries of unit length
 PLAIN_FACTOR = 0.25  # of 1 / sqrt(d), without unit lengths
-FEW_TOKENS = 64  # scales of so many together are attended to at once, with a mask
+FEW_TOKENS = 64  # of scales whose queries go together, with a mask
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class VARNetwork(nn.Module):
     def __init__(self, sizes: VARSizes) -> None:
         super().__init__()
         C, tokens_S = sizes.width, sizes.tokens_S
-        self.sizes, self.groups = sizes, scale_groups(tokens_S)
+        self.sizes = sizes
         self.word_embed = nn.Linear(sizes.latent_dim, C)
         self.class_emb = nn.Embedding(sizes.classes + 1, C)
         self.pos_start = nn.Parameter(torch.empty(1, tokens_S[0], C))
@@ -60,13 +60,13 @@ class VARNetwork(nn.Module):
         """Return hidden_BLC for teacher-forcing inputs, normalised and modulated for the head."""
         class_BC = self.class_emb(label_B)
         first_BLC = class_BC[:, None] + self.pos_start
-        level_L = levels(self.sizes.tokens_S).to(label_B.device)
+        level_L = levels(self.sizes.tokens_S, label_B.device)
         place_1LC = self.lvl_embed(level_L) + self.pos_1LC
         h_BLC = torch.cat([first_BLC, self.word_embed(inputs_BMC)], 1) + place_1LC
         shared_B16C = None
         if self.sizes.shared_ada:
             shared_B16C = self.shared_ada_lin(class_BC).view(-1, 1, 6, self.sizes.width)
-        groups = [group.to(label_B.device) for group in self.groups]
+        groups = scale_groups(self.sizes.tokens_S, label_B.device)
         for block in self.blocks:
             h_BLC = block(h_BLC, class_BC, shared_B16C, groups)
         return self.head_nm(h_BLC, class_BC)
@@ -193,30 +193,27 @@ class Group:
     stop: int
     mask_qk: Tensor | None
 
-    def to(self, device: torch.device) -> "Group":
-        """Return the group with its mask on a device."""
-        return self if self.mask_qk is None else replace(self, mask_qk=self.mask_qk.to(device))
+
+def levels(tokens_S: Sequence[int], device: torch.device) -> Tensor:
+    """Return the scale of each token, on a device."""
+    return torch.arange(len(tokens_S)).repeat_interleave(torch.tensor(tokens_S)).to(device)
 
 
-def levels(tokens_S: Sequence[int]) -> Tensor:
-    """Return the scale of each token, on the CPU even where a network is made on the meta device."""
-    repeats_S = torch.tensor(tokens_S, device="cpu")
-    return torch.arange(len(tokens_S), device="cpu").repeat_interleave(repeats_S)
-
-
-def scale_groups(tokens_S: Sequence[int]) -> list[Group]:
+def scale_groups(tokens_S: Sequence[int], device: torch.device) -> list[Group]:
     """Return each large scale by itself and small ones together.
 
-    Attention then skips the keys that a block mask would hide.
+    Attention to each group's keys skips most of what one mask for all would hide.
     """
     ends = list(accumulate(tokens_S))
     groups: list[Group] = []
     start = first = 0
     for s, stop in enumerate(ends):
-        if stop - start < FEW_TOKENS and s + 1 < len(ends):
+        if s + 1 < len(ends) and ends[s + 1] - start <= FEW_TOKENS:
             continue
-        level_k = levels(tokens_S[: s + 1])
-        mask_qk = level_k[start:stop, None] >= level_k
-        groups.append(Group(start, stop, mask_qk if s > first else None))
+        mask_qk = None
+        if s > first:
+            level_k = levels(tokens_S[: s + 1], device)
+            mask_qk = level_k[start:stop, None] >= level_k
+        groups.append(Group(start, stop, mask_qk))
         start, first = stop, s + 1
     return groups
