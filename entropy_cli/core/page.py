@@ -34,6 +34,9 @@ p, li { max-width: 46rem; }
 .panels { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(26rem, 100%), 1fr));
   gap: 1rem; margin: 1rem 0; align-items: start; }
 .panels svg { width: 100%; height: auto; }
+.pictures { display: flex; flex-wrap: wrap; gap: 1rem; margin: 1rem 0; }
+.pictures figure { width: 10rem; } .pictures figcaption { font-size: .85em; overflow-wrap: anywhere; }
+.pictures img { max-width: 100%; height: auto; }
 li { margin: .4em 0; }
 code { font-size: .9em; }
 table { border-collapse: separate; border-spacing: 0; font-size: .9em;

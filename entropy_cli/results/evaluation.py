@@ -4,7 +4,6 @@ Losses and entropies are in nats per token, accuracies are shares. Imports no to
 """
 
 import json
-from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -16,15 +15,12 @@ from entropy_cli.entropy.quantity import Estimate, HistoryPoint, LabelSource
 from entropy_cli.results import schema
 from entropy_cli.results.consistency import check_consistency
 from entropy_cli.results.evaluations.consistency import check_evaluation
+from entropy_cli.results.evaluations.merging import divided, merge
 from entropy_cli.results.result_files import check_version, read_json
 from entropy_cli.results.schema import EVALUATION_SCHEMA, Result
 
 SCHEMA_VERSION = 1
-# In a scale or an average of the file, perplexity is that of the cross-entropy, as in `loss`; the
-# perplexity that `estimate` has there, of the unigram entropy, goes by this name.
-RENAMED = "unigram_perplexity"
 AGAIN = "Evaluate again"  # advice
-MARK = "assignment_entropy"  # is in every scale and average
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -201,7 +197,7 @@ class Evaluation:
             ValueError: a value is NaN or infinite.
         """
         losses = asdict(self)
-        merged = _merge(losses.pop("estimate"), losses)
+        merged = merge(losses.pop("estimate"), losses)
         merged |= {"schema": EVALUATION_SCHEMA, "schema_version": SCHEMA_VERSION}
         return json.dumps(merged, allow_nan=False, indent=1)
 
@@ -228,6 +224,17 @@ def read_evaluation(path: str | Path) -> Evaluation:
     return from_dict(read_json(path), str(path))
 
 
+def read_any(path: str | Path) -> Result | Evaluation:
+    """Read a result file of `estimate` or `evaluate`.
+
+    Raises:
+        ResultError: it can't be read, is neither, or has another version or other keys.
+    """
+    content = read_json(path)
+    is_evaluation = isinstance(content, dict) and content.get("schema") == EVALUATION_SCHEMA
+    return from_dict(content, str(path)) if is_evaluation else schema.from_dict(content, str(path))
+
+
 def from_dict(content: Any, source: str = "result") -> Evaluation:  # noqa: ANN401 - JSON
     """Check and convert what `Evaluation.to_json` wrote.
 
@@ -252,20 +259,6 @@ def no_estimate(note: str) -> Estimate:
     return Estimate(None, None, None, None, "none", note)
 
 
-def _merge(estimate: Any, losses: Any) -> Any:  # noqa: ANN401 - JSON
-    """Return the JSON of an estimate with the losses in every part."""
-    if isinstance(estimate, dict) and isinstance(losses, dict):
-        renamed = {_name(key, losses): part for key, part in estimate.items()}
-        return renamed | {key: _merge(estimate.get(key), part) for key, part in losses.items()}
-    if isinstance(estimate, list):
-        return [_merge(*pair) for pair in zip(estimate, losses, strict=True)]
-    return losses
-
-
-def _name(key: str, losses: Mapping[str, Any]) -> str:
-    return RENAMED if key == "perplexity" and key in losses else key
-
-
 def _split(content: dict[str, Any]) -> dict[str, Any]:
     """Return the JSON of an Evaluation from that of a file: the estimate apart from the losses."""
     own = {field.name for field in fields(Evaluation)}
@@ -274,25 +267,6 @@ def _split(content: dict[str, Any]) -> dict[str, Any]:
     for key, kind in SHARED.items():
         if key in content:
             names = {field.name for field in fields(kind)}
-            estimate[key], losses[key] = _divided(content[key], names)
+            estimate[key], losses[key] = divided(content[key], names)
     version = {"schema": schema.SCHEMA, "schema_version": schema.SCHEMA_VERSION}
     return {**losses, "estimate": estimate | version}
-
-
-def _divided(part: Any, names: Collection[str]) -> tuple[Any, Any]:  # noqa: ANN401 - JSON
-    """Return the estimates and the losses of a part that holds both at some depth."""
-    if isinstance(part, list):
-        pairs = [_divided(inner, names) for inner in part]
-        return [estimates for estimates, _ in pairs], [losses for _, losses in pairs]
-    if not isinstance(part, dict):
-        return part, part
-    if MARK in part:
-        estimates = {key: inner for key, inner in part.items() if key not in names}
-        if RENAMED in part:
-            estimates["perplexity"] = estimates.pop(RENAMED)
-        return estimates, {key: inner for key, inner in part.items() if key in names}
-    pairs_by_key = {key: _divided(inner, names) for key, inner in part.items()}
-    return (
-        {key: estimates for key, (estimates, _) in pairs_by_key.items()},
-        {key: losses for key, (_, losses) in pairs_by_key.items() if isinstance(part[key], list | dict)},
-    )

@@ -3,7 +3,7 @@
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from entropy_cli.core.table import Table, wrapped
 from entropy_cli.entropy.ladder.ladder import Bound, Gain, Ladder
@@ -99,6 +99,14 @@ def scales_table(ladder: Ladder, units: str = "nats") -> Table:
         rows.append([name, *(_number(rung.scales[s], per_nat) for rung in ladder.rungs), bracket])
     head = ["scale", *(rung.id for rung in ladder.rungs), "unigram lies\nbetween"]
     return Table("ladder-scales", "Rungs by scale", head, rows, f"{units} per token")
+
+
+def report_tables(ladder: Ladder | None) -> list[Table]:
+    """Return the tables of a ladder for a report, with what it says; none if there is no ladder."""
+    if ladder is None:
+        return []
+    rungs = replace(rungs_table(ladder), title="Ladder of the hard tokens", notes=[headline(ladder)])
+    return [rungs, scales_table(ladder)]
 
 
 def ladders_tables(named: Mapping[str, Ladder | None]) -> list[Table]:

@@ -13,7 +13,9 @@ from entropy_cli.terminal import print_result
 def report(
     results: Annotated[
         list[Path],
-        typer.Argument(metavar="RESULT.json...", help="Results of estimate; several are compared."),
+        typer.Argument(
+            metavar="RESULT.json...", help="Results of estimate or evaluate; several are compared."
+        ),
     ],
     output: Annotated[
         Path | None,
@@ -32,11 +34,11 @@ def report(
     Example: entropy-cli report result.json -o report.html
     """
     from entropy_cli.core.files import check_files
+    from entropy_cli.results.evaluation import read_any
     from entropy_cli.results.page.report_file import check_report, write_report
-    from entropy_cli.results.schema import read_result
 
     path = output or Path(f"{results[0].stem if len(results) == 1 else 'comparison'}.html")
     check_files([("RESULT.json", file) for file in results], [("--output", path)], overwrite=overwrite)
     check_report(path)
-    write_report(path, [read_result(file) for file in results], [str(file) for file in results])
+    write_report(path, [read_any(file) for file in results], [str(file) for file in results])
     print_result(one_line(str(path)))

@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from textwrap import fill
-from typing import Any
 
 import numpy as np
 
 from entropy_cli.core.figures import SERIES, Axes, legend_below, legend_name, plain_log_ticks
 from entropy_cli.core.table import Cell, Table, lines
-from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
 from entropy_cli.results.ladder import ladders_tables
+from entropy_cli.results.page.differences import Difference, Measured, subtract
 from entropy_cli.results.page.figures import ENTROPIES, plot_with_errors
 from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin
 from entropy_cli.results.path import is_drawn
+from entropy_cli.results.provenance import provenance
 from entropy_cli.results.schema import Estimates, Result, Severity
 from entropy_cli.results.summary import checks_of
 from entropy_cli.results.tables import UNKNOWN, caption_with_bounds, format_estimate
@@ -33,60 +33,14 @@ NOTES = (
 UNPAIRED = "Differences are unpaired where the images are not those of the first result."
 
 
-@dataclass(frozen=True)
-class Difference:
-    """A result's token-weighted assignment entropy minus another's, in nats per token.
-
-    Attributes:
-        value: the difference.
-        se: its standard error; None if either result has none.
-        ci95: its 95 % interval; None without a standard error.
-        paired: whether both results are from the same images, whose common variation then cancels.
-        not_comparable: why the difference is meaningless, or "".
-    """
-
-    value: float
-    se: float | None
-    ci95: tuple[float, float] | None
-    paired: bool
-    not_comparable: str
-
-
 def difference(reference: Result, other: Result) -> Difference:
-    """Compute `other` minus `reference`, paired by jackknife replicates if both have the same images."""
-    both = (reference, other)
-    before, after = (result.average.token_weighted.assignment_entropy for result in both)
-    value, se = after.known - before.known, None
-    paired = _same_images(reference, other)
-    groups = min(sum(n > 0 for n in result.replicates["images"]) for result in both)
-    if paired and groups > 1:
-        images_G, deleted_G = reference.replicates["images"], _replicates(other) - _replicates(reference)
-        cluster = reference.settings.cluster
-        se = math.sqrt(jackknife_variance(np.asarray(value), deleted_G, np.array(images_G), cluster))
-    elif not paired and before.se is not None and after.se is not None:
-        se = math.hypot(before.se, after.se)
-    half = None if se is None else t_quantile(groups - 1) * se
-    ci95 = None if half is None else (value - half, value + half)
-    return Difference(value, se, ci95, paired, _not_comparable(reference, other))
-
-
-def _same_images(reference: Result, other: Result) -> bool:
-    """Return whether the jackknife groups of both results hold the same images."""
-
-    def images(result: Result) -> tuple[Any, ...]:
-        data, groups = result.data, result.replicates["images"]
-        failed, settings = sorted(data.failed), (result.settings.seed, result.settings.cluster)
-        return data.images_fingerprint, data.images_used, failed, settings, groups
-
-    same = images(reference) == images(other)
-    return same and bool(reference.replicates.get("assignment_entropy"))
-
-
-def _replicates(result: Result) -> np.ndarray:
-    """Return the token-weighted assignment entropy without each group, NaN for empty groups, (G,)."""
-    tokens_S = np.array([scale.tokens for scale in result.scales], np.float64)
-    deleted_GS = np.array(result.replicates["assignment_entropy"], np.float64)
-    return deleted_GS @ (tokens_S / tokens_S.sum())
+    """Compute the assignment entropy of `other` minus that of `reference`."""
+    name = "assignment_entropy"
+    before, after = (
+        Measured(result, result.average.token_weighted.assignment_entropy, name)
+        for result in (reference, other)
+    )
+    return subtract(before, after, _not_comparable(reference, other))
 
 
 def _not_comparable(reference: Result, other: Result) -> str:
@@ -150,7 +104,7 @@ def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Repo
         tables=[_differences(several), _side_by_side(several), *_by_scale(several), *ladders],
         terms={},
         notes=[*NOTES, *_checks(several, "care"), *unpaired],
-        origins={one.name: origin(one.result) for one in several},
+        origins={one.name: origin(one.result, provenance(one.result)) for one in several},
         estimates=_estimates(several),
     )
 
@@ -176,10 +130,7 @@ def _differences(several: Sequence[Compared]) -> Table:
         if change is None:
             row += ["reference", UNKNOWN, UNKNOWN]
         else:
-            error = "" if change.se is None else f" ± {change.se:.4f}"
-            ends = "none" if change.ci95 is None else f"{change.ci95[0]:+.4f} to {change.ci95[1]:+.4f}"
-            row += [f"{change.value:+.4f}{error}", ends]
-            row.append("paired: the same images" if change.paired else "unpaired")
+            row += [change.text, change.interval, change.kind]
         temperatures = {scale.temperature for scale in one.result.scales}
         at = f"{temperatures.pop():g}" if len(temperatures) == 1 else "by scale"
         row.append(f"{at}, drawn" if is_drawn(one.result) else at)
@@ -253,11 +204,7 @@ def _estimates(several: Sequence[Compared]) -> Table:
     quantity = f"assignment_entropy minus that of {several[0].name}"
     for one in several:
         if (change := one.difference) is not None:
-            low, high = change.ci95 or (None, None)
-            estimator = "paired jackknife" if change.paired else "unpaired"
-            note = f"not comparable: {change.not_comparable}" if change.not_comparable else None
-            numbers = [change.value, None, change.se, low, high, estimator, note, None]
-            rows.append([one.name, quantity, *numbers])
+            rows.append([one.name, quantity, *change.row()])
     return Table("comparison", "", ["result", "quantity", *NUMBERS], rows)
 
 

@@ -27,7 +27,7 @@ from entropy_cli.core.figures import (
     plain_log_ticks,
     styled,
 )
-from entropy_cli.entropy.quantity import SIGNS, Estimate
+from entropy_cli.entropy.quantity import SIGNS, Estimate, HistoryPoint
 from entropy_cli.results.ladder import at_most
 from entropy_cli.results.legend import averages
 from entropy_cli.results.published import is_published_var
@@ -78,7 +78,7 @@ def ladder_rungs(axes: Axes, result: Result) -> None:
             baseline=None,
             label=label,
         )
-    names = [_short(scale) for scale in result.scales]
+    names = [short_name(scale) for scale in result.scales]
     axes.set_xticks(np.arange(len(names)), names, fontsize=9 if len(names) < 8 else 8)
     axes.set(xlabel="scale", ylabel="nats per token", xlim=(edge_S[0], edge_S[-1]))
     axes.set_title(fill(f"Hard tokens: {at_most(ladder)}", 53))
@@ -103,7 +103,7 @@ def panels_figure(panels: Mapping[str, Draw], heading: Sequence[str]) -> Figure:
     """Draw all panels in one figure, two in a row, below the lines of a heading."""
     last, columns = len(panels) - 1, min(2, len(panels))
     rows = [[i, min(i + 1, last)] for i in range(0, last + 1, 2)]
-    lines = [part for line in heading for part in wrap(line, 62 * columns)]
+    lines = [part for line in heading for part in wrap(line, 60 * columns)]
     figure = new_figure(WIDTH * columns, HEIGHT * len(rows) + 0.2 + 0.18 * len(lines))
     figure.suptitle("\n".join(lines), x=0.01, ha="left", fontsize=11)
     axes = figure.subplot_mosaic(rows)
@@ -130,18 +130,23 @@ def scale_entropies(axes: Axes, result: Result) -> None:
         plot_with_errors(
             axes, x_S + dodge, estimates, line="-", label=label, color=colour, marker=marker
         )
-    tokens = sum(scale.tokens for scale in scales)
-    names = [f"{_short(scale)}\n{scale.tokens / tokens:.1%}" for scale in scales]
-    axes.set_xticks(x_S, names, fontsize=9 if len(scales) < 8 else 8)
-    axes.set(xlabel="scale, and its share of the tokens", ylabel="nats per token")
-    axes.set(xlim=(-0.5, len(scales) - 0.5), ylim=(0, 1.12 * log_vocab))
+    label_scales(axes, scales)
+    axes.set(ylabel="nats per token", ylim=(0, 1.12 * log_vocab))
     low, *_, high = sorted(2 * scales, key=lambda scale: scale.assignment_entropy.known)
     least, most = low.assignment_entropy.known, high.assignment_entropy.known
-    title = f"{least:.2f} ({_short(low)}) to {most:.2f} ({_short(high)})"
+    title = f"{least:.2f} ({short_name(low)}) to {most:.2f} ({short_name(high)})"
     if low is high:
         title = f"{least:.2f} nats, {least / log_vocab:.0%} of ln V"
     axes.set_title(fill(f"Assignment entropy: {title}", 53))
     legend_below(axes, 2)
+
+
+def label_scales(axes: Axes, scales: Sequence[ScaleResult]) -> None:
+    """Label the x axis with the names of scales, at 0, 1, ..., and their shares of the tokens."""
+    tokens = sum(scale.tokens for scale in scales)
+    names = [f"{short_name(scale)}\n{scale.tokens / tokens:.1%}" for scale in scales]
+    axes.set_xticks(np.arange(len(scales)), names, fontsize=9 if len(scales) < 8 else 8)
+    axes.set(xlabel="scale, and its share of the tokens", xlim=(-0.5, len(scales) - 0.5))
 
 
 def temperatures(axes: Axes, result: Result) -> None:
@@ -196,14 +201,19 @@ def _hermite(x_n: np.ndarray, y_n: np.ndarray, slope_n: np.ndarray) -> tuple[np.
 
 def convergence(axes: Axes, result: Result) -> None:
     """Draw the token-weighted assignment entropy and its interval against the number of images."""
-    points = [(one.images, one.value, one.half_width) for one in result.history]
+    most = math.log(result.tokenizer.vocab_size)
+    draw_history(axes, result.history, "assignment entropy, token-weighted", most)
+
+
+def draw_history(axes: Axes, history: Sequence[HistoryPoint], name: str, most: float) -> None:
+    """Draw a mean and its interval, which is cut at 0 and at `most`, against the number of images."""
+    points = [(one.images, one.value, one.half_width) for one in history]
     images_n, value_n, half_n = np.array(points, float).T
-    last, half = value_n[-1], result.history[-1].half_width
+    last, half = value_n[-1], history[-1].half_width
     band = {"facecolor": (BLUE, 0.18), "edgecolor": BLUE, "linewidth": 0.8}
-    low_n = np.maximum(0, value_n - half_n)
-    high_n = np.minimum(math.log(result.tokenizer.vocab_size), value_n + half_n)
+    low_n, high_n = np.maximum(0, value_n - half_n), np.minimum(most, value_n + half_n)
     axes.fill_between(images_n, low_n, high_n, label="95 % interval", **band)
-    axes.plot(images_n, value_n, color=BLUE, label="assignment entropy, token-weighted")
+    axes.plot(images_n, value_n, color=BLUE, label=name)
     axes.axhline(last, color=INK, linewidth=0.8, linestyle="--", label=f"at the end: {last:.4f}")
     later = value_n[len(value_n) // 8 :]
     spread = max(np.nanmax(half_n[len(half_n) // 8 :], initial=0), float(np.ptp(later)), 1e-9)
@@ -224,7 +234,7 @@ def usage_by_rank(axes: Axes, result: Result) -> None:
         counts_V = np.sort(np.array(scale.code_counts))[::-1]
         share_V = 100 * counts_V[counts_V > 0] / counts_V.sum()
         rank_V = np.arange(1, len(share_V) + 1)
-        dead, name = dead_codes(scale), _short(scale)
+        dead, name = dead_codes(scale), short_name(scale)
         label = f"{name}: {dead} dead, {scale.coverage:.3f}"
         axes.plot(rank_V, share_V, color=colour, linestyle=line, label=label)
         axes.set_title(f"{dead} of {vocab_size} codes were never nearest at {name}")
@@ -284,5 +294,6 @@ def plot_with_errors(
             axes.errorbar(*xy, **error, capsize=2.5, **drawn)
 
 
-def _short(scale: ScaleResult) -> str:
+def short_name(scale: ScaleResult) -> str:
+    """Return the name of a scale without spaces around the x."""
     return scale.name.replace(" x ", "x")

@@ -11,10 +11,12 @@ from entropy_cli.core.files import write_text
 from entropy_cli.core.page import definition_list, ordered_list, write_page
 from entropy_cli.core.table import Cell, Table
 from entropy_cli.entropy.quantity import Estimate
+from entropy_cli.results.evaluation import SoftLosses
 from entropy_cli.results.page.figures import Draw, panels_figure, panels_html
-from entropy_cli.results.provenance import provenance
+from entropy_cli.results.page.pictures import Picture, pictures_html
 from entropy_cli.results.schema import Result, SoftEstimates
 
+COLUMNS = ("temperature", "scale", "tokens", "quantity")
 NUMBERS = ("value", "plug_in", "se", "ci95_low", "ci95_high", "estimator", "note", "bound")
 
 
@@ -30,6 +32,7 @@ class Report:
         terms: the meanings of the tables' columns; only the page has them.
         origins: for each result, by name, how it was made.
         estimates: every estimate in full precision, for CSV.
+        pictures: images of the data, for the page.
     """
 
     title: str
@@ -44,6 +47,7 @@ class Report:
     notes: Sequence[str]
     origins: Mapping[str, Mapping[str, str]]
     estimates: Table
+    pictures: Sequence[Picture] = ()
 
     def write(self, path: Path) -> None:
         """Write the report in the format of the file's suffix.
@@ -74,6 +78,7 @@ class Report:
             f"<p>{escape_html(self.details)}</p>",
             "<h2>Figures</h2>" + panels_html(self.panels, self.subject),
             *(_filled_first(table).html() for table in self.tables),
+            pictures_html(self.pictures),
             "<h2>Terms</h2>" + definition_list(self.terms) if self.terms else "",
             "<h2>Notes</h2>" + ordered_list(self.notes),
             "<h2>Provenance</h2>" + "".join(origins),
@@ -107,9 +112,9 @@ def _filled_first(table: Table) -> Table:
     return table.select([i for i in range(len(table.head)) if i not in has_gap] + has_gap)
 
 
-def origin(result: Result) -> dict[str, str]:
-    """Return how a result was made: its inputs, settings, machine and command, by label."""
-    terms = provenance(result)
+def origin(result: Result, terms: Mapping[str, str]) -> dict[str, str]:
+    """Return how a result was made, as `terms` say, with the tokenizer's hash and the command."""
+    terms = dict(terms)
     if result.tokenizer.checkpoint_sha256 is not None:
         terms["sha256"] = result.tokenizer.checkpoint_sha256
     command = result.provenance.get("command")
@@ -125,8 +130,8 @@ def subject(result: Result) -> str:
     return f"{f'{checkpoint} ({family})' if checkpoint else family} on {data}"
 
 
-def estimates_of(estimates: SoftEstimates) -> Iterator[list[Cell]]:
-    """Iterate over the estimates of a scale or an average: the name and the numbers of each."""
+def estimates_of(estimates: SoftEstimates | SoftLosses) -> Iterator[list[Cell]]:
+    """Iterate over the numbers of a scale or an average: the name and the parts of each."""
     for field in fields(estimates):
         one = getattr(estimates, field.name)
         if isinstance(one, Estimate):

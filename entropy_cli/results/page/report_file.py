@@ -1,27 +1,28 @@
 """Writing the report of a result, or the comparison of several, to a file."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.figures import FORMATS as FIGURES
 from entropy_cli.core.figures import styled
 from entropy_cli.core.table import Cell, Table
-from entropy_cli.results.ladder import headline as headline_of
-from entropy_cli.results.ladder import rungs_table, scales_table
+from entropy_cli.results.evaluation import Evaluation
+from entropy_cli.results.ladder import report_tables
 from entropy_cli.results.legend import averages, legend
 from entropy_cli.results.notes import notes
 from entropy_cli.results.page.comparison import comparison_report
+from entropy_cli.results.page.evaluation_report import evaluation_report
 from entropy_cli.results.page.figures import figure_panels
-from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin, subject
+from entropy_cli.results.page.model_comparison import model_comparison
+from entropy_cli.results.page.report import COLUMNS, NUMBERS, Report, estimates_of, origin, subject
+from entropy_cli.results.provenance import provenance
 from entropy_cli.results.schema import Result, ScaleResult, SoftEstimates, SoftScale, TemperatureResult
 from entropy_cli.results.summary import checks_of, checks_table, summary_table, usage
 from entropy_cli.results.tables import headline, tables
 
 TEXT = (".md", ".csv")
 FORMATS = (".html", *FIGURES, *TEXT)
-COLUMNS = ("temperature", "scale", "tokens", "quantity")
 MEANING = "the uncertainty about a token's code given its latent"
 
 
@@ -39,21 +40,30 @@ def check_report(path: Path) -> None:
         styled()
 
 
-def write_report(path: Path, results: Sequence[Result], sources: Sequence[str]) -> None:
+def write_report(path: Path, results: Sequence[Result | Evaluation], sources: Sequence[str]) -> None:
     """Write the report of a result, or the comparison of several.
+
+    Evaluations are compared by their cross-entropy, unless results of `estimate` are among them.
 
     Args:
         path: a path that ends in one of FORMATS.
-        results: at least one result.
+        results: at least one result of `estimate` or `evaluate`.
         sources: the files of the results, after which a comparison names them.
 
     Raises:
         ResultError: it can't be written.
         EntropyCliError: matplotlib is not installed.
     """
-    is_alone = len(results) == 1
-    report = result_report(results[0]) if is_alone else comparison_report(results, sources)
-    report.write(path)
+    _report(results, sources).write(path)
+
+
+def _report(results: Sequence[Result | Evaluation], sources: Sequence[str]) -> Report:
+    evaluations = [result for result in results if isinstance(result, Evaluation)]
+    if len(evaluations) == len(results):
+        is_alone = len(evaluations) == 1
+        return evaluation_report(evaluations[0]) if is_alone else model_comparison(evaluations, sources)
+    estimates = [one.estimate if isinstance(one, Evaluation) else one for one in results]
+    return result_report(estimates[0]) if len(estimates) == 1 else comparison_report(estimates, sources)
 
 
 def result_report(result: Result) -> Report:
@@ -68,20 +78,17 @@ def result_report(result: Result) -> Report:
         details=" ".join([f"{what}: {MEANING}; {details}.", *_sentences(usage(result))]),
         subject=subject(result),
         panels=figure_panels(result),
-        tables=[summary_table(result), checks_table(result), *_ladder(result), *tables(result)],
+        tables=[
+            summary_table(result),
+            checks_table(result),
+            *report_tables(result.ladder),
+            *tables(result),
+        ],
         terms=legend(result, "nats"),
         notes=notes(result),
-        origins={"": origin(result)},
+        origins={"": origin(result, provenance(result))},
         estimates=Table("estimates", "", [*COLUMNS, *NUMBERS], rows),
     )
-
-
-def _ladder(result: Result) -> list[Table]:
-    """Return the tables of the ladder of hard tokens, if there is one."""
-    if result.ladder is None:
-        return []
-    rungs = replace(rungs_table(result.ladder), title="Ladder of the hard tokens")
-    return [replace(rungs, notes=[headline_of(result.ladder)]), scales_table(result.ladder)]
 
 
 def _sentences(lines: Sequence[str]) -> list[str]:
