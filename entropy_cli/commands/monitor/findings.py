@@ -5,7 +5,8 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from entropy_cli.commands.monitor.detectors.limits import divergence, grows_without_bound
-from entropy_cli.commands.monitor.detectors.plateau import TOLERANCE, overfitting, plateau
+from entropy_cli.commands.monitor.detectors.overfitting import overfitting
+from entropy_cli.commands.monitor.detectors.plateau import TOLERANCE, plateau
 from entropy_cli.commands.monitor.detectors.rebound import rebound, regulariser_falls, sudden_drops
 from entropy_cli.commands.monitor.floor_findings import floor_findings, rules_of_thumb
 from entropy_cli.commands.monitor.logs.names import subject

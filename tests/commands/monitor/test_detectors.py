@@ -26,7 +26,13 @@ from entropy_cli.commands.monitor.detectors.noise import (
     spread,
     thin,
 )
-from entropy_cli.commands.monitor.detectors.plateau import overfitting, plateau, power_law_slope
+from entropy_cli.commands.monitor.detectors.overfitting import overfitting
+from entropy_cli.commands.monitor.detectors.plateau import (
+    never_moved,
+    plateau,
+    power_law_slope,
+    standstill,
+)
 from entropy_cli.commands.monitor.detectors.rebound import rebound, regulariser_falls, sudden_drops
 from entropy_cli.core.errors import ShapeError
 

@@ -1,4 +1,4 @@
-"""Detect plateaus and overfitting, and fit the power law of a reducible loss.
+"""Detect plateaus and losses that never moved, and fit the power law of a reducible loss.
 
 Series are one-dimensional, finite, float64, in order of training.
 """
@@ -8,15 +8,24 @@ from itertools import pairwise
 
 import numpy as np
 
-from entropy_cli.commands.monitor.detectors.noise import Series, scatter, validate
+from entropy_cli.commands.monitor.detectors.noise import (
+    MEDIAN_TO_MEAN_ERROR,
+    Series,
+    bin_medians,
+    spread,
+    validate,
+)
 from entropy_cli.core.errors import ShapeError
 
 BLOCKS, MIN_BLOCKS = 20, 8
 LAST_SHARE = 0.25
 TOLERANCE = 0.005  # nats per quarter of the run
-MIN_EVALUATIONS, LAST_EVALUATIONS = 10, 3
-MEDIANS_DIFFERENCE = 0.947  # standard error of the difference of two medians of three Gaussians
 MIN_RANGE = 4.0  # of x, from the first to the last bin of a power law
+MIN_POINTS = MIN_BLOCKS * 4  # fewer say nothing of a plateau
+STILL_SHARES = (2, 4, 8)  # a standstill lasts from a half, a quarter or an eighth of the run to its end
+STILL = 0.1  # gain of a standstill beside that of a window before it, as long in log time
+SIX = 6.0  # standard errors
+UNMOVED = 0.02  # of its level: the range of a loss that never moved
 
 
 @dataclass(frozen=True)
@@ -54,22 +63,104 @@ def plateau(y_n: Series, tolerance: float = TOLERANCE) -> Plateau | None:
     1.0/.50/.19 at noise .005.
     """
     y_n = validate(y_n)
-    points = int(len(y_n) * LAST_SHARE)
-    blocks = min(BLOCKS, points)
-    if blocks < MIN_BLOCKS:
+    if len(y_n) < MIN_POINTS:
         return None
-    first = len(y_n) - points
-    bounds_C = np.arange(blocks + 1) * points // blocks
-    size_B = np.diff(bounds_C)
-    level = y_n[first]  # sums of differences keep the digits of a nearly constant curve
-    mean_B = np.add.reduceat(y_n[first:] - level, bounds_C[:-1]) / size_B
-    line = _fit_line((bounds_C[1:] + bounds_C[:-1]) / 2, mean_B)
-    gain, error = 0.0 - line.slope * points, line.se * points
-    # Student's to the Gaussian quantile at two sigma, to first order, relative to that of 20 blocks.
-    bound_errors = 2 * (1 + 1.25 / (blocks - 2)) / (1 + 1.25 / (BLOCKS - 2))
+    first = len(y_n) - int(len(y_n) * LAST_SHARE)
+    gain, error, bound_errors, blocks, rho = _projected_gain(y_n[first:])
     highest = gain + bound_errors * error
     fires, rising = highest < tolerance, gain < -tolerance and highest < 0
-    return Plateau(fires, rising, gain, error, bound_errors, tolerance, first, points, blocks, line.rho)
+    return Plateau(
+        fires, rising, gain, error, bound_errors, tolerance, first, len(y_n) - first, blocks, rho
+    )
+
+
+def _projected_gain(y_n: Series) -> tuple[float, float, float, int, float]:
+    """Return what another window like this one would gain, by a line through its block means.
+
+    Returns:
+        The gain, its standard error, the errors in its upper bound, the blocks and their rho.
+    """
+    points = len(y_n)
+    blocks = min(BLOCKS, points)
+    bounds_C = np.arange(blocks + 1) * points // blocks
+    # Sums of differences keep the digits of a nearly constant curve.
+    mean_B = np.add.reduceat(y_n - y_n[0], bounds_C[:-1]) / np.diff(bounds_C)
+    line = _fit_line((bounds_C[1:] + bounds_C[:-1]) / 2, mean_B)
+    # Student's to the Gaussian quantile at two sigma, to first order, relative to that of 20 blocks.
+    bound_errors = 2 * (1 + 1.25 / (blocks - 2)) / (1 + 1.25 / (BLOCKS - 2))
+    return 0.0 - line.slope * points, line.se * points, bound_errors, blocks, line.rho
+
+
+@dataclass(frozen=True)
+class Standstill:
+    """Result of `standstill`: a window to the end of the run in which the curve hardly falls."""
+
+    fires: bool  # gain + bound_errors * gain_error < a tenth of the least `earlier`
+    first: int  # row where the window begins
+    before: int  # row where the window before it begins, which is as long in log time
+    gain: float  # projected fall over another window, in units of the curve; negative if it rises
+    gain_error: float  # its standard error
+    bound_errors: float  # standard errors in the bound
+    earlier: float  # fall over the window before
+    earlier_error: float  # its standard error
+
+
+def standstill(y_n: Series) -> Standstill | None:
+    """Test whether the curve stands still, beside what it fell over as long in log time before.
+
+    The windows last from 1/2, 1/4 or 1/8 of the run to its end; the longest that stands still counts.
+    It needs no tolerance, so that it fires at any noise that is small beside the earlier fall, where
+    `plateau` would need more points. A power law t^-b falls by 2^-b as much as before over an octave, and
+    never stands still for b up to 1. None below 32 points. See the tests for rates.
+    """
+    y_n = validate(y_n)
+    if len(y_n) < MIN_POINTS:
+        return None
+    found = [_still_window(y_n, share) for share in STILL_SHARES if len(y_n) >= 8 * share**2]
+    return next((one for one in reversed(found) if one.fires), found[0])
+
+
+def _still_window(y_n: Series, share: int) -> Standstill:
+    first, before = len(y_n) // share, len(y_n) // share**2
+    gain, error, bound_errors, _, _ = _projected_gain(y_n[first:])
+    rows = max(before // 4, 1)  # on either side of the start of the window before
+    around_n = y_n[before - rows : before + rows + 1]
+    earlier = float(np.median(around_n) - (y_n[first:].mean() + gain / 2))
+    earlier_error = spread(y_n) * MEDIAN_TO_MEAN_ERROR / (2 * rows + 1) ** 0.5
+    least = earlier - bound_errors * float(np.hypot(earlier_error, error))
+    fires = gain + bound_errors * error < STILL * least and gain > -STILL * least
+    return Standstill(fires, first, before, gain, error, bound_errors, earlier, earlier_error)
+
+
+@dataclass(frozen=True)
+class NeverMoved:
+    """Result of `never_moved`, in units of the curve."""
+
+    fires: bool  # neither fell nor rose beyond its noise, within 2 % of its level
+    start: float  # median of the first bin
+    last: float  # median of the last three bins
+    fall: float  # from the higher of the first bin and the first three points down to the lowest bin
+    fall_needed: float  # six standard errors of that difference
+    range: float  # of the medians of the bins
+    noise: float  # standard deviation of a point
+
+
+def never_moved(y_n: Series) -> NeverMoved | None:
+    """Test whether a curve is flat from its first to its last point; None below 32 points.
+
+    Fires on flat curves of white noise in .99, and on none that fell by 2 % of their level.
+    """
+    binned = bin_medians(y_n) if len(y_n) >= MIN_POINTS else None
+    if binned is None:
+        return None
+    median_B, sigma = binned.median_B, spread(y_n)
+    start, last = float(median_B[0]), float(np.median(median_B[-3:]))
+    early, lowest = float(np.median(y_n[:3])), float(median_B.min())
+    needed = SIX * max(binned.se * 2**0.5, sigma * (early > start))
+    fall, spans = max(start, early) - lowest, float(np.ptp(median_B))
+    is_flat = fall <= needed and last - start <= SIX * binned.se * 2**0.5
+    fires = is_flat and spans <= UNMOVED * abs(start) and fall <= UNMOVED * abs(start)
+    return NeverMoved(fires, start, last, fall, needed, spans, sigma)
 
 
 def _fit_line(x_B: Series, y_B: Series) -> Line:
@@ -86,55 +177,6 @@ def _fit_line(x_B: Series, y_B: Series) -> Line:
     rho = min(max(rho, 0.0), 0.99)
     error = (squares / (len(y_B) - 2) / square * (1 + rho) / (1 - rho)) ** 0.5
     return Line(slope, error, rho)
-
-
-@dataclass(frozen=True)
-class Overfitting:
-    """Result of `overfitting`: whether validation rises while training falls."""
-
-    # Each of the last evaluations lies above best + margin, `rise` is above `rise_needed`, and the
-    # training loss fell since the best.
-    fires: bool
-    best: float  # lowest validation loss
-    best_index: int  # its index among the evaluations
-    last: tuple[float, ...]  # the last three evaluations, oldest first
-    margin: float  # three standard deviations of the evaluations' noise
-    noise: float  # that standard deviation
-    rise: float  # median of the last three minus that of three around the best, which is biased low
-    rise_needed: float  # three standard errors of that difference
-    train_at_best: float  # training loss at the best evaluation
-    train_last: float  # at the last
-
-
-def overfitting(val_n: Series, train_at_val_n: Series) -> Overfitting | None:
-    """Test whether the last three evaluations all exceed the best by 3 s while training fell.
-
-    Both losses are those at the evaluations. None below ten. Of 2500 runs with 10/20/40 evaluations and
-    white noise s: fires on falling curves in at most .0004, on flat ones in .012/.008/.004 (without
-    `rise_needed` .04), and in .11/.76/1.0 on those that rise by 9.5 s over the last 40 %.
-
-    Raises:
-        ShapeError: the two differ in length.
-    """
-    val_n, train_at_val_n = validate(val_n), validate(train_at_val_n)
-    if len(val_n) != len(train_at_val_n):
-        raise ShapeError(
-            f"got {len(train_at_val_n)} training losses for {len(val_n)} evaluations, expected one each"
-        )
-    if len(val_n) < MIN_EVALUATIONS:
-        return None
-    i = int(val_n.argmin())
-    sigma = scatter(val_n)
-    best, last_k = float(val_n[i]), val_n[-LAST_EVALUATIONS:]
-    around = min(max(i - 1, 0), len(val_n) - LAST_EVALUATIONS)
-    rise = float(np.median(last_k) - np.median(val_n[around : around + LAST_EVALUATIONS]))
-    rise_needed = 3 * sigma * MEDIANS_DIFFERENCE
-    train_at_best, train_last = float(train_at_val_n[i]), float(train_at_val_n[-1])
-    fires = bool((last_k > best + 3 * sigma).all()) and rise > rise_needed and train_last < train_at_best
-    last = tuple(last_k.tolist())
-    return Overfitting(
-        fires, best, i, last, 3 * sigma, sigma, rise, rise_needed, train_at_best, train_last
-    )
 
 
 def power_law_slope(x_n: Series, reducible_n: Series) -> Line | None:

@@ -4,7 +4,7 @@ Series are one-dimensional, finite, float64, in order of training. A rebound is 
 target (EMA teacher) and no evidence of failure; a sudden drop after a rise may be a collapse.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from entropy_cli.commands.monitor.detectors.noise import (
     MEDIAN_TO_MEAN_ERROR,
     Bins,
     Series,
+    autocorrelation,
     bin_medians,
     block_medians,
     mann_kendall,
@@ -64,11 +65,13 @@ def rebound(y_n: Series) -> Rebound | None:
     Of 300 runs of 3000 points with noise AR(1), phi 0/.9/.98: fires on a flat plateau in none (.00/.02/
     .08 if rows were taken as independent), on a power law in none; on +.2 at white noise .05 in all,
     from 1000 points on. Short and strongly autocorrelated noise looks like rebounds: .09 at phi .98 and
-    1000 points (ten independent rows), .04 at phi .9 and 60 points.
+    1000 points (ten independent rows), .04 at phi .9 and 60 points. A minimum within the first bin
+    counts if it is six standard errors below all bins.
     """
     binned = bin_medians(y_n)
     if binned is None:
         return None
+    binned = _split_at_early_minimum(y_n, binned)
     median_B, n = binned.median_B, len(binned.median_B)
     i = int(median_B.argmin())
     minimum, last = float(median_B[i]), float(np.median(median_B[-LAST_BINS:]))
@@ -103,6 +106,30 @@ def rebound(y_n: Series) -> Rebound | None:
         bins=n,
         thinned_by=binned.thinned_by,
     )
+
+
+def _split_at_early_minimum(y_n: Series, binned: Bins) -> Bins:
+    """Split the first bin at the lowest of its short blocks, if that is clearly below all bins.
+
+    Blocks of 3, 6, 12 ... rows are tried; what comes before the lowest is left out.
+    """
+    _, end = binned.rows(0)
+    phi, sigma = max(autocorrelation(y_n), 0.0), MEDIAN_TO_MEAN_ERROR * spread(y_n)
+    best: tuple[float, float, int, int] | None = None
+    size = LAST_BINS
+    while 2 * size <= end:
+        error = sigma / max(size * (1 - phi) / (1 + phi), 1.0) ** 0.5
+        for first in range(0, end - 2 * size + 1, size):
+            low = float(np.median(y_n[first : first + size]))
+            if best is None or low + ERRORS * error < best[0] + ERRORS * best[1]:
+                best = low, error, first, first + size
+        size *= 2
+    if best is None or best[0] + ERRORS * best[1] >= binned.median_B.min():
+        return binned
+    low, error, first, stop = best
+    median_B = np.concatenate([[low, np.median(y_n[stop:end])], binned.median_B[1:]])
+    bounds_C = np.concatenate([[first, stop], binned.bounds_C[1:]])
+    return replace(binned, median_B=median_B, bounds_C=bounds_C, se=max(binned.se, error))
 
 
 def _peak(median_B: Series, i: int) -> tuple[int, float]:
