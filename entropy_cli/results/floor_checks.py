@@ -14,7 +14,7 @@ from entropy_cli.results.floors import Level, beside_rungs
 NEAR = 0.02  # nats: losses this close count as equal if their error is not known
 SUM_TOLERANCE = 0.03  # relative: the first logged value is often a mean over some steps
 MOST_SUMMED = 64  # accumulation steps
-MUCH_ABOVE = 0.5  # nats above ln V that no usual initialisation of a model's last layer has
+MUCH_ABOVE = 1.0  # nats above ln V: logits of unit variance are half a nat above
 ACCUMULATION = (
     "Divide each micro-batch's loss by the number of accumulation steps, or give --loss the validation "
     "loss. In Hugging Face's Trainer, whose loss is CE x tokens / n with n = num_items_in_batch, the "

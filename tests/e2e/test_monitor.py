@@ -280,14 +280,20 @@ class TestFindings:
             assert sources(text) == []
         result = tmp_path / "r.json"
         for changes, expected in (
-            ({}, ["ln V"]),
-            ({"vocab_size": 4096}, ["ln V"]),
+            ({}, [*issues, "ln V"]),  # the floor is of another tokenizer, the log is as without one
+            ({"vocab_size": 4096}, [*issues, "ln V"]),
             ({"vocab_size": 4096, "patch_nums": PATCH_NUMS[256]}, [*issues, "ln V"]),
-            ({"vocab_size": 4096, "patch_nums": PATCH_NUMS[256], "family": "llamagen"}, ["ln V"]),
         ):
             content = {**baseline, "tokenizer": {**baseline["tokenizer"], **changes}}
             result.write_text(json.dumps(content))
             assert sources(logs.var_stdout(), "--floor", result) == expected
+        # Of a tokenizer of the same scales and codes that VAR did not publish.
+        result.write_text(
+            json.dumps({**content, "tokenizer": {**baseline["tokenizer"], "vocab_size": 4096}})
+        )
+        sides = str(tuple(baseline["tokenizer"]["patch_nums"]))
+        text = logs.var_stdout().replace("(1, 2, 3, 4, 5, 6, 8, 10, 13, 16)", sides)
+        assert sources(text, "--floor", result) == ["ln V"]
 
     def test_restarts(self, monitor):
         text = logs.ijepa_csv([0.4, 0.3, 0.2]) + logs.ijepa_csv([0.25, 0.1], first_epoch=3)
@@ -333,7 +339,7 @@ def test_the_table(cli, tmp_path):
             assert words in out
         assert all(len(line) <= 80 or str(log) in line for line in out.splitlines())
         assert ("power of time\n---" in out) == ("With --table: " not in out) == bool(options)
-    assert "Reducible loss, above the floor, nats per token; given\n" in out
+    assert "Reducible loss, above the floor, nats per token; ±: standard error; given\n" in out
 
 
 def test_a_log_of_many_losses_fits_a_screen_and_the_rest_is_in_the_table(cli, tmp_path):

@@ -61,7 +61,7 @@ def test_hard_labels_are_sent_to_the_ladder():
         (math.log(4096) + 0.01, 4096, True, (True, None)),
         (8.0, 4096, True, (False, None)),
         (8.0, 4096, False, (True, None)),  # a mean over the first steps
-        (8.7, 4096, False, (True, None)),  # a last layer that is not zero
+        (8.8, 4096, False, (True, None)),  # a last layer that is not zero
         (9.7, 4096, False, (False, None)),
         (13.744, 1024, False, (False, 2)),
         (4 * math.log(16384), 16384, True, (False, 4)),

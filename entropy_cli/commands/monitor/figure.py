@@ -11,6 +11,7 @@ import numpy as np
 from entropy_cli.commands.monitor.logs.names import subject
 from entropy_cli.commands.monitor.logs.series import Series
 from entropy_cli.commands.monitor.result import MonitorResult, RunFinding, finding_lines
+from entropy_cli.commands.monitor.titles import listed, loss_title
 from entropy_cli.core.figures import (
     INK,
     PAPER,
@@ -28,7 +29,6 @@ from entropy_cli.core.figures import (
     styled,
     write_figure,
 )
-from entropy_cli.results.findings import by_severity
 from entropy_cli.results.floors import Level
 
 MAX_POINTS, BLOCKS = 400, 200  # longer series are drawn as block medians over their points
@@ -38,12 +38,6 @@ MAX_CURVES = len(COLOURS)
 LOG_RATIO = 8  # ratio of losses above which their axis is logarithmic
 WIDTH, PANEL_HEIGHT, LINE_HEIGHT = 11.2, 4.1, 0.17  # inches
 TITLE_COLUMNS = 54  # characters
-# The evidence of a finding that says from where to where the loss moves.
-ENDS = {
-    "rebound": ("fine_minimum", "last"),
-    "divergence": ("start", "last"),
-    "sudden_drop": ("before", "after"),
-}
 MARKS = {"error": "X", "warning": "^", "info": "o"}
 
 
@@ -68,7 +62,7 @@ def draw_run(path: Path, result: MonitorResult, series: Sequence[Series]) -> Non
     """Draw a run with its findings below, as PNG, SVG or PDF by the suffix of the path."""
     panels = _panels(series)
     with styled():
-        write_figure(_figure(result, panels, [*_left_out(panels), *finding_lines(result)]), path)
+        write_figure(_figure(result, panels, [*_left_out(panels, series), *finding_lines(result)]), path)
 
 
 def inline_run(result: MonitorResult, series: Sequence[Series]) -> tuple[list[str], list[str]]:
@@ -80,15 +74,19 @@ def inline_run(result: MonitorResult, series: Sequence[Series]) -> tuple[list[st
             figure = new_figure(WIDTH / 2, PANEL_HEIGHT)
             title = panel.add_to(figure.add_subplot(), result)
             images.append(inline_svg(figure, f"{title}; {result.log}, over training"))
-    return images, _left_out(panels)
+    return images, _left_out(panels, series)
 
 
-def _left_out(panels: Sequence[Panel]) -> list[str]:
+def _left_out(panels: Sequence[Panel], series: Sequence[Series]) -> list[str]:
     drawn = [(panel.series[0].metric.is_loss, len(panel.series), panel.left_out) for panel in panels]
+    single = [one.metric.name for one in series if len(one) == 1 and one.metric.is_shown]
     return [
-        f"Of {count + more} {'losses' if is_loss else 'accuracies'} the first {count} are drawn."
-        for is_loss, count, more in dict.fromkeys(drawn)
-        if more
+        *(
+            f"Of {count + more} {'losses' if is_loss else 'accuracies'} the first {count} are drawn."
+            for is_loss, count, more in dict.fromkeys(drawn)
+            if more
+        ),
+        *([f"Not drawn, a single point: {listed(single, most=5)}."] if single else []),
     ]
 
 
@@ -96,9 +94,9 @@ def _figure(result: MonitorResult, panels: Sequence[Panel], lines: Sequence[str]
     """Draw a matplotlib figure: two panels per row, and lines of text below."""
     wide = max(1, min(2, len(panels)))
     rows = -(-len(panels) // wide)
-    below = LINE_HEIGHT * len(lines)
+    below = LINE_HEIGHT * max(len(lines), 1)
     figure = new_figure(WIDTH, PANEL_HEIGHT * rows + below)
-    grid = figure.add_gridspec(rows + 1, wide, height_ratios=[PANEL_HEIGHT] * rows + [max(below, 1e-3)])
+    grid = figure.add_gridspec(rows + 1, wide, height_ratios=[PANEL_HEIGHT] * rows + [below])
     for i, panel in enumerate(panels):
         alone = i == len(panels) - 1 and i % wide == 0
         place = grid[i // wide, :] if alone else grid[i // wide, i % wide]
@@ -111,6 +109,7 @@ def _figure(result: MonitorResult, panels: Sequence[Panel], lines: Sequence[str]
 
 def _panels(series: Sequence[Series]) -> list[Panel]:
     """Return the panels that have something to show."""
+    series = [one for one in series if len(one) > 1]  # a point is no curve
     overall = [one for one in series if not isinstance(one.metric.scope, int)]
     scales = [one for one in series if one not in overall and one.metric.is_loss]
     losses = [one for one in overall if one.metric.is_loss]
@@ -131,7 +130,7 @@ def _panels(series: Sequence[Series]) -> list[Panel]:
 
 def _draw_losses(axis: Axes, series: Sequence[Series], result: MonitorResult) -> None:
     """Draw losses with their floors, unigram entropies and findings."""
-    axis.set_title(_loss_title(series, result.findings))
+    axis.set_title(loss_title(series, result.findings))
     is_known = all(one.metric.kind == "cross_entropy" for one in series)
     axis.set_ylabel("loss (nats per token)" if is_known else "loss (the log's unit)")
     colours = _colours(series)
@@ -151,27 +150,6 @@ def _draw_losses(axis: Axes, series: Sequence[Series], result: MonitorResult) ->
         plain_log_ticks(axis.yaxis, (1, 2, 5))
 
 
-def _loss_title(series: Sequence[Series], findings: Sequence[RunFinding]) -> str:
-    """Say the worst finding about the losses, or between which values they move."""
-    names = {one.metric.name for one in series}
-    about = [one for one in findings if one.series in names and one.id != "rule_of_thumb"]
-    if not about:
-        pairs = [(one.metric.name, *one.value_n[[0, -1]]) for one in series if one.metric.is_main]
-        moves = [f"{x} {'falls' if b < a else 'rises'} from {a:.4g} to {b:.4g}" for x, a, b in pairs]
-        return _listed(moves) if moves else "Loss"
-    worst = by_severity(about)[0]
-    same = list(dict.fromkeys(str(one.series) for one in about if one.id == worst.id))
-    ends = [worst.evidence[end] for end in ENDS.get(worst.id, ())]
-    move = ", {:.3g} to {:.3g}".format(*ends) if ends and not same[1:] else ""
-    return f"{worst.id.replace('_', ' ').capitalize()}: {_listed(same)}{move}"
-
-
-def _listed(parts: Sequence[str], most: int = 2) -> str:
-    more = [f"{len(parts) - most} more"] if len(parts) > most else []
-    *first, last = [*parts[:most], *more]
-    return f"{', '.join(first)} and {last}" if first else last
-
-
 def _draw_reducible(axis: Axes, series: Sequence[Series], result: MonitorResult) -> None:
     """Draw losses minus their floors on logarithmic axes, where a power law is a straight line."""
     shares = {(one.name, one.split): one.share_left for one in result.series}
@@ -179,7 +157,7 @@ def _draw_reducible(axis: Axes, series: Sequence[Series], result: MonitorResult)
     left = [f"{share:.1%} of {name}" for name, share in known if share is not None]
     what = "CE - A, may be negative" if result.is_hard else "loss above the floor"
     is_share = bool(left) and not result.is_hard
-    axis.set_title(f"Reducible loss left: {_listed(left)}" if is_share else what)
+    axis.set_title(f"Reducible loss left: {listed(left)}" if is_share else what)
     axis.set_ylabel(f"{what} (nats per token)")
     for one, colour in zip(series, _colours(series), strict=True):
         assert one.level is not None
@@ -193,7 +171,7 @@ def _draw_scales(axis: Axes, series: Sequence[Series], _: MonitorResult) -> None
     """Draw the loss of each scale, from blue for the first to orange for the final one."""
     names = [f"{one.metric.scope} x {one.metric.scope}" for one in series]
     ends = [f"{one.value_n[-1]:.4g} at {name}" for one, name in zip(series, names, strict=True)]
-    axis.set_title(f"Loss at the end: {_listed(ends[:: max(1, len(ends) - 1)])}")
+    axis.set_title(f"Loss at the end: {listed(ends[:: max(1, len(ends) - 1)])}")
     axis.set_ylabel("loss (nats per token)")
     for one, name, shade in zip(series, names, colour_ramp(len(series)), strict=True):
         _plot_curve(axis, one, shade, label=name)
@@ -206,7 +184,7 @@ def _draw_accuracies(axis: Axes, series: Sequence[Series], _: MonitorResult) -> 
     is_share = max(one.value_n.max() for one in series) <= 1
     unit = "" if is_share else "\u00a0%"
     ends = [f"{one.metric.name} {one.value_n[-1]:.3g}{unit}" for one in series]
-    axis.set_title(f"Accuracy at the end: {_listed(ends)}")
+    axis.set_title(f"Accuracy at the end: {listed(ends)}")
     axis.set_ylabel("accuracy (fraction)" if is_share else "accuracy (%)")
     for one, colour in zip(series, _colours(series), strict=True):
         _plot_curve(axis, one, colour)

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from entropy_cli import __version__
-from entropy_cli.commands.monitor.detectors.noise import noise
+from entropy_cli.commands.monitor.detectors.noise import MIN_POINTS, noise_above_rounding
+from entropy_cli.commands.monitor.detectors.overfitting import MIN_EVALUATIONS
+from entropy_cli.commands.monitor.detectors.plateau import MIN_POINTS as MIN_FOR_PLATEAU
 from entropy_cli.commands.monitor.detectors.plateau import power_law_slope
 from entropy_cli.commands.monitor.figure import draw_run
 from entropy_cli.commands.monitor.findings import collect_findings
@@ -17,10 +19,10 @@ from entropy_cli.commands.monitor.logs.read import read_log
 from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
 from entropy_cli.commands.monitor.page import write_run_page
 from entropy_cli.commands.monitor.result import MonitorResult, SeriesSummary
+from entropy_cli.commands.monitor.start_findings import start_findings, without_floors
 from entropy_cli.core.files import write_text
 from entropy_cli.results.floors import Floor, Level
 
-MIN_FOR_NOISE = 10
 ROUNDING = 6e-4  # nats or percent: VAR prints epochs with three decimals, evaluations with four
 
 
@@ -59,6 +61,10 @@ def monitor_log(
     repeated = find_repeated_training(log)
     kept = [one for one in log.series if one.metric.split == "train" or not repeated]
     shown = attach_floors(kept, config.floor, config.loss)
+    starts = start_findings(log, shown, config.floor)
+    shown = without_floors(shown, starts)
+    is_other = any(one.id == "other_tokenizer" for one in starts)
+    floor = None if is_other else config.floor
     return MonitorOutput(
         MonitorResult(
             log=str(config.path),
@@ -67,11 +73,13 @@ def monitor_log(
             unreadable=log.unreadable,
             series=[summarize(one) for one in shown if one.metric.is_shown],
             findings=collect_findings(log, shown, repeated, config.floor),
-            floor_source=None if config.floor is None else config.floor.source,
-            floor_labels="unknown" if config.floor is None else config.floor.labels,
+            floor_source=None if floor is None else floor.source,
+            floor_labels="unknown" if floor is None else floor.labels,
             tool_version=__version__,
+            not_judged=not_judged(shown),
+            judged_by=judged_by(shown),
         ),
-        [one.finite for one in shown if len(one.finite)],
+        [one.judged.finite for one in shown if len(one.judged.finite)],
     )
 
 
@@ -111,6 +119,8 @@ def _level(metric: Metric, floor: Floor | None) -> Level | None:
     """
     if floor is None or not metric.has_floor or (metric.is_proxy and not floor.is_given):
         return None
+    if metric.unit not in (None, "nats per token", "bits per token"):  # the latter is converted
+        return None
     if isinstance(metric.scope, int):
         return floor.scales.get(metric.scope)
     return floor.last if metric.scope == "last" else floor.mean
@@ -132,24 +142,54 @@ def summarize(series: Series) -> SeriesSummary:
         finite.at(best),
         last,
         initial=series.initial,
-        noise=noise(value_n) if len(finite) >= MIN_FOR_NOISE else None,
+        noise=noise_above_rounding(value_n) if len(finite) >= MIN_POINTS else None,
         words=metric.description,
         unit=metric.unit,
     )
     if level is None:
         return summary
     floor, initial = level.floor, series.initial - level.floor
-    law = power_law_slope(finite.position_n, value_n - floor)
+    position_n = finite.position_n
+    law = power_law_slope(position_n + max(0.0, 1.0 - position_n[0]), value_n - floor)
     return replace(
         summary,
         floor=floor,
         unigram=level.unigram_value,
+        ceilings=level.ceilings,
         reducible_first=first - floor,
         reducible_best=at_best - floor,
         reducible_last=last - floor,
         share_left=(last - floor) / initial if initial > 0 else None,
         slope=None if law is None else (law.slope, law.se),
     )
+
+
+def judged_by(shown: Sequence[Series]) -> list[str]:
+    """Return a sentence on each loss that has too few points and is judged by its single steps."""
+    return [
+        f"{one.metric.name} has {len(one)} points: its {len(one.judged)} values at single steps are "
+        f"judged{'' if name == one.metric.name else f'; --loss {name} shows them'}."
+        for one in shown
+        if one.metric.is_main and one.finer is not None and len(one.judged) > len(one)
+        for name in [one.finer.metric.name]
+    ]
+
+
+def not_judged(shown: Sequence[Series]) -> list[str]:
+    """Return what the series are too short for, in clauses: trends, plateaus, overfitting."""
+    clauses = []
+    main = [one.judged.finite for one in shown if one.metric.is_main and not one.metric.is_adversarial]
+    val = [one.finite for one in shown if one.metric.split == "val" and one.metric.is_loss]
+    points = max(map(len, main), default=MIN_FOR_PLATEAU)
+    evaluations = max(map(len, val), default=MIN_EVALUATIONS)
+    longest = next((one.metric.name for one in main if len(one) == points), "")
+    if points < MIN_POINTS:
+        clauses.append(f"a trend takes {MIN_POINTS} points, {longest} has {points}")
+    elif points < MIN_FOR_PLATEAU:
+        clauses.append(f"a plateau takes {MIN_FOR_PLATEAU} points, {longest} has {points}")
+    if evaluations < MIN_EVALUATIONS:
+        clauses.append(f"overfitting takes {MIN_EVALUATIONS} evaluations, there are {evaluations}")
+    return clauses
 
 
 def find_repeated_training(log: Log) -> dict[str, float]:

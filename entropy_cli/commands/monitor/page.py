@@ -5,7 +5,7 @@ from pathlib import Path
 
 from entropy_cli.commands.monitor.figure import inline_run
 from entropy_cli.commands.monitor.logs.series import Series
-from entropy_cli.commands.monitor.result import MonitorResult, RunFinding, tables
+from entropy_cli.commands.monitor.result import MonitorResult, RunFinding, no_findings, tables
 from entropy_cli.core.escaping import escape_html
 from entropy_cli.core.page import definition_list, write_page
 from entropy_cli.results.findings import by_severity
@@ -21,7 +21,8 @@ def write_run_page(path: Path, result: MonitorResult, series: Sequence[Series]) 
         f'<div class="panels">{"".join(images)}</div>',
         *(f"<p>{note}</p>" for note in notes),
         "<h2>Findings</h2>",
-        f"<ul>{findings}</ul>" if findings else "<p>None.</p>",
+        f"<ul>{findings}</ul>",
+        *(f"<p>{escape_html(line)}</p>" for line in no_findings(result)),
         *(table.html() for table in tables(result)),
     ]
     if result.descriptions:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from decimal import Decimal
 from textwrap import wrap
 from typing import Any
 
@@ -35,8 +36,9 @@ class SeriesSummary:
     share_left: float | None = None  # share of the initial reducible loss that is left
     initial: float | None = None  # the loss before any training if the log has it, else the first
     unigram: float | None = None  # loss of a constant prediction; None if only a lower bound is known
-    slope: tuple[float, float] | None = None  # exponent of the power of training time, and its error
-    noise: float | None = None  # standard deviation of a point about the curve
+    slope: tuple[float, float] | None = None  # power of training time, and its standard error
+    noise: float | None = None  # standard deviation of a point about the curve; None if only rounding
+    ceilings: Mapping[str, float] = field(default_factory=dict)  # upper limits of simple predictions
     words: str = ""  # description of the series
     unit: str | None = None  # of its values; None if the log does not say
 
@@ -71,6 +73,8 @@ class MonitorResult:
     floor_source: str | None  # None without floors
     floor_labels: Labels  # that models are trained on; under hard ones CE - A may be negative
     tool_version: str
+    not_judged: Sequence[str] = ()  # what the log is too short for, in clauses
+    judged_by: Sequence[str] = ()  # sentences on series that are judged by finer values than are shown
 
     @property
     def is_hard(self) -> bool:
@@ -106,9 +110,17 @@ def render(result: MonitorResult, *, whole: bool = False) -> str:
         shown += [definitions(result.descriptions)] if result.descriptions else []
     else:
         shown, findings = [_overview(result).text()], findings[:MAX_FINDINGS]
-    lines = "\n".join(["Findings", *(map(_finding, findings) if findings else ["none"])])
+    lines = "\n".join(["Findings", *(map(_finding, findings) if findings else []), *no_findings(result)])
     parts = [wrapped("", result.headline), *shown, lines]
     return "\n\n".join(parts if whole else [*parts, _left_out(result)])
+
+
+def no_findings(result: MonitorResult) -> list[str]:
+    """Return what stands in place of findings: none, or what the log is too short for."""
+    lines = [] if result.findings or result.not_judged else ["none"]
+    if result.not_judged:
+        lines.append(wrapped("", f"Too short to judge: {'; '.join(result.not_judged)}."))
+    return lines + [wrapped("", sentence) for sentence in result.judged_by]
 
 
 def _overview(result: MonitorResult) -> Table:
@@ -117,12 +129,16 @@ def _overview(result: MonitorResult) -> Table:
     table = _series_table(series)
     name, words = ("CE - A", "last minus A, may be negative") if result.is_hard else ABOVE_FLOOR
     more = [
-        [format_number(one.reducible_last), "" if result.is_hard else _share_left(one)] for one in series
+        [
+            format_number(one.reducible_last),
+            *(("", _below_ceiling(one)) if result.is_hard else (_share_left(one), "")),
+        ]
+        for one in series
     ]
     source = f"; {name}: {words} ({result.floor_source})" if result.floor_source else ""
     table = replace(
         table,
-        head=[*table.head, name, "share left"],
+        head=[*table.head, name, "share left", "below ceiling"],
         rows=[[*row, *cells] for row, cells in zip(table.rows, more, strict=True)],
         caption=f"{table.caption}{source}",
     )
@@ -141,7 +157,9 @@ def tables(result: MonitorResult) -> list[Table]:
     """Return all numbers: the series, and the reducible loss of those with a floor."""
     with_floor = [one for one in result.series if one.floor is not None]
     reducible = [_reducible(with_floor, result)] if with_floor else []
-    return [_series_table(result.series), *reducible]
+    with_ceilings = [one for one in with_floor if one.ceilings]
+    ceilings = [_ceilings(with_ceilings)] if with_ceilings else []
+    return [_series_table(result.series), *reducible, *ceilings]
 
 
 def _series_table(series: Sequence[SeriesSummary]) -> Table:
@@ -159,15 +177,34 @@ def _reducible(series: Sequence[SeriesSummary], result: MonitorResult) -> Table:
     head = ["series", "split", "floor", "first", "best", "last", "share left", "power of time"]
     rows = []
     for one in series:
-        slope = "" if one.slope is None else f"{one.slope[0]:.3f} ± {one.slope[1]:.3f}"
+        slope = "" if one.slope is None else "{:.3f} ± {:.3f}".format(*one.slope)
         numbers = (one.floor, one.reducible_first, one.reducible_best, one.reducible_last)
         rows.append([one.name, one.split, *map(format_number, numbers), _share_left(one), slope])
     if not result.is_hard:
-        caption = f"above the floor, nats per token; {result.floor_source}"
+        caption = f"above the floor, nats per token; ±: standard error; {result.floor_source}"
         return Table("reducible", "Reducible loss", head, rows, caption, left=range(2))
     head[2], caption = "A", f"loss minus A, nats per token; {result.floor_source}"
     table = Table("reducible", "CE - A (may be negative)", head, rows, caption, left=range(2))
     return table.without("share left", "power of time")
+
+
+def _ceilings(series: Sequence[SeriesSummary]) -> Table:
+    names = list(dict.fromkeys(name for one in series for name in one.ceilings))
+    rows = []
+    for one in series:
+        last = one.last or 0.0
+        below = [one.ceilings[name] - last if name in one.ceilings else None for name in names]
+        rows.append([one.name, one.split, *map(format_number, below)])
+    caption = "how far the last value lies below each, nats per token; negative above it"
+    return Table("ceilings", "Ceilings", ["series", "split", *names], rows, caption, left=range(2))
+
+
+def _below_ceiling(one: SeriesSummary) -> str:
+    """Return how far a loss lies below the lowest of its ceilings, and which that is."""
+    if not one.ceilings or one.last is None:
+        return ""
+    name = min(one.ceilings, key=one.ceilings.__getitem__)
+    return f"{one.ceilings[name] - one.last:.4f} ({name})"
 
 
 def _share_left(one: SeriesSummary) -> str:
@@ -192,6 +229,15 @@ def finding_lines(result: MonitorResult, columns: int = 128, most: int = 24) -> 
             return [*lines, f"and {len(findings) - i} more findings"]
         lines += more
     return lines
+
+
+def difference(last: str, first: str) -> str:
+    """Return the difference of two printed numbers, so that a sentence adds up.
+
+    >>> difference("0.1481", "0.08328")
+    '0.06482'
+    """
+    return f"{Decimal(last) - Decimal(first):f}"
 
 
 def format_place(at: Mapping[str, float]) -> str:

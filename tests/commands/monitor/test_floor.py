@@ -124,7 +124,11 @@ class TestCheck:
         assert "plateau" in {one["id"] for one in json.loads(out)["findings"]}
 
     def test_a_short_run_has_no_plateau(self, floor):
-        assert check_all(floor, [2.8] * 63) == []
+        assert check_all(floor, [3.87] + [2.8] * 62) == []
+
+    def test_a_sum_over_accumulation_steps_is_told(self, floor):
+        ids = [id_ for _, id_ in check_all(floor, 2 * (2.5 + 1.4 * np.arange(1, 101) ** -0.2))]
+        assert ids == ["summed_loss"]
 
     def test_overfitting_compares_evaluations_with_training(self, floor):
         found = []

@@ -252,7 +252,7 @@ class TestDamage:
     def test_steps_that_are_no_numbers(self, read):
         series = read("step,loss\n0,3.0\nnan,nan\n2,2.0\n").find("loss")
         assert series.nonfinite_at == {"step": 1.0}
-        assert series.position_n.tolist() == [1.0, 2.0, 3.0]
+        assert series.position_n.tolist() == [0.0, 1.0, 2.0]
 
     def test_nan_in_other_formats(self, read):
         text = logs.var_stdout().replace("Lm: 6.810 (6.810), Lt", "Lm: nan (nan), Lt")
@@ -404,7 +404,7 @@ def test_positions_grow_from_epoch_to_epoch(read):
     log = read(logs.ijepa_csv([0.4, 0.3], per_epoch=3))
     np.testing.assert_array_equal(log.find("loss").position_n, [1, 2, 3, 4, 5, 6])
     log = read(logs.var_stdout())
-    np.testing.assert_array_equal(log.find("Lm").position_n, [1, 2, 3, 4, 5])
+    np.testing.assert_array_equal(log.find("Lm").position_n, [0, 1, 2, 3, 4])
     assert log.find("Lm").position_unit == "epoch"
 
 

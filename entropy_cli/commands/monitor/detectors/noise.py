@@ -82,6 +82,13 @@ def noise(y_n: Series) -> float:
     return min(float(steps.min()) / 12**0.5, float(second_n.std()) / 6**0.5)
 
 
+def noise_above_rounding(y_n: Series) -> float | None:
+    """Estimate the noise of a series; None if it is below the step of its printed values."""
+    sigma, gap_n = noise(y_n), np.diff(np.unique(y_n))
+    gap_n = gap_n[gap_n > _rounding(y_n)]
+    return sigma if gap_n.size and sigma >= gap_n.min() else None
+
+
 def _rounding(y_n: Series) -> float:
     """Return the rounding error of second differences of a straight line in float64."""
     return 8 * float(np.finfo(np.float64).eps) * float(np.abs(y_n).max())
@@ -124,13 +131,13 @@ def thin(y_n: Series) -> tuple[Series, NDArray[np.int64]]:
     """
     y_n = validate(y_n)
     phi = autocorrelation(y_n)
-    return block_medians(y_n, len(y_n) if phi <= THIN_ABOVE else _effective_rows(y_n, phi))
+    return block_medians(y_n, len(y_n) if phi <= THIN_ABOVE else effective_rows(y_n, phi, len(y_n)))
 
 
-def _effective_rows(y_n: Series, phi: float) -> int:
-    """Return the effective number of independent rows, at least ten: a smooth curve has none."""
+def effective_rows(y_n: Series, phi: float, most: int) -> int:
+    """Return the effective number of independent rows, from ten to `most`: a smooth curve has none."""
     rows_per_independent = max((1 + phi) / (1 - phi), 1.0)
-    return max(int(len(y_n) / rows_per_independent), min(MIN_POINTS, len(y_n)))
+    return min(most, max(int(len(y_n) / rows_per_independent), min(MIN_POINTS, len(y_n))))
 
 
 def block_medians(y_n: Series, bins: int) -> tuple[Series, NDArray[np.int64]]:
@@ -156,7 +163,7 @@ def bin_medians(y_n: Series, bins: int = BINS) -> Bins | None:
         return None
     row_n, start_n = thin(y_n)
     phi = autocorrelation(row_n)
-    median_B, bounds_C = block_medians(row_n, min(bins, _effective_rows(row_n, phi)))
+    median_B, bounds_C = block_medians(row_n, effective_rows(row_n, phi, bins))
     rows_per_bin = len(row_n) // len(median_B)
     se = max(MEDIAN_TO_MEAN_ERROR * noise(row_n) / rows_per_bin**0.5, scatter(median_B))
     return Bins(median_B, start_n[bounds_C], se, rows_per_bin, -(-len(y_n) // len(row_n)))

@@ -110,8 +110,10 @@ def standstill(y_n: Series) -> Standstill | None:
 
     The windows last from 1/2, 1/4 or 1/8 of the run to its end; the longest that stands still counts.
     It needs no tolerance, so that it fires at any noise that is small beside the earlier fall, where
-    `plateau` would need more points. A power law t^-b falls by 2^-b as much as before over an octave, and
-    never stands still for b up to 1. None below 32 points. See the tests for rates.
+    `plateau` would need more points. None below 32 points. Of 200 runs each of 60 to 4000 points, noise
+    .005 to .2 and AR(1), phi 0/.9/.98: fires on 5 + 3 t^-b with b up to .5 in at most .005, on b = 1,
+    which ends .003 above its limit, in at most .08; on a fall of 3 in the first third that ends there,
+    4000 points, noise .05, in 1.0/.97/.40 (`plateau` in .13/.04/.05).
     """
     y_n = validate(y_n)
     if len(y_n) < MIN_POINTS:

@@ -23,6 +23,8 @@ Target = Literal[
 # What a value is of the training since the last one: of one batch, a mean, or the best so far.
 Statistic = Literal["value", "mean", "best"]
 LARGEST = 1e30  # larger values count as infinite
+FEW_EPOCHS, FINER = 32, 10  # too few points for a plateau, and how many more finer ones have to be
+START_SHARE = 0.05
 LOSSES = ("cross_entropy", "loss", "regulariser")
 
 
@@ -108,14 +110,28 @@ class Series:
 
     @property
     def position_n(self) -> np.ndarray:
-        """Training time of each point, (n,), above zero, in the unit of `position_unit`."""
+        """Training time of each point, (n,), in the unit of `position_unit`."""
         position_n = self.epoch_n if self.position_unit == "epoch" else self.step_n
         if not np.isfinite(position_n).all():
             return np.arange(1.0, len(self) + 1)
         if np.any(np.diff(position_n) <= 0) and np.isfinite(self.epoch_n).all():  # steps within epochs
             least, most = position_n.min(), position_n.max()
-            position_n = (self.epoch_n - self.epoch_n[0]) * (most - least + 1) + position_n - least
-        return position_n + (1.0 - position_n[0] if len(position_n) and position_n[0] < 1 else 0.0)
+            position_n = (self.epoch_n - self.epoch_n[0]) * (most - least + 1) + position_n - least + 1
+        return position_n
+
+    @property
+    def begins_at_start(self) -> bool:
+        """True if it begins in the first twentieth of the training that it shows."""
+        position_n = self.position_n
+        return bool(len(self) and position_n[0] <= max(1.0, START_SHARE * position_n[-1]))
+
+    @property
+    def judged(self) -> "Series":
+        """The series by which a run is judged: its finer values, if it has but few of whole epochs."""
+        finer = self.finer
+        if finer is None or len(self) >= FEW_EPOCHS or len(finer) < FINER * len(self):
+            return self
+        return replace(self, value_n=finer.value_n, epoch_n=finer.epoch_n, step_n=finer.step_n)
 
     @property
     def position_unit(self) -> str:
