@@ -20,7 +20,9 @@ LEFTOVER = ".part"
 SMALLEST = 2**16  # bytes that must fit on the disk for a run to begin
 ENDS = 2**16  # bytes at the ends of a file in which to look for a mark
 OWN_JSON = re.compile(rb'\s*\{\s*"schema"\s*:\s*"entropy-cli/')
-OWN_MARKS = (b"entropy-cli", b",plug_in,se,")  # in figures, pages, states and text; in tables
+PER_IMAGE = ("path", "label", "nats")  # columns of the losses of images
+# In figures, pages, states and text; in tables.
+OWN_MARKS = (b"entropy-cli", b",plug_in,se,", ",".join(PER_IMAGE).encode())
 
 
 def write_atomically(path: Path, write: Callable[[Path], object], *, announced: bool = True) -> None:
