@@ -16,6 +16,7 @@ from entropy_cli.commands.bench import cli as bench
 from entropy_cli.commands.demo import cli as demo
 from entropy_cli.commands.estimate import cli as estimate
 from entropy_cli.commands.estimate import merge_cli as merge
+from entropy_cli.commands.evaluate import cli as evaluate
 from entropy_cli.commands.fit import cli as fit
 from entropy_cli.commands.guide import cli as guide
 from entropy_cli.commands.inspect import cli as inspect_
@@ -40,6 +41,7 @@ app = typer.Typer(
 )
 COMMANDS: dict[str, Callable[..., Any]] = {
     "estimate": estimate.estimate,
+    "evaluate": evaluate.evaluate,
     "merge": merge.merge,
     "report": report.report,
     "show": show.show,

@@ -13,11 +13,11 @@ PANELS = {
     "Input": (
         *("data", "split", "limit", "seed", "cluster", "latents", "channels", "levels"),
         *("logits", "labels", "targets", "floor", "floor_mean", "floor_last"),
-        *("tokens", "result", "model"),
+        *("tokens", "result", "model", "label_check"),
     ),
     "Tokenizer": (
         *("ckpt", "family", "patch_nums", "image_size", "weights", "rule", "temperature"),
-        *("temperature_from", "path"),
+        *("temperature_from", "path", "heads"),
     ),
     "Compute": (
         "device",
@@ -32,6 +32,7 @@ PANELS = {
     "Stopping": ("target_ci", "on_error", "max_failed"),
     "Output": (
         *("output", "result_output", "report", "overwrite", "save_tokens", "ladder", "save_fp16"),
+        "per_image",
         *("tensorboard", "as_json", "table", "explain", "units", "dry_run", "quiet", "verbose", "help"),
     ),
 }

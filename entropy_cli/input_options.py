@@ -129,7 +129,7 @@ def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     from entropy_cli.tokenizers.checkpoints.shards import locate
 
     for name in ("latents", "codebook"):
-        if params[name] is not None:
+        if params.get(name) is not None:
             yield f"--{name}", keyed_file(params[name])[0]
     if params.get("data") is not None and is_archive_pattern(data := Path(params["data"])):
         yield from (("--data", tar) for tar in expand_pattern(str(data)))

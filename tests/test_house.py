@@ -20,6 +20,7 @@ LINE = (
     ("api",),
     ("command", "options", "terminal"),
     ("input_options", "floor_options"),
+    ("run_options",),
     ("commands",),
     ("cli",),
 )

@@ -137,6 +137,12 @@ class Grid:
         dims = range(self.latent_dim)
         return dims if self.rule == "bsq" else dims[::-1]
 
+    def codes(self) -> Tensor:
+        """Return all codes in the order of their numbers, float64 (V, C); for few enough to count."""
+        grids = torch.meshgrid([self.coordinate_CL[c] for c in self.significance], indexing="ij")
+        code_CV = torch.stack([grid.flatten() for grid in grids])
+        return code_CV[list(self.significance)].T.contiguous()  # its own inverse
+
     def overshoot(self, z_BlC: Tensor) -> Tensor:
         """Return how far the latents of each image lie outside the outermost coordinates: (B,)."""
         beyond_BlC = torch.maximum(self.end_2C[0] - z_BlC, z_BlC - self.end_2C[1])

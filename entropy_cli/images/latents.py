@@ -4,13 +4,14 @@ import hashlib
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
+from entropy_cli.entropy.quantity import Cluster
 from entropy_cli.images.image_set import GROUPS, hash_path
 from entropy_cli.images.roots import Progress
 
@@ -51,6 +52,7 @@ class LatentSet:
     order_N: np.ndarray  # row numbers of the images to read
     seed: int  # of the order and the groups
     split = "latents"
+    cluster: ClassVar[Cluster] = "image"  # what the groups keep together
 
     def __len__(self) -> int:
         """Return the number of images to read."""

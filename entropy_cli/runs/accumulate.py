@@ -19,6 +19,7 @@ from entropy_cli.entropy.quantity import HistoryPoint
 from entropy_cli.images.loader import Batch, worker_death_error
 from entropy_cli.images.plan import BLOCK, BatchPlan, Segment, check_points, plan_batches, plan_segments
 from entropy_cli.results.summary import digits
+from entropy_cli.runs.model import Model
 from entropy_cli.runs.run import Run, start_line
 from entropy_cli.streaming import state_file
 from entropy_cli.streaming.batch_processor import SMALLER_BATCHES, BatchProcessor
@@ -27,6 +28,7 @@ from entropy_cli.streaming.loop import Loop
 from entropy_cli.streaming.pilot import (
     PILOT_BLOCKS,
     PRECISION_BLOCKS,
+    compare_losses,
     compare_precision,
     fit_temperatures,
     with_fitted,
@@ -34,9 +36,9 @@ from entropy_cli.streaming.pilot import (
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.reader import Reader
 from entropy_cli.streaming.token_file import TokenStore
-from entropy_cli.tokenizers.base import Tokenizer, sums_layout
+from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.convolutional import kernels_of
-from entropy_cli.tokenizers.precision import matmul_precision
+from entropy_cli.tokenizers.precision import Precision, matmul_precision
 
 logger = logging.getLogger(__name__)
 
@@ -133,6 +135,9 @@ def _read(
     keep_freed_memory()
     seed = run.settings.draw_seed
     processor = BatchProcessor(tokenizer, run.device, run.batch_size, draw_seed=seed)
+    if run.model is not None:
+        soft = run.settings.has_soft_losses
+        processor.scorer = run.model.scorer(tokenizer, run.device, run.model.precision, soft=soft)
     reader = Reader(
         run.inputs.source,
         processor,
@@ -153,19 +158,28 @@ def _read(
     with contextlib.ExitStack() as stack:
         bar = stack.enter_context(bars("", *_expected(run, plans, pilot)))
         processor.advance = loop.advance = bar.update
-        largest = math.log(run.inputs.tokenizer.spec.vocab_size)
-        loop.show = lambda point: bar.set_postfix_str(f"A = {running_estimate(point, largest)}")
+        largest = math.inf if run.model else math.log(run.inputs.tokenizer.spec.vocab_size)
+        what = "CE" if run.model else "A"
+        loop.show = lambda point: bar.set_postfix_str(f"{what} = {running_estimate(point, largest)}")
         batches = reader.encode(plans, stack)
         if progress.temperatures is None:
             batches = _set_temperatures(
                 run, progress, reader, plans, pilot, batches, bar.set_description
             )
         assert progress.temperatures is not None
-        layout = sums_layout(run.metadata.scales, run.settings.groups, len(progress.temperatures[0]))
-        progress.allocate(layout, run.device)
+        temperatures = len(progress.temperatures[0])
+        progress.allocate(
+            run.metadata.layout(run.settings, temperatures) if run.settings.has_entropies else None,
+            run.device,
+            run.metadata.losses_layout(run.settings, temperatures),
+        )
         if run.settings.precision != "fp32" and progress.precision_check is None:
             bar.set_description("measuring what the precision costs")
             progress.precision_check = _check_precision(run, reader, progress)
+            bar.set_description("")
+        if run.model and run.model.precision != "fp32" and progress.model_check is None:
+            bar.set_description("measuring what the model's precision costs")
+            progress.model_check = _check_model(run, run.model, reader, progress)
             bar.set_description("")
         loop.run(batches, segments)
 
@@ -264,6 +278,30 @@ def _check_precision(run: Run, reader: Reader, progress: Progress) -> dict[str, 
     with contextlib.closing(reader.read(plans)) as batches:
         temperatures = None if fits else progress.temperatures
         return compare_precision(rounded, exact, batches, temperatures, run.ranks)
+
+
+def _check_model(run: Run, model: Model, reader: Reader, progress: Progress) -> dict[str, object]:
+    """Compare the losses of the first images with those of encoder and generator in float32."""
+    size, device = min(BLOCK, run.batch_size), run.device
+    pairs: list[tuple[Tokenizer, Precision]] = [
+        (reader.processor.tokenizer, model.precision),
+        (run.inputs.tokenizer.to(device, "fp32"), "fp32"),
+    ]
+    rounded, exact = (
+        BatchProcessor(
+            tokenizer,
+            device,
+            size,
+            draw_seed=run.settings.draw_seed,
+            scorer=replace(model.scorer(tokenizer, device, precision, soft=False), label_check=0),
+        )
+        for tokenizer, precision in pairs
+    )
+    blocks = range(min(PRECISION_BLOCKS, len(progress.blocks_done)))
+    plans = plan_batches(run.settings.images, size, blocks[run.ranks.rank :: run.ranks.world])
+    assert progress.temperatures is not None
+    with contextlib.closing(reader.read(plans)) as batches:
+        return compare_losses(rounded, exact, batches, progress.temperatures, run.ranks)
 
 
 def _is_in_pilot(plan: BatchPlan) -> bool:

@@ -75,7 +75,7 @@ def build_result(
         history=progress.history,
         replicates={
             "images": tally.images_G.tolist(),
-            **{name: _without_nan(deleted_GS) for name, deleted_GS in headline.replicates.items()},
+            **{name: without_nan(deleted_GS) for name, deleted_GS in headline.replicates.items()},
         },
         checks=[],
         pooled=_pool(metadata, tally, headline, settings.cluster),
@@ -242,7 +242,8 @@ def _soft(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
     return {**soft, BOUND: None if bound.value is None else bound}
 
 
-def _without_nan(value_GS: Tensor) -> list[list[float | None]]:
+def without_nan(value_GS: Tensor) -> list[list[float | None]]:
+    """Return the rows of a table for JSON, None in place of NaN."""
     return [[None if math.isnan(value) else value for value in row] for row in value_GS.tolist()]
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.quantity import Cluster, TemperatureChoice, TokenPath
@@ -9,7 +10,7 @@ from entropy_cli.streaming.loop import SAVE_EVERY_S
 from entropy_cli.tokenizers.compiled import Compile
 from entropy_cli.tokenizers.latents import Channels
 from entropy_cli.tokenizers.precision import Precision
-from entropy_cli.tokenizers.settings import TokenizerSettings
+from entropy_cli.tokenizers.settings import TokenizerSettings, Weights
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,43 @@ class GivenLatents:
 
 
 @dataclass(frozen=True)
+class SavedTokens:
+    """Tokens that an estimate saved, in place of images: nothing is encoded.
+
+    Attributes:
+        tokens: the file of tokens, with the images' paths beside it.
+        result: the result of the same estimate.
+    """
+
+    tokens: Path
+    result: Path
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A generator to evaluate on the tokens.
+
+    Attributes:
+        checkpoint: its file or folder.
+        heads: number of attention heads, where its file does not say.
+        weights: which copy of its weights; None for the raw one.
+        labels: "auto", "none", or a file of classes.
+        label_check: number of first images that are also given the null class; None for as many as the
+            device computes in little time.
+        given: tokens that were saved; None encodes images.
+        per_image: where the loss of each image is written; None writes none.
+    """
+
+    checkpoint: Path
+    heads: int | None = None
+    weights: Weights | None = None
+    labels: Literal["auto", "none"] | Path = "auto"
+    label_check: int | None = None
+    given: SavedTokens | None = None
+    per_image: Path | None = None
+
+
+@dataclass(frozen=True)
 class EstimateConfig:
     """The inputs and settings of an estimate; None where the program chooses.
 
@@ -48,6 +86,7 @@ class EstimateConfig:
         state: where the state is kept; None keeps it in the cache folder until the run ends well.
         tokens: where tokens are written; None writes none.
         ladder: whether the result gets the ladder of the tokens; a shard keeps them for the merge.
+        model: a generator to evaluate on the tokens, in the same pass; None for an estimate alone.
     """
 
     data: Path | None = None
@@ -72,6 +111,7 @@ class EstimateConfig:
     state: Path | None = None
     tokens: Path | None = None
     ladder: bool = False
+    model: ModelChoice | None = None
     save_every_s: float = SAVE_EVERY_S
     fail_at_first: bool = False
     command: str = ""

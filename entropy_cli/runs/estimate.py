@@ -4,8 +4,7 @@ import contextlib
 import logging
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -14,9 +13,10 @@ from entropy_cli.core.progress_bars import Bars, no_bars
 from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.images.plan import BLOCK
-from entropy_cli.results.schema import Result
+from entropy_cli.results.evaluation import Evaluation
+from entropy_cli.results.per_image import write_per_image
 from entropy_cli.runs.accumulate import Accumulated, accumulate
-from entropy_cli.runs.build_result import build_result
+from entropy_cli.runs.build_evaluation import evaluation_or_result, with_extremes
 from entropy_cli.runs.config import EstimateConfig
 from entropy_cli.runs.ladder import ladder_of
 from entropy_cli.runs.run import Run, open_run
@@ -32,6 +32,8 @@ from entropy_cli.streaming.token_file import (
 
 logger = logging.getLogger(__name__)
 
+Deliver = Callable[[Any], object]  # takes a Result, or of a generator an Evaluation
+
 
 class ImageCounts(NamedTuple):
     """The numbers of images that a run could read, and could not."""
@@ -40,14 +42,14 @@ class ImageCounts(NamedTuple):
     failed: int
 
 
-def estimate(config: EstimateConfig, bars: Bars, deliver: Callable[[Result], object]) -> ImageCounts:
-    """Estimate, or resume an estimate that was interrupted.
+def estimate(config: EstimateConfig, bars: Bars, deliver: Deliver) -> ImageCounts:
+    """Estimate, or resume an estimate that was interrupted; with a model also its losses.
 
     Args:
         config: what to estimate, and how.
         bars: makes progress bars.
-        deliver: called with the result before the saved state is removed, in the first process only; not
-            called for a shard without a single readable image.
+        deliver: called with the result, with a model an evaluation, before the saved state is removed,
+            in the first process only; not called for a shard without a single readable image.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; what was computed is saved.
@@ -76,8 +78,9 @@ def estimate(config: EstimateConfig, bars: Bars, deliver: Callable[[Result], obj
             error.saved = run.path.exists()
             raise
         if ranks.first:
-            _deliver_result(run, done, ladder, deliver)
+            _deliver_result(run, done, ladder, read, deliver)
             _deliver_tokens(run, tokens, read)
+            _deliver_losses(run, done.total, read)
             if refusal is not None:
                 raise refusal
             if done.unsaved is not None and (config.state or config.shard) is not None:
@@ -101,7 +104,7 @@ def _open_tokens(run: Run, progress: Progress, stack: contextlib.ExitStack) -> T
 
 
 def _deliver_result(
-    run: Run, done: Accumulated, ladder: Ladder | None, deliver: Callable[[Result], object]
+    run: Run, done: Accumulated, ladder: Ladder | None, read: Sequence[int], deliver: Deliver
 ) -> None:
     shard = run.config.shard
     if shard is not None and not done.total.images:
@@ -119,14 +122,17 @@ def _deliver_result(
         "limit": run.config.limit,
     }
     state = run.state(done.total)
-    result = build_result(state, target_reached=done.target_reached, provenance=provenance)
-    deliver(replace(result, ladder=ladder))
+    result = evaluation_or_result(state, run.given_result, done.target_reached, provenance, ladder)
+    if isinstance(result, Evaluation) and run.model is not None:
+        nats_N, label_N = done.total.nats_N, run.model.labels.index_N
+        result = with_extremes(result, read, nats_N, label_N, run.inputs.images.name)
+    deliver(result)
 
 
 def _places_read(run: Run, total: Progress, tokens: TokenStore | None, bars: Bars) -> Sequence[int]:
-    """Return the places, in the seeded order, of the images whose tokens were kept."""
+    """Return the places, in the seeded order, of the images whose tokens or losses were kept."""
     read = array("q")
-    if tokens is None:
+    if tokens is None and run.model is None:
         return read
     images = run.inputs.images
     done, failed = total.blocks_done.tolist(), {name for name, _ in total.failed}
@@ -144,6 +150,15 @@ def _deliver_tokens(run: Run, tokens: TokenStore | None, read: Sequence[int]) ->
     for path in (run.config.tokens, shard_tokens(run.path) if for_merge else None):
         if tokens is not None and path is not None:
             tokens.deliver(path, read, (run.inputs.images.name(place) for place in read))
+
+
+def _deliver_losses(run: Run, total: Progress, read: Sequence[int]) -> None:
+    """Write the loss of each image, where that is wanted."""
+    if run.model is None or run.config.model is None or run.config.model.per_image is None:
+        return
+    names = (run.inputs.images.name(place) for place in read)
+    index_N = run.model.labels.index_N[list(read)]
+    write_per_image(run.config.model.per_image, names, index_N, total.nats_N[list(read)].numpy())
 
 
 def _climb(

@@ -7,13 +7,22 @@ from typing import Any
 
 from torch import Tensor
 
-from entropy_cli.core.errors import CheckpointError
+from entropy_cli.core.errors import CheckpointError, DatasetError
 from entropy_cli.core.progress_bars import Bars
+from entropy_cli.core.reading import OpenFile
+from entropy_cli.entropy.ladder.contexts import Layout
+from entropy_cli.generators.base import GeneratorSpec
 from entropy_cli.images.decode import CroppedImages
-from entropy_cli.images.image_set import ImageSet, find_images
+from entropy_cli.images.image_set import ImageSet, cluster_key, find_images
 from entropy_cli.images.latents import LatentSet, ScaleLatents, find_latents
 from entropy_cli.images.loader import Source
-from entropy_cli.runs.config import EstimateConfig, GivenLatents
+from entropy_cli.results.schema import Result, read_result
+from entropy_cli.runs.config import EstimateConfig, GivenLatents, SavedTokens
+from entropy_cli.runs.frozen import freeze
+from entropy_cli.runs.model import tokenizer_path, tokenizer_settings, without_tokenizer
+from entropy_cli.streaming.given_tokens import GivenTokens, TokenSet
+from entropy_cli.streaming.run_settings import FROZEN, TOKENS
+from entropy_cli.streaming.token_table import check_counts, check_names, open_rows, read_names
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.checkpoints.arrays import Arrays, open_arrays
 from entropy_cli.tokenizers.checkpoints.contents import hash_files
@@ -36,35 +45,29 @@ class Inputs:
         source: reads them.
         identity: what of the tokenizer changes the number and is not in its spec.
         provenance: where checkpoint and images are, for the record.
+        given_result: of the run that saved the tokens, if tokens are given.
     """
 
     tokenizer: Tokenizer
-    images: ImageSet | LatentSet
+    images: ImageSet | LatentSet | TokenSet
     source: Source
     identity: dict[str, Any]
     provenance: dict[str, Any]
+    given_result: Result | None = None
 
 
-def open_inputs(config: EstimateConfig, bars: Bars) -> Inputs:
-    """Open what the config names.
+def open_inputs(config: EstimateConfig, model: GeneratorSpec | None, bars: Bars) -> Inputs:
+    """Open what the config names; `model` is the generator that is evaluated on the tokens.
 
     Raises:
         EntropyCliError: any of it can't be used.
     """
-    return _latents(config, config.latents, bars) if config.latents else _images(config, bars)
-
-
-def _images(config: EstimateConfig, bars: Bars) -> Inputs:
-    assert config.data is not None and config.checkpoint is not None
-    loaded = load_tokenizer(config.checkpoint, config.family, config.tokenizer)
-    tokenizer, checkpoint = loaded.tokenizer, loaded.checkpoint
-    if checkpoint.classes:
-        logger.info(
-            "%s: of what its pickle names, %d classes stayed names: %s",
-            checkpoint.path,
-            len(checkpoint.classes),
-            ", ".join(checkpoint.classes[:4]) + (", ..." if len(checkpoint.classes) > 4 else ""),
-        )
+    if config.latents:
+        return _latents(config, config.latents, bars)
+    loaded, identity, provenance = _tokenizer(config, model, bars)
+    if config.model is not None and config.model.given is not None:
+        return _tokens(config.model.given, loaded.tokenizer, identity, provenance, bars)
+    assert config.data is not None
     with bars("listing images", None, "img") as bar:
         images = find_images(
             config.data,
@@ -75,12 +78,65 @@ def _images(config: EstimateConfig, bars: Bars) -> Inputs:
             progress=bar.update,
             bars=bars,
         )
+    provenance = {"data": images.location, **provenance}
+    source = CroppedImages(images, loaded.tokenizer.spec.crop.apply)
+    return Inputs(loaded.tokenizer, images, source, identity, provenance)
+
+
+def _tokenizer(
+    config: EstimateConfig, model: GeneratorSpec | None, bars: Bars
+) -> tuple[Loaded, dict[str, Any], dict[str, Any]]:
+    """Load the tokenizer; return it with its identity and provenance."""
+    settings = tokenizer_settings(config.tokenizer, model)
+    try:
+        loaded = load_tokenizer(tokenizer_path(config), config.family, settings)
+    except CheckpointError as error:
+        if config.checkpoint is None:
+            raise without_tokenizer(error) from error
+        raise
+    checkpoint = loaded.checkpoint
+    if checkpoint.classes:
+        logger.info(
+            "%s: of what its pickle names, %d classes stayed names: %s",
+            checkpoint.path,
+            len(checkpoint.classes),
+            ", ".join(checkpoint.classes[:4]) + (", ..." if len(checkpoint.classes) > 4 else ""),
+        )
     with bars("hashing checkpoint", checkpoint.size, "B") as bar:
         sha256 = checkpoint.sha256(bar.update)
-    identity, provenance = identify(loaded, sha256)
-    provenance = {"data": images.location, **provenance}
-    source = CroppedImages(images, tokenizer.spec.crop.apply)
-    return Inputs(tokenizer, images, source, identity, provenance)
+    return loaded, *identify(loaded, sha256)
+
+
+def _tokens(
+    given: SavedTokens,
+    tokenizer: Tokenizer,
+    identity: dict[str, Any],
+    provenance: dict[str, Any],
+    bars: Bars,
+) -> Inputs:
+    """Open tokens that a run saved; raise EntropyCliError unless they are of its result."""
+    result = read_result(given.result)
+    frozen = freeze(given.result, tokenizer.spec, identity["checkpoint_sha256"])
+    spec, where = tokenizer.spec, str(given.tokens)
+    layout = Layout.of(spec.scales)
+    columns = sum(scale.tokens for scale in spec.scales)
+    names = read_names(given.tokens)
+    rows, read = open_rows(given.tokens, columns, spec.vocab_size)
+    if rows != len(names) or rows != result.data.images_used:
+        raise DatasetError(
+            f"{where}: got {rows:,} rows and {len(names):,} paths, expected "
+            f"{result.data.images_used:,} as in {given.result}. Give the files of one run."
+        )
+    seed, cluster = result.settings.seed, result.settings.cluster
+    keys = names if cluster == "image" else [cluster_key(name, cluster) for name in names]
+    check_names(keys, seed, result.replicates["images"], where)
+    counts = [scale.code_counts or [] for scale in result.scales]
+    check_counts(read, rows, layout, counts, where, bars)
+    images = TokenSet(where, names, read, result.data.split, result.data.images_found, seed, cluster)
+    digest = hash_files([OpenFile(given.tokens)], lambda _: None)
+    identity = {**identity, FROZEN: frozen.values_TS, TOKENS: digest}
+    provenance = {**provenance, "data": where, "result": str(given.result.resolve())}
+    return Inputs(GivenTokens(tokenizer), images, images, identity, provenance, result)
 
 
 def identify(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, Any]]:

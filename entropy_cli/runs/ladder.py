@@ -11,10 +11,10 @@ from entropy_cli.core.errors import StateError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.ladder.contexts import Layout
 from entropy_cli.entropy.ladder.ladder import Ladder
-from entropy_cli.streaming.ladder import LadderOptions, ReadRows, TokenTable, build_ladder
+from entropy_cli.streaming.ladder import LadderOptions, TokenTable, build_ladder
 from entropy_cli.streaming.state import RunState
 from entropy_cli.streaming.token_file import shard_tokens
-from entropy_cli.streaming.token_table import check_counts, check_names, open_rows, read_names
+from entropy_cli.streaming.token_table import ReadRows, check_counts, check_names, open_rows, read_names
 
 
 def ladder_of(

@@ -1,7 +1,7 @@
 """Add the states of shards up to the state and result of the whole run."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -12,8 +12,9 @@ from entropy_cli.core.progress_bars import Bars
 from entropy_cli.entropy.quantity import Cluster, HistoryPoint
 from entropy_cli.entropy.stopping import history_point
 from entropy_cli.images.plan import BLOCK
+from entropy_cli.results.evaluation import Evaluation
 from entropy_cli.results.schema import Result
-from entropy_cli.runs.build_result import build_result
+from entropy_cli.runs.build_evaluation import evaluation_or_result
 from entropy_cli.runs.ladder import ladder_of_shards
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.state import RunState
@@ -25,7 +26,7 @@ class Merged:
     """The sum of several states."""
 
     state: RunState
-    result: Result
+    result: Result | Evaluation
 
 
 def merge(
@@ -71,11 +72,8 @@ def merge(
         "states": [str(path.resolve()) for path in paths],
         "runs": total.progress.runs,
     }
-    result = build_result(total, target_reached=None, provenance=provenance)
-    if with_ladder:
-        ladder = ladder_of_shards(paths, total, bars, {"command": command})
-        result = replace(result, ladder=ladder)
-    return Merged(total, result)
+    ladder = ladder_of_shards(paths, total, bars, {"command": command}) if with_ladder else None
+    return Merged(total, evaluation_or_result(total, None, None, provenance, ladder))
 
 
 def _claim(path: Path, done_N: Tensor, owner_N: list[Path | None]) -> None:
@@ -95,10 +93,12 @@ def _add(path: Path, part: Progress, total: Progress, cluster: Cluster) -> None:
     """Add a state's progress to the total, in place."""
     total.blocks_done |= part.blocks_done
     total.digest_N += part.digest_N
+    total.nats_N += part.nats_N
     total.failed += part.failed
     total.images += part.images
     total.runs += part.runs
     total.precision_check = total.precision_check or part.precision_check
+    total.model_check = total.model_check or part.model_check
     if part.temperatures is None:
         return
     if total.temperatures is None:
@@ -113,13 +113,14 @@ def _add(path: Path, part: Progress, total: Progress, cluster: Cluster) -> None:
     if part.tally is None:
         return
     total.tally = part.tally if total.tally is None else total.tally + part.tally
+    if part.losses is not None:
+        total.losses = part.losses if total.losses is None else total.losses + part.losses
     if part.images:
         total.history.append(_history_point(total, cluster))
 
 
 def _history_point(total: Progress, cluster: Cluster) -> HistoryPoint:
-    assert total.tally is not None
-    return history_point(*total.tally.watched, cluster)
+    return history_point(*total.accumulators[0].watched, cluster)
 
 
 def _check_whole(done_N: Tensor, images: int, shards: Sequence[tuple[int, int] | None]) -> None:

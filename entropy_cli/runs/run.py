@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,18 +19,21 @@ from entropy_cli.images.plan import (
     plan_batches,
     shard_blocks,
 )
+from entropy_cli.results.schema import Result
 from entropy_cli.runs.config import EstimateConfig
 from entropy_cli.runs.frozen import freeze
 from entropy_cli.runs.inputs import Inputs, open_inputs
+from entropy_cli.runs.model import Model, find_model, has_soft_labels, open_model
 from entropy_cli.streaming.device import (
     choose_batch_size,
     choose_device,
+    choose_model_precision,
     choose_precision,
     choose_workers,
 )
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.streaming.run_settings import FROZEN, PATH, RunSettings, identity_of
+from entropy_cli.streaming.run_settings import FROZEN, PATH, TOKENS, RunSettings, identity_of
 from entropy_cli.streaming.state import RunMetadata, RunState
 from entropy_cli.streaming.state_file import default_path
 from entropy_cli.tokenizers.base import Tokenizer
@@ -45,6 +49,7 @@ class Run:
 
     Attributes:
         inputs: the tokenizer, in float32 on the CPU, and the images.
+        model: the generator that is evaluated, in float32 on the CPU.
         settings: what changes the number.
         frozen_pilot: how the temperatures that are taken from another result were fitted, if they were.
         batch_size: images in the encoder at once, the same in all processes.
@@ -56,6 +61,7 @@ class Run:
     ranks: Ranks
     device: torch.device
     inputs: Inputs
+    model: Model | None
     settings: RunSettings
     metadata: RunMetadata
     frozen_pilot: dict[str, Any] | None
@@ -67,6 +73,11 @@ class Run:
     def path(self) -> Path:
         """Return where the state is saved."""
         return self.config.state or default_path(self.settings.fingerprint(), self.config.shard)
+
+    @property
+    def given_result(self) -> Result | None:
+        """The result of the run that saved the tokens, if tokens are given."""
+        return self.inputs.given_result
 
     @property
     def blocks(self) -> range:
@@ -94,14 +105,24 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
         EntropyCliError: any of it can't be done, or the processes of the run see different things.
     """
     device = choose_device(config.device, ranks.local_rank, ranks.local_world)
-    # Given latents have no encoder that could be less precise.
-    precision = choose_precision(device, config.precision or ("fp32" if config.latents else None))
-    inputs = open_inputs(config, bars)
+    # Latents or tokens that are given have no encoder that could be less precise.
+    is_given = config.latents is not None or (
+        config.model is not None and config.model.given is not None
+    )
+    precision = choose_precision(device, "fp32" if is_given else config.precision)
+    found = find_model(config)
+    inputs = open_inputs(config, None if found is None else found.describe(), bars)
     tokenizer, images = inputs.tokenizer, inputs.images
+    model = None
+    if found is not None:
+        choose = partial(choose_model_precision, device, config.precision)
+        model = open_model(found, config, tokenizer.spec, images, device, choose, bars)
     if ranks.first:
-        _warn(config, inputs)
+        _warn(config, inputs, model)
     temperatures, pilot = config.temperatures, None
-    identity = {**inputs.identity, PATH: config.path, **identity_of(config.cluster)}
+    identity = {**inputs.identity, PATH: config.path, **identity_of(images.cluster)}
+    if model is not None:
+        identity |= model.identity(soft=has_soft_labels(tokenizer) and TOKENS not in identity)
     if config.temperature_from is not None:
         frozen = freeze(config.temperature_from, tokenizer.spec, identity["checkpoint_sha256"])
         temperatures, pilot = tuple(frozen.choices), frozen.pilot
@@ -115,19 +136,23 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
         images=len(images),
         precision=precision,
     )
+    provenance = {**inputs.provenance, "temperature_from": _text(config.temperature_from)}
     metadata = RunMetadata.of(
         tokenizer,
         split=images.split,
         images_found=images.found,
         temperature_given=config.temperatures is not None,
-        provenance={**inputs.provenance, "temperature_from": _text(config.temperature_from)},
+        provenance=provenance if model is None else {**provenance, **model.provenance},
+        model=None if model is None else model.metadata,
     )
     batch_size = _batch_size(config, device, tokenizer.spec.image_size, len(images), ranks)
     # Batches of other sizes would meet at other images.
     ranks.check_alike(settings.to_json() | {"device": device.type, "batch_size": batch_size})
     workers = choose_workers(device, ranks.local_world) if config.workers is None else config.workers
     compiles = _compiles(config, device, tokenizer.spec.image_size, len(images), ranks)
-    return Run(config, ranks, device, inputs, settings, metadata, pilot, batch_size, workers, compiles)
+    return Run(
+        config, ranks, device, inputs, model, settings, metadata, pilot, batch_size, workers, compiles
+    )
 
 
 def format_temperatures(temperatures: Sequence[TemperatureChoice]) -> str:
@@ -162,13 +187,18 @@ def _text(path: Path | None) -> str | None:
     return None if path is None else str(path.resolve())
 
 
-def _warn(config: EstimateConfig, inputs: Inputs) -> None:
-    """Show the notes on the checkpoint or codebook, and on the images."""
+def _warn(config: EstimateConfig, inputs: Inputs, model: Model | None) -> None:
+    """Show the notes on the checkpoint or codebook, on the images, and on the model and its labels."""
     source = config.latents.codebook if config.latents else config.checkpoint
     for note in (*inputs.provenance["checkpoint_notes"], *inputs.provenance["codebook_notes"]):
         logger.warning("%s: %s", source, note)
     if isinstance(inputs.images, ImageSet) and inputs.images.note:
         logger.warning("%s", inputs.images.note)
+    if model is not None:
+        for note in model.generator.spec.notes:
+            logger.warning("%s: %s", model.provenance["model"], note)
+        for note in model.labels.notes:
+            logger.warning("%s", note)
 
 
 def _batch_size(

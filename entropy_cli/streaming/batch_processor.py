@@ -13,12 +13,15 @@ from torch import Tensor
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.codebook import Grid
+from entropy_cli.entropy.loss_tally import ImageLosses
 from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.images.uniforms import uniforms
 from entropy_cli.streaming.device import is_out_of_memory
+from entropy_cli.streaming.given_tokens import GivenTokens
 from entropy_cli.streaming.progress import Progress
+from entropy_cli.streaming.scorer import Scorer
 from entropy_cli.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -42,13 +45,17 @@ class _Pending:
     beyond_SB: Tensor  # how far latents lie outside the levels of each scale; NaN if not finite
     idx_BL: Tensor | None  # tokens, to be written
     arrived: torch.cuda.Event | None
+    nats_B: Tensor | None = None  # a generator's loss of each image; NaN if any part is not finite
+    nats_N: Tensor | None = None  # where it is kept
 
 
 @dataclass
 class BatchProcessor:
     """Runs images through a tokenizer, as many at once as memory allows.
 
-    `write_tokens` is called with the places of images and their tokens idx_BL, scale after scale.
+    `write_tokens` is called with the places of images and their tokens idx_BL, scale after scale. With a
+    `scorer` a generator's losses are added up too. Inputs may be tokens, from a `GivenTokens`: then
+    nothing is assigned.
     """
 
     tokenizer: Tokenizer  # on the device
@@ -57,6 +64,7 @@ class BatchProcessor:
     advance: Callable[[int], object] = lambda _: None  # called with the number of images encoded
     write_tokens: Callable[[list[int], Tensor], object] | None = None
     draw_seed: int | None = None  # of tokens drawn from q; None takes the nearest codes
+    scorer: Scorer | None = None
     unreported_images: int = 0  # encoded since the processes of the run last met
     max_images: int = sys.maxsize  # at once; lowered when memory runs out
 
@@ -100,21 +108,22 @@ class BatchProcessor:
         Raises:
             EntropyCliError: latents that are not finite, or outside the levels.
         """
-        tally, temperatures = progress.tally, progress.temperatures
-        assert tally is not None and temperatures is not None
+        temperatures = progress.temperatures
+        assert temperatures is not None
 
         def add(part: slice) -> None:
             names = batch.names[part]
             if not names:  # padding
                 return
-            places = batch.places[part] if self.write_tokens else None
-            quantized = self.quantize_scales(batch.input_B[part], names, temperatures, places)
-            sums = [scale_sums.first(len(names)) for _, scale_sums in quantized]
+            sums, losses = self._sums(batch, part, temperatures, progress.nats_N)
             self.finish_batches(keep_last=self.device.type == "cuda")
             group_B = batch.group_B[part].to(self.device, non_blocking=True)
             progress.half_added = True
             try:
-                tally.add(group_B, sums)
+                if progress.tally is not None:
+                    progress.tally.add(group_B, [scale_sums.first(len(names)) for scale_sums in sums])
+                if progress.losses is not None and losses is not None:
+                    progress.losses.add(group_B, losses.first(len(names)))
             except RuntimeError as error:
                 if not is_out_of_memory(error):
                     raise
@@ -122,7 +131,8 @@ class BatchProcessor:
                     f"{self.device}: not enough memory to add up the codes' sums. {SMALLER_BATCHES}"
                 ) from error
 
-        most = max(1, MOST_SUMS_BYTES // (8 * tally.soft_GSTE[0].numel()))
+        an_image = 8 * (1 if progress.tally is None else progress.tally.soft_GSTE[0].numel())
+        most = max(1, MOST_SUMS_BYTES // an_image)
         self._in_slices(len(batch.input_B), most, add)
         progress.images += len(batch.names)
         if batch.digests:
@@ -130,6 +140,48 @@ class BatchProcessor:
         progress.failed += batch.failed
         progress.blocks_done[list(batch.completed_blocks)] = True
         progress.half_added = False
+
+    def losses(self, batch: Batch, temperatures: Sequence[Sequence[float]]) -> ImageLosses:
+        """Return the generator's losses of an encoded batch, without adding them to any sums."""
+        at = temperatures if self.draw_seed is not None else [()] * len(temperatures)
+        _, losses = self._sums(batch, slice(None), at, None)
+        self.finish_batches()
+        assert losses is not None
+        return losses
+
+    def _sums(
+        self,
+        batch: Batch,
+        part: slice,
+        temperatures: Sequence[Sequence[float]],
+        nats_N: Tensor | None,
+    ) -> tuple[list[ImageSums], ImageLosses | None]:
+        """Return the sums of some images at every scale, and the generator's losses, if there is one.
+
+        The next `finish_batches` puts the loss of each image into `nats_N`, at its place.
+        """
+        names, places = batch.names[part], batch.places[part]
+        sums: list[ImageSums] = []
+        z_SBlC: list[Tensor] = []
+        if isinstance(self.tokenizer, GivenTokens):
+            idx_BL = batch.input_B[part].to(self.device)
+            self._pending.append(_Pending(names, places, torch.zeros(1, len(names)), None, None))
+        else:
+            written = places if self.write_tokens is not None else None
+            for z_BlC, sums_at in self.quantize_scales(
+                batch.input_B[part], names, temperatures, written
+            ):
+                z_SBlC.append(z_BlC)
+                sums.append(sums_at)
+            idx_BL = torch.cat([sums_at.idx_Bl for sums_at in sums], 1)
+        if self.scorer is None:
+            return sums, None
+        losses, pending = self.scorer.score(places, idx_BL, z_SBlC, temperatures), self._pending[-1]
+        pending.places, pending.nats_N = places, nats_N
+        pending.nats_B = losses.nats_B[: len(names)].to("cpu", non_blocking=True)
+        if pending.arrived is not None:
+            pending.arrived.record()
+        return sums, losses
 
     def quantize_scales(
         self,
@@ -194,11 +246,19 @@ class BatchProcessor:
             self._check(batch)
             if batch.idx_BL is not None and self.write_tokens is not None:
                 self.write_tokens(batch.places, batch.idx_BL)
+            if batch.nats_B is not None and batch.nats_N is not None:
+                batch.nats_N[batch.places] = batch.nats_B
             self._pending.popleft()
 
     def _check(self, batch: _Pending) -> None:
         bad_XY = (~(batch.beyond_SB[:, : len(batch.names)] <= BEYOND_LEVELS)).nonzero()
         if not len(bad_XY):
+            if batch.nats_B is not None and not (finite_B := batch.nats_B.isfinite()).all():
+                name = batch.names[int((~finite_B).nonzero()[0])]
+                raise EntropyCliError(
+                    f"{name}: the model's loss is NaN or infinite. It gives a token no probability, its "
+                    "checkpoint is damaged, or the precision too low for it: try another --precision."
+                )
             return
         spec, (scale, image) = self.tokenizer.spec, bad_XY[0].tolist()
         latents = f"{batch.names[image]}: its latents at scale {scale} ({spec.scales[scale].name})"

@@ -91,6 +91,19 @@ def choose_precision(device: torch.device, wanted: Precision | None = None) -> P
     return wanted or ("fp16" if version >= (7, 0) else "fp32")
 
 
+def choose_model_precision(
+    device: torch.device, wanted: Precision | None, trained_in: Precision
+) -> Precision:
+    """Return the precision of a generator: by default that of its training on a GPU, float32 on a CPU.
+
+    Raises:
+        EntropyCliError: the device does not have the precision that is wanted.
+    """
+    if wanted is None and device.type == "cuda":
+        wanted = "fp16" if trained_in == "bf16" and _capability(device) < AMPERE else trained_in
+    return choose_precision(device, wanted)
+
+
 def choose_training_precision(
     device: torch.device, wanted: TrainingPrecision | None = None
 ) -> TrainingPrecision:

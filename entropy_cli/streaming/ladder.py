@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ from entropy_cli.entropy.quantity import Cluster
 from entropy_cli.images.clusters import classes, first_equal, groups, near_equal
 from entropy_cli.images.image_set import GROUPS, cluster_key, hash_path
 from entropy_cli.streaming.coarser_scales import CoarserScales
+from entropy_cli.streaming.token_table import ReadRows
 from entropy_cli.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
@@ -64,9 +65,6 @@ REFUSED = (
         "it bounds tokens that were drawn along their path (estimate --path drawn), not nearest codes",
     ),
 )
-
-
-ReadRows = Callable[[Sequence[int]], np.ndarray]
 
 
 @dataclass(frozen=True)

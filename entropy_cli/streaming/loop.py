@@ -117,15 +117,15 @@ class Loop:
                     self._saved_at = time.monotonic()
 
     def _show(self, total: Progress) -> None:
-        if total.tally is not None and total.images:
-            entropy_GS, products_SS, images_G, tokens_S = (part.cpu() for part in total.tally.watched)
+        if total.accumulators and total.images:
+            watched = (part.cpu() for part in total.accumulators[0].watched)
+            entropy_GS, products_SS, images_G, tokens_S = watched
             self.show(history_point(entropy_GS, products_SS, images_G, tokens_S, self.cluster))
 
     def _record_estimate(self) -> bool:
         """Append the present estimate to the history; return whether it is narrow enough to stop."""
-        progress, tally = self.progress, self.progress.tally
-        assert tally is not None
-        *sums, tokens_S = tally.watched
+        progress = self.progress
+        *sums, tokens_S = progress.accumulators[0].watched
         entropy_GS, products_SS, images_G = (self.ranks.all_reduce(part).cpu() for part in sums)
         images = int(images_G.sum())
         if images > (progress.history[-1].images if progress.history else 0):

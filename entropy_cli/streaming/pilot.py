@@ -156,6 +156,37 @@ def compare_precision(
     }
 
 
+def compare_losses(
+    processor: BatchProcessor,
+    reference: BatchProcessor,
+    batches: Iterable[Batch],
+    temperatures: Sequence[Sequence[float]],
+    ranks: Ranks,
+) -> dict[str, object]:
+    """Measure what the precision changes in a generator's losses, against the reference's float32.
+
+    Arguments are as for `compare_precision`. Returns, for the result, the difference of the
+    cross-entropy in nats per token, per scale and over all tokens.
+    """
+    scales = processor.tokenizer.spec.scales
+    difference_S, images = torch.zeros(len(scales), dtype=torch.float64), 0
+    with ranks.together():
+        for batch in filter(lambda batch: batch.names, batches):
+            exact, rounded = (
+                each.losses(_encoded(each, batch), temperatures) for each in (reference, processor)
+            )
+            difference_S += (rounded.cross_entropy_BS - exact.cross_entropy_BS).sum(0).cpu()
+            images += len(batch.names)
+    difference_S, images = ranks.all_reduce(difference_S), ranks.all_reduce_sum([images])[0]
+    tokens_S = max(1, images) * torch.tensor([scale.tokens for scale in scales]).double()
+    return {
+        "images": images,
+        "reference": "fp32",
+        "cross_entropy_difference": (difference_S / tokens_S).tolist(),
+        "cross_entropy_difference_token_weighted": (difference_S.sum() / tokens_S.sum()).item(),
+    }
+
+
 def _encoded(processor: BatchProcessor, batch: Batch) -> Batch:
     """Return a batch with its latents, without what filled it up."""
     whole = replace(batch, completed_blocks=(-1,))  # not to be joined with others

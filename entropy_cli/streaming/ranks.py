@@ -14,7 +14,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.signals import Interrupted
-from entropy_cli.entropy.tally import Tally
+from entropy_cli.entropy.accumulator import Sums
 
 TIMEOUT = timedelta(minutes=30)  # how long a process that is alive may keep the others waiting
 FIRST_TIMEOUT = timedelta(minutes=1)  # the same for the first question, which needs no work
@@ -59,13 +59,13 @@ class Ranks:
         """Return the first process's tensor, on this tensor's device."""
         return self._together(dist.broadcast, tensor, 0)
 
-    def reduce(self, tally: Tally) -> Tally:
-        """Add up a tally over all processes, on the CPU; only the first may use the result."""
-        tensors = tally.to("cpu").state_dict()
+    def reduce(self, sums: Sums) -> Sums:
+        """Add up sums over all processes, on the CPU; only the first may use the result."""
+        tensors = sums.to("cpu").state_dict()
         for name, tensor in tensors.items():
-            if name not in Tally.CONSTANTS:
+            if name not in sums.CONSTANTS:
                 tensors[name] = self._together(dist.reduce, tensor, 0)
-        return Tally(**tensors)
+        return type(sums)(**tensors)
 
     def _together(self, operation: Callable[..., object], tensor: Tensor, *first: int) -> Tensor:
         """Apply a collective operation to a copy on the CPU; return it on the tensor's device."""

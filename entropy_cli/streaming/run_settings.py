@@ -15,6 +15,8 @@ from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.precision import Precision
 
 FROZEN, PATH, CLUSTER = "frozen_temperatures", "path", "cluster"  # keys of the identity
+# Keys of the identity of a run that evaluates a generator: what the losses depend on.
+MODEL, SOFT_LABELS, TOKENS = "model_family", "soft_labels", "tokens_sha256"
 
 
 def identity_of(cluster: Cluster) -> dict[str, Any]:
@@ -105,6 +107,21 @@ class RunSettings:
     def draw_seed(self) -> int | None:
         """The seed of drawn tokens; None takes the nearest codes."""
         return self.seed if self.path == "drawn" else None
+
+    @property
+    def has_losses(self) -> bool:
+        """Whether the run adds up a generator's losses."""
+        return MODEL in self.identity
+
+    @property
+    def has_entropies(self) -> bool:
+        """Whether the run assigns latents to codes; one that is given tokens does not."""
+        return self.identity.get(TOKENS) is None
+
+    @property
+    def has_soft_losses(self) -> bool:
+        """Whether the run adds up a generator's losses against soft labels."""
+        return bool(self.identity.get(SOFT_LABELS))
 
     @property
     def cluster(self) -> Cluster:

@@ -8,14 +8,40 @@ import torch
 from torch import Tensor
 
 from entropy_cli.core.documents import from_json
+from entropy_cli.entropy.accumulator import Accumulator
 from entropy_cli.entropy.codebook import Codebook, Grid
-from entropy_cli.entropy.quantity import HistoryPoint, Labels
+from entropy_cli.entropy.loss_tally import LossTally
+from entropy_cli.entropy.quantity import HistoryPoint, Labels, LabelSource
+from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.images.plan import BLOCK, number_of_blocks
 from entropy_cli.streaming.progress import Progress, RunRecord
 from entropy_cli.streaming.run_settings import RunSettings
 from entropy_cli.tokenizers.base import Scale, Tokenizer, sums_layout
+from entropy_cli.tokenizers.precision import Precision
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """What a result says of the generator that a run evaluates; kept in the state, for merging.
+
+    A model that is a function does not tell its sizes.
+    """
+
+    family: str
+    checkpoint_sha256: str | None
+    parameters: int | None
+    width: int | None
+    depth: int | None
+    heads: int | None
+    classes: int | None
+    has_null_class: bool
+    precision: Precision
+    label_source: LabelSource
+    classes_seen: int
+    label_notes: list[str]
+    label_check: int  # images of the whole run that are checked with the null class
 
 
 @dataclass(frozen=True)
@@ -32,6 +58,7 @@ class RunMetadata:
     provenance: dict[str, Any]  # where checkpoint and images are, and notes on them
     labels: Labels = "unknown"  # that models on its tokens are trained on
     shared_codebook: bool = False  # whether all scales have the same codes
+    model: ModelMetadata | None = None  # the generator that is evaluated
 
     @classmethod
     def of(
@@ -42,6 +69,7 @@ class RunMetadata:
         images_found: int,
         temperature_given: bool,
         provenance: dict[str, Any],
+        model: ModelMetadata | None = None,
     ) -> "RunMetadata":
         """Describe a run that is about to start."""
         spec = tokenizer.spec
@@ -57,7 +85,17 @@ class RunMetadata:
             provenance=provenance,
             labels=spec.labels,
             shared_codebook=_are_equal(codebooks),
+            model=model,
         )
+
+    def layout(self, settings: RunSettings, temperatures: int) -> SumsLayout:
+        """Return the sizes of a run's sums."""
+        return sums_layout(self.scales, settings.groups, temperatures)
+
+    def losses_layout(self, settings: RunSettings, temperatures: int) -> SumsLayout | None:
+        """Return the sizes of the sums of losses; None without a generator."""
+        soft = temperatures if settings.has_soft_losses else 0
+        return self.layout(settings, soft) if settings.has_losses else None
 
     @property
     def vocabularies(self) -> list[Vocabulary]:
@@ -102,6 +140,7 @@ class StateDocument:
     pilot: dict[str, Any] | None
     precision_check: dict[str, Any] | None
     accumulators: dict[str, dict[str, Any]]
+    model_check: dict[str, Any] | None = None
     runs: list[RunRecord] = field(default_factory=list)  # missing from older states
 
 
@@ -129,19 +168,27 @@ def state_from_file(content: Any, tensors: Mapping[str, Tensor]) -> RunState:  #
     for record, keys in (
         (found.pilot, ("images", "hard", "steps", "ended")),
         (found.precision_check, ("images",)),
+        (found.model_check, ("images", "reference", "cross_entropy_difference")),
     ):
         if record is not None and not all(key in record for key in keys):
             raise ValueError("it lacks a part of what was measured on the first images")
+    nats_N = tensors.get("nats", torch.zeros(BLOCK * len(done_N), dtype=torch.float64))
+    if nats_N.dtype != torch.float64 or nats_N.shape != (BLOCK * len(done_N),):
+        raise ValueError(f"its losses are not those of {settings.images} images")
+    tally, losses = _sums(found, tensors, settings, images)
     progress = Progress(
         done_N,
         images,
         found.temperatures,
-        _tally(found, tensors, settings.groups, images),
+        tally,
+        losses,
         found.failed,
         found.history,
         found.pilot,
         found.precision_check,
+        found.model_check,
         digest_N,
+        nats_N,
         found.runs,
     )
     return RunState(progress, settings, metadata, found.shard)
@@ -159,17 +206,30 @@ def _check_temperatures(found: list[list[float]], settings: RunSettings) -> None
         raise ValueError("its temperatures are not those of its settings")
 
 
-def _tally(
-    found: StateDocument, tensors: Mapping[str, Tensor], groups: int, images: int
-) -> Tally | None:
+def _sums(
+    found: StateDocument, tensors: Mapping[str, Tensor], settings: RunSettings, images: int
+) -> tuple[Tally | None, LossTally | None]:
+    """Rebuild the sums of a run: those of its settings, and no others."""
     versions = {name: section["version"] for name, section in found.accumulators.items()}
     if not versions and not images:
-        return None
-    if versions != {Tally.NAME: Tally.VERSION}:
+        return None, None
+    kinds: list[type[Accumulator]] = [Tally] if settings.has_entropies else []
+    kinds += [LossTally] if settings.has_losses else []
+    if versions != {kind.NAME: kind.VERSION for kind in kinds}:
         raise ValueError(f"it has no sums of its {images} images in a version that this program reads")
     if found.temperatures is None:
         raise ValueError("it has sums, but no temperatures")
-    layout = sums_layout(found.about.scales, groups, len(found.temperatures[0]))
-    prefix = f"{Tally.NAME}."
-    own = {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-    return Tally.from_state_dict(own, layout, images)
+    number = len(found.temperatures[0])
+    layout, losses = found.about.layout(settings, number), found.about.losses_layout(settings, number)
+    return (
+        Tally.from_state_dict(_named(tensors, Tally.NAME), layout, images)
+        if settings.has_entropies
+        else None,
+        LossTally.from_state_dict(_named(tensors, LossTally.NAME), losses, images) if losses else None,
+    )
+
+
+def _named(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors of one accumulator, by their own names."""
+    prefix = f"{name}."
+    return {key[len(prefix) :]: t for key, t in tensors.items() if key.startswith(prefix)}

@@ -19,7 +19,6 @@ from entropy_cli.core.errors import DatasetError, EntropyCliError, ResultError, 
 from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomically
 from entropy_cli.core.reading import OpenFile, parse_json
 from entropy_cli.core.signals import TEMPORARY
-from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches, shard_blocks
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
@@ -34,6 +33,9 @@ SCHEMA_VERSION = 5
 HASHED_BYTES = 2**24  # at once
 HASHES = {
     "checkpoint_sha256": "another checkpoint than {whose}'s",
+    "model_sha256": "another model than {whose}'s",
+    "labels_sha256": "other labels than {whose}'s",
+    "tokens_sha256": "other tokens than {whose}'s",
     "images_fingerprint": "other images than {whose}'s: other paths or sizes",
 }
 
@@ -48,11 +50,13 @@ def save(path: Path, state: RunState) -> None:
     """Write the state, replacing what was there only when it is complete."""
     progress = state.progress
     tensors, sections = {"blocks_done": progress.blocks_done, "digests": progress.digest_N}, {}
-    if progress.tally is not None:
-        sums = progress.tally.to("cpu").state_dict()
+    if progress.losses is not None:
+        tensors["nats"] = progress.nats_N
+    for accumulator in progress.accumulators:
+        name, sums = accumulator.NAME, accumulator.to("cpu").state_dict()
         shapes = {key: list(tensor.shape) for key, tensor in sums.items()}
-        sections[Tally.NAME] = {"version": Tally.VERSION, "shapes": shapes}
-        tensors |= {f"{Tally.NAME}.{key}": tensor.contiguous() for key, tensor in sums.items()}
+        sections[name] = {"version": accumulator.VERSION, "shapes": shapes}
+        tensors |= {f"{name}.{key}": tensor.contiguous() for key, tensor in sums.items()}
     document = StateDocument(
         state.settings.to_json(),
         state.metadata,
@@ -63,6 +67,7 @@ def save(path: Path, state: RunState) -> None:
         progress.pilot,
         progress.precision_check,
         sections,
+        progress.model_check,
         progress.runs,
     )
     head = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "tool_version": __version__}
@@ -166,7 +171,8 @@ def resume(
     assert shared is not None
     if isinstance(found, Progress):
         return found
-    return replace(shared, images=0, failed=[], digest_N=torch.zeros_like(shared.digest_N))
+    digest_N, nats_N = torch.zeros_like(shared.digest_N), torch.zeros_like(shared.nats_N)
+    return replace(shared, images=0, failed=[], digest_N=digest_N, nats_N=nats_N)
 
 
 def _saved_progress(path: Path, settings: RunSettings, shard: tuple[int, int] | None) -> Progress:

@@ -19,6 +19,7 @@ from entropy_cli.tokenizers.checkpoints.arrays import open_array
 PATHS_BYTES = 2**30
 ROWS = 4096  # read at once
 ONE_RUN = "Give the files of one run."
+ReadRows = Callable[[Sequence[int]], np.ndarray]  # reads some rows by their numbers
 ESCAPED = {escape: chr(character) for character, escape in IN_ONE_LINE.items()}
 
 
@@ -40,9 +41,7 @@ def read_names(tokens: Path) -> list[str]:
     return [re.sub(r"\\[\\nr]", lambda found: ESCAPED[found[0]], os.fsdecode(line)) for line in lines]
 
 
-def open_rows(
-    tokens: Path, columns: int, vocab_size: int
-) -> tuple[int, Callable[[Sequence[int]], np.ndarray]]:
+def open_rows(tokens: Path, columns: int, vocab_size: int) -> tuple[int, ReadRows]:
     """Open a file of tokens; return its number of rows, and how to read some of them.
 
     Args:
@@ -86,7 +85,7 @@ def check_names(names: Sequence[str], seed: int, images_G: Sequence[int], where:
 
 
 def check_counts(
-    read: Callable[[Sequence[int]], np.ndarray],
+    read: ReadRows,
     rows: int,
     layout: Layout,
     count_SV: Sequence[Sequence[int]],

@@ -10,24 +10,21 @@ from torch import Tensor
 
 from entropy_cli.commands.loss.dump import Dump, InputFiles, Rows, open_dump, slices
 from entropy_cli.commands.loss.findings import findings
+from entropy_cli.commands.loss.loss_sums import LossSums, headline, position_groups, smoothed_floor
 from entropy_cli.commands.loss.result import Losses, LossResult
-from entropy_cli.commands.loss.token_losses import (
+from entropy_cli.core.errors import EntropyCliError, ResultError
+from entropy_cli.core.progress_bars import Bar, Bars
+from entropy_cli.entropy.token_losses import (
     LABEL,
     PREDICTIVE,
     TARGET_ENTROPY,
     TOP1,
     TOP5,
     UNIFORM,
-    LossSums,
     Scratch,
-    headline,
-    position_groups,
     quantities,
-    smoothed_floor,
     token_losses,
 )
-from entropy_cli.core.errors import EntropyCliError, ResultError
-from entropy_cli.core.progress_bars import Bar, Bars
 from entropy_cli.results.floors import Floor, Level
 
 TOKENS_PER_BLOCK = 2**16  # whose losses are summed together; a longer row is a block

@@ -9,8 +9,9 @@ import torch
 from torch.nn.functional import cross_entropy
 
 from entropy_cli.commands.loss.findings import findings
+from entropy_cli.commands.loss.loss_sums import LossSums, position_groups, smoothed_floor
 from entropy_cli.commands.loss.result import Losses, LossResult
-from entropy_cli.commands.loss.token_losses import (
+from entropy_cli.entropy.token_losses import (
     LABEL,
     PREDICTIVE,
     TARGET,
@@ -18,11 +19,8 @@ from entropy_cli.commands.loss.token_losses import (
     TOP1,
     TOP5,
     UNIFORM,
-    LossSums,
     Scratch,
-    position_groups,
     quantities,
-    smoothed_floor,
     token_losses,
 )
 from entropy_cli.results.floors import Level

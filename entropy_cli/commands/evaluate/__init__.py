@@ -1,0 +1,1 @@
+"""The command `evaluate`: a generator's own loss, beside the floors of its tokens."""

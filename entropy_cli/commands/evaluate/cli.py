@@ -1,0 +1,226 @@
+"""`entropy-cli evaluate`."""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from entropy_cli.input_options import ClusterOf
+from entropy_cli.options import (
+    MAX_FAILED,
+    MOST_IMAGES,
+    MOST_NATS,
+    AsJson,
+    Checkpoint,
+    Data,
+    Device,
+    Explain,
+    Family,
+    ImageSize,
+    MaxFailed,
+    Output,
+    Overwrite,
+    PatchNums,
+    Units,
+    Weights,
+    WholeTable,
+    number,
+    suffix_parser,
+    whole,
+    whole_or_auto,
+)
+from entropy_cli.run_options import (
+    BatchSize,
+    CompileMode,
+    DryRun,
+    Limit,
+    OnError,
+    PrecisionOf,
+    Report,
+    SaveEvery,
+    SaveTokens,
+    Seed,
+    ShardOf,
+    Split,
+    State,
+    Temperature,
+    TemperatureFrom,
+    WithLadder,
+    Workers,
+    check_run_files,
+    common_config,
+    run_and_show,
+)
+
+# Options that are about images or the soft labels, of which a run on saved tokens has none.
+OF_IMAGES = (
+    *("data", "split", "limit", "seed", "cluster", "temperature", "temperature_from", "compile"),
+    *("shard", "save_tokens", "ladder"),
+)
+
+
+def parse_labels(text: str) -> str:
+    """Check that labels are auto, none, or a file that is there."""
+    if text in ("auto", "none") or Path(text).is_file():
+        return text
+    raise typer.BadParameter(f"{text}: no such file. Expected auto, none, or a file path,class.")
+
+
+def evaluate(
+    context: typer.Context,
+    data: Data = None,
+    ckpt: Checkpoint = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="The generator, such as var_d16.pth or c2i_L_256.pt; VAR's ar-ckpt-*.pth holds its "
+            "tokenizer too.",
+        ),
+    ] = None,
+    labels: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|none|FILE",
+            parser=parse_labels,
+            help="Classes of the images: auto goes by wnids, numbers or a column; none gives the null "
+            "class; a file has lines path,index or path,wnid.",
+        ),
+    ] = "auto",
+    label_check: Annotated[
+        Any,  # a whole number or None
+        whole_or_auto(
+            0,
+            MOST_IMAGES,
+            "How many first images are also given the null class, to see whether labels help: 64 on a "
+            "CPU, 512 on a GPU.",
+        ),
+    ] = None,
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npy",
+            parser=suffix_parser(".npy"),
+            help="In place of --data: tokens that estimate saved, with the --result of the same run.",
+        ),
+    ] = None,
+    result: Annotated[
+        Path | None,
+        typer.Option(metavar="RESULT.json", help="The result of the run that saved the --tokens."),
+    ] = None,
+    split: Split = None,
+    limit: Limit = None,
+    seed: Seed = 0,
+    cluster: ClusterOf = "image",
+    family: Family = "auto",
+    patch_nums: PatchNums = None,
+    image_size: ImageSize = None,
+    weights: Weights = None,
+    heads: Annotated[
+        int | None, whole(1, 1024, "Attention heads of the model, where its file does not show them.")
+    ] = None,
+    rule: Annotated[
+        Literal["l2", "cosine", "dot"] | None,
+        typer.Option(help="Rule by which the nearest code is found; default the family's."),
+    ] = None,
+    temperature: Temperature = None,
+    temperature_from: TemperatureFrom = None,
+    device: Device = "auto",
+    precision: PrecisionOf = None,
+    compile: CompileMode = None,
+    batch_size: BatchSize = None,
+    workers: Workers = None,
+    target_ci: Annotated[
+        float | None,
+        number(
+            1e-12,
+            MOST_NATS,
+            "Stop when the cross-entropy's 95 % intervals are at most so wide to each side.",
+            "NATS",
+        ),
+    ] = None,
+    shard: ShardOf = None,
+    state: State = None,
+    save_every: SaveEvery = 60.0,
+    save_tokens: SaveTokens = None,
+    ladder: WithLadder = False,
+    per_image: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            parser=suffix_parser(".csv", ".parquet"),
+            help="Write the loss of each image, in nats: .csv or .parquet.",
+        ),
+    ] = None,
+    output: Output = None,
+    overwrite: Overwrite = False,
+    report: Report = None,
+    on_error: OnError = "skip",
+    max_failed: MaxFailed = MAX_FAILED,
+    as_json: AsJson = False,
+    table: WholeTable = False,
+    explain: Explain = False,
+    dry_run: DryRun = False,
+    units: Units = "nats",
+) -> int:
+    """Measure a generator's cross-entropy on images, beside the floors and ceilings of its tokens.
+
+    The model predicts each token of the images given those before it, as in its training. Interrupted,
+    it saves what it has; the same command resumes from there.
+
+    Example: entropy-cli evaluate --data imagenet/val --ckpt vae_ch160v4096z32.pth --model var_d16.pth
+    """
+    _check_together(context)
+
+    from entropy_cli.results.evaluations.text import render
+    from entropy_cli.runs.config import EstimateConfig, ModelChoice, SavedTokens
+    from entropy_cli.tokenizers.settings import TokenizerSettings
+
+    assert model is not None
+    inputs = {"--model": model, "--tokens": tokens, "--result": result}
+    read = [(option, path) for option, path in inputs.items() if path is not None and path.is_file()]
+    label_file = None if labels in ("auto", "none") else Path(labels)
+    if label_file is not None:
+        read.append(("--labels", label_file))
+    check_run_files(context.params, [("--per-image", per_image)], read=read)
+    choice = ModelChoice(
+        model,
+        heads=heads,
+        weights=weights,
+        labels=label_file or ("none" if labels == "none" else "auto"),
+        label_check=label_check,
+        given=None if tokens is None or result is None else SavedTokens(tokens, result),
+        per_image=per_image,
+    )
+    config = EstimateConfig(
+        tokenizer=TokenizerSettings(image_size, patch_nums, rule),
+        model=choice,
+        **common_config(context),
+    )
+    return run_and_show(context, config, render)
+
+
+def _check_together(context: typer.Context) -> None:
+    """Raise BadParameter for options that are missing, or that don't go together."""
+    params = context.params
+    if params["model"] is None:
+        raise typer.BadParameter("is missing: give the generator's checkpoint.", param_hint="--model")
+    if (params["tokens"] is None) != (params["result"] is None):
+        raise typer.BadParameter("give both, of one run.", param_hint="--tokens / --result")
+    if (params["data"] is None) == (params["tokens"] is None):
+        words = "give one of them: images, or tokens that estimate saved."
+        raise typer.BadParameter(words, param_hint="--data / --tokens")
+    if params["tokens"] is not None:
+        for name in OF_IMAGES:
+            source = context.get_parameter_source(name)
+            if source is not None and source.name != "DEFAULT":
+                words = "is of the run that saved the --tokens, or needs images. Leave it out."
+                raise typer.BadParameter(words, param_hint="--" + name.replace("_", "-"))
+    if params["shard"] is not None and params["target_ci"] is not None:
+        raise typer.BadParameter(
+            "a shard can't know when all shards together are precise enough. Leave one of them out, or "
+            "run on several processes with torchrun.",
+            param_hint="--target-ci with --shard",
+        )
+    if params["temperature"] is not None and params["temperature_from"] is not None:
+        raise typer.BadParameter("give one of them.", param_hint="--temperature / --temperature-from")

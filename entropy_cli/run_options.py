@@ -1,0 +1,214 @@
+"""The options of every command that runs over images, and what these commands do alike."""
+
+import shlex
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from entropy_cli.input_options import Shard, check_not_among_images, files_read, parse_shard
+from entropy_cli.options import (
+    MOST_BATCH,
+    MOST_IMAGES,
+    MOST_SECONDS,
+    MOST_SEED,
+    MOST_WORKERS,
+    exit_code,
+    number,
+    parse_temperatures,
+    suffix_parser,
+    whole,
+    whole_or_auto,
+)
+from entropy_cli.terminal import deliver as show
+from entropy_cli.terminal import print_result, tqdm_bar
+
+if TYPE_CHECKING:
+    from entropy_cli.runs.config import EstimateConfig
+
+Split = Annotated[
+    Literal["auto", "train", "val", "all"] | None,
+    typer.Option(help="Part of the data to read; auto takes val/ if there, else train/, else all."),
+]
+Limit = Annotated[
+    int | None,
+    whole(1, MOST_IMAGES, "Read only the first N images of the seeded order."),
+]
+Seed = Annotated[
+    int,
+    whole(0, MOST_SEED, "Seed of the images' order, of their groups, and of drawn tokens."),
+]
+Temperature = Annotated[
+    Any,  # a tuple of numbers, "auto" or None
+    typer.Option(
+        metavar="T[,T...]",
+        parser=parse_temperatures,
+        help="Divisors of the squared distance or dot product: numbers, or auto to fit one to each "
+        "scale. The first is the headline. Default: the published one, else 1,auto.",
+    ),
+]
+TemperatureFrom = Annotated[
+    Path | None,
+    typer.Option(metavar="RESULT.json", help="Use the temperatures of another run as they are."),
+]
+PrecisionOf = Annotated[
+    Literal["fp32", "tf32", "fp16", "bf16"] | None,
+    typer.Option(
+        help="Precision of the encoder; default fp32 on a CPU, fp16 on a GPU. What it costs is "
+        "measured and shown."
+    ),
+]
+CompileMode = Annotated[
+    Literal["auto", "on", "off"] | None,
+    typer.Option(
+        rich_help_panel="Compute",
+        help="Compile the encoder, which takes a minute or so; default auto: on a GPU, for half a "
+        "million images or more. Moves the number no more than rounding.",
+    ),
+]
+BatchSize = Annotated[
+    int | None,
+    whole_or_auto(1, MOST_BATCH, "Images at once; never moves the number."),
+]
+Workers = Annotated[
+    int | None,
+    whole_or_auto(0, MOST_WORKERS, "Processes that decode; 0 uses this one."),
+]
+ShardOf = Annotated[
+    Shard | None,
+    typer.Option(
+        metavar="I/N|slurm",
+        parser=parse_shard,
+        help="Only part I of N, from 0, for `merge`; slurm takes both from the job array.",
+    ),
+]
+State = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Keep what is accumulated here; default: in the cache until the end."
+    ),
+]
+SaveTokens = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npy",
+        parser=suffix_parser(".npy"),
+        help="Write the tokens: a row for each image that was read, scale after scale, and the "
+        "images' paths beside it.",
+    ),
+]
+WithLadder = Annotated[
+    bool,
+    typer.Option("--ladder", help="Also bound the loss of the hard tokens; see `guide ladder`."),
+]
+Report = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="End with a report: .html, .png, .svg, .pdf, .md or .csv."),
+]
+OnError = Annotated[Literal["skip", "fail"], typer.Option(help="What to do with unreadable images.")]
+DryRun = Annotated[
+    bool,
+    typer.Option("--dry-run", help="Only say what would be read, how, and how long it would take."),
+]
+SaveEvery = Annotated[
+    float, number(0, MOST_SECONDS, "Time between saves of the state; 0: at each step.", "SECONDS")
+]
+
+
+def check_run_files(
+    params: dict[str, Any],
+    written: Iterable[tuple[str, Path | None]] = (),
+    *,
+    read: Iterable[tuple[str, Path]] = (),
+) -> None:
+    """Check, before any work, that no file that a run writes is one that it reads or one to keep.
+
+    Args:
+        params: values of the command's options by name.
+        written: options with files that the command writes beside those that every run may.
+        read: options with files that it reads beside those that every run may.
+
+    Raises:
+        ResultError: a file can't be written, or must not be.
+    """
+    from entropy_cli.core.files import check_files
+    from entropy_cli.results.page.report_file import check_report
+    from entropy_cli.streaming.token_file import paths_file
+
+    save_tokens, state, overwrite = params["save_tokens"], params["state"], params["overwrite"]
+    lines = None if save_tokens is None else paths_file(save_tokens)
+    results = [("--output", params["output"]), ("--report", params["report"]), *written]
+    tokens = [("--save-tokens", save_tokens), ("--save-tokens", lines)]
+    check_files([], [*results, *tokens, ("--state", state)], overwrite=True)  # a state is resumed
+    inputs = [*files_read(params), *read]
+    check_files(inputs, [("--state", state)], overwrite=True)
+    check_files(inputs, results, overwrite=overwrite)
+    # An array of tokens bears no mark but the paths beside it.
+    is_own = lines is not None and lines.exists()
+    check_files(inputs, tokens, overwrite=overwrite or is_own)
+    check_not_among_images(params["data"], [*results, ("--state", state)])
+    if params["report"] is not None:
+        check_report(params["report"])
+
+
+def common_config(context: typer.Context) -> dict[str, Any]:
+    """Return the fields of a config that every run over images sets, from the options given."""
+    params = context.params
+    return {
+        "data": params["data"],
+        "checkpoint": params["ckpt"],
+        "split": params["split"] or "auto",
+        "seed": params["seed"],
+        **{name: params[name] for name in ("limit", "cluster", "family", "precision", "device")},
+        **{name: params[name] for name in ("batch_size", "workers", "shard", "state", "ladder")},
+        "compile": params["compile"] or "auto",
+        "target": params["target_ci"],
+        "temperatures": params["temperature"],
+        "temperature_from": params["temperature_from"],
+        "tokens": params["save_tokens"],
+        "save_every_s": params["save_every"],
+        "fail_at_first": params["on_error"] == "fail",
+        "command": shlex.join(["entropy-cli", *context.obj]),
+    }
+
+
+def run_and_show(
+    context: typer.Context,
+    config: "EstimateConfig",
+    render: Callable[..., str],
+) -> int:
+    """Run a config, print and write its result, and return the exit code; or only describe the run.
+
+    Args:
+        context: of the command.
+        config: of the run.
+        render: formats the result, given the unit, `table` and `explain`.
+    """
+    from entropy_cli.results.page.report_file import write_report
+    from entropy_cli.runs.dry_run import dry_run
+    from entropy_cli.runs.estimate import estimate
+
+    params = context.params
+    if params["dry_run"]:
+        print_result(dry_run(config, tqdm_bar))
+        return 0
+    output, report, delivered = params["output"], params["report"], False
+
+    def deliver(result: Any) -> None:  # noqa: ANN401 - of the command
+        nonlocal delivered
+        delivered = True
+        text = render(result, params["units"], table=params["table"], explain=params["explain"])
+        writes: list[Callable[[], object]] = []
+        if output is not None:
+            writes.append(partial(result.write, output))
+        if report is not None:
+            writes.append(partial(write_report, report, [result], []))
+        show(result.to_json() if params["as_json"] else text, *writes)
+
+    images = estimate(config, tqdm_bar, deliver)
+    for older in (output, report) if config.shard is not None and not delivered else ():
+        if older is not None:
+            older.unlink(missing_ok=True)  # an older run's result must not pass for this one's
+    return exit_code(images.used, images.failed, params["max_failed"])
