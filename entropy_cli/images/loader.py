@@ -47,6 +47,22 @@ class Batch:
     digests: list[int] = field(default_factory=list)  # of the content of each; empty where unknown
 
 
+def joined(parts: list[Batch]) -> Batch:
+    """Join the batches of one block."""
+    if len(parts) == 1:
+        return parts[0]
+    inputs = [part.input_B for part in parts if part.names]
+    return Batch(
+        torch.cat(inputs) if inputs else torch.empty(0),
+        torch.cat([part.group_B for part in parts]),
+        [name for part in parts for name in part.names],
+        [place for part in parts for place in part.places],
+        [failed for part in parts for failed in part.failed],
+        parts[-1].completed_blocks,
+        [digest for part in parts for digest in part.digests],
+    )
+
+
 Loader = DataLoader[Any]
 
 

@@ -15,38 +15,23 @@ from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.codebook import Grid
 from entropy_cli.entropy.loss_tally import ImageLosses
 from entropy_cli.entropy.sums import ImageSums
-from entropy_cli.images.loader import Batch
+from entropy_cli.images.loader import Batch, joined
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.images.uniforms import uniforms
 from entropy_cli.streaming.device import is_out_of_memory
 from entropy_cli.streaming.given_tokens import GivenTokens
+from entropy_cli.streaming.pending import Pending
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.scorer import Scorer
 from entropy_cli.tokenizers.base import Tokenizer
 
 logger = logging.getLogger(__name__)
 Outcome = TypeVar("Outcome")
-BEYOND_LEVELS = 0.51  # how far outside the levels a latent may lie: rounding reaches half a level
-
 # Advice that only the command line can follow.
-OTHER_PRECISION = "The checkpoint is damaged, or the precision too low for it: try another --precision."
 SMALLER_BATCHES = (
     "Run the same command again with a smaller --batch-size: it resumes from what was saved."
 )
 MOST_SUMS_BYTES = 2**27  # of per-image sums over the codes that are held at once
-
-
-@dataclass
-class _Pending:
-    """What is on its way from the device of a batch that was quantized."""
-
-    names: list[str]
-    places: list[int]
-    beyond_SB: Tensor  # how far latents lie outside the levels of each scale; NaN if not finite
-    idx_BL: Tensor | None  # tokens, to be written
-    arrived: torch.cuda.Event | None
-    nats_B: Tensor | None = None  # a generator's loss of each image; NaN if any part is not finite
-    nats_N: Tensor | None = None  # where it is kept
 
 
 @dataclass
@@ -70,7 +55,7 @@ class BatchProcessor:
 
     def __post_init__(self) -> None:
         """Decide the shape of batches."""
-        self._pending: deque[_Pending] = deque()
+        self._pending: deque[Pending] = deque()
         # Batches of several blocks are filled up to one shape: kernels round by shape, and how many
         # blocks are left for the last batch depends on where a run was cut.
         blocks = self.batch_size // BLOCK
@@ -82,7 +67,7 @@ class BatchProcessor:
         for batch in batches:
             parts.append(replace(batch, input_B=self._encode(batch)))
             if batch.completed_blocks:
-                yield _joined(parts)
+                yield joined(parts)
                 parts = []
 
     def _encode(self, batch: Batch) -> Tensor:
@@ -165,7 +150,7 @@ class BatchProcessor:
         z_SBlC: list[Tensor] = []
         if isinstance(self.tokenizer, GivenTokens):
             idx_BL = batch.input_B[part].to(self.device)
-            self._pending.append(_Pending(names, places, torch.zeros(1, len(names)), None, None))
+            self._pending.append(Pending(names, places, torch.zeros(1, len(names)), None, None))
         else:
             written = places if self.write_tokens is not None else None
             for z_BlC, sums_at in self.quantize_scales(
@@ -221,7 +206,7 @@ class BatchProcessor:
             # One that blocks leaves the core to the workers that decode.
             arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             arrived.record()
-        self._pending.append(_Pending(names, places or [], on_cpu_SB, idx_BL, arrived))
+        self._pending.append(Pending(names, places or [], on_cpu_SB, idx_BL, arrived))
 
     def _uniforms(self, names: list[str], rows: int) -> Sequence[Tensor]:
         """Return the numbers that draw the tokens of each scale; those of rows that fill up are any."""
@@ -243,34 +228,12 @@ class BatchProcessor:
             batch = self._pending[0]  # one that fails stays: nothing is saved after it
             if batch.arrived is not None:
                 batch.arrived.synchronize()
-            self._check(batch)
+            batch.check(self.tokenizer.spec)
             if batch.idx_BL is not None and self.write_tokens is not None:
                 self.write_tokens(batch.places, batch.idx_BL)
             if batch.nats_B is not None and batch.nats_N is not None:
                 batch.nats_N[batch.places] = batch.nats_B
             self._pending.popleft()
-
-    def _check(self, batch: _Pending) -> None:
-        bad_XY = (~(batch.beyond_SB[:, : len(batch.names)] <= BEYOND_LEVELS)).nonzero()
-        if not len(bad_XY):
-            if batch.nats_B is not None and not (finite_B := batch.nats_B.isfinite()).all():
-                name = batch.names[int((~finite_B).nonzero()[0])]
-                raise EntropyCliError(
-                    f"{name}: the model's loss is NaN or infinite. It gives a token no probability, its "
-                    "checkpoint is damaged, or the precision too low for it: try another --precision."
-                )
-            return
-        spec, (scale, image) = self.tokenizer.spec, bad_XY[0].tolist()
-        latents = f"{batch.names[image]}: its latents at scale {scale} ({spec.scales[scale].name})"
-        beyond = batch.beyond_SB[scale, image].item()
-        if beyond > BEYOND_LEVELS:
-            raise EntropyCliError(
-                f"{latents} lie up to {beyond:.3g} beyond the outermost level. Expected them bounded "
-                "and in units of levels, as they are just before rounding (FSQ's bound(z))."
-            )
-        of_latents = "Expected numbers whose squares float32 holds."
-        advice = of_latents if spec.image_size is None else OTHER_PRECISION
-        raise EntropyCliError(f"{latents} are NaN or infinite, or too large. {advice}")
 
     def _in_slices(self, images: int, most: int, work: Callable[[slice], Outcome]) -> list[Outcome]:
         """Apply a function to slices of a batch, to smaller ones once memory runs out."""
@@ -303,19 +266,3 @@ class BatchProcessor:
         logger.warning(
             "%s is out of memory: from now on %d images at once", self.device, self.max_images
         )
-
-
-def _joined(parts: list[Batch]) -> Batch:
-    """Join the batches of one block."""
-    if len(parts) == 1:
-        return parts[0]
-    inputs = [part.input_B for part in parts if part.names]
-    return Batch(
-        torch.cat(inputs) if inputs else torch.empty(0),
-        torch.cat([part.group_B for part in parts]),
-        [name for part in parts for name in part.names],
-        [place for part in parts for place in part.places],
-        [failed for part in parts for failed in part.failed],
-        parts[-1].completed_blocks,
-        [digest for part in parts for digest in part.digests],
-    )

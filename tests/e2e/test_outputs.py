@@ -119,8 +119,7 @@ def test_a_result_is_printed_where_no_file_can_be_written(run, tmp_path, monkeyp
             raise ResultError(f"{path}: can't be written: {os.strerror(errno.ENOSPC)}.")
         write(path, *args, **options)
 
-    for module in ("core.files", "results.schema"):
-        monkeypatch.setattr(f"entropy_cli.{module}.write_atomically", full)
+    monkeypatch.setattr("entropy_cli.core.files.write_atomically", full)
     argv = ("-o", "r.json", "--report", "r.html", "--json")
     code, out, err = run(*argv)
     assert code == 3 and tried == ["r.json", "r.html"]

@@ -81,7 +81,7 @@ def test_a_shard_says_what_fitting_costs_and_counts_it(cli, images, checkpoint, 
         bar.update = lambda n: shown.append((total, n)) if unit == "img" and total else None
         yield bar
 
-    monkeypatch.setattr("entropy_cli.commands.estimate.cli.tqdm_bar", bars)
+    monkeypatch.setattr("entropy_cli.run_options.tqdm_bar", bars)
     run = ("estimate", "--data", images, "--ckpt", checkpoint, "--workers", 0, "--batch-size", 16)
     code, _, err = cli(*run, "--shard", "1/3", "--state", tmp_path / "s", "-o", tmp_path / "r.json")
     assert code == 0
