@@ -22,6 +22,7 @@ LINE = (
     ("input_options", "floor_options"),
     ("run_options",),
     ("commands",),
+    ("integrations",),
     ("cli",),
 )
 RANK = {room: rank for rank, rooms in enumerate(LINE) for room in rooms}

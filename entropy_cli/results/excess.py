@@ -14,6 +14,7 @@ class Excess:
 
     Attributes:
         loss: the loss itself.
+        assignment_entropy: A.
         ce_minus_a: the loss minus A: its distance to the floor of soft or sampled labels. Under hard
             labels A is no floor, and the difference may be negative.
         below: how far the loss lies below each ceiling, by the ceiling's name: uniform (ln V), unigram,
@@ -21,13 +22,17 @@ class Excess:
     """
 
     loss: float
+    assignment_entropy: float
     ce_minus_a: float
     below: Mapping[str, float]
 
     def metrics(self, series: str) -> dict[str, float]:
-        """Return the differences by name, as for a dashboard; `series` is the loss's own name."""
-        below = {f"below_{name}/{series}": value for name, value in self.below.items()}
-        return {f"ce_minus_a/{series}": self.ce_minus_a, **below}
+        """Return A and the differences by name, as for a dashboard; `series` is the loss's own name."""
+        return {
+            f"assignment_entropy/{series}": self.assignment_entropy,
+            f"ce_minus_a/{series}": self.ce_minus_a,
+            **{f"below_{name}/{series}": value for name, value in self.below.items()},
+        }
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ def excess(loss: float, level: Level, vocab_size: int | None = None) -> Excess:
     """Set a loss beside its floor and ceilings; `vocab_size` adds the uniform guess."""
     uniform = {} if vocab_size is None else {"uniform": math.log(vocab_size)}
     below = {name: ceiling - loss for name, ceiling in (uniform | level.ceilings).items()}
-    return Excess(loss, loss - level.floor, below)
+    return Excess(loss, level.floor, loss - level.floor, below)
 
 
 def excess_of_scales(loss_S: Sequence[float], floor: Floor) -> ScaleExcess:

@@ -1,6 +1,6 @@
 """The floor of a model's losses inside its training loop, from Python. Imports no torch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -118,6 +118,17 @@ class Floor:
         """
         metric, level = self._series(series)
         return self._watch.add(metric, level, _number(value), step)
+
+    def history(self) -> dict[str, tuple[list[float], list[float]]]:
+        """Return the steps and the losses seen so far, by series: plain numbers, for a checkpoint."""
+        curves = self._watch.curves.items()
+        return {name: (curve.steps.tolist(), curve.values.tolist()) for name, curve in curves}
+
+    def replay(self, history: Mapping[str, tuple[Sequence[float], Sequence[float]]]) -> None:
+        """See the losses of a history; what is found about them is not told again."""
+        for name, (steps, losses) in history.items():
+            for step, loss in zip(steps, losses, strict=True):
+                self.check(loss, name, step)
 
     def _series(self, name: str) -> tuple[Metric, floors.Level | None]:
         """Return the metric and the floor of a series; raise EntropyCliError if there is none."""

@@ -28,6 +28,10 @@ FEWEST_OF_PLATEAU = 64  # values; of fewer, what falls slowly looks flat
 AT_ONCE = ("nan", "below_floor")
 ABOVE = ("above_unigram", "above_rung")
 STANDS = ("plateau", "never_moved")
+CAN_STOP = (  # the ids of what may be told
+    *("plateau", "overfitting", "divergence", "rebound", "nan", "never_moved", "summed_loss"),
+    *("below_floor", "above_unigram", "above_rung", "other_tokenizer", "start_is_not_ln_v"),
+)
 NOT_TOLD = ("ladder", "rule_of_thumb", "restarts")  # they describe a log; nothing happened
 
 
