@@ -97,10 +97,13 @@ class Watch:
         is_new_nan = not abs(value) < LARGEST and (metric.name, "nan") not in self._told
         if not curve.is_due() and not is_new_nan:
             return []
-        shown = [one.series() for one in self.curves.values()]
+        same = [one for one in self.curves.values() if one.metric.scope == metric.scope]
+        shown = [one.series() for one in same]  # evaluations are judged beside their training loss
         log = Log("loop", shown, starts=1, segments=1, left_out=0)
         found = [
-            one for one in collect_findings(log, shown, {}, self.floor) if one.series == metric.name
+            one
+            for one in collect_findings(log, shown, {}, self.floor)
+            if one.series in (metric.name, None)
         ]
         if len(curve.values) < FEWEST_OF_PLATEAU:
             found = [one for one in found if one.id not in STANDS]
