@@ -64,9 +64,8 @@ def test_names_of_losses(floor, caplog):
 def test_findings_are_logged_once_and_stop(floor, caplog):
     log = FloorLogger(None, floor, stop_on="nan")
     with caplog.at_level(logging.INFO):
-        found = [
-            log.log({"loss": loss}, step) for step, loss in enumerate((2.0, 1.9, math.nan, math.nan))
-        ]
+        losses = enumerate((3.87, 3.7, math.nan, math.nan))
+        found = [log.log({"loss": loss}, step) for step, loss in losses]
     assert [[one.id for one in new] for new in found] == [[], [], ["nan"], []]
     assert log.should_stop
     (record,) = caplog.records
