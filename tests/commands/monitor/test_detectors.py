@@ -359,8 +359,9 @@ def test_a_minimum_in_the_third_row():
 
 
 def test_a_slow_rise_in_noise():
-    rise_n = np.repeat([3.69, 3.57, 3.72], [300, 220, 600])
-    assert rate(rebound, rise_n + autoregressive(50, 1120, 0, 0.14)) > 0.4
+    rise_n = np.repeat([3.69, 3.6, 3.72], [300, 220, 600])
+    assert rate(rebound, rise_n + autoregressive(100, 1120, 0, 0.14)) > 0.4
+    assert rate(rebound, 3.7 + autoregressive(100, 1120, 0, 0.14)) == 0
 
 
 def test_an_early_short_minimum_and_a_late_fall():

@@ -131,10 +131,10 @@ def thin(y_n: Series) -> tuple[Series, NDArray[np.int64]]:
     """
     y_n = validate(y_n)
     phi = autocorrelation(y_n)
-    return block_medians(y_n, len(y_n) if phi <= THIN_ABOVE else effective_rows(y_n, phi, len(y_n)))
+    return block_medians(y_n, len(y_n) if phi <= THIN_ABOVE else _effective_rows(y_n, phi, len(y_n)))
 
 
-def effective_rows(y_n: Series, phi: float, most: int) -> int:
+def _effective_rows(y_n: Series, phi: float, most: int) -> int:
     """Return the effective number of independent rows, from ten to `most`: a smooth curve has none."""
     rows_per_independent = max((1 + phi) / (1 - phi), 1.0)
     return min(most, max(int(len(y_n) / rows_per_independent), min(MIN_POINTS, len(y_n))))
@@ -163,7 +163,7 @@ def bin_medians(y_n: Series, bins: int = BINS) -> Bins | None:
         return None
     row_n, start_n = thin(y_n)
     phi = autocorrelation(row_n)
-    median_B, bounds_C = block_medians(row_n, effective_rows(row_n, phi, bins))
+    median_B, bounds_C = block_medians(row_n, _effective_rows(row_n, phi, bins))
     rows_per_bin = len(row_n) // len(median_B)
     se = max(MEDIAN_TO_MEAN_ERROR * noise(row_n) / rows_per_bin**0.5, scatter(median_B))
     return Bins(median_B, start_n[bounds_C], se, rows_per_bin, -(-len(y_n) // len(row_n)))

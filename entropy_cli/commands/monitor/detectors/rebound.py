@@ -16,7 +16,6 @@ from entropy_cli.commands.monitor.detectors.noise import (
     autocorrelation,
     bin_medians,
     block_medians,
-    effective_rows,
     mann_kendall,
     spread,
 )
@@ -26,6 +25,7 @@ SHARE_OF_FALL = 0.02
 TREND_Z = 2.33  # one-sided 1 %
 LAST_BINS = 3
 FEW_BINS = 10
+NEARLY_INDEPENDENT = 0.7  # autocorrelation of rows up to which bins certainly are
 
 
 @dataclass(frozen=True)
@@ -68,15 +68,19 @@ def rebound(y_n: Series) -> Rebound | None:
     it is six standard errors below all bins. Of 300 runs of 3000 points with noise AR(1), phi 0/.9/.98:
     fires on a flat plateau in none (.00/.02/.08 if rows were taken as independent), on a power law in
     none; on +.2 at white noise .05 in all, from 1000 points on. Short and strongly autocorrelated noise
-    looks like rebounds: .14 at phi .98 and 1000 points (ten independent rows), .05 at phi .9 and 60
+    looks like rebounds: .09 at phi .98 and 1000 points (ten independent rows), .04 at phi .9 and 60
     points.
     """
-    found = [
-        _rebound_of(y_n, _split_at_early_minimum(y_n, binned))
-        for bins in (BINS, FEW_BINS)
-        if (binned := bin_medians(y_n, bins)) is not None
-    ]
-    return next((one for one in found if one.fires), found[0] if found else None)
+    fine, coarse = bin_medians(y_n), bin_medians(y_n, FEW_BINS)
+    if fine is None or coarse is None:
+        return None
+    found = _rebound_of(y_n, _split_at_early_minimum(y_n, fine))
+    if found.fires or len(fine.median_B) < BINS or autocorrelation(y_n) > NEARLY_INDEPENDENT:
+        return found
+    # Of so few bins the scatter is too rough an error; those of 30 are nearly independent.
+    coarse = replace(coarse, se=fine.se * (len(coarse.median_B) / len(fine.median_B)) ** 0.5)
+    slow = _rebound_of(y_n, _split_at_early_minimum(y_n, coarse))
+    return slow if slow.fires else found
 
 
 def _rebound_of(y_n: Series, binned: Bins) -> Rebound:
@@ -89,10 +93,11 @@ def _rebound_of(y_n: Series, binned: Bins) -> Rebound:
     k, peak = _peak(median_B, i)
     peak_first, peak_stop = int(binned.bounds_C[max(k - 1, i)]), int(binned.bounds_C[min(k + 2, n)])
     z, z_to_peak = mann_kendall(median_B[i:]), mann_kendall(median_B[i : k + 2])
-    if k - i < FEW_BINS:  # too few to show a trend
-        rows = y_n[binned.bounds_C[i] : peak_stop]
-        fine_B, _ = block_medians(rows, effective_rows(rows, autocorrelation(y_n), BINS))
-        z_to_peak = mann_kendall(fine_B)
+    if k - i < FEW_BINS and (phi := max(autocorrelation(y_n), 0.0)) <= NEARLY_INDEPENDENT:
+        rows_n = y_n[binned.bounds_C[i] : peak_stop]  # in bins that are too few to show a trend
+        independent = int(len(rows_n) * (1 - phi) / (1 + phi))
+        if independent >= FEW_BINS:
+            z_to_peak = mann_kendall(block_medians(rows_n, min(independent, BINS))[0])
     risen = i <= n - 4 and rise > threshold
     falls_again = risen and z <= TREND_Z < z_to_peak
     fine_minimum, fine_first, fine_stop = _fine_minimum(y_n, binned, i, peak - minimum)
