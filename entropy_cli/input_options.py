@@ -15,6 +15,13 @@ IMAGES = ("data", "ckpt")
 ENCODER = ("split", "cluster", "family", "patch_nums", "image_size", "weights", "precision", "compile")
 
 
+# Options that are about images or the soft labels, of which a run on saved tokens has none.
+NOT_OF_TOKENS = (
+    *("data", "split", "limit", "seed", "cluster", "temperature", "temperature_from", "compile"),
+    *("shard", "save_tokens", "ladder"),
+)
+
+
 def check_options(params: Mapping[str, Any]) -> dict[str, Any] | None:
     """Check that estimate's options go together; return the arguments of GivenLatents, or None.
 
@@ -24,6 +31,12 @@ def check_options(params: Mapping[str, Any]) -> dict[str, Any] | None:
     Raises:
         BadParameter: they don't.
     """
+    _check_run(params)
+    return given_latents(params)
+
+
+def _check_run(params: Mapping[str, Any]) -> None:
+    """Raise BadParameter for options of any run over images that don't go together."""
     if params["shard"] is not None and params["target_ci"] is not None:
         raise typer.BadParameter(
             "a shard can't know when all shards together are precise enough. Leave one of them out, or "
@@ -32,7 +45,25 @@ def check_options(params: Mapping[str, Any]) -> dict[str, Any] | None:
         )
     if params["temperature"] is not None and params["temperature_from"] is not None:
         raise typer.BadParameter("give one of them.", param_hint="--temperature / --temperature-from")
-    return given_latents(params)
+
+
+def check_evaluation(context: typer.Context) -> None:
+    """Raise BadParameter for options of `evaluate` that are missing, or that don't go together."""
+    params = context.params
+    if params["model"] is None:
+        raise typer.BadParameter("is missing: give the generator's checkpoint.", param_hint="--model")
+    if (params["tokens"] is None) != (params["result"] is None):
+        raise typer.BadParameter("give both, of one run.", param_hint="--tokens / --result")
+    if (params["data"] is None) == (params["tokens"] is None):
+        words = "give one of them: images, or tokens that estimate saved."
+        raise typer.BadParameter(words, param_hint="--data / --tokens")
+    if params["tokens"] is not None:
+        for name in NOT_OF_TOKENS:
+            source = context.get_parameter_source(name)
+            if source is not None and source.name != "DEFAULT":
+                words = "is of the run that saved the --tokens, or needs images. Leave it out."
+                raise typer.BadParameter(words, param_hint="--" + name.replace("_", "-"))
+    _check_run(params)
 
 
 def given_latents(params: Mapping[str, Any]) -> dict[str, Any] | None:

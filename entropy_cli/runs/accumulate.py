@@ -161,12 +161,7 @@ def _read(
         if progress.temperatures is None:
             batches = set_temperatures(run, progress, reader, plans, pilot, batches, bar.set_description)
         assert progress.temperatures is not None
-        temperatures = len(progress.temperatures[0])
-        progress.allocate(
-            run.metadata.layout(run.settings, temperatures) if run.settings.has_entropies else None,
-            run.device,
-            run.metadata.losses_layout(run.settings, temperatures),
-        )
+        run.allocate(progress)
         if run.settings.precision != "fp32" and progress.precision_check is None:
             bar.set_description("measuring what the precision costs")
             progress.precision_check = check_precision(run, reader, progress)

@@ -1,12 +1,10 @@
 """Build the result of an evaluation: an estimate, with a generator's losses in every part."""
 
-import heapq
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +19,6 @@ from entropy_cli.results.schema import Averages, Result
 from entropy_cli.runs.build_result import build_result, without_nan
 from entropy_cli.streaming.state import ModelMetadata, RunState
 
-SHOWN = 8  # images of the largest and of the smallest losses
 AVERAGES = tuple(field.name for field in fields(Averages))
 
 
@@ -162,31 +159,3 @@ def _labels(model: ModelMetadata, losses: LossTally, summary: LossSummary) -> ev
 def _precision_check(state: RunState) -> evaluation.ModelPrecisionCheck | None:
     found = state.progress.model_check
     return None if found is None else evaluation.ModelPrecisionCheck(**found)
-
-
-def with_extremes(
-    found: Evaluation,
-    read: Sequence[int],
-    nats_N: Tensor,
-    label_N: np.ndarray,
-    name: Callable[[int], str],
-) -> Evaluation:
-    """Add the images of the largest and of the smallest losses.
-
-    Args:
-        found: the evaluation.
-        read: places of the images that were read.
-        nats_N: the loss of each image by its place.
-        label_N: its class.
-        name: returns its relative path.
-    """
-
-    def images(places: Iterable[int]) -> list[evaluation.ImageLoss]:
-        return [
-            evaluation.ImageLoss(name(place), int(label_N[place]), float(nats_N[place]))
-            for place in places
-        ]
-
-    worst = heapq.nlargest(SHOWN, read, key=lambda place: float(nats_N[place]))
-    best = heapq.nsmallest(SHOWN, read, key=lambda place: float(nats_N[place]))
-    return replace(found, extremes=evaluation.Extremes(images(worst), images(best)))

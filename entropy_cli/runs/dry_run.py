@@ -9,17 +9,19 @@ import torch
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.progress_bars import Bars, duration
 from entropy_cli.core.table import definitions
+from entropy_cli.entropy.accumulator import Accumulator
+from entropy_cli.entropy.loss_tally import LossTally
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, BatchPlan, plan_batches
 from entropy_cli.runs.config import EstimateConfig
+from entropy_cli.runs.model import Model
 from entropy_cli.runs.run import Run, format_temperatures, open_run, plural
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import keep_freed_memory
 from entropy_cli.streaming.pilot import PILOT_BLOCKS
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.ranks import Ranks
-from entropy_cli.tokenizers.base import sums_layout
 from entropy_cli.tokenizers.precision import matmul_precision
 
 MIB = 2**20
@@ -43,7 +45,13 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
     spec, origin = run.inputs.tokenizer.spec, run.inputs.provenance
     evidence = origin.get("checkpoint_evidence") or []
     tokens = sum(scale.tokens for scale in spec.scales)
-    layout = sums_layout(spec.scales, run.settings.groups, len(run.settings.temperature))
+    number = len(run.settings.temperature)
+    work = "encode and assign" if run.model is None else "encode, assign and predict"
+    sums: list[Accumulator] = []
+    if run.settings.has_entropies:
+        sums.append(Tally.zeros(run.metadata.layout(run.settings, number), "meta"))
+    if (losses := run.metadata.losses_layout(run.settings, number)) is not None:
+        sums.append(LossTally.zeros(losses, "meta"))
     fitted = "auto" in run.settings.temperature and run.settings.frozen_temperatures is None
     first = min(run.settings.images, PILOT_BLOCKS * BLOCK)  # of all shards
     pilot = f"; auto is fitted to the first {first:,}" if fitted else ""
@@ -52,6 +60,7 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
             "family": f"{spec.family}" + "".join(f"; {words}" for words in evidence[:1]),
             "codes": f"{spec.vocab_size:,} of {spec.latent_dim} dimensions, {spec.rule} rule",
             "scales": ", ".join(scale.name for scale in spec.scales),
+            **({} if run.model is None else {"model": _describe(run.model)}),
             "images": f"{images:,} of {run.inputs.images.found:,}, {run.settings.preprocess}",
             "tokens": f"{tokens:,} an image, {tokens * images:,} in all",
             "temperature": format_temperatures(run.settings.temperature)
@@ -60,16 +69,25 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
             "device": f"{run.device}, {run.settings.precision}{', compiled' if run.compiles else ''}, "
             f"batches of {run.batch_size}, {plural(run.workers, 'worker')}",
             "time": f"about {duration(expected_s)}: an image takes {1000 * decode_s:.1f} ms to decode "
-            f"and {1000 * compute_s:.1f} ms to encode and assign"
+            f"and {1000 * compute_s:.1f} ms to {work}"
             + (", and fitting the temperature comes on top" if fitted else ""),
-            "memory": _memory(run, _bytes(Tally.zeros(layout, "meta"))),
+            "memory": _memory(run, sum(map(_bytes, sums))),
         }
     )
 
 
-def _bytes(tally: Tally) -> int:
-    """Return the size of a tally's tensors."""
-    return sum(tensor.numel() * tensor.element_size() for tensor in tally.state_dict().values())
+def _describe(model: Model) -> str:
+    spec, labels = model.generator.spec, model.labels
+    checked = f"; the first {model.label_check:,} with the null class too" if model.label_check else ""
+    return (
+        f"{spec.family}, {spec.parameters:,} parameters, {model.precision}; classes by {labels.source}, "
+        f"{labels.classes_seen:,} seen{checked}"
+    )
+
+
+def _bytes(sums: Accumulator) -> int:
+    """Return the size of all tensors of sums."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in sums.state_dict().values())
 
 
 def _memory(run: Run, sums: int) -> str:
@@ -98,11 +116,13 @@ def _time_batch(run: Run, plans: list[BatchPlan]) -> tuple[float, float]:
     tokenizer = run.tokenizer()
     seed = run.settings.draw_seed
     processor = BatchProcessor(tokenizer, run.device, run.batch_size, draw_seed=seed)
-    progress = Progress.start(1)
+    if run.model is not None:
+        soft = run.settings.has_soft_losses
+        processor.scorer = run.model.scorer(tokenizer, run.device, run.model.precision, soft=soft)
+    progress = Progress.start(run.settings.images // BLOCK + 1)
     numbers = [1.0 if t == "auto" else t for t in run.settings.temperature]
     progress.temperatures = [numbers for _ in tokenizer.spec.scales]
-    layout = sums_layout(tokenizer.spec.scales, run.settings.groups, len(numbers))
-    progress.allocate(layout, run.device)
+    run.allocate(progress)
     compute_s = 0.0
     for batch in read:
         started = time.monotonic()

@@ -4,6 +4,7 @@ import contextlib
 import logging
 from array import array
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,9 +15,9 @@ from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.evaluation import Evaluation
-from entropy_cli.results.per_image import write_per_image
+from entropy_cli.results.evaluations.per_image import find_extremes, write_per_image
 from entropy_cli.runs.accumulate import Accumulated, accumulate
-from entropy_cli.runs.build_evaluation import evaluation_or_result, with_extremes
+from entropy_cli.runs.build_evaluation import evaluation_or_result
 from entropy_cli.runs.config import EstimateConfig
 from entropy_cli.runs.ladder import ladder_of
 from entropy_cli.runs.run import Run, open_run
@@ -123,9 +124,8 @@ def _deliver_result(
     }
     state = run.state(done.total)
     result = evaluation_or_result(state, run.given_result, done.target_reached, provenance, ladder)
-    if isinstance(result, Evaluation) and run.model is not None:
-        nats_N, label_N = done.total.nats_N, run.model.labels.index_N
-        result = with_extremes(result, read, nats_N, label_N, run.inputs.images.name)
+    if isinstance(result, Evaluation):
+        result = replace(result, extremes=find_extremes(*_losses(run, done.total, read)))
     deliver(result)
 
 
@@ -154,11 +154,35 @@ def _deliver_tokens(run: Run, tokens: TokenStore | None, read: Sequence[int]) ->
 
 def _deliver_losses(run: Run, total: Progress, read: Sequence[int]) -> None:
     """Write the loss of each image, where that is wanted."""
-    if run.model is None or run.config.model is None or run.config.model.per_image is None:
-        return
-    names = (run.inputs.images.name(place) for place in read)
-    index_N = run.model.labels.index_N[list(read)]
-    write_per_image(run.config.model.per_image, names, index_N, total.nats_N[list(read)].numpy())
+    if run.config.model is not None and run.config.model.per_image is not None:
+        write_per_image(run.config.model.per_image, *_losses(run, total, read))
+
+
+def _losses(
+    run: Run, total: Progress, read: Sequence[int]
+) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
+    """Return the names of the images that were read, their classes, and their losses in nats."""
+    assert run.model is not None
+    place_M = np.asarray(read, np.int64)
+    return _Names(run, read), run.model.labels.index_N[place_M], total.nats_N.numpy()[place_M]
+
+
+@dataclass(frozen=True)
+class _Names(Sequence[str]):
+    """The names of the images that were read; a list of a million would take memory."""
+
+    run: Run
+    places: Sequence[int]
+
+    def __len__(self) -> int:
+        """Return the number of images that were read."""
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - a number, or a slice
+        """Return the name of the image in a row."""
+        if isinstance(index, slice):
+            return _Names(self.run, self.places[index])
+        return self.run.inputs.images.name(self.places[index])
 
 
 def _climb(

@@ -93,6 +93,16 @@ class Run:
         images = self.batch_size // BLOCK * BLOCK or self.batch_size
         return compiled(tokenizer, images, required=self.config.compile == "on")
 
+    def allocate(self, progress: Progress) -> None:
+        """Make the sums of a progress whose temperatures are set, or move them to the device."""
+        assert progress.temperatures is not None
+        settings, number = self.settings, len(progress.temperatures[0])
+        progress.allocate(
+            self.metadata.layout(settings, number) if settings.has_entropies else None,
+            self.device,
+            self.metadata.losses_layout(settings, number),
+        )
+
     def state(self, progress: Progress) -> RunState:
         """Return what is saved at this progress."""
         return RunState(progress, self.settings, self.metadata, self.config.shard)
@@ -175,8 +185,9 @@ def start_line(run: Run) -> str:
     images = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
     drawn = f", {run.settings.path} tokens" if run.settings.path == "drawn" else ""
     processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
+    model = "" if run.model is None else f" under {run.model.generator.spec.family}"
     return (
-        f"{spec.family}, {grids}; {run.device}{processes}, {run.settings.precision}"
+        f"{spec.family}, {grids}{model}; {run.device}{processes}, {run.settings.precision}"
         f"{', compiled' if run.compiles else ''}; "
         f"T = {temperatures}{drawn}; {images:,} images in batches of {run.batch_size}, "
         f"{plural(run.workers, 'worker')}"

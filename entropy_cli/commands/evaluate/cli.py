@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from entropy_cli.input_options import ClusterOf
+from entropy_cli.input_options import ClusterOf, check_evaluation
 from entropy_cli.options import (
     MAX_FAILED,
     MOST_IMAGES,
@@ -50,12 +50,6 @@ from entropy_cli.run_options import (
     check_run_files,
     common_config,
     run_and_show,
-)
-
-# Options that are about images or the soft labels, of which a run on saved tokens has none.
-OF_IMAGES = (
-    *("data", "split", "limit", "seed", "cluster", "temperature", "temperature_from", "compile"),
-    *("shard", "save_tokens", "ladder"),
 )
 
 
@@ -170,8 +164,9 @@ def evaluate(
 
     Example: entropy-cli evaluate --data imagenet/val --ckpt vae_ch160v4096z32.pth --model var_d16.pth
     """
-    _check_together(context)
+    check_evaluation(context)
 
+    from entropy_cli.results.evaluations.per_image import check_per_image
     from entropy_cli.results.evaluations.text import render
     from entropy_cli.runs.config import EstimateConfig, ModelChoice, SavedTokens
     from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -183,6 +178,8 @@ def evaluate(
     if label_file is not None:
         read.append(("--labels", label_file))
     check_run_files(context.params, [("--per-image", per_image)], read=read)
+    if per_image is not None:
+        check_per_image(per_image)
     choice = ModelChoice(
         model,
         heads=heads,
@@ -198,29 +195,3 @@ def evaluate(
         **common_config(context),
     )
     return run_and_show(context, config, render)
-
-
-def _check_together(context: typer.Context) -> None:
-    """Raise BadParameter for options that are missing, or that don't go together."""
-    params = context.params
-    if params["model"] is None:
-        raise typer.BadParameter("is missing: give the generator's checkpoint.", param_hint="--model")
-    if (params["tokens"] is None) != (params["result"] is None):
-        raise typer.BadParameter("give both, of one run.", param_hint="--tokens / --result")
-    if (params["data"] is None) == (params["tokens"] is None):
-        words = "give one of them: images, or tokens that estimate saved."
-        raise typer.BadParameter(words, param_hint="--data / --tokens")
-    if params["tokens"] is not None:
-        for name in OF_IMAGES:
-            source = context.get_parameter_source(name)
-            if source is not None and source.name != "DEFAULT":
-                words = "is of the run that saved the --tokens, or needs images. Leave it out."
-                raise typer.BadParameter(words, param_hint="--" + name.replace("_", "-"))
-    if params["shard"] is not None and params["target_ci"] is not None:
-        raise typer.BadParameter(
-            "a shard can't know when all shards together are precise enough. Leave one of them out, or "
-            "run on several processes with torchrun.",
-            param_hint="--target-ci with --shard",
-        )
-    if params["temperature"] is not None and params["temperature_from"] is not None:
-        raise typer.BadParameter("give one of them.", param_hint="--temperature / --temperature-from")

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from entropy_cli.commands.slurm.estimate_options import (
+from entropy_cli.commands.slurm.command_options import (
     check_inputs,
-    parse_estimate_options,
+    parse_command,
+    parse_options,
     pilot_images,
 )
 from entropy_cli.commands.slurm.sbatch_values import (
@@ -37,7 +38,10 @@ def slurm(
     context: typer.Context,
     options: Annotated[
         list[str],
-        typer.Argument(metavar="OPTIONS OF ESTIMATE", help="After --, as for entropy-cli estimate."),
+        typer.Argument(
+            metavar="[estimate|evaluate] -- OPTIONS",
+            help="The command of the jobs, default estimate; after --, its options.",
+        ),
     ],
     array: Annotated[
         int | None,
@@ -140,10 +144,10 @@ def slurm(
         bool, typer.Option("--overwrite", help="Replace scripts of other settings.")
     ] = False,
 ) -> None:
-    """Write the scripts that run `estimate` on a Slurm cluster.
+    """Write the scripts that run `estimate` or `evaluate` on a Slurm cluster.
 
     A job that is preempted or out of time saves, is requeued, and resumes. Give the number of shards
-    or of nodes, then --, then the options of estimate.
+    or of nodes, then --, then the options of the command.
 
     Example: entropy-cli slurm --array 8 --time 4:00:00 -- --data imagenet/ --ckpt vae.pth
     """
@@ -151,16 +155,18 @@ def slurm(
 
     words = tuple(shlex.split(launcher or ""))
     _check_together(array, nodes, throttle, merge_sbatch, gpus, words)
-    parsed = parse_estimate_options(context, options, has_array=nodes is None)
+    command, own = parse_command(options)
+    parsed = parse_options(context, command, own, has_array=nodes is None)
     # The folder is the same for the same options, so that the work is resumed there.
-    source = Path(parsed["ckpt"] or parsed["latents"].partition(":")[0])
+    source = Path(parsed.get("model") or parsed["ckpt"] or parsed["latents"].partition(":")[0])
     work = hashlib.sha256(json.dumps([options, array, nodes]).encode()).hexdigest()[:6]
     folder = output or Path(f"slurm-{source.stem}-{work}")
     if not for_logs(folder):
         raise typer.BadParameter(f"{str(folder.absolute())!r}: {NOT_FOR_LOGS}", param_hint="--output")
     job = Job(
         python=python or sys.executable,
-        options=tuple(options),
+        command=command,
+        options=tuple(own),
         workdir=Path.cwd(),
         folder=folder.absolute(),
         parts=array or nodes or 1,
@@ -180,7 +186,7 @@ def slurm(
         with_ladder=parsed["ladder"],
     )
     if not no_check:
-        check_inputs(context, options, parsed)
+        check_inputs(context, command, own, parsed)
     scripts = array_scripts(job) if nodes is None else node_scripts(job)
     write_scripts(folder, scripts, log, overwrite=overwrite)
     pilot = "" if job.pilot_images is None else "a pilot for the temperature, "

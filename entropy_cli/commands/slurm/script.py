@@ -13,6 +13,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from entropy_cli.commands.slurm.sbatch_values import PLACEHOLDER, WARNING_S, gpu_count
+from entropy_cli.commands.slurm.submit import (
+    SUBMIT_AFTER_PILOT,
+    SUBMIT_ARRAY,
+    SUBMIT_MERGE,
+    SUBMIT_NODES,
+)
 from entropy_cli.options import MAX_FAILED
 
 # The merge adds files up, in a minute and little memory; without a GPU, where a queue is short.
@@ -23,11 +29,12 @@ SIZES = re.compile("--(gp|gr|mem|cp|core|exclus|cons|tim|tmp)|--[a-z]+-per-gpu|-
 
 @dataclass(frozen=True)
 class Job:
-    """An estimate for Slurm to run, and the resources of each job; None for the cluster's default.
+    """A run for Slurm, and the resources of each job; None for the cluster's default.
 
     Attributes:
         python: the interpreter.
-        options: of `estimate`, without those that the scripts set.
+        command: of the jobs, "estimate" or "evaluate".
+        options: of the command, without those that the scripts set.
         workdir: absolute; relative paths among the options start here.
         folder: absolute; holds scripts, states, logs and the result.
         parts: number of tasks, or of nodes.
@@ -44,6 +51,7 @@ class Job:
     """
 
     python: str
+    command: str
     options: tuple[str, ...]
     workdir: Path
     folder: Path
@@ -85,7 +93,7 @@ def array_scripts(job: Job) -> dict[str, str]:
             id="${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID",
         ),
         "merge.sbatch": _merge_script(job),
-        "submit.sh": _fill((_SUBMIT_AFTER_PILOT if pilot else _SUBMIT_ARRAY) + _SUBMIT_MERGE, job),
+        "submit.sh": _fill((SUBMIT_AFTER_PILOT if pilot else SUBMIT_ARRAY) + SUBMIT_MERGE, job),
     }
 
 
@@ -137,7 +145,7 @@ def node_scripts(job: Job) -> dict[str, str]:
         processes=str(max(1, gpu_count(job.gpus))),
         id="$SLURM_JOB_ID",
     )
-    return {"estimate.sbatch": text, "submit.sh": _fill(_SUBMIT_NODES, job)}
+    return {"estimate.sbatch": text, "submit.sh": _fill(SUBMIT_NODES, job)}
 
 
 def _requeue_options(job: Job) -> list[str]:
@@ -175,6 +183,7 @@ def _fill(text: str, job: Job, **values: str) -> str:
         "program": shlex.join((*job.launcher, job.python)),
         "stop": _STOP_STEP if Path(*job.launcher[:1]).name == "srun" else _STOP_PROGRAM,
         "processes": "1",
+        "command": job.command,
         "options": shlex.join(job.options),
         "folder": shlex.quote(str(job.folder)),
         **values,
@@ -218,14 +227,14 @@ _STOP_STEP = '[ "$1" = TERM ] || scancel --signal=TERM "$SLURM_JOB_ID"'
 
 _SHARD = """
 # Task I of the array computes shard I of @parts@.
-@program@ -m entropy_cli estimate @options@ \\
+@program@ -m entropy_cli @command@ @options@ \\
   --shard "$SLURM_ARRAY_TASK_ID/@parts@" \\
   --state @folder@/shard-"$SLURM_ARRAY_TASK_ID"-of-@parts@.safetensors &
 """
 
 _PILOT = """
 # The array takes the temperatures of this run's result.
-@program@ -m entropy_cli estimate @options@ \\
+@program@ -m entropy_cli @command@ @options@ \\
   --state @folder@/pilot.safetensors --output @folder@/pilot.json &
 """
 
@@ -234,7 +243,7 @@ head=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
 @program@ -m torch.distributed.run --nnodes=@parts@ --nproc-per-node=@processes@ \\
   --rdzv-backend=c10d --rdzv-id="$SLURM_JOB_ID" \\
   --rdzv-endpoint="$head:$((20000 + SLURM_JOB_ID % 20000))" \\
-  -m entropy_cli estimate @options@ \\
+  -m entropy_cli @command@ @options@ \\
   --state @folder@/run.safetensors --output @folder@/result.json &
 """
 
@@ -262,39 +271,4 @@ exit "$code"
 _MERGE = """
 exec @program@ -m entropy_cli merge @folder@/shard-*-of-@parts@.safetensors \\
   @ladder@--max-failed @failed@ --output @folder@/result.json
-"""
-
-_SUBMIT_ARRAY = """\
-#!/bin/bash
-# Submits the array, and the merge to run when all tasks have ended; the merge reports missing shards.
-set -eu
-array=$(sbatch --parsable @folder@/estimate.sbatch)
-"""
-
-# A run that Slurm requeues has not ended, so the array waits for it.
-_SUBMIT_AFTER_PILOT = """\
-#!/bin/bash
-# Submits the pilot; the array, to run when it has succeeded; and the merge, to run when that has ended.
-# If the pilot fails Slurm cancels the array, and the merge reports that the shards are missing.
-set -eu
-pilot=$(sbatch --parsable @folder@/pilot.sbatch)
-pilot=${pilot%%;*}
-echo "pilot for the temperature: job $pilot"
-array=$(sbatch --parsable --dependency=afterok:"$pilot" --kill-on-invalid-dep=yes \\
-  @folder@/estimate.sbatch)
-"""
-
-# afterany, not afterok: a task that exits with 4 is done, and the merge logs what is missing.
-_SUBMIT_MERGE = """\
-array=${array%%;*}
-echo "array of shards: job $array"
-merge=$(sbatch --parsable --dependency=afterany:"$array" @folder@/merge.sbatch)
-echo "their merge: job ${merge%%;*}"
-"""
-
-_SUBMIT_NODES = """\
-#!/bin/bash
-set -eu
-job=$(sbatch --parsable @folder@/estimate.sbatch)
-echo "job ${job%%;*}"
 """

@@ -14,7 +14,7 @@ import pytest
 
 from entropy_cli.commands.slurm.sbatch_values import minutes
 from entropy_cli.commands.slurm.script import Job, array_scripts, node_scripts
-from entropy_cli.runs import accumulate
+from entropy_cli.runs import first_images
 from entropy_cli.streaming import pilot
 from tests.e2e.test_estimate import assert_same
 
@@ -59,6 +59,7 @@ def folder(tmp_path):
 def job(folder):
     return Job(
         python=str(folder / "bin" / "program"),
+        command="estimate",
         options=("--data", "a b", "--ckpt", "$HOME/@folder@.pth"),
         workdir=folder,
         folder=folder / "out %a",
@@ -402,7 +403,7 @@ def arguments(script, task=0):
 def test_what_the_scripts_run_is_what_one_run_gives(
     cli, estimate, images, checkpoint, tmp_path, monkeypatch, temperature
 ):
-    for module in (accumulate, pilot):
+    for module in (first_images, pilot):
         monkeypatch.setattr(module, "PILOT_BLOCKS", 2)  # the first 32 of 70 images
     options = ("--data", images, "--ckpt", checkpoint, "--batch-size", 4, "--workers", 0, *temperature)
     whole, folder = estimate(*options), tmp_path / "my job"
@@ -441,7 +442,7 @@ def test_it_needs_no_torch(tmp_path):
         ("--array 2 --nodes 2 -- --data x --ckpt y", "--array / --nodes"),
         ("--array 0 -- --data x --ckpt y", "--array"),
         ("--nodes 0 -- --data x --ckpt y", "--nodes"),
-        ("--array 2", "OPTIONS OF ESTIMATE"),
+        ("--array 2", "OPTIONS"),
         ("--array 2 -- --data x", "--ckpt"),
         ("--array 2 -- --data x --ckpt y --frobnicate", "--frobnicate"),
         ("--array 2 -- --data x --ckpt y --limit 0", "--limit"),
