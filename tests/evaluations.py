@@ -38,7 +38,7 @@ def mean(value, se=None, degrees=31):
     """An estimate of a mean, with its interval."""
     half = None if se is None else t_quantile(degrees) * se
     ci95 = None if half is None else (value - half, value + half)
-    return Estimate(value, value, se, ci95, "mean")
+    return Estimate(float(value), float(value), se, ci95, "mean")
 
 
 def weights_of(estimate):

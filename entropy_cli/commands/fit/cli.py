@@ -46,9 +46,10 @@ def parse_resamples(text: str) -> int:
 def fit(
     context: typer.Context,
     points: Annotated[
-        Path,
+        list[Path],
         typer.Argument(
-            metavar="POINTS.csv", help="A table with a header and a line for each trained model."
+            metavar="POINTS.csv|RESULT.json...",
+            help="A table with a header and a line for each trained model, or results of evaluate.",
         ),
     ],
     form: Annotated[
@@ -74,7 +75,9 @@ def fit(
     loss: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="Column of the final loss, nats per token; default by name."
+            metavar="COLUMN",
+            help="Column of the final loss, nats per token, by default by name; of results of evaluate "
+            "the average: token_weighted (default), over_scales or last_scale.",
         ),
     ] = None,
     floor: Annotated[
@@ -136,7 +139,7 @@ def fit(
     from entropy_cli.commands.fit.result import render
     from entropy_cli.core.files import check_files, write_text
 
-    read = [("POINTS.csv", points), ("--floor", result_of_estimate)]
+    read = [*(("POINTS.csv", file) for file in points), ("--floor", result_of_estimate)]
     check_files(read, [("--output", output)], overwrite=overwrite)
     image = output if output is not None and output.suffix.lower() in IMAGES else None
     if image is not None:
@@ -145,7 +148,7 @@ def fit(
 
         styled()  # fails now, not after the fit, if matplotlib is missing
     config = FitConfig(
-        table=points,
+        sources=tuple(points),
         form=form or (None if (data_size, flop) == (None, None) else "chinchilla"),
         columns={"size": size, "data size": data_size, "FLOP": flop, "loss": loss},
         drop_largest=drop_largest,

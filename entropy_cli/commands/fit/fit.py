@@ -15,7 +15,7 @@ from entropy_cli.commands.fit.intervals import (
     likelihood,
     profile_interval,
 )
-from entropy_cli.commands.fit.points import Points, read_points
+from entropy_cli.commands.fit.points import Points
 from entropy_cli.commands.fit.result import ComparedFloor, FitResult, Intervals
 from entropy_cli.commands.fit.scaling_law import (
     MIN_E_SHARE,
@@ -26,6 +26,7 @@ from entropy_cli.commands.fit.scaling_law import (
     parameters,
 )
 from entropy_cli.commands.fit.scaling_law import fit as fit_data
+from entropy_cli.commands.fit.sources import read_sources
 from entropy_cli.commands.fit.stability import unstable_E
 from entropy_cli.commands.fit.verdict import Judgement, contradicts_fixed_E, judge_fit, judge_points
 from entropy_cli.core.errors import DatasetError
@@ -52,7 +53,7 @@ class FitConfig:
     """Options of `fit`.
 
     Attributes:
-        table: path of the points.
+        sources: a table of the points, or results of `evaluate`.
         form: None is chinchilla where the table has data sizes or FLOP, else power.
         columns: of each kind, None if detected by name or not used.
         drop_largest: number of largest losses to leave out.
@@ -62,7 +63,7 @@ class FitConfig:
         resamples: of the bootstrap; 0 for none, None for the default.
     """
 
-    table: Path
+    sources: tuple[Path, ...]
     form: Form | None
     columns: Mapping[str, str | None]
     drop_largest: int
@@ -72,6 +73,11 @@ class FitConfig:
     resamples: int | None
     seed: int
     command: str
+
+    @property
+    def named(self) -> str:
+        """The names of the sources."""
+        return ", ".join(map(str, self.sources))
 
 
 def fit(config: FitConfig, bars: "Bars") -> tuple[FitResult, Points]:
@@ -83,9 +89,10 @@ def fit(config: FitConfig, bars: "Bars") -> tuple[FitResult, Points]:
         EntropyCliError: scipy is not installed.
     """
     with_data_size = None if config.form is None else config.form == "chinchilla"
-    table = read_points(config.table, config.columns, with_data_size=with_data_size)
+    table, notes_of_sources = read_sources(config.sources, config.columns, with_data_size=with_data_size)
     floor = None if config.floor is None else read_floor(config.floor)
     points, notes = _select_points(table, config)
+    notes += notes_of_sources
     log_floor = _log_floor(points, config)
     data = make_data(points.size_TP, points.loss_P)
     judgement = judge_points(data, E_is_fixed=log_floor is not None)
@@ -107,7 +114,7 @@ def fit(config: FitConfig, bars: "Bars") -> tuple[FitResult, Points]:
         reason="" if judgement is None else judgement.reason,
         fixed_E=config.fixed_E,
         notes=tuple(notes),
-        provenance={"table": str(config.table), "command": config.command},
+        provenance={"table": config.named, "command": config.command},
     )
     bounded = judgement is not None and judgement.bounded and log_floor is None
     if judgement is None or (bounded and len(PARAMETERS[data.form]) < P):
@@ -124,7 +131,7 @@ def _select_points(table: Points, config: FitConfig) -> tuple[Points, list[str]]
     loss_P, drop, notes = table.loss_P, config.drop_largest, list[str]()
     if drop >= len(loss_P):
         raise DatasetError(
-            f"{config.table}: --drop-largest {drop} leaves none of {len(loss_P)} points. Drop fewer."
+            f"{config.named}: --drop-largest {drop} leaves none of {len(loss_P)} points. Drop fewer."
         )
     order_P = np.argsort(-loss_P, kind="stable")  # of equal losses the first of the table
     at_limit = loss_P[order_P[drop]]
@@ -141,7 +148,7 @@ def _select_points(table: Points, config: FitConfig) -> tuple[Points, list[str]]
         small = f"the largest model has {largest:g} parameters"
         if "FLOP" in table.columns and largest < MIN_PARAMETERS_WITH_FLOP:
             raise DatasetError(
-                f"{config.table}: {small}, expected numbers of parameters. Write 310M or 3.1e8."
+                f"{config.named}: {small}, expected numbers of parameters. Write 310M or 3.1e8."
             )
         notes.append(f"Note that {small}: if sizes are in another unit, N0 is in that unit.")
     return points, notes
@@ -155,8 +162,8 @@ def _log_floor(points: Points, config: FitConfig) -> float | None:
     loss = float(points.loss_P[least])
     if config.fixed_E >= loss:
         raise DatasetError(
-            f"--floor {config.fixed_E:g}: expected an E below every loss, but {config.table}, line "
-            f"{points.line_P[least]}, has {loss:g}. Give a lower E, or leave --floor out to fit E."
+            f"--floor {config.fixed_E:g}: expected an E below every loss, but {points.where[least]} "
+            f"has {loss:g}. Give a lower E, or leave --floor out to fit E."
         )
     return math.log(max(config.fixed_E, MIN_E_SHARE * loss))
 

@@ -40,18 +40,19 @@ class Points:
     Attributes:
         size_TP: number of parameters and, if read, of training tokens, (T, P).
         loss_P: in nats per token, (P,).
-        line_P: line in the table, from 1, (P,).
+        where: for each point the file, and the line in a table, P texts.
         columns: name of the column of each kind.
     """
 
     size_TP: np.ndarray
     loss_P: np.ndarray
-    line_P: np.ndarray
+    where: tuple[str, ...]
     columns: dict[str, str]
 
     def select(self, keep_P: np.ndarray) -> "Points":
         """Return some of the points, by index."""
-        return Points(self.size_TP[:, keep_P], self.loss_P[keep_P], self.line_P[keep_P], self.columns)
+        where = tuple(self.where[i] for i in keep_P.tolist())
+        return Points(self.size_TP[:, keep_P], self.loss_P[keep_P], where, self.columns)
 
     @property
     def are_steps(self) -> bool:
@@ -100,7 +101,8 @@ def read_points(path: Path, columns: Mapping[str, str | None], *, with_data_size
     if with_data_size is None and len(sizes) > 1 and np.ptp(sizes[1]) <= SAME * sizes[1].max():
         del sizes[1]
         found = {kind: name for kind, name in found.items() if kind in ("size", "loss")}
-    return Points(np.stack(sizes), value["loss"], np.array([line for line, _ in body]), found)
+    lines = tuple(f"{path}, line {line}" for line, _ in body)
+    return Points(np.stack(sizes), value["loss"], lines, found)
 
 
 def _rows(path: Path) -> list[tuple[int, list[str]]]:

@@ -19,6 +19,7 @@ from entropy_cli.core.figures import (
 from entropy_cli.core.table import Cell, Table, lines
 from entropy_cli.results.evaluation import Evaluation
 from entropy_cli.results.evaluations.checks import checks_of_losses
+from entropy_cli.results.evaluations.comparable import not_comparable
 from entropy_cli.results.evaluations.provenance import provenance
 from entropy_cli.results.evaluations.summary import SOURCES, few_digits, perplexity_text, share
 from entropy_cli.results.page.comparison import UNPAIRED, short_names
@@ -64,23 +65,7 @@ def loss_difference(reference: Evaluation, other: Evaluation) -> Difference:
         Measured(one.estimate, one.average.token_weighted.cross_entropy, "cross_entropy")
         for one in (reference, other)
     )
-    return subtract(before, after, _not_comparable(reference, other))
-
-
-def _not_comparable(reference: Evaluation, other: Evaluation) -> str:
-    """Return why the cross-entropies of two evaluations can't be compared, or ""."""
-    both = (reference.estimate, other.estimate)
-    tokenizers = [one.tokenizer for one in both]
-    same = len({(t.family, t.vocab_size, tuple(t.patch_nums)) for t in tokenizers}) == 1
-    hashes = {t.checkpoint_sha256 for t in tokenizers if t.checkpoint_sha256 is not None}
-    if not same or len(hashes) > 1:
-        return "another tokenizer"
-    if len({(one.settings.image_size, one.settings.preprocess) for one in both}) > 1:
-        return "another image size or crop"
-    if len({one.settings.path for one in both}) > 1:
-        return "drawn and nearest codes"
-    given = [one.labels.source == "none" for one in (reference, other)]
-    return "one is not told the class" if given[0] != given[1] else ""
+    return subtract(before, after, not_comparable(reference, other))
 
 
 def model_comparison(evaluations: Sequence[Evaluation], sources: Sequence[str]) -> Report:
