@@ -15,14 +15,28 @@ class Family(ABC):
     checkpoint whose wrapper and prefix are already removed from its names.
 
     Attributes:
+        WORDS: what a checkpoint of it is, for people, and what its tokenizer's is called.
         REQUIRED: weights that show the family and its sizes, each with what it is.
+        TOKENIZERS: published tokenizers, by number of codes and dimensions of latents (None for any).
     """
 
+    WORDS: ClassVar[str]
     REQUIRED: ClassVar[dict[str, str]]
+    TOKENIZERS: ClassVar[dict[tuple[int, int | None], str]]
 
     def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
         """List the required weights that a checkpoint lacks."""
         return [name for name in self.REQUIRED if name not in checkpoint.shapes]
+
+    def fitting_tokenizers(self, spec: GeneratorSpec) -> str:
+        """Say which tokenizers make the tokens of a generator of this family."""
+        published = self.TOKENIZERS.get((spec.vocab_size, spec.latent_dim))
+        codes = f"{spec.vocab_size:,} codes"
+        codes += f" of {spec.latent_dim} dimensions" if spec.latent_dim else ""
+        scales = "s " + ",".join(map(str, spec.patch_nums)) if spec.patch_nums[1:] else ""
+        grid = f"scale{scales}" if scales else " x ".join(map(str, spec.patch_nums * 2)) + " tokens"
+        grid = grid if spec.patch_nums else "tokens for its images"
+        return f"{published or 'one'} with {codes} and {grid}"
 
     @abstractmethod
     def describe(self, checkpoint: Checkpoint, settings: GeneratorSettings) -> GeneratorSpec:

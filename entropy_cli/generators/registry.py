@@ -80,14 +80,17 @@ class Found:
         Raises:
             CheckpointError: as for `Family.build`, or nothing shows its scales.
         """
-        spec = self.describe()
+        self.check_complete(self.describe())
+        return self.family.build(self.checkpoint, self.settings)
+
+    def check_complete(self, spec: GeneratorSpec) -> None:
+        """Raise CheckpointError if nothing shows which scales of tokens it predicts."""
         if not spec.patch_nums:
             needed = "--patch-nums" if spec.latent_dim else "--image-size, such as 256 or 384"
             raise CheckpointError(
                 f"{self.checkpoint.path}: nothing in it shows which scales of tokens it predicts: those "
                 f"for images of other sizes have weights of the same shapes. Give {needed}."
             )
-        return self.family.build(self.checkpoint, self.settings)
 
 
 @dataclass(frozen=True)
@@ -141,6 +144,13 @@ def match_generator(
     if settings.weights:
         checkpoint = checkpoint.with_weights(settings.weights)
     return Found(checkpoint, name, settings)
+
+
+def looks_like_one(checkpoint: Checkpoint) -> bool:
+    """Return whether a checkpoint holds a generator of a family or of a kind that is not supported."""
+    names = {*checkpoint.shapes, *checkpoint.outside}
+    known = recognise(names, checkpoint.config.classes)
+    return known is not None or any(not f.missing_keys(checkpoint) for f in FAMILIES.values())
 
 
 def detect(checkpoint: Checkpoint) -> str:

@@ -21,6 +21,10 @@ def inspect(
         Literal["l2", "cosine", "dot"] | None,
         typer.Option(help="How the nearest code is found; default: the family's rule."),
     ] = None,
+    heads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Attention heads of a generator, where its weights don't show them."),
+    ] = None,
     full: Annotated[
         bool,
         typer.Option("--full", help="Also hash the file, read all weights and build the tokenizer."),
@@ -38,7 +42,7 @@ def inspect(
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
     settings = TokenizerSettings(image_size, patch_nums, rule, weights)
-    found = run(file, family, settings, tqdm_bar, full=full)
+    found = run(file, family, settings, tqdm_bar, full=full, heads=heads)
     print_result(found.to_json() if as_json else render(found, full=table))
     if found.problem is not None:
         raise CheckpointError(found.problem)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from entropy_cli.commands.inspect import result as inspection
 from entropy_cli.commands.inspect.codebooks import codebooks
+from entropy_cli.commands.inspect.generators import describe_generator
 from entropy_cli.commands.inspect.result import Inspection
 from entropy_cli.commands.inspect.weights import encoder_sizes, names_by_part, parts
 from entropy_cli.core.errors import CheckpointError
@@ -26,7 +27,13 @@ CONFIG_KEYS = {"norm_groups": "norm_num_groups"}  # names in config.json, where 
 
 
 def inspect(
-    path: Path, family: str, settings: TokenizerSettings, bars: Bars, *, full: bool
+    path: Path,
+    family: str,
+    settings: TokenizerSettings,
+    bars: Bars,
+    *,
+    full: bool,
+    heads: int | None = None,
 ) -> Inspection:
     """Inspect a checkpoint.
 
@@ -36,6 +43,7 @@ def inspect(
         settings: the user's.
         bars: makes progress bars.
         full: whether to hash the file, read all weights and build the tokenizer.
+        heads: of a generator, where its weights don't show them.
 
     Raises:
         CheckpointError: the file is missing or is not a checkpoint. Other problems are reported in
@@ -48,7 +56,7 @@ def inspect(
     name = family if family != "auto" else fitting[0] if len(fitting) == 1 else None
     if name and FAMILIES[name].missing_keys(checkpoint):
         name = None
-    found = spec = tokenizer = problem = None
+    found = spec = tokenizer = problem = generator = None
     try:
         found = match_family(checkpoint, family, settings)
         checkpoint = found.checkpoint
@@ -56,6 +64,11 @@ def inspect(
         tokenizer = _build(found, full=full)
     except CheckpointError as error:
         problem = str(error)
+    held = None
+    if family == "auto":
+        held, generator, why_not = describe_generator(path, settings, heads, full=full)
+    if held is not None and not fitting:
+        checkpoint, problem, nearest = held, why_not, []
     sha256 = None
     if full:
         with bars("hashing", checkpoint.size, "B") as bar:
@@ -70,8 +83,9 @@ def inspect(
         weights_checked=full and problem is None,
         file=_file(checkpoint, _weights_source(checkpoint, found, settings), sha256),
         tokenizer=_tokenizer(checkpoint, spec, tokenizer, settings) if spec else None,
+        generator=generator,
         encoder=encoder_sizes(checkpoint, name),
-        parts=parts(checkpoint, bars if full else None),
+        parts=[] if checkpoint is held else parts(checkpoint, bars if full else None),
         codebooks=codebooks(checkpoint, name, bars),
     )
 

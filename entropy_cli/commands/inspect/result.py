@@ -81,6 +81,32 @@ class Tokenizer:
 
 
 @dataclass(frozen=True)
+class Generator:
+    """The generator that `evaluate --model` would build from the checkpoint."""
+
+    family: str
+    words: str  # what it is, for people
+    why: list[str]  # the weights that identify it
+    wrapper: str  # keys that lead to its state dict, with dots between; "" for the top
+    image_size: int | None  # pixels on a side; null if it is the tokenizer's
+    patch_nums: list[int]  # side of each scale's grid; empty if nothing shows it
+    tokens: int  # per image
+    vocab_size: int
+    latent_dim: int | None  # of what it takes from earlier scales; null if it takes tokens only
+    classes: int
+    null_class: int | None  # the label of "no class", null without one
+    parameters: int
+    width: int
+    depth: int
+    heads: int
+    trained_in: str  # precision of its products
+    attention: str  # in words
+    rule: str | None  # of its tokenizer, if a file says it
+    tokenizers: str  # that fit it, in words
+    notes: list[str]
+
+
+@dataclass(frozen=True)
 class Part:
     """A part of the weights; what their values show is null without --full."""
 
@@ -124,16 +150,19 @@ class Codebook:
 class Inspection:
     """A description of a checkpoint; the JSON begins with `schema`, `schema_version`, `tool_version`."""
 
-    family: str | None  # null if it is unknown or ambiguous
+    family: str | None  # of the tokenizer; null if it is unknown or ambiguous, or there is none
     why: list[str]  # the weights that identify it, or the option that set it
     doubts: list[str]  # reasons against the family set by --family
     candidates: list[str]  # the families that fit if there are several, the nearest if none fits
     against: dict[str, list[str]]  # of each other family, the keys that are missing or conflict with it
-    problem: str | None  # why `estimate` would refuse the checkpoint, null if nothing is known
+    # Why `estimate` would refuse the checkpoint, or `evaluate --model` one without a tokenizer; null if
+    # nothing is known.
+    problem: str | None
     # Whether encoder and quantiser were built from all weights (--full), not from names and codes alone.
     weights_checked: bool
     file: File
     tokenizer: Tokenizer | None
+    generator: Generator | None  # what the file holds in place of a tokenizer, or beside one
     encoder: Encoder | None
     parts: list[Part]  # of the copy of the weights that is used
     codebooks: list[Codebook]  # empty if codes are bits

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from rich.filesize import decimal
 
-from entropy_cli.commands.inspect.result import Encoder, Inspection, Scale, Tokenizer
+from entropy_cli.commands.inspect.generator_table import generator_rows, in_one_line
+from entropy_cli.commands.inspect.result import Encoder, Generator, Inspection, Scale, Tokenizer
 from entropy_cli.core.table import WIDTH, Lines, Table
 
 if TYPE_CHECKING:
@@ -82,22 +83,33 @@ def _description(found: Inspection) -> Table:
     fits = [name for name in found.candidates if not found.against[name]]
     state = "ambiguous: fits" if fits else "unknown; the nearest" if found.candidates else "unknown"
     head = ["family", found.family or f"{state} {' and '.join(found.candidates)}".rstrip()]
+    alone = _alone(found)
+    if alone:
+        head = ["generator", f"{alone.family}, for evaluate --model"]
     usable = "yes, judging by names, shapes and codes; --full checks all weights"
     if found.problem:
-        usable = f"no: {found.problem.removeprefix(f'{found.file.path}: ')}"
+        reason = found.problem.removeprefix(f"{found.file.path}: ")
+        usable = f"no: {reason.removeprefix(f'is {alone.words}: ') if alone else reason}"
     elif found.weights_checked:
-        usable = "yes: encoder and quantiser were built from it"
+        usable = f"yes: {'it was' if alone else 'encoder and quantiser were'} built from it"
     terms = {
         "doubts": _first(found.doubts, 3),
         "makes": _makes(found.tokenizer) if found.tokenizer else "",
         "usable": usable,
+        **(generator_rows(alone, found.file.ignored) if alone else {}),
         **_file(found),
+        "generator": in_one_line(found.generator) if found.generator and not alone else "",
         "encoder": _encoder(found.encoder) if found.encoder else "",
         **(_tokenizer(found.tokenizer) if found.tokenizer else {}),
-        "codebook": "" if found.codebooks else "none",
+        "codebook": "" if found.codebooks or alone else "none",
     }
     rows = [(term, text) for term, text in terms.items() if text]
     return Table("checkpoint", found.file.path, head, rows, left=(0, 1))
+
+
+def _alone(found: Inspection) -> Generator | None:
+    """Return the generator that a file holds in place of a tokenizer, if that is what it is."""
+    return found.generator if not found.family and not found.candidates else None
 
 
 def _makes(tokenizer: Tokenizer) -> str:
@@ -125,7 +137,7 @@ def _file(found: Inspection) -> dict[str, str]:
         "files": "" if is_named else _first(names, 4),
         "sha256": file.sha256 or "",
         "copies": copies if len(file.copies) > 1 else "",
-        "elements": f"{used:,} for tokens, {other:,} not",
+        "elements": f"{used:,} for tokens, {other:,} not" if parts else "",
         "stored as": ", ".join(f"{dtype} ({n:,} tensors)" for dtype, n in file.dtypes.items()),
         "NaN, infinite": f"in {_first(bad, 4)}" if bad else "",
         "not read": "; ".join(text for part in parts for text in (part.unread or {}).values()),
@@ -189,6 +201,8 @@ def _scales(scales: Sequence[Scale]) -> str:
 
 def _families(found: Inspection) -> Table:
     """Return a table of the evidence for and against each family."""
+    if alone := _alone(found):
+        return Table("families", "", ["family", "evidence"], [(alone.family, "; ".join(alone.why))])
     rows = [(found.family, "; ".join(found.why))] if found.family else []
     for name, reasons in sorted(found.against.items(), key=lambda item: len(item[1])):
         rows.append((f"not {name}", _first(reasons, 1)) if reasons else (name, "fits too"))

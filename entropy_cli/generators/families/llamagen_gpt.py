@@ -169,6 +169,8 @@ def rotated(x_BLHd: Tensor, turn_Lp2: Tensor) -> Tensor:
 class LlamaGenGPT(Family):
     """The family; the heads are by published widths, the grid by what is beside the weights."""
 
+    WORDS = "LlamaGen's autoregressive transformer, not its tokenizer (vq_ds16_c2i.pt)"
+    TOKENIZERS: ClassVar = {(16384, None): "LlamaGen's vq_ds16_c2i.pt"}
     REQUIRED: ClassVar = {
         CLASSES: "an embedding of the classes",
         TOKENS: "one of the tokens",

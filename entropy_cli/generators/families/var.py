@@ -40,6 +40,8 @@ PLAIN = "products of queries and keys as they are"
 class VAR(Family):
     """The family; sizes are in the shapes, but for the heads where queries have no unit length."""
 
+    WORDS = "VAR's autoregressive transformer, not its tokenizer (vae_ch160v4096z32.pth)"
+    TOKENIZERS: ClassVar = {(4096, 32): "VAR's vae_ch160v4096z32.pth"}
     REQUIRED: ClassVar = {
         "lvl_embed.weight": "an embedding of the scales",
         "pos_1LC": "one of the places of all scales' tokens",
