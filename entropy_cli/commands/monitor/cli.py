@@ -74,6 +74,12 @@ def monitor(
     floor: FloorFile = None,
     floor_mean: FloorMean = None,
     floor_last: FloorLast = None,
+    reference: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="EVALUATE.json", help="What evaluate measured of the model at the log's end."
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -98,16 +104,27 @@ def monitor(
     """
     import entropy_cli.commands.monitor.logs.read as logs
     from entropy_cli.commands.monitor.monitor import MonitorConfig, monitor_log
+    from entropy_cli.commands.monitor.reference import read_reference
     from entropy_cli.core.files import check_files
 
     if follow and logs.is_stream(log):
         raise typer.BadParameter(
             f"{log}: a pipe, which can't be read again. Give a file.", param_hint="--follow"
         )
-    check_files([("LOG", log), ("--floor", floor)], [("--output", output)], overwrite=overwrite)
+    check_files(
+        [("LOG", log), ("--floor", floor), ("--reference", reference)],
+        [("--output", output)],
+        overwrite=overwrite,
+    )
     levels = parse_floor(floor, floor_mean, floor_last)
     config = MonitorConfig(
-        log, format_name, loss, levels, math.log(2) if log_units == "bits" else 1.0, follow
+        log,
+        format_name,
+        loss,
+        levels,
+        math.log(2) if log_units == "bits" else 1.0,
+        follow,
+        None if reference is None else read_reference(reference),
     )
     if not follow:
         with tqdm_bar("reading", None, "row") as bar:

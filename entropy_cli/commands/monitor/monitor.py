@@ -16,8 +16,9 @@ from entropy_cli.commands.monitor.figure import draw_run
 from entropy_cli.commands.monitor.findings import collect_findings
 from entropy_cli.commands.monitor.logs.names import stem
 from entropy_cli.commands.monitor.logs.read import read_log
-from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
+from entropy_cli.commands.monitor.logs.series import TOKEN_UNITS, Log, Metric, Series
 from entropy_cli.commands.monitor.page import write_run_page
+from entropy_cli.commands.monitor.reference import Reference, reference_findings
 from entropy_cli.commands.monitor.result import MonitorResult, SeriesSummary
 from entropy_cli.commands.monitor.start_findings import start_findings, without_floors
 from entropy_cli.core.files import write_text
@@ -36,6 +37,7 @@ class MonitorConfig:
     floor: Floor | None  # to compare the loss with
     nats: float = 1.0  # per unit of its cross-entropies
     growing: bool = False  # the log is still being written
+    reference: Reference | None = None  # what was measured of the model
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,10 @@ def monitor_log(
             segments=log.segments,
             unreadable=log.unreadable,
             series=[summarize(one) for one in shown if one.metric.is_shown],
-            findings=collect_findings(log, shown, repeated, config.floor),
+            findings=[
+                *collect_findings(log, shown, repeated, config.floor),
+                *reference_findings(log, token_losses(shown, config.loss), config.reference),
+            ],
             floor_source=None if floor is None else floor.source,
             floor_labels="unknown" if floor is None else floor.labels,
             tool_version=__version__,
@@ -94,22 +99,25 @@ def _in_nats(series: Series, nats: float) -> Series:
 
 
 def attach_floors(series: Sequence[Series], floor: Floor | None, loss_name: str | None) -> list[Series]:
-    """Give every series the floor of its scope: all tokens, the final scale, or its own scale.
+    """Give every series the floor of its scope: all tokens, the final scale, or its own scale."""
+    chosen = {one.metric for one in token_losses(series, loss_name)}
+    return [
+        replace(one, level=_level(one.metric, floor)) if one.metric in chosen else one for one in series
+    ]
 
-    A loss of unknown kind has a floor if it is the named one; without a name, if it is called just loss
-    or is the only loss of its split.
+
+def token_losses(series: Sequence[Series], loss_name: str | None) -> list[Series]:
+    """Return the series that are taken for cross-entropies of tokens.
+
+    A loss of unknown kind is if it is the named one; without a name, if it is called just loss or is the
+    only loss of its split.
     """
     unknown = [one.metric for one in series if one.metric.kind == "loss"]
     splits = [metric.split for metric in unknown]
     chosen = [metric for metric in unknown if metric.name == loss_name] or [
         metric for metric in unknown if splits.count(metric.split) == 1 or stem(metric.name) == "loss"
     ]
-    return [
-        replace(one, level=_level(one.metric, floor))
-        if one.metric.kind == "cross_entropy" or one.metric in chosen
-        else one
-        for one in series
-    ]
+    return [one for one in series if one.metric.kind == "cross_entropy" or one.metric in chosen]
 
 
 def _level(metric: Metric, floor: Floor | None) -> Level | None:
@@ -119,7 +127,7 @@ def _level(metric: Metric, floor: Floor | None) -> Level | None:
     """
     if floor is None or not metric.has_floor or (metric.is_proxy and not floor.is_given):
         return None
-    if metric.unit not in (None, "nats per token", "bits per token"):  # the latter is converted
+    if metric.unit not in TOKEN_UNITS:
         return None
     if isinstance(metric.scope, int):
         return floor.scales.get(metric.scope)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from entropy_cli.commands.monitor.logs.names import subject
-from entropy_cli.commands.monitor.logs.series import Log, Series
+from entropy_cli.commands.monitor.logs.series import TOKEN_UNITS, Log, Series
 from entropy_cli.commands.monitor.result import RunFinding
 from entropy_cli.results import floor_checks as checks
 from entropy_cli.results.floor_checks import NEAR
@@ -22,7 +22,7 @@ VOCABULARY = ("vocab_size", "codebook_size", "num_codes")  # arguments of progra
 
 def start_findings(log: Log, shown: Sequence[Series], floor: Floor | None) -> list[RunFinding]:
     """Report a floor of another tokenizer; else losses that do not start at ln V, or are sums."""
-    if other := _other_tokenizer(log, shown, floor):
+    if other := other_tokenizer(log, shown, floor):
         return [other]
     codes = None if floor is None else floor.vocab_size
     found = []
@@ -52,12 +52,16 @@ def sides_of(log: Log) -> tuple[int, ...]:
 def _is_token_loss(series: Series) -> bool:
     """Return whether it can be compared with ln V: a cross-entropy in nats, or one with a floor."""
     metric = series.metric
-    is_nats = metric.unit in (None, "nats per token", "bits per token")  # which are converted
-    return is_nats and (metric.kind == "cross_entropy" or series.level is not None)
+    return metric.unit in TOKEN_UNITS and (metric.kind == "cross_entropy" or series.level is not None)
 
 
-def _other_tokenizer(log: Log, shown: Sequence[Series], floor: Floor | None) -> RunFinding | None:
-    """Return a finding if the log names other scales or codes than the floor has."""
+def other_tokenizer(
+    log: Log, shown: Sequence[Series], floor: Floor | None, what: str = "floor"
+) -> RunFinding | None:
+    """Return a finding if the log names other scales or codes than the floor has.
+
+    `what` is said of the floor: it may also be that of a reference.
+    """
     if floor is None or floor.is_given:
         return None
     reasons: list[str] = []
@@ -65,22 +69,22 @@ def _other_tokenizer(log: Log, shown: Sequence[Series], floor: Floor | None) -> 
     sides, known = sides_of(log), floor.patch_nums
     drawn = {one.metric.scope for one in shown if isinstance(one.metric.scope, int)}
     if sides and known and sides != known:
-        reasons.append(f"its scales are {_listed(sides)}, those of the floor {_listed(known)}")
+        reasons.append(f"its scales are {_listed(sides)}, those of the {what} {_listed(known)}")
         evidence |= {"scales": list(sides), "floor_scales": list(known)}
     elif floor.scales and (more := sorted(drawn - set(floor.scales))):
-        reasons.append(f"it has scales {_listed(more)}, which the floor has not")
+        reasons.append(f"it has scales {_listed(more)}, which the {what} has not")
         evidence |= {"scales": sorted(drawn), "floor_scales": sorted(floor.scales)}
     codes = floor.vocab_size
     for found, how in _code_counts(log, shown):
         if codes is not None and found != codes and not _is_power(found, codes):
-            reasons.append(f"{how} {found}, the floor has {codes} codes")
+            reasons.append(f"{how} {found}, the {what} has {codes} codes")
             evidence |= {"codes": found, "floor_codes": codes}
             break
     if not reasons:
         return None
     message = (
-        f"the floor is of another tokenizer than the log: {'; '.join(reasons)}. No loss is set against "
-        "it. Run estimate on the tokenizer that this model was trained on, and give that result."
+        f"the {what} is of another tokenizer than the log: {'; '.join(reasons)}. No loss is set against "
+        f"it. Give a {what} of the tokenizer that this model was trained on."
     )
     return RunFinding("other_tokenizer", "warning", message, None, evidence)
 
