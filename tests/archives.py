@@ -105,7 +105,7 @@ def compress(suffix, content):
     if suffix == "zst":
         import zstandard
 
-        return zstandard.ZstdCompressor().compress(content)
+        return zstandard.ZstdCompressor(write_checksum=True).compress(content)
     import bz2
     import gzip
     import lzma

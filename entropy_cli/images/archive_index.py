@@ -22,7 +22,7 @@ from entropy_cli.images.members import (
 )
 from entropy_cli.images.parquet import Parquet, parquet_members
 from entropy_cli.images.tar_index import Tar, tar_members
-from entropy_cli.images.unpacked import opener_of, unpacked
+from entropy_cli.images.unpacked import packing_of, unpacked
 from entropy_cli.images.zip_index import Zip, zip_members
 
 FIRST_BYTES = 8
@@ -72,8 +72,8 @@ def index_archive(path: Path, progress: Callable[[int], object], bars: Bars) -> 
             if start.startswith(magic):
                 raise DatasetError(f"{path}: is {problem}.")
         kind = next((kind for magic, kind in KINDS.items() if start.startswith(magic)), TAR)
-        if (opener := opener_of(start)) is not None:
-            file = OpenFile(unpacked(file, opener, bars))
+        if (packing := packing_of(start)) is not None:
+            file = OpenFile(unpacked(file, packing, bars))
         archive = ArchiveFile.of(file)
         index = load_index(archive)
         if index is not None:

@@ -1,7 +1,6 @@
 """The folder tree inside archives, with the images in it."""
 
 from array import array
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -58,7 +57,7 @@ def open_archives(
     Raises:
         DatasetError: an archive doesn't exist or can't be used, or two hold the same image.
     """
-    tree, opened, seconds, empty = _Tree(), list[Archive](), Counter[str](), list[NoImagesError]()
+    tree, opened, empty = _Tree(), list[Archive](), list[NoImagesError]()
     for folder, path in archives:
         try:
             archive, index = index_archive(path, progress, bars)
@@ -67,7 +66,6 @@ def open_archives(
                 raise
             empty.append(error)
             continue
-        seconds += index.seconds()
         prefix = f"{folder}/" if folder else ""
         for member in index.members():
             if (other := tree.add(len(opened), member, prefix)) is not None:
@@ -80,9 +78,6 @@ def open_archives(
     notes = [f"{error} It is left aside." for error in empty[:MOST_NOTES]]
     if empty[MOST_NOTES:]:
         notes.append(f"{len(empty) - MOST_NOTES:,} more archives without images are left aside")
-    if seconds:
-        left = ", ".join(f"{name}: {count:,} file{'s' * (count > 1)}" for name, count in seconds.items())
-        notes.append(f"{name}: left aside second pictures of WebDataset samples: {left}")
     tree.source = Archives(name, str(Path(name).resolve()), tuple(opened), tuple(notes))
     return ArchiveFolder(tree, (tree.root,))
 
@@ -217,8 +212,16 @@ class ArchiveFolder:
 
     def is_image(self, name: str) -> bool:
         """Return whether an entry counts as an image."""
-        kind = self.tree.kinds[row] if isinstance(row := self.folders[-1].get(name), int) else None
+        kind = self._kind(name)
         return kind == PICTURE or (kind != SECOND and is_image(name))
+
+    def is_second(self, name: str) -> bool:
+        """Return whether an entry is a second picture of a sample."""
+        return self._kind(name) == SECOND
+
+    def _kind(self, name: str) -> int | None:
+        row = self.folders[-1].get(name)
+        return self.tree.kinds[row] if isinstance(row, int) else None
 
     def image(self, name: str, path: str) -> ImageFile:
         """Return an entry as an image; a broken link has size 0 and is unreadable."""

@@ -51,6 +51,9 @@ class Folder(Protocol):
     def is_image(self, name: str) -> bool:
         """Return whether an entry counts as an image."""
 
+    def is_second(self, name: str) -> bool:
+        """Return whether an entry is a second picture of a WebDataset sample, which is left aside."""
+
     def image(self, name: str, path: str) -> ImageFile:
         """Return an entry as an image of this path; a broken link has size 0 and is unreadable."""
 
@@ -117,6 +120,10 @@ class DiskFolder:
         """Return whether a file counts as an image, by its suffix."""
         return is_image(name)
 
+    def is_second(self, name: str) -> bool:
+        """Return False: a folder on a disk is taken as it is."""
+        return False
+
     def image(self, name: str, path: str) -> ImageFile:
         """Return an entry as an image; a link that can't be followed has size 0 and is unreadable."""
         try:  # a Path for each of a million images would cost as much as the rest
@@ -174,4 +181,4 @@ def walk_images(root: Folder, skipped: SkippedFiles) -> Iterator[ImageFile]:
         if folder.is_image(name):
             yield folder.image(name, path)
         else:
-            skipped.add(name)
+            skipped.add(name, is_second=folder.is_second(name))

@@ -62,22 +62,24 @@ class SkippedFiles:
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.seconds: Counter[str] = Counter()  # second pictures of samples, by all after the key
 
-    def add(self, name: str) -> None:
-        """Count a file."""
-        stem, dot, end = name.rpartition(".")
-        suffix = dot + end if stem else ""
-        if len(self.counts) >= MAX_SUFFIXES and suffix not in self.counts:
+    def add(self, name: str, *, is_second: bool = False) -> None:
+        """Count a file, or a second picture of a WebDataset sample."""
+        key, dot, end = name.partition(".") if is_second else name.rpartition(".")
+        suffix, counts = dot + end if key else "", self.seconds if is_second else self.counts
+        if len(counts) >= MAX_SUFFIXES and suffix not in counts:
             suffix = OTHERS
-        self.counts[suffix] += 1
+        counts[suffix] += 1
 
     def note(self) -> str:
-        """Return a line about files that may be images after all; "" if there are none."""
+        """Return a line about what was left aside and may be images after all; "" if that is nothing."""
         unusual = Counter({s: count for s, count in self.counts.items() if s.lower() not in USUAL})
-        if not unusual:
-            return ""
-        named = _named(unusual, lambda suffix, files: f"{suffix}: {files:,} file{'s' * (files > 1)}")
-        return f"skipped files whose suffix is not that of an image format: {named}"
+        words = {
+            "left aside second pictures of WebDataset samples": self.seconds,
+            "skipped files whose suffix is not that of an image format": unusual,
+        }
+        return "; ".join(f"{text}: {_named(counts, _files)}" for text, counts in words.items() if counts)
 
     def error(self, where: str) -> DatasetError:
         """Return the error for a folder or tar without any images."""
@@ -90,6 +92,10 @@ class SkippedFiles:
         else:
             advice = f"Expected files ending in {', '.join(SUFFIXES)}."
         return DatasetError(f"{where}: no images found{', but ' * bool(found)}{found}. {advice}")
+
+
+def _files(suffix: str, files: int) -> str:
+    return f"{suffix}: {files:,} file{'s' * (files > 1)}"
 
 
 def _named(counts: Counter[str], words: Callable[[str, int], str]) -> str:

@@ -117,7 +117,7 @@ def find_images(
             f"{source.name}: --cluster folder: got {len(kept):,} images in one folder, expected at "
             "least two. Leave it out: the intervals are then about other images of this folder."
         )
-    return ImageSet(source, split, kept, len(files), seed, "\n".join(notes), cluster)
+    return ImageSet(source, split, kept, len(files), seed, "; ".join(notes), cluster)
 
 
 def _shuffle(files: Iterable[ImageFile], seed: int, progress: Progress) -> ImageList:

@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 from array import array
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -165,13 +164,6 @@ class Index:
         for kind, at, size, label in map(np.ndarray.tolist, self.number_N4):
             path, link = os.fsdecode(next(texts)), os.fsdecode(next(texts))
             yield Member(path, kind, at, size, link, label)
-
-    def seconds(self) -> Counter[str]:
-        """Return the second pictures of WebDataset samples that are left aside, by extension."""
-        if not (self.number_N4[:, 0] == SECOND).any():
-            return Counter()
-        names = (m.path.rpartition("/")[2] for m in self.members() if m.kind == SECOND and m.is_listed)
-        return Counter("." + name.partition(".")[2] for name in names)
 
 
 def relative_path(archive: str, name: str) -> str:

@@ -165,8 +165,11 @@ class _Rows:
         top = rows.column(column.partition(".")[0])
         is_struct = column.endswith(".bytes")
         content = top.field("bytes") if is_struct else top
-        lengths = compute.fill_null(compute.binary_length(content), -1)
-        self.sizes.extend(lengths.to_pylist())
+        if hasattr(content, "dictionary"):  # as some writers ask for
+            lengths = compute.binary_length(content.dictionary).take(content.indices)
+        else:
+            lengths = compute.binary_length(content)
+        self.sizes.extend(compute.fill_null(lengths, -1).to_pylist())
         labels = rows.column(LABEL).to_pylist() if LABEL in rows.schema.names else [None] * len(rows)
         self.labels.extend(_label(label) for label in labels)
         paths = (

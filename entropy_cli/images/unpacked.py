@@ -1,6 +1,8 @@
 """Compressed tars, unpacked once into the user's cache folder."""
 
 import bz2
+import contextlib
+import fcntl
 import gzip
 import hashlib
 import logging
@@ -8,7 +10,7 @@ import lzma
 import os
 import tarfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from io import BufferedReader
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,36 +25,58 @@ from entropy_cli.images.members import ArchiveFile, damaged
 logger = logging.getLogger(__name__)
 
 PIECE = 2**20
+ZSTD_PIECE = 2**13  # of what is compressed: it may unpack to 2**28 bytes at once
 # A tar of images is hardly larger than itself compressed; one that is much larger is a trap.
 MOST_TIMES, MOST_MORE = 100, 2**26
 
 
-def _zstd(file: BufferedReader) -> BinaryIO:
+Packing = Callable[[BufferedReader], Iterator[bytes]]
+
+
+def _reading(opener: Callable[[BufferedReader], Any]) -> Packing:
+    """Return what iterates over the contents of a file that Python's own modules open."""
+
+    def contents(packed: BufferedReader) -> Iterator[bytes]:
+        file = opener(packed)
+        while piece := file.read(PIECE):
+            yield piece
+
+    return contents
+
+
+def _zstd(packed: BufferedReader) -> Iterator[bytes]:
+    """Iterate over the contents of all frames; zstandard's own reader misses that one is cut off."""
     zstandard = import_extra("zstandard", "data", "unpacking zstd")
-    reader: Any = zstandard.ZstdDecompressor().stream_reader(file, read_across_frames=True)
-    return reader
+    frame = None
+    while piece := packed.read(ZSTD_PIECE):
+        while piece:
+            frame = frame or zstandard.ZstdDecompressor().decompressobj()
+            yield frame.decompress(piece)
+            piece, frame = (frame.unused_data, None) if frame.eof else (b"", frame)
+    if frame is not None:
+        raise EOFError("it is cut off")
 
 
-OPENERS: dict[bytes, Callable[[BufferedReader], Any]] = {  # by the first bytes
-    b"\x1f\x8b": lambda file: gzip.GzipFile(fileobj=file),
-    b"BZh": bz2.BZ2File,
-    b"\xfd7zXZ\0": lzma.LZMAFile,
+PACKINGS: dict[bytes, Packing] = {  # by the first bytes
+    b"\x1f\x8b": _reading(lambda file: gzip.GzipFile(fileobj=file)),
+    b"BZh": _reading(bz2.BZ2File),
+    b"\xfd7zXZ\0": _reading(lzma.LZMAFile),
     b"\x28\xb5\x2f\xfd": _zstd,
 }
 ERRORS = (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile)
 
 
-def opener_of(start: bytes) -> Callable[[BufferedReader], Any] | None:
-    """Return what opens a compressed file by its first bytes, None if it is not compressed."""
-    return next((opener for magic, opener in OPENERS.items() if start.startswith(magic)), None)
+def packing_of(start: bytes) -> Packing | None:
+    """Return what unpacks a compressed file by its first bytes, None if it is not compressed."""
+    return next((packing for magic, packing in PACKINGS.items() if start.startswith(magic)), None)
 
 
-def unpacked(file: OpenFile, opener: Callable[[BufferedReader], Any], bars: Bars) -> Path:
+def unpacked(file: OpenFile, packing: Packing, bars: Bars) -> Path:
     """Return the path of a compressed tar's contents in the cache, where they are kept.
 
     Args:
         file: the compressed tar.
-        opener: opens its contents, see `opener_of`.
+        packing: iterates over its contents, see `packing_of`.
         bars: makes progress bars.
 
     Raises:
@@ -63,33 +87,40 @@ def unpacked(file: OpenFile, opener: Callable[[BufferedReader], Any], bars: Bars
     if path.exists():
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(path)
-    logger.info("%s: is compressed, and is unpacked once, into %s", file.path, path)
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as out, bars("unpacking", file.size, "B") as bar:
-            _unpack(file, opener, out, bar.update)
+            _unpack(file, packing, out, bar.update)
 
-    write_atomically(path, write, announced=False)
-    for old in path.parent.glob(f"{path.name.partition('-')[0]}-*.tar"):
-        if old != path:  # of the same file before it changed
-            old.unlink(missing_ok=True)
+    with _alone(path):
+        if path.exists():
+            return path
+        logger.info("%s: is compressed, and is unpacked once, into %s", file.path, path)
+        remove_leftovers(path)
+        write_atomically(path, write, announced=False)
+        for old in path.parent.glob(f"{path.name.partition('-')[0]}-*.tar"):
+            if old != path:  # of the same file before it changed
+                old.unlink(missing_ok=True)
     return path
 
 
-def _unpack(
-    file: OpenFile,
-    opener: Callable[[BufferedReader], Any],
-    out: BinaryIO,
-    progress: Callable[[int], object],
-) -> None:
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Wait until no other process, such as another shard on this machine, unpacks to a path."""
+    with path.with_suffix(".lock").open("wb") as lock:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.lockf(lock, fcntl.LOCK_EX)
+        yield
+
+
+def _unpack(file: OpenFile, packing: Packing, out: BinaryIO, progress: Callable[[int], object]) -> None:
     name, packed = str(file.path), file.reader()
-    most, done, at = MOST_TIMES * file.size + MOST_MORE, 0, 0
+    most, done, at, start = MOST_TIMES * file.size + MOST_MORE, 0, 0, b""
     try:
-        contents = opener(packed)
-        while piece := contents.read(PIECE):
-            if not done:
-                _check_tar(name, piece)
+        for piece in packing(packed):
+            if done < tarfile.BLOCKSIZE <= done + len(piece):
+                _check_tar(name, start + piece)
+            start = start + piece if done < tarfile.BLOCKSIZE else b""
             done += len(piece)
             if done > most:
                 raise DatasetError(
@@ -105,8 +136,8 @@ def _unpack(
             raise damaged(name, error) from error
         raise
     file.check_unchanged()
-    if not done:
-        _check_tar(name, b"")
+    if done < tarfile.BLOCKSIZE:
+        _check_tar(name, start)
 
 
 def _check_tar(name: str, start: bytes) -> None:

@@ -1,13 +1,18 @@
 """Archives of every kind in place of the folder with the same images: the same list and bytes."""
 
+import io
+import shutil
+import tarfile
+
 import numpy as np
 import pytest
 
+from entropy_cli.core.errors import DatasetError
 from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import find_images
 from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import plan_batches
-from tests.archives import PLACES, make, png
+from tests.archives import PLACES, make, png, write_parquet, write_tar, write_zip
 
 
 @pytest.fixture
@@ -57,3 +62,186 @@ def test_workers_read_the_same(folder, tmp_path, kind, workers):
     for want, got in zip(*batches, strict=True):
         assert got.names == want.names and np.array_equal(got.input_B, want.input_B)
         assert got.failed == want.failed
+
+
+def names(data, *args):
+    return sorted(file.path for file in find_images(data, *args).files)
+
+
+def tar_of(path, members):
+    """A tar of (name, bytes), in this order."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            archive.addfile(info, io.BytesIO(content))
+    return path
+
+
+def test_samples_have_one_picture_and_their_class(tmp_path):
+    members = []
+    for i in range(3):
+        members += [
+            (f"d/{i}.seg.png", png(i)),
+            (f"d/{i}.cls", b"%d\n" % (7 * i)),
+            (f"d/{i}.jpg", png(i)),
+        ]
+    members += [("e.json", b"{}"), ("e.png", png(8)), ("e.webp", png(9))]  # JSON, and no class
+    members += [("f.cls", b"n01440764"), ("f.png", png(8)), ("g.png", png(8)), ("g.v2.png", png(8))]
+    found = find_images(tar_of(tmp_path / "x.tar", members))
+    assert names(tmp_path / "x.tar") == [
+        "d/0.jpg",
+        "d/1.jpg",
+        "d/2.jpg",
+        "e.png",
+        "f.png",
+        "g.png",
+        "g.v2.png",
+    ]
+    assert [found.label_of(f"d/{i}.jpg") for i in range(3)] == [0, 7, 14]
+    assert {found.label_of(name) for name in ("e.png", "f.png", "g.png", "nothing")} == {None}
+    assert found.note.endswith("samples: .seg.png: 3 files, .webp: 1 file")
+
+
+def test_second_pictures_without_anything_beside_them(tmp_path):
+    segmented = [(f"{i}.{end}", png(i)) for i in range(3) for end in ("jpg", "seg.png")]
+    assert names(tar_of(tmp_path / "x.tar", segmented)) == ["0.jpg", "1.jpg", "2.jpg"]
+    assert find_images(tmp_path / "x.tar").note.endswith("samples: .seg.png: 3 files")
+    # One picture that has none, or none whose extension has no dot: a folder of images.
+    for more in ([("3.jpg", png(3))], [("3.a.jpg", png(3)), ("3.b.jpg", png(4))]):
+        tar = tar_of(tmp_path / "y.tar", [*segmented, *more])
+        assert len(names(tar)) == 6 + len(more) and not find_images(tar).note
+    plain = [(f"{i}.{end}", png(i)) for i in range(3) for end in ("jpg", "png", "gif")]
+    assert len(names(tar_of(tmp_path / "z.tar", plain))) == 9
+
+
+def test_labels_of_a_column(tmp_path):
+    rows = [("a.png", png(0), 3), ("b.png", png(1), -1), (None, png(2), None), ("d/c.png", png(3), 999)]
+    found = find_images(write_parquet(tmp_path / "x.parquet", rows))
+    assert {name: found.label_of(name) for name in names(tmp_path / "x.parquet")} == {
+        "2": None,
+        "a.png": 3,
+        "b.png": None,
+        "d/c.png": 999,
+    }
+    assert find_images(tmp_path / "x.parquet", limit=1).label_of("nothing") is None
+
+
+@pytest.mark.parametrize(
+    "paths, expected",
+    [
+        (["a.jpg", "b/c.jpg", None], ["2", "a.jpg", "b/c.jpg"]),
+        (["a", "b.txt", "c.jpg?x=y"], ["a", "b.txt", "c.jpg?x=y"]),  # images by their column
+        (["image.png", "image.png", "x.png"], ["0", "1", "2"]),
+        (["1", None, "x.png"], ["0", "1", "2"]),  # a path that is another row's number
+        (["/etc/a.jpg", "../b.jpg", ".hidden.jpg"], ["0", "1", "2"]),
+        (["./a.jpg", "x\0y.jpg", "é\n\u202e.jpg"], ["1", "a.jpg", "é\n\u202e.jpg"]),
+    ],
+)
+def test_rows_are_named_by_their_paths_or_numbers(tmp_path, paths, expected):
+    rows = [(path, png(i), i) for i, path in enumerate(paths)]
+    assert names(write_parquet(tmp_path / "x.parquet", rows)) == sorted(expected)
+
+
+def test_a_column_of_bytes_alone_and_one_of_another_name(tmp_path):
+    import pyarrow
+    import pyarrow.parquet
+
+    for number, column in enumerate(
+        ({"image": [png(0)]}, {"img": [{"bytes": png(0), "path": "a.png"}], "mask": [b"x"]})
+    ):
+        path = tmp_path / f"{number}.parquet"
+        pyarrow.parquet.write_table(pyarrow.table(column), path)
+        found = find_images(path)
+        assert found.files[0].size == len(png(0)) and found.name(0) == ("0", "a.png")[number]
+
+
+def test_archives_beside_images_are_left_aside(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/0.png").write_bytes(png(0))
+    write_zip(tmp_path / "d/x.zip", [("1.png", tmp_path / "d/0.png")])
+    assert names(tmp_path / "d") == ["0.png"]
+    assert find_images(tmp_path / "d").note.endswith("image format: .zip: 1 file")
+
+
+def test_archives_without_images_are_left_aside_in_a_folder(tmp_path):
+    (tmp_path / "d").mkdir()
+    tar_of(tmp_path / "d/0.tar", [("a.png", png(0))])
+    tar_of(tmp_path / "d/labels.tar", [("a.txt", b"x")])
+    assert names(tmp_path / "d") == ["0.tar/a.png"]
+    assert "labels.tar: no images found" in find_images(tmp_path / "d").note
+    (tmp_path / "d/0.tar").unlink()
+    with pytest.raises(DatasetError, match=r"labels\.tar: no images found, but 1 \.txt"):
+        find_images(tmp_path / "d")
+
+
+def test_splits_are_folders_or_names_of_archives(tmp_path):
+    root = tmp_path / "d/data"
+    for name in ("train-0-of-2", "train-1-of-2", "validation-0-of-1", "test-0-of-1"):
+        write_parquet(root / f"{name}.parquet", [(f"{name}.png", png(0), 0)])
+    in_val = "data/validation-0-of-1.parquet/validation-0-of-1.png"
+    found = find_images(tmp_path / "d")
+    assert (found.split, found.name(0), found.found) == ("val", in_val, 1)
+    assert names(tmp_path / "d", "val") == [in_val]
+    assert len(names(tmp_path / "d", "train")) == 2 and len(names(tmp_path / "d", "all")) == 4
+    for name in ("validation-0-of-1", "test-0-of-1"):
+        (root / f"{name}.parquet").unlink()
+    assert find_images(tmp_path / "d").split == "folder"  # that is all there is
+    assert find_images(tmp_path / "d", "train").split == "train"
+    with pytest.raises(DatasetError, match="has no val/ folder"):
+        find_images(tmp_path / "d", "val")
+    (tmp_path / "d/val").mkdir()
+    write_parquet(tmp_path / "d/val/x.parquet", [("a.png", png(0), 0)])
+    assert (find_images(tmp_path / "d").split, names(tmp_path / "d")) == ("val", ["a.png"])
+
+
+def test_splits_inside_the_only_archive(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "0.png").write_bytes(png(0))
+    files = [(f"{split}/n0/{split}.png", tmp_path / "0.png") for split in ("train", "val")]
+    for write, name in ((write_zip, "photos.zip"), (write_tar, "x.tar")):
+        for data in (path := write(tmp_path / "d" / name, files), tmp_path / "d"):
+            assert (find_images(data).split, names(data)) == ("val", ["n0/val.png"])
+            assert names(data, "all") == ["train/n0/train.png", "val/n0/val.png"]
+        path.unlink()
+
+
+def test_patterns_of_zips_are_one_folder_and_of_parquet_files_one_of_files(tmp_path):
+    for i in range(2):
+        (tmp_path / f"{i}.png").write_bytes(png(i))
+        write_zip(tmp_path / f"{i}.zip", [(f"{i}.png", tmp_path / f"{i}.png")])
+        write_parquet(tmp_path / f"{i}.parquet", [("a.png", png(i), 0)])
+    assert names(tmp_path / "{0..1}.zip") == ["0.png", "1.png"]
+    assert names(tmp_path / "?.parquet") == ["0.parquet/a.png", "1.parquet/a.png"]
+    assert names(tmp_path / "0.parquet") == ["a.png"]
+    shutil.copy(tmp_path / "0.zip", tmp_path / "2.zip")
+    with pytest.raises(DatasetError, match=r"^0\.png: is in .*0\.zip and in .*2\.zip"):
+        find_images(tmp_path / "?.zip")
+
+
+def test_folders_in_circles_are_no_archive(tmp_path):
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/loop.zip").symlink_to(".")
+    with pytest.raises(DatasetError, match="no images found"):
+        find_images(tmp_path / "d")
+
+
+def test_a_compressed_tar_is_unpacked_once(tmp_path, caplog):
+    (tmp_path / "0.png").write_bytes(png(0))
+    write_tar(tmp_path / "x.tgz", [("0.png", tmp_path / "0.png")], "w:gz")
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            assert names(tmp_path / "x.tgz") == ["0.png"]
+    assert [record.getMessage().count("is unpacked once, into") for record in caplog.records] == [1]
+
+
+def test_without_the_extra_the_error_says_how_to_get_it(tmp_path, monkeypatch):
+    import builtins
+
+    write_parquet(tmp_path / "x.parquet", [("a.png", png(0), 0)])
+    really = builtins.__import__
+    monkeypatch.setattr("importlib.import_module", lambda name: really("no_such_module"))
+    with pytest.raises(
+        Exception, match=r"reading Parquet files needs an extra: pip install 'entropy-cli"
+    ):
+        find_images(tmp_path / "x.parquet")
