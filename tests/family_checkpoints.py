@@ -230,19 +230,17 @@ GOLDEN = {
     "open_magvit2": ("open-magvit2", "sign"),
     "rq_vae": ("rq-vae", "l2"),
     "movqgan_102m": ("vqgan", "l2"),
+    "infinity_bsq": ("infinity", "bsq"),
+    "maskgit_vqgan": ("maskgit", "l2"),
+    "maskbit_lfq": ("maskbit", "sign"),
+    "showo_magvitv2": ("show-o", "sign"),
+    "emu3_vision_tokenizer": ("emu3", "l2"),
+    "flexvar": ("flexvar", "cosine"),
 }
 # Those that fit a second family: which one has to be asked for.
 ASKED = {"ibq": "ibq"}
 # Those that are refused, by the name of their tokenizer.
-REFUSED = {
-    "flexvar": "FlexVAR's tokenizer",
-    "infinity_bsq": "Infinity's tokenizer",
-    "maskgit_vqgan": "MaskGIT-VQGAN",
-    "showo_magvitv2": "Show-o's MAGVIT-v2",
-    "emu3_vision_tokenizer": "Emu3's vision tokenizer",
-    "maskbit_lfq": "MaskBit's or VQGAN+'s tokenizer",
-    "generators": "autoregressive transformer",
-}
+REFUSED = {"generators": "autoregressive transformer"}
 
 
 def golden_checkpoint(folder):

@@ -217,9 +217,9 @@ def _assign_to_grid(z_BlC: Tensor, grid: Grid, temperature_T: Tensor) -> ImageSu
         sums.varentropy_BT.add_(_per_image(soft.varentropy_NT, shape))
         sums.distance_BT.add_(_per_image(soft.distance_NT, shape))
     sums.distance_BT.add_(sums.min_distance_B[:, None])
-    if grid.rule != "bsq":  # the most significant dimension first
+    if not grid.first_is_most:
         levels_NC, q_C = levels_NC.flip(1), q_C[::-1]
-    if vocabulary.size <= MAX_INDEXABLE:
+    if vocabulary.size <= 2 * MAX_INDEXABLE:  # 64 bits fill the sign too: enough to decode them
         sums.idx_Bl[:] = _code_numbers(levels_NC, vocabulary).view(shape)
     if q_C:
         sums.soft_BTE = _soft_sums(q_C, shape, counted=vocabulary.counted)

@@ -86,11 +86,12 @@ class Grid:
     """Codes that are all combinations of a few coordinates in each dimension: bits, or levels.
 
     A code's index is that of the published implementations: the first dimension is the least
-    significant (Open-MAGVIT2's signs, FSQ's levels), but under "bsq" the most.
+    significant (Open-MAGVIT2's signs, FSQ's levels) or, under "bsq" and in Show-o's, the most.
 
     Args:
         coordinates: the coordinates of the levels of each dimension, in ascending order.
         rule: "sign", "bsq" (whose latents are scaled to unit length) or "levels".
+        first_is_most: whether the first dimension is the most significant; None takes the rule's way.
     """
 
     has_distances = False  # to which a temperature could be fitted as for a codebook
@@ -100,8 +101,11 @@ class Grid:
         coordinates: tuple[tuple[float, ...], ...],
         rule: Rule,
         device: torch.device | str = "cpu",
+        *,
+        first_is_most: bool | None = None,
     ) -> None:
         self.coordinates, self.rule = coordinates, rule
+        self.first_is_most = rule == "bsq" if first_is_most is None else first_is_most
         self.latent_dim = len(coordinates)
         levels_C = tuple(len(coordinates[c]) for c in self.significance)
         self.vocabulary = Vocabulary.product(levels_C)
@@ -113,10 +117,12 @@ class Grid:
         self.start_C = torch.tensor([0, *levels_C[:-1]]).cumsum(0).to(device)
 
     @classmethod
-    def of_bits(cls, bits: int, rule: Literal["sign", "bsq"]) -> "Grid":
+    def of_bits(
+        cls, bits: int, rule: Literal["sign", "bsq"], *, first_is_most: bool | None = None
+    ) -> "Grid":
         """Make the corners of the cube with side 2, or of the one inscribed in the unit sphere."""
         half = 1.0 if rule == "sign" else bits**-0.5
-        return cls(((-half, half),) * bits, rule)
+        return cls(((-half, half),) * bits, rule, first_is_most=first_is_most)
 
     @classmethod
     def of_levels(cls, levels: tuple[int, ...]) -> "Grid":
@@ -129,13 +135,24 @@ class Grid:
 
     def to(self, device: torch.device) -> "Grid":
         """Copy to a device; return the grid itself if it is there already."""
-        return self if self.start_C.device == device else Grid(self.coordinates, self.rule, device)
+        if self.start_C.device == device:
+            return self
+        return Grid(self.coordinates, self.rule, device, first_is_most=self.first_is_most)
 
     @property
     def significance(self) -> range:
         """The dimensions, the most significant for a code's index first."""
         dims = range(self.latent_dim)
-        return dims if self.rule == "bsq" else dims[::-1]
+        return dims if self.first_is_most else dims[::-1]
+
+    def codes(self, idx_N: Tensor) -> Tensor:
+        """Return codes by their indices, (N, C) in float32; 64 bits may fill the sign of an index."""
+        code_NC = torch.empty(*idx_N.shape, self.latent_dim, device=idx_N.device)
+        for c in reversed(self.significance):
+            coordinate_L = self.coordinate_CL[c]
+            code_NC[:, c] = coordinate_L[idx_N % len(coordinate_L)]
+            idx_N = idx_N.div(len(coordinate_L), rounding_mode="floor")
+        return code_NC
 
     def codes(self) -> Tensor:
         """Return all codes in the order of their numbers, float64 (V, C); for few enough to count."""

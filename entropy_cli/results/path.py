@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING
 
 from entropy_cli.entropy.quantity import Labels
+from entropy_cli.tokenizers.limits import INDEPENDENT_SCALES
 
 if TYPE_CHECKING:
     from entropy_cli.results.schema import Result
@@ -20,7 +21,8 @@ def subtracted(result: "Result") -> str:
     """
     if is_drawn(result):
         return "drawn codes"
-    is_residual = len(result.scales) > 1 and result.settings.image_size is not None
+    several = len(result.scales) > 1 and result.settings.image_size is not None
+    is_residual = several and result.tokenizer.family not in INDEPENDENT_SCALES
     return "nearest codes" if is_residual else ""
 
 

@@ -234,7 +234,7 @@ def _fit_probe(
             f"--probe: {tokens.vocab_size} codes, it predicts at most {MAX_CODES}. Leave it out."
         )
     sight: Sight = CodesAround(tokens.layout, tokens.vocab_size, tokens.context)
-    if tokenizer is not None and tokens.context == "var":
+    if tokenizer is not None and tokens.context == "var" and tokenizer.spec.is_residual:
         sight = CoarserScales.of(tokenizer, tokens.idx_ML)
     with bars("fitting the probe", 2 * options.probe_steps, "step") as bar:
         probe = ProbeFit(tokens, sight, options.probe_steps, options.probe_seconds, bar.update)

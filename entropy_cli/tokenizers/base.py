@@ -12,6 +12,7 @@ from entropy_cli.entropy.codebook import Codebook, Grid, Rule
 from entropy_cli.entropy.quantity import Labels, TemperatureChoice
 from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.vocabulary import Vocabulary
+from entropy_cli.tokenizers.limits import INDEPENDENT_SCALES
 from entropy_cli.tokenizers.precision import Precision
 
 
@@ -88,7 +89,8 @@ class TokenizerSpec:
     @property
     def is_residual(self) -> bool:
         """Return whether a scale's tokens change the latents of the next; those that are given stay."""
-        return len(self.scales) > 1 and self.image_size is not None
+        several = len(self.scales) > 1 and self.image_size is not None
+        return several and self.family not in INDEPENDENT_SCALES
 
     @property
     def patch_nums(self) -> list[int | None]:

@@ -31,7 +31,11 @@ NEEDED = ("encoder.", "quant_conv.", "quantize.", "quantizer.")
 
 
 class Network(nn.Module):
-    """The encoder, the convolution after it and those between scales, of sizes read off the shapes."""
+    """The encoder, the convolution after it and those between scales, of sizes read off the shapes.
+
+    Attributes:
+        latent_dim: numbers of a latent.
+    """
 
     def __init__(self, shapes: Shapes, by: Conventions) -> None:
         super().__init__()
@@ -53,9 +57,17 @@ class Network(nn.Module):
             if not conv.in_channels == conv.out_channels == self.latent_dim:
                 raise ValueError(f"a latent has {self.latent_dim} dimensions, but got {conv}")
 
+    def flow(self) -> int:
+        """Return the channels of the latents, without running it; see `through`."""
+        return through(self.quant_conv, self.encoder.flow())
+
 
 def plan_network(
-    checkpoint: Checkpoint, layout: Layout, others: Sequence[str], groups: int | None = None
+    checkpoint: Checkpoint,
+    layout: Layout,
+    others: Sequence[str],
+    groups: int | None = None,
+    make: type[Network] = Network,
 ) -> tuple[Network, dict[str, tuple[str, ...]]]:
     """Return the network without its weights, on the meta device, after checking the shapes.
 
@@ -64,6 +76,7 @@ def plan_network(
         layout: how the family names its weights.
         others: published names of weights that the caller reads itself.
         groups: number of groups of the norms, None for the layout's.
+        make: the family's kind of network.
 
     Returns:
         The network, and the published names of each of its weights.
@@ -76,7 +89,7 @@ def plan_network(
         sources = layout.sources(name for name in checkpoint.shapes if name.startswith(NEEDED))
         shapes = joined_shapes(checkpoint.shapes, sources)
         with torch.device("meta"):
-            network = Network(shapes, layout.conventions_with(groups))
+            network = make(shapes, layout.conventions_with(groups))
     except (ValueError, KeyError, IndexError) as error:
         missing = isinstance(error, KeyError)
         reason = f"lacks {error.args[0]}, or its name in this family" if missing else str(error)
@@ -104,7 +117,7 @@ def plan_network(
             "code and give --latents."
         )
     try:
-        through(network.quant_conv, network.encoder.flow())
+        network.flow()
     except ValueError as error:
         raise CheckpointError(f"{checkpoint.path}: sizes contradict each other: {error}.") from error
     return network, sources
@@ -120,14 +133,18 @@ def refuse_unread(checkpoint: Checkpoint, read: Collection[str], unused: Mapping
 
 
 def load_network(
-    checkpoint: Checkpoint, layout: Layout, others: Sequence[str], groups: int | None = None
+    checkpoint: Checkpoint,
+    layout: Layout,
+    others: Sequence[str],
+    groups: int | None = None,
+    make: type[Network] = Network,
 ) -> Network:
     """Return the network with its weights, for inference; for the arguments see `plan_network`.
 
     Raises:
         CheckpointError: as for `plan_network`, or a weight is not finite.
     """
-    network, sources = plan_network(checkpoint, layout, others, groups)
+    network, sources = plan_network(checkpoint, layout, others, groups, make)
     weights = {}
     for ours, like in network.state_dict().items():
         parts = [checkpoint.finite(name) for name in sources[ours]]

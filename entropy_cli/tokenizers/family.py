@@ -118,6 +118,7 @@ class ConvFamily(Family):
 
     LAYOUT: ClassVar = Layout()
     TRAITS: ClassVar[Traits]
+    NETWORK: ClassVar = Network
     TOKENIZER: ClassVar = ConvTokenizer
 
     def describe(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
@@ -152,8 +153,9 @@ class ConvFamily(Family):
 
     def _network(
         self, checkpoint: Checkpoint, settings: TokenizerSettings
-    ) -> tuple[Checkpoint, Layout, list[str], int | None]:
-        return checkpoint, self._layout(checkpoint), self._others(checkpoint), settings.norm_groups
+    ) -> tuple[Checkpoint, Layout, list[str], int | None, type[Network]]:
+        others = self._others(checkpoint)
+        return checkpoint, self._layout(checkpoint), others, settings.norm_groups, self.NETWORK
 
     def _layout(self, checkpoint: Checkpoint) -> Layout:
         return self.LAYOUT
@@ -219,6 +221,38 @@ def grid_scale(side: int, vocabulary: Vocabulary, settings: TokenizerSettings) -
             "Leave out --patch-nums, or choose another --image-size or --family."
         )
     return (Scale(f"{side} x {side}", side * side, side, vocabulary),)
+
+
+def choose_patch_nums(
+    settings: TokenizerSettings,
+    published: Mapping[int, Sequence[int]],
+    published_by: str,
+    image_size: int,
+    side: int,
+) -> Sequence[int]:
+    """Return the sides of the scales' grids, those published for the image size by default.
+
+    Raises:
+        CheckpointError: none are published for it, or they don't grow up to the latents' side.
+    """
+    patch_nums = settings.patch_nums or published.get(image_size)
+    if patch_nums is None:
+        raise CheckpointError(
+            f"image size {image_size}: {published_by} publishes patch_nums for "
+            f"{', '.join(map(str, published))} only. Give --patch-nums, ending in {side}."
+        )
+    if patch_nums[-1] != side or list(patch_nums) != sorted(patch_nums):
+        raise CheckpointError(
+            f"patch_nums {','.join(map(str, patch_nums))} don't fit: at {image_size} px the latent is "
+            f"{side} x {side}, expected a list that grows up to {side}. Give other --patch-nums, or "
+            f"--image-size {image_size // side * max(patch_nums)} for these."
+        )
+    return patch_nums
+
+
+def pyramid(patch_nums: Sequence[int], vocabulary: Vocabulary) -> tuple[Scale, ...]:
+    """Return scales of square grids that share their codes."""
+    return tuple(Scale(f"{n} x {n}", n * n, n, vocabulary) for n in patch_nums)
 
 
 def choose_rule(

@@ -30,7 +30,9 @@ PARTS = {
     "other": ("", False),
 }
 # What training code stores among the weights: counters, and taming's colours of segmentation maps.
-BOOKKEEPING = re.compile(r"global_step|step|epoch|iteration|num_updates|n_averaged|colorize")
+BOOKKEEPING = re.compile(
+    r"global_step|step|epoch|iteration|num_updates|n_averaged|colorize|.*\.num_batches_tracked"
+)
 # Convolutions of the shared encoder.
 CONVOLUTION = re.compile(r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight")
 

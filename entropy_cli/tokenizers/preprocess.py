@@ -86,6 +86,16 @@ def chameleon_crop(image_size: int) -> Crop:
     return Crop(_With(_chameleon, (image_size,)), words)
 
 
+def infinity_crop(image_size: int) -> Crop:
+    """Return Infinity's preprocessing for a square target.
+
+    Source:
+        FoundationVision/Infinity tools/run_infinity.py: transform.
+    """
+    words = f"shorter side to {image_size} (LANCZOS), {_centre_words(image_size)}"
+    return Crop(_With(_infinity, (image_size,)), words)
+
+
 def _torchvision_crop(shorter_side: int, image_size: int, interpolation: Image.Resampling) -> Crop:
     words = f"shorter side to {shorter_side} ({interpolation.name}), {_centre_words(image_size)}"
     return Crop(_With(_torchvision, (shorter_side, image_size, interpolation)), words)
@@ -128,6 +138,15 @@ def _opencv(image: Image.Image, image_size: int) -> Image.Image:
 def _chameleon(image: Image.Image, image_size: int) -> Image.Image:
     size, corner = _placed(image, image.size, image_size)
     return _cut(_on_white(image).resize(size, Image.Resampling.LANCZOS), corner, image_size)
+
+
+def _infinity(image: Image.Image, image_size: int) -> Image.Image:
+    """Truncate the longer side and the corner of the crop."""
+    ratio = image.width / image.height
+    size = (image_size, int(image_size / ratio)) if ratio <= 1 else (int(ratio * image_size), image_size)
+    _refuse_gigantic(image, size)
+    resized = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    return _cut(resized, ((size[0] - image_size) // 2, (size[1] - image_size) // 2), image_size)
 
 
 def _placed(

@@ -16,10 +16,16 @@ from entropy_cli.core.progress_bars import stage
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.families.diffusers_vq import DiffusersVQ
+from entropy_cli.tokenizers.families.emu3 import Emu3
+from entropy_cli.tokenizers.families.flexvar import FlexVAR
 from entropy_cli.tokenizers.families.ibq import IBQ
+from entropy_cli.tokenizers.families.infinity import Infinity
 from entropy_cli.tokenizers.families.llamagen import LlamaGen
+from entropy_cli.tokenizers.families.maskbit import MaskBit
+from entropy_cli.tokenizers.families.maskgit import MaskGIT
 from entropy_cli.tokenizers.families.open_magvit2 import OpenMAGVIT2
 from entropy_cli.tokenizers.families.rq_vae import RQVAE
+from entropy_cli.tokenizers.families.show_o import ShowO
 from entropy_cli.tokenizers.families.titok import TiTok
 from entropy_cli.tokenizers.families.var import VAR
 from entropy_cli.tokenizers.families.vqgan import VQGAN
@@ -38,6 +44,12 @@ FAMILIES: dict[str, Family] = {
     "rq-vae": RQVAE(),
     "diffusers": DiffusersVQ(),
     "titok": TiTok(),
+    "infinity": Infinity(),
+    "maskgit": MaskGIT(),
+    "maskbit": MaskBit(),
+    "show-o": ShowO(),
+    "emu3": Emu3(),
+    "flexvar": FlexVAR(),
 }
 
 

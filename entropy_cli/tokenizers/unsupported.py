@@ -5,20 +5,18 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from entropy_cli.tokenizers.layers.autoencoder import Shapes
-from entropy_cli.tokenizers.names import CODEBOOK
 
 
 @dataclass(frozen=True)
 class Unsupported:
     """A kind of checkpoint that is no tokenizer or not supported: its name, why, and what to do instead.
 
-    It has all the keys, patterns of whole names, no key that it `lacks`, and codes of these dimensions
-    (None for any), or a class's name in config.json.
+    It has all the keys, patterns of whole names, and no key that it `lacks`, or a class's name in
+    config.json.
     """
 
     words: str
     keys: tuple[str, ...] = ()
-    dimensions: int | None = None
     lacks: str | None = None
     classes: tuple[str, ...] = ()
     trouble: str = "which is not supported"
@@ -28,8 +26,7 @@ class Unsupported:
         """Return whether a file has this kind's weights, or its config.json one of its names."""
         has_keys = bool(self.keys) and all(_has(key, shapes) or _has(key, outside) for key in self.keys)
         has_keys &= self.lacks is None or not _has(self.lacks, shapes)
-        sizes = (None, *shapes.get(CODEBOOK, ())[-1:])
-        return (has_keys and self.dimensions in sizes) or any(name in classes for name in self.classes)
+        return has_keys or any(name in classes for name in self.classes)
 
 
 VAR_TOKENIZER = "give the checkpoint of its tokenizer, vae_ch160v4096z32.pth where it is VAR's own"
@@ -37,22 +34,6 @@ LLAMAGEN_TOKENIZER = "give the checkpoint of its tokenizer, such as vq_ds16_c2i.
 GENERATOR = "a generator for `evaluate --model`, not a tokenizer"
 OTHER = "give the checkpoint of a tokenizer of images"
 UNSUPPORTED = (
-    Unsupported(
-        "FlexVAR's tokenizer", ("encoder.conv_blocks.0.res.0.conv1.weight", CODEBOOK), dimensions=32
-    ),
-    Unsupported("Infinity's tokenizer", ("quantizer.lfq.mask",)),
-    Unsupported(
-        "MaskGIT-VQGAN",
-        ("encoder.mid.0.conv1.weight", "encoder.down.0.block.0.conv1.weight"),
-        classes=("MaskGitVQGAN",),
-    ),
-    Unsupported("Show-o's MAGVIT-v2", ("encoder.quant_conv.weight",), classes=("MAGVITv2",)),
-    Unsupported("MaskBit's or VQGAN+'s tokenizer", ("encoder.down.0.res_blocks.0.conv1.weight",)),
-    Unsupported(
-        "Emu3's vision tokenizer",
-        ("encoder.time_conv.0.conv.conv.weight",),
-        classes=("Emu3VisionVQ", "Emu3VisionVQModel", "emu3_vqgan", "Emu3VQVAE"),
-    ),
     Unsupported("open-muse's MoVQ", classes=("MOVQ",)),
     Unsupported("Paella's tokenizer", classes=("PaellaVQModel",)),
     Unsupported("DALL-E's dVAE", classes=("flava_image_codebook", "FlavaImageCodebook")),

@@ -18,7 +18,7 @@ from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.convolutional import ConvTokenizer, Network
-from entropy_cli.tokenizers.family import ConvFamily, Traits, grid_scale
+from entropy_cli.tokenizers.family import ConvFamily, Traits, choose_patch_nums, grid_scale, pyramid
 from entropy_cli.tokenizers.layers.autoencoder import count
 from entropy_cli.tokenizers.layers.residual import PHI_RATIO, latents_of, phi_of, upsampled
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
@@ -113,9 +113,9 @@ class VAR(ConvFamily):
         (vocabulary,) = vocabularies
         if PHI_SINGLE in checkpoint.shapes:
             return grid_scale(side, vocabulary, settings)
-        patch_nums = _patch_nums(settings, image_size, side)
+        patch_nums = choose_patch_nums(settings, PATCH_NUMS, "VAR", image_size, side)
         _check_scales(checkpoint, patch_nums, settings)
-        return tuple(Scale(f"{n} x {n}", n * n, n, vocabulary) for n in patch_nums)
+        return pyramid(patch_nums, vocabulary)
 
     def _counted_scales(self, checkpoint: Checkpoint) -> int | None:
         return None if PHI_SINGLE in checkpoint.shapes else _counted_scales(checkpoint)
@@ -128,22 +128,6 @@ class VAR(ConvFamily):
             f"the checkpoint counted code usage at {counted} scales in training, this run has {scales}: "
             "if that is not on purpose, check --patch-nums and --image-size"
         ]
-
-
-def _patch_nums(settings: TokenizerSettings, image_size: int, side: int) -> Sequence[int]:
-    patch_nums = settings.patch_nums or PATCH_NUMS.get(image_size)
-    if patch_nums is None:
-        raise CheckpointError(
-            f"image size {image_size}: VAR publishes patch_nums for {', '.join(map(str, PATCH_NUMS))} "
-            f"only. Give --patch-nums, ending in {side}."
-        )
-    if patch_nums[-1] != side or list(patch_nums) != sorted(patch_nums):
-        raise CheckpointError(
-            f"patch_nums {','.join(map(str, patch_nums))} don't fit: at {image_size} px the latent is "
-            f"{side} x {side}, expected a list that grows up to {side}. Give other --patch-nums, or "
-            f"--image-size {image_size // side * max(patch_nums)} for these."
-        )
-    return patch_nums
 
 
 def _counted_scales(checkpoint: Checkpoint) -> int | None:

@@ -33,11 +33,15 @@ class Conventions:
         norm_groups: of every group norm.
         pads_both_sides: before a stride of 2; else right and below only.
         unbiased: last names of the convolutions that have no bias.
+        pools: means of 2 x 2 between levels, where others have a convolution.
+        shortcuts_last: a shortcut's convolution takes what the block's others give, not its input.
     """
 
     norm_groups: int = 32
     pads_both_sides: bool = False
     unbiased: tuple[str, ...] = ()
+    pools: bool = False
+    shortcuts_last: bool = False
 
 
 LDM = Conventions()
@@ -93,6 +97,7 @@ class ResnetBlock(nn.Module):
         shortcut = f"{name}.nin_shortcut"
         there = f"{shortcut}.weight" in shapes
         self.nin_shortcut = conv_like(shapes, shortcut, by) if there else nn.Identity()
+        self.shortcut_last = there and by.shortcuts_last
 
     def forward(self, x_BChw: Tensor) -> Tensor:
         if self.recomputes and torch.is_grad_enabled():
@@ -103,17 +108,18 @@ class ResnetBlock(nn.Module):
     def flow(self, channels: int) -> int:
         """Return the channels that it gives for those it gets; see `through`."""
         given = through(self.conv2, through(self.conv1, channels))
-        if given != through(self.nin_shortcut, channels):
+        if given != through(self.nin_shortcut, given if self.shortcut_last else channels):
             raise ValueError(f"a block of {channels} channels gives {given}, but its shortcut does not")
         return given
 
     def _run(self, x_BChw: Tensor) -> Tensor:
         norms = [norm for norm in (self.norm1, self.norm2) if isinstance(norm, GroupNorm)]
-        if len(norms) == 2 and all(norm.is_fused(x_BChw) for norm in norms):
+        fits = len(norms) == 2 and not self.shortcut_last
+        if fits and all(norm.is_fused(x_BChw) for norm in norms):
             return self._run_fused(x_BChw, *norms)
         h_BChw = self.conv1(self.norm1.then_silu(x_BChw))
         h_BChw = self.conv2(self.norm2.then_silu(h_BChw))
-        return h_BChw.add_(self.nin_shortcut(x_BChw))
+        return h_BChw.add_(self.nin_shortcut(h_BChw if self.shortcut_last else x_BChw))
 
     def _run_fused(self, x_BChw: Tensor, norm1: GroupNorm, norm2: GroupNorm) -> Tensor:
         """Run in fused kernels, which also add the biases of convolutions: else a pass each."""
@@ -192,16 +198,19 @@ class Blocks(nn.Module):
 class Level(Blocks):
     """The blocks of one resolution, and the downsampling to the next."""
 
-    def __init__(self, shapes: Shapes, name: str, by: Conventions) -> None:
+    def __init__(self, shapes: Shapes, name: str, by: Conventions, *, is_last: bool) -> None:
         super().__init__(shapes, name, by)
         self.channels = shapes[f"{name}.block.0.conv1.weight"][0]
-        there = f"{name}.downsample.conv.weight" in shapes
-        self.downsample = Downsample(shapes, f"{name}.downsample", by) if there else None
+        self.downsample: nn.Module | None = None
+        if f"{name}.downsample.conv.weight" in shapes:
+            self.downsample = Downsample(shapes, f"{name}.downsample", by)
+        elif by.pools and not is_last:
+            self.downsample = nn.AvgPool2d(2)
 
     def flow(self, channels: int) -> int:
         """Return the channels that it gives for those it gets; see `through`."""
-        given = super().flow(channels)
-        return given if self.downsample is None else through(self.downsample.conv, given)
+        given, layer = super().flow(channels), self.downsample
+        return through(layer.conv, given) if isinstance(layer, Downsample) else given
 
     def forward(self, h_BChw: Tensor) -> Tensor:
         h_BChw = super().forward(h_BChw)
@@ -233,8 +242,10 @@ class Encoder(nn.Module):
     def __init__(self, shapes: Shapes, by: Conventions, name: str = "encoder") -> None:
         super().__init__()
         self.conv_in = conv_like(shapes, f"{name}.conv_in", by)
-        levels = range(count(shapes, f"{name}.down.{{}}.block.0.conv1.weight"))
-        self.down = nn.ModuleList(Level(shapes, f"{name}.down.{i}", by) for i in levels)
+        levels = count(shapes, f"{name}.down.{{}}.block.0.conv1.weight")
+        self.down = nn.ModuleList(
+            Level(shapes, f"{name}.down.{i}", by, is_last=i == levels - 1) for i in range(levels)
+        )
         self.mid = Middle(shapes, f"{name}.mid", by)
         self.norm_out = norm_like(shapes, f"{name}.norm_out", f"{name}.conv_out", by.norm_groups)
         self.conv_out = conv_like(shapes, f"{name}.conv_out", by)

@@ -1,0 +1,72 @@
+"""Family: FlexVAR's tokenizer: scales that are each of the whole latent, without a residual.
+
+Source:
+    jiaosiyu1999/FlexVAR models/vq_llama.py, trainer.py (encode_var_wo_firstL), dataset/augmentation.py
+    (ADM's crop; training takes its random variant).
+"""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+from torch import Tensor
+
+from entropy_cli.entropy.vocabulary import Vocabulary
+from entropy_cli.tokenizers.base import Scale
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.convolutional import Network
+from entropy_cli.tokenizers.families import llamagen
+from entropy_cli.tokenizers.families.var import VARTokenizer
+from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits, choose_patch_nums, pyramid
+from entropy_cli.tokenizers.names import CODEBOOK
+from entropy_cli.tokenizers.preprocess import adm_crop
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+PATCH_NUMS = {256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)}  # which training mostly varies
+
+
+class FlexVARTokenizer(VARTokenizer):
+    """FlexVAR's encoder and quantiser; see `tokenizers.base.Tokenizer`."""
+
+    def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
+        """Return the latent as it is: every scale is of all of it."""
+        return rest_BChw
+
+
+class FlexVAR(ConvFamily):
+    """The family: LlamaGen's layout, with codes of more numbers."""
+
+    REQUIRED = llamagen.LlamaGen.REQUIRED
+    IDENTIFYING_KEYS: ClassVar = {CODEBOOK: f"codes of {llamagen.FLEXVAR_DIM} numbers"}
+    LAYOUT = llamagen.LAYOUT
+    TRAITS = Traits(
+        family="flexvar",
+        published_by="FlexVAR",
+        rule="cosine",
+        temperatures={"cosine": Temperature((0.01,), "compute_entropy_loss in FlexVAR's quantiser")},
+        labels="hard",
+        crop=adm_crop,
+    )
+    TOKENIZER = FlexVARTokenizer
+
+    def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:
+        """List what marks LlamaGen: codes of other dimensions."""
+        dims = checkpoint.shapes.get(CODEBOOK, ())[1:]
+        return [] if dims == (llamagen.FLEXVAR_DIM,) else ["has codes of other dimensions"]
+
+    def _scales(
+        self,
+        checkpoint: Checkpoint,
+        settings: TokenizerSettings,
+        vocabularies: Sequence[Vocabulary],
+        image_size: int,
+        side: int,
+    ) -> tuple[Scale, ...]:
+        return pyramid(
+            choose_patch_nums(settings, PATCH_NUMS, "FlexVAR", image_size, side), vocabularies[0]
+        )
+
+    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+        return [
+            "no codes are subtracted between scales: each is the whole latent, averaged to its grid. "
+            "FlexVAR's training draws its scales for each batch; these are its default ones"
+        ]

@@ -1,0 +1,116 @@
+"""Family: Infinity's multi-scale tokenizer, whose codes are the signs of a residual on the unit sphere.
+
+Source:
+    FoundationVision/Infinity infinity/models/bsq_vae (vae.py, flux_vqgan.py, multiscale_bsq.py),
+    infinity/utils/dynamic_resolution.py (scales), tools/run_infinity.py (preprocessing, patchify).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from entropy_cli.entropy.codebook import Grid
+from entropy_cli.entropy.vocabulary import Vocabulary
+from entropy_cli.tokenizers.base import Scale, TokenizerSpec
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.convolutional import Network
+from entropy_cli.tokenizers.families.var import VARTokenizer
+from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits, choose_patch_nums, pyramid
+from entropy_cli.tokenizers.names import Layout
+from entropy_cli.tokenizers.preprocess import infinity_crop
+from entropy_cli.tokenizers.settings import TokenizerSettings
+
+SIDES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
+SCALES = {16 * side: SIDES[: SIDES.index(side) + 1] for side in (16, 32, 48, 64)}  # by image size
+PATCHIFIED = 8  # pixels of a latent, four of which the transformer joins to one token
+MASKS = ("quantizer.lfq.mask", "quantize.lfq.mask")  # one buffer under two names
+# The published code reads weights with and without the name of the layer inside its wrappers.
+WRAPPED = r"(\.(?:conv\w*|norm\w*|nin_shortcut|[qkv]|proj_out))\.(?:conv|norm)\.(weight|bias)$"
+
+
+class InfinityTokenizer(VARTokenizer):
+    """Infinity's encoder and residual quantiser; see `tokenizers.base.Tokenizer`."""
+
+    def subtract(self, rest_BChw: Tensor, idx_Bl: Tensor, scale: int) -> Tensor:
+        """Subtract the codes, upsampled, from the residual; of one frame trilinear is bilinear."""
+        grid = self.codebook(scale)
+        assert isinstance(grid, Grid)
+        code_BlC, side = grid.codes(idx_Bl.flatten()).view(*idx_Bl.shape, -1), rest_BChw.shape[-1]
+        patch_num = math.isqrt(code_BlC.shape[1])
+        code_BCpp = torch.unflatten(code_BlC.transpose(1, 2), 2, (patch_num, patch_num))
+        return rest_BChw - functional.interpolate(code_BCpp, size=(side, side), mode="bilinear")
+
+
+class Infinity(ConvFamily):
+    """The family: any number of bits, with latents of 16 pixels or, to be patchified, of 8."""
+
+    REQUIRED = (MASKS[0], "encoder.conv_in.conv.weight", "encoder.mid.block_1.conv1.conv.weight")
+    IDENTIFYING_KEYS: ClassVar = {
+        **dict.fromkeys(MASKS, "what Infinity's bits are numbered with"),
+        REQUIRED[1]: "its wrappers around layers",
+    }
+    LAYOUT: ClassVar = Layout(
+        renames=((WRAPPED, r"\1.\2"),),
+        unused=dict.fromkeys(MASKS, "what bits are numbered with"),
+    )
+    TRAITS = Traits(
+        family="infinity",
+        published_by="Infinity",
+        rule="bsq",
+        temperatures={
+            "bsq": Temperature((0.01,), "inv_temperature of 100 in the entropy term of Infinity's BSQ")
+        },
+        labels="hard",
+        crop=infinity_crop,
+    )
+    TOKENIZER = InfinityTokenizer
+
+    def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
+        """List the required weights that a checkpoint lacks under both of their names."""
+        also = {MASKS[0]: MASKS[1]}
+        return [
+            name
+            for name in self.REQUIRED
+            if not {name, also.get(name, name.replace(".conv.weight", ".weight"))} & checkpoint.shapes.keys()
+        ]
+
+    def codebooks(self, checkpoint: Checkpoint) -> list[str]:
+        """List no names: the codes are corners of a cube inside the unit sphere."""
+        return []
+
+    def _vocabularies(self, checkpoint: Checkpoint, network: Network) -> list[Vocabulary]:
+        return [Vocabulary.product((2,) * network.latent_dim)]
+
+    def _scales(
+        self,
+        checkpoint: Checkpoint,
+        settings: TokenizerSettings,
+        vocabularies: Sequence[Vocabulary],
+        image_size: int,
+        side: int,
+    ) -> tuple[Scale, ...]:
+        times = 2 if image_size == PATCHIFIED * side else 1
+        published = {size: tuple(times * n for n in sides) for size, sides in SCALES.items()}
+        patch_nums = choose_patch_nums(settings, published, "Infinity", image_size, side)
+        return pyramid(patch_nums, vocabularies[0])
+
+    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+        notes = [
+            "Infinity's images keep their shape, of a list of shapes; here all are cropped to squares. "
+            "Its models are mostly of 1024 pixels: --image-size 1024"
+        ]
+        if network.encoder.downsampling == PATCHIFIED:
+            bits = network.latent_dim
+            notes.append(
+                f"latents of {PATCHIFIED} pixels, 2 x 2 of which Infinity's transformer joins to one token "
+                f"of {4 * bits} bits: per token of the transformer take four times what is said per "
+                "token here; per bit and per image both are the same"
+            )
+        return notes
+
+    def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Grid]:
+        return [Grid.of_bits(spec.latent_dim, "bsq")]
