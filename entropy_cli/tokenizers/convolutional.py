@@ -34,8 +34,12 @@ class Network(nn.Module):
     """The encoder, the convolution after it and those between scales, of sizes read off the shapes.
 
     Attributes:
+        quant_conv: what follows the encoder, in float32.
         latent_dim: numbers of a latent.
     """
+
+    quant_conv: nn.Module
+    latent_dim: int
 
     def __init__(self, shapes: Shapes, by: Conventions) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""Facts about tokenizers that are of use without torch: the most that is taken of sizes, and families."""
+"""The most that is taken of sizes, far above what is of use, and facts of families; without torch."""
 
 MOST_PIXELS = 2**14  # on a side of an image
 MOST_SIDE = 2**12  # of the grid of a scale

@@ -7,6 +7,7 @@ layout, one row in tests/family_checkpoints.py.
 
 import logging
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -58,6 +59,7 @@ CODES = ("n_embed", "num_embeddings", "num_vq_embeddings", "codebook_size")
 DIMENSIONS = ("embed_dim", "vq_embed_dim", "quantized_embed_dim", "codebook_embed_dim", "token_size")
 LEVELS = ("ch_mult", "channel_mult", "channel_multiplier", "encoder_ch_mult", "block_out_channels")
 POOLING = ("resample_with_conv", "resamp_with_conv")
+STRIDED = re.compile(r"^encoder\..*down(_conv|sample|samplers)\.")
 ACTIVATIONS = ("act_fn", "hidden_act")
 
 
@@ -216,7 +218,7 @@ def contradictions(checkpoint: Checkpoint, spec: TokenizerSpec, tables: list[str
     if isinstance(value, list) and halvings is not None and len(value) != halvings + 1:
         yield f"{key} has {len(value)} levels, but the weights halve an image {halvings} times"
     key, value = find(*POOLING)
-    if value is False:
+    if value is False and any(map(STRIDED.search, checkpoint.shapes)):
         yield f"{key} is false, but the weights downsample by convolutions"
     key, value = find(*ACTIVATIONS)
     if isinstance(value, str) and value not in ("silu", "swish"):
@@ -232,14 +234,13 @@ def _halvings(spec: TokenizerSpec) -> int | None:
 
 
 def nearest_families(checkpoint: Checkpoint, reasons: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return at most two families of whose keys a checkpoint has half or more, the nearest first."""
-    nothing = Checkpoint.of_tensors(checkpoint.path, {})
-    near = [
-        name
-        for name, family in FAMILIES.items()
-        if 2 * len(family.missing_keys(checkpoint)) <= len(family.missing_keys(nothing))
-    ]
-    return sorted(near, key=lambda name: len(reasons[name]))[:2]
+    """Return at most three families of whose keys a checkpoint has half or more, the nearest first."""
+    nothing, found = Checkpoint.of_tensors(checkpoint.path, {}), {}
+    for name, family in FAMILIES.items():
+        required, missing = (len(family.missing_keys(of)) for of in (nothing, checkpoint))
+        if 2 * missing <= required:
+            found[name] = len(reasons[name]), missing - required
+    return sorted(found, key=lambda name: found[name])[:3]
 
 
 def detect(checkpoint: Checkpoint) -> str:

@@ -207,8 +207,7 @@ def test_two_names_of_one_weight_are_refused(found):
 
 def test_flexvar_is_not_llamagen(found):
     shapes = tiny.vq_shapes(tiny.LLAMAGEN, latent_dim=32)
-    with pytest.raises(CheckpointError, match=r"FlexVAR.*if it is llamagen give --family llamagen"):
-        found(shapes, {})
+    assert found(shapes, {}).name == "flexvar"
     assert found(shapes, {}, "llamagen").describe().rule == "cosine"
 
 

@@ -16,6 +16,9 @@ ASIDE = {
     "vqgan": {"quantize.embedding.cluster_size": (40,), "quantize.embedding.embed_avg": (40, 6)},
     "llamagen": {"quantize.codebook_used": (64,)},
     "open-magvit2": {"quantize.mask": (7,), "quantize.codebook": (128, 7)},
+    "maskbit": {"quantize.codebook": (128, 7)},
+    "show-o": {"quantize.embedding": (128, 7)},
+    "emu3": {"encoder.time_res_stack.0.norm1.num_batches_tracked": ()},
 }
 
 

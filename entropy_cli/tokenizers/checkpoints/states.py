@@ -65,7 +65,9 @@ TOKENIZER = Kind(
         "generator.",
     ),
     # But codes that training averages itself.
-    trained=re.compile(r"(encoder|quant_conv)\..*|quantizer?\..*\.(weight|bias)|latent_tokens"),
+    trained=re.compile(
+        r"(encoder|quant_conv)\.(?!.*num_batches_tracked).*|quantizer?\..*\.(weight|bias)|latent_tokens"
+    ),
 )
 AVERAGED = "model_ema."  # lightning's: the rest of a name is without its dots
 MODULE_PARTS = {"_modules", "_parameters", "_buffers"}

@@ -33,8 +33,8 @@ class Emu3Network(Network):
 
     def __init__(self, shapes: Shapes, by: Conventions) -> None:
         super().__init__(shapes, by)
-        self.quant_conv = FramesToOne(shapes, "quant_conv")
-        self.latent_dim = self.quant_conv.last.out_channels
+        frames = FramesToOne(shapes, "quant_conv")
+        self.quant_conv, self.latent_dim = frames, frames.last.out_channels
 
     def flow(self) -> int:
         """Return the channels of the latents, without running it."""

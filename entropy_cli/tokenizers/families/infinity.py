@@ -71,12 +71,9 @@ class Infinity(ConvFamily):
 
     def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
         """List the required weights that a checkpoint lacks under both of their names."""
-        also = {MASKS[0]: MASKS[1]}
-        return [
-            name
-            for name in self.REQUIRED
-            if not {name, also.get(name, name.replace(".conv.weight", ".weight"))} & checkpoint.shapes.keys()
-        ]
+        others = (MASKS[1], *(name.replace(".conv.", ".") for name in self.REQUIRED[1:]))
+        names = zip(self.REQUIRED, others, strict=True)
+        return [name for name, other in names if not {name, other} & checkpoint.shapes.keys()]
 
     def codebooks(self, checkpoint: Checkpoint) -> list[str]:
         """List no names: the codes are corners of a cube inside the unit sphere."""
@@ -104,11 +101,10 @@ class Infinity(ConvFamily):
             "Its models are mostly of 1024 pixels: --image-size 1024"
         ]
         if network.encoder.downsampling == PATCHIFIED:
-            bits = network.latent_dim
             notes.append(
-                f"latents of {PATCHIFIED} pixels, 2 x 2 of which Infinity's transformer joins to one token "
-                f"of {4 * bits} bits: per token of the transformer take four times what is said per "
-                "token here; per bit and per image both are the same"
+                f"a token is of {PATCHIFIED} pixels here; Infinity's transformer joins 2 x 2 of them to "
+                f"one of {4 * network.latent_dim} bits, whose assignment entropy is four times that of "
+                "a token here; per bit and per image both are the same"
             )
         return notes
 

@@ -37,9 +37,7 @@ class MaskGIT(ConvFamily):
     )
     IDENTIFYING_KEYS: ClassVar = {REQUIRED[0]: "MaskGIT-VQGAN's name for the blocks in the middle"}
     LAYOUT: ClassVar = Layout(
-        renames=(
-            (r"^encoder\.mid\.(\d+)\.", lambda match: f"encoder.mid.block_{int(match[1]) + 1}."),
-        ),
+        renames=((r"^encoder\.mid\.(\d+)\.", lambda match: f"encoder.mid.block_{int(match[1]) + 1}."),),
         conventions=CONVENTIONS,
     )
     TRAITS = Traits(

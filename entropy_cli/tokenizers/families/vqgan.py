@@ -5,7 +5,8 @@ Chameleon, Anole and Lumina keep the layout.
 Source:
     CompVis/taming-transformers taming/modules/vqvae/quantize.py, taming/data/base.py;
     CompVis/latent-diffusion ldm/models/autoencoder.py;
-    facebookresearch/chameleon chameleon/inference/image_tokenizer.py.
+    facebookresearch/chameleon chameleon/inference/image_tokenizer.py;
+    huggingface/open-muse muse/modeling_taming_vqgan.py.
 """
 
 import re
@@ -23,7 +24,7 @@ from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.convolutional import Network, vocab_size
 from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
-from entropy_cli.tokenizers.layers.autoencoder import count
+from entropy_cli.tokenizers.layers.autoencoder import Conventions, count
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop, resize_crop
 
@@ -32,6 +33,7 @@ MOVQ = re.compile(r"decoder\..*\.conv_y\.weight")  # MoVQ's norms, which only it
 CHAMELEON_CODES, JANUS_CODES = (8192, 256), (16384, 8)
 PROJECTION, PROJECTION_BIAS = "quantize.proj.weight", "quantize.proj.bias"
 USED = "quantize.used"
+DOWN = "encoder.down.0.downsample.conv.weight"  # unless open-muse's averages
 FOURTH_BLOCK = "encoder.down.0.block.3.conv1.weight"
 LAYOUT = Layout(
     unused={
@@ -39,6 +41,7 @@ LAYOUT = Layout(
         "quantize.embedding.embed_avg": "what the codes are averages of",
     }
 )
+POOLED_LAYOUT = replace(LAYOUT, conventions=Conventions(pools=True))
 GUMBEL_LAYOUT = Layout(unused={"quantize.embed.": "what hard tokens are decoded with"})
 TRAITS = Traits(
     family="vqgan",
@@ -52,7 +55,13 @@ TRAITS = Traits(
 )
 GUMBEL = replace(TRAITS, rule="logits")
 CHAMELEON = replace(TRAITS, image_size=512, crop=chameleon_crop)
-MUSE = replace(TRAITS, pixels="[0, 1]", crop=partial(resize_crop, interpolation=Resampling.BILINEAR))
+MUSE = replace(
+    TRAITS,
+    published_by="open-muse",
+    temperatures={"l2": Temperature((1.0,), "get_soft_code(temp=1.0) in open-muse's quantiser")},
+    pixels="[0, 1]",
+    crop=partial(resize_crop, interpolation=Resampling.BILINEAR),
+)
 
 
 class VQGAN(ConvFamily):
@@ -88,7 +97,10 @@ class VQGAN(ConvFamily):
         return [PROJECTION if PROJECTION in checkpoint.shapes else CODEBOOK]
 
     def _layout(self, checkpoint: Checkpoint) -> Layout:
-        return GUMBEL_LAYOUT if PROJECTION in checkpoint.shapes else LAYOUT
+        if PROJECTION in checkpoint.shapes:
+            return GUMBEL_LAYOUT
+        pools = MUSE_CLASS in checkpoint.config.classes and DOWN not in checkpoint.shapes
+        return POOLED_LAYOUT if pools else LAYOUT
 
     def _others(self, checkpoint: Checkpoint) -> list[str]:
         bias = [PROJECTION_BIAS] if PROJECTION in checkpoint.shapes else []

@@ -21,8 +21,8 @@ class CausalConv(nn.Conv3d):
         shape = shapes[f"{name}.weight"]
         if len(shape) != 5 or any(side % 2 == 0 for side in shape[3:]):
             raise ValueError(f"{name}.weight has shape {shape}, expected a convolution over time")
-        out_channels, in_channels, *kernel = shape
-        super().__init__(in_channels, out_channels, tuple(kernel), (stride, 1, 1))
+        out_channels, in_channels, time, height, width = shape
+        super().__init__(in_channels, out_channels, (time, height, width), (stride, 1, 1))
 
     def forward(self, x_BCthw: Tensor) -> Tensor:
         height, width = (side // 2 for side in self.kernel_size[1:])
@@ -55,7 +55,8 @@ class TemporalBlock(nn.Module):
     def __init__(self, shapes: Shapes, name: str) -> None:
         super().__init__()
         self.first, self.second = (CausalConv(shapes, f"{name}.{part}") for part in ("first", "second"))
-        self.norm1, self.norm2 = RunningNorm(self.first.in_channels), RunningNorm(self.second.in_channels)
+        self.norm1 = RunningNorm(self.first.in_channels)
+        self.norm2 = RunningNorm(self.second.in_channels)
 
     def forward(self, x_BCthw: Tensor) -> Tensor:
         h_BCthw = self.first(functional.silu(self.norm1(x_BCthw)))
