@@ -97,7 +97,7 @@ class Infinity(ConvFamily):
 
     def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
         notes = [
-            "Infinity's images keep their shape, of a list of shapes; here all are cropped to squares. "
+            "Infinity's images keep their shapes; here all are cropped to squares. "
             "Its models are mostly of 1024 pixels: --image-size 1024"
         ]
         if network.encoder.downsampling == PATCHIFIED:
