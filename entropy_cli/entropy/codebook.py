@@ -145,7 +145,7 @@ class Grid:
         dims = range(self.latent_dim)
         return dims if self.first_is_most else dims[::-1]
 
-    def codes(self, idx_N: Tensor) -> Tensor:
+    def decoded(self, idx_N: Tensor) -> Tensor:
         """Return codes by their indices, (N, C) in float32; 64 bits may fill the sign of an index."""
         code_NC = torch.empty(*idx_N.shape, self.latent_dim, device=idx_N.device)
         for c in reversed(self.significance):

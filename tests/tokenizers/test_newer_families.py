@@ -120,7 +120,7 @@ def test_the_first_bit_of_show_o_is_the_most_significant(load):
     z_BlC = torch.tensor([[[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, -1.0]]])
     sums = assign(z_BlC, codebook, [1.0])
     assert sums.idx_Bl.tolist() == [[4, 2, 1, 6]]
-    assert torch.equal(codebook.codes(sums.idx_Bl[0]), z_BlC[0])
+    assert torch.equal(codebook.decoded(sums.idx_Bl[0]), z_BlC[0])
     assert assign(z_BlC[:, :1], codebook.to(torch.device("cpu")), [0.01]).soft_BTE.argmax() == 4
 
 

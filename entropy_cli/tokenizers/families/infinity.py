@@ -39,7 +39,7 @@ class InfinityTokenizer(VARTokenizer):
         """Subtract the codes, upsampled, from the residual; of one frame trilinear is bilinear."""
         grid = self.codebook(scale)
         assert isinstance(grid, Grid)
-        code_BlC, side = grid.codes(idx_Bl.flatten()).view(*idx_Bl.shape, -1), rest_BChw.shape[-1]
+        code_BlC, side = grid.decoded(idx_Bl.flatten()).view(*idx_Bl.shape, -1), rest_BChw.shape[-1]
         patch_num = math.isqrt(code_BlC.shape[1])
         code_BCpp = torch.unflatten(code_BlC.transpose(1, 2), 2, (patch_num, patch_num))
         return rest_BChw - functional.interpolate(code_BCpp, size=(side, side), mode="bilinear")
