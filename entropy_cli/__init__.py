@@ -12,10 +12,11 @@ True
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["Floor", "estimate", "load_tokenizer", "read_result"]
+__all__ = ["Floor", "estimate", "evaluate", "load_tokenizer", "read_result"]
 
 if TYPE_CHECKING:
     from entropy_cli.api.estimate import estimate, load_tokenizer
+    from entropy_cli.api.evaluate import evaluate
     from entropy_cli.commands.monitor.api import Floor
     from entropy_cli.results.schema import read_result
 else:  # a type checker takes any name from a module that has __getattr__
@@ -30,6 +31,10 @@ else:  # a type checker takes any name from a module that has __getattr__
             from entropy_cli.results.schema import read_result
 
             return read_result
+        if name == "evaluate":
+            from entropy_cli.api.evaluate import evaluate
+
+            return evaluate
         if name in __all__:
             from entropy_cli.api import estimate as api
 

@@ -8,14 +8,19 @@ from dataclasses import dataclass, field, replace
 from itertools import chain, islice
 from typing import Any, TypeAlias
 
-from entropy_cli.core.errors import DatasetError
+import torch
+
+from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.entropy.quantity import TemperatureChoice, TokenPath
 from entropy_cli.entropy.stopping import history_point
 from entropy_cli.images.image_set import GROUPS, ImageSet
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.plan import BLOCK, number_of_blocks
+from entropy_cli.results.evaluation import Evaluation
 from entropy_cli.results.schema import Result
+from entropy_cli.runs.build_evaluation import evaluation_or_result
 from entropy_cli.runs.build_result import build_result
+from entropy_cli.runs.model import Model, has_soft_labels
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import device_name, versions
 from entropy_cli.streaming.emulation import warn_if_emulated
@@ -68,7 +73,36 @@ class Pass:
         Raises:
             EntropyCliError: no image could be read, latents are not finite, or none depends on the path.
         """
+        state = self._read(temperatures, path, None)
+        provenance = self._describe("entropy_cli.estimate", state.progress.images)
+        return build_result(state, target_reached=None, provenance=provenance)
+
+    def evaluate(self, temperatures: Sequence[TemperatureChoice] | None, model: Model) -> Evaluation:
+        """Read all images, and return the result of a model that predicts their tokens.
+
+        Raises:
+            EntropyCliError: as for `estimate`; or the model or its labels don't fit the images.
+        """
+        state = self._read(temperatures, "hard", model)
+        provenance = self._describe("entropy_cli.evaluate", state.progress.images)
+        result = evaluation_or_result(state, None, None, provenance, None)
+        assert isinstance(result, Evaluation)
+        return result
+
+    def _read(
+        self,
+        temperatures: Sequence[TemperatureChoice] | None,
+        path: TokenPath,
+        model: Model | None,
+    ) -> RunState:
+        """Read all images into a state."""
         identity, checkpoint = self.origin
+        if model is not None:
+            soft = has_soft_labels(self.tokenizer)
+            identity = {**identity, **model.identity(soft=soft)}
+            device = self.processor.device
+            tokenizer = self.processor.tokenizer
+            self.processor.scorer = model.scorer(tokenizer, device, model.precision, soft=soft)
         if self.found:
             identity = {**identity, **identity_of(self.found.cluster)}
         settings = RunSettings.of(
@@ -84,7 +118,7 @@ class Pass:
         digest = hashlib.sha256()
         with contextlib.closing(self.batches):
             batches = self.batches if self.found else _digested(self.batches, digest)
-            progress = self._accumulate(batches, settings.temperature)
+            progress = self._accumulate(batches, settings, model)
         images = progress.images + len(progress.failed)
         settings = replace(
             settings,
@@ -99,16 +133,16 @@ class Pass:
             provenance={
                 "data": self.found.location if self.found else "given from Python",
                 **checkpoint,
+                **({} if model is None else model.provenance),
             },
+            model=None if model is None else model.metadata,
         )
-        state = RunState(progress, settings, metadata, None)
-        provenance = self._describe(progress.images)
-        return build_result(state, target_reached=None, provenance=provenance)
+        return RunState(progress, settings, metadata, None)
 
-    def _describe(self, images: int) -> dict[str, Any]:
+    def _describe(self, command: str, images: int) -> dict[str, Any]:
         seconds = time.monotonic() - self.start
         return {
-            "command": "entropy_cli.estimate",
+            "command": command,
             "device": device_name(self.processor.device),
             "kernels": kernels_of(self.processor.tokenizer),
             "processes": 1,
@@ -121,11 +155,13 @@ class Pass:
         }
 
     def _accumulate(
-        self, batches: Iterator[Batch], temperatures: Sequence[TemperatureChoice]
+        self, batches: Iterator[Batch], settings: RunSettings, model: Model | None
     ) -> Progress:
         """Sum over all batches: the temperatures first, then what the precision costs."""
-        processor, spec = self.processor, self.tokenizer.spec
+        processor, spec, temperatures = self.processor, self.tokenizer.spec, settings.temperature
         progress = Progress.start(number_of_blocks(len(self.found)) if self.found else 1)
+        if model is not None:
+            progress.nats_N = torch.zeros(len(model.labels.index_N), dtype=torch.float64)
         first = [] if self.precision == "fp32" else _take(batches, PRECISION_BLOCKS * BLOCK)
         for batch in [batch for batch in first if batch.names][:1]:
             warn_if_emulated(processor.tokenizer, self.precision, processor.device, batch.input_B)
@@ -141,22 +177,36 @@ class Pass:
             )
             encoded = chain(pilot, encoded)
         progress.temperatures = with_fitted(temperatures, fitted_S)
-        layout = sums_layout(spec.scales, GROUPS, len(progress.temperatures[0]))
-        progress.allocate(layout, processor.device)
+        number = len(progress.temperatures[0])
+        layout, losses = sums_layout(spec.scales, GROUPS, number), None
+        if model is not None:
+            losses = replace(layout, temperatures=number if settings.has_soft_losses else 0)
+        progress.allocate(layout, processor.device, losses)
         if self.precision != "fp32":
             fits = temperatures[0] == "auto"
             progress.precision_check = self._check_precision(
                 first, None if fits else progress.temperatures
             )
         for batch in encoded:
+            self._check_labels(model, batch.places[-1] + 1 if batch.places else 0)
             processor.add(batch, progress)
         processor.finish_batches()
+        self._check_labels(model, progress.images, is_all=not self.found)
         if not progress.images:
             raise DatasetError(NO_IMAGES)
-        assert progress.tally is not None
         cluster = self.found.cluster if self.found else "image"
-        progress.history.append(history_point(*progress.tally.to("cpu").watched, cluster))
+        watched = progress.accumulators[0].to("cpu").watched
+        progress.history.append(history_point(*watched, cluster))
         return progress
+
+    def _check_labels(self, model: Model | None, images: int, *, is_all: bool = False) -> None:
+        """Raise EntropyCliError unless there is a label for each of so many images, or of all."""
+        labels = images if model is None else len(model.labels.index_N)
+        if images > labels or (is_all and images < labels):
+            least = "" if is_all else "at least "
+            raise EntropyCliError(
+                f"labels: got {labels:,} for {least}{images:,} images. Give one for each."
+            )
 
     def _check_precision(
         self, first: Sequence[Batch], temperatures: Sequence[Sequence[float]] | None

@@ -62,10 +62,10 @@ class Model:
         return ModelMetadata(
             family=spec.family,
             checkpoint_sha256=self.sha256,
-            parameters=spec.parameters,
-            width=spec.width,
-            depth=spec.depth,
-            heads=spec.heads,
+            parameters=spec.parameters or None,  # which a function does not tell
+            width=spec.width or None,
+            depth=spec.depth or None,
+            heads=spec.heads or None,
             classes=spec.classes,
             has_null_class=spec.null_class is not None,
             precision=self.precision,

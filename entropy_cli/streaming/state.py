@@ -19,7 +19,6 @@ from entropy_cli.images.plan import BLOCK, number_of_blocks
 from entropy_cli.streaming.progress import Progress, RunRecord
 from entropy_cli.streaming.run_settings import RunSettings
 from entropy_cli.tokenizers.base import Scale, Tokenizer, sums_layout
-from entropy_cli.tokenizers.precision import Precision
 
 
 @dataclass(frozen=True)
@@ -37,7 +36,7 @@ class ModelMetadata:
     heads: int | None
     classes: int | None
     has_null_class: bool
-    precision: Precision
+    precision: str
     label_source: LabelSource
     classes_seen: int
     label_notes: list[str]

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 import entropy_cli
-from entropy_cli import estimate, load_tokenizer, read_result
+from entropy_cli import estimate, evaluate, load_tokenizer, read_result
 from entropy_cli.api.python_words import PHRASES, in_python_words
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.results.tables import codes_table, total_counts
@@ -110,7 +110,7 @@ def test_images_are_known_by_their_content(checkpoint, pictures):
 
 
 def test_files_left_aside_are_logged(checkpoint, images, caplog, tmp_path):
-    logger = logging.getLogger("entropy_cli.api.estimate")
+    logger = logging.getLogger("entropy_cli.api.passes")
     shutil.copytree(images, tmp_path / "data")
     (tmp_path / "data" / "0.jpg_large").write_bytes(b"x")
     logger.addHandler(caplog.handler)
@@ -380,7 +380,10 @@ def test_errors_name_parameters_not_options(checkpoint, weights, images, monkeyp
     big = {"image_size": 32, "patch_nums": (1, 2, 4, 8)}
     for call, words in (
         (lambda: estimate(tmp_path / "bad", tokenizer, temperature="auto"), "Check images."),
-        (lambda: estimate(tmp_path / "none", tokenizer), "Give as images a folder of images, or tars"),
+        (
+            lambda: estimate(tmp_path / "none", tokenizer),
+            "Give as images a folder of images, or archives",
+        ),
         (lambda: estimate(tmp_path / "{a,b}.tar", tokenizer), "no such tar"),
         (lambda: load_tokenizer(checkpoint, image_size=33), "Give image_size 32 or 36."),
         (lambda: load_tokenizer(checkpoint, weights="ema"), "weights ema: "),
@@ -402,11 +405,15 @@ def test_every_option_that_an_error_may_name_is_a_parameter():
     rooms = [
         path for room in ("entropy", "images", "tokenizers") for path in (root / room).rglob("*.py")
     ]
-    rooms += [root / "streaming" / f"{name}.py" for name in ("pilot", "device", "batch_processor")]
+    rooms += [
+        root / "streaming" / f"{name}.py" for name in ("pilot", "device", "pending", "batch_processor")
+    ]
     found = {option for path in rooms for option in re.findall("--[a-z][a-z-]+", path.read_text())}
     # Of options that the functions lack, and of the advice that is replaced as a whole.
     elsewhere = {"--split", "--batch-size", "--context", "--probe"}
-    parameters = {name for f in (estimate, load_tokenizer) for name in inspect.signature(f).parameters}
+    parameters = {
+        name for f in (estimate, evaluate, load_tokenizer) for name in inspect.signature(f).parameters
+    }
     assert {in_python_words(option) for option in found - elsewhere} <= {*parameters, *PHRASES.values()}
 
 

@@ -1,0 +1,212 @@
+"""The evaluation of a model as a function, for models that are Python callables."""
+
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from entropy_cli.api.arrays import Array, describe, shown
+from entropy_cli.api.batches import checked_temperatures
+from entropy_cli.api.callables import Encode
+from entropy_cli.api.passes import Callables, PrecisionChoice, open_pass
+from entropy_cli.api.python_words import naming_parameters
+from entropy_cli.core.errors import EntropyCliError, ShapeError
+from entropy_cli.core.files import path_argument
+from entropy_cli.entropy.codebook import Rule
+from entropy_cli.entropy.quantity import Cluster, TemperatureChoice
+from entropy_cli.generators.base import GeneratorSpec
+from entropy_cli.images.image_set import ImageSet
+from entropy_cli.images.labels import ClassLabels, find_labels
+from entropy_cli.results.evaluation import Evaluation
+from entropy_cli.runs.model import Model
+from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
+from entropy_cli.tokenizers.compiled import Compile
+from entropy_cli.tokenizers.latents import Channels
+from entropy_cli.tokenizers.precision import Precision, matmul_precision
+
+# Takes tokens (B, L) and classes (B,), int64, and returns logits (B, L, V).
+Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+LABEL_CHECK = 64  # images
+ROUNDING = 1e-2  # of logits, relative, that 16 bits may leave
+MOST_CLASSES = 2**31
+
+
+class CallableGenerator:
+    """A Python callable as a generator, whose last layer has been applied; see `generators.base`."""
+
+    def __init__(self, predict: Predict, spec: GeneratorSpec) -> None:
+        self.predict, self.spec, self.is_checked = predict, spec, False
+
+    def to(self, device: torch.device, precision: Precision) -> "CallableGenerator":
+        """Return the same: a callable computes where its own weights are, in its own precision."""
+        return self
+
+    def hidden(self, idx_BL: Tensor, label_B: Tensor, inputs_BMC: Tensor | None) -> Tensor:
+        """Return the logits_BLV that the callable gives.
+
+        Raises:
+            ShapeError: it returns something else.
+        """
+        logits_BLV = self.predict(idx_BL, label_B)
+        expected = (*idx_BL.shape, self.spec.vocab_size)
+        is_tensor = isinstance(logits_BLV, Tensor) and logits_BLV.is_floating_point()
+        if not is_tensor or tuple(logits_BLV.shape) != expected:
+            raise ShapeError(
+                f"model: got {describe(logits_BLV)}, expected a floating-point tensor {expected}: for "
+                "each token the logits of all codes, the i-th those of token i."
+            )
+        if not self.is_checked:
+            self.is_checked = True
+            self._check_last_token(idx_BL, label_B, logits_BLV)
+        return logits_BLV.detach().to(idx_BL.device, torch.float32)
+
+    def _check_last_token(self, idx_BL: Tensor, label_B: Tensor, logits_BLV: Tensor) -> None:
+        """Raise EntropyCliError if the logits of the last token depend on that token."""
+        other_BL = idx_BL.clone()
+        other_BL[:, -1] = (other_BL[:, -1] + 1) % self.spec.vocab_size
+        changed_BV = self.predict(other_BL, label_B)[:, -1] - logits_BLV[:, -1]
+        if changed_BV.abs().max() > ROUNDING * logits_BLV[:, -1].abs().max():
+            raise EntropyCliError(
+                "model: its logits of the last token change when that token does: it sees what it is to "
+                "predict, or drops out at random. Shift its logits, and call model.eval()."
+            )
+
+    def logits(self, hidden_NC: Tensor) -> Tensor:
+        """Return them as they are."""
+        return hidden_NC
+
+
+@naming_parameters()
+@torch.inference_mode()
+@matmul_precision(tf32=False)
+def evaluate(  # noqa: PLR0913 - a parameter for each option
+    images: str | Path | Iterable[Array],
+    tokenizer: Tokenizer | Encode,
+    model: Predict,
+    *,
+    labels: str | Path | Sequence[int] | Array = "auto",
+    classes: int = 1000,
+    null_class: int | None = None,
+    label_check: int = LABEL_CHECK,
+    codebook: Array | Sequence[Array] | None = None,
+    rule: Rule | None = None,
+    levels: Sequence[int] | None = None,
+    channels: Channels | None = None,
+    temperature: TemperatureChoice | Sequence[TemperatureChoice] | None = None,
+    device: str | torch.device = "auto",
+    precision: PrecisionChoice = "auto",
+    workers: int | None = None,
+    compile: Compile = "auto",
+    cluster: Cluster = "image",
+) -> Evaluation:
+    """Evaluate a model's cross-entropy on images, beside the entropies of its tokens, in one pass.
+
+    Args:
+        images: as for `estimate`.
+        tokenizer: as for `estimate`.
+        model: called with tokens (B, L), scale after scale in raster order, and classes (B,), int64 on
+            the device, without gradients; returns logits (B, L, V), of which the i-th are those of
+            token i: it must not see that token or later ones. A network of yours should be in
+            evaluation mode and drop no classes.
+        labels: the class of each image in the order of the batches, whole numbers; for a folder "auto",
+            "none" or a file, as the command's --labels.
+        classes: number of classes of the model, without its null class.
+        null_class: the label that stands for no class, None if the model has none.
+        label_check: number of first images that are also given the null class.
+        codebook: of a tokenizer that is a callable, as are the next three; see `estimate`.
+        rule: see `estimate`.
+        levels: see `estimate`.
+        channels: see `estimate`.
+        temperature: see `estimate`.
+        device: where tokens are computed and losses added up; the model's own device is its affair.
+        precision: of the tokenizer, see `estimate`.
+        workers: see `estimate`.
+        compile: see `estimate`.
+        cluster: see `estimate`.
+
+    Returns:
+        What `entropy-cli evaluate` writes: `result.average.token_weighted.cross_entropy` has value, se
+        and ci95 in nats per token; `result.estimate` is the result of `estimate`; `result.write(path)`
+        saves both.
+
+    Raises:
+        EntropyCliError: as for `estimate`; or labels are not those of the images, or the model returns
+            something else than logits.
+    """
+    if not callable(model):
+        raise EntropyCliError(f"model: got {shown(model)}, expected a function of tokens and labels.")
+    for name, value, least in (("classes", classes, 1), ("label_check", label_check, 0)):
+        if type(value) is not int or not least <= value <= MOST_CLASSES:
+            raise EntropyCliError(f"{name} {shown(value)}: expected a whole number from {least}.")
+    if null_class is not None and (type(null_class) is not int or not 0 <= null_class <= MOST_CLASSES):
+        raise EntropyCliError(f"null_class {shown(null_class)}: expected a whole number, or None.")
+    temperatures = checked_temperatures(temperature)
+    codes = Callables(codebook, rule, levels, channels)
+    opened = open_pass(images, tokenizer, codes, device, precision, workers, compile, cluster)
+    found = _labels(labels, opened.found, classes, null_class)
+    spec = _spec(model, opened.tokenizer.spec, classes, null_class)
+    checks = null_class is not None and found.source != "none"
+    generator, checked = CallableGenerator(model, spec), label_check if checks else 0
+    given = Model(generator, found, "fp32", checked, None, {"model": None})
+    return opened.evaluate(temperatures, given)
+
+
+def _labels(
+    labels: str | Path | Sequence[int] | Array,
+    found: ImageSet | None,
+    classes: int,
+    null_class: int | None,
+) -> ClassLabels:
+    """Return the classes of the images of a folder, or those that were given for batches."""
+    if isinstance(labels, (str, Path)):
+        if found is None:
+            raise EntropyCliError(
+                f"labels {labels}: is for a folder. Give the class of each image, in the order of the "
+                "batches."
+            )
+        source: Literal["auto", "none"] | Path = path_argument("labels", labels)
+        if labels in ("auto", "none"):
+            source = "auto" if labels == "auto" else "none"
+        names = (found.name(index) for index in range(len(found)))
+        return find_labels(names, source, classes, null_class, getattr(found, "label_of", None))
+    if found is not None:
+        raise EntropyCliError('labels: for a folder give "auto", "none" or a file of classes.')
+    try:
+        index_N = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels)
+    except (TypeError, ValueError) as error:
+        raise EntropyCliError(f"labels {shown(labels)}: expected a whole number an image.") from error
+    allowed = {null_class} if null_class is not None else set()
+    if index_N.ndim != 1 or not np.issubdtype(index_N.dtype, np.integer):
+        raise ShapeError(f"labels: got {shown(labels)}, expected one whole number for each image.")
+    wrong_N = index_N[(index_N < 0) | (index_N >= classes)]
+    if not {*wrong_N.tolist()} <= allowed:
+        raise EntropyCliError(
+            f"labels: got {wrong_N[0]}, expected 0 to {classes - 1}, or the null class. Give the number "
+            "of the model's classes as classes."
+        )
+    return ClassLabels(index_N.astype(np.int64), "given", len(np.unique(index_N)))
+
+
+def _spec(
+    predict: Predict, tokenizer: TokenizerSpec, classes: int, null_class: int | None
+) -> GeneratorSpec:
+    """Describe a callable; what it does not tell is 0."""
+    weights = list(predict.parameters()) if isinstance(predict, nn.Module) else []
+    return GeneratorSpec(
+        family="callable",
+        vocab_size=tokenizer.vocab_size,
+        latent_dim=None,
+        patch_nums=(),
+        image_size=None,
+        classes=classes,
+        null_class=null_class,
+        parameters=sum(weight.numel() for weight in weights),
+        width=0,
+        depth=0,
+        heads=0,
+        trained_in="fp32",
+        attention="",
+    )
