@@ -194,27 +194,46 @@ def read_stream(path: str | Path, max_bytes: int) -> bytes:
     """Read a whole file, or a pipe until its writer closes it; "-" is standard input.
 
     Raises:
-        OSError: it can't be read, is neither, is larger than max_bytes, or is a pipe that nobody writes
-            to.
+        OSError: as `stream_pieces`, or it is larger than max_bytes.
+    """
+    content = b"".join(stream_pieces(path, max_bytes))
+    if len(content) > max_bytes:
+        raise _too_large(len(content), max_bytes, path)
+    return content
+
+
+def stream_pieces(path: str | Path, max_bytes: int | None = None) -> Iterator[bytes]:
+    """Read a file, or a pipe until its writer closes it, piece by piece; "-" is standard input.
+
+    At most a piece more than max_bytes are read.
+
+    Raises:
+        OSError: it can't be read, is neither, or is a pipe that nobody writes to.
     """
     if str(path) == "-":
         if sys.stdin is None:
             raise OSError(errno.EBADF, "standard input is closed")
-        return _at_most(sys.stdin.buffer, max_bytes, path)
+        yield from _pieces(sys.stdin.buffer, max_bytes)
+        return
     with io.BufferedReader(_open(path)) as file:
         mode = os.fstat(file.fileno()).st_mode
         if not (stat.S_ISREG(mode) or stat.S_ISFIFO(mode)):
             raise OSError(errno.EINVAL, NOT_ORDINARY, str(path))
         head = _await_writer(file.fileno(), path) if stat.S_ISFIFO(mode) else b""
         os.set_blocking(file.fileno(), True)
-        return head + _at_most(file, max_bytes, path)
+        if head:
+            yield head
+        yield from _pieces(file, max_bytes)
 
 
-def _at_most(stream: Any, max_bytes: int, path: str | Path) -> bytes:  # noqa: ANN401 - a binary stream
-    content: bytes = stream.read(max_bytes + 1)
-    if len(content) > max_bytes:
-        raise _too_large(len(content), max_bytes, path)
-    return content
+def _pieces(stream: Any, max_bytes: int | None) -> Iterator[bytes]:  # noqa: ANN401 - a binary stream
+    done = 0
+    while max_bytes is None or done <= max_bytes:
+        piece: bytes = stream.read(PIECE_BYTES)
+        if not piece:
+            return
+        done += len(piece)
+        yield piece
 
 
 def _await_writer(number: int, path: str | Path) -> bytes:

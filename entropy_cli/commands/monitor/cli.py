@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -24,11 +25,12 @@ from entropy_cli.options import (
     number,
     suffix_parser,
 )
-from entropy_cli.terminal import deliver, escape_stdout, tqdm_bar
+from entropy_cli.terminal import deliver, escape_stdout, print_result, tqdm_bar
 
 if TYPE_CHECKING:
     from entropy_cli.commands.monitor.monitor import MonitorConfig, MonitorOutput
     from entropy_cli.commands.monitor.result import MonitorResult
+    from entropy_cli.core.progress_bars import Bar
 
 logger = logging.getLogger(__name__)
 
@@ -65,9 +67,12 @@ def monitor(
     loss: Annotated[
         str | None,
         typer.Option(
-            "--loss", metavar="COLUMN", help="Name of the loss, if it is not obvious or one of many."
+            "--loss", metavar="NAME", help="Name of the loss, if it is not obvious or one of many."
         ),
     ] = None,
+    only_list: Annotated[
+        bool, typer.Option("--list", help="Show the series of the log, with points, first and last.")
+    ] = False,
     log_units: Annotated[
         Literal["nats", "bits"], typer.Option(help="Unit of the log's cross-entropies.")
     ] = "nats",
@@ -116,6 +121,9 @@ def monitor(
         [("--output", output)],
         overwrite=overwrite,
     )
+    if only_list:
+        _list(log, format_name, loss, as_json=as_json)
+        return
     levels = parse_floor(floor, floor_mean, floor_last)
     config = MonitorConfig(
         log,
@@ -127,12 +135,26 @@ def monitor(
         None if reference is None else read_reference(reference),
     )
     if not follow:
-        with tqdm_bar("reading", None, "row") as bar:
+        with _reading(log) as bar:
             done = monitor_log(config, bar.update)
         _warn(done.result)
         _show(done, output, as_json, whole=table)
         return
     _follow(config, interval, lambda done: _show(done, output, as_json, whole=table, again=True))
+
+
+def _reading(log: Path) -> "AbstractContextManager[Bar]":
+    """Return a bar over the bytes of a log."""
+    return tqdm_bar("reading", log.stat().st_size if log.is_file() else None, "B")
+
+
+def _list(log: Path, format_name: str, loss: str | None, *, as_json: bool) -> None:
+    """Print the series of a log."""
+    from entropy_cli.commands.monitor.listing import list_series
+
+    with _reading(log) as bar:
+        listing = list_series(log, format_name, loss, bar.update)
+    print_result(listing.to_json() if as_json else listing.render())
 
 
 def _follow(config: "MonitorConfig", interval: float, show: Callable[["MonitorOutput"], object]) -> None:
@@ -181,7 +203,9 @@ class _Look:
 
 
 def _warn(result: "MonitorResult") -> None:
-    """Warn about unreadable values, and about a floor without a loss."""
+    """Warn about what had to be guessed, unreadable values, and a floor without a loss."""
+    for note in result.notes:
+        logger.warning("%s: %s", result.log, note)
     if result.unreadable:
         logger.warning("%s: %d unreadable lines or cells are ignored", result.log, result.unreadable)
     if result.floor_source is not None and all(series.floor is None for series in result.series):

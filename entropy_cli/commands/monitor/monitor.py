@@ -83,19 +83,28 @@ def monitor_log(
             tool_version=__version__,
             not_judged=not_judged(shown),
             judged_by=judged_by(shown),
+            notes=log.notes,
         ),
         [one.judged.finite for one in shown if len(one.judged.finite)],
     )
 
 
 def _in_nats(series: Series, nats: float) -> Series:
-    """Convert a series to nats, given the nats per unit, if it can be a cross-entropy."""
+    """Convert a series to nats, if it can be a cross-entropy, given the nats per unit of the log.
+
+    A log whose unit is known to be bits needs no `nats`.
+    """
     metric, untrained = series.metric, series.untrained_value
+    nats = math.log(2) if metric.unit == "bits per token" else nats
     if nats == 1 or not metric.is_loss or not metric.has_floor or metric.is_proxy:
         return series
+    if metric.unit == "bits per token":
+        described = ", ".join(filter(None, [metric.description, "in bits in the log"]))
+        metric = replace(metric, unit="nats per token", description=described)
     untrained = None if untrained is None else untrained * nats
     finer = series.finer and _in_nats(series.finer, nats)
-    return replace(series, value_n=series.value_n * nats, untrained_value=untrained, finer=finer)
+    value_n = series.value_n * nats
+    return replace(series, metric=metric, value_n=value_n, untrained_value=untrained, finer=finer)
 
 
 def attach_floors(series: Sequence[Series], floor: Floor | None, loss_name: str | None) -> list[Series]:

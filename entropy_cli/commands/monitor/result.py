@@ -75,6 +75,7 @@ class MonitorResult:
     tool_version: str
     not_judged: Sequence[str] = ()  # what the log is too short for, in clauses
     judged_by: Sequence[str] = ()  # sentences on series that are judged by finer values than are shown
+    notes: Sequence[str] = ()  # what had to be guessed or mended to read the log
 
     @property
     def is_hard(self) -> bool:

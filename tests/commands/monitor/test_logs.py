@@ -390,7 +390,7 @@ class TestTensorBoard:
         ("weight_norm", None, "train"),
         ("loss_scale", None, "train"),
         ("loss__MIN", None, "train"),
-        ("learning_rate", None, "train"),
+        ("learning_rate", "learning_rate", "train"),
         ("epoch", None, "train"),
     ],
 )

@@ -1,9 +1,11 @@
-"""Guess what a column holds from its name, for formats without fixed column names."""
+"""Say what a name in a log stands for: by its dialect, or by what is usual."""
 
 import re
-from typing import Any
+from collections.abc import Iterable
+from dataclasses import replace
 
-from entropy_cli.commands.monitor.logs.series import LOSSES, Kind, Metric, Split
+from entropy_cli.commands.monitor.logs.dialect import Dialect
+from entropy_cli.commands.monitor.logs.series import LOSSES, Kind, Metric, Split, Target
 
 HELD_OUT = {"val", "valid", "validation", "eval", "test", "dev", "heldout", "vl", "vacc"}
 TRAINING = {"train", "training"}
@@ -12,9 +14,27 @@ ACCURACY = {"acc", "accuracy", "top1", "top5", "acc1", "acc5", "accm", "acct", "
 REGULARISERS = {"reg", "regulariser", "regularizer", "kl", "commit", "codebook", "entropy", "aux"}
 CROSS_ENTROPY = {"ce", "xent", "nll", "crossentropy", "bce"}
 PROXIES = {"jepa", "ijepa", "vjepa", "byol", "dino", "ibot"}
-VAR_NAME = re.compile(r"(?:AR_(?:iter|ep)_loss/)?(v?)(L|acc)_(mean|tail|\d{1,5})")
-PIXELS_PER_TOKEN = 16  # of VAR's tokenizer
-NO_LOSS = {"scale", "scaler", "weight", "coef", "best", "lr", "count", "usage"}
+BITS_PER_BYTE = {"bpb", "bpc"}
+TOKENS = {"tokens", "num_tokens", "tokens_seen", "total_tokens", "consumed_tokens", "n_tokens"}
+TOKENS |= {"train_tokens", "num_input_tokens_seen", "train_num_input_tokens_seen"}
+# Words of the parts of a tokenizer's loss, and the letters that stand for them before "loss".
+TARGETS: dict[Target, tuple[set[str], set[str]]] = {
+    "adversary": ({"disc", "discriminator", "adv", "gan", "generator", "discloss"}, {"g"}),
+    "perception": ({"perceptual", "lpips"}, {"p"}),
+    "codebook": ({"vq", "quant", "commit", "commitment", "codebook"}, {"q"}),
+    "pixels": ({"rec", "recon", "reconstruction", "pixel", "pixels"}, {"mse"}),
+    "sum": ({"aeloss"}, {"ae"}),
+}
+PARTS = ("adversary", "perception", "codebook", "pixels", "sum")
+WORDS: dict[Target, str] = {
+    "adversary": "of a game of two networks: no cross-entropy",
+    "perception": "of features of images: no cross-entropy",
+    "codebook": "between latents and codes: no cross-entropy",
+    "pixels": "of pixels: no cross-entropy of codes",
+    "sum": "sum of several losses, no cross-entropy",
+}
+PER_BYTE = "bits per byte (or character): nats per token are ln 2 x the bytes of a token times that"
+NO_LOSS = {"scale", "scaler", "weight", "coef", "best", "lr", "count", "usage", "ppl", "perplexity"}
 
 
 def split_words(name: str) -> list[str]:
@@ -48,7 +68,7 @@ def subject(metric: Metric) -> str:
 
 
 def infer_kind(name: str) -> Kind | None:
-    """Return the kind of a column; None unless it is a loss, an accuracy or a gradient norm."""
+    """Return the kind of a name; None for what tells nothing about the training."""
     parts = split_words(name)
     words = set(parts)
     joined = "_".join(parts)
@@ -56,8 +76,14 @@ def infer_kind(name: str) -> Kind | None:
         return "gradient_norm" if "grad" in joined or words & {"gnorm", "gnm", "tnm"} else None
     if words & ACCURACY:
         return "accuracy"
+    if words & {"lr", "tlr"} or "learning_rate" in joined:
+        return "learning_rate"
     if words & NO_LOSS or name.endswith(("__MIN", "__MAX")):
         return None
+    if joined in TOKENS:
+        return "tokens"
+    if is_per_byte(name):
+        return "cross_entropy"
     if words & CROSS_ENTROPY or "cross_entropy" in joined or joined in ("l_mean", "l_tail"):
         return "cross_entropy"
     if not words & {"loss", "losses"} and not joined.endswith("loss"):
@@ -65,39 +91,103 @@ def infer_kind(name: str) -> Kind | None:
     return "regulariser" if words & REGULARISERS else "loss"
 
 
-def metric_from_name(
-    name: str, loss_name: str | None = None, default_kind: Kind = "loss"
-) -> Metric | None:
-    """Return the metric of a column by its name, or None if it is none.
+def is_per_byte(name: str) -> bool:
+    """Return whether a name says that it counts bits per byte, or per character."""
+    words = split_words(name)
+    return bool(BITS_PER_BYTE & set(words)) or "bits_per_" in "_".join(words)
+
+
+def infer_target(name: str) -> Target:
+    """Return what a loss is a loss of by its name: a part of a tokenizer's loss, or unknown.
+
+    >>> infer_target("train/disc_loss_epoch"), infer_target("val_loss")
+    ('adversary', 'unknown')
+    """
+    words = set(stem(name).split("_"))
+    letter = words - {"loss"}
+    for target, (some, letters) in TARGETS.items():
+        if words & some or letter == letters:
+            return target
+    return "unknown"
+
+
+class Namer:
+    """Says what the names in a log stand for, by a dialect or by what is usual.
 
     Args:
-        name: `RUN - METRIC` of Weights & Biases is read as METRIC.
-        loss_name: a column to read as a loss whatever its name.
-        default_kind: kind of a column that is named a loss and nothing more.
+        dialect: of the log; None if it has none that is known.
+        loss_name: a name to read as a loss whatever it is.
+        names: names in the log, which tell a tokenizer's from other models.
+        everything: whether names that are neither losses nor known are series too.
     """
-    measured = name.rpartition(" - ")[2]
-    kind = infer_kind(measured)
-    if kind is None and name != loss_name:
-        return None
-    split = infer_split(name if kind is None else measured)
-    is_proxy = kind in ("loss", "regulariser") and bool(PROXIES & set(split_words(measured)))
-    if kind in (None, "loss") or (name == loss_name and kind not in LOSSES):
-        kind = default_kind
-    return Metric(name, split, kind, is_proxy=is_proxy)
+
+    def __init__(
+        self,
+        dialect: Dialect | None = None,
+        loss_name: str | None = None,
+        names: Iterable[str] = (),
+        *,
+        everything: bool = False,
+    ) -> None:
+        self.dialect, self.loss_name, self.everything = dialect, loss_name, everything
+        losses = [name for name in names if infer_kind(name) in LOSSES]
+        self.is_tokenizer = any(infer_target(name) in PARTS for name in losses)
+        self.listed = dict(dialect.names) if dialect else {}
+        self._known: dict[str, tuple[Metric | None, ...]] = {}
+
+    def metrics(self, name: str) -> tuple[Metric | None, ...]:
+        """Return what the values of a name stand for, one after the other."""
+        if name not in self._known:
+            self._known[name] = self._find(name)
+        return self._known[name]
+
+    def metric(self, name: str) -> Metric | None:
+        """Return what the first value of a name stands for; None for nothing."""
+        return self.metrics(name)[0]
+
+    def _find(self, name: str) -> tuple[Metric | None, ...]:
+        measured = name.rpartition(" - ")[2]  # RUN - METRIC of Weights & Biases
+        key = name if name in self.listed else stem(measured)
+        listed = self.listed.get(key)
+        found: tuple[Metric | None, ...]
+        if isinstance(listed, Metric):
+            found = (_completed(listed, name, measured),)
+        elif listed is not None:
+            found = tuple(listed)
+        else:
+            found = (None if key in self.listed else self._infer(name, measured),)
+        if found[0] is None or (name == self.loss_name and not found[0].is_loss):
+            return (self._unlisted(name, measured), *found[1:])
+        return found
+
+    def _infer(self, name: str, measured: str) -> Metric | None:
+        """Return a metric by its name, and by what the dialect says about losses."""
+        kind = infer_kind(measured)
+        if kind is None:
+            return None
+        metric = Metric(name, infer_split(measured), kind)
+        losses = self.dialect.losses if self.dialect and metric.is_loss else None
+        if losses is not None and (kind in ("loss", losses.kind) or losses.is_proxy):
+            kept = kind if losses.is_proxy else losses.kind
+            return replace(losses, name=name, split=metric.split, kind=kept)
+        if kind == "cross_entropy" and is_per_byte(measured):
+            return replace(metric, unit="bits per byte", has_floor=False, description=PER_BYTE)
+        target = infer_target(measured)
+        if self.is_tokenizer and target == "unknown":
+            target = {"cross_entropy": "pixels", "loss": "sum"}.get(kind, target)  # type: ignore[assignment]
+        if metric.is_loss and target != "unknown":
+            kind = "loss" if kind == "cross_entropy" else kind
+            return replace(metric, kind=kind, target=target, has_floor=False, description=WORDS[target])
+        return replace(metric, is_proxy=metric.is_loss and bool(PROXIES & set(split_words(measured))))
+
+    def _unlisted(self, name: str, measured: str) -> Metric | None:
+        if name == self.loss_name:
+            return Metric(name, infer_split(name))
+        return Metric(name, infer_split(measured), "other") if self.everything else None
 
 
-def var_metric(name: str) -> Metric | None:
-    """Return the metric of a name in VAR's log.txt and TensorBoard tags; None for any other.
-
-    A number is the side of a scale in pixels.
-
-    Source:
-        FoundationVision/VAR, trainer.py.
-    """
-    match = VAR_NAME.fullmatch(name)
-    if match is None:
-        return None
-    named: dict[str, Any] = {"mean": "mean", "tail": "last"}
-    scope = named[match[3]] if match[3] in named else int(match[3]) // PIXELS_PER_TOKEN
-    kind: Any = {"L": "cross_entropy", "acc": "accuracy"}[match[2]]
-    return Metric(name, "val" if match[1] else "train", kind, scope)
+def _completed(metric: Metric, name: str, measured: str) -> Metric:
+    """Return a listed metric with the name in the log, and its split, if it has none of its own."""
+    if metric.name:
+        return metric
+    return replace(metric, name=name, split="val" if metric.split == "val" else infer_split(measured))

@@ -1,75 +1,34 @@
-"""Read a training log of any known format; the format is detected from the content."""
+"""Read a training log of any known dialect, which is found by its content."""
 
-import codecs
 import csv
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain, islice
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import NamedTuple
 
-from entropy_cli.commands.monitor.logs import records, stdout, tensorboard
-from entropy_cli.commands.monitor.logs.names import subject
-from entropy_cli.commands.monitor.logs.runs import RESTART, UNREADABLE, Row, build_series, select_run
+from entropy_cli.commands.monitor.logs import detect, tensorboard
+from entropy_cli.commands.monitor.logs.detect import Form, Reading
+from entropy_cli.commands.monitor.logs.dialects import DIALECTS
+from entropy_cli.commands.monitor.logs.names import Namer, subject
+from entropy_cli.commands.monitor.logs.runs import build_series, select_run
 from entropy_cli.commands.monitor.logs.series import Log, Series
+from entropy_cli.commands.monitor.logs.text import read_pieces
 from entropy_cli.core.errors import LogError, NoLossError
-from entropy_cli.core.reading import LOG_BYTES, Stamp, read_stream
+from entropy_cli.core.reading import Stamp
 
 TENSORBOARD = "tensorboard"
 STDIN = Path("-")
-COLOURS = re.compile(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\))")
-JSON_LINE = re.compile(r"\{\s*[\"'].*\}\s*$")
-MAX_MATCHES = 200  # enough to detect a format
+HEAD = 2**18  # characters of the beginning, which show how to read a log
+LATER, HEADS = 2**19, 4  # characters of so many pieces, in which losses are sought after a long text
 MAX_SERIES = 1000  # to summarise and to draw
 MAX_LINE, MAX_NAMES = 100, 12  # characters and names that an error shows
-
-
-class Format(NamedTuple):
-    """A text format: how it is detected, and its reader (text, name of the loss).
-
-    A pattern must take time in proportion to the text: it scans over no place where it could begin, and
-    no two quantifiers in a row take the same characters.
-    """
-
-    patterns: Iterable[str | re.Pattern[str] | Callable[[str], Iterable[object]]]
-    read: Callable[[str, str | None], Iterator[Row]]
-
-
-def _json_lines(text: str) -> Iterator[re.Match[str]]:
-    """Yield the object at the end of each line, from its first brace."""
-    at = text.find("{")
-    while at >= 0:
-        end = text.find("\n", at)
-        end = len(text) if end < 0 else end
-        if found := JSON_LINE.match(text, at, end):
-            yield found
-        at = text.find("{", end)
-
-
-def _wandb_header(text: str) -> list[str]:
-    """Return the minimum's column, if the first line names some as `RUN - METRIC__MIN`."""
-    return ["__MIN"] if "__MIN" in text.partition("\n")[0].partition(" - ")[2] else []
-
-
-# The most matches win, of equals the first: specific formats come before general ones.
-FORMATS = {
-    "var": Format([stdout.iterations, stdout.VAR_EPOCH], stdout.read_var),
-    "var-log-txt": Format([r"(?m)^\{'it': |^\{.*'L_mean': "], records.read_log_txt),
-    "llamagen": Format([stdout.LLAMAGEN], stdout.read_llamagen),
-    "nanogpt": Format(stdout.NANOGPT, stdout.line_reader(stdout.NANOGPT)),
-    "jepa": Format(stdout.JEPA, stdout.line_reader(stdout.JEPA)),
-    "ijepa-csv": Format([r"(?m)^epoch,itr,loss,mask-A"], records.read_jepa_table),
-    "vjepa-csv": Format([r"(?m)^epoch,itr,loss\b"], records.read_jepa_table),
-    "huggingface": Format([r'"log_history"\s*:'], records.read_trainer_state),
-    "wandb": Format([_wandb_header], records.read_table),
-    "lightning": Format(
-        [r"\A(?=[^\n]*\bstep\b)(?=[^\n]*\bepoch\b)[^\n]*\b(?:train|val)_\w+"], records.read_table
-    ),
-    "json": Format([r'\A\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"]+"\s*:\s*\[)'], records.read_json),
-    "jsonl": Format([_json_lines], records.read_json_lines),
-    "csv": Format([r"\A[^\n,;\t|]*[,;\t|][^\n]*\n"], records.read_table),
-}
-NAMES = (*FORMATS, TENSORBOARD)
+NAMES = (
+    *(name for name, dialect in DIALECTS.items() if dialect.container != "events"),
+    "json",
+    *detect.PLAIN,
+    TENSORBOARD,
+)
 
 
 def read_log(
@@ -79,18 +38,20 @@ def read_log(
     progress: Callable[[int], object] = lambda _: None,
     *,
     growing: bool = False,
+    everything: bool = False,
 ) -> Log:
-    """Read the losses, accuracies and gradient norms of a training log.
+    """Read the losses, accuracies, gradient norms, learning rates and tokens of a training log.
 
     Args:
         path: a file, a pipe, "-" for standard input, or a folder of TensorBoard's event files.
         format_name: one of `NAMES`, or auto to detect it from the content.
-        loss_name: name of the loss to read; default all columns named as a loss.
-        progress: called with 1 for each row.
+        loss_name: name of the loss to read; default all that are named as a loss.
+        progress: called with the number of bytes that were read.
         growing: whether the log is still being written, so that its last line may be incomplete.
+        everything: whether to read all other numbers with a name too, and to accept a log without loss.
 
     Raises:
-        LogError: it can't be read, has no known format, or holds no values of a loss.
+        LogError: it can't be read, has no known form, or holds no values of a loss.
         EntropyCliError: the extra that reads it is not installed.
     """
     if path != STDIN and not path.exists():
@@ -101,44 +62,93 @@ def read_log(
                 f"{path}: a folder, expected a file of format {format_name}. Give the log file."
             )
     elif events := tensorboard.find_events(path):
-        rows = list(_counted(tensorboard.read_events(events, loss_name), progress))
-        return _build_log(path, TENSORBOARD, rows, loss_name)
+        namer = Namer(DIALECTS["var-events"], loss_name, everything=everything)
+        series, starts = tensorboard.read_events(events, namer)
+        log = Log(TENSORBOARD, series, starts, starts, 0)
+        return _checked(path, log, loss_name, "no loss found", everything=everything)
     elif format_name == TENSORBOARD:
         raise LogError(
             f"{path}: not an event file of TensorBoard. Leave --format out to detect the format."
         )
-    text = _read_text(path)
-    name = _detect_format(path, text) if format_name == "auto" else format_name
-    if growing and FORMATS[name].read in (records.read_table, records.read_jepa_table):
-        text = text[: text.rfind("\n") + 1]
+    return _read_text(path, format_name, loss_name, progress, growing=growing, everything=everything)
+
+
+def _read_text(
+    path: Path,
+    format_name: str,
+    loss_name: str | None,
+    progress: Callable[[int], object],
+    *,
+    growing: bool,
+    everything: bool,
+) -> Log:
+    """Read a log that is text."""
+    pieces = read_pieces(path, progress)
+    head = _head(path, pieces)
+    text = "".join(head)
+    name = format_name
     try:
-        rows = list(_counted(FORMATS[name].read(text, loss_name), progress))
+        form, head, pieces = _form(path, format_name, loss_name, head, pieces)
+        name = form.name
+        namer = Namer(form.dialect, loss_name, form.names, everything=everything)
+        reading = detect.read_as(form, chain(head, pieces), namer, path, growing=growing)
     except (ValueError, csv.Error) as error:
+        if name == "auto":
+            name = "huggingface" if '"log_history"' in text else "json"
         reason = _first_line(str(error))
         raise LogError(f"{path}: can't be read as {name}: {reason}. Give another --format.") from error
-    return _build_log(path, name, rows, loss_name, text)
+    log = _build_log(form, reading, loss_name)
+    reason = _explain_missing_loss(form, reading, text, is_whole=len(head) == 1)
+    return _checked(path, log, loss_name, reason, everything=everything)
 
 
-def _counted(rows: Iterable[Row], progress: Callable[[int], object]) -> Iterator[Row]:
-    for row in rows:
-        progress(1)
-        yield row
-
-
-def _read_text(path: Path) -> str:
-    """Read a log as text with line feeds between lines, without colours; bad bytes are replaced."""
-    try:
-        content = read_stream(path, LOG_BYTES)
-    except OSError as error:
-        raise LogError(f"{path}: can't be read: {error.strerror}. Give a training log.") from error
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = content.decode("utf-16" if is_utf16 else "utf-8-sig", errors="replace")
-    text = COLOURS.sub("", text.replace("\0", "")).replace("\r\n", "\n").replace("\r", "\n")
-    if is_stream(path) and tensorboard.SIGNATURE.decode() in text[:64]:
+def _head(path: Path, pieces: Iterator[str]) -> list[str]:
+    """Return the first piece of a log that is not blank, in a list."""
+    head = next((piece for piece in pieces if piece.strip()), "")
+    if is_stream(path) and tensorboard.SIGNATURE.decode() in head[:64]:
         raise LogError(f"{path}: TensorBoard events from a pipe, expected a file. Give the event file.")
-    if not text.strip():
+    if not head:
         raise NoLossError(f"{path}: empty, expected a log with losses. Give another log.")
-    return text
+    return [head]
+
+
+def _form(
+    path: Path, format_name: str, loss_name: str | None, head: list[str], pieces: Iterator[str]
+) -> tuple[Form, list[str], Iterator[str]]:
+    """Return how to read a log, the pieces that were read for that, and the rest.
+
+    Raises:
+        LogError: it is of no known form.
+        ValueError: it is no JSON, but begins so.
+    """
+    text = head[0][:HEAD]
+    text = text[: text.rfind("\n") + 1] or text
+    if format_name in DIALECTS and DIALECTS[format_name].container != "document":
+        form = detect.choose(DIALECTS[format_name].container, text, loss_name)
+        return form._replace(name=format_name, dialect=DIALECTS[format_name]), head, pieces
+    if format_name in detect.PLAIN:
+        return detect.choose(detect.PLAIN[format_name], text, loss_name), head, pieces
+    if format_name != "auto" or detect.is_document(text):
+        head, pieces = ["".join([*head, *pieces])], iter(())
+        try:
+            return detect.choose("document", head[0]), head, pieces
+        except ValueError:
+            if format_name != "auto" or '"log_history"' in text:
+                raise
+    found, losses = detect.detect(text, loss_name)
+    later: str | None = head[0][len(text) :]
+    while not losses and later is not None and len(head) <= HEADS:
+        if later:
+            other, losses = detect.detect(later[:LATER], loss_name)
+            found = other if losses else found
+        later = None if losses else next(pieces, None)
+        head += [later] if later else []
+    if found is None:
+        raise NoLossError(
+            f"{path}: no losses found, expected one of the formats {', '.join(NAMES)}. Give "
+            "--format, or a CSV or JSONL file with --loss COLUMN."
+        )
+    return found, head, pieces
 
 
 def is_stream(path: Path) -> bool:
@@ -156,50 +166,56 @@ def log_stamps(path: Path) -> list[tuple[str, Stamp]]:
     return sorted((str(file), Stamp.of(file.stat())) for file in files if not file.is_dir())
 
 
-def _detect_format(path: Path, text: str) -> str:
-    """Return the name of the format whose pattern matches most often."""
-    found = {
-        name: chain(*(p(text) if callable(p) else re.finditer(p, text) for p in kind.patterns))
-        for name, kind in FORMATS.items()
-    }
-    matches = {name: sum(1 for _ in islice(some, MAX_MATCHES)) for name, some in found.items()}
-    name = max(matches, key=matches.__getitem__)
-    if not matches[name]:
-        raise NoLossError(
-            f"{path}: no losses found, expected one of the formats {', '.join(NAMES)}. Give "
-            "--format, or a CSV or JSONL file with --loss COLUMN."
-        )
-    return name
+def _build_log(form: Form, reading: Reading, loss_name: str | None) -> Log:
+    """Build a log from rows."""
+    rows = reading.rows
+    rows.settle()
+    run = select_run(rows)
+    series = build_series(rows, run, loss_name)
+    return Log(
+        format=form.name,
+        series=series,
+        starts=max(run.segments, len(rows.starts)),
+        segments=run.segments,
+        left_out=run.left_out,
+        unreadable=rows.unreadable,
+        arguments=reading.arguments,
+        notes=[*reading.notes, *_guesses(form, series, loss_name)],
+    )
 
 
-def _build_log(path: Path, name: str, rows: Sequence[Row], loss_name: str | None, text: str = "") -> Log:
-    """Build a log from rows; raise LogError if they hold no loss."""
-    run, segments, left_out = select_run([row for row in rows if row is not UNREADABLE])
-    series = build_series(run, loss_name)
+def _guesses(form: Form, series: Sequence[Series], loss_name: str | None) -> list[str]:
+    """Say which of several losses is likely the one that is trained on, if nothing known says so."""
+    main = [one.metric.name for one in series if one.metric.is_main and one.metric.has_floor]
+    if form.dialect is not None or loss_name is not None or len(main) < 2:
+        return []
+    likeliest = min(main, key=lambda name: (not name.lower().endswith("loss"), len(name)))
+    return [
+        f"no known program's log: {likeliest} of {_join_names(main)} is likely the training loss. "
+        "--loss NAME picks, --list shows all"
+    ]
+
+
+def _checked(path: Path, log: Log, loss_name: str | None, reason: str, *, everything: bool) -> Log:
+    """Return a log with the losses that were asked for; raise LogError if it has none."""
+    series = log.series
     if loss_name is not None and all(one.metric.name != loss_name for one in series):
-        names = list(dict.fromkeys(metric.name for row in run for metric in row.values))
+        names = list(dict.fromkeys(one.metric.name for one in series))
         available = f"it has {_join_names(names)}" if names else "it has none"
         raise LogError(
-            f"{path}: read as {name}, no series {loss_name}; {available}. Give another --loss."
+            f"{path}: read as {log.format}, no series {loss_name}; {available}. Give another --loss."
         )
-    series = _with_loss(series, loss_name)
+    if everything:
+        return log
+    series = _with_loss([*series], loss_name)
     if len(series) > MAX_SERIES:
         raise LogError(
             f"{path}: {len(series):,} series, expected at most {MAX_SERIES:,}. Give the one to read "
             "with --loss COLUMN."
         )
     if not any(one.metric.is_loss for one in series):
-        raise NoLossError(f"{path}: {_explain_missing_loss(name, text, rows)}")
-    starts = max(segments, sum(row is RESTART for row in rows))
-    return Log(
-        format=name,
-        series=series,
-        starts=starts,
-        segments=starts if name == TENSORBOARD else segments,
-        left_out=left_out,
-        unreadable=sum(row is UNREADABLE for row in rows),
-        arguments=stdout.read_arguments(text),
-    )
+        raise NoLossError(f"{path}: {reason}")
+    return replace(log, series=series)
 
 
 def _with_loss(series: list[Series], loss_name: str | None) -> list[Series]:
@@ -215,23 +231,24 @@ def _with_loss(series: list[Series], loss_name: str | None) -> list[Series]:
     return [one for one in series if one.metric not in dropped]
 
 
-def _explain_missing_loss(name: str, text: str, rows: Sequence[Row]) -> str:
+def _explain_missing_loss(form: Form, reading: Reading, text: str, *, is_whole: bool) -> str:
     """Return why a file has no loss, and what to do about it."""
-    headers = sum(row is RESTART for row in rows)
-    if name.endswith("csv") and len(rows) == headers and len(set(text.split("\n")) - {""}) == 1:
+    headers, n = len(reading.rows.starts), len(reading.rows)
+    if form.container == "table" and not n and headers and is_whole:
         times = f" ({headers} times)" if headers > 1 else ""
         return (
             f"no data rows, only the header {_first_line(text)}{times}. The run ended before its first "
             "step. Give the log of another run."
         )
-    if name == "json":
+    if form.name == "json" and not n:
         keys = _join_names(re.findall(r'"(\w+)"\s*:', text))
         return (
             f"no loss series found: one JSON object ({keys}) without values over steps or epochs. "
             "Give the log that the program printed, or its event files."
         )
-    start = f"; it begins with {_first_line(text)}" if text else ""
-    return f"no loss found, read as {name}{start}. Give its column with --loss COLUMN."
+    has = f"; it has {_join_names(reading.names)}" if reading.names else ""
+    start = f"; it begins with {_first_line(text)}{has}" if text else ""
+    return f"no loss found, read as {form.name}{start}. Give its column with --loss COLUMN."
 
 
 def _first_line(text: str) -> str:

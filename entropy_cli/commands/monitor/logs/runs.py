@@ -1,14 +1,13 @@
-"""Rows of a training log in the order of the file, the run among them, and the series built from it."""
+"""The run in a log that several processes may have written, and the series built from it."""
 
 import math
-from bisect import bisect_left
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable
 from dataclasses import replace
-from itertools import groupby
 from typing import NamedTuple
 
 import numpy as np
 
+from entropy_cli.commands.monitor.logs.rows import Rows
 from entropy_cli.commands.monitor.logs.series import LARGEST, Metric, Series
 
 FEW_ROWS = 10  # a segment this short never replaces a longer one
@@ -17,59 +16,100 @@ LAG = 4  # rows by which concurrent writers may be apart at the end of a file
 LOOK_AHEAD = 2  # rows: concurrent writers are out of order by fewer, a restart is not
 
 
-class Row(NamedTuple):
-    """One line of a log.
+class Run(NamedTuple):
+    """The rows of a run, in the order of the log."""
 
-    A step counts within its epoch if there is an epoch, else from the start of the run.
-    """
-
-    epoch: float | None
-    step: float | None
-    values: Mapping[Metric, float]
-    is_global_step: bool = False  # the step counts from the start of the run although there is an epoch
-
-    @property
-    def key(self) -> tuple[float, float]:
-        """The epoch and step to sort by; the values of a whole epoch come after its steps."""
-        return (
-            0.0 if self.epoch is None or self.is_global_step else self.epoch,
-            math.inf if self.step is None else self.step,
-        )
+    row_n: np.ndarray | None  # None for all rows, in order
+    rank_n: np.ndarray | None  # the order of all rows by epoch and step; None if that of the log
+    segments: int
+    left_out: int  # rows of other runs
 
 
-RESTART = Row(None, None, {})  # a process starts to write to the same file
-UNREADABLE = Row(None, None, {})  # a line or cell that should be a value and is none
-
-
-def select_run(rows: Sequence[Row]) -> tuple[list[Row], int, int]:
+def select_run(rows: Rows) -> Run:
     """Select the run that gets farthest, of equals the last.
 
     A segment that starts within an earlier one, or soon after its end, resumes it and replaces what
     comes after; any other starts a new run. A run of a few rows never replaces a longer one, however
-    far its step count is.
-
-    Returns:
-        The rows of the run, the number of segments, and the number of rows left out.
+    far its step count is. `rows` are settled.
     """
-    keys = [row.key for row in rows if row is not RESTART]
-    if keys == sorted(keys, reverse=True) and keys[1:]:
-        rows = rows[::-1]  # a table with the newest row on top
-    segments: list[list[Row]] = []
-    for is_restart, piece in groupby(rows, lambda row: row is RESTART):
-        segments += [] if is_restart else _split_at_restarts([*piece])
-    axis = 0 if any(row.epoch is not None for row in rows) else 1
+    n = len(rows)
+    if not n:
+        return Run(None, None, 0, 0)
+    epoch_n, step_n = _filled(rows.epoch_n, 0.0), _filled(rows.step_n, math.inf)
+    if rows.is_global:
+        epoch_n = np.broadcast_to(np.float64(0), n)
+    starts = sorted({at for at in rows.starts if 0 < at < n})
+    if not starts and _is_sorted(epoch_n, step_n):
+        return Run(None, None, 1, 0)
+    rank_n, keys = _ranks(epoch_n, step_n)
+    order_n = np.arange(n)
+    if (np.diff(rank_n) <= 0).all() and rank_n[0] > rank_n[-1]:
+        order_n, starts = order_n[::-1], []  # a table with the newest row on top
+    writers = max(1, n // len(keys))
+    segments = []
+    for piece in np.split(order_n, starts):
+        for begin, end in _split_at_restarts(rank_n[piece], writers):
+            segments.append(piece[begin:end])
+    axis = 0 if np.isfinite(rows.epoch_n).any() else 1
+    run_n, left_out = _farthest(segments, rank_n, keys[:, axis])
+    return Run(run_n, rank_n, len(segments), left_out)
+
+
+def _filled(position_n: np.ndarray, value: float) -> np.ndarray:
+    """Return positions with this value for none; they are not copied if there is nothing to fill."""
+    if position_n.strides == (0,) and len(position_n):
+        is_none = bool(np.isnan(position_n[0]))
+        return np.broadcast_to(np.float64(value), len(position_n)) if is_none else position_n
+    missing_n = np.isnan(position_n)
+    return np.where(missing_n, value, position_n) if missing_n.any() else position_n
+
+
+def _is_sorted(epoch_n: np.ndarray, step_n: np.ndarray) -> bool:
+    more_n = epoch_n[1:] > epoch_n[:-1]
+    same_n = epoch_n[1:] == epoch_n[:-1]
+    return bool((more_n | (same_n & (step_n[1:] >= step_n[:-1]))).all())
+
+
+def _ranks(epoch_n: np.ndarray, step_n: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the rank of each row by epoch and step, (n,), and both of each rank, (ranks, 2)."""
+    order_n = np.lexsort((step_n, epoch_n))
+    keys = np.stack([epoch_n[order_n], step_n[order_n]], axis=1)
+    is_new = np.concatenate([[True], (keys[1:] != keys[:-1]).any(axis=1)])
+    rank_n = np.empty(len(order_n), np.int64)
+    rank_n[order_n] = np.cumsum(is_new) - 1
+    return rank_n, keys[is_new]
+
+
+def _split_at_restarts(rank_n: np.ndarray, writers: int) -> list[tuple[int, int]]:
+    """Split rows where their positions fall back for good, with so many writers of each row."""
+    ranks, (ahead, lag) = rank_n.tolist(), (LOOK_AHEAD * writers, LAG * writers)
+    starts, farthest = [0], ranks[0]
+    for i, rank in enumerate(ranks):
+        if rank < farthest:
+            after = ranks[i + 1 : i + 1 + ahead]
+            far_back = i >= lag and rank < ranks[i - lag]
+            if max(after) <= farthest if len(after) == ahead else far_back:
+                starts.append(i)
+                farthest = rank
+        farthest = max(farthest, rank)
+    return list(zip(starts, [*starts[1:], len(ranks)], strict=True))
+
+
+def _farthest(
+    segments: list[np.ndarray], rank_n: np.ndarray, axis_r: np.ndarray
+) -> tuple[np.ndarray, int]:
+    """Return the rows of the run that gets farthest, and how many are left out."""
     lineages: list[_Lineage] = []
     for segment in segments:
-        one = _Lineage(segment)
+        one = _Lineage(segment, rank_n)
         parents = (before.until(one.start) for before in lineages[: -MAX_PARENTS - 1 : -1])
-        one.resume(next((before for before in parents if before and before.leads_to(one, axis)), None))
+        near = (before for before in parents if before and before.leads_to(one, axis_r))
+        one.resume(next(near, None))
         lineages.append(one)
-    if not lineages:
-        return [], 0, 0
     enough = min(FEW_ROWS, max(map(len, lineages)))
     long = [i for i, lineage in enumerate(lineages) if len(lineage) >= enough]
-    best = lineages[max(long, key=lambda i: (lineages[i].keys[-1], i))]
-    return best.rows(), len(segments), sum(map(len, segments)) - len(best)
+    best = lineages[max(long, key=lambda i: (lineages[i].key_n[-1], i))]
+    return best.rows(rank_n), sum(map(len, segments)) - len(best)
 
 
 class _Lineage:
@@ -82,9 +122,9 @@ class _Lineage:
         Myers, An applicative random-access stack, Information Processing Letters 17 (1983).
     """
 
-    def __init__(self, segment: list[Row]) -> None:
-        self.segment, self.keys = segment, sorted(row.key for row in segment)
-        self.start = self.first = self.keys[0]
+    def __init__(self, segment: np.ndarray, rank_n: np.ndarray) -> None:
+        self.segment, self.key_n = segment, np.sort(rank_n[segment])
+        self.start = self.first = int(self.key_n[0])
         self.resume(None)
 
     def resume(self, parent: "_Lineage | None") -> None:
@@ -93,7 +133,7 @@ class _Lineage:
         self.before, self.depth = 0, 0
         if parent:
             self.first, self.depth = parent.first, parent.depth + 1
-            self.before = parent.before + bisect_left(parent.keys, self.start)
+            self.before = parent.before + int(np.searchsorted(parent.key_n, self.start))
             far = parent.jump
             if far and far.jump and parent.depth - far.depth == far.depth - far.jump.depth:
                 self.jump = far.jump
@@ -101,55 +141,116 @@ class _Lineage:
     def __len__(self) -> int:
         return self.before + len(self.segment)
 
-    def until(self, key: tuple[float, float]) -> "_Lineage | None":
+    def until(self, key: int) -> "_Lineage | None":
         """Return the lineage of the last segment that starts before a key."""
         one: _Lineage | None = self
         while one and one.start >= key:
             one = one.jump if one.jump and one.jump.start >= key else one.parent
         return one
 
-    def leads_to(self, after: "_Lineage", axis: int) -> bool:
+    def leads_to(self, after: "_Lineage", axis_r: np.ndarray) -> bool:
         """Return whether the gap before a segment is at most as long as the rows before it."""
-        last = self.keys[bisect_left(self.keys, after.start) - 1]
-        return after.start[axis] - last[axis] <= max(1.0, last[axis] - self.first[axis])
+        last = axis_r[self.key_n[np.searchsorted(self.key_n, after.start) - 1]]
+        return bool(axis_r[after.start] - last <= max(1.0, last - axis_r[self.first]))
 
-    def rows(self) -> list[Row]:
+    def rows(self, rank_n: np.ndarray) -> np.ndarray:
         """Return the rows of all its segments, in the order of the log."""
         pieces, one = [self.segment], self
         while one.parent:
-            pieces.append([row for row in one.parent.segment if row.key < one.start])
+            earlier = one.parent.segment
+            pieces.append(earlier[rank_n[earlier] < one.start])
             one = one.parent
-        return [row for piece in reversed(pieces) for row in piece]
+        return np.concatenate(pieces[::-1])
 
 
-def _split_at_restarts(rows: list[Row]) -> list[list[Row]]:
-    """Split rows where epoch and step fall back for good."""
-    keys = [row.key for row in rows]
-    starts, farthest = [0], keys[0]
-    for i, key in enumerate(keys):
-        after = keys[i + 1 : i + 1 + LOOK_AHEAD]
-        far_back = i >= LAG and key < keys[i - LAG]
-        is_new = max(after) <= farthest if len(after) == LOOK_AHEAD else far_back
-        if key < farthest and is_new:
-            starts.append(i)
-            farthest = key
-        farthest = max(farthest, key)
-    return [rows[start:end] for start, end in zip(starts, [*starts[1:], len(rows)], strict=True)]
-
-
-def build_series(rows: Iterable[Row], loss_name: str | None = None) -> list[Series]:
+def build_series(rows: Rows, run: Run, loss_name: str | None = None) -> list[Series]:
     """Build a series for each metric, in the order of their first values.
 
-    Of several values at one epoch and step the last counts. If a metric has values of whole epochs, only
-    those are kept. Of x_epoch and x_step, which Lightning logs, only the named loss keeps the latter.
+    Of several values at one epoch and step the last counts. If a metric has values of whole epochs, its
+    series is of those, and has those of steps as its finer one. The same holds for x_epoch and x_step,
+    which Lightning logs, unless one of them is the named loss.
     """
-    found: dict[Metric, dict[tuple[float, float], tuple[Row, float]]] = {}
-    for row in rows:
-        for metric, value in row.values.items():
-            found.setdefault(metric, {})[row.key] = row, value
-    series = [
-        _series(metric, [by_key[key] for key in sorted(by_key)]) for metric, by_key in found.items()
-    ]
+    chosen = None
+    if run.row_n is not None:
+        chosen = np.full(len(rows), -1)
+        chosen[run.row_n] = np.arange(len(run.row_n))
+    points = _Points(rows, run, chosen)
+    found = [_series(metric, *points.take(metric)) for metric in _by_first(rows)]
+    return _with_finer([one for one in found if len(one)], loss_name)
+
+
+def _by_first(rows: Rows) -> Iterable[Metric]:
+    return sorted(rows.cells, key=lambda metric: rows.cells[metric].row[0])
+
+
+class _Points:
+    """Takes the points of one metric after the other; those in the same rows share their positions."""
+
+    def __init__(self, rows: Rows, run: Run, chosen: np.ndarray | None) -> None:
+        self.rows, self.run, self.chosen = rows, run, chosen
+        self._row_n: np.ndarray | None = None  # of the last metric
+        self._taken: tuple[np.ndarray | slice, np.ndarray, np.ndarray]
+
+    def take(self, metric: Metric) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return values, epochs and steps of a metric in the run, one per position, (n,) each."""
+        cells = self.rows.cells.pop(metric)
+        row_n, value_n = np.frombuffer(cells.row, np.uint32), np.frombuffer(cells.value)
+        if self._row_n is None or not np.array_equal(row_n, self._row_n):
+            keep_n, kept_n = self._keep(row_n)
+            epoch_n, step_n = (self._at(kept_n, of) for of in (self.rows.epoch_n, self.rows.step_n))
+            self._row_n, self._taken = row_n, (keep_n, epoch_n, step_n)
+        keep_n, epoch_n, step_n = self._taken
+        return value_n[keep_n], epoch_n, step_n
+
+    def _keep(self, row_n: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray]:
+        """Return which points to keep, in order, and their rows: of equal positions the last one."""
+        if self.chosen is not None and self.run.rank_n is not None:
+            at_n = np.flatnonzero(self.chosen[row_n] >= 0)
+            rank_n = self.run.rank_n[row_n[at_n]]
+            order_n = np.lexsort((self.chosen[row_n[at_n]], rank_n))
+            order_n = order_n[np.append(np.diff(rank_n[order_n]) != 0, [True] * (len(at_n) > 0))]
+            return at_n[order_n], row_n[at_n[order_n]]
+        is_last = np.zeros(max(0, len(row_n) - 1), bool)
+        for position_n in (self.rows.epoch_n, self.rows.step_n):
+            if position_n.strides != (0,):
+                here_n = self._at(row_n, position_n)
+                is_last |= (here_n[1:] != here_n[:-1]) & ~(np.isnan(here_n[1:]) & np.isnan(here_n[:-1]))
+        if is_last.all():
+            return slice(None), row_n
+        keep_n = np.append(is_last, True)
+        return keep_n, row_n[keep_n]
+
+    def _at(self, row_n: np.ndarray, position_n: np.ndarray) -> np.ndarray:
+        """Return the positions of rows; those of all rows, and equal ones, take no memory."""
+        if position_n.strides == (0,) or len(row_n) == len(position_n):
+            return position_n[: len(row_n)]
+        return position_n[row_n]
+
+
+def _series(metric: Metric, value_n: np.ndarray, epoch_n: np.ndarray, step_n: np.ndarray) -> Series:
+    """Build a series from points in order; values of whole epochs are preferred to those of steps."""
+    whole = Series(metric, value_n, epoch_n, step_n)
+    with np.errstate(invalid="ignore"):
+        bad_n = np.flatnonzero(~(np.abs(value_n) < LARGEST))
+    place = whole.at(int(bad_n[0])) if len(bad_n) else {}
+    of_epoch = np.isnan(step_n)
+    if not of_epoch.any():
+        return replace(whole, nonfinite=len(bad_n), nonfinite_at=place)
+    series, finer = (
+        Series(metric, value_n[keep], epoch_n[keep], step_n[keep]) for keep in (of_epoch, ~of_epoch)
+    )
+    is_untrained = step_n[0] == 0 and math.isfinite(value_n[0])
+    return replace(
+        series,
+        untrained_value=float(value_n[0]) if is_untrained else None,
+        nonfinite=len(bad_n),
+        nonfinite_at=place,
+        finer=finer if len(finer) > 1 else None,
+    )
+
+
+def _with_finer(series: list[Series], loss_name: str | None) -> list[Series]:
+    """Attach each x_step to its x_epoch, unless it is the named loss."""
     steps = {one.metric.name: one for one in series if one.metric.name.endswith("_step")}
     kept = []
     for one in series:
@@ -160,24 +261,3 @@ def build_series(rows: Iterable[Row], loss_name: str | None = None) -> list[Seri
             one = replace(one, finer=finer)
         kept.append(one)
     return [one for one in kept if not one.metric.name.endswith("_step") or one.metric.name in steps]
-
-
-def _series(metric: Metric, points: Sequence[tuple[Row, float]]) -> Series:
-    """Build a series from points in order; values of whole epochs are preferred to those of steps."""
-    bad = _points(metric, [(row, value) for row, value in points if not abs(value) < LARGEST])
-    of_epochs = [(row, value) for row, value in points if row.step is None]
-    of_steps = [(row, value) for row, value in points if row.step is not None] if of_epochs else []
-    first, first_value = points[0]
-    is_untrained = bool(of_epochs) and first.step == 0 and math.isfinite(first_value)
-    return replace(
-        _points(metric, of_epochs or points),
-        untrained_value=first_value if is_untrained else None,
-        nonfinite=len(bad),
-        nonfinite_at=bad.at(0) if len(bad) else {},
-        finer=_points(metric, of_steps) if of_steps[1:] else None,
-    )
-
-
-def _points(metric: Metric, points: Sequence[tuple[Row, float]]) -> Series:
-    cells = [(value, row.epoch, row.step) for row, value in points]
-    return Series(metric, *np.array(cells, np.float64).reshape(-1, 3).T)

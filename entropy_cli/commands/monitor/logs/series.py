@@ -12,14 +12,30 @@ from entropy_cli.results.floors import Level
 
 Split = Literal["train", "val"]
 Kind = Literal[
-    "cross_entropy", "accuracy", "loss", "regulariser", "gradient_norm", "learning_rate", "tokens"
+    "cross_entropy",
+    "accuracy",
+    "loss",
+    "regulariser",
+    "gradient_norm",
+    "learning_rate",
+    "tokens",
+    "other",
 ]
 # What a loss counts, and in which unit; None if the log does not say.
 Unit = Literal["nats per token", "bits per token", "nats per bit", "nats per byte", "bits per byte"]
 TOKEN_UNITS = (None, "nats per token", "bits per token")  # of what can be compared with a floor
 # What a loss is a loss of. A sum has parts of several kinds.
 Target = Literal[
-    "tokens", "pixels", "latents", "noise", "adversary", "perception", "codebook", "sum", "unknown"
+    "tokens",
+    "classes",
+    "pixels",
+    "latents",
+    "noise",
+    "adversary",
+    "perception",
+    "codebook",
+    "sum",
+    "unknown",
 ]
 # What a value is of the training since the last one: of one batch, a mean, or the best so far.
 Statistic = Literal["value", "mean", "best"]
@@ -95,6 +111,8 @@ class Series:
         """The series without NaN, infinity and values beyond `LARGEST`."""
         with np.errstate(invalid="ignore"):
             keep_n = np.abs(self.value_n) < LARGEST
+        if keep_n.all() and (self.finer is None or self.finer.finite is self.finer):
+            return self  # long series are not copied
         arrays = {name: getattr(self, name)[keep_n] for name in ("value_n", "epoch_n", "step_n")}
         return replace(self, **arrays, finer=self.finer and self.finer.finite)
 

@@ -1,12 +1,14 @@
 """Reader of TensorBoard event files."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from entropy_cli.commands.monitor.logs.names import metric_from_name, var_metric
-from entropy_cli.commands.monitor.logs.runs import RESTART, Row, select_run
-from entropy_cli.commands.monitor.logs.series import Metric
+import numpy as np
+
+from entropy_cli.commands.monitor.logs.names import Namer
+from entropy_cli.commands.monitor.logs.rows import Rows
+from entropy_cli.commands.monitor.logs.runs import build_series, select_run
+from entropy_cli.commands.monitor.logs.series import Series
 from entropy_cli.core.errors import LogError
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.reading import OpenFile
@@ -42,10 +44,11 @@ def find_events(path: Path) -> Path | None:
     )
 
 
-def read_events(path: Path, loss_name: str | None = None) -> Iterator[Row]:
+def read_events(path: Path, namer: Namer) -> tuple[list[Series], int]:
     """Read the scalars of an event file or folder; a restart replaces the steps it repeats.
 
-    The tag `loss_name` is read as a loss whatever its name.
+    Returns:
+        The series, and the number of processes that wrote them.
 
     Raises:
         EntropyCliError: tensorboard is not installed.
@@ -62,20 +65,23 @@ def read_events(path: Path, loss_name: str | None = None) -> Iterator[Row]:
         raise LogError(
             f"{path}: can't be read as TensorBoard events: {error}. Give another log."
         ) from error
-    rows: dict[tuple[bool, float], dict[Metric, float]] = {}
+    series: list[Series] = []
     segments = 0
     for tag, points in _scalars(accumulator).items():
-        metric = var_metric(tag) or metric_from_name(tag, loss_name)
+        metric = namer.metric(tag)
         if metric is None:
             continue
-        run, starts, _ = select_run([Row(None, float(step), {metric: value}) for step, value in points])
-        segments = max(segments, starts)
-        for row in run:
-            key = tag.startswith(EPOCH_TAG), row.step or 0.0
-            rows.setdefault(key, {}).update(row.values)
-    yield from [RESTART] * segments
-    for is_epoch, step in sorted(rows):
-        yield Row(step if is_epoch else None, None if is_epoch else step, rows[is_epoch, step])
+        rows = Rows()
+        is_epoch = tag.startswith(EPOCH_TAG)
+        for step, value in points:
+            epoch, at = (step, None) if is_epoch else (None, step)
+            rows.add(epoch, at, [(metric, value)])
+        rows.epoch_n, rows.step_n = rows.positions()
+        run = select_run(rows)
+        segments = max(segments, run.segments)
+        series += build_series(rows, run)
+    series.sort(key=lambda one: len(one) > 0 and bool(np.isnan(one.step_n[0])))  # epochs at the end
+    return series, segments
 
 
 def _scalars(accumulator: Any) -> dict[str, list[tuple[int, float]]]:  # noqa: ANN401 - the extra has no types

@@ -1,0 +1,158 @@
+"""Find where the values of a log stand, and its dialect, from its beginning; read it as that."""
+
+import contextlib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from entropy_cli.commands.monitor.logs.dialect import Container, Dialect
+from entropy_cli.commands.monitor.logs.dialects import DIALECTS
+from entropy_cli.commands.monitor.logs.lines import LineReader, read_lines
+from entropy_cli.commands.monitor.logs.names import Namer
+from entropy_cli.commands.monitor.logs.records import (
+    RecordReader,
+    document_records,
+    read_records,
+    record_of,
+)
+from entropy_cli.commands.monitor.logs.rows import Rows
+from entropy_cli.commands.monitor.logs.table import TableReader
+from entropy_cli.core.errors import LogError
+
+# The names of logs without a known dialect, by where their values stand.
+PLAIN: Mapping[str, Container] = {"jsonl": "records", "csv": "table", "text": "lines"}
+DOCUMENT = re.compile(r'\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"\n]+"\s*:\s*\[)')
+MAX_RECORDS = 5_000  # in which the names of a log are sought
+
+
+class Form(NamedTuple):
+    """How to read a log."""
+
+    name: str  # of the dialect, or of the container if it is not known
+    container: Container
+    dialect: Dialect | None
+    names: Sequence[str]  # in the beginning of the log
+
+
+class Reading(NamedTuple):
+    """What was read."""
+
+    rows: Rows
+    names: Sequence[str]
+    notes: Sequence[str] = ()  # what had to be mended
+    arguments: Mapping[str, str] = {}
+
+
+def is_document(text: str) -> bool:
+    """Return whether a text begins like one JSON value that holds the whole log."""
+    return bool(DOCUMENT.match(text)) or '"log_history"' in text
+
+
+def detect(text: str, loss_name: str | None) -> tuple[Form | None, int]:
+    """Return how to read a log with this beginning, and how many of its rows have a loss.
+
+    Of several ways the one that finds the most rows with a loss is taken, of equals the first of
+    `PLAIN`. None if nothing is known to read it.
+    """
+    forms = [choose(container, text, loss_name) for container in PLAIN.values()]
+    counts = [count_losses(text, form, loss_name) for form in forms]
+    most = max(counts)
+    if most:
+        return forms[counts.index(most)], most
+    jsonl, csv, _ = forms
+    known = [form for form in forms if form.dialect is not None]
+    plain = [form for form, is_one in ((jsonl, bool(jsonl.names)), (csv, _is_table(text))) if is_one]
+    return next(iter([*known, *plain]), None), 0
+
+
+def choose(container: Container, text: str, loss_name: str | None = None) -> Form:
+    """Return how to read a log whose values stand there: by the dialect that its beginning shows.
+
+    Raises:
+        ValueError: a document is no JSON.
+    """
+    plain = next((name for name, place in PLAIN.items() if place == container), "json")
+    names = _names(text, container)
+    counted = [
+        (dialect.count_signs(text), sum(name in names for name in dialect.names), name)
+        for name, dialect in DIALECTS.items()
+        if dialect.container == container
+    ]
+    for signs, known, name in sorted(counted, key=lambda found: found[:2], reverse=True):
+        form = Form(name, container, DIALECTS[name], names)
+        has_names = known or container != "lines" or not form.dialect.names  # type: ignore[union-attr]
+        if signs and has_names and _is_high(text, form, loss_name):
+            return form
+    return Form(plain, container, None, names)
+
+
+def _is_high(text: str, form: Form, loss_name: str | None) -> bool:
+    """Return whether the first loss of a log is one that its dialect can have."""
+    if form.dialect is None or not form.dialect.least:
+        return True
+    rows = read_as(form, [text], Namer(form.dialect, loss_name, form.names), "").rows
+    firsts = [cells.value[0] for metric, cells in rows.cells.items() if metric.is_loss]
+    return all(value >= form.dialect.least for value in firsts)
+
+
+def _is_table(text: str) -> bool:
+    """Return whether the first line is a head, and the second has as many cells."""
+    return bool(re.match(r"[^\n,;\t|]*[,;\t|][^\n]*\n", text))
+
+
+def _names(text: str, container: Container) -> Sequence[str]:
+    """Return all names in the beginning of a log."""
+    if container == "lines":
+        reader = LineReader(Namer())
+        reader.read(text)
+        return tuple(reader.names)
+    if container == "table":
+        table = TableReader(Namer(), "")
+        with contextlib.suppress(LogError):  # of a table of runs
+            table.read([text])
+        return tuple(table.records.names)
+    found = map(record_of, text.split("\n")) if container == "records" else document_records(text)
+    records = [record for record, _ in zip(filter(None, found), range(MAX_RECORDS), strict=False)]
+    return tuple({name: None for record in records for name in record})
+
+
+def count_losses(text: str, form: Form, loss_name: str | None) -> int:
+    """Return how many rows of the beginning of a log have a loss."""
+    try:
+        rows = read_as(form, [text], Namer(form.dialect, loss_name, form.names), "").rows
+    except (ValueError, LogError):
+        return 0
+    losses = [cells.row for metric, cells in rows.cells.items() if metric.is_loss]
+    return len(set().union(*losses)) if losses else 0
+
+
+def read_as(
+    form: Form, pieces: Iterable[str], namer: Namer, path: object, *, growing: bool = False
+) -> Reading:
+    """Read a log.
+
+    Args:
+        form: how to read it.
+        pieces: its text; all of it is held at once if it is a document.
+        namer: says what the names stand for.
+        path: of the log, for messages.
+        growing: whether it is still being written, so that its last line may be incomplete.
+
+    Raises:
+        ValueError: it can't be read as that.
+        LogError: it is a table of runs.
+    """
+    if form.container == "lines":
+        reader = LineReader(namer)
+        rows = read_lines(pieces, reader)
+        return Reading(rows, tuple(reader.names), reader.notes(), reader.arguments)
+    if form.container == "table":
+        table = TableReader(namer, path)
+        table.read(pieces, growing=growing)
+        return Reading(table.records.rows, tuple(table.records.names), table.notes)
+    records = RecordReader(namer, form.names)
+    if form.container == "records":
+        return Reading(read_records(pieces, records), tuple(records.names))
+    for record in document_records("".join(pieces)):
+        records.read(record)
+    return Reading(records.rows, tuple(records.names))

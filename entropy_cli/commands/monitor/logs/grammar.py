@@ -1,0 +1,187 @@
+r"""The grammar of printed lines: pairs of a name and its values, a position, and what stands around.
+
+A line is cut at its numbers. The text between them is its shape, and lines of one shape hold the same
+pairs at the same places: a shape is parsed once, and each line costs one split.
+
+    [05-10 20:37] => [Ep]: [   0/200]  [ 417/1669]  tnm: 0.08  Lm: 8.318 (8.318)
+    step   10/100 | train loss 4.36 | lr 1e-4        (step=0000100) Train Loss: 8.12, Steps/Sec: 1.2
+    [rank0]:2025-01-01 - root - INFO - step: 10  loss: 8.1  grad_norm: 1.5
+    validation loss at iteration 3000 | lm loss value: 3.94E+00 |
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple
+
+from entropy_cli.commands.monitor.logs.names import HELD_OUT, TRAINING, split_words
+
+# A number outside of words; float() has the last word. `ep12` and the like are a word and a number. The
+# first character alone decides where to look closer, which keeps the search fast.
+GLUED = "|".join(rf"(?<=\b{word}.)" for word in ("ep", "Ep", "epoch", "Epoch", "step", "iter", "it"))
+NUMBER = re.compile(
+    rf"([-+.\dnNiI](?:(?<![\w.@].)|{GLUED})(?:"
+    r"(?:(?<=\d)|(?=\d)|(?<=[-+])(?=\.\d))\d*\.?\d*(?:[eE][-+]?\d+)?"
+    r"|(?<=[nN])(?:an|aN|AN)(?![\w.])|(?<=[iI])(?:nf|NF)(?:inity)?(?![\w.])))"
+)
+EPOCHS = ("epoch", "ep", "epochs")
+STEPS = ("step", "iter", "iteration", "it", "itr", "update", "global_step", "steps", "batch")
+# Words that may stand before a word of a position.
+BEFORE = HELD_OUT | TRAINING | {"at", "loss", "global", "current", "trainer", "info", "validate"}
+NAME = re.compile(
+    r"([A-Za-z_][\w.&@/+-]*(?: [A-Za-z_&][\w.&@/+-]*){0,5})"
+    r"(?: ?\([A-Za-z/%]{1,12}\))?[\"']?\]?\s*(?:[:=|]{1,2}\s*)?(?:tensor\(|[\"'\[(])?\s*[-+]?$"
+)
+UNIT = re.compile(r"^(?:%|ms|s|it/s|[kKMGT]i?B?)(?![\w.])")
+BRACKET = re.compile(r"^\s*\((?:[A-Za-z]+[ :=]*)?$")  # before the second value of a name
+CODE = re.compile(r".*\bline\s*\d+\)\s*=>")  # where a line was printed from
+WORD = re.compile(r"(?<![\w./-])[A-Za-z]+(?![\w/-])")
+RANK = re.compile(
+    r"^\W*(?:(?:rank|default|worker|gpu)[ :_=]*(\d+)\]?:?|(\d+):(?= )|\[\d+,(\d+)\]<)", re.I
+)
+REACH = 120  # characters before a number in which its name is sought
+
+
+class Pair(NamedTuple):
+    """A name and the indices of its values among the numbers of a line."""
+
+    name: str
+    values: list[int]
+    second: list[int]  # the values in brackets
+
+
+class Shape(NamedTuple):
+    """What the lines of one shape hold; indices are among the numbers of a line."""
+
+    pairs: Sequence[Pair]
+    epoch: int | None
+    step: int | None
+    is_val: bool  # whether the words around the pairs say that they are of validation
+    rank: str | None  # of the process that printed it
+
+
+def parse_shape(parts: Sequence[str], steps: Iterable[str] = (), epochs: Iterable[str] = ()) -> Shape:
+    """Parse a line that was cut at its numbers.
+
+    Args:
+        parts: texts and numbers in turn, as `NUMBER.split` returns them.
+        steps: names of the position beyond the usual ones.
+        epochs: the same.
+    """
+    line = "".join(parts)
+    rank = RANK.match(line)
+    code = CODE.match(line)
+    parser = _Parser(parts, {*STEPS, *steps}, {*EPOCHS, *epochs}, code.end() if code else 0)
+    parser.parse()
+    words = {word.lower() for word in WORD.findall(" ".join(parser.around))}
+    is_val = bool(words & (HELD_OUT | {"validate"})) and not words & TRAINING
+    found = None if rank is None else next(filter(None, rank.groups()))
+    return Shape(parser.pairs, parser.epoch, parser.step, is_val, found)
+
+
+class _Parser:
+    """Reads the numbers of a line from left to right."""
+
+    def __init__(self, parts: Sequence[str], steps: set[str], epochs: set[str], begin: int) -> None:
+        self.texts, self.numbers = parts[::2], parts[1::2]
+        self.steps, self.epochs, self.begin = steps, epochs, begin
+        self.pairs: list[Pair] = []
+        self.epoch: int | None = None
+        self.step: int | None = None
+        self.bar: int | None = None  # of a progress bar
+        self.around: list[str] = []  # texts that are no name of a value
+        self.last: Pair | None = None  # which a further value may belong to
+        self.total = False  # whether the last number was the total of the one before
+
+    def parse(self) -> None:
+        """Give each number its part."""
+        at = 0
+        for i, (text, number) in enumerate(zip(self.texts, self.numbers, strict=False)):
+            at += len(text) + len(number)
+            if at > self.begin:
+                begin = max(0, self.begin - (at - len(text) - len(number)))
+                self._take(i, text[begin:], self.texts[i + 1])
+        self.around.append(self.texts[-1])
+        if self.step is None:
+            self.step = self.bar
+
+    def _take(self, i: int, before: str, after: str) -> None:
+        short = before.strip()
+        if short == "/" and i:
+            self.total = True
+        elif self.total and short == "=" and self.last:  # 2050/10042=0.2450
+            self.last.values[-1:] = [i]
+        elif self.last and BRACKET.match(before) and after.startswith(")"):
+            self.last.second.append(i)
+        elif self.last and not short and before:
+            self.last.values.append(i)
+        elif not self._is_place(i, before, after):
+            self._name(i, before, after)
+        if short != "/":
+            self.total = False
+
+    def _is_place(self, i: int, before: str, after: str) -> bool:
+        """Take a number in brackets, at the start of a line or after a bar as a position."""
+        opens, number = before.rstrip().endswith("["), self.numbers[i]
+        if not number.isdecimal():
+            return False
+        named = NAME.search(UNIT.sub("", before)[-REACH:])
+        if named and opens and after.startswith("/") and _is_split(named[1]):  # Test: [ 10/48]
+            named = None
+        if named is None and opens and after.lstrip()[:1] in ("/", "]"):
+            if self.epoch is None and after.lstrip()[:1] == "]":
+                return False
+            self.step = i if self.step is None else self.step
+        elif named is None and opens and after.lstrip().startswith(",") and i + 1 < len(self.numbers):
+            self.epoch = i if self.epoch is None else self.epoch
+        elif before.strip() == "," and self.epoch == i - 1 and after.lstrip().startswith("]"):
+            self.step = i if self.step is None else self.step
+        elif self._is_bar(i, before, after, named=named is not None):
+            self.bar = i
+        else:
+            return False
+        self.last = None
+        self.around.append(before)
+        return True
+
+    @staticmethod
+    def _is_bar(i: int, before: str, after: str, *, named: bool) -> bool:
+        """Return whether a number counts steps in a progress bar, or at the start of a line."""
+        if i == 0 and not before.strip():
+            return after[:1] == " " and after.strip()[:1].isalpha()
+        return not named and before.rstrip().endswith("|") and after.startswith("/")
+
+    def _name(self, i: int, before: str, after: str) -> None:
+        """Take a number as the position or the value that the text before it names."""
+        text = UNIT.sub("", before)
+        named = NAME.search(text[-REACH:])
+        self.last = None
+        if named is None:
+            self.around.append(before)
+            return
+        name = named[1]
+        *words, last = split_words(name.replace("_", " ")) or [""]
+        whole = name.lower()
+        is_named = whole in self.steps | self.epochs or name in self.steps | self.epochs
+        if is_named or (not set(words) - BEFORE and last in (*EPOCHS, *STEPS)):
+            is_epoch = whole in self.epochs or name in self.epochs or (not is_named and last in EPOCHS)
+            self._position(i, is_epoch=is_epoch)
+            self.around.append(before)
+            return
+        is_list = before.rstrip().endswith("[")
+        if is_list or (after.startswith(")") and _is_split(name)):  # (val 50000)
+            self.around.append(before)
+            return
+        self.around.append(text[-REACH:][: named.start()])
+        self.last = Pair(name, [i], [])
+        self.pairs.append(self.last)
+
+    def _position(self, i: int, *, is_epoch: bool) -> None:
+        if is_epoch and self.epoch is None:
+            self.epoch = i
+        elif not is_epoch and self.step is None:
+            self.step = i
+
+
+def _is_split(name: str) -> bool:
+    """Return whether a name is no more than that of a split."""
+    return set(split_words(name)) <= HELD_OUT | TRAINING

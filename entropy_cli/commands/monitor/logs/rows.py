@@ -1,0 +1,142 @@
+"""The rows of a training log as columns, in the order of the file: they may be millions."""
+
+import math
+from array import array
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+import numpy as np
+
+from entropy_cli.commands.monitor.logs.series import Metric
+
+MIN_EPOCHS = 3  # steps that start over this often, after equal numbers of rows, are epochs
+NONE = math.nan
+
+
+@dataclass
+class Cells:
+    """The values of one metric, and the rows that they stand in, in order."""
+
+    row: "array[int]" = field(default_factory=lambda: array("I"))
+    value: "array[float]" = field(default_factory=lambda: array("d"))
+
+
+class Rows:
+    """The positions and values of a log.
+
+    Attributes:
+        epoch, step: of each row, NaN where the log has none. A step counts within its epoch if there is
+            an epoch, else from the start of the run.
+        cells: the values of each metric.
+        starts: the rows before which a process starts to write to the same file.
+        unreadable: number of lines and cells that should be values and are none.
+        is_global: whether the step counts from the start of the run although there are epochs.
+    """
+
+    def __init__(self) -> None:
+        self.step = array("d")
+        self.epoch = array("d")  # shorter than the steps if the last rows have none
+        self.head = array("d")  # the epoch of a line above, of rows that have none themselves
+        self.cells: dict[Metric, Cells] = {}
+        self.starts: list[int] = []
+        self.unreadable = 0
+        self.is_global = False
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.step)
+
+    def add(
+        self,
+        epoch: float | None,
+        step: float | None,
+        values: Iterable[tuple[Metric, float]],
+        head: float | None = None,
+    ) -> None:
+        """Add a row."""
+        row = len(self.step)
+        if epoch is not None:
+            _fill(self.epoch, row).append(epoch)
+        if head is not None:
+            _fill(self.head, row).append(head)
+        self.step.append(NONE if step is None else step)
+        for metric, value in values:
+            self.put(metric, value, row)
+
+    def put(self, metric: Metric, value: float, row: int) -> None:
+        """Add a value to a row, unless it has one of this metric."""
+        cells = self.cells.get(metric)
+        if cells is None:
+            cells = self.cells[metric] = Cells()
+        if not cells.row or cells.row[-1] != row:
+            cells.row.append(row)
+            cells.value.append(value)
+
+    def restart(self) -> None:
+        """Note that a process starts."""
+        self.starts.append(len(self))
+
+    def positions(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return epoch and step of each row, (n,), NaN where there is none."""
+        n = len(self)
+        if not len(self.epoch):
+            return np.broadcast_to(np.float64(NONE), n), np.frombuffer(self.step)
+        return np.frombuffer(_fill(self.epoch, n)), np.frombuffer(self.step)
+
+    def settle(self) -> None:
+        """Make positions that order the rows: epochs that all rows have, and steps where those are.
+
+        Epochs are counted where steps start over regularly; steps that go on from epoch to epoch order
+        the rows alone, and the values of a whole epoch belong to its last step; rows without a position
+        are counted.
+        """
+        epoch_n, step_n = self.positions()
+        has_step, has_epoch = ~np.isnan(step_n), ~np.isnan(epoch_n)
+        is_counted = bool(has_step.any()) and not has_epoch.all()
+        if is_counted:
+            epoch_n = self._epochs_of_heads(step_n) if len(self.head) else _repeated_epochs(step_n)
+            if has_epoch.any() and not has_step.all():
+                step_n = _last_known(step_n)  # of rows that only have an epoch
+        elif has_epoch.any():
+            both = np.flatnonzero(has_step & has_epoch)
+            is_next = np.diff(epoch_n[both]) > 0
+            gaps = np.diff(step_n[both])[is_next]
+            self.is_global = len(gaps) > 0 and bool(gaps.min() > 0)
+            if self.is_global:
+                step_n = _last_known(step_n)
+        missing = ~np.isfinite(step_n) & (is_counted | ~np.isfinite(epoch_n))
+        if missing.any():
+            step_n = np.where(missing, np.arange(len(self), dtype=np.float64), step_n)
+        self.epoch_n, self.step_n = epoch_n, step_n
+
+    def _epochs_of_heads(self, step_n: np.ndarray) -> np.ndarray:
+        """Return the epochs of lines above if steps start over with them."""
+        head_n = np.frombuffer(_fill(self.head, len(self)))
+        is_next = np.diff(head_n) > 0
+        if is_next.any() and (np.diff(step_n)[is_next] < 0).all() and np.isfinite(head_n).all():
+            return head_n
+        return _repeated_epochs(step_n)
+
+
+def _fill(column: "array[float]", length: int) -> "array[float]":
+    """Fill a column with none up to a length."""
+    if len(column) < length:
+        column.extend(array("d", [NONE]) * (length - len(column)))
+    return column
+
+
+def _last_known(step_n: np.ndarray) -> np.ndarray:
+    """Return steps, (n,), each without one the last before it; none before the first remain."""
+    at_n = np.where(np.isfinite(step_n), np.arange(len(step_n)), 0)
+    return step_n[np.maximum.accumulate(at_n)]
+
+
+def _repeated_epochs(step_n: np.ndarray) -> np.ndarray:
+    """Count the epochs of steps that start over after equal numbers of rows; NaN for others."""
+    none_n = np.broadcast_to(np.float64(NONE), len(step_n))
+    starts = [0, *(np.flatnonzero(np.diff(step_n) < 0) + 1).tolist()]
+    lengths = {b - a for a, b in pairwise(starts)}
+    if len(starts) < MIN_EPOCHS or len(lengths) != 1 or len(set(step_n[starts].tolist())) != 1:
+        return none_n
+    return np.arange(len(step_n)) // starts[1] + 0.0

@@ -1,0 +1,156 @@
+"""Read tables: delimited values below a head that names the columns."""
+
+import csv
+import re
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+
+from entropy_cli.commands.monitor.logs.names import Namer
+from entropy_cli.commands.monitor.logs.records import RecordReader, parse_number
+from entropy_cli.core.errors import LogError
+
+DELIMITERS = ",;\t|"
+RUNS = ("name", "run", "run name", "run_name", "run id", "run_id", "id", "experiment")
+ENDING_NUMBER = re.compile(r"^(.*?)(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)$")
+MANY_RUNS = 2  # rows of a table of runs
+
+
+class TableReader:
+    """Reads the lines of a table into rows; every repeated head starts a new segment.
+
+    Args:
+        namer: says what names stand for.
+        path: of the table, for messages.
+
+    Attributes:
+        records: reads what stands below the last head.
+        notes: what had to be mended.
+    """
+
+    def __init__(self, namer: Namer, path: object) -> None:
+        self.namer, self.path = namer, path
+        self.records = RecordReader(namer, ())
+        self.notes: list[str] = []
+        self.header: list[str] = []
+        self.delimiter = ","
+        self._before: list[list[str]] = []  # rows above the first head: the beginning was cut off
+        self._runs: tuple[int, set[str]] | None = None  # the column of the names of runs, and these
+        self._last: deque[str] = deque(maxlen=6)
+
+    def read(self, pieces: Iterable[str], *, growing: bool = False) -> None:
+        """Read a table, but for a last line that was cut off, or has no end and may grow."""
+        lines = self._lines(pieces)
+        first = next(lines, "")
+        self.delimiter = max(DELIMITERS, key=first.count)
+        rows = csv.reader(self._whole(first, lines, growing=growing), delimiter=self.delimiter)
+        for cells in rows:
+            self._row([cell.strip() for cell in cells])
+        self._check_runs()
+
+    def _lines(self, pieces: Iterable[str]) -> Iterator[str]:
+        self._is_ended = True
+        for piece in pieces:
+            lines = piece.split("\n")
+            self._is_ended = not lines[-1]
+            for line in lines:
+                if line.strip() and not line.startswith("#"):
+                    yield line
+
+    def _whole(self, first: str, lines: Iterator[str], *, growing: bool) -> Iterator[str]:
+        """Yield all lines but a last one that was cut off."""
+        line = first
+        for following in lines:
+            self._last.append(line)
+            yield line
+            line = following
+        self._last.append(line)
+        is_cut = not self._is_ended and (growing or _is_cut([*self._last], self.delimiter))
+        if not is_cut:
+            yield line
+        elif not growing:
+            self.records.rows.unreadable += 1
+
+    def _row(self, cells: list[str]) -> None:
+        if self.header:
+            if parse_number(cells[0]) is None and set(cells) & set(self.header) and _is_text(cells):
+                self._head(cells)
+            else:
+                self._record(cells)
+        elif _is_text(cells):
+            self._head(cells)
+        else:
+            self._before.append(cells)
+            if len(self._before) == 2:
+                self._cut_head(*self._before)
+
+    def _cut_head(self, first: list[str], second: list[str]) -> None:
+        """Cut a head that has lost its line feed from the first row, which the second one follows."""
+        names = first[: len(second)]
+        found = ENDING_NUMBER.match(names[-1])
+        if len(first) != 2 * len(second) - 1 or not _is_text(names) or found is None:
+            return
+        name, cell = found.groups()
+        following = parse_number(second[0])
+        if following is not None and names[-1].endswith(f"{following - 1:.0f}"):
+            cell = f"{following - 1:.0f}"
+            name = names[-1].removesuffix(cell)
+        self.notes.append(f"the head and the first row share a line: cut between {name} and {cell}")
+        self._before = [[cell, *first[len(second) :]], second]
+        self._head([*names[:-1], name])
+
+    def _head(self, cells: list[str]) -> None:
+        """Begin a segment below a head."""
+        before, self._before = self._before, []
+        rows, names = self.records.rows, self.records.names
+        self.records = RecordReader(self.namer, cells)
+        self.records.rows = rows
+        self.records.names = {**names, **self.records.names}
+        rows.restart()
+        self.header = cells
+        lower = [name.lower() for name in cells]
+        column = next((lower.index(name) for name in RUNS if name in lower), None)
+        self._runs = None if column is None else (column, set())
+        for row in before:
+            self._record(row)
+
+    def _record(self, cells: list[str]) -> None:
+        if len(cells) != len(self.header):
+            self.records.rows.unreadable += 1
+            return
+        if self.delimiter == ";":
+            cells = [cell.replace(",", ".") for cell in cells]
+        if self._runs:
+            column, seen = self._runs
+            if cells[column] in seen or parse_number(cells[column]) is not None:
+                self._runs = None
+            else:
+                seen.add(cells[column])
+        self.records.read(dict(zip(self.header, cells, strict=True)))
+
+    def _check_runs(self) -> None:
+        """Raise LogError for a table whose rows are runs."""
+        if self._runs and len(self._runs[1]) >= MANY_RUNS:
+            column, seen = self._runs
+            raise LogError(
+                f"{self.path}: a table of {len(seen)} runs, one row each by {self.header[column]}: no "
+                "curve over training. Export the history of one run, or the data of a chart."
+            )
+
+
+def _is_text(cells: Sequence[str]) -> bool:
+    return all(parse_number(cell) is None for cell in cells)
+
+
+def _is_cut(lines: Sequence[str], delimiter: str) -> bool:
+    """Return whether the last line has fewer cells than the others, or fewer digits at its end."""
+    if len(lines) < 3:
+        return False
+    *before, last = (line.split(delimiter) for line in lines)
+    digits = {_decimals(cells[-1]) for cells in before if parse_number(cells[-1]) is not None}
+    is_shorter = len(digits) == 1 and _decimals(last[-1]) < min(digits)
+    return len(last) < len(before[-1]) or (is_shorter and "e" not in before[-1][-1].lower())
+
+
+def _decimals(text: str) -> int:
+    """Return the number of digits after the decimal point."""
+    return len(text.strip().partition(".")[2])
