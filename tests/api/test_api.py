@@ -384,7 +384,7 @@ def test_errors_name_parameters_not_options(checkpoint, weights, images, monkeyp
             lambda: estimate(tmp_path / "none", tokenizer),
             "Give as images a folder of images, or archives",
         ),
-        (lambda: estimate(tmp_path / "{a,b}.tar", tokenizer), "no such tar"),
+        (lambda: estimate(tmp_path / "{a,b}.tar", tokenizer), "no such file"),
         (lambda: load_tokenizer(checkpoint, image_size=33), "Give image_size 32 or 36."),
         (lambda: load_tokenizer(checkpoint, weights="ema"), "weights ema: "),
         (lambda: load_tokenizer(checkpoint, family="ibq"), "Choose another family, or give estimate"),
