@@ -243,6 +243,8 @@ def test_who_takes_it(cli, files, tmp_path):
         log.write_text("step,loss\n" + "".join(f"{i},{loss}\n" for i in range(30)))
         code, out, _ = cli("monitor", log, "--floor", with_ladder)
         assert code == 0 and words in " ".join(out.split()), rung
+    assert cli("monitor", log, "--floor", with_ladder, "-o", tmp_path / "run.svg")[0] == 0
+    assert f"context rung, at most {limit['context']:.3f}" in (tmp_path / "run.svg").read_text()
     # The ceiling is the result's own held-out limit, the ladder's where it has none.
     content = json.loads(with_ladder.read_text())
     upper95 = content["average"]["token_weighted"]["unigram_bracket"]["upper95"]

@@ -102,7 +102,8 @@ def _rebound(series: Series, others: Sequence[Series]) -> Iterator[RunFinding]:
     at = (result.fine_first + result.fine_stop - 1) // 2
     lowest, last = f"{result.fine_minimum:.4g}", f"{result.last:.4g}"
     rise = result.last - result.fine_minimum
-    peak = f", after a peak at {result.peak:.4g}" if result.falls_again else ""
+    has_fallen = result.falls_again and result.peak - result.last > 2 * result.se
+    peak = f", after a peak at {result.peak:.4g}" if has_fallen else ""
     evidence = (
         f"lowest near {format_place(series.at(at))} at {lowest}, since then up by "
         f"{difference(last, lowest)} ({_in_standard_errors(rise, result.se)}) to {last}{peak}"

@@ -220,6 +220,10 @@ def _draw_level(axis: Axes, series: Series, level: Level, colour: str) -> None:
     name = series.metric.name.rpartition("/")[2]
     label = f"floor of {name}, {level.floor:.3f}"
     axis.axhline(level.floor, color=colour, linestyle="--", linewidth=1.1, label=label)
+    if level.rungs:
+        rung = min(level.rungs, key=lambda one: one.upper95)
+        label = f"{rung.id} rung, at most {rung.upper95:.3f}"
+        axis.axhline(rung.upper95, color=colour, linestyle="-.", linewidth=1.1, label=label)
     if (unigram := level.unigram) is None:
         return
     label = f"unigram entropy{f' {unigram.sign}' if unigram.bound else ', '}{unigram.known:.3f}"
