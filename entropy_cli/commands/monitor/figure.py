@@ -131,14 +131,14 @@ def _panels(series: Sequence[Series]) -> list[Panel]:
 def _draw_losses(axis: Axes, series: Sequence[Series], result: MonitorResult) -> None:
     """Draw losses with their floors, unigram entropies and findings."""
     axis.set_title(loss_title(series, result.findings))
-    is_known = all(one.metric.kind == "cross_entropy" for one in series)
+    is_known = all(one.metric.kind == "cross_entropy" or one.level for one in series)
     axis.set_ylabel("loss (nats per token)" if is_known else "loss (the log's unit)")
     colours = _colours(series)
     minimum: str | None = "running minimum, no floor"
     for one, colour in zip(series, colours, strict=True):
         _plot_curve(axis, one, colour)
         if one.level is not None and one.metric.split == "train":
-            _draw_level(axis, one, one.level, colour)
+            _draw_level(axis, one, one.level, colour, is_hard=result.is_hard)
         elif one.metric.is_proxy and one.metric.kind == "loss":
             lowest_n = np.minimum.accumulate(one.value_n)
             axis.plot(one.position_n, lowest_n, "--", color=INK, linewidth=1, label=minimum)
@@ -158,11 +158,12 @@ def _draw_reducible(axis: Axes, series: Sequence[Series], result: MonitorResult)
     what = "CE - A, may be negative" if result.is_hard else "loss above the floor"
     is_share = bool(left) and not result.is_hard
     axis.set_title(f"Reducible loss left: {listed(left)}" if is_share else what)
-    axis.set_ylabel(f"{what} (nats per token)")
+    axis.set_ylabel(f"{what.partition(',')[0]} (nats per token)")
     for one, colour in zip(series, _colours(series), strict=True):
         assert one.level is not None
         _plot_curve(axis, one, colour, one.level.floor)
-    axis.set(xscale="log", yscale="log")
+    axis.set_xscale("log", nonpositive="mask")  # a step 0 has no place on it
+    axis.set_yscale("log")
     plain_log_ticks(axis.xaxis, (1,))
     plain_log_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
 
@@ -215,10 +216,10 @@ def _plot_curve(
     )
 
 
-def _draw_level(axis: Axes, series: Series, level: Level, colour: str) -> None:
-    """Draw floor and unigram entropy of a series, with an arrow if the latter is only a bound."""
+def _draw_level(axis: Axes, series: Series, level: Level, colour: str, *, is_hard: bool) -> None:
+    """Draw the floor and ceilings of a series, with an arrow if the unigram entropy is only a bound."""
     name = series.metric.name.rpartition("/")[2]
-    label = f"floor of {name}, {level.floor:.3f}"
+    label = f"{'A' if is_hard else 'floor'} of {name}, {level.floor:.3f}"
     axis.axhline(level.floor, color=colour, linestyle="--", linewidth=1.1, label=label)
     if level.rungs:
         rung = min(level.rungs, key=lambda one: one.upper95)

@@ -217,7 +217,7 @@ def _finding(one: RunFinding) -> str:
     return wrapped(f"{one.severity:8}", f"{one.id}:{series} {one.message}")
 
 
-def finding_lines(result: MonitorResult, columns: int = 128, most: int = 24) -> list[str]:
+def finding_lines(result: MonitorResult, columns: int = 120, most: int = 24) -> list[str]:
     """Return the findings without advice and rules of thumb, at most so many lines."""
     findings = [one for one in by_severity(result.findings) if one.id != "rule_of_thumb"]
     lines: list[str] = []
