@@ -31,8 +31,8 @@ def checks_of_losses(evaluation: Evaluation) -> list[Check]:
 
 
 def _find(evaluation: Evaluation) -> Iterator[Check]:
-    yield from _labels(evaluation)
     yield from _ceilings(evaluation)
+    yield from _labels(evaluation)
     yield from _interval(evaluation)
     yield from _precision(evaluation)
 
@@ -49,20 +49,18 @@ def _labels(evaluation: Evaluation) -> Iterator[Check]:
         words = "too few images to compare the labels with the null class"
         yield Check("labels", "care", words)
     elif check.is_doubtful:
-        words = (
-            f"knowing the class {_change(check)}: the labels are probably wrong, see `guide evaluate`"
-        )
+        words = f"the labels are probably wrong: the class is worth {worth(check)}; see `guide evaluate`"
         yield Check("labels", "wrong", words)
     else:
         yield Check("labels", "ok", "labels help")
 
 
-def _change(check: LabelCheck) -> str:
-    """Say by how much the images' own classes change the loss, with two standard errors."""
-    gain, se = check.gain.known, check.gain.se or 0.0
-    verb = "lowers" if gain > 0 else "raises"
+def worth(check: LabelCheck) -> str:
+    """Say what knowing the class is worth, with its 95 % interval."""
+    half = check.gain.half_width
+    error = "" if half is None else f" ± {half:.1f}"
     images = f"{check.images:,} image{'s' * (check.images > 1)}"
-    return f"{verb} the loss by {abs(gain):.1f} ± {2 * se:.1f} nats an image ({images})"
+    return f"{check.gain.known:.1f}{error} nats an image ({images})"
 
 
 def _ceilings(evaluation: Evaluation) -> Iterator[Check]:
@@ -77,20 +75,20 @@ def _ceilings(evaluation: Evaluation) -> Iterator[Check]:
     ]
     if ceiling is not None and _is_above(entropy, floor.mean):
         words = (
-            f"the cross-entropy is above the unigram entropy (at most {ceiling:.2f} nats), which the "
-            "frequencies of the codes alone reach: check that model and tokenizer belong together"
+            f"cross-entropy above the unigram entropy (at most {ceiling:.2f} nats), which the codes' "
+            "frequencies alone reach: do model and tokenizer belong together?"
         )
         yield Check("loss_above_unigram", "wrong", words)
     elif over:
         named = ", ".join(over[:SHOWN]) + (f" and {len(over) - SHOWN} more" if over[SHOWN:] else "")
-        words = f"the cross-entropy is above the unigram entropy at {named}"
+        words = f"cross-entropy above the unigram entropy at {named}"
         yield Check("loss_above_unigram", "care", words)
     elif ceiling is not None:
         yield Check("loss_above_unigram", "ok", "cross-entropy below the unigram entropy")
     if floor.mean.rungs:
         is_above, clause = beside_rungs(entropy.known, entropy.half_width or 0.0, floor.mean.rungs)
         if is_above:
-            yield Check("loss_above_rung", "care", f"the cross-entropy is {clause}")
+            yield Check("loss_above_rung", "care", f"cross-entropy {clause}")
         else:
             yield Check("loss_above_rung", "ok", "below every rung")
 

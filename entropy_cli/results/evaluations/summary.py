@@ -7,7 +7,7 @@ from entropy_cli.core.table import Table, wrapped
 from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.checks import temperature_text
 from entropy_cli.results.evaluation import Evaluation
-from entropy_cli.results.evaluations.checks import checks_of_losses
+from entropy_cli.results.evaluations.checks import checks_of_losses, worth
 from entropy_cli.results.floors import beside_rungs, floor_of
 from entropy_cli.results.ladder import round_up
 from entropy_cli.results.path import labels_of
@@ -97,10 +97,7 @@ def labels_line(evaluation: Evaluation) -> str:
     if labels.source != "none":
         words += f", {labels.classes_seen:,} class{'es' * (labels.classes_seen != 1)}"
     if check is not None and check.gain.value is not None:
-        half = check.gain.half_width
-        error = "" if half is None else f" ± {half:.1f}"
-        images = f"{check.images:,} image{'s' * (check.images > 1)}"
-        words += f", worth {check.gain.value:.1f}{error} nats an image ({images})"
+        words += f", worth {worth(check)}"
     return _line(words)
 
 
@@ -181,16 +178,15 @@ def few_digits(value: float) -> str:
 
 
 def _readers(evaluation: Evaluation) -> list[str]:
-    """Return what to compare the cross-entropy with, by the labels that the model trains on."""
+    """Return what else to compare the losses with; a loss above a rung is among the checks."""
     estimate = evaluation.estimate
     if labels_of(estimate) == "soft":
         return ["soft or sampled labels: A is the floor of the soft loss, KL(q||p) what is left"]
-    lines = [f"hard labels ({estimate.tokenizer.family}): A is a floor of the soft loss alone"]
     mean, entropy = floor_of(estimate, "result").mean, evaluation.average.token_weighted.cross_entropy
-    if mean is not None and mean.rungs:
-        _, clause = beside_rungs(entropy.known, entropy.half_width or 0.0, mean.rungs)
-        lines.append(f"CE {clause}")
-    return lines
+    if mean is None or not mean.rungs:
+        return []
+    is_above, clause = beside_rungs(entropy.known, entropy.half_width or 0.0, mean.rungs)
+    return [] if is_above else [f"CE {clause}"]
 
 
 def _line(text: str) -> str:
