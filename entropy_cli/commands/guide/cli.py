@@ -25,6 +25,7 @@ TOPICS = (
     "training",
     "monitor",
     "ladder",
+    "evaluate",
     "loss",
     "fit",
     "report",
