@@ -19,7 +19,12 @@ from entropy_cli.commands.monitor.logs.read import read_log
 from entropy_cli.commands.monitor.logs.series import TOKEN_UNITS, Log, Metric, Series
 from entropy_cli.commands.monitor.page import write_run_page
 from entropy_cli.commands.monitor.reference import Reference, reference_findings
-from entropy_cli.commands.monitor.result import MonitorResult, SeriesSummary
+from entropy_cli.commands.monitor.result import (
+    MonitorResult,
+    SeriesSummary,
+    difference,
+    format_place,
+)
 from entropy_cli.commands.monitor.start_findings import start_findings, without_floors
 from entropy_cli.core.files import write_text
 from entropy_cli.results.floors import Floor, Level
@@ -205,8 +210,17 @@ def not_judged(shown: Sequence[Series]) -> list[str]:
     elif points < MIN_FOR_PLATEAU:
         clauses.append(f"a plateau takes {MIN_FOR_PLATEAU} points, {longest} has {points}")
     if evaluations < MIN_EVALUATIONS:
-        clauses.append(f"overfitting takes {MIN_EVALUATIONS} evaluations, there are {evaluations}")
+        clause = f"overfitting takes {MIN_EVALUATIONS} evaluations, there are {evaluations}"
+        risen = [_rise(one) for one in val if len(one) > 2 and one.value_n.argmin() < len(one) - 2]
+        clauses.append("; ".join([clause, *risen[:1]]))
     return clauses
+
+
+def _rise(val: Series) -> str:
+    """Say how far the last of a few evaluations is above the best."""
+    best, last = f"{val.value_n.min():.4g}", f"{val.value_n[-1]:.4g}"
+    at = format_place(val.at(int(val.value_n.argmin())))
+    return f"the last of {val.metric.name}, {last}, is {difference(last, best)} above the best, at {at}"
 
 
 def find_repeated_training(log: Log) -> dict[str, float]:

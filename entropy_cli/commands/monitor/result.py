@@ -136,7 +136,8 @@ def _overview(result: MonitorResult) -> Table:
         ]
         for one in series
     ]
-    source = f"; {name}: {words} ({result.floor_source})" if result.floor_source else ""
+    has_floor = any(one.floor is not None for one in series)
+    source = f"; {name}: {words} ({result.floor_source})" if has_floor else ""
     table = replace(
         table,
         head=[*table.head, name, "share left", "below ceiling"],

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from entropy_cli.commands.monitor.findings import collect_findings
+from entropy_cli.commands.monitor.logs.names import infer_target
 from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
 from entropy_cli.results.floors import Floor, Level, RungLimit, ScaleFloor
 
@@ -289,6 +290,43 @@ def test_too_short_to_judge_is_said_in_place_of_none(cli, tmp_path, points, word
     assert found.startswith(words if words == "none\n" else f"Too short to judge: {words}.")
     _, out, _ = cli("monitor", log, "--json")
     assert bool(json.loads(out)["not_judged"]) == (points < 32)
+
+
+def test_what_a_few_evaluations_do_is_said(cli, tmp_path):
+    log = tmp_path / "log.csv"
+    val = [0.3075, 0.3558, 0.4214, 0.4519, 0.4679]
+    log.write_text("step,loss,eval_loss\n" + "".join(f"{i},{4 - i},{x}\n" for i, x in enumerate(val, 1)))
+    _, out, _ = cli("monitor", log)
+    words = " ".join(out.split())
+    assert "there are 5; the last of eval_loss, 0.4679, is 0.1604 above the best, at step 1." in words
+    log.write_text("step,loss,eval_loss\n" + "".join(f"{i},{4 - i},{4 - i}\n" for i in range(5)))
+    assert "above the best" not in cli("monitor", log)[1]
+
+
+def test_a_metric_of_a_run_that_is_not_shown_leaves_no_trace(cli, tmp_path):
+    log = tmp_path / "log.jsonl"
+    rows = [{"step": i, "aux_loss": 1.0} for i in range(3)]
+    rows += [{"step": i, "loss": 5 - 0.01 * i} for i in range(50)]
+    log.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, out, err = cli("monitor", log, "--json")
+    assert code == 0, err
+    assert "loss" in [one["name"] for one in json.loads(out)["series"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("critic_loss", "adversary"),
+        ("gen_loss", "adversary"),
+        ("train/d_loss", "adversary"),
+        ("g_loss", "adversary"),
+        ("loss", "unknown"),
+        ("loss_step", "unknown"),
+        ("eval_loss", "unknown"),
+    ],
+)
+def test_names_of_adversarial_parts(name, target):
+    assert infer_target(name) == target
 
 
 def test_a_single_point_has_no_panel(cli, tmp_path):

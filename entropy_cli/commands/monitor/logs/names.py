@@ -19,7 +19,10 @@ TOKENS = {"tokens", "num_tokens", "tokens_seen", "total_tokens", "consumed_token
 TOKENS |= {"train_tokens", "num_input_tokens_seen", "train_num_input_tokens_seen"}
 # Words of the parts of a tokenizer's loss, and the letters that stand for them before "loss".
 TARGETS: dict[Target, tuple[set[str], set[str]]] = {
-    "adversary": ({"disc", "discriminator", "adv", "gan", "generator", "discloss"}, {"g"}),
+    "adversary": (
+        {"disc", "discriminator", "critic", "adv", "gan", "gen", "generator", "discloss"},
+        {"g", "d"},
+    ),
     "perception": ({"perceptual", "lpips"}, {"p"}),
     "codebook": ({"vq", "quant", "commit", "commitment", "codebook"}, {"q"}),
     "pixels": ({"rec", "recon", "reconstruction", "pixel", "pixels"}, {"mse"}),
@@ -106,7 +109,7 @@ def infer_target(name: str) -> Target:
     words = set(stem(name).split("_"))
     letter = words - {"loss"}
     for target, (some, letters) in TARGETS.items():
-        if words & some or letter == letters:
+        if words & some or (letter and letter <= letters):
             return target
     return "unknown"
 

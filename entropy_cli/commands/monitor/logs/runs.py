@@ -208,7 +208,8 @@ class _Points:
             at_n = np.flatnonzero(self.chosen[row_n] >= 0)
             rank_n = self.run.rank_n[row_n[at_n]]
             order_n = np.lexsort((self.chosen[row_n[at_n]], rank_n))
-            order_n = order_n[np.append(np.diff(rank_n[order_n]) != 0, [True] * (len(at_n) > 0))]
+            is_last = np.append(np.diff(rank_n[order_n]) != 0, np.ones(min(len(at_n), 1), bool))
+            order_n = order_n[is_last]
             return at_n[order_n], row_n[at_n[order_n]]
         is_last = np.zeros(max(0, len(row_n) - 1), bool)
         for position_n in (self.rows.epoch_n, self.rows.step_n):
