@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from entropy_cli.commands.monitor.logs.names import subject
-from entropy_cli.commands.monitor.logs.series import Series
+from entropy_cli.commands.monitor.logs.series import TOKEN_UNITS, Series
 from entropy_cli.commands.monitor.result import MonitorResult, RunFinding, finding_lines
 from entropy_cli.commands.monitor.titles import listed, loss_title
 from entropy_cli.core.figures import (
@@ -131,7 +131,10 @@ def _panels(series: Sequence[Series]) -> list[Panel]:
 def _draw_losses(axis: Axes, series: Sequence[Series], result: MonitorResult) -> None:
     """Draw losses with their floors, unigram entropies and findings."""
     axis.set_title(loss_title(series, result.findings))
-    is_known = all(one.metric.kind == "cross_entropy" or one.level for one in series)
+    is_known = all(
+        one.level or (one.metric.kind == "cross_entropy" and one.metric.unit in TOKEN_UNITS)
+        for one in series
+    )
     axis.set_ylabel("loss (nats per token)" if is_known else "loss (the log's unit)")
     colours = _colours(series)
     minimum: str | None = "running minimum, no floor"

@@ -165,14 +165,20 @@ def tables(result: MonitorResult) -> list[Table]:
 
 
 def _series_table(series: Sequence[SeriesSummary]) -> Table:
-    head = ["series", "split", "kind", "points", "first", "best", "at", "last", "noise"]
+    head = ["series", "split", "kind", "points", "first", "best", "at", "last", "noise", "unit"]
     rows = []
     for one in series:
         first, best, last, noise = map(format_number, (one.first, one.best, one.last, one.noise))
         row = [one.name, one.split, one.kind.replace("_", "-"), str(one.points)]
-        rows.append([*row, first, best, format_place(one.best_at), last, noise])
+        unit = "" if one.unit in (None, "nats per token") else one.unit
+        rows.append([*row, first, best, format_place(one.best_at), last, noise, unit])
     caption = "unsmoothed values; cross-entropies in nats per token"
-    return Table("series", "Series", head, rows, caption, sortable=True, left=range(3))
+    if all(not row[-1] for row in rows):
+        return Table("series", "Series", head, rows, caption, sortable=True, left=range(3)).without(
+            "unit"
+        )
+    caption = f"{caption} or their unit"
+    return Table("series", "Series", head, rows, caption, sortable=True, left=(*range(3), len(head) - 1))
 
 
 def _reducible(series: Sequence[SeriesSummary], result: MonitorResult) -> Table:

@@ -51,14 +51,14 @@ def is_document(text: str) -> bool:
 def detect(text: str, loss_name: str | None) -> tuple[Form | None, int]:
     """Return how to read a log with this beginning, and how many of its rows have a loss.
 
-    Of several ways the one that finds the most rows with a loss is taken, of equals the first of
-    `PLAIN`. None if nothing is known to read it.
+    Of several ways the first of `PLAIN` is taken that finds about as many rows with a loss as any. None
+    if nothing is known to read it.
     """
     forms = [choose(container, text, loss_name) for container in PLAIN.values()]
     counts = [count_losses(text, form, loss_name) for form in forms]
     most = max(counts)
     if most:
-        return forms[counts.index(most)], most
+        return next((form, n) for form, n in zip(forms, counts, strict=True) if n >= most / 2)
     jsonl, csv, _ = forms
     known = [form for form in forms if form.dialect is not None]
     plain = [form for form, is_one in ((jsonl, bool(jsonl.names)), (csv, _is_table(text))) if is_one]

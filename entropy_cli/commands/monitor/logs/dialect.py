@@ -26,6 +26,9 @@ class Dialect:
             usual; in tables, records and events `stem` of a name counts, without the split and the
             averaging, if the name itself is not listed.
         losses: what a loss is whose name is not listed; None to go by its name.
+        brackets: when the value in brackets is taken in place of the one before them: on lines without
+            a step, where the first is the best so far or of a few batches; always; or never. A name that
+            stands for several metrics has its own for the value in brackets.
         steps, epochs: names of the position beyond the usual ones, such as `step` and `iter`.
         ignored: names of positions that are none.
         unplaced: whether a value on a line without a position belongs to the previous one, the next
@@ -40,6 +43,7 @@ class Dialect:
     signs: Sequence[str | tuple[str, ...]]
     names: Mapping[str, Named] = field(default_factory=dict)
     losses: Metric | None = None
+    brackets: Literal["without step", "always", "never"] = "without step"
     steps: Sequence[str] = ()
     epochs: Sequence[str] = ()
     ignored: Sequence[str] = ()
@@ -58,6 +62,8 @@ class Dialect:
 # Kinds of metrics, to be changed by `like`. Cross-entropies of tokens may have a floor, others none.
 TOKENS = Metric("", kind="cross_entropy", unit="nats per token", target="tokens")
 TOKEN_BITS = replace(TOKENS, unit="bits per token")
+TOKEN_SUMS = replace(TOKENS, unit="nats per token, summed", has_floor=False)
+BYTE_BITS = replace(TOKENS, unit="bits per byte", has_floor=False)
 CODE_BITS = replace(TOKENS, unit="nats per bit", has_floor=False)
 ACCURACY = Metric("", kind="accuracy")
 GRADIENT = Metric("", kind="gradient_norm")

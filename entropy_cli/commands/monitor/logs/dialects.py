@@ -47,9 +47,9 @@ ACCM = like(ACCURACY, "Accm", scope="mean", description=BEST, statistic="best")
 ACCT = like(ACCURACY, "Acct", scope="last", description=BEST, statistic="best")
 BIT_LM = like(CODE_BITS, "Lm", scope="mean", description=f"mean cross-entropy {BIT}")
 BIT_LT = like(CODE_BITS, "Lt", scope="last", description=f"cross-entropy of the final scale, {BIT}")
-BIT_ACC = "share of the bits that are right"
-BIT_ACCM = like(ACCURACY, "Accm", description=BIT_ACC)
-BIT_ACCT = like(ACCURACY, "Acct", description=BIT_ACC)
+BIT_ACC = "percent of the bits that are right, the most so far"
+BIT_ACCM = like(ACCURACY, "Accm", description=BIT_ACC, statistic="best")
+BIT_ACCT = like(ACCURACY, "Acct", description=BIT_ACC, statistic="best")
 
 VAR_MEANS: dict[str, Metric] = {
     "L_mean": like(TOKENS, scope="mean"),
@@ -143,6 +143,7 @@ DIALECTS: Mapping[str, Dialect] = {
                 SUM, description="sum of generator and discriminator losses, not a cross-entropy"
             ),
         },
+        unplaced="next",
         starts="Training for ",
     ),
     "dit": Dialect(
@@ -173,7 +174,10 @@ DIALECTS: Mapping[str, Dialect] = {
     ),
     "build-nanogpt-log": Dialect(
         "lines",
-        ((" train ", " val "),),
+        (
+            (" train ", " val "),
+            ("\n1 ", "\n10 ", "\n50 ", "\n100 ", "\n250 ", "\n500 ", "\n1000 "),
+        ),
         {
             "train": TRAIN,
             "val": VAL,

@@ -32,7 +32,10 @@ NAME = re.compile(
     r"(?: ?\([A-Za-z/%]{1,12}\))?[\"']?\]?\s*(?:[:=|]{1,2}\s*)?(?:tensor\(|[\"'\[(])?\s*[-+]?$"
 )
 UNIT = re.compile(r"^(?:%|ms|s|it/s|[kKMGT]i?B?)(?![\w.])")
-BRACKET = re.compile(r"^\s*\((?:[A-Za-z]+[ :=]*)?$")  # before the second value of a name
+BRACKET = re.compile(
+    r"^\s*\((?!best|min|max)(?:[A-Za-z]+[ :=]*)?$", re.IGNORECASE
+)  # before the second value of a name
+FORMAT = re.compile(r"[defgEFG]\}")
 CODE = re.compile(r".*\bline\s*\d+\)\s*=>")  # where a line was printed from
 WORD = re.compile(r"(?<![\w./-])[A-Za-z]+(?![\w/-])")
 RANK = re.compile(
@@ -167,8 +170,8 @@ class _Parser:
             self._position(i, is_epoch=is_epoch)
             self.around.append(before)
             return
-        is_list = before.rstrip().endswith("[")
-        if is_list or (after.startswith(")") and _is_split(name)):  # (val 50000)
+        is_code = before.rstrip().endswith("[") or FORMAT.match(after)  # a list, or {loss:.4f}
+        if is_code or (after.startswith(")") and _is_split(name)):  # (val 50000)
             self.around.append(before)
             return
         self.around.append(text[-REACH:][: named.start()])

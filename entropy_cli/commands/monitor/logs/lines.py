@@ -124,15 +124,14 @@ class LineReader:
         return plan
 
     def _values(self, pair: Pair, shape: Shape) -> list[tuple[Metric, int]]:
-        """Return the metrics of a pair and the indices of their numbers.
-
-        The value in brackets is the mean or the current one on a line of an epoch; on the line of a step
-        the one before them is of fewer batches.
-        """
+        """Return the metrics of a pair and the indices of their numbers."""
         self.names[pair.name] = None
         metrics = self.namer.metrics(pair.name)
-        is_second = pair.second and shape.step is None and len(pair.values) == 1
-        values = pair.second[:1] if is_second else pair.values
+        when = self.dialect.brackets
+        is_taken = when == "always" or (when == "without step" and shape.step is None)
+        values = [*pair.values, *pair.second]
+        if len(metrics) == len(pair.values) == 1 and pair.second and is_taken:
+            values = pair.second
         found = zip(metrics, values, strict=False)
         return [(metric, i) for metric, i in found if metric is not None]
 

@@ -187,12 +187,14 @@ def _build_log(form: Form, reading: Reading, loss_name: str | None) -> Log:
 def _guesses(form: Form, series: Sequence[Series], loss_name: str | None) -> list[str]:
     """Say which of several losses is likely the one that is trained on, if nothing known says so."""
     main = [one.metric.name for one in series if one.metric.is_main and one.metric.has_floor]
-    if form.dialect is not None or loss_name is not None or len(main) < 2:
+    at_least = 1 if form.container == "lines" else 2
+    if form.dialect is not None or loss_name is not None or len(main) < at_least:
         return []
     likeliest = min(main, key=lambda name: (not name.lower().endswith("loss"), len(name)))
+    of = f" of {_join_names(main)}" if len(main) > 1 else ""
     return [
-        f"no known program's log: {likeliest} of {_join_names(main)} is likely the training loss. "
-        "--loss NAME picks, --list shows all"
+        f"no known program's log: {likeliest}{of} is likely the training loss. --loss NAME picks "
+        "another, --list shows all"
     ]
 
 

@@ -22,7 +22,14 @@ Kind = Literal[
     "other",
 ]
 # What a loss counts, and in which unit; None if the log does not say.
-Unit = Literal["nats per token", "bits per token", "nats per bit", "nats per byte", "bits per byte"]
+Unit = Literal[
+    "nats per token",
+    "bits per token",
+    "nats per token, summed",  # over accumulated batches
+    "nats per bit",
+    "nats per byte",
+    "bits per byte",
+]
 TOKEN_UNITS = (None, "nats per token", "bits per token")  # of what can be compared with a floor
 # What a loss is a loss of. A sum has parts of several kinds.
 Target = Literal[
