@@ -157,7 +157,8 @@ def _slurm_shard() -> Shard:
 def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     """Yield the options that name inputs, with every file: shards, their index, config.json."""
     from entropy_cli.images.patterns import expand_pattern, is_archive_pattern
-    from entropy_cli.tokenizers.checkpoints.shards import locate
+    from entropy_cli.tokenizers.checkpoints.config import FILE as CONFIG
+    from entropy_cli.tokenizers.checkpoints.shards import INDEX, locate
 
     for name in ("latents", "codebook"):
         if params.get(name) is not None:
@@ -169,7 +170,8 @@ def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
     if params["ckpt"] is not None:
         ckpt = Path(params["ckpt"])  # text in older versions of typer
         located = locate(ckpt)
-        for path in (ckpt, *located.files, *sorted(located.folder.glob("*.json"))):
+        beside = [located.folder / CONFIG, *located.folder.glob(f"*{INDEX}")]
+        for path in (ckpt, *located.files, *sorted(path for path in beside if path.exists())):
             yield "--ckpt", path
 
 

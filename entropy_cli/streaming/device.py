@@ -175,12 +175,13 @@ def keep_freed_memory() -> None:
 
     By default every tensor above some MB is given back to the system when it is freed, and the next one
     pays for fresh pages: a third of an encoder's time on a CPU, and beside a GPU a third of what the
-    host computes for an image. For the rest of the process.
+    host computes for an image. For the rest of the process; what loading left is given back first.
     """
     with contextlib.suppress(OSError, AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
+        library = ctypes.CDLL(None)
+        library.malloc_trim(0)
         for parameter, value in KEEP_FREED_MEMORY:
-            mallopt(parameter, value)
+            library.mallopt(parameter, value)
 
 
 def is_out_of_memory(error: MemoryError | RuntimeError) -> bool:

@@ -8,14 +8,14 @@ from torch import Tensor
 
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.entropy.loss_tally import ImageLosses
-from entropy_cli.entropy.token_losses import Scratch, kl_divergence, token_losses
+from entropy_cli.entropy.token_losses import Scratch, kl_divergence, log_softmax, token_losses
 from entropy_cli.generators.base import Generator
 from entropy_cli.streaming.coarser_scales import teacher_inputs
 from entropy_cli.tokenizers.base import Tokenizer
 
 # Images in the transformer at once: a part of a block, so that which images meet does not depend on
 # where a run was cut. A CPU is as fast with few tokens, which need less memory.
-TOKENS_AT_ONCE = {"cpu": 4096, "cuda": 2**15}
+TOKENS_AT_ONCE = {"cpu": 2048, "cuda": 2**15}
 POWERS = (16, 8, 4, 2, 1)
 LOGITS_AT_ONCE = {"cpu": 2**20, "cuda": 2**24}  # on a CPU they should stay in a cache
 
@@ -130,10 +130,10 @@ class Scorer:
             logits_NV = self.generator.logits(hidden_NC[part])
             columns = [token_losses(logits_NV, idx_N[part], None, scratch=self._scratch)]
             if z_NC is not None:
-                log_p_NV = torch.log_softmax(logits_NV.double(), 1)
+                log_p_NV = log_softmax(logits_NV)
                 logit_NV = soft_logits(self.tokenizer.codebook(scale), z_NC[part])
                 for temperature in temperatures:
-                    log_q_NV = torch.log_softmax(logit_NV / temperature, 1)
+                    log_q_NV = log_softmax(logit_NV / temperature)
                     columns.append(kl_divergence(log_q_NV, log_p_NV)[:, None])
             losses.append(torch.cat(columns, 1))
         return torch.cat(losses)
