@@ -30,6 +30,7 @@ from entropy_cli.commands.train import cli as train
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.escaping import one_line
 from entropy_cli.core.signals import Interrupted, Signals
+from entropy_cli.remote_options import with_fetched
 from entropy_cli.terminal import STDERR, VERBOSITY, with_verbosity
 
 app = typer.Typer(
@@ -57,7 +58,7 @@ COMMANDS: dict[str, Callable[..., Any]] = {
     "guide": guide.guide,
 }
 for name, command in COMMANDS.items():
-    app.command(name, cls=Command)(with_verbosity(command))
+    app.command(name, cls=Command)(with_verbosity(with_fetched(command)))
 
 # Options of earlier versions: command, old name, new name.
 RENAMED_OPTIONS = {

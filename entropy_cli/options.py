@@ -192,14 +192,15 @@ Data = Annotated[
         "--data",
         metavar="DIR|FILES",
         help="Folder of images or of archives of them, or archives such as 'v-{000..063}.tar'; see "
-        "`guide images`.",
+        "`guide places`.",
     ),
 ]
 Checkpoint = Annotated[
     Path | None,
     typer.Option(
         "--ckpt",
-        help="The tokenizer: .pth, .pt, .ckpt, .bin or .safetensors, their index, or a folder.",
+        help="The tokenizer: .pth, .pt, .ckpt, .bin or .safetensors, their index, a folder, or an "
+        "address such as hf://ORG/REPO/FILE; see `guide places`.",
         metavar="FILE",
     ),
 ]

@@ -19,7 +19,7 @@ LINE = (
     ("runs",),
     ("api",),
     ("command", "options", "terminal"),
-    ("input_options", "floor_options"),
+    ("input_options", "floor_options", "remote_options"),
     ("run_options",),
     ("commands",),
     ("integrations",),

@@ -15,6 +15,8 @@ from entropy_cli.api.passes import LOADED, Callables, PrecisionChoice, open_pass
 from entropy_cli.api.python_words import naming_parameters
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.files import path_argument
+from entropy_cli.core.progress_bars import no_bars
+from entropy_cli.core.remote.fetch import local_path
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.quantity import Cluster, TemperatureChoice, TokenPath
 from entropy_cli.entropy.vocabulary import VECTOR_RULES
@@ -22,6 +24,7 @@ from entropy_cli.results.schema import Result
 from entropy_cli.runs.inputs import identify
 from entropy_cli.tokenizers import registry as tokenizers
 from entropy_cli.tokenizers.base import Tokenizer
+from entropy_cli.tokenizers.checkpoints.shards import files_to_fetch
 from entropy_cli.tokenizers.compiled import Compile
 from entropy_cli.tokenizers.latents import Channels
 from entropy_cli.tokenizers.limits import MOST_PIXELS, MOST_SIDE
@@ -42,7 +45,7 @@ def load_tokenizer(
     """Load the tokenizer of a published checkpoint; None lets the checkpoint or its family decide.
 
     Args:
-        path: file or folder.
+        path: file or folder, or an address such as hf://ORG/REPO/FILE.
         family: name of a family; "auto" goes by the checkpoint's keys.
         image_size: side of the images in pixels.
         patch_nums: side of each scale's grid.
@@ -65,7 +68,8 @@ def load_tokenizer(
             raise EntropyCliError(f"{name} {value}: expected {expected}.")
     if image_size is not None:
         whole_numbers("image_size", [image_size], MOST_PIXELS)
-    loaded = tokenizers.load_tokenizer(path_argument("path", path), family, settings)
+    local = local_path(path_argument("path", path), files_to_fetch, no_bars)
+    loaded = tokenizers.load_tokenizer(local, family, settings)
     LOADED[loaded.tokenizer] = identify(loaded, loaded.checkpoint.sha256())
     return loaded.tokenizer
 

@@ -20,12 +20,15 @@ from entropy_cli.api.callables import CallableTokenizer, Encode
 from entropy_cli.api.in_memory import Origin, Pass
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.files import path_argument
+from entropy_cli.core.progress_bars import no_bars
+from entropy_cli.core.remote.fetch import local_path
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.quantity import Cluster, TokenPath
 from entropy_cli.entropy.vocabulary import MOST_LEVELS
 from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import ImageSet, find_images
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
+from entropy_cli.images.roots import files_to_fetch
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import (
     choose_batch_size,
@@ -98,7 +101,7 @@ def open_pass(  # noqa: PLR0913 - a parameter for each that the functions of the
         raise EntropyCliError("codebook, rule, levels and channels: a loaded tokenizer has its own.")
     chosen = choose_precision(on, None if precision == "auto" else precision)
     if isinstance(images, (str, Path)):
-        folder = path_argument("images", images)
+        folder = local_path(path_argument("images", images), files_to_fetch, no_bars)
         found = find_images(folder, seed=SEED, cluster=cluster)
         return _of_folder(tokenizer, found, on, chosen, workers, compile)
     return _of_images(tokenizer, images, on, chosen, compile)

@@ -1,16 +1,17 @@
 """The folder whose images are read: that of a split, on a disk or in archives."""
 
+import fnmatch
 import os
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.images.archive_tree import open_archives
 from entropy_cli.images.folders import DiskFolder, Folder, walk
-from entropy_cli.images.formats import PARQUET, is_archive
-from entropy_cli.images.patterns import expand_pattern, is_archive_pattern
+from entropy_cli.images.formats import PARQUET, is_archive, is_image
+from entropy_cli.images.patterns import expand_braces, expand_pattern, is_archive_pattern
 
 Progress = Callable[[int], object]
 
@@ -65,12 +66,28 @@ def find_root(data: Path, split: str, progress: Progress, bars: Bars) -> tuple[F
     return *_find_split(top, name, split), silent
 
 
+def files_to_fetch(sizes: Mapping[str, int], path: str) -> list[str]:
+    """Choose the images and archives elsewhere: of a file, a pattern, or all below a folder.
+
+    Args:
+        sizes: the bytes of all files there by path, with / between folders.
+        path: what was asked for, "" for the whole.
+    """
+    if path in sizes:
+        return [path]
+    names = [name for name in sorted(sizes) if not name.startswith(".") and "/." not in name]
+    usable = [name for name in names if is_archive(name) or is_image(name)]
+    matching = [name for word in expand_braces(path) for name in fnmatch.filter(usable, word)]
+    return matching or [name for name in usable if not path or name.startswith(f"{path}/")]
+
+
 def _united(paths: Sequence[Path]) -> list[tuple[str, Path]]:
     """Return archives of a pattern as parts of one folder; rows of Parquet files need those of files."""
     if len(paths) == 1 or not any(path.name.lower().endswith(PARQUET) for path in paths):
         return [("", path) for path in paths]
-    common = os.path.commonpath([path.parent.resolve() for path in paths])
-    return [(path.resolve().relative_to(common).as_posix(), path) for path in paths]
+    given = [os.path.abspath(path) for path in paths]  # noqa: PTH100 - links stay links
+    common = os.path.commonpath(list(map(os.path.dirname, given)))
+    return [(os.path.relpath(each, common), path) for each, path in zip(given, paths, strict=True)]
 
 
 def _find_split(top: Folder, name: str, split: str) -> tuple[Folder, str]:

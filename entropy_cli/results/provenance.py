@@ -18,7 +18,8 @@ def provenance(result: Result) -> dict[str, str]:
     return {
         "images": f"{_shard(origin)}{data.images_used} of {data.images_found} used, "
         f"{data.images_failed} unreadable; "
-        f"{f'split {data.split}, ' if data.split in SPLITS else ''}{origin['data']}, "
+        f"{f'split {data.split}, ' if data.split in SPLITS else ''}"
+        f"{origin.get('data_address', origin['data'])}, "
         f"order and groups by seed {settings.seed}",
         "preprocessing": settings.preprocess,
         "tokenizer": f"family {tokenizer.family}, {tokenizer.vocab_size} codes of "
@@ -43,7 +44,8 @@ def _checkpoint(result: Result) -> dict[str, str]:
         return {}
     several = len(origin.get("checkpoint_copies", [])) > 1
     weights = f", {origin['checkpoint_weights']} weights of the two it holds" if several else ""
-    return {"checkpoint": f"{origin['checkpoint']}{weights} (sha256 {sha256[:16]}...)"}
+    where = origin.get("checkpoint_address", origin["checkpoint"])
+    return {"checkpoint": f"{where}{weights} (sha256 {sha256[:16]}...)"}
 
 
 def _path(result: Result) -> dict[str, str]:

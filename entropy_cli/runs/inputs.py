@@ -10,6 +10,7 @@ from torch import Tensor
 from entropy_cli.core.errors import CheckpointError, DatasetError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.reading import OpenFile
+from entropy_cli.core.remote.address import provenance_of
 from entropy_cli.entropy.ladder.contexts import Layout
 from entropy_cli.generators.base import GeneratorSpec
 from entropy_cli.images.decode import CroppedImages
@@ -78,7 +79,7 @@ def open_inputs(config: EstimateConfig, model: GeneratorSpec | None, bars: Bars)
             progress=bar.update,
             bars=bars,
         )
-    provenance = {"data": images.location, **provenance}
+    provenance = {**provenance_of("data", config.data), **provenance, "data": images.location}
     source = CroppedImages(images, loaded.tokenizer.spec.crop.apply)
     return Inputs(loaded.tokenizer, images, source, identity, provenance)
 
@@ -150,7 +151,7 @@ def identify(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, Any
     if loaded.settings.quant_resi is not None:  # or left out, as in states of earlier versions
         identity["quant_resi"] = loaded.settings.quant_resi
     provenance = {
-        "checkpoint": str(checkpoint.path.resolve()),
+        **provenance_of("checkpoint", checkpoint.path),
         "checkpoint_wrapper": checkpoint.wrapper,
         "checkpoint_prefix": checkpoint.prefix,
         "checkpoint_weights": checkpoint.weights,

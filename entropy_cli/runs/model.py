@@ -9,6 +9,7 @@ import torch
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import Bars
+from entropy_cli.core.remote.address import provenance_of
 from entropy_cli.generators.base import Generator, GeneratorSpec
 from entropy_cli.generators.fits import check_fits
 from entropy_cli.generators.registry import Found, find_generator
@@ -170,7 +171,7 @@ def open_model(
         min(most, len(images)) if checks else 0,
         sha256,
         {
-            "model": str(found.checkpoint.path.resolve()),
+            **provenance_of("model", found.checkpoint.path),
             "model_weights": found.checkpoint.weights,
             "model_notes": list(spec.notes),
         },

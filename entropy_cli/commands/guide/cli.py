@@ -21,6 +21,7 @@ TOPICS = (
     "your-network",
     "families",
     "images",
+    "places",
     "cluster",
     "training",
     "monitor",

@@ -1,7 +1,7 @@
 """The files of a checkpoint: one file, shards with an index, or a model folder."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import Any
@@ -94,6 +94,48 @@ def _in_folder(folder: Path) -> Located:
             return _indexed(folder, file) if found[0] in indices else Located(folder, (file,), folder)
     got = some(any_name or names) or "nothing"
     raise CheckpointError(f"{folder}: holds {got}, expected one checkpoint. {EXPECTED}")
+
+
+def files_to_fetch(sizes: Mapping[str, int], path: str) -> list[str]:
+    """Choose the files of a checkpoint elsewhere, and the JSON files that are read beside it.
+
+    Args:
+        sizes: the bytes of all files there by path, with / between folders.
+        path: of a file or a folder, "" for the whole.
+
+    Returns:
+        The file that was asked for last; empty if there is no checkpoint.
+    """
+    folder = path.rpartition("/")[0] if path in sizes else path
+    prefix = f"{folder}/" if folder else ""
+    names = sorted(name.removeprefix(prefix) for name in sizes if name.startswith(prefix))
+    here = [name for name in names if "/" not in name]
+    beside = [name for name in here if name.endswith(".json") and sizes[prefix + name] <= JSON_BYTES]
+    if path in sizes:
+        name = path.removeprefix(prefix)
+        stem = name.removesuffix(INDEX) if name.endswith(INDEX) else ""
+        if shard := SHARD.fullmatch(name):
+            stem = f"{shard[1]}{shard[2]}"
+        chosen = _shards(here, stem) if stem else []
+        return [prefix + each for each in dict.fromkeys([*beside, *chosen]) if each != name] + [path]
+    if "model_index.json" in here:  # a pipeline, whose parts say what they are
+        return [prefix + name for name in names if name.endswith(".json") and name.count("/") < 2]
+    indices = [name for name in here if name.endswith(INDEX)]
+    preferred = [name for name in indices if ".safetensors." in name] or indices
+    usual = [name for name in USUAL if name in here]
+    if preferred:
+        weights = _shards(here, preferred[0].removesuffix(INDEX))
+    else:
+        weights = usual[:1] or [name for name in here if PurePath(name).suffix in SUFFIXES]
+    others = [name for name in beside if not name.endswith(INDEX)]
+    return [prefix + name for name in dict.fromkeys([*others, *weights])] if weights else []
+
+
+def _shards(names: Sequence[str], stem: str) -> list[str]:
+    """Return the index of shards of this stem, such as model.safetensors, and the shards."""
+    parts = [(name, SHARD.fullmatch(name)) for name in names]
+    found = [name for name, part in parts if part and f"{part[1]}{part[2]}" == stem]
+    return [*(name for name in names if name == stem + INDEX), *found]
 
 
 def _is_tokenizer(part: Path) -> bool:

@@ -1,0 +1,190 @@
+"""Files on web servers and in buckets, fetched by fsspec into the program's own cache."""
+
+import hashlib
+import json
+import logging
+import posixpath
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.core.extras import import_extra
+from entropy_cli.core.files import cache_folder, write_atomically
+from entropy_cli.core.progress_bars import Bars
+from entropy_cli.core.reading import CONFIG_BYTES, parse_json, read_bytes
+from entropy_cli.core.remote.address import ORIGIN, is_safe, shown
+from entropy_cli.core.remote.hub import Choose, Plan, in_bytes, reason
+
+logger = logging.getLogger(__name__)
+
+NEEDED = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp requests", "https": "aiohttp requests"}
+NAME = re.compile(r"[\w@+=,-][\w.@+=,-]{0,199}")
+VERSION = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "last_modified", "created")
+
+
+class OtherFiles:
+    """The file or folder of an address, and where it is kept."""
+
+    def __init__(self, address: str, choose: Choose) -> None:
+        """Take an address and a function that chooses among the files of its folder."""
+        self.address, self.choose, self.shown = address, choose, shown(address)
+        self.scheme = address.partition("://")[0]
+        fsspec = import_extra("fsspec", "hub", f"reading {self.shown}")
+        if "::" in address or not is_safe(address.partition("://")[2]):
+            raise EntropyCliError(f"{self.shown}: expected an address without .. and ::.")
+        try:
+            self.fs, self.path = fsspec.core.url_to_fs(address)
+        except ImportError as error:
+            packages = NEEDED.get(self.scheme, self.scheme)
+            raise EntropyCliError(
+                f"{self.shown}: {self.scheme}:// needs another package: pip install {packages}."
+            ) from error
+        except ValueError as error:
+            raise EntropyCliError(f"{self.shown}: {reason(error)}.") from error
+
+    def plan(self) -> Plan:
+        """Return what is not in the cache yet.
+
+        Raises:
+            EntropyCliError: there is no such file, no access, or no connection.
+        """
+        _, folder, files = self._look()
+        kept = _kept(folder)
+        sizes = {name: info.get("size") or 0 for name, info in files.items()}
+        return Plan(str(folder), {n: sizes[n] for n in files if not _is_kept(folder, kept, n, files[n])})
+
+    def fetch(self, bars: Bars) -> Path:
+        """Fetch what is not in the cache yet; return its local path.
+
+        Raises:
+            EntropyCliError: as of `plan`, or a file can't be fetched or is not of its size.
+        """
+        try:
+            is_folder, folder, files = self._look()
+        except _NoConnectionError as error:
+            return self._cached(error)
+        kept = _kept(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, info in files.items():
+            if _is_kept(folder, kept, name, info):
+                continue
+            self._fetch(name, info, folder / name, bars)
+            kept[name] = _version(info)
+            address = self.shown if is_folder else posixpath.dirname(self.shown)
+            write_origin(folder, address, kept)
+        return folder if is_folder else folder / _name(self.address)
+
+    def _cached(self, error: EntropyCliError) -> Path:
+        """Return what an earlier run kept."""
+        for path in (self._folder(is_folder=False) / _name(self.address), self._folder(is_folder=True)):
+            if path.exists():
+                logger.warning("%s; what is cached is used", str(error).rstrip("."))
+                return path
+        raise EntropyCliError(
+            f"{error} It is not in the cache ({cache_folder() / 'fetched'})."
+        ) from error
+
+    def _look(self) -> tuple[bool, Path, dict[str, dict[str, Any]]]:
+        """Return whether it is a folder, where it is kept, and its files."""
+        info = self._ask(self.fs.info, self.path)
+        is_folder = info.get("type") == "directory"
+        parent = self.path if is_folder else posixpath.dirname(self.path)
+        listed = {} if self.scheme.startswith("http") else self._list(parent)
+        own = _name(self.address)
+        if not is_folder:
+            listed[own] = info
+        sizes = {name: each.get("size") or 0 for name, each in listed.items()}
+        chosen = list(self.choose(sizes, "" if is_folder else own))
+        if not chosen:
+            names = ", ".join(sorted(listed)[:6]) or "nothing"
+            raise EntropyCliError(f"{self.shown}: got {names}, expected one checkpoint there.")
+        return is_folder, self._folder(is_folder=is_folder), {name: listed[name] for name in chosen}
+
+    def _folder(self, *, is_folder: bool) -> Path:
+        """Return the folder of the cache for the files of a folder; on the web each file has its own."""
+        is_alone = is_folder or self.scheme.startswith("http")
+        address = self.address if is_alone else posixpath.dirname(self.address)
+        name = hashlib.blake2b(address.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
+        return cache_folder() / "fetched" / name
+
+    def _list(self, folder: str) -> dict[str, dict[str, Any]]:
+        entries = self._ask(lambda path: self.fs.ls(path, detail=True), folder)
+        names = {posixpath.basename(entry["name"]): entry for entry in entries}
+        return {n: e for n, e in names.items() if e.get("type") == "file" and NAME.fullmatch(n)}
+
+    def _ask(self, ask: Callable[[str], Any], path: str) -> Any:  # noqa: ANN401 - fsspec's
+        try:
+            return ask(path)
+        except FileNotFoundError as error:
+            raise EntropyCliError(f"{self.shown}: no such file.") from error
+        except PermissionError as error:
+            raise EntropyCliError(f"{self.shown}: no access: {reason(error)}.") from error
+        except Exception as error:  # of any transport
+            status = getattr(error, "status", None)
+            if status in (401, 403):
+                raise EntropyCliError(f"{self.shown}: no access (status {status}).") from error
+            raise _NoConnectionError(f"{self.shown}: can't be reached: {reason(error)}.") from error
+
+    def _fetch(self, name: str, info: dict[str, Any], path: Path, bars: Bars) -> None:
+        fsspec = import_extra("fsspec.callbacks", "hub", f"reading {self.shown}")
+        size = info.get("size")
+        logger.info("%s: fetching %s (%s)", self.shown, name, "?" if size is None else in_bytes(size))
+
+        def write(temporary: Path) -> None:
+            with bars(f"fetching {name}", size, "B") as bar:
+
+                class Callback(fsspec.Callback):  # type: ignore[misc,name-defined]
+                    def relative_update(self, inc: int = 1) -> None:
+                        bar.update(inc)
+
+                try:
+                    self.fs.get_file(info["name"], str(temporary), callback=Callback())
+                except Exception as error:  # of any transport
+                    raise EntropyCliError(f"{self.shown}: can't be fetched: {reason(error)}.") from error
+            got = temporary.stat().st_size
+            if size is not None and got != size:
+                raise EntropyCliError(
+                    f"{self.shown}: {name}: got {got:,} bytes, expected {size:,}. Try again."
+                )
+
+        write_atomically(path, write, announced=False)
+
+
+class _NoConnectionError(EntropyCliError):
+    """A server can't be asked."""
+
+
+def write_origin(folder: Path, address: str, kept: dict[str, Any]) -> None:
+    """Write down where the files in a folder of the cache came from."""
+    write_atomically(
+        folder / ORIGIN,
+        lambda temporary: temporary.write_text(json.dumps({"address": address, "files": kept}), "utf-8"),
+        announced=False,
+    )
+
+
+def _kept(folder: Path) -> dict[str, Any]:
+    """Return the versions of the files in a folder of the cache, by name."""
+    try:
+        files = parse_json(read_bytes(folder / ORIGIN, CONFIG_BYTES))["files"]
+    except (OSError, ValueError, TypeError, KeyError):
+        return {}
+    return files if isinstance(files, dict) else {}
+
+
+def _is_kept(folder: Path, kept: dict[str, Any], name: str, info: dict[str, Any]) -> bool:
+    return kept.get(name) == _version(info) and (folder / name).is_file()
+
+
+def _version(info: dict[str, Any]) -> list[str]:
+    return [str(info.get("size")), *(f"{key} {info[key]}" for key in VERSION if info.get(key))]
+
+
+def _name(address: str) -> str:
+    """Return a file name for an address: its last part, if that is one everywhere."""
+    path = urlsplit(address).path if address.startswith("http") else address
+    name = unquote(posixpath.basename(path.rstrip("/")))
+    return name if NAME.fullmatch(name) else "file"
