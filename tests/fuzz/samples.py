@@ -1,5 +1,6 @@
 """A sample of each format that is read, with the command lines that read it."""
 
+import dataclasses
 import io
 import json
 import tarfile
@@ -12,9 +13,13 @@ from safetensors.torch import load_file, save_file
 
 from entropy_cli.cli import main
 from entropy_cli.images.synthetic import write_image_folder
+from entropy_cli.results.evaluation import Extremes, ImageLoss
+from entropy_cli.results.evaluations.checks import with_checks
+from entropy_cli.results.schema import read_result
 from entropy_cli.tokenizers.layers.var_layout import VARSizes
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from tests import training_logs as logs
+from tests.evaluations import evaluation_of
 from tests.trainings import SMALL
 from tests.untrained import untrained_weights
 
@@ -59,6 +64,16 @@ def sound_files(folder):
     for i in (0, 1):
         run(f"{estimate} --shard {i}/2 --state {folder}/s{i} --temperature 1")
     run(f"train --data {folder}/images --output {folder}/t --steps 1 {' '.join(SMALL)}")
+
+
+def evaluation(folder):
+    """An evaluation made by hand on the estimate, with the losses of two images."""
+    found = with_checks(evaluation_of(read_result(folder / "r.json")))
+    first, last = (str(image_paths(folder)[i].relative_to(folder / "images")) for i in (0, -1))
+    ends = Extremes([ImageLoss(first, 3, 99.5)], [ImageLoss(last, 999, 11.25)])
+    found = dataclasses.replace(found, extremes=ends)
+    found.write(folder / "e.json")
+    return found
 
 
 def image_paths(folder):
@@ -194,6 +209,17 @@ def samples(folder):
                 f"{with_images.replace('--temperature 1', '')} --temperature-from {{d}}/r.json",
                 "show {f}/images/shapes/shapes_00000.jpg --ckpt {f}/m.safetensors -o {d}/o.png "
                 "--device cpu --result {d}/r.json",
+            ),
+        ),
+        Sample(
+            "evaluation",
+            {"e.json": evaluation(folder).to_json().encode()},
+            (
+                *(f"report {{d}}/e.json -o {{d}}/o.{kind}" for kind in ("md", "csv", "html")),
+                "report {d}/e.json {f}/e.json -o {d}/o.html",
+                "fit {d}/e.json {f}/e.json --json",
+                "monitor {f}/log --floor {d}/e.json --json",
+                "monitor {f}/log --reference {d}/e.json --json",
             ),
         ),
         Sample(
