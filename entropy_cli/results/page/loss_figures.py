@@ -74,8 +74,8 @@ def losses_by_scale(axes: Axes, evaluation: Evaluation) -> None:
                 axes, x_S + dodge, shown, line="-", label=label, color=colour, marker=marker
             )
     label_scales(axes, scales)
-    highest = max([log_vocab, *(losses.cross_entropy.known for losses in evaluation.scales)])
-    axes.set(ylabel="nats per token", ylim=(0, HEADROOM * highest))
+    shown = [getattr(losses, name).value or 0.0 for losses in evaluation.scales for name, *_ in LINES]
+    axes.set(ylabel="nats per token", ylim=(0, HEADROOM * max([log_vocab, *shown])))
     axes.set_title(fill(f"Cross-entropy: {_ends(evaluation, 'cross_entropy')}", 53))
     legend_below(axes, 2)
 

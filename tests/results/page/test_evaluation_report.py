@@ -130,6 +130,15 @@ def test_figures_draw_the_numbers_of_the_result(evaluation, estimated):
     assert np.allclose(shares["top-5"], 0.5)
 
 
+def test_no_point_lies_above_the_axes(estimated):
+    panels = figure_panels(evaluation_of(estimated, below=-4, worth=900.0))
+    with styled():
+        axes = new_figure(4, 3).add_subplot()
+        panels["Cross-entropy of each scale"](axes)
+    heights = [container.lines[0].get_ydata().max() for container in axes.containers]
+    assert max(heights) < axes.get_ylim()[1]
+
+
 def test_the_worst_and_best_images_are_on_the_page(report, evaluation, tmp_path):
     folder = tmp_path / "data"
     write_image_folder(folder, images=2, size=40, seed=0)
