@@ -262,6 +262,10 @@ DIALECTS: Mapping[str, Dialect] = {
         steps=("num_updates", "train_num_updates", "valid_num_updates", "test_num_updates"),
     ),
     "timm": Dialect("table", ("epoch,", "train_loss", "eval_top1"), losses=CLASSES),
+    "timm-stdout": Dialect(
+        "lines", ("Train: ", "Loss: ", "Time: ", "LR: "), {"Loss": CLASSES}, epochs=("Train",)
+    ),
+    "wandb-history": Dialect("table", ("_step", "_runtime", "_timestamp", "loss")),
     "wandb": Dialect("table", (" - ", "__MIN")),
     "lightning": Dialect("table", ("step", "epoch", ("train_", "val_", "train/", "val/"))),
     "vqgan": Dialect(

@@ -26,16 +26,17 @@ NUMBER = re.compile(
 EPOCHS = ("epoch", "ep", "epochs")
 STEPS = ("step", "iter", "iteration", "it", "itr", "update", "global_step", "steps", "batch")
 # Words that may stand before a word of a position.
-BEFORE = HELD_OUT | TRAINING | {"at", "loss", "global", "current", "trainer", "info", "validate"}
+BEFORE = (
+    HELD_OUT | TRAINING | {"at", "loss", "global", "current", "trainer", "info", "validate", "completed"}
+)
 NAME = re.compile(
     r"([A-Za-z_][\w.&@/+-]*(?: [A-Za-z_&][\w.&@/+-]*){0,5})"
     r"(?: ?\([A-Za-z/%]{1,12}\))?[\"']?\]?\s*(?:[:=|]{1,2}\s*)?(?:tensor\(|[\"'\[(])?\s*[-+]?$"
 )
 UNIT = re.compile(r"^(?:%|ms|s|it/s|[kKMGT]i?B?)(?![\w.])")
-BRACKET = re.compile(
-    r"^\s*\((?!best|min|max)(?:[A-Za-z]+[ :=]*)?$", re.IGNORECASE
-)  # before the second value of a name
-FORMAT = re.compile(r"[defgEFG]\}")
+# Before the second value of a name.
+BRACKET = re.compile(r"^\s*\(\s*(?!best|min|max)(?:[a-z]+[ :=]*)?$", re.I)
+FORMAT = re.compile(r"[defgEFG]\}")  # after the width of a number in the source of a program
 CODE = re.compile(r".*\bline\s*\d+\)\s*=>")  # where a line was printed from
 WORD = re.compile(r"(?<![\w./-])[A-Za-z]+(?![\w/-])")
 RANK = re.compile(
@@ -72,13 +73,16 @@ def parse_shape(parts: Sequence[str], steps: Iterable[str] = (), epochs: Iterabl
     """
     line = "".join(parts)
     rank = RANK.match(line)
-    code = CODE.match(line)
-    parser = _Parser(parts, {*STEPS, *steps}, {*EPOCHS, *epochs}, code.end() if code else 0)
+    begin = max([0, *(found.end() for found in (CODE.match(line), rank) if found)])
+    parser = _Parser(parts, {*STEPS, *steps}, {*EPOCHS, *epochs}, begin)
     parser.parse()
     words = {word.lower() for word in WORD.findall(" ".join(parser.around))}
     is_val = bool(words & (HELD_OUT | {"validate"})) and not words & TRAINING
+    step = parser.step
+    if step is None and not is_val:  # else it counts the batches of the validation
+        step = parser.bar
     found = None if rank is None else next(filter(None, rank.groups()))
-    return Shape(parser.pairs, parser.epoch, parser.step, is_val, found)
+    return Shape(parser.pairs, parser.epoch, step, is_val, found)
 
 
 class _Parser:
@@ -90,7 +94,7 @@ class _Parser:
         self.pairs: list[Pair] = []
         self.epoch: int | None = None
         self.step: int | None = None
-        self.bar: int | None = None  # of a progress bar
+        self.bar: int | None = None  # a step without a name: in brackets, or of a progress bar
         self.around: list[str] = []  # texts that are no name of a value
         self.last: Pair | None = None  # which a further value may belong to
         self.total = False  # whether the last number was the total of the one before
@@ -104,8 +108,6 @@ class _Parser:
                 begin = max(0, self.begin - (at - len(text) - len(number)))
                 self._take(i, text[begin:], self.texts[i + 1])
         self.around.append(self.texts[-1])
-        if self.step is None:
-            self.step = self.bar
 
     def _take(self, i: int, before: str, after: str) -> None:
         short = before.strip()
@@ -117,7 +119,7 @@ class _Parser:
             self.last.second.append(i)
         elif self.last and not short and before:
             self.last.values.append(i)
-        elif not self._is_place(i, before, after):
+        elif not FORMAT.match(after) and not self._is_place(i, before, after):
             self._name(i, before, after)
         if short != "/":
             self.total = False
@@ -130,10 +132,13 @@ class _Parser:
         named = NAME.search(UNIT.sub("", before)[-REACH:])
         if named and opens and after.startswith("/") and _is_split(named[1]):  # Test: [ 10/48]
             named = None
-        if named is None and opens and after.lstrip()[:1] in ("/", "]"):
-            if self.epoch is None and after.lstrip()[:1] == "]":
-                return False
-            self.step = i if self.step is None else self.step
+        is_part = after.startswith("/") and self.texts[i + 2 :][:1] not in ([], ["/"])  # not of a date
+        if (
+            named is None
+            and opens
+            and (is_part or (self.epoch is not None and after.lstrip()[:1] == "]"))
+        ):
+            self.bar = i if self.bar is None else self.bar
         elif named is None and opens and after.lstrip().startswith(",") and i + 1 < len(self.numbers):
             self.epoch = i if self.epoch is None else self.epoch
         elif before.strip() == "," and self.epoch == i - 1 and after.lstrip().startswith("]"):
@@ -170,8 +175,8 @@ class _Parser:
             self._position(i, is_epoch=is_epoch)
             self.around.append(before)
             return
-        is_code = before.rstrip().endswith("[") or FORMAT.match(after)  # a list, or {loss:.4f}
-        if is_code or (after.startswith(")") and _is_split(name)):  # (val 50000)
+        is_list = before.rstrip().endswith("[")
+        if is_list or (after.startswith(")") and _is_split(name)):  # (val 50000)
             self.around.append(before)
             return
         self.around.append(text[-REACH:][: named.start()])

@@ -65,13 +65,15 @@ class Rows:
             self.put(metric, value, row)
 
     def put(self, metric: Metric, value: float, row: int) -> None:
-        """Add a value to a row, unless it has one of this metric."""
+        """Add a value to a row; if it has one of this metric, the last one counts in validation."""
         cells = self.cells.get(metric)
         if cells is None:
             cells = self.cells[metric] = Cells()
         if not cells.row or cells.row[-1] != row:
             cells.row.append(row)
             cells.value.append(value)
+        elif metric.split == "val":
+            cells.value[-1] = value
 
     def restart(self) -> None:
         """Note that a process starts."""

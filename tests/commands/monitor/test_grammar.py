@@ -1,0 +1,205 @@
+"""The grammar of printed lines, and logs of programs that have no dialect."""
+
+import json
+
+import pytest
+
+from entropy_cli.commands.monitor.logs.grammar import NUMBER, parse_shape
+from entropy_cli.commands.monitor.logs.read import read_log
+from entropy_cli.core.errors import LogError
+
+
+def parse(line):
+    """Epoch, step, and the values by name, those in brackets at the end."""
+    parts = NUMBER.split(line)
+    shape, numbers = parse_shape(parts), parts[1::2]
+    place = [None if i is None else float(numbers[i]) for i in (shape.epoch, shape.step)]
+    pairs = {one.name: [float(numbers[i]) for i in (*one.values, *one.second)] for one in shape.pairs}
+    return (*place, pairs)
+
+
+LINES = {
+    "step 300/1000: loss 2.5": (None, 300, {"loss": [2.5]}),
+    "[ep 3/250] [it 20/1667] loss=2.5 (avg 2.6)": (3, 20, {"loss": [2.5, 2.6]}),
+    "iter 300: loss 2.5, time 9.5ms, mfu 1.5%": (
+        None,
+        300,
+        {"loss": [2.5], "time": [9.5], "mfu": [1.5]},
+    ),
+    "epoch: 3 | loss: 2.5 | lr 1e-4": (3, None, {"loss": [2.5], "lr": [1e-4]}),
+    "Epoch [3/10], Step [20/100], Loss: 0.5(0.25)": (3, 20, {"Loss": [0.5, 0.25]}),
+    "2024-05-01 10:00:00,123 - root - INFO - step:  7  loss:  2.5": (None, 7, {"loss": [2.5]}),
+    "[2024/01/01 00:00:00] INFO: [Train][Epoch 1/120][Iter: 5/50]lr(Warmup): 0.5, CELoss: 2.5": (
+        1,
+        5,
+        {"lr": [0.5], "CELoss": [2.5]},
+    ),
+    "[rank3]: {'loss': 2.5, \"step\": 7}": (None, 7, {"loss": [2.5]}),
+    "[1,3]<stdout>:step 7 loss 2.5": (None, 7, {"loss": [2.5]}),
+    "Epoch 3:  10%|#   | 30/300 [00:10<01:30, loss=2.5]": (3, 30, {"loss": [2.5]}),
+    "step 7 loss nan grad -inf": (None, 7, {}),
+    "accuracy: 2050/8200=0.25": (None, None, {"accuracy": [0.25]}),
+    "epoch 3 val loss 2.5 (best 2.25)": (3, None, {"val loss": [2.5]}),
+    "loss: tensor(2.5, device='cuda:0')": (None, None, {"loss": [2.5]}),
+    "print(f'{step:5d} loss:{loss:.4f}')": (None, None, {}),
+    "7 train 2.5": (None, 7, {"train": [2.5]}),
+    "seen 3d shapes, fp16, l2 and top1 of 5 layers": (None, None, {}),
+}
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_a_line_is_a_position_and_pairs(line):
+    epoch, step, pairs = LINES[line]
+    found = parse(line)
+    assert found[:2] == (epoch, step)
+    assert {name: found[2].get(name) for name in pairs} == pairs
+
+
+@pytest.fixture
+def read(tmp_path):
+    def run(text, loss_name=None, **more):
+        path = tmp_path / "log"
+        path.write_text(text)
+        return read_log(path, "auto", loss_name, **more)
+
+    return run
+
+
+def values(log, name, split="train"):
+    found = log.find(name, split)
+    assert found is not None, [(one.metric.name, one.metric.split) for one in log.series]
+    return found.value_n.tolist()
+
+
+def test_without_a_dialect_the_likeliest_loss_is_said(read):
+    log = read("".join(f"step {i} | main loss {3 - i / 8} | other loss 1.0\n" for i in range(8)))
+    assert log.format == "text"
+    assert values(log, "main loss") == [3 - i / 8 for i in range(8)]
+    (note,) = log.notes
+    assert note.startswith("no known program's log: main loss of main loss, other loss is likely")
+    chosen = read("step 1 a 2.0\nstep 2 a 1.0\nstep 3 a 0.5\n", "a")
+    assert (values(chosen, "a"), chosen.notes) == ([2.0, 1.0, 0.5], [])
+
+
+def test_values_without_a_position_belong_to_the_one_before(read):
+    log = read(
+        "validation loss 9.0\nstep 1 loss 8.0\nstep 2 loss 7.0\nvalidation loss 7.5\nstep 3 loss 6.0\n"
+    )
+    val = log.find("validation loss", "val")
+    assert (val.value_n.tolist(), val.step_n.tolist()) == ([9.0, 7.5], [0, 2])
+
+
+def test_epochs_of_lines_above_count_where_steps_start_over(read):
+    text = "".join(
+        f"== Epoch {e} ==\n" + "".join(f"batch {i}/9 loss {9 - e - i / 10}\n" for i in range(1, 9 - e))
+        for e in range(1, 4)
+    )
+    log = read(text)
+    assert (log.segments, len(log.find("loss"))) == (1, 7 + 6 + 5)
+    assert log.find("loss").at(-1) == {"epoch": 3.0, "step": 5.0}
+
+
+def test_batches_of_a_validation_are_no_steps(read):
+    log = read(
+        "".join(
+            f"Epoch(train) [{e}][50/100] loss: {4 - e}\nEpoch(val) [{e}][10/10] loss: {4.5 - e}\n"
+            for e in range(1, 4)
+        )
+    )
+    assert (log.segments, values(log, "loss", "val")) == (1, [3.5, 2.5, 1.5])
+
+
+def test_lines_of_other_ranks_are_left_out(read):
+    lines = [f"[rank{r}]: step {i} loss {9 - i}.{r}\n" for i in range(6) for r in (1, 0, 2)]
+    log = read("".join(lines))
+    assert values(log, "loss") == [9.1 - i for i in range(6)]
+    assert "3 ranks print the same lines: those of rank 1 are read" in log.notes
+    without_names = [f"step {i} loss {9 - i}\n" for i in (0, 0, 1, 0, 1, 1, 2, 2, 2, 3, 3, 3)]
+    log = read("".join(without_names))
+    assert (log.segments, log.left_out, values(log, "loss")) == (1, 0, [9, 8, 7, 6])
+
+
+def test_a_head_that_lost_its_line_feed(read):
+    log = read("epoch,loss,acc1,0.5,0.1\n2,0.4,0.2\n3,0.3,0.3\n")
+    assert values(log, "loss") == [0.5, 0.4, 0.3]
+    assert values(log, "acc") == [0.1, 0.2, 0.3]
+    assert log.notes == ["the head and the first row share a line: cut between acc and 1"]
+
+
+def test_a_table_of_runs_is_no_curve(read):
+    rows = "".join(f'"run {i}","finished","{5000}","{1 / (i + 1)}"\n' for i in range(5))
+    with pytest.raises(LogError, match=r"a table of 5 runs, one row each by Name: no curve"):
+        read('"Name","State","_step","train/loss"\n' + rows)
+
+
+def test_bits_per_byte_have_no_floor(read):
+    log = read("".join(json.dumps({"step": i, "val_bpb": 1.5 - i / 8}) + "\n" for i in range(4)))
+    (one,) = log.series
+    assert (one.metric.kind, one.metric.unit, one.metric.has_floor) == (
+        "cross_entropy",
+        "bits per byte",
+        False,
+    )
+
+
+def test_parts_of_a_tokenizers_loss_are_no_cross_entropies(read):
+    log = read("".join(f"step {i} nll_loss 0.5 disc_loss 1.0 loss 2.0 q_loss 0.1\n" for i in range(9)))
+    found = {one.metric.name: (one.metric.target, one.metric.has_floor) for one in log.series}
+    assert found == {
+        "nll_loss": ("pixels", False),
+        "disc_loss": ("adversary", False),
+        "loss": ("sum", False),
+        "q_loss": ("codebook", False),
+    }
+    assert all(one.metric.kind != "cross_entropy" for one in log.series)
+
+
+def test_everything_with_a_name_is_listed(cli, tmp_path):
+    path = tmp_path / "log"
+    path.write_text("".join(f"step {i} loss {3 - i / 8} lr 0.5 speed {i}.5\n" for i in range(4)))
+    code, out, _ = cli("monitor", path, "--list", "--json")
+    listing = json.loads(out)
+    assert (code, listing["schema"], listing["format"]) == (0, "entropy-cli/monitor-list", "text")
+    assert [
+        (one["name"], one["kind"], one["points"], one["first"], one["last"]) for one in listing["series"]
+    ] == [
+        ("loss", "loss", 4, 3.0, 2.625),
+        ("lr", "learning_rate", 4, 0.5, 0.5),
+        ("speed", "other", 4, 0.5, 3.5),
+    ]
+    code, out, _ = cli("monitor", path, "--list")
+    assert code == 0 and "speed" in out and "learning-rate" in out
+
+
+CASES = {
+    "build_nanogpt_stdout": {("train loss", "train"): (300, 10.116836, 3.890239)},
+    "megatron_stdout": {
+        ("lm loss", "train"): (300, 10.11684, 3.890239),
+        ("grad norm", "train"): (300, 1.477, 1.288),
+        ("validation loss", "val"): (6, 4.796702, 3.940239),
+    },
+    "mingpt_stdout": {("train loss", "train"): (200, 2.80874, 1.66487)},
+    "nanogpt_with_ppl": {
+        ("train loss", "train"): (11, 4.2, 1.4036),
+        ("val loss", "val"): (11, 4.3, 2.0036),
+        ("loss", "train"): (201, 4.1852, 1.415),
+    },
+    "infinity_stdout": {("Lm", "train"): (12, 0.608, 0.363), ("Lt", "train"): (12, 0.508, 0.263)},
+    "var_fork_no_brackets": {("Lm", "train"): (24, 7.999, 6.247), ("Lm", "val"): (24, 7.999, 6.2465)},
+    "head_glued_to_first_row": {("loss", "train"): (299, 1.57e-3, 1.511711e-3)},
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_logs_that_could_not_be_read_once(shared, name):
+    folder = shared / "cases" / name
+    (path,) = (file for file in folder.iterdir() if file.name not in ("cmd.txt", "expect.txt"))
+    log = read_log(path)
+    for (series, split), (points, first, last) in CASES[name].items():
+        found = log.find(series, split)
+        assert (len(found), found.value_n[0], found.value_n[-1]) == (points, first, last)
+
+
+def test_a_diffusion_model_is_not_taken_for_one_of_codes(shared):
+    (one,) = read_log(shared / "cases" / "dit_log" / "log.txt").series
+    assert (one.metric.kind, one.metric.target, one.metric.has_floor) == ("loss", "noise", False)
