@@ -108,7 +108,8 @@ def build_nanogpt(losses=LOSSES):
 
 
 def modded_nanogpt(losses=LOSSES):
-    lines = ["import os", 'print(f"step:{step}/{total} train_loss:{loss}")', "=" * 100]
+    lines = ["import os", 'print(f"step:{step}/{total} train_loss:{loss}")']
+    lines += ["every: int = 5  # how many steps until the next val loss? 0 for never", "=" * 100]
     for i, loss in enumerate(losses):
         lines.append(f"step:{i + 1}/5100 train_loss:{loss:.4f} train_time:{i}ms step_avg:1.00ms")
     lines.append("step:125/5100 val_loss:6.6021 train_time:9ms step_avg:1.00ms")

@@ -101,12 +101,11 @@ def _rebound(series: Series, others: Sequence[Series]) -> Iterator[RunFinding]:
         return
     at = (result.fine_first + result.fine_stop - 1) // 2
     lowest, last = f"{result.fine_minimum:.4g}", f"{result.last:.4g}"
-    rise = result.last - result.fine_minimum
     has_fallen = result.falls_again and result.peak - result.last > 2 * result.se
     peak = f", after a peak at {result.peak:.4g}" if has_fallen else ""
     evidence = (
         f"lowest near {format_place(series.at(at))} at {lowest}, since then up by "
-        f"{difference(last, lowest)} ({_in_standard_errors(rise, result.se)}) to {last}{peak}"
+        f"{difference(last, lowest)} ({_in_standard_errors(result.errors)}) to {last}{peak}"
     )
     if series.metric.kind == "cross_entropy":
         advice = "Check the learning rate, the gradient norm for spikes, and the data at that point"
@@ -116,13 +115,18 @@ def _rebound(series: Series, others: Sequence[Series]) -> Iterator[RunFinding]:
     regularisers = [other for other in others if other.metric.kind == "regulariser"]
     falling = [r.metric.name for r in regularisers if regulariser_falls(r.value_n, int(share * len(r)))]
     while_falling = f" while {', '.join(falling)} still falls (proxy-loss rebound)" if falling else ""
-    is_proxy = series.metric.is_proxy
-    advice = (
-        f"{'Usual' if is_proxy else 'If the loss is self-supervised: usual'} with moving-average "
-        "targets, evidence neither of failure nor of health: probe checkpoints before and after (kNN, "
-        "linear), check the variance of the targets, the momentum and the batch size. Do not stop early "
-        f"because of it{'' if is_proxy else '. Else check the learning rate and gradient norm there'}"
-    )
+    if series.metric.is_proxy:
+        advice = (
+            "Usual with moving-average targets, evidence neither of failure nor of health: probe "
+            "checkpoints before and after (kNN, linear), check the variance of the targets, the "
+            "momentum and the batch size. Do not stop early because of it"
+        )
+    else:
+        advice = (
+            "Check the learning rate, the gradient norm and the data at that point. Only with "
+            "moving-average targets (self-supervised) is it usual and no reason to stop: then probe "
+            "checkpoints before and after"
+        )
     message = f"{evidence}{while_falling}. {advice}."
     yield finding_about(series, "rebound", "info", message, result, at, regularisers_that_fall=falling)
 
@@ -157,7 +161,7 @@ def _divergence(series: Series) -> Iterator[RunFinding]:
     start, last = f"{result.start:.4g}", f"{result.last:.4g}"
     message = (
         f"the last tenth is at {last}, {difference(last, start)} above the first value of {start} "
-        f"({_in_standard_errors(result.rise, result.se)}). "
+        f"({_in_standard_errors(result.rise / result.se if result.se else None)}). "
         f"{'Stop' if is_cross_entropy else 'Unless its targets move: stop'}, resume from a checkpoint "
         "before the rise, lower the learning rate or warm up for longer, and clip the gradient."
     )
@@ -181,5 +185,5 @@ def growing_gradients(series: Series, others: Sequence[Series]) -> Iterator[RunF
     yield finding_about(series, "divergence", "warning", message, result, result.first)
 
 
-def _in_standard_errors(size: float, error: float) -> str:
-    return f"{size / error:.0f} standard errors" if error else "without noise"
+def _in_standard_errors(errors: float | None) -> str:
+    return "without noise" if errors is None else f"{errors:.0f} standard errors"

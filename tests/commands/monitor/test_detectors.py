@@ -362,6 +362,9 @@ def test_a_slow_rise_in_noise():
     rise_n = np.repeat([3.69, 3.6, 3.72], [300, 220, 600])
     assert rate(rebound, rise_n + autoregressive(100, 1120, 0, 0.14)) > 0.4
     assert rate(rebound, 3.7 + autoregressive(100, 1120, 0, 0.14)) == 0
+    creeps_n = 3.66 + 0.09 * np.maximum(np.arange(2000) / 2000 - 0.1, 0)
+    assert rate(rebound, creeps_n + autoregressive(100, 2000, 0, 0.1)) > 0.3
+    assert rate(rebound, 3.7 + autoregressive(100, 2000, 0.9, 0.1)) == 0
 
 
 def test_an_early_short_minimum_and_a_late_fall():

@@ -66,7 +66,7 @@ def plateau(y_n: Series, tolerance: float = TOLERANCE) -> Plateau | None:
     if len(y_n) < MIN_POINTS:
         return None
     first = len(y_n) - int(len(y_n) * LAST_SHARE)
-    gain, error, bound_errors, blocks, rho = _projected_gain(y_n[first:])
+    gain, error, bound_errors, blocks, rho = projected_gain(y_n[first:])
     highest = gain + bound_errors * error
     fires, rising = highest < tolerance, gain < -tolerance and highest < 0
     return Plateau(
@@ -74,7 +74,7 @@ def plateau(y_n: Series, tolerance: float = TOLERANCE) -> Plateau | None:
     )
 
 
-def _projected_gain(y_n: Series) -> tuple[float, float, float, int, float]:
+def projected_gain(y_n: Series) -> tuple[float, float, float, int, float]:
     """Return what another window like this one would gain, by a line through its block means.
 
     Returns:
@@ -124,7 +124,7 @@ def standstill(y_n: Series) -> Standstill | None:
 
 def _still_window(y_n: Series, share: int) -> Standstill:
     first, before = len(y_n) // share, len(y_n) // share**2
-    gain, error, bound_errors, _, _ = _projected_gain(y_n[first:])
+    gain, error, bound_errors, _, _ = projected_gain(y_n[first:])
     rows = max(before // 4, 1)  # on either side of the start of the window before
     around_n = y_n[before - rows : before + rows + 1]
     earlier = float(np.median(around_n) - (y_n[first:].mean() + gain / 2))

@@ -19,6 +19,7 @@ from entropy_cli.commands.monitor.detectors.noise import (
     mann_kendall,
     spread,
 )
+from entropy_cli.commands.monitor.detectors.plateau import projected_gain
 
 ERRORS = 6.0  # standard errors of a bin's median
 SHARE_OF_FALL = 0.02
@@ -54,6 +55,7 @@ class Rebound:
     peak_stop: int
     threshold: float  # the larger of 6 se and 2 % of the initial drop
     se: float  # standard error of a bin's median
+    errors: float | None  # by how many standard errors it rises; None without noise
     z: float  # Mann-Kendall z of the bins from the minimum to the end
     z_to_peak: float  # to the peak
     drop: float  # from the start down to the minimum; 0 if the curve never fell
@@ -64,12 +66,12 @@ class Rebound:
 def rebound(y_n: Series) -> Rebound | None:
     """Test whether the curve ends well above its minimum; None below ten rows.
 
-    By 30 bins, and by ten, which see a slow rise in more noise. A minimum within the first bin counts if
-    it is six standard errors below all bins. Of 300 runs of 3000 points with noise AR(1), phi 0/.9/.98:
-    fires on a flat plateau in none (.00/.02/.08 if rows were taken as independent), on a power law in
-    none; on +.2 at white noise .05 in all, from 1000 points on. Short and strongly autocorrelated noise
-    looks like rebounds: .09 at phi .98 and 1000 points (ten independent rows), .04 at phi .9 and 60
-    points.
+    By 30 bins, by ten, and by a line through the last half; the latter two see a slow rise in more
+    noise. A minimum within the first bin counts if it is six standard errors below all bins. Of 300 runs
+    of 3000 points with noise AR(1), phi 0/.9/.98: fires on a flat plateau in none (.00/.02/.08 if rows
+    were taken as independent), on a power law in none; on +.2 at white noise .05 in all, from 1000
+    points on. Short and strongly autocorrelated noise looks like rebounds: .09 at phi .98 and 1000
+    points (ten independent rows), .04 at phi .9 and 60 points.
     """
     fine, coarse = bin_medians(y_n), bin_medians(y_n, FEW_BINS)
     if fine is None or coarse is None:
@@ -80,7 +82,11 @@ def rebound(y_n: Series) -> Rebound | None:
     # Of so few bins the scatter is too rough an error; those of 30 are nearly independent.
     coarse = replace(coarse, se=fine.se * (len(coarse.median_B) / len(fine.median_B)) ** 0.5)
     slow = _rebound_of(y_n, _split_at_early_minimum(y_n, coarse))
-    return slow if slow.fires else found
+    if slow.fires:
+        return slow
+    gain, error, *_ = projected_gain(y_n[len(y_n) // 2 :])
+    rises = -gain > ERRORS * error and slow.z > TREND_Z and slow.rise > SHARE_OF_FALL * slow.drop
+    return replace(slow, fires=True, errors=-gain / error) if rises and error > 0 else found
 
 
 def _rebound_of(y_n: Series, binned: Bins) -> Rebound:
@@ -118,6 +124,7 @@ def _rebound_of(y_n: Series, binned: Bins) -> Rebound:
         peak_stop=peak_stop,
         threshold=threshold,
         se=binned.se,
+        errors=rise / binned.se if binned.se > 0 else None,
         z=z,
         z_to_peak=z_to_peak,
         drop=drop,

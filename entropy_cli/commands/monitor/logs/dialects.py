@@ -188,6 +188,7 @@ DIALECTS: Mapping[str, Dialect] = {
         "lines",
         ("step:", ("train_loss:", "val_loss:"), "train_time:"),
         {"train_loss": TRAIN, "val_loss": VAL},
+        unplaced="none",  # it begins with the program's source
     ),
     "mingpt": Dialect("lines", ("iter_dt ", "; iter ", ": train loss "), {"train loss": TRAIN}),
     "llm.c": Dialect(
