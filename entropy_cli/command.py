@@ -33,7 +33,18 @@ PANELS = {
     "Output": (
         *("output", "result_output", "report", "overwrite", "save_tokens", "ladder", "save_fp16"),
         "per_image",
-        *("tensorboard", "as_json", "table", "explain", "units", "dry_run", "quiet", "verbose", "help"),
+        *(
+            "tensorboard",
+            "wandb",
+            "as_json",
+            "table",
+            "explain",
+            "units",
+            "dry_run",
+            "quiet",
+            "verbose",
+            "help",
+        ),
     ),
 }
 

@@ -9,7 +9,7 @@ def read_events(folder):
     """The scalars and texts of event files, by tag: {step: value}."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    accumulator = EventAccumulator(str(folder))
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
     accumulator.Reload()
     tags = accumulator.Tags()
     found = {tag: {p.step: p.value for p in accumulator.Scalars(tag)} for tag in tags["scalars"]}

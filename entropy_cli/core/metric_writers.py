@@ -23,6 +23,10 @@ class MetricWriter(Protocol):
         """Write a text at a step, where the dashboard has texts."""
         ...
 
+    def flush(self) -> None:
+        """Let others see what was written."""
+        ...
+
 
 def open_writer(target: Any) -> MetricWriter:  # noqa: ANN401 - of a package that may not be installed
     """Return what writes to a dashboard.
@@ -58,6 +62,9 @@ class _TensorBoard:
         if hasattr(self.writer, "add_text"):
             self.writer.add_text(name, text, step)
 
+    def flush(self) -> None:
+        self.writer.flush()
+
 
 class _Wandb:
     """Writes to a run of W&B, by a step of its own: W&B drops what is logged at an earlier one."""
@@ -76,6 +83,9 @@ class _Wandb:
     def note(self, name: str, text: str, step: int) -> None:
         self.write({name: text}, step)
 
+    def flush(self) -> None:
+        """Do nothing: W&B sends what it has by itself."""
+
 
 class _LightningLogger:
     """Writes with a logger of Lightning; notes where what it writes to has them."""
@@ -92,6 +102,9 @@ class _LightningLogger:
             experiment.add_text(name, text, step)
         elif hasattr(experiment, "define_metric"):
             _Wandb(experiment).note(name, text, step)
+
+    def flush(self) -> None:
+        self.logger.save()
 
 
 class EventFile:
@@ -113,6 +126,12 @@ class EventFile:
         self._scalar = tensorboard("plugins.scalar.summary_v2").scalar_pb
         self._text = tensorboard("plugins.text.summary_v2").text_pb
         self._file = writer(str(folder), filename_suffix=OWN_SUFFIX)
+
+    @staticmethod
+    def remove(folder: Path) -> None:
+        """Remove the event files that this program wrote in a folder earlier."""
+        for file in folder.glob(f"*tfevents*{OWN_SUFFIX}"):
+            file.unlink()
 
     def write(self, metrics: Mapping[str, float], step: int) -> None:
         """Write scalars at a step."""

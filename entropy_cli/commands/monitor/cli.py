@@ -2,19 +2,15 @@
 
 import logging
 import math
-import signal
 import sys
-import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from entropy_cli.core.errors import LogError
-from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.floor_options import FloorFile, FloorLast, FloorMean, parse_floor
 from entropy_cli.options import (
     MOST_SECONDS,
@@ -28,6 +24,7 @@ from entropy_cli.options import (
 from entropy_cli.terminal import deliver, escape_stdout, print_result, tqdm_bar
 
 if TYPE_CHECKING:
+    from entropy_cli.commands.monitor.dashboards import Dashboards
     from entropy_cli.commands.monitor.monitor import MonitorConfig, MonitorOutput
     from entropy_cli.commands.monitor.result import MonitorResult
     from entropy_cli.core.progress_bars import Bar
@@ -35,7 +32,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 SUFFIXES = (".png", ".svg", ".pdf", ".html", ".json")
-CLEAR = "\x1b[2J\x1b[H"  # clears the screen of a terminal
 
 
 def parse_format(name: str) -> str:
@@ -48,11 +44,12 @@ def parse_format(name: str) -> str:
 
 
 def monitor(
-    log: Annotated[
-        Path,
+    logs: Annotated[
+        list[Path],
         typer.Argument(
-            metavar="LOG",
-            help="A training log, - for standard input, or a folder of TensorBoard event files.",
+            metavar="LOG...",
+            help="A training log, - for standard input, or a folder of TensorBoard event files; "
+            "several are compared.",
         ),
     ],
     format_name: Annotated[
@@ -100,6 +97,18 @@ def monitor(
     interval: Annotated[
         float, number(0.1, MOST_SECONDS, "Time between two reads with --follow.", "SECONDS")
     ] = 10,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(
+            "--tensorboard",
+            metavar="DIR",
+            help="Write floor, excess and findings for TensorBoard to DIR/floor.",
+        ),
+    ] = None,
+    wandb: Annotated[
+        bool,
+        typer.Option("--wandb", help="Write them to a run of Weights & Biases."),
+    ] = False,
     as_json: AsJson = False,
     table: WholeTable = False,
 ) -> None:
@@ -107,40 +116,44 @@ def monitor(
 
     Example: entropy-cli monitor log.txt --floor result.json -o run.html
     """
-    import entropy_cli.commands.monitor.logs.read as logs
+    from entropy_cli.commands.monitor.dashboards import open_dashboards
     from entropy_cli.commands.monitor.monitor import MonitorConfig, monitor_log
     from entropy_cli.commands.monitor.reference import read_reference
     from entropy_cli.core.files import check_files
 
-    if follow and logs.is_stream(log):
-        raise typer.BadParameter(
-            f"{log}: a pipe, which can't be read again. Give a file.", param_hint="--follow"
-        )
+    _check_logs(
+        logs,
+        follow=follow,
+        one={"--list": only_list, "--tensorboard": tensorboard is not None, "--wandb": wandb},
+    )
     check_files(
-        [("LOG", log), ("--floor", floor), ("--reference", reference)],
+        [*(("LOG", log) for log in logs), ("--floor", floor), ("--reference", reference)],
         [("--output", output)],
         overwrite=overwrite,
     )
     if only_list:
-        _list(log, format_name, loss, as_json=as_json)
+        _list(logs[0], format_name, loss, as_json=as_json)
         return
     levels = parse_floor(floor, floor_mean, floor_last)
-    config = MonitorConfig(
-        log,
-        format_name,
-        loss,
-        levels,
-        math.log(2) if log_units == "bits" else 1.0,
-        follow,
-        None if reference is None else read_reference(reference),
-    )
-    if not follow:
-        with _reading(log) as bar:
-            done = monitor_log(config, bar.update)
+    nats = math.log(2) if log_units == "bits" else 1.0
+    measured = None if reference is None else read_reference(reference)
+    configs = [MonitorConfig(log, format_name, loss, levels, nats, follow, measured) for log in logs]
+    with open_dashboards(logs[0], tensorboard, wandb=wandb) as dashboards:
+        if follow:
+            _follow(configs[0], interval, output, dashboards, as_json=as_json, whole=table)
+            return
+        outputs = []
+        for config in configs:
+            with _reading(config.path) as bar:
+                outputs.append(monitor_log(config, bar.update))
+        if dashboards is not None:
+            dashboards.show(outputs[0].result, outputs[0].series)
+    for done in outputs:
         _warn(done.result)
-        _show(done, output, as_json, whole=table)
-        return
-    _follow(config, interval, lambda done: _show(done, output, as_json, whole=table, again=True))
+    if len(outputs) > 1:
+        _compare(outputs, output, as_json=as_json, whole=table)
+    else:
+        _show(outputs[0], output, as_json, whole=table)
 
 
 def _reading(log: Path) -> "AbstractContextManager[Bar]":
@@ -157,49 +170,70 @@ def _list(log: Path, format_name: str, loss: str | None, *, as_json: bool) -> No
     print_result(listing.to_json() if as_json else listing.render())
 
 
-def _follow(config: "MonitorConfig", interval: float, show: Callable[["MonitorOutput"], object]) -> None:
-    """Show a log again whenever it has changed, until Ctrl-C; raise LogError if nothing was shown."""
-    look = _Look(config, show)
-    try:
-        with Signals():
-            while True:
-                look()
-                time.sleep(interval)
-    except Interrupted as error:
-        if error.args[0] != signal.SIGINT:
-            raise
-    look()
-    if not look.shown:
-        raise LogError(look.problem)
+def _check_logs(logs: Sequence[Path], *, follow: bool, one: Mapping[str, bool]) -> None:
+    """Check that options fit the number and the kind of the logs."""
+    from entropy_cli.commands.monitor.logs.read import is_stream
+
+    if follow and is_stream(logs[0]):
+        raise typer.BadParameter(
+            f"{logs[0]}: a pipe, which can't be read again. Give a file.", param_hint="--follow"
+        )
+    for option, is_given in {"--follow": follow, **one}.items():
+        if is_given and len(logs) > 1:
+            raise typer.BadParameter(f"got {len(logs)} logs, expected one.", param_hint=option)
+    repeated = [log for i, log in enumerate(logs) if log in logs[:i]]
+    if repeated:
+        raise typer.BadParameter(f"{repeated[0]}: is given twice.", param_hint="LOG")
 
 
-class _Look:
-    """A look at a growing log; one that can't be read, as while it is rewritten, is waited for."""
+def _follow(
+    config: "MonitorConfig",
+    interval: float,
+    output: Path | None,
+    dashboards: "Dashboards | None",
+    *,
+    as_json: bool,
+    whole: bool,
+) -> None:
+    """Show a log again whenever it has changed, until Ctrl-C; then the report."""
+    from entropy_cli.commands.monitor.follow import follow
+    from entropy_cli.commands.monitor.monitor import write
+    from entropy_cli.commands.monitor.screen import Lines, Screen
 
-    def __init__(self, config: "MonitorConfig", show: Callable[["MonitorOutput"], object]) -> None:
-        self.config, self.show = config, show
-        self.seen: object = None  # of the log, when it was read last
-        self.shown, self.problem = False, ""
+    def print_json(done: "MonitorOutput") -> None:
+        print_result(done.result.to_json(None))
 
-    def __call__(self) -> None:
-        """Show the log if it has changed; say once why it can't be read."""
-        from entropy_cli.commands.monitor.logs.read import log_stamps
-        from entropy_cli.commands.monitor.monitor import monitor_log
+    with ExitStack() as stack:
+        if as_json:
+            show: Callable[[MonitorOutput], object] = print_json
+        elif sys.stdout is not None and sys.stdout.isatty():
+            show = stack.enter_context(Screen(interval)).show
+        else:
+            show = Lines().show
 
-        known, path = self.problem, self.config.path
-        try:
-            if self.seen == (now := log_stamps(path)):
-                return
-            self.seen = now
-            done = monitor_log(self.config)
-        except (LogError, OSError) as error:
-            reason = f"{path}: {error.strerror}." if isinstance(error, OSError) else error
-            self.problem = str(reason)
-            if not known:
-                logger.warning("%s Waiting for its next change.", self.problem)
-            return
-        self.shown, self.problem = True, ""
-        self.show(done)
+        def look(done: "MonitorOutput") -> None:
+            show(done)
+            if output is not None:
+                write(done, output)
+            if dashboards is not None:
+                dashboards.show(done.result, done.series)
+
+        last = follow(config, interval, look)
+    if not as_json:
+        _show(last, None, as_json, whole=whole)
+
+
+def _compare(
+    outputs: "Sequence[MonitorOutput]", output: Path | None, *, as_json: bool, whole: bool
+) -> None:
+    """Print the comparison of several logs, and write the output file."""
+    from entropy_cli.commands.monitor.compare import compare, render
+    from entropy_cli.commands.monitor.compare_figure import write_comparison
+
+    comparison = compare(outputs)
+    text = comparison.to_json() if as_json else render(comparison, whole=whole)
+    writes = [] if output is None else [partial(write_comparison, output, comparison)]
+    deliver(escape_stdout(text), *writes, is_escaped=True)
 
 
 def _warn(result: "MonitorResult") -> None:
@@ -217,14 +251,11 @@ def _warn(result: "MonitorResult") -> None:
         )
 
 
-def _show(
-    done: "MonitorOutput", output: Path | None, as_json: bool, *, whole: bool, again: bool = False
-) -> None:
+def _show(done: "MonitorOutput", output: Path | None, as_json: bool, *, whole: bool) -> None:
     """Print the result, and write the output file."""
     from entropy_cli.commands.monitor.monitor import write
     from entropy_cli.commands.monitor.result import render
 
-    text = done.result.to_json(None if again else 1) if as_json else render(done.result, whole=whole)
-    clear = CLEAR if again and sys.stdout.isatty() and not as_json else ""
+    text = done.result.to_json() if as_json else render(done.result, whole=whole)
     writes = [] if output is None else [partial(write, done, output)]
-    deliver(clear + escape_stdout(text), *writes, is_escaped=True)
+    deliver(escape_stdout(text), *writes, is_escaped=True)

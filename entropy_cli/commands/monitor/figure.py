@@ -101,10 +101,14 @@ def _figure(result: MonitorResult, panels: Sequence[Panel], lines: Sequence[str]
         alone = i == len(panels) - 1 and i % wide == 0
         place = grid[i // wide, :] if alone else grid[i // wide, i % wide]
         panel.add_to(figure.add_subplot(place), result)
-    text = figure.add_subplot(grid[rows, :])
-    text.axis("off")
-    text.text(0, 1, "\n".join(lines), va="top", size=8.5, family="monospace", transform=text.transAxes)
+    write_lines(figure.add_subplot(grid[rows, :]), lines)
     return figure
+
+
+def write_lines(axis: Axes, lines: Sequence[str]) -> None:
+    """Fill axes with lines of text."""
+    axis.axis("off")
+    axis.text(0, 1, "\n".join(lines), va="top", size=8.5, family="monospace", transform=axis.transAxes)
 
 
 def _panels(series: Sequence[Series]) -> list[Panel]:
@@ -139,9 +143,9 @@ def _draw_losses(axis: Axes, series: Sequence[Series], result: MonitorResult) ->
     colours = _colours(series)
     minimum: str | None = "running minimum, no floor"
     for one, colour in zip(series, colours, strict=True):
-        _plot_curve(axis, one, colour)
+        plot_curve(axis, one, colour)
         if one.level is not None and one.metric.split == "train":
-            _draw_level(axis, one, one.level, colour, is_hard=result.is_hard)
+            draw_level(axis, one, one.level, colour, is_hard=result.is_hard)
         elif one.metric.is_proxy and one.metric.kind == "loss":
             lowest_n = np.minimum.accumulate(one.value_n)
             axis.plot(one.position_n, lowest_n, "--", color=INK, linewidth=1, label=minimum)
@@ -164,7 +168,7 @@ def _draw_reducible(axis: Axes, series: Sequence[Series], result: MonitorResult)
     axis.set_ylabel(f"{what.partition(',')[0]} (nats per token)")
     for one, colour in zip(series, _colours(series), strict=True):
         assert one.level is not None
-        _plot_curve(axis, one, colour, one.level.floor)
+        plot_curve(axis, one, colour, one.level.floor)
     axis.set_xscale("log", nonpositive="mask")  # a step 0 has no place on it
     axis.set_yscale("log")
     plain_log_ticks(axis.xaxis, (1,))
@@ -178,7 +182,7 @@ def _draw_scales(axis: Axes, series: Sequence[Series], _: MonitorResult) -> None
     axis.set_title(f"Loss at the end: {listed(ends[:: max(1, len(ends) - 1)])}")
     axis.set_ylabel("loss (nats per token)")
     for one, name, shade in zip(series, names, colour_ramp(len(series)), strict=True):
-        _plot_curve(axis, one, shade, label=name)
+        plot_curve(axis, one, shade, label=name)
         if one.level is not None:
             axis.axhline(one.level.floor, color=shade, linestyle="--", linewidth=0.8)
 
@@ -191,11 +195,11 @@ def _draw_accuracies(axis: Axes, series: Sequence[Series], _: MonitorResult) -> 
     axis.set_title(f"Accuracy at the end: {listed(ends)}")
     axis.set_ylabel("accuracy (fraction)" if is_share else "accuracy (%)")
     for one, colour in zip(series, _colours(series), strict=True):
-        _plot_curve(axis, one, colour)
+        plot_curve(axis, one, colour)
     axis.set_ylim(bottom=0)
 
 
-def _plot_curve(
+def plot_curve(
     axis: Axes, series: Series, colour: Colour, floor: float = 0.0, label: str | None = None
 ) -> None:
     """Plot a series minus a floor; a long one as block medians over its points."""
@@ -219,7 +223,7 @@ def _plot_curve(
     )
 
 
-def _draw_level(axis: Axes, series: Series, level: Level, colour: str, *, is_hard: bool) -> None:
+def draw_level(axis: Axes, series: Series, level: Level, colour: str, *, is_hard: bool) -> None:
     """Draw the floor and ceilings of a series, with an arrow if the unigram entropy is only a bound."""
     name = series.metric.name.rpartition("/")[2]
     label = f"{'A' if is_hard else 'floor'} of {name}, {level.floor:.3f}"

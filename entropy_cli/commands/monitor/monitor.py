@@ -163,6 +163,7 @@ def summarize(series: Series) -> SeriesSummary:
         at_best,
         finite.at(best),
         last,
+        last_at=finite.at(-1),
         initial=series.initial,
         noise=noise_above_rounding(value_n) if len(finite) >= MIN_POINTS else None,
         words=metric.description,

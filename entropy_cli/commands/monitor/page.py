@@ -14,20 +14,23 @@ from entropy_cli.results.findings import by_severity
 def write_run_page(path: Path, result: MonitorResult, series: Sequence[Series]) -> None:
     """Write a run as a self-contained HTML page."""
     images, notes = inline_run(result, series)
-    # A list of findings suits small screens better than a table.
-    findings = "".join(map(_finding, by_severity(result.findings)))
     parts = [
         f"<p>{escape_html(result.headline)}</p>",
         f'<div class="panels">{"".join(images)}</div>',
         *(f"<p>{note}</p>" for note in notes),
         "<h2>Findings</h2>",
-        f"<ul>{findings}</ul>",
-        *(f"<p>{escape_html(line)}</p>" for line in no_findings(result)),
+        findings_html(result),
         *(table.html() for table in tables(result)),
     ]
     if result.descriptions:
         parts += ["<h2>Notes on the series</h2>", definition_list(result.descriptions)]
     write_page(path, f"Training run {Path(result.log).name}", parts)
+
+
+def findings_html(result: MonitorResult) -> str:
+    """Return the findings of a run, the worst first, as a list: it suits small screens better."""
+    findings = "".join(map(_finding, by_severity(result.findings)))
+    return "".join([f"<ul>{findings}</ul>", *(f"<p>{escape_html(x)}</p>" for x in no_findings(result))])
 
 
 def _finding(one: RunFinding) -> str:

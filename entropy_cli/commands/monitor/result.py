@@ -41,6 +41,7 @@ class SeriesSummary:
     ceilings: Mapping[str, float] = field(default_factory=dict)  # upper limits of simple predictions
     words: str = ""  # description of the series
     unit: str | None = None  # of its values; None if the log does not say
+    last_at: Mapping[str, float] = field(default_factory=dict)  # epoch and step of the last value
 
 
 @dataclass(frozen=True)
@@ -94,10 +95,14 @@ class MonitorResult:
         """Return descriptions of the log's series by name and split, where they need one."""
         return {f"{one.name}, {one.split}": one.words for one in self.series if one.words}
 
+    def document(self) -> dict[str, Any]:
+        """Return the result as it is in JSON."""
+        head = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "units": "nats per token"}
+        return head | asdict(self)
+
     def to_json(self, indent: int | None = 1) -> str:
         """Return the result as JSON text, on one line if indent is None."""
-        head = {"schema": SCHEMA, "schema_version": SCHEMA_VERSION, "units": "nats per token"}
-        return json.dumps({**head, **asdict(self)}, allow_nan=False, indent=indent)
+        return json.dumps(self.document(), allow_nan=False, indent=indent)
 
 
 ABOVE_FLOOR = ("above floor", "last minus floor")
@@ -111,7 +116,9 @@ def render(result: MonitorResult, *, whole: bool = False) -> str:
         shown += [definitions(result.descriptions)] if result.descriptions else []
     else:
         shown, findings = [_overview(result).text()], findings[:MAX_FINDINGS]
-    lines = "\n".join(["Findings", *(map(_finding, findings) if findings else []), *no_findings(result)])
+    lines = "\n".join(
+        ["Findings", *(map(render_finding, findings) if findings else []), *no_findings(result)]
+    )
     parts = [wrapped("", result.headline), *shown, lines]
     return "\n\n".join(parts if whole else [*parts, _left_out(result)])
 
@@ -219,7 +226,8 @@ def _share_left(one: SeriesSummary) -> str:
     return "" if one.share_left is None else f"{one.share_left:.1%}"
 
 
-def _finding(one: RunFinding) -> str:
+def render_finding(one: RunFinding) -> str:
+    """Return a finding as text for a terminal."""
     series = f" {one.series}:" if one.series else ""
     return wrapped(f"{one.severity:8}", f"{one.id}:{series} {one.message}")
 
@@ -230,7 +238,7 @@ def finding_lines(result: MonitorResult, columns: int = 120, most: int = 24) -> 
     lines: list[str] = []
     for i, one in enumerate(findings):
         series = f"{one.series}: " if one.series else ""
-        lead = f"{one.severity:8}{one.id:14}"
+        lead = f"{one.severity:8}{one.id:13} "
         evidence = one.message.partition(". ")[0].removesuffix(".")
         more = wrap(lead + series + evidence, columns, subsequent_indent=" " * len(lead))
         if len(lines) + len(more) > most:

@@ -111,20 +111,31 @@ class Watch:
 
     def _new(self, name: str, found: Sequence[RunFinding]) -> list[RunFinding]:
         """Return the findings about a series that are to be told now."""
-        ids = {one.id for one in found}
         before = self._in_a_row.get(name, Counter())
-        now = self._in_a_row[name] = Counter({id_: before[id_] + 1 for id_ in ids})
-        untold = set(NOT_TOLD)
-        if not ids & set(STANDS):
-            untold |= set(ABOVE)  # it still falls: every run begins above them
-        elif "above_unigram" in ids:
-            untold |= set(STANDS)  # not the end of the training, but a beginning that does not succeed
+        now = self._in_a_row[name] = Counter({one.id: before[one.id] + 1 for one in found})
         new = [
             one
-            for one in found
-            if one.id not in untold
-            and (name, one.id) not in self._told
-            and (one.id in AT_ONCE or now[one.id] >= LOOKS_IN_A_ROW)
+            for one in events(found)
+            if (name, one.id) not in self._told and (one.id in AT_ONCE or now[one.id] >= LOOKS_IN_A_ROW)
         ]
         self._told |= {(name, one.id) for one in new}
         return new
+
+
+def events(findings: Sequence[RunFinding]) -> list[RunFinding]:
+    """Return the findings that something happened in a run that still goes on.
+
+    Every run begins above what simple predictions reach: that is one only of a loss that has stopped
+    falling there. Then it is no plateau, at which a training may end, but a beginning that does not
+    succeed.
+    """
+    ids = {(one.series, one.id) for one in findings}
+    standing = {series for series, id_ in ids if id_ in STANDS}
+    above = {series for series, id_ in ids if id_ == "above_unigram"}
+    return [
+        one
+        for one in findings
+        if one.id not in NOT_TOLD
+        and not (one.id in ABOVE and one.series not in standing)
+        and not (one.id in STANDS and one.series in above)
+    ]

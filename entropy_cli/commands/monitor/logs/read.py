@@ -15,6 +15,7 @@ from entropy_cli.commands.monitor.logs.runs import build_series, select_run
 from entropy_cli.commands.monitor.logs.series import Log, Series
 from entropy_cli.commands.monitor.logs.text import read_pieces
 from entropy_cli.core.errors import LogError, NoLossError
+from entropy_cli.core.metric_writers import OWN_SUFFIX
 from entropy_cli.core.reading import Stamp
 
 TENSORBOARD = "tensorboard"
@@ -163,7 +164,8 @@ def log_stamps(path: Path) -> list[tuple[str, Stamp]]:
         OSError: a file went away.
     """
     files = path.rglob("*") if path.is_dir() else [path]
-    return sorted((str(file), Stamp.of(file.stat())) for file in files if not file.is_dir())
+    others = [file for file in files if not (file.is_dir() or file.name.endswith(OWN_SUFFIX))]
+    return sorted((str(file), Stamp.of(file.stat())) for file in others)
 
 
 def _build_log(form: Form, reading: Reading, loss_name: str | None) -> Log:

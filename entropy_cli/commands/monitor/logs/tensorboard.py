@@ -11,6 +11,7 @@ from entropy_cli.commands.monitor.logs.runs import build_series, select_run
 from entropy_cli.commands.monitor.logs.series import Series
 from entropy_cli.core.errors import LogError
 from entropy_cli.core.extras import import_extra
+from entropy_cli.core.metric_writers import OWN_SUFFIX
 from entropy_cli.core.reading import OpenFile
 
 EVENTS = "*tfevents*"
@@ -27,7 +28,7 @@ def find_events(path: Path) -> Path | None:
     if not path.is_dir():
         opened = OpenFile(path) if path.is_file() else None
         return path if opened and SIGNATURE in opened.read(0, min(64, opened.size)) else None
-    files = list(path.rglob(EVENTS))
+    files = [file for file in path.rglob(EVENTS) if not file.name.endswith(OWN_SUFFIX)]
     for file in files:
         if not file.is_file():
             raise LogError(

@@ -1,0 +1,133 @@
+"""A log while it grows: one screen that is redrawn, or a line for each look."""
+
+import sys
+import time
+from collections.abc import Sequence
+from types import TracebackType
+
+import numpy as np
+
+from entropy_cli.commands.monitor.logs.series import Series
+from entropy_cli.commands.monitor.monitor import MonitorOutput
+from entropy_cli.commands.monitor.result import (
+    MAX_SERIES,
+    MonitorResult,
+    SeriesSummary,
+    finding_lines,
+    format_number,
+    format_place,
+    render_finding,
+)
+from entropy_cli.commands.monitor.watch import events
+from entropy_cli.core.escaping import one_line
+from entropy_cli.core.table import Table, wrapped
+from entropy_cli.terminal import print_result
+
+BLOCKS = "▁▂▃▄▅▆▇█"
+SPARKS = 20  # of a sparkline
+FEWEST_LINES = 6  # of a screen, for findings
+
+
+class Screen:
+    """One screen on the terminal, redrawn at each look.
+
+    Args:
+        interval: between two looks, in seconds.
+    """
+
+    def __init__(self, interval: float) -> None:
+        from rich.console import Console
+        from rich.live import Live
+
+        self.interval = interval
+        self.console = Console(file=sys.stdout)
+        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+
+    def __enter__(self) -> "Screen":
+        """Begin to draw."""
+        self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        """Leave the terminal as it was."""
+        self._live.stop()
+
+    def show(self, done: MonitorOutput) -> None:
+        """Redraw the screen."""
+        from rich.text import Text
+
+        size = self.console.size
+        text = screen(done.result, done.series, size.width, size.height - 2)
+        until = f"{time.strftime('%H:%M:%S')}, every {self.interval:g} s; Ctrl-C ends with the report"
+        self._live.update(Text.from_ansi(f"{text}\n\n{until}"), refresh=True)
+
+
+class Lines:
+    """A line of last values for each look, and the findings as they appear, for what is no terminal."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str | None]] = set()
+
+    def show(self, done: MonitorOutput) -> None:
+        """Print a line, and the findings that are new."""
+        happened = events(done.result.findings)
+        new = [one for one in happened if (one.id, one.series) not in self._told]
+        self._told |= {(one.id, one.series) for one in new}
+        print_result("\n".join([last_values(done.result), *map(render_finding, new)]))
+
+
+def last_values(result: MonitorResult) -> str:
+    """Return the last values of the losses on a line, with their excess where they have a floor."""
+    losses = [one for one in result.series if one.last is not None and one.kind != "accuracy"]
+    place = format_place(losses[0].last_at) if losses else ""
+    parts = [
+        f"{one.name} {format_number(one.last)}{_excess(one, result)}" for one in losses[:MAX_SERIES]
+    ]
+    return one_line("  ".join([time.strftime("%H:%M:%S"), place, *parts]))
+
+
+def _excess(one: SeriesSummary, result: MonitorResult) -> str:
+    if one.reducible_last is None:
+        return ""
+    what = "CE - A" if result.is_hard else "above floor"
+    return f" ({what} {format_number(one.reducible_last)})"
+
+
+def screen(result: MonitorResult, series: Sequence[Series], width: int, height: int) -> str:
+    """Return what fits a screen: last values, their excess over the run, and the findings so far."""
+    curves: dict[tuple[str, str], Series] = {(one.metric.name, one.metric.split): one for one in series}
+    rows = []
+    for one in result.series[: max(1, min(MAX_SERIES, height - FEWEST_LINES))]:
+        curve = curves.get((one.name, one.split))
+        row = [one.name, one.split, format_place(one.last_at), format_number(one.last)]
+        rows.append([*row, format_number(one.reducible_last), "" if curve is None else _trend(curve)])
+    excess = "CE - A" if result.is_hard else "above floor"
+    head = ["series", "split", "at", "last", excess, "over the run"]
+    left_out = len(result.series) - len(rows)
+    more = f"{left_out} more series at the end" if left_out > 0 else ""
+    table = Table("now", "", head, rows, more, left=(0, 1, 5)).without_empty_columns()
+    shown = [wrapped("", result.headline, width), table.fitted("split", "at", width=width).text(width)]
+    used = sum(part.count("\n") + 2 for part in shown)
+    findings = finding_lines(result, width, max(1, height - used - 1)) or ["none so far"]
+    return "\n\n".join([*shown, "\n".join(["Findings", *map(one_line, findings)])])
+
+
+def _trend(series: Series) -> str:
+    """Return a sparkline of a loss above its floor, on a logarithmic scale while it is above it."""
+    value_n = series.value_n - (0.0 if series.level is None else series.level.floor)
+    return sparkline(np.log(value_n) if (value_n > 0).all() else value_n)
+
+
+def sparkline(value_n: np.ndarray, most: int = SPARKS) -> str:
+    """Return blocks as high as the medians of equal parts of a series.
+
+    >>> sparkline(np.array([3.0, 2.0, 1.0, 1.0]))
+    '█▅▁▁'
+    """
+    parts = np.array_split(value_n, min(most, len(value_n)))
+    median_B = np.array([np.median(part) for part in parts])
+    span = float(np.ptp(median_B))
+    height_B = (median_B - median_B.min()) / span if span else np.zeros_like(median_B)
+    return "".join(BLOCKS[round(h)] for h in (height_B * (len(BLOCKS) - 1)).tolist())
