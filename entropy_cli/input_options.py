@@ -84,7 +84,7 @@ def given_latents(params: Mapping[str, Any]) -> dict[str, Any] | None:
     for name in IMAGES:
         if name not in given:
             raise _bad(name, "is missing: give --data and --ckpt, or --latents.")
-    for name in ("codebook", "levels", "channels"):
+    for name in ("codebook", "channels"):
         if name in given:
             raise _bad(name, "belongs to --latents, which is missing.")
     if params["rule"] not in (None, *VECTOR_RULES):

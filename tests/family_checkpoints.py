@@ -93,6 +93,7 @@ class Example:
     settings: TokenizerSettings = field(default=TokenizerSettings(image_size=16))
     family: str = "auto"  # what has to be said of it
     first_is_most: bool = False  # of bits
+    codes: str = "quantize.embedding.weight"
 
 
 PYRAMID = tuple((f"{n} x {n}", n * n, n) for n in (1, 2, 4, 8))
@@ -157,6 +158,15 @@ EXAMPLES = {
         PYRAMID,
         latent_dim=32,
         settings=TokenizerSettings(16, (1, 2, 4, 8)),
+    ),
+    "dall-e": Example(
+        *(newer.dall_e_shapes(), "logits", 1.0, TO_16.format("LANCZOS")),
+        latent_dim=32,
+        pixels="[0.1, 0.9]",
+        codes="blocks.output.conv.w",
+    ),
+    "cosmos": Example(
+        newer.cosmos_shapes(), "levels", 1 / 6, BICUBIC, vocab_size=8**3 * 5**3, latent_dim=6
     ),
 }
 

@@ -98,3 +98,50 @@ def emu3_shapes(latent_dim=6, vocab_size=40, frame=5):
 def flexvar_shapes(vocab_size=40):
     shapes = conv_encoder(LLAMAGEN, 5) | layer("quant_conv", 32, 5, 1, 1)
     return shapes | {"quantize.embedding.weight": (vocab_size, 32)}
+
+
+def dall_e_shapes(vocab_size=40, width=16):
+    """Two resolutions: the sizes tell how many there are."""
+    shapes = {}
+
+    def conv(name, out_channels, in_channels, kernel):
+        shapes[f"{name}.w"] = (out_channels, in_channels, kernel, kernel)
+        shapes[f"{name}.b"] = (out_channels,)
+
+    conv("blocks.input", width, 3, 7)
+    before = width
+    for group, after in ((1, width), (2, 2 * width)):
+        for block in (1, 2):
+            name = f"blocks.group_{group}.block_{block}"
+            if before != after:
+                conv(f"{name}.id_path", after, before, 1)
+            for k, (o, i, kernel) in enumerate(
+                ((after // 4, before, 3), (after // 4, after // 4, 3), (after // 4, after // 4, 3)), 1
+            ):
+                conv(f"{name}.res_path.conv_{k}", o, i, kernel)
+            conv(f"{name}.res_path.conv_4", after, after // 4, 1)
+            before = after
+    conv("blocks.output.conv", vocab_size, before, 1)
+    return shapes
+
+
+FLAVA = (
+    (r"\.w$", ".weight"),
+    (r"\.b$", ".bias"),
+    (r"(group_\d)\.", r"\1.group."),
+    (r"\.res_path\.", ".res_path.path."),
+)
+
+
+def cosmos_shapes(levels=6, patch=2):
+    """A state dict, which does not tell the levels; the last level but one does not halve the image."""
+    shapes = without(conv_encoder(LDM, 5, widths=(32, 64)), "downsample")
+    shapes |= {"encoder.conv_in.weight": (32, 3 * patch**2, 3, 3)}
+    return shapes | layer("quant_conv", levels, 5, 1, 1)
+
+
+APERTUS = (
+    (r"^encoder\.down\.(\d+)\.block\.(\d+)\.", r"encoder.stages.\1.layers.\2.resnet."),
+    (r"^encoder\.down\.(\d+)\.attn\.(\d+)\.", r"encoder.stages.\1.layers.\2.attention."),
+    (r"^encoder\.down\.", "encoder.stages."),
+)

@@ -150,6 +150,8 @@ def identify(loaded: Loaded, sha256: str) -> tuple[dict[str, Any], dict[str, Any
     }
     if loaded.settings.quant_resi is not None:  # or left out, as in states of earlier versions
         identity["quant_resi"] = loaded.settings.quant_resi
+    if loaded.settings.levels is not None:
+        identity["levels"] = list(loaded.settings.levels)
     provenance = {
         **provenance_of("checkpoint", checkpoint.path),
         "checkpoint_wrapper": checkpoint.wrapper,

@@ -46,7 +46,7 @@ class Crop:
     words: str
 
 
-PixelRange = Literal["[-1, 1]", "[0, 1]"]
+PixelRange = Literal["[-1, 1]", "[0, 1]", "[0.1, 0.9]"]
 
 
 @dataclass(frozen=True)

@@ -38,12 +38,14 @@ class Network(nn.Module):
         latent_dim: numbers of a latent.
     """
 
+    ENCODER = Encoder
+
     quant_conv: nn.Module
     latent_dim: int
 
     def __init__(self, shapes: Shapes, by: Conventions) -> None:
         super().__init__()
-        self.encoder = Encoder(shapes, by)
+        self.encoder = self.ENCODER(shapes, by)
         there = "quant_conv.weight" in shapes
         self.quant_conv = conv_like(shapes, "quant_conv", by) if there else nn.Identity()
         phis = range(count(shapes, "phi.{}.weight"))
@@ -53,7 +55,7 @@ class Network(nn.Module):
         last = self.quant_conv if isinstance(self.quant_conv, nn.Conv2d) else self.encoder.conv_out
         self.latent_dim = last.out_channels
 
-        if self.encoder.conv_in.in_channels != 3:
+        if self.encoder.conv_in.in_channels != self.encoder.channels_in:
             raise ValueError(f"takes images of {self.encoder.conv_in.in_channels} channels, not 3")
         if there and made != last.in_channels:
             raise ValueError(f"the encoder gives {made} channels, quant_conv takes {last.in_channels}")
@@ -114,7 +116,7 @@ def plan_network(
                 f"{shapes[ours]}, but other weights imply {shape}."
             )
     levels, halvings = len(network.encoder.down), network.encoder.halvings
-    if halvings != levels - 1:
+    if network.encoder.halves_every_level and halvings != levels - 1:
         raise CheckpointError(
             f"{checkpoint.path}: got {halvings} downsampling convolutions between {levels} levels, "
             f"expected {levels - 1}. If the encoder downsamples by pooling, make latents with its own "
@@ -227,6 +229,10 @@ class ConvTokenizer:
         with matmul_precision(tf32=self.precision == "tf32"):
             latent_BChw = self.encoded(img_B3HW)
         latent_BChw = latent_BChw.to(torch.float32, memory_format=torch.contiguous_format)
+        return self.after_encoder(latent_BChw)
+
+    def after_encoder(self, latent_BChw: Tensor) -> Tensor:
+        """Return what the layers that follow the encoder make of its output."""
         return self.network.quant_conv(latent_BChw)
 
     def encoded(self, img_B3HW: Tensor) -> Tensor:
@@ -270,7 +276,14 @@ def kernels_of(tokenizer: Tokenizer) -> str | None:
     return tokenizer.kernels if isinstance(tokenizer, ConvTokenizer) else None
 
 
+# By which x / 255 is multiplied, and what is added.
+RANGES: dict[PixelRange, tuple[float, float]] = {"[-1, 1]": (2, -1), "[0.1, 0.9]": (0.8, 0.1)}
+
+
 def scale_pixels(img_B3HW: Tensor, to: PixelRange) -> Tensor:
-    """Convert uint8 to float32 in a pixel range: x / 255, or 2 (x / 255) - 1."""
+    """Convert uint8 to float32 in a pixel range: x / 255, scaled and shifted."""
     x_B3HW = img_B3HW.float().div_(255)
-    return x_B3HW.mul_(2).sub_(1) if to == "[-1, 1]" else x_B3HW
+    if to not in RANGES:
+        return x_B3HW
+    factor, shift = RANGES[to]
+    return x_B3HW.mul_(factor).add_(shift)

@@ -33,6 +33,7 @@ class Family(ABC):
     Attributes:
         EMA_BY_DEFAULT: whether the family's authors evaluate the averaged (EMA) weights. They are then
             used where the checkpoint has them, unless the user chooses with --weights.
+        TAKES_LEVELS: whether the user may give the levels of its dimensions.
         CLASSES: names of the family in config.json: `_class_name`, `model_type`, `architectures`.
             A config.json that names only other classes speaks against the family.
         REQUIRED: weights without which the family can't be built, the most specific to it first.
@@ -41,6 +42,7 @@ class Family(ABC):
     """
 
     EMA_BY_DEFAULT = False
+    TAKES_LEVELS = False
     CLASSES: tuple[str, ...] = ()
     REQUIRED: tuple[str, ...] = ()
     IDENTIFYING_KEYS: ClassVar[dict[str, str]] = {}

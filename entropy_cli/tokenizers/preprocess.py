@@ -96,6 +96,26 @@ def infinity_crop(image_size: int) -> Crop:
     return Crop(_With(_infinity, (image_size,)), words)
 
 
+def dall_e_crop(image_size: int) -> Crop:
+    """Return DALL-E's preprocessing.
+
+    Source:
+        openai/DALL-E notebooks/usage.ipynb: preprocess.
+    """
+    words = f"shorter side to {image_size} (LANCZOS), {_centre_words(image_size)}"
+    return Crop(_With(_dall_e, (image_size,)), words)
+
+
+def squeeze(image_size: int) -> Crop:
+    """Return the preprocessing that changes an image's shape to a square, as FLAVA's codebook takes it.
+
+    Source:
+        huggingface/transformers models/flava (FlavaImageProcessor, codebook_size).
+    """
+    words = f"both sides to {image_size} (LANCZOS), without a crop"
+    return Crop(_With(_squeezed, (image_size,)), words)
+
+
 def _torchvision_crop(shorter_side: int, image_size: int, interpolation: Image.Resampling) -> Crop:
     words = f"shorter side to {shorter_side} ({interpolation.name}), {_centre_words(image_size)}"
     return Crop(_With(_torchvision, (shorter_side, image_size, interpolation)), words)
@@ -147,6 +167,17 @@ def _infinity(image: Image.Image, image_size: int) -> Image.Image:
     _refuse_gigantic(image, size)
     resized = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
     return _cut(resized, ((size[0] - image_size) // 2, (size[1] - image_size) // 2), image_size)
+
+
+def _dall_e(image: Image.Image, image_size: int) -> Image.Image:
+    size, _ = _placed(image, image.size, image_size)
+    resized = image.convert("RGB").resize(size, Image.Resampling.LANCZOS)
+    corner = round((size[0] - image_size) / 2), round((size[1] - image_size) / 2)
+    return _cut(resized, corner, image_size)
+
+
+def _squeezed(image: Image.Image, image_size: int) -> Image.Image:
+    return image.convert("RGB").resize((image_size, image_size), Image.Resampling.LANCZOS)
 
 
 def _placed(

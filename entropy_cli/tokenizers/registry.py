@@ -16,6 +16,8 @@ from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import stage
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from entropy_cli.tokenizers.families.cosmos import Cosmos
+from entropy_cli.tokenizers.families.dall_e import DALLE
 from entropy_cli.tokenizers.families.diffusers_vq import DiffusersVQ
 from entropy_cli.tokenizers.families.emu3 import Emu3
 from entropy_cli.tokenizers.families.flexvar import FlexVAR
@@ -51,6 +53,8 @@ FAMILIES: dict[str, Family] = {
     "show-o": ShowO(),
     "emu3": Emu3(),
     "flexvar": FlexVAR(),
+    "dall-e": DALLE(),
+    "cosmos": Cosmos(),
 }
 
 
@@ -60,7 +64,7 @@ DIMENSIONS = ("embed_dim", "vq_embed_dim", "quantized_embed_dim", "codebook_embe
 LEVELS = ("ch_mult", "channel_mult", "channel_multiplier", "encoder_ch_mult", "block_out_channels")
 POOLING = ("resample_with_conv", "resamp_with_conv")
 STRIDED = re.compile(r"^encoder\..*down(_conv|sample|samplers)\.")
-ACTIVATIONS = ("act_fn", "hidden_act")
+ACTIVATIONS = ("act_fn",)  # hidden_act is that of other parts of a model
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,8 @@ def match_family(
     if missing := FAMILIES[name].missing_keys(checkpoint):
         raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {_first(missing)}.")
     settings = settings or TokenizerSettings()
+    if settings.levels is not None and not FAMILIES[name].TAKES_LEVELS:
+        raise CheckpointError(f"--levels: the codes of family {name} are no levels. Leave it out.")
     settings = settings.filled_from(config.settings(settings))
     if settings.weights:
         checkpoint = checkpoint.with_weights(settings.weights)
@@ -234,13 +240,19 @@ def _halvings(spec: TokenizerSpec) -> int | None:
 
 
 def nearest_families(checkpoint: Checkpoint, reasons: Mapping[str, Sequence[str]]) -> list[str]:
-    """Return at most three families of whose keys a checkpoint has half or more, the nearest first."""
+    """Return at most two families of whose keys a checkpoint has half or more, the nearest first.
+
+    Of families with as many reasons against them the nearer is that whose missing keys have others
+    beside them, as a damaged file has; then that of which more keys are there.
+    """
     nothing, found = Checkpoint.of_tensors(checkpoint.path, {}), {}
+    parts = {tuple(name.split(".")[:2]) for name in checkpoint.shapes}
     for name, family in FAMILIES.items():
-        required, missing = (len(family.missing_keys(of)) for of in (nothing, checkpoint))
-        if 2 * missing <= required:
-            found[name] = len(reasons[name]), missing - required
-    return sorted(found, key=lambda name: found[name])[:3]
+        required, missing = (family.missing_keys(of) for of in (nothing, checkpoint))
+        if 2 * len(missing) <= len(required):
+            apart = sum(tuple(key.split(".")[:2]) not in parts for key in missing)
+            found[name] = len(reasons[name]), apart, len(missing) - len(required)
+    return sorted(found, key=lambda name: found[name])[:2]
 
 
 def detect(checkpoint: Checkpoint) -> str:

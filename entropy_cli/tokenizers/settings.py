@@ -19,6 +19,7 @@ class TokenizerSettings:
         weights: which copy of the weights is used.
         norm_groups: number of groups of every group norm.
         quant_resi: share of phi in what a scale's codes explain, in VAR's residual quantiser.
+        levels: number of levels of each dimension of a latent (FSQ).
     """
 
     image_size: int | None = None
@@ -27,6 +28,7 @@ class TokenizerSettings:
     weights: Weights | None = None
     norm_groups: int | None = None
     quant_resi: float | None = None
+    levels: tuple[int, ...] | None = None
 
     def filled_from(self, other: "TokenizerSettings") -> "TokenizerSettings":
         """Return these settings, with those that are None taken from others."""

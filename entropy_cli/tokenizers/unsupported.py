@@ -36,7 +36,6 @@ OTHER = "give the checkpoint of a tokenizer of images"
 UNSUPPORTED = (
     Unsupported("open-muse's MoVQ", classes=("MOVQ",)),
     Unsupported("Paella's tokenizer", classes=("PaellaVQModel",)),
-    Unsupported("DALL-E's dVAE", classes=("flava_image_codebook", "FlavaImageCodebook")),
     Unsupported(
         "VAR's autoregressive transformer",
         (r"pos_start", r"lvl_embed\.weight"),

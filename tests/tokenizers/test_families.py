@@ -110,7 +110,7 @@ def test_it_is_found_and_no_other_fits(tmp_path, weights, name):
 
 
 # The copy that the authors evaluate where a checkpoint holds an average beside the raw weights.
-RAW = ("vqgan", "diffusers", "titok", "infinity", "maskgit", "maskbit", "show-o", "emu3", "flexvar")
+EMA = ("var", "llamagen", "ibq", "open-magvit2", "rq-vae")
 LABELS = {"rq-vae": "soft", "diffusers": "unknown"}  # what models are trained on, where not "hard"
 
 
@@ -120,7 +120,7 @@ def test_the_copy_of_the_weights_is_the_one_that_its_authors_evaluate(tmp_path, 
     torch.save({"model": weights[name], "ema": averaged}, tmp_path / "x.pt")
     family, settings = EXAMPLES[name].family, EXAMPLES[name].settings
     found = find_family(tmp_path / "x.pt", family, settings).checkpoint
-    assert (found.copies, found.weights) == (["raw", "ema"], "raw" if name in RAW else "ema")
+    assert (found.copies, found.weights) == (["raw", "ema"], "ema" if name in EMA else "raw")
 
 
 @by_family
@@ -217,6 +217,8 @@ def test_a_missing_weight_is_named(weights, name):
         words += [r"lacks \S+(weight|bias|running_\w+), or its name in this family"]
         words += [f"{re.escape(missing)} is missing"]
         words += ["sizes contradict"] if "nin_shortcut" in missing else []
+        words += ["its shortcut does not"] if "id_path" in missing else []
+        words += [r"got blocks\.group_2\."] if missing.startswith("blocks.group_2") else []
         checkpoint = Checkpoint.of_tensors(Path("x"), state)
         with pytest.raises(CheckpointError, match="|".join(words)):
             match_family(checkpoint, EXAMPLES[name].family, EXAMPLES[name].settings).describe()
@@ -254,9 +256,7 @@ def test_another_family_by_force(load, weights, name, forced):
         patch_nums = EXAMPLES[forced].settings.patch_nums
         assert load(name, weights[name], forced, patch_nums=patch_nums).spec.family == forced
     else:
-        with pytest.raises(
-            CheckpointError, match=rf"not of family {forced}: lacks|got quantize\.quant_resi"
-        ):
+        with pytest.raises(CheckpointError, match=rf"not of family {forced}: lacks|got quantizer?\."):
             load(name, weights[name], forced)
 
 
@@ -271,7 +271,7 @@ def written_out(rule, z, codes):
     """Logits of each code, in plain numbers."""
     if rule in ("cosine", "bsq"):
         z, *codes = ([x / math.hypot(*row) for x in row] for row in (z, *codes))
-    if rule == "dot":
+    if rule in ("dot", "logits"):
         return [sum(x * e for x, e in zip(z, code, strict=True)) for code in codes]
     return [-sum((x - e) ** 2 for x, e in zip(z, code, strict=True)) for code in codes]
 
@@ -298,10 +298,15 @@ def test_assignment_against_plain_numbers(tokenizers, weights, pixels, name):
     for s, (z_BlC, sums) in enumerate(walk(tokenizers[name], pixels)):
         if example.rule in ("sign", "bsq"):
             codes = corners(example.latent_dim, first_is_most=example.first_is_most)
+        elif example.rule == "levels":
+            return  # too many to write out; see test_newer_families
         else:
-            key = f"quantizer.codebooks.{s}.weight" if name == "rq-vae" else "quantize.embedding.weight"
-            codes = weights[name][key].double().tolist()[: example.vocab_size]
+            key = f"quantizer.codebooks.{s}.weight" if name == "rq-vae" else example.codes
+            codes = weights[name][key].flatten(1).double().tolist()[: example.vocab_size]
         logits = [written_out(example.rule, z, codes) for z in z_BlC[0].double().tolist()]
+        if example.rule == "logits":
+            bias = weights[name][example.codes.replace(".w", ".b")].double().tolist()
+            logits = [[x + b for x, b in zip(row, bias, strict=True)] for row in logits]
         for idx, row in zip(sums.idx_Bl[0].tolist(), logits, strict=True):
             best, second = sorted(row)[:-3:-1]
             assert idx == row.index(best) or best - second < 1e-5

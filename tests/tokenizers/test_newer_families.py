@@ -1,13 +1,16 @@
 """What is particular to the families that came later, against plain arithmetic."""
 
 import json
+import math
 
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.assign import assign
+from entropy_cli.tokenizers.layers.autoencoder import Encoder
 from entropy_cli.tokenizers.registry import find_family, load_tokenizer
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from tests import family_checkpoints as tiny
@@ -228,3 +231,119 @@ def test_flexvars_scales_are_all_of_the_whole_latent(load, pixels):
         assert torch.equal(tokenizer.vectors(f_BChw, s), z_BCnn.flatten(2).transpose(1, 2))
         idx_Bl = assign(tokenizer.vectors(f_BChw, s), tokenizer.codebook(s), []).idx_Bl
         assert torch.equal(tokenizer.subtract(f_BChw, idx_Bl, s), f_BChw)
+
+
+def plain_dvae(weights, x_BChw):
+    """DALL-E's logits, in float64."""
+    w = {name.removeprefix("blocks."): weight.double() for name, weight in weights.items()}
+
+    def conv(name, x_BChw):
+        return functional.conv2d(x_BChw, w[f"{name}.w"], w[f"{name}.b"], padding="same")
+
+    h_BChw = conv("input", x_BChw)
+    for group in (1, 2):
+        for block in (1, 2):
+            name, inner = f"group_{group}.block_{block}", h_BChw
+            for k in (1, 2, 3, 4):
+                inner = conv(f"{name}.res_path.conv_{k}", inner.clamp(min=0))
+            shortcut = f"{name}.id_path"
+            h_BChw = (conv(shortcut, h_BChw) if f"{shortcut}.w" in w else h_BChw) + inner / 16
+        if group == 1:
+            h_BChw = h_BChw.unflatten(2, (-1, 2)).unflatten(4, (-1, 2)).amax((3, 5))
+    return conv("output.conv", h_BChw.clamp(min=0))
+
+
+def test_the_logits_of_dall_e(load, pixels):
+    weights = random_weights(newer.dall_e_shapes())
+    logit_BlV = plain_dvae(weights, 0.8 * (pixels.double() / 255) + 0.1).flatten(2).transpose(1, 2)
+    log_q_BlV = logit_BlV.log_softmax(2)
+    tokenizer = load(weights)
+    sums = assign(tokenizer.vectors(tokenizer.encode(pixels), 0), tokenizer.codebook(0), [1.0])
+    assert torch.equal(sums.idx_Bl, logit_BlV.argmax(2)) and len(sums.idx_Bl.unique()) > 2
+    entropy_B = -(log_q_BlV.exp() * log_q_BlV).sum((1, 2))
+    torch.testing.assert_close(sums.entropy_BT[:, 0], entropy_B, atol=1e-4, rtol=0)
+
+
+def test_flavas_names_and_its_squeezed_pictures(load, pixels):
+    weights = random_weights(newer.dall_e_shapes())
+    flava = load(newer.renamed(weights, *newer.FLAVA), config={"model_type": "flava_image_codebook"})
+    assert torch.equal(flava.encode(pixels), load(weights).encode(pixels))
+    assert flava.spec.preprocess == "both sides to 16 (LANCZOS), without a crop, pixels to [0.1, 0.9]"
+    picture = Image.new("RGB", (40, 20))
+    picture.paste("red", (0, 0, 20, 20))
+    assert flava.spec.crop.apply(picture).getpixel((3, 8)) == (255, 0, 0)
+    assert flava.spec.crop.apply(picture).getpixel((12, 8)) == (0, 0, 0)
+
+
+def test_the_decoder_of_dall_e_is_told_by_what_it_takes(tmp_path):
+    shapes = newer.dall_e_shapes() | {"blocks.input.w": (16, 40, 1, 1)}
+    torch.save(random_weights(shapes), tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match="takes 40 channels, as the decoder does"):
+        find_family(tmp_path / "x.pt", settings=SMALL)
+
+
+def test_cosmos_bounds_its_latents_to_levels(load, pixels):
+    """By the published formula, which gives the nearest level the index that it has there."""
+    weights = random_weights(newer.cosmos_shapes())
+    tokenizer = load(weights)
+    network = tokenizer.network
+    x_B3HW = 2 * (pixels / 255) - 1
+    a, b, c, d = (x_B3HW[:, :, i::2, j::2].double() for i in (0, 1) for j in (0, 1))
+    low, high = ((a + b, c + d), (a - b, c - d))  # along a row: sums and differences
+    bands = [low[0] + low[1], low[0] - low[1], high[0] + high[1], high[0] - high[1]]
+    inner = Encoder.forward(network.encoder, (torch.cat(bands, 1) / 4).float())
+    z_BChw = network.quant_conv(inner).double()
+    for c, n in enumerate((8, 8, 8, 5, 5, 5)):
+        half, offset = (n - 1) * 1.001 / 2, 0.5 if n % 2 == 0 else 0.0
+        z_BChw[:, c] = torch.tanh(z_BChw[:, c] + math.atanh(offset / half)) * half - offset
+    found_BChw = tokenizer.encode(pixels)
+    torch.testing.assert_close(found_BChw.double(), z_BChw, atol=1e-4, rtol=0)
+    levels_BlC = z_BChw.round().flatten(2).transpose(1, 2) + torch.tensor([4, 4, 4, 2, 2, 2])
+    basis_C = torch.tensor([1, 8, 64, 512, 2560, 12800])
+    idx_Bl = assign(tokenizer.vectors(found_BChw, 0), tokenizer.codebook(0), []).idx_Bl
+    assert torch.equal(idx_Bl, (levels_BlC * basis_C).sum(2).long())
+
+
+def test_levels_are_given_or_in_the_file(load):
+    weights = random_weights(newer.cosmos_shapes(levels=3))
+    for given, words in ((None, "no levels, as continuous ones"), ((8, 8), "have 3 dimensions")):
+        with pytest.raises(CheckpointError, match=words):
+            load(weights, TokenizerSettings(16, levels=given), family="cosmos" if given else "auto")
+    told = load(weights, TokenizerSettings(16, levels=(4, 3, 7)), family="cosmos").spec
+    assert told.scales[0].vocabulary.levels == (7, 3, 4) and told.vocab_size == 84
+    stored = weights | {"quantizer._levels": torch.tensor([4, 3, 7], dtype=torch.int32)}
+    assert load(stored).spec.scales == told.scales
+    with pytest.raises(CheckpointError, match="--levels: the codes of family vqgan are no levels"):
+        load(random_weights(tiny.vq_shapes()), TokenizerSettings(16, levels=(4, 3)))
+    rearranged = stored | {"encoder.patcher.wavelets": torch.ones(2)}
+    with pytest.raises(CheckpointError, match="rearranged pixels, not Haar"):
+        load(rearranged)
+
+
+def test_apertus_names_of_ibq(load, pixels):
+    weights = random_weights(tiny.vq_shapes(blocks=2))
+    named = newer.renamed(weights, *newer.APERTUS)
+    in_model = {f"model.vision_tokenizer.{name}": weight for name, weight in named.items()}
+    config = {"model_type": "apertus1p5", "vision_config": {"model_type": "apertus1p5_vision_tokenizer"}}
+    tokenizer = load(in_model, config=config)
+    assert (tokenizer.spec.family, tokenizer.spec.rule, tokenizer.spec.temperature) == (
+        "ibq",
+        "dot",
+        0.01,
+    )
+    assert torch.equal(tokenizer.encode(pixels), load(weights, family="ibq").encode(pixels))
+
+
+def test_janus_alone_is_told_by_its_config_or_its_decoder(load):
+    weights = random_weights(tiny.vq_shapes(latent_dim=8, vocab_size=40))
+    config = {"model_type": "janus_vqgan", "architectures": ["JanusVQVAE"], "hidden_act": "gelu"}
+    decoder = {"decoder.up.0.upsample.conv.weight": torch.zeros(2, 2, 3, 3)}
+    for spec in (load(weights, config=config).spec, load(weights | decoder).spec):
+        assert (spec.family, spec.rule, spec.temperature) == ("llamagen", "cosine", 0.01)
+        assert any("--rule l2" in note for note in spec.notes)
+    assert load(weights).spec.family == "vqgan"
+
+
+def test_chameleons_tokenizer_alone_is_told_by_its_config(load):
+    spec = load(random_weights(tiny.vq_shapes()), config={"model_type": "chameleon_vqgan"}).spec
+    assert spec.family == "vqgan" and "LANCZOS" in spec.preprocess

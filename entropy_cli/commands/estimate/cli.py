@@ -92,7 +92,8 @@ def estimate(
         typer.Option(
             metavar="8,5,5,...",
             parser=parse_levels,
-            help="Levels of each dimension of --latents (FSQ), which are bounded to them.",
+            help="Levels of each dimension (FSQ): of --latents, which are bounded to them, or of a "
+            "cosmos checkpoint that does not tell.",
         ),
     ] = None,
     rule: Annotated[
@@ -156,7 +157,9 @@ def estimate(
     check_run_files(context.params)
     config = EstimateConfig(
         latents=None if given is None else GivenLatents(**given),
-        tokenizer=TokenizerSettings(image_size, patch_nums, None if given else rule, weights),
+        tokenizer=TokenizerSettings(
+            image_size, patch_nums, None if given else rule, weights, levels=None if given else levels
+        ),
         path=path,
         **common_config(context),
     )

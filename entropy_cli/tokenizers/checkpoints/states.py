@@ -5,7 +5,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from entropy_cli.tokenizers.checkpoints.pickles import Placeholder
+from entropy_cli.tokenizers.checkpoints.modules import unpacked
 from entropy_cli.tokenizers.checkpoints.stored import Stored, UnusableError
 from entropy_cli.tokenizers.settings import Weights
 
@@ -34,11 +34,13 @@ class Kind:
 
 TOKENIZER = Kind(
     noun="tokenizer",
-    # Every convolutional encoder has the first or second of these, TiTok's has the third.
+    # Most convolutional encoders have the first or second of these, TiTok's has the third.
     anchors=(
         "encoder.conv_in.weight",
         "encoder.conv_in.conv.weight",
         "encoder.latent_token_positional_embedding",
+        "blocks.output.conv.w",  # DALL-E's
+        "blocks.output.conv.weight",  # FLAVA's
     ),
     wrappers=(
         "",
@@ -128,10 +130,10 @@ def choose(
     kind: Kind = TOKENIZER,
 ) -> dict[Weights, Copy]:
     """Find the copies of a model's weights in a file's contents; UnusableError without tensors."""
-    places = list(_places(content))
+    places = list(_places(unpacked(content)))
     found = [place for place in places if place.tensors()]
     if not found:
-        _refuse(content, places)
+        _refuse(content)
     ranks = {place.path: place.rank(kind) for place in found}
 
     def best(*, averaged: bool) -> _Place | None:
@@ -192,13 +194,7 @@ def _names(mapping: Mapping[Any, Any]) -> list[str]:
     return [key for key in texts if key.isprintable()]
 
 
-def _refuse(content: object, places: list[_Place]) -> None:
-    for place in places:
-        if isinstance(place.mapping, Placeholder) and place.mapping.keys() & MODULE_PARTS:
-            raise UnusableError(
-                f"is a pickled model of class {place.mapping.kind}, not a state dict. "
-                "Save model.state_dict()."
-            )
+def _refuse(content: object) -> None:
     got = f"a dict with keys {some(_names(content))}" if isinstance(content, Mapping) else "no dict"
     raise UnusableError(f"holds no tensors by name: got {got}, expected a state dict.")
 

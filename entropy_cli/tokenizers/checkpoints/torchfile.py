@@ -62,11 +62,6 @@ def read_torch(file: OpenFile, records: ZipRecords | None) -> Contents:
 
 def _read_zip(file: OpenFile, records: ZipRecords) -> Contents:
     names = {name.partition("/")[2]: name for name in records.infos}
-    if "constants.pkl" in names:
-        raise UnusableError(
-            "is a TorchScript program, which is never run. Save its state dict alone: "
-            "torch.save(torch.jit.load(file).state_dict(), other_file)."
-        )
     is_swapped = "byteorder" in names and records.read(names["byteorder"]) == b"big"
 
     def refer(reference: Any) -> Storage:  # noqa: ANN401 - a pickle may hold anything

@@ -34,10 +34,7 @@ class LlamaGen(ConvFamily):
     """The family; transformers gives Janus the names of a VQGAN."""
 
     EMA_BY_DEFAULT = True
-    CLASSES = (
-        *("janus", "janus_vqgan", "JanusVQVAE", "JanusModel", "JanusForConditionalGeneration"),
-        *("multi_modality", "MultiModalityCausalLM", "VQModelHF"),
-    )
+    CLASSES = (*vqgan.JANUS_CLASSES, "VQModelHF")
     REQUIRED = (
         BLOCK,
         "encoder.mid.0.conv1.weight",
@@ -63,7 +60,8 @@ class LlamaGen(ConvFamily):
 
     def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
         """List the required weights that a checkpoint lacks, in one of the two layouts."""
-        if BLOCK not in checkpoint.shapes and checkpoint.shapes.get(CODEBOOK) == vqgan.JANUS_CODES:
+        could_be = vqgan.is_janus(checkpoint) or vqgan.could_be_janus(checkpoint)
+        if BLOCK not in checkpoint.shapes and could_be:
             return [name for name in (*ENCODER, CODEBOOK) if name not in checkpoint.shapes]
         return super().missing_keys(checkpoint)
 

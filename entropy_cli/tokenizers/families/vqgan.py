@@ -30,6 +30,15 @@ from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop, resiz
 
 MUSE_CLASS = "VQGANModel"  # of open-muse
 MOVQ = re.compile(r"decoder\..*\.conv_y\.weight")  # MoVQ's norms, which only its decoder has
+CHAMELEON_CLASSES = (
+    *("chameleon", "chameleon_vqgan", "ChameleonVQVAE", "ChameleonModel"),
+    *("ChameleonForConditionalGeneration", "ChameleonXLLMXForConditionalGeneration"),
+)
+FIRST_UP = "decoder.up.0.upsample.conv.weight"
+JANUS_CLASSES = (
+    *("janus", "janus_vqgan", "JanusVQVAE", "JanusModel", "JanusForConditionalGeneration"),
+    *("multi_modality", "MultiModalityCausalLM"),
+)
 CHAMELEON_CODES, JANUS_CODES = (8192, 256), (16384, 8)
 PROJECTION, PROJECTION_BIAS = "quantize.proj.weight", "quantize.proj.bias"
 USED = "quantize.used"
@@ -67,11 +76,7 @@ MUSE = replace(
 class VQGAN(ConvFamily):
     """The family; its variants are told by their keys, their shapes or config.json."""
 
-    CLASSES = (
-        *("chameleon", "chameleon_vqgan", "ChameleonVQVAE", "ChameleonModel"),
-        *("ChameleonForConditionalGeneration", "ChameleonXLLMXForConditionalGeneration"),
-        MUSE_CLASS,
-    )
+    CLASSES = (*CHAMELEON_CLASSES, MUSE_CLASS)
     IDENTIFYING_KEYS: ClassVar = {
         PROJECTION: "the layer that gives each code's logit (Gumbel VQGAN)",
         CODEBOOK: "one codebook",
@@ -88,9 +93,8 @@ class VQGAN(ConvFamily):
     def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:
         """List what marks VAR or Janus."""
         found = multi_scale(checkpoint)
-        if is_janus(checkpoint):
-            found.append(f"{CODEBOOK} of {checkpoint.shapes[CODEBOOK]} under {checkpoint.prefix}: Janus")
-        return [f"has {name}" for name in found]
+        janus = ["it is Janus's, by its names or sizes"] if is_janus(checkpoint) else []
+        return [f"has {name}" for name in found] + janus
 
     def codebooks(self, checkpoint: Checkpoint) -> list[str]:
         """List the name of the codebook, or of the linear layer that maps latents to logits."""
@@ -121,7 +125,7 @@ class VQGAN(ConvFamily):
     def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
         notes = []
         if _is_chameleon(checkpoint):
-            notes.append("Chameleon's image tokenizer, by its shapes: images of 512 pixels by default")
+            notes.append("Chameleon's image tokenizer: images of 512 pixels by default")
         if used := self._number_used(checkpoint):
             notes.append(
                 f"only the {used} codes that the checkpoint lists as used are codes here; the published "
@@ -155,8 +159,13 @@ class VQGAN(ConvFamily):
 
 
 def is_janus(checkpoint: Checkpoint) -> bool:
-    """Return whether it is Janus in transformers' layout: LlamaGen's tokenizer with these names."""
-    return checkpoint.prefix.endswith("vqmodel.") and checkpoint.shapes.get(CODEBOOK) == JANUS_CODES
+    """Return whether it is Janus in transformers' layout: LlamaGen's tokenizer with these names.
+
+    By config.json, by prefix and sizes, or by the decoder, whose levels LlamaGen counts from the last.
+    """
+    inside = checkpoint.prefix.endswith("vqmodel.") and checkpoint.shapes.get(CODEBOOK) == JANUS_CODES
+    named = any(name in checkpoint.config.classes for name in JANUS_CLASSES)
+    return inside or named or FIRST_UP in checkpoint.shapes
 
 
 def could_be_janus(checkpoint: Checkpoint) -> bool:
@@ -189,8 +198,10 @@ def _refuse_idle_attention(checkpoint: Checkpoint, network: Network) -> None:
 
 
 def _is_chameleon(checkpoint: Checkpoint) -> bool:
-    """Return whether it is Chameleon's, by its prefix or by attention in the middle block only."""
+    """Return whether it is Chameleon's, by config.json, by its prefix or by where it has attention."""
     shapes = checkpoint.shapes
+    if any(name in checkpoint.config.classes for name in CHAMELEON_CLASSES):
+        return True
     if shapes.get(CODEBOOK) != CHAMELEON_CODES:
         return False
     attends = any(".attn." in name for name in shapes if name.startswith("encoder.down."))

@@ -238,6 +238,8 @@ class Encoder(nn.Module):
     """The encoder from images in [-1, 1] to a grid `downsampling` times smaller."""
 
     memory_format = torch.channels_last
+    channels_in = 3
+    halves_every_level = True  # but the last
 
     def __init__(self, shapes: Shapes, by: Conventions, name: str = "encoder") -> None:
         super().__init__()
@@ -268,8 +270,8 @@ class Encoder(nn.Module):
     def flow(self) -> int:
         """Return the channels of the latents; see `through`."""
         levels: list[Any] = [*self.down, self.mid]
-        channels = reduce(lambda given, level: level.flow(given), levels, through(self.conv_in, 3))
-        return through(self.conv_out, channels)
+        channels = through(self.conv_in, self.channels_in)
+        return through(self.conv_out, reduce(lambda given, level: level.flow(given), levels, channels))
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
         weight = self.conv_in.weight

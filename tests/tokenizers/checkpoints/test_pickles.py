@@ -91,13 +91,16 @@ def test_a_state_dict_in_a_dict_of_its_own_class_is_found(tmp_path, zipped, fore
 
 
 @ZIPPED
-def test_a_pickled_model_is_told_from_a_state_dict(tmp_path, zipped, foreign):
+def test_the_weights_of_a_pickled_model_are_read(tmp_path, zipped, foreign):
     warnings.simplefilter("ignore")  # the source of a class is not found when it is saved
-    inside = {"model": foreign.Model(), "epoch": 1}
-    paths = [saved(tmp_path, c, f"{i}.pt", zipped) for i, c in enumerate((foreign.Model(), inside))]
+    model = foreign.Model()
+    expected = {name: weight.detach() for name, weight in model.state_dict().items()}
+    inside = {"model": model, "epoch": 1}
+    paths = [saved(tmp_path, c, f"{i}.pt", zipped) for i, c in enumerate((model, inside))]
     del sys.modules[foreign.__name__]
     for path in paths:
-        refused(path, r"pickled model of class lightning_like\.Model, not a state dict")
+        checkpoint = open_checkpoint(path)
+        assert holds(checkpoint, expected) and "lightning_like.Model" in checkpoint.classes
 
 
 class Calls:
@@ -449,11 +452,47 @@ def test_legacy_files_write_no_patches(tmp_path, monkeypatch):
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.pth"]
 
 
-def test_a_torchscript_program_is_not_run(tmp_path):
+class Scripted(torch.nn.Module):
+    """A module with all that a state dict has, and a constant that it lacks."""
+
+    def __init__(self):
+        super().__init__()
+        self.encoder = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3))
+        self.scale = torch.nn.Parameter(torch.rand(2))
+        self.register_buffer("levels", torch.tensor([8, 5]), persistent=False)
+
+    def forward(self, x):
+        return self.encoder(x * self.scale)
+
+
+@pytest.mark.parametrize("how", ["script", "trace"])
+@pytest.mark.filterwarnings("ignore")  # torch.jit is deprecated
+def test_the_weights_of_a_torchscript_program_are_read_and_nothing_is_run(tmp_path, how):
+    module = Scripted().eval()
+    make = torch.jit.script if how == "script" else lambda m: torch.jit.trace(m, torch.rand(4, 2))
+    torch.jit.save(make(module), tmp_path / "x.jit")
+    expected = {name: weight.detach() for name, weight in module.state_dict().items()}
+    checkpoint = open_checkpoint(tmp_path / "x.jit")
+    for name, weight in expected.items():
+        assert torch.equal(checkpoint.numbers(name), weight)
+    assert checkpoint.integers("levels").tolist() == [8, 5]
+    assert checkpoint.shapes.keys() == expected.keys() | {"levels"}
+
+
+def test_a_damaged_torchscript_program_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.pt", "w") as archive:
         for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
             archive.writestr(f"x/{name}", "x")
-    refused(tmp_path / "x.pt", r"TorchScript program.*state_dict\(\)")
+    refused(tmp_path / "x.pt", "not a checkpoint, or a damaged one")
+
+
+def test_modules_nested_deeper_than_any_are_refused(tmp_path, foreign):
+    module = foreign.Model()
+    for _ in range(60):
+        outer = torch.nn.Module()
+        outer.inner = module
+        module = outer
+    refused(saved(tmp_path, module), "nested more than 50 deep")
 
 
 @pytest.mark.parametrize("name", ["TORCH_FORCE_WEIGHTS_ONLY_LOAD", "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"])
