@@ -12,7 +12,7 @@ MOST_NAMES, MOST_DEPTH = 100_000, 50
 
 
 def unpacked(content: Any) -> Any:  # noqa: ANN401 - a file may hold anything
-    """Return a file's contents, with the state dicts of modules in their place, at the top or below it."""
+    """Return a file's contents with state dicts in place of modules, at the top or right below it."""
     if _is_module(content):
         return _state_dict(content)
     if not isinstance(content, Mapping):
