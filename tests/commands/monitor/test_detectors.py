@@ -254,6 +254,7 @@ def test_a_loss_that_never_moved(points, sd):
 def test_too_noisy_or_too_short_to_say_that_nothing_moved():
     assert rate(never_moved, 5 + autoregressive(100, 1000, 0, 0.5)) == 0
     assert never_moved(np.full(31, 5.0)) is None
+    assert not never_moved(np.zeros(100)).fires  # a part that is switched off
 
 
 # Overfitting

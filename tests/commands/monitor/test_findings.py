@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from collections import Counter
 from decimal import Decimal
 
 import numpy as np
@@ -11,7 +12,8 @@ import pytest
 from entropy_cli.commands.monitor.findings import collect_findings
 from entropy_cli.commands.monitor.logs.names import infer_target
 from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
-from entropy_cli.results.floors import Floor, Level, RungLimit, ScaleFloor
+from entropy_cli.commands.monitor.monitor import MonitorConfig, monitor_log
+from entropy_cli.results.floors import Floor, Level, RungLimit, ScaleFloor, read_floor
 
 WORDS_OF_ADVICE = re.compile(
     r"\b(?:check|use|run|give|judge|lower|stop|resume|divide|do not|nothing to do|unless|compare|"
@@ -339,3 +341,52 @@ def test_a_single_point_has_no_panel(cli, tmp_path):
     assert cli("monitor", log, "-o", tmp_path / "run.png")[0] == 0
     log.write_text("step,loss\n1,3.0\n")
     assert cli("monitor", log, "-o", tmp_path / "one.png")[0] == 0
+
+
+# Real logs, and logs like those of public reports
+
+HEALTHY: set[str] = set()
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("cases/early_minimum/jepa_loss.csv", {"rebound"}),
+        ("cases/overfitting_that_alternates/train_log.csv", {"overfitting"}),
+        ("cases/few_epochs_hide_steps/metrics.csv", {"rebound"}),
+        ("cases/jepa_never_learned/jepa_r0.csv", {"never_moved"}),
+        ("cases/vqgan_lightning/metrics.csv", HEALTHY),
+        ("cases/logged_sum_of_accumulation/trainer_state.json", {"summed_loss"}),
+        ("cases/dit_log/log.txt", HEALTHY),
+        ("cases/infinity_stdout/train.log", HEALTHY),
+        ("cases/var_fork_no_brackets/train.log", {"val_is_train"}),
+        ("cases/head_glued_to_first_row/loss.csv", {"rebound"}),
+        ("cases/build_nanogpt_stdout/stdout.txt", HEALTHY),
+        ("cases/megatron_stdout/train.log", HEALTHY),
+        ("cases/mingpt_stdout/stdout.txt", HEALTHY),
+        ("cases/nanogpt_with_ppl/train.log", {"overfitting"}),
+        ("logs/build_nanogpt_log.txt", HEALTHY),
+        ("logs/hf_trainer_state.json", {"overfitting"}),
+        ("logs/lazaros_tin_r0.csv", {"rebound"}),
+        (
+            "logs/varclip_class_conditional_imagenet.log",
+            {"val_is_train", "restarts", "rule_of_thumb"},
+        ),
+    ],
+)
+def test_real_logs(shared, path, expected):
+    found = monitor_log(MonitorConfig(shared / path, "auto", None, None)).result.findings
+    assert {one.id for one in found} == expected
+    counts = Counter((one.id, one.series) for one in found if one.id != "rule_of_thumb")
+    assert set(counts.values()) <= {1}
+    assert all(WORDS_OF_ADVICE.search(one.message) for one in found)
+
+
+def test_a_sum_beside_its_own_tokenizer(shared):
+    path = shared / "cases" / "logged_sum_of_accumulation" / "trainer_state.json"
+    floor = read_floor(shared / "cases" / "result_llamagen.json")
+    result = monitor_log(MonitorConfig(path, "auto", None, floor)).result
+    (one,) = [one for one in result.findings if one.id == "summed_loss"]
+    assert (one.evidence["times"], one.evidence["times_validation"]) == (2, 2)
+    floors = {one.name: one.floor for one in result.series}
+    assert floors["loss"] is None and floors["eval_loss"] == floor.mean.floor

@@ -150,7 +150,8 @@ class NeverMoved:
 def never_moved(y_n: Series) -> NeverMoved | None:
     """Test whether a curve is flat from its first to its last point; None below 32 points.
 
-    Fires on flat curves of white noise in .99, and on none that fell by 2 % of their level.
+    Fires on flat curves of white noise in .99, on none that fell by 2 % of their level, and not on zeros:
+    a part of a loss that is switched off.
     """
     binned = bin_medians(y_n) if len(y_n) >= MIN_POINTS else None
     if binned is None:
@@ -161,7 +162,7 @@ def never_moved(y_n: Series) -> NeverMoved | None:
     needed = SIX * max(binned.se * 2**0.5, sigma * (early > start))
     fall, spans = max(start, early) - lowest, float(np.ptp(median_B))
     is_flat = fall <= needed and last - start <= SIX * binned.se * 2**0.5
-    fires = is_flat and spans <= UNMOVED * abs(start) and fall <= UNMOVED * abs(start)
+    fires = is_flat and max(spans, fall) <= UNMOVED * abs(start) and start != 0
     return NeverMoved(fires, start, last, fall, needed, spans, sigma)
 
 
