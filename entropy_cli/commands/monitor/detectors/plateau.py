@@ -150,8 +150,8 @@ class NeverMoved:
 def never_moved(y_n: Series) -> NeverMoved | None:
     """Test whether a curve is flat from its first to its last point; None below 32 points.
 
-    Fires on flat curves of white noise in .99, on none that fell by 2 % of their level, and not on zeros:
-    a part of a loss that is switched off.
+    Fires on flat curves of white noise in .99, and on none that fell by 2 % of their level. Zeros are no
+    such loss, but a part of one that is switched off.
     """
     binned = bin_medians(y_n) if len(y_n) >= MIN_POINTS else None
     if binned is None:
