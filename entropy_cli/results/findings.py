@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Literal, TypeVar
 
 Severity = Literal["error", "warning", "info"]
@@ -15,6 +16,15 @@ class Finding:
     id: str
     severity: Severity
     message: str
+
+
+def difference(last: str, first: str) -> str:
+    """Return the difference of two printed numbers, so that a sentence adds up.
+
+    >>> difference("0.1481", "0.08328")
+    '0.06482'
+    """
+    return f"{Decimal(last) - Decimal(first):f}"
 
 
 AnyFinding = TypeVar("AnyFinding", bound=Finding)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from entropy_cli.entropy.quantity import Labels
-from entropy_cli.results.findings import Finding, Severity
+from entropy_cli.results.findings import Finding, Severity, difference
 from entropy_cli.results.floors import Level, beside_rungs
 
 NEAR = 0.02  # nats: losses this close count as equal if their error is not known
@@ -45,10 +45,11 @@ def check_loss(
 
 def below_floor(value: float, level: Level, labels: Labels, what: str = "loss") -> Finding:
     """Say that a loss is below the assignment entropy, which is a floor of soft labels only."""
-    difference = f"{what} of {value:.4f} lies {level.floor - value:.4f} nats below"
+    loss, floor = f"{value:.4f}", f"{level.floor:.4f}"
+    below = f"{what} of {loss} lies {difference(floor, loss)} nats below"
     if labels == "hard":
         message = (
-            f"{difference} the assignment entropy A = {level.floor:.4f}, which is no floor of hard "
+            f"{below} the assignment entropy A = {floor}, which is no floor of hard "
             "tokens: CE - A may be negative. "
         )
         ladder = "" if level.rungs else " (run estimate with --ladder, on held-out images)"
@@ -61,7 +62,7 @@ def below_floor(value: float, level: Level, labels: Labels, what: str = "loss") 
     if labels == "unknown":
         causes = f"if the labels are the nearest codes, it is no floor: judge by a ladder. Else {causes}"
     message = (
-        f"{difference} the floor {level.floor:.4f}, which is impossible in expectation for labels that "
+        f"{below} the floor {floor}, which is impossible in expectation for labels that "
         f"are soft or drawn from the soft assignment. {causes[0].upper()}{causes[1:]}"
     )
     return Finding("below_floor", "warning", message)
@@ -69,9 +70,10 @@ def below_floor(value: float, level: Level, labels: Labels, what: str = "loss") 
 
 def above_unigram(value: float, ceiling: float, what: str = "loss") -> Finding:
     """Say that a loss is above the upper limit of the unigram entropy."""
+    loss, most = f"{value:.4f}", f"{ceiling:.4f}"
     message = (
-        f"{what} of {value:.4f} at the end is at least {value - ceiling:.4f} nats above the unigram "
-        f"entropy, at most {ceiling:.4f}, which the code frequencies of other images reach. Unless the "
+        f"{what} of {loss} at the end is at least {difference(loss, most)} nats above the unigram "
+        f"entropy, at most {most}, which the code frequencies of other images reach. Unless the "
         "run has hardly begun, check that the labels are of this tokenizer and in its order, and that "
         "the model learns at all."
     )
@@ -129,6 +131,7 @@ def summed_loss(initial: float, vocab_size: int, times: int) -> Finding:
 def start_is_not_ln_v(initial: float, vocab_size: int) -> Finding:
     """Say that an untrained model does not have the loss of a uniform guess."""
     uniform = math.log(vocab_size)
+    start, expected = f"{initial:.3f}", f"{uniform:.3f}"
     if initial > uniform:
         advice = (
             "Check that the labels are codes of this tokenizer, how the loss is averaged (Hugging "
@@ -143,8 +146,8 @@ def start_is_not_ln_v(initial: float, vocab_size: int) -> Finding:
         )
         side = "below"
     message = (
-        f"starts at {initial:.3f}, {abs(initial - uniform):.3f} {side} ln {vocab_size} = {uniform:.3f}, "
-        f"the loss of an untrained model. {advice}."
+        f"starts at {start}, {difference(start, expected).lstrip('-')} {side} ln {vocab_size} = "
+        f"{expected}, the loss of an untrained model. {advice}."
     )
     severity: Severity = "warning" if initial > uniform else "info"
     return Finding("start_is_not_ln_v", severity, message)

@@ -1,6 +1,8 @@
 """Checks of one loss against a floor, the ceilings of hard tokens, and ln V."""
 
 import math
+import re
+from decimal import Decimal
 
 import pytest
 
@@ -44,6 +46,15 @@ def test_below_its_floor_is_impossible_for_soft_labels_only(labels, severity, wo
     assert (one.id, one.severity) == ("below_floor", severity)
     assert one.message.startswith("train loss of 4.4000 lies 0.1000 nats below")
     assert words in one.message and never not in one.message
+
+
+@pytest.mark.parametrize("value", [4.40004, 4.40006])
+def test_the_printed_numbers_add_up(value):
+    level = Level(4.50006, ceiling=4.2)
+    for one in check_loss(value, level, "hard"):
+        first, apart, last = map(Decimal, re.findall(r"\d\.\d{4}", one.message)[:3])
+        assert abs(first - last) == apart
+    assert "9.000, 0.682 above ln 4096 = 8.318" in start_is_not_ln_v(9.0004, 4096).message
 
 
 def test_hard_labels_are_sent_to_the_ladder():

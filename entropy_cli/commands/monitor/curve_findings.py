@@ -6,8 +6,8 @@ from entropy_cli.commands.monitor.detectors.limits import divergence, grows_with
 from entropy_cli.commands.monitor.detectors.plateau import TOLERANCE, never_moved, plateau, standstill
 from entropy_cli.commands.monitor.detectors.rebound import rebound, regulariser_falls, sudden_drops
 from entropy_cli.commands.monitor.logs.series import Series
-from entropy_cli.commands.monitor.result import RunFinding, difference, finding_about, format_place
-from entropy_cli.results.findings import Severity
+from entropy_cli.commands.monitor.result import RunFinding, finding_about, format_place
+from entropy_cli.results.findings import Severity, difference
 
 RELATIVE_TOLERANCE = 0.002  # share of the fall since the start, for losses in other units
 MIN_RELATIVE_TOLERANCE = 1e-6  # share of the first value

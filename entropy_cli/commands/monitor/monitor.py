@@ -22,11 +22,11 @@ from entropy_cli.commands.monitor.reference import Reference, reference_findings
 from entropy_cli.commands.monitor.result import (
     MonitorResult,
     SeriesSummary,
-    difference,
     format_place,
 )
 from entropy_cli.commands.monitor.start_findings import start_findings, without_floors
 from entropy_cli.core.files import write_text
+from entropy_cli.results.findings import difference
 from entropy_cli.results.floors import Floor, Level
 
 ROUNDING = 6e-4  # nats or percent: VAR prints epochs with three decimals, evaluations with four

@@ -10,6 +10,7 @@ from entropy_cli.commands.monitor.logs.series import TOKEN_UNITS, Log, Metric, S
 from entropy_cli.commands.monitor.result import RunFinding
 from entropy_cli.commands.monitor.start_findings import other_tokenizer
 from entropy_cli.results.evaluation import Losses, read_evaluation
+from entropy_cli.results.findings import difference
 from entropy_cli.results.floor_checks import NEAR
 from entropy_cli.results.floors import Floor, floor_of
 
@@ -98,17 +99,19 @@ def reference_findings(
 def _finding(series: Series, found: Compared, source: str) -> RunFinding:
     split = series.metric.split
     error = f"standard error {found.error:.2g}"
-    measured = f"{found.value:.4f} ({KINDS[found.kind]}; {source})"
+    last, value = f"{found.last:.4f}", f"{found.value:.4f}"
+    apart = difference(last, value).lstrip("-")
+    measured = f"{value} ({KINDS[found.kind]}; {source})"
     if found.agrees:
         message = (
-            f"{split} loss of {found.last:.4f} at the end agrees with the evaluation, {measured}: they "
-            f"differ by {found.difference:.4f}, {error}. Nothing to do."
+            f"{split} loss of {last} at the end agrees with the evaluation, {measured}: they differ by "
+            f"{apart}, {error}. Nothing to do."
         )
     else:
         side, advice = _advice(found.difference, split)
         message = (
-            f"{split} loss of {found.last:.4f} at the end is {abs(found.difference):.4f} {side} the "
-            f"evaluation, {measured}, {error}. {advice}."
+            f"{split} loss of {last} at the end is {apart} {side} the evaluation, {measured}, {error}. "
+            f"{advice}."
         )
     return RunFinding("reference", "info", message, series.metric.name, asdict(found))
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from decimal import Decimal
 from textwrap import wrap
 from typing import Any
 
@@ -245,15 +244,6 @@ def finding_lines(result: MonitorResult, columns: int = 120, most: int = 24) -> 
             return [*lines, f"and {len(findings) - i} more findings"]
         lines += more
     return lines
-
-
-def difference(last: str, first: str) -> str:
-    """Return the difference of two printed numbers, so that a sentence adds up.
-
-    >>> difference("0.1481", "0.08328")
-    '0.06482'
-    """
-    return f"{Decimal(last) - Decimal(first):f}"
 
 
 def format_place(at: Mapping[str, float]) -> str:
