@@ -5,10 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo pictures docs tiny bench gpu test test-cluster lint format clean
+.PHONY: help install demo pictures docs tiny tiny-generator bench gpu test test-cluster lint format clean
 
 help: ## show this help
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
 
 install: $(READY) ## make .venv with the program and every extra
 
@@ -51,6 +51,12 @@ tiny: $(READY) ## train the demo's tokenizer again: two minutes on two cores
 	$(BIN)/entropy-cli train --data synthetic --preset tiny --seed 0 --save-fp16 --output build/tiny
 	mkdir -p entropy_cli/assets
 	cp build/tiny/model.safetensors build/tiny/config.json entropy_cli/assets/
+
+tiny-generator: $(READY) ## train the demo's generator again: two minutes on two cores
+	rm -rf build/tiny-generator
+	mkdir -p build/tiny-generator
+	$(BIN)/python -m entropy_cli.commands.demo.generator build/tiny-generator
+	cp build/tiny-generator/generator.safetensors entropy_cli/assets/
 
 bench: $(READY) ## speed on this machine, beside a plain loop
 	$(BIN)/entropy-cli bench --baseline

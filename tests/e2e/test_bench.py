@@ -1,20 +1,30 @@
 """The benchmark: counted work, agreement with the baseline, and output."""
 
 import json
+import math
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing import get_context
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
 from entropy_cli.commands.bench import roofline
 from entropy_cli.commands.bench.contenders import PlainLoop
+from entropy_cli.commands.bench.generators import PlainForward, random_generator
+from entropy_cli.commands.bench.random_weights import random_weights
 from entropy_cli.commands.bench.roofline import Peak, Work, count_work, measure_peak, quantiser_work
 from entropy_cli.entropy.assign import assign
-from entropy_cli.tokenizers.registry import load_tokenizer
+from entropy_cli.generators.registry import match_generator
+from entropy_cli.streaming.scorer import Scorer
+from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.layers.var_layout import VARSizes
+from entropy_cli.tokenizers.registry import find_family, load_tokenizer
+from entropy_cli.tokenizers.settings import TokenizerSettings
 
 SMALL = ("--width", 32, "--vocab-size", 256, "--image-size", 32, "--patch-nums", "1,2", "--images", 8)
 SMALL += ("--workers", 0)
@@ -32,6 +42,12 @@ def in_this_process(monkeypatch):
     """Run contenders in threads."""
     name = "entropy_cli.commands.bench.bench.ProcessPoolExecutor"
     monkeypatch.setattr(name, lambda *_: ThreadPoolExecutor(1), raising=False)
+
+
+def find_family_of_random_weights(folder):
+    """The tokenizer that SMALL makes."""
+    save_file(random_weights(VARSizes(32, vocab_size=256), 0), folder / "random.safetensors")
+    return find_family(folder / "random.safetensors", settings=TokenizerSettings(32, (1, 2))).describe()
 
 
 @pytest.fixture
@@ -95,7 +111,49 @@ def test_ratios_and_times_are_per_image_and_plain_over_own(bench, monkeypatch):
         assert stage["ratios"] == [3.0] * 3
 
 
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("own", [False, True])
+def test_a_generator_is_timed_beside_a_plain_forward(bench, tmp_path, own):
+    model = "d1"
+    if own:
+        spec = find_family_of_random_weights(tmp_path)
+        save_file(random_generator(2, spec, 7), tmp_path / "var.safetensors")
+        model = tmp_path / "var.safetensors"
+    found = bench(*SMALL, "--baseline", "--model", model)
+    assert [stage["name"] for stage in found["stages"]][-2:] == ["generator", "end to end"]
+    assert all(len(stage["ratios"]) == 3 for stage in found["stages"])
+    assert found["errors"]["cross_entropy"] < 1e-5
+    assert found["workload"]["model"].endswith(
+        "var.safetensors" if own else "random-generator.safetensors"
+    )
+    blocks = 1 + own
+    products = 2 * 12 * (64 * blocks) ** 2 * blocks  # of each of the 5 tokens
+    assert found["work"]["generator"]["flop"] > 5 * products
+
+
+def test_the_plain_forward_is_the_same_generator(checkpoint):
+    """With one mask for all scales, in place of one attention for each."""
+    tokenizer = load_tokenizer(checkpoint).tokenizer
+    weights = random_generator(2, tokenizer.spec, 3)
+    found = match_generator(Checkpoint.of_tensors(Path("x"), weights))
+    idx_BL = torch.randint(48, (3, 85), generator=torch.manual_seed(1))
+    scorer = Scorer(found.build(), tokenizer, torch.zeros(3, dtype=torch.int64), 0, soft=False)
+    losses = scorer.score(range(3), idx_BL, (), [()] * 4)
+    loss, top1, top5, entropy = PlainForward(found.build(), tokenizer).losses(idx_BL).tolist()
+    assert losses.nats_B.sum().item() / idx_BL.numel() == pytest.approx(loss, abs=1e-6)
+    for sums_BS, mean in (
+        (losses.top1_BS, top1),
+        (losses.top5_BS, top5),
+        (losses.predictive_entropy_BS, entropy),
+    ):
+        assert sums_BS.sum().item() / idx_BL.numel() == pytest.approx(mean, abs=1e-5)
+    assert loss > entropy and 0 < entropy < math.log(48)
+
+
 def test_what_can_not_be_timed_is_one_line(cli, tmp_path, checkpoint):
+    assert cli("bench", "--model", "d0")[0] == 2 and cli("bench", "--model", "d100")[0] == 2
+    code, _, err = cli("bench", "--ckpt", checkpoint, "--model", checkpoint)
+    assert code == 3 and "is a tokenizer, not a generator" in err.splitlines()[-1]
     assert cli("bench", "--temperature", "auto")[0] == 2
     assert cli("bench", "--width", 40)[0] == 2
     assert cli("bench", "--rounds", 2)[0] == 2

@@ -16,21 +16,24 @@ import torch
 from safetensors.torch import save_file
 
 from entropy_cli.commands.bench.contenders import Baseline, Contender, EntropyCli
+from entropy_cli.commands.bench.generators import random_generator, settings_for
 from entropy_cli.commands.bench.random_weights import random_weights
 from entropy_cli.commands.bench.result import Bench, Errors, Stage, Timing, Workload
 from entropy_cli.commands.bench.roofline import count_work, measure_peak, quantiser_work, time_call
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.progress_bars import Bar, Bars
+from entropy_cli.generators.fits import check_fits
+from entropy_cli.generators.registry import find_generator
 from entropy_cli.images.loader import leave_signals_to_parent
 from entropy_cli.images.synthetic import write_image_folder
 from entropy_cli.streaming import device as machine
 from entropy_cli.streaming.emulation import missing_instructions, warn_if_emulated
+from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.layers.var_layout import VARSizes
 from entropy_cli.tokenizers.precision import DTYPES, Precision, matmul_precision
 from entropy_cli.tokenizers.registry import find_family
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
-STAGES = ("load", "decode", "encoder", "quantiser", "end to end")
 CONTENDERS: dict[str, Callable[[Workload], Contender]] = {"entropy-cli": EntropyCli, "plain": Baseline}
 SEED = 0
 Seconds = dict[str, dict[str, list[float]]]  # by stage, contender and round
@@ -53,6 +56,7 @@ class BenchConfig:
     temperatures: tuple[float, ...]
     rounds: int
     baseline: bool
+    model: Path | int | None = None  # a generator, or the depth of one of random weights
 
 
 @torch.inference_mode()
@@ -62,7 +66,7 @@ def bench(config: BenchConfig, bars: Bars) -> Bench:
     names = list(CONTENDERS) if config.baseline else ["entropy-cli"]
     with tempfile.TemporaryDirectory(prefix="entropy-cli-") as folder:
         workload = _prepare(config, Path(folder), bars)
-        with bars("timing", len(STAGES) * (config.rounds + 1) * len(names), "pass") as bar:
+        with bars("timing", len(workload.stages) * (config.rounds + 1) * len(names), "pass") as bar:
             seconds, memory = _time(workload, names, config.rounds, bar)
         with bars("counting and comparing", 2, "step") as bar:
             program = EntropyCli(workload)
@@ -70,6 +74,10 @@ def bench(config: BenchConfig, bars: Bars) -> Bench:
             encoder = count_work(lambda: tokenizer.encode(program.img_B3HW[:1]))
             work = {"encoder": encoder, "quantiser": quantiser_work(tokenizer.spec)}
             dtypes = {"encoder": DTYPES[workload.precision], "quantiser": torch.float32}
+            if program.scorer is not None:
+                program.encoder()
+                work["generator"] = count_work(lambda: program.score(slice(1)))
+                dtypes["generator"] = DTYPES[workload.precision]
             peak = {part: measure_peak(program.device, dtype) for part, dtype in dtypes.items()}
             bar.update(1)
             errors = _compare(program, Baseline(workload)) if config.baseline else None
@@ -84,7 +92,7 @@ def bench(config: BenchConfig, bars: Bars) -> Bench:
         work=work,
         peak=peak,
         peak_memory_bytes=memory,
-        stages=[_stage(stage, seconds[stage], images, least.get(stage)) for stage in STAGES],
+        stages=[_stage(stage, seconds[stage], images, least.get(stage)) for stage in workload.stages],
         errors=errors,
     )
 
@@ -104,6 +112,7 @@ def _prepare(config: BenchConfig, folder: Path, bars: Bars) -> Workload:
             f"--baseline: rule {spec.rule}, but the plain loop supports l2 and cosine only. Leave "
             "--baseline out."
         )
+    model = _model(config, spec, folder)
     if missing_instructions(precision, device):
         img_B3HW = torch.zeros(1, 3, spec.image_size, spec.image_size, dtype=torch.uint8)
         warn_if_emulated(found.build().to(device, precision), precision, device, img_B3HW)
@@ -123,7 +132,24 @@ def _prepare(config: BenchConfig, folder: Path, bars: Bars) -> Workload:
         temperatures=config.temperatures,
         family=config.family,
         tokenizer=config.tokenizer,
+        model=model,
     )
+
+
+def _model(config: BenchConfig, spec: TokenizerSpec, folder: Path) -> Path | None:
+    """Return the file of the generator, after writing one of random weights; None without one.
+
+    Raises:
+        CheckpointError: it is no generator of the tokenizer's tokens.
+    """
+    if config.model is None:
+        return None
+    if isinstance(config.model, Path):
+        check_fits(find_generator(config.model, settings=settings_for(spec)).describe(), spec)
+        return config.model
+    path = folder / "random-generator.safetensors"
+    save_file(random_generator(config.model, spec, SEED), path)
+    return path
 
 
 def _time(
@@ -133,14 +159,14 @@ def _time(
 
     Returns the seconds, and the peak memory of each contender in bytes.
     """
-    seconds: Seconds = {stage: {name: [] for name in names} for stage in STAGES}
+    seconds: Seconds = {stage: {name: [] for name in names} for stage in workload.stages}
     memory, own = {}, set[int]()
     settings = (1, get_context("spawn"), leave_signals_to_parent, (0,))
     processes = {name: ProcessPoolExecutor(*settings) for name in names}
     try:
         for pid in [process.submit(os.getpid) for process in processes.values()]:
             own.add(pid.result())
-        for stage, turn in product(STAGES, range(rounds + 1)):
+        for stage, turn in product(workload.stages, range(rounds + 1)):
             for name, process in processes.items():
                 taken, memory[name] = process.submit(_run_stage, name, workload, stage).result()
                 seconds[stage][name] += [taken] if turn else []
@@ -197,5 +223,14 @@ def _compare(program: EntropyCli, baseline: Baseline) -> Errors:
         quantiser_entropy=float((same_ST - reference_ST).abs().max()),
         tokens_changed=int((own_BL != reference_BL).sum()),
         entropy=float((own_ST - reference_ST).abs().max()),
+        cross_entropy=_difference(program, baseline),
         tokens=reference_BL.numel(),
     )
+
+
+def _difference(program: EntropyCli, baseline: Baseline) -> float | None:
+    """Return the difference of a generator's mean cross-entropies; None without one."""
+    if program.scorer is None:
+        return None
+    baseline.walks = program.walks
+    return float((program.generator() - baseline.generator()).abs())

@@ -1,5 +1,6 @@
 """The command line of `entropy-cli bench`."""
 
+import re
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,8 @@ from entropy_cli.options import (
 )
 from entropy_cli.terminal import deliver, tqdm_bar
 
+MOST_DEPTH = 64  # of a generator of random weights
+
 
 def parse_numbers(text: str) -> tuple[float, ...]:
     """Parse temperatures, of which `auto` is none that can be timed."""
@@ -45,6 +48,14 @@ def parse_width(text: str) -> int:
     return width
 
 
+def parse_model(text: str) -> Path | int:
+    """Parse a generator's file, or the depth of one of random weights."""
+    depth = re.fullmatch(r"d(\d{1,3})", text)
+    if depth and not 1 <= int(depth[1]) <= MOST_DEPTH:
+        raise BadValue(f"{text}: expected d1 to d{MOST_DEPTH}, or a file.")
+    return int(depth[1]) if depth else Path(text)
+
+
 def bench(
     ckpt: Annotated[
         Path | None,
@@ -60,6 +71,14 @@ def bench(
             "--baseline", help="Also time a plain PyTorch loop, written as a researcher would first."
         ),
     ] = False,
+    model: Annotated[
+        Any,  # a file or a depth
+        typer.Option(
+            metavar="FILE|dN",
+            parser=parse_model,
+            help="Also time a generator: its file, or dN for VAR of N blocks with random weights.",
+        ),
+    ] = None,
     images: Annotated[
         int | None, whole(1, MOST_IMAGES, "Number of images; default: two batches.")
     ] = None,
@@ -121,6 +140,7 @@ def bench(
         temperatures=temperature,
         rounds=rounds,
         baseline=baseline,
+        model=model,
     )
     found = run(config, tqdm_bar)
     text = found.to_json()

@@ -3,15 +3,20 @@
 import contextlib
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from entropy_cli.commands.bench.generators import PlainForward, settings_for
 from entropy_cli.commands.bench.result import Workload
 from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.entropy.assign import assign
 from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.tally import Tally
+from entropy_cli.generators.base import Generator
+from entropy_cli.generators.registry import load_generator
 from entropy_cli.images.decode import CroppedImages, read_image
 from entropy_cli.images.image_set import GROUPS, find_images
 from entropy_cli.images.loader import Batch, Loader, open_loader, read_batches
@@ -20,6 +25,7 @@ from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import keep_freed_memory
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.reader import prefetch
+from entropy_cli.streaming.scorer import Scorer
 from entropy_cli.tokenizers.base import Tokenizer, sums_layout
 from entropy_cli.tokenizers.layers.autoencoder import Encoder, ResnetBlock
 from entropy_cli.tokenizers.precision import Precision
@@ -51,10 +57,30 @@ class Contender:
         if not img_B3HWs:
             raise EntropyCliError(f"{workload.data}: none of the first images can be read.")
         self.img_B3HW = torch.cat(img_B3HWs).to(self.device)
+        self.model = None if workload.model is None else self.load_model(workload.model, precision)
 
     def load(self) -> Loaded:
         """Open the checkpoint and build its tokenizer."""
         return load_tokenizer(self.workload.checkpoint, self.workload.family, self.workload.tokenizer)
+
+    def load_model(self, model: Path, precision: Precision) -> Generator:
+        """Open a generator's checkpoint and build the generator."""
+        loaded = load_generator(model, settings=settings_for(self.tokenizer.spec))
+        return loaded.generator.to(self.device, precision)
+
+    @cached_property
+    def walks(self) -> list[tuple[Tensor, list[Tensor]]]:
+        """The hard tokens idx_BL of each batch, and the vectors of each scale."""
+        last, walks = len(self.tokenizer.spec.scales) - 1, []
+        for rest_BChw in self.latent_batches:
+            z_SBlC, idx_Bls = [], []
+            for scale in range(last + 1):
+                z_SBlC.append(self.tokenizer.vectors(rest_BChw, scale))
+                idx_Bls.append(assign(z_SBlC[-1], self.tokenizer.codebook(scale), []).idx_Bl)
+                if scale < last:
+                    rest_BChw = self.tokenizer.subtract(rest_BChw, idx_Bls[-1], scale)
+            walks.append((torch.cat(idx_Bls, 1), z_SBlC))
+        return walks
 
     def read(self, indices: Iterable[int]) -> Tensor:
         """Decode images one by one, without those that can't be read."""
@@ -77,6 +103,10 @@ class EntropyCli(Contender):
         super().__init__(workload, workload.precision)
         self.img_B3HW = self.img_B3HW.contiguous(memory_format=torch.channels_last)  # as it reads them
         self.processor = BatchProcessor(self.tokenizer, self.device, workload.batch_size)
+        self.scorer = None
+        if self.model is not None:  # all images are of class 0
+            label_N = torch.zeros(BLOCK * number_of_blocks(len(self.images)), dtype=torch.int64)
+            self.scorer = Scorer(self.model, self.tokenizer, label_N, label_check=0, soft=True)
 
     @cached_property
     def loaders(self) -> dict[str, Loader]:
@@ -103,8 +133,29 @@ class EntropyCli(Contender):
         """Assign the latents of all images and add them to a tally, block by block."""
         self._add(self._encoded(torch.cat(self.latent_batches)))
 
+    def generator(self) -> Tensor:
+        """Score the hard tokens of all images; return the mean cross-entropy."""
+        return self.score(slice(None))
+
+    def score(self, images: slice) -> Tensor:
+        """Score the hard tokens of some images of each batch; return the mean cross-entropy."""
+        assert self.scorer is not None
+        at = [self.workload.temperatures] * len(self.tokenizer.spec.scales)
+        nats = []
+        for idx_BL, z_SBlC in self.walks:
+            idx_BL, z_SBlC = idx_BL[images], [z_BlC[images] for z_BlC in z_SBlC]
+            nats.append(self.scorer.score(range(len(idx_BL)), idx_BL, z_SBlC, at).nats_B)
+        return torch.cat(nats).mean() / self.walks[0][0].shape[1]
+
     def end_to_end(self) -> None:
-        """Decode, encode and assign all images, from files to a tally."""
+        """Decode, encode, assign and, with a generator, score all images, from files to tallies."""
+        self.processor.scorer = self.scorer
+        try:
+            self._whole_pass()
+        finally:
+            self.processor.scorer = None
+
+    def _whole_pass(self) -> None:
         with contextlib.closing(
             prefetch(read_batches(self.loaders["end to end"]), self.device)
         ) as batches:
@@ -127,7 +178,8 @@ class EntropyCli(Contender):
         scales, temperatures = self.tokenizer.spec.scales, list(self.workload.temperatures)
         progress = Progress.start(number_of_blocks(len(self.images)))
         progress.temperatures = [temperatures for _ in scales]
-        progress.allocate(sums_layout(scales, GROUPS, len(temperatures)), self.device)
+        layout = sums_layout(scales, GROUPS, len(temperatures))
+        progress.allocate(layout, self.device, layout if self.processor.scorer else None)
         for batch in batches:
             self.processor.add(batch, progress)
         self.processor.finish_batches()
@@ -145,6 +197,7 @@ class Baseline(Contender):
     def __init__(self, workload: Workload) -> None:
         super().__init__(workload, "fp32" if workload.device == "cpu" else "tf32")
         self.loop = PlainLoop(self.tokenizer, workload.temperatures)
+        self.plain = None if self.model is None else PlainForward(self.model, self.tokenizer)
 
     def decode(self) -> None:
         """Decode all images one by one."""
@@ -156,12 +209,21 @@ class Baseline(Contender):
         for rest_BChw in self.latent_batches:
             self.loop.quantise(rest_BChw)
 
+    def generator(self) -> Tensor:
+        """Score the hard tokens of all images, batch by batch; return the mean cross-entropy."""
+        assert self.plain is not None
+        losses = torch.stack([self.plain.losses(idx_BL) for idx_BL, _ in self.walks])
+        images_B = torch.tensor([len(idx_BL) for idx_BL, _ in self.walks], device=self.device)
+        return (losses[:, 0] * images_B).sum() / images_B.sum()
+
     def end_to_end(self) -> None:
-        """Decode, encode and assign all images, batch by batch."""
+        """Decode, encode, assign and, with a generator, score all images, batch by batch."""
         for plan in self.plans * self.repeats["end to end"]:
             img_B3HW = self.read(plan)
             if len(img_B3HW):
-                self.loop.quantise(self.tokenizer.encode(img_B3HW.to(self.device)))
+                _, _, idx_BL = self.loop.quantise(self.tokenizer.encode(img_B3HW.to(self.device)))
+                if self.plain is not None:
+                    self.plain.losses(idx_BL)
 
 
 class PlainLoop:

@@ -32,6 +32,13 @@ class Workload:
     temperatures: tuple[float, ...]
     family: str
     tokenizer: "TokenizerSettings"
+    model: Path | None = None  # a generator
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """The stages to time."""
+        of_model = () if self.model is None else ("generator",)
+        return ("load", "decode", "encoder", "quantiser", *of_model, "end to end")
 
     def record(self, spec: "TokenizerSpec") -> dict[str, Any]:
         """Return the workload with the tokenizer's sizes and the versions, for JSON."""
@@ -42,6 +49,7 @@ class Workload:
             **own,
             "checkpoint": str(self.checkpoint),
             "data": str(self.data),
+            "model": None if self.model is None else str(self.model),
             **{name: getattr(spec, name) for name in sizes},
             "versions": {name: version(name) for name in packages},
         }
@@ -98,6 +106,7 @@ class Errors:
     tokens_changed: int  # hard tokens that differ for the same images
     entropy: float
     tokens: int  # all of them
+    cross_entropy: float | None = None  # of a generator, the mean over the same tokens
 
 
 @dataclass(frozen=True)
@@ -166,6 +175,8 @@ def _summary(bench: Bench) -> dict[str, str]:
             f"to {e.latents:.1e}; from the same latents {e.quantiser_tokens_changed} tokens, up to "
             f"{e.quantiser_entropy:.1e} nats"
         )
+        if e.cross_entropy is not None:
+            terms["differences"] += f"; the generator's cross-entropy {e.cross_entropy:.1e} nats"
     return terms
 
 

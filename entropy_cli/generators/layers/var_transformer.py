@@ -66,10 +66,14 @@ class VARNetwork(nn.Module):
         shared_B16C = None
         if self.sizes.shared_ada:
             shared_B16C = self.shared_ada_lin(class_BC).view(-1, 1, 6, self.sizes.width)
-        groups = scale_groups(self.sizes.tokens_S, label_B.device)
+        groups = self.groups(label_B.device)
         for block in self.blocks:
             h_BLC = block(h_BLC, class_BC, shared_B16C, groups)
         return self.head_nm(h_BLC, class_BC)
+
+    def groups(self, device: torch.device) -> list["Group"]:
+        """Return which queries attend together."""
+        return scale_groups(self.sizes.tokens_S, device)
 
     def logits(self, hidden_NC: Tensor) -> Tensor:
         """Return the logits_NV."""
