@@ -25,6 +25,7 @@ TOPICS = (
     "cluster",
     "training",
     "monitor",
+    "logs",
     "ladder",
     "evaluate",
     "loss",

@@ -69,13 +69,16 @@ class Listing:
 def list_series(
     path: Path, format_name: str, loss_name: str | None, progress: Callable[[int], object]
 ) -> Listing:
-    """List all series of a log; `progress` is called with the number of bytes that were read.
+    """List all series of a log, but for single numbers that say nothing about the training.
+
+    `progress` is called with the number of bytes that were read.
 
     Raises:
         EntropyCliError: the log can't be read, or has no series of that name.
     """
     log = read_log(path, format_name, loss_name, progress, everything=True)
-    listed = [one for series in log.series for one in _listed(series)]
+    series = [one for one in log.series if one.metric.kind != "other" or len(one) > 1]
+    listed = [one for some in series or log.series for one in _listed(some)]
     return Listing(str(path), log.format, listed, log.notes)
 
 
