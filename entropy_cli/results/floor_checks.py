@@ -11,6 +11,7 @@ from entropy_cli.entropy.quantity import Labels
 from entropy_cli.results.findings import Finding, Severity, difference
 from entropy_cli.results.floors import Level, beside_rungs
 
+AT_END = " at the end"
 NEAR = 0.02  # nats: losses this close count as equal if their error is not known
 SUM_TOLERANCE = 0.03  # relative: the first logged value is often a mean over some steps
 MOST_SUMMED = 64  # accumulation steps
@@ -43,10 +44,15 @@ def check_loss(
         yield beside_ladder(value, level, margin, what)
 
 
-def below_floor(value: float, level: Level, labels: Labels, what: str = "loss") -> Finding:
-    """Say that a loss is below the assignment entropy, which is a floor of soft labels only."""
+def below_floor(
+    value: float, level: Level, labels: Labels, what: str = "loss", where: str = ""
+) -> Finding:
+    """Say that a loss is below the assignment entropy, which is a floor of soft labels only.
+
+    `where` says which of its values it is, such as " (median of the last tenth)".
+    """
     loss, floor = f"{value:.4f}", f"{level.floor:.4f}"
-    below = f"{what} of {loss} lies {difference(floor, loss)} nats below"
+    below = f"{what} of {loss}{where} lies {difference(floor, loss)} nats below"
     if labels == "hard":
         message = (
             f"{below} the assignment entropy A = {floor}, which is no floor of hard "
@@ -68,11 +74,11 @@ def below_floor(value: float, level: Level, labels: Labels, what: str = "loss") 
     return Finding("below_floor", "warning", message)
 
 
-def above_unigram(value: float, ceiling: float, what: str = "loss") -> Finding:
+def above_unigram(value: float, ceiling: float, what: str = "loss", where: str = AT_END) -> Finding:
     """Say that a loss is above the upper limit of the unigram entropy."""
     loss, most = f"{value:.4f}", f"{ceiling:.4f}"
     message = (
-        f"{what} of {loss} at the end is at least {difference(loss, most)} nats above the unigram "
+        f"{what} of {loss}{where} is at least {difference(loss, most)} nats above the unigram "
         f"entropy, at most {most}, which the code frequencies of other images reach. Unless the "
         "run has hardly begun, check that the labels are of this tokenizer and in its order, and that "
         "the model learns at all."
@@ -80,18 +86,20 @@ def above_unigram(value: float, ceiling: float, what: str = "loss") -> Finding:
     return Finding("above_unigram", "warning", message)
 
 
-def beside_ladder(value: float, level: Level, margin: float, what: str = "loss") -> Finding:
+def beside_ladder(
+    value: float, level: Level, margin: float, what: str = "loss", where: str = AT_END
+) -> Finding:
     """Set a loss beside the rungs of the ladder of hard tokens, of which there is at least one."""
     is_above, clause = beside_rungs(value, margin, level.rungs)
-    where = f"{what} of {value:.4f} at the end is {clause}"
+    beside = f"{what} of {value:.4f}{where} is {clause}"
     if is_above:
         advice = (
             "Unless the run has hardly begun, check that the labels are of this tokenizer and in its "
             "order, and that the model gets its context"
         )
-        return Finding("above_rung", "warning", f"{where}. {advice}.")
+        return Finding("above_rung", "warning", f"{beside}. {advice}.")
     advice = "How far below its rungs a loss can go, the ladder does not say: compare with other models"
-    return Finding("ladder", "info", f"{where}. {advice}.")
+    return Finding("ladder", "info", f"{beside}. {advice}.")
 
 
 class Start(NamedTuple):

@@ -9,10 +9,11 @@ from entropy_cli.commands.monitor.result import RunFinding
 from entropy_cli.entropy.quantity import Labels
 from entropy_cli.results import floor_checks as checks
 from entropy_cli.results.findings import Finding
-from entropy_cli.results.floor_checks import NEAR
+from entropy_cli.results.floor_checks import AT_END, NEAR
 from entropy_cli.results.floors import Floor, Level
 
 NORMAL_95 = 1.96
+TENTH, BIN = " (median of the last tenth)", " (median of the lowest thirtieth)"
 DEVIATIONS = 4  # standard errors above a rung that are no chance
 
 
@@ -30,27 +31,33 @@ def _below_floor(series: Series, level: Level, labels: Labels) -> Iterator[RunFi
     floor, error = level.floor, (level.half_width or 0.0) / NORMAL_95
     found = below_floor(series.value_n, floor, error)
     if found is None:
-        lowest = float(series.value_n.min())
+        lowest, where = float(series.value_n.min()), ""
         fires = lowest < floor - 4 * error - NEAR
         evidence: dict[str, object] = {"bound": floor, "bound_se": error, "lowest": lowest}
     else:
-        lowest = found.last if found.last < floor else found.lowest
+        lowest, where = (found.last, TENTH) if found.last < floor else (found.lowest, BIN)
         fires, evidence = found.fires, asdict(found)
     if fires:
-        yield _about(series, checks.below_floor(lowest, level, labels, _what(series)), evidence)
+        yield _about(series, checks.below_floor(lowest, level, labels, _what(series), where), evidence)
 
 
 def _beside_ceilings(series: Series, level: Level, labels: Labels) -> Iterator[RunFinding]:
     """Report a loss above the unigram entropy; set any other beside the rungs of the ladder."""
     over = None if level.ceiling is None else above_ceiling(series.value_n, level.ceiling)
     if over is not None and over.fires:
-        yield _about(series, checks.above_unigram(over.last, over.bound, _what(series)), asdict(over))
+        yield _about(
+            series,
+            checks.above_unigram(over.last, over.bound, _what(series), AT_END + TENTH),
+            asdict(over),
+        )
     elif level.rungs and labels != "soft":
         last = above_ceiling(series.value_n, min(rung.upper95 for rung in level.rungs))
-        value = float(series.value_n[-1]) if last is None else last.last
+        value, where = (
+            (float(series.value_n[-1]), AT_END) if last is None else (last.last, AT_END + TENTH)
+        )
         margin = NEAR if last is None else DEVIATIONS * last.last_se
         evidence = {"value": value, "rungs": {rung.id: rung.upper95 for rung in level.rungs}}
-        yield _about(series, checks.beside_ladder(value, level, margin, _what(series)), evidence)
+        yield _about(series, checks.beside_ladder(value, level, margin, _what(series), where), evidence)
 
 
 def _what(series: Series) -> str:
