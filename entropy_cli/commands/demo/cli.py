@@ -2,6 +2,7 @@
 
 import logging
 import shlex
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,11 +14,17 @@ from entropy_cli.terminal import deliver as show
 from entropy_cli.terminal import print_result, tqdm_bar
 
 if TYPE_CHECKING:
+    from entropy_cli.results.evaluation import Evaluation
     from entropy_cli.results.schema import Result
 
 logger = logging.getLogger(__name__)
 
 TOKENIZER = Path(__file__).parents[2] / "assets" / "model.safetensors"
+GENERATOR = TOKENIZER.with_name("generator.safetensors")
+FILES = {  # of each command: its result, and its page
+    "estimate": ("result.json", "report.html"),
+    "evaluate": ("evaluation.json", "evaluation.html"),
+}
 IMAGES, SHOWN, SEED = 1200, 8, 1  # the tokenizer was trained on images of another seed
 
 
@@ -30,35 +37,22 @@ def demo(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Run `estimate` on synthetic images with a small tokenizer.
+    """Run `estimate` and `evaluate` on synthetic images, with a small tokenizer and generator.
 
     Example: entropy-cli demo
     """
     from entropy_cli.commands.demo.reconstruct import reconstruct
-    from entropy_cli.core.errors import EntropyCliError
     from entropy_cli.core.files import cache_folder, check_files
     from entropy_cli.core.reading import CONFIG_BYTES, parse_json, read_bytes
-    from entropy_cli.results.page.report_file import check_report, write_report
-    from entropy_cli.results.text import render
-    from entropy_cli.runs.config import EstimateConfig
-    from entropy_cli.runs.estimate import estimate
 
     folder = output or cache_folder() / "demo"
-    data, result_file = folder / "images", folder / "result.json"
-    reconstructions, page = folder / "reconstructions.png", folder / "report.html"
+    data, reconstructions = folder / "images", folder / "reconstructions.png"
     if output is not None and output.is_dir():
-        check_files([], [("--output", result_file), ("--output", page)], overwrite=overwrite)
-    try:
-        check_report(page)
-        no_page = ""
-    except EntropyCliError as error:  # without matplotlib, the rest of the demo still runs
-        no_page = str(error)
+        written = [("--output", folder / name) for names in FILES.values() for name in names]
+        check_files([], written, overwrite=overwrite)
     config = parse_json(read_bytes(TOKENIZER.with_name("config.json"), CONFIG_BYTES))
     images = _write_images(data, config["image_size"])
     psnr = reconstruct(TOKENIZER, images[:SHOWN], reconstructions)
-    argv = ["entropy-cli", "estimate", "--data", str(data), "--ckpt", str(TOKENIZER)]
-    files = ["-o", str(result_file), *(() if no_page else ("--report", str(page)))]
-    command = shlex.join([*argv, "--temperature", "auto,1", *files])
     logger.info(
         "%d synthetic images in %s; the tokenizer was trained on others of that kind by %s",
         IMAGES,
@@ -66,15 +60,47 @@ def demo(
         config["command"],
     )
     logger.info("%d of them and their reconstructions, PSNR %.1f dB: %s", SHOWN, psnr, reconstructions)
+    _run(data, folder, "estimate", ())
+    print_result("")
+    _run(data, folder, "evaluate", ("--model", str(GENERATOR), "--ladder"))
+
+
+def _run(data: Path, folder: Path, name: str, more: Sequence[str]) -> None:
+    """Run a command on the images, print its result, and write it with a page of figures."""
+    from entropy_cli.core.errors import EntropyCliError
+    from entropy_cli.results.evaluation import Evaluation
+    from entropy_cli.results.evaluations.text import render as render_evaluation
+    from entropy_cli.results.page.report_file import check_report, write_report
+    from entropy_cli.results.text import render
+    from entropy_cli.runs.config import EstimateConfig, ModelChoice
+    from entropy_cli.runs.estimate import estimate
+
+    file, page = (folder / written for written in FILES[name])
+    try:
+        check_report(page)
+        no_page = ""
+    except EntropyCliError as error:  # without matplotlib, the rest of the demo still runs
+        no_page = str(error)
+    inputs = ["--data", str(data), "--ckpt", str(TOKENIZER), *more, "--temperature", "auto,1"]
+    outputs = ["-o", str(file), *(() if no_page else ("--report", str(page)))]
+    command = shlex.join(["entropy-cli", name, *inputs, *outputs])
     logger.info("$ %s", command)
 
-    def deliver(result: "Result") -> None:
-        show(render(result), partial(result.write, result_file))
+    def deliver(result: "Result | Evaluation") -> None:
+        text = render_evaluation(result) if isinstance(result, Evaluation) else render(result)
+        show(text, partial(result.write, file))
         if not no_page:
             write_report(page, [result], [])
         print_result(f"\nas a page with figures: {no_page or page}")
 
-    config = EstimateConfig(data=data, checkpoint=TOKENIZER, temperatures=("auto", 1.0), command=command)
+    config = EstimateConfig(
+        data=data,
+        checkpoint=TOKENIZER,
+        temperatures=("auto", 1.0),
+        model=ModelChoice(GENERATOR) if more else None,
+        ladder=bool(more),
+        command=command,
+    )
     estimate(config, tqdm_bar, deliver)
 
 

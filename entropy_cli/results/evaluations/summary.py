@@ -28,7 +28,7 @@ SOURCES = {
     "wnid": "labels by wnid",
     "column": "labels of the data set",
     "numbers": "labels by the folders' numbers",
-    "folders": "labels by the folders' order",
+    "folders": "labels by folder order",
     "file": "labels from a file",
     "given": "labels as given",
     "none": "the null class for all images",
