@@ -11,6 +11,7 @@ from typing import Any, Literal
 from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.files import write_text
+from entropy_cli.core.remote.address import recorded_name
 from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.entropy.quantity import (
     AT_MOST,
@@ -217,8 +218,7 @@ class Result:
 
     def __repr__(self) -> str:
         """Return a line: the tokenizer, the images, and the assignment entropy A with its interval."""
-        checkpoint = self.provenance.get("checkpoint")
-        name = Path(checkpoint).name if checkpoint else self.tokenizer.family
+        name = recorded_name(self.provenance, "checkpoint").rpartition("/")[2] or self.tokenizer.family
         entropy = self.average.token_weighted.assignment_entropy
         interval = "({:.4f} to {:.4f})".format(*entropy.ci95) if entropy.ci95 else "(no interval)"
         images = f"{self.data.images_used} images"

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import replace
 
+from entropy_cli.core.remote.address import recorded_name
 from entropy_cli.core.table import Table, wrapped
 from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.checks import find_checks
@@ -58,7 +59,7 @@ def tokenizer_line(result: Result) -> str:
     where = f"{len(scales)} scales ({names})" if len(scales) > 1 else scales[0].name
     tokens = f"{sum(scale.tokens for scale in scales)} tokens"
     words = [f"{tokenizer.vocab_size:,} codes", *([] if where == tokens else [where]), tokens]
-    name = file_name(result.provenance.get("checkpoint"), tokenizer.family)
+    name = file_name(recorded_name(result.provenance, "checkpoint"), tokenizer.family)
     subject = name if name == tokenizer.family else f"{name}: {tokenizer.family}"
     return wrapped("", f"{subject}, {', '.join(words)} an image")
 

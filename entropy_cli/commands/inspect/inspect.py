@@ -11,6 +11,7 @@ from entropy_cli.commands.inspect.result import Inspection
 from entropy_cli.commands.inspect.weights import encoder_sizes, names_by_part, parts
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import Bars
+from entropy_cli.core.remote.address import origin_of
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
@@ -110,7 +111,7 @@ def _reasons_for(checkpoint: Checkpoint, name: str, *, is_chosen: bool) -> list[
 def _file(checkpoint: Checkpoint, weights_why: str, sha256: str | None) -> inspection.File:
     names = ("wrapper", "prefix", "copies", "weights", "classes", "ignored")
     return inspection.File(
-        path=str(checkpoint.path),
+        path=origin_of(checkpoint.path).get("address", str(checkpoint.path)),
         files=[{"name": file.name, "bytes": file.stat().st_size} for file in checkpoint.files],
         bytes=checkpoint.size,
         formats=checkpoint.forms,

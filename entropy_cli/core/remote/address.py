@@ -1,8 +1,10 @@
 """Addresses of files elsewhere, and where what was fetched came from."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from entropy_cli.core.errors import EntropyCliError
@@ -86,6 +88,12 @@ def provenance_of(name: str, path: Path) -> dict[str, str]:
     # The hub's cache has links to files that are named by hashes.
     where = str(path.absolute() if origin else path.resolve())
     return {name: where, **{f"{name}_{key}": value for key, value in origin.items()}}
+
+
+def recorded_name(provenance: Mapping[str, Any], name: str) -> str:
+    """Return the address of an input in a record, its commit cut short, or else its path; "" without."""
+    where = provenance.get(f"{name}_address") or provenance.get(name) or ""
+    return re.sub(r"@([0-9a-f]{7})[0-9a-f]{33}(?=/|$)", r"@\1", str(where))
 
 
 def origin_of(path: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from entropy_cli.core.figures import FORMATS as FIGURES
 from entropy_cli.core.figures import styled, write_figure
 from entropy_cli.core.files import write_text
 from entropy_cli.core.page import definition_list, ordered_list, write_page
+from entropy_cli.core.remote.address import recorded_name
 from entropy_cli.core.table import Cell, Table
 from entropy_cli.entropy.quantity import Estimate
 from entropy_cli.results.evaluation import SoftLosses
@@ -124,7 +125,7 @@ def origin(result: Result, terms: Mapping[str, str]) -> dict[str, str]:
 def subject(result: Result) -> str:
     """Return what a result is of: checkpoint, family and data, without the folders around them."""
     checkpoint, data = (
-        "/".join(str(result.provenance.get(key) or "").split("/")[-2:]) for key in ("checkpoint", "data")
+        "/".join(recorded_name(result.provenance, key).split("/")[-2:]) for key in ("checkpoint", "data")
     )
     family = result.tokenizer.family
     return f"{f'{checkpoint} ({family})' if checkpoint else family} on {data}"
