@@ -18,6 +18,7 @@ pytestmark = [
     # Lightning with torch and typing_extensions of today; a loader without processes, as here.
     pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning"),
     pytest.mark.filterwarnings("ignore:.*does not have many workers"),
+    pytest.mark.filterwarnings("ignore:The `srun` command"),  # where Slurm is installed
 ]
 CODES = 48
 

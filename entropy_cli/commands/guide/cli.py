@@ -26,6 +26,7 @@ TOPICS = (
     "training",
     "monitor",
     "logs",
+    "loop",
     "ladder",
     "evaluate",
     "loss",
