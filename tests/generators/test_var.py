@@ -86,9 +86,12 @@ def hub(tmp_path):
     return folder
 
 
-def test_a_folder_of_the_hub(hub):
+def test_a_folder_of_the_hub(hub, tmp_path):
     spec = load_generator(hub(CONFIG)).generator.spec
     assert (spec.heads, spec.patch_nums, spec.rule) == (4, (1, 2, 3), "cosine")
+    (tmp_path / "config.json").write_text(json.dumps({"depth": 2, "num_heads": 8}))
+    spec = load_generator(tmp_path, settings=GeneratorSettings(patch_nums=(1, 2, 3))).generator.spec
+    assert (spec.heads, spec.rule) == (8, None)
     config = CONFIG | {"vae_kwargs": {"using_znorm": False}, "num_heads": 8}
     spec = load_generator(hub(config)).generator.spec
     assert (spec.heads, spec.rule) == (8, "l2")

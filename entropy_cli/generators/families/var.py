@@ -95,7 +95,8 @@ class VAR(Family):
 def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """Return the config.json of a folder from Hugging Face's hub; empty if that beside it is another."""
     content = checkpoint.config.content
-    return content if "vae_kwargs" in content else {}
+    is_own = "vae_kwargs" in content or {"depth", "num_heads"} <= content.keys()
+    return content if is_own else {}
 
 
 def _patch_nums(
