@@ -244,7 +244,8 @@ def test_who_takes_it(cli, files, tmp_path):
         code, out, _ = cli("monitor", log, "--floor", with_ladder)
         assert code == 0 and words in " ".join(out.split()), rung
     assert cli("monitor", log, "--floor", with_ladder, "-o", tmp_path / "run.svg")[0] == 0
-    assert f"context rung, at most {limit['context']:.3f}" in (tmp_path / "run.svg").read_text()
+    picture = (tmp_path / "run.svg").read_text()
+    assert f"context rung, at most {limit['context']:.3f}" in picture and "Ladder: loss" not in picture
     # The ceiling is the result's own held-out limit, the ladder's where it has none.
     content = json.loads(with_ladder.read_text())
     upper95 = content["average"]["token_weighted"]["unigram_bracket"]["upper95"]

@@ -6,6 +6,7 @@ from entropy_cli.commands.monitor.logs.series import Series
 from entropy_cli.commands.monitor.result import RunFinding
 from entropy_cli.results.findings import by_severity
 
+COMPARISONS = ("rule_of_thumb", "ladder", "reference")  # which say nothing of the curve itself
 # The evidence of a finding that says from where to where the loss moves.
 ENDS = {
     "rebound": ("fine_minimum", "last"),
@@ -17,7 +18,7 @@ ENDS = {
 def loss_title(series: Sequence[Series], findings: Sequence[RunFinding]) -> str:
     """Say the worst finding about the losses, or between which values they move."""
     names = {one.metric.name for one in series}
-    about = [one for one in findings if one.series in names and one.id != "rule_of_thumb"]
+    about = [one for one in findings if one.series in names and one.id not in COMPARISONS]
     if not about:
         pairs = [(one.metric.name, *one.value_n[[0, -1]]) for one in series if one.metric.is_main]
         moves = [f"{x} {'falls' if b < a else 'rises'} from {a:.4g} to {b:.4g}" for x, a, b in pairs]
