@@ -27,7 +27,7 @@ MILLION = 1e6
 SOURCES = {
     "wnid": "labels by wnid",
     "column": "labels of the data set",
-    "numbers": "labels by the folders' numbers",
+    "numbers": "labels by folder numbers",
     "folders": "labels by folder order",
     "file": "labels from a file",
     "given": "labels as given",
