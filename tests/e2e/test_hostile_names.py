@@ -11,6 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from entropy_cli.core.errors import DatasetError
+from entropy_cli.core.escaping import escape_terminal, one_line
+from entropy_cli.images.labels import find_labels
+from entropy_cli.results.evaluation import read_evaluation
+from entropy_cli.results.evaluations.checks import with_checks
+from entropy_cli.results.evaluations.per_image import write_per_image
+from entropy_cli.results.evaluations.text import render
+from entropy_cli.results.schema import read_result
+from tests.evaluations import evaluation_of
+
 # A formula; colours of a terminal; text from right to left; C1's CSI; HTML; Markdown; mathematics that
 # is none; a line that passes for another; half of a pair of surrogates, as of a name that is no UTF-8.
 NASTY = "=1\x1b[31m\u202e\x9b2J<img src=x>&lt;|`b`[a](b)$x^$\rerror: forged\nerror: forged\udcff"
@@ -125,6 +135,34 @@ def test_estimates_and_their_reports(cli, there):
         image = f"{NASTY}/d/0{NASTY}.jpg"
         run(cli, "show", image, *inputs[2:], "-o", path, "--result", "other.json", codes=[0, 3])
         run(cli, "show", image, *inputs[2:], "-o", path, written=[path])
+
+
+def test_evaluations_and_their_reports(cli, there):
+    inputs = ["--data", NASTY, "--ckpt", f"{NASTY}.safetensors", "--workers", 0]
+    run(cli, "estimate", *inputs, "-o", "estimate.json")
+    made = with_checks(evaluation_of(read_result("estimate.json")))
+    content = json.loads(made.to_json())
+    content["scales"][0]["name"] = content["model"]["family"] = content["model"]["precision"] = NASTY
+    content["provenance"] |= {"model": f"a/{NASTY}.pth", "model_notes": [NASTY]}
+    content["labels"]["notes"] = [NASTY]
+    content["checks"][0] |= {"severity": "wrong", "message": NASTY}
+    ends = [{"path": f"d/{NASTY}.jpg", "label": 1, "nats": 9.5}]
+    content["extremes"] = {"worst": ends, "best": ends}
+    (there / "nasty.json").write_text(json.dumps(content))
+    assert_plain(escape_terminal(render(read_evaluation("nasty.json"), table=True, explain=True)))
+    for path in outputs(there, ".html", ".svg", ".md", ".csv"):
+        run(cli, "report", "nasty.json", "-o", path, written=[path])
+        run(cli, "report", "nasty.json", "nasty.json", "-o", path, written=[path])
+    made.write(there / f"{NASTY}.json")
+    run(cli, "fit", f"{NASTY}.json", "nasty.json", codes=[0, 3])
+    losses = there / "losses.csv"
+    write_per_image(losses, [f"d/{NASTY}.jpg", NASTY], np.array([1, 2]), np.array([0.5, 1.0]))
+    assert_file_harmless(losses)
+    (there / "labels.csv").write_text(f'"{NASTY[:-1]}",1\n', "utf-8")
+    for message in (there / "labels.csv", there / f"{NASTY}.json"):
+        with pytest.raises(DatasetError) as caught:
+            find_labels([NASTY], message, 1000, None)
+        assert_plain(one_line(str(caught.value)))
 
 
 def test_logs(cli, there):
