@@ -4,8 +4,6 @@ from pathlib import Path
 
 import pytest
 
-from entropy_cli.commands.guide.cli import PAGES
-from entropy_cli.commands.monitor.logs.detect import PLAIN
 from entropy_cli.commands.monitor.logs.dialect import ACCURACY, TOKENS, Dialect, like
 from entropy_cli.commands.monitor.logs.dialects import DIALECTS
 from entropy_cli.commands.monitor.logs.read import read_log
@@ -66,11 +64,6 @@ def test_only_cross_entropies_of_tokens_may_have_a_floor_in_nats(name):
             assert metric.target in ("tokens", "unknown") and metric.unit
         if metric.target not in ("tokens", "unknown", "latents"):
             assert metric.kind != "cross_entropy" and not metric.has_floor
-
-
-def test_the_guide_names_each_dialect():
-    page = (PAGES / "logs.md").read_text()
-    assert all(f"`{name}`" in page for name in (*TEXTS, *PLAIN, "json", "tensorboard"))
 
 
 def test_a_row_is_all_that_a_new_dialect_needs(monkeypatch, tmp_path):

@@ -42,6 +42,7 @@ LINES = {
     "epoch 3 val loss 2.5 (best 2.25)": (3, None, {"val loss": [2.5]}),
     "loss: tensor(2.5, device='cuda:0')": (None, None, {"loss": [2.5]}),
     "print(f'{step:5d} loss:{loss:.4f}')": (None, None, {}),
+    "epoch 3 loss 2.5 eta: 1:02:03 z: 1+2j": (3, None, {"loss": [2.5], "eta": None, "z": None}),
     "7 train 2.5": (None, 7, {"train": [2.5]}),
     "seen 3d shapes, fp16, l2 and top1 of 5 layers": (None, None, {}),
 }

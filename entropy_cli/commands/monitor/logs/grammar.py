@@ -37,6 +37,8 @@ UNIT = re.compile(r"^(?:%|ms|s|it/s|[kKMGT]i?B?)(?![\w.])")
 # Before the second value of a name.
 BRACKET = re.compile(r"^\s*\(\s*(?!best|min|max)(?:[a-z]+[ :=]*)?$", re.I)
 FORMAT = re.compile(r"[defgEFG]\}")  # after the width of a number in the source of a program
+PART = re.compile(r"[-+:.](?:\d|$)")  # after a number that is but a part of a time, a date or the like
+LONGEST = 40  # characters of a number
 CODE = re.compile(r".*\bline\s*\d+\)\s*=>")  # where a line was printed from
 WORD = re.compile(r"(?<![\w./-])[A-Za-z]+(?![\w/-])")
 RANK = re.compile(
@@ -175,8 +177,8 @@ class _Parser:
             self._position(i, is_epoch=is_epoch)
             self.around.append(before)
             return
-        is_list = before.rstrip().endswith("[")
-        if is_list or (after.startswith(")") and _is_split(name)):  # (val 50000)
+        is_part = before.rstrip().endswith("[") or PART.match(after) or len(self.numbers[i]) > LONGEST
+        if is_part or (after.startswith(")") and _is_split(name)):  # (val 50000)
             self.around.append(before)
             return
         self.around.append(text[-REACH:][: named.start()])
