@@ -62,7 +62,12 @@ class Rows:
             _fill(self.head, row).append(head)
         self.step.append(NONE if step is None else step)
         for metric, value in values:
-            self.put(metric, value, row)
+            cells = self.cells.get(metric)
+            if cells is None or (cells.row and cells.row[-1] == row):
+                self.put(metric, value, row)
+            else:  # of the rows of long logs nearly all
+                cells.row.append(row)
+                cells.value.append(value)
 
     def put(self, metric: Metric, value: float, row: int) -> None:
         """Add a value to a row; if it has one of this metric, the last one counts in validation."""
