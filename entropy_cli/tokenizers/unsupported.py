@@ -1,7 +1,7 @@
 """Layouts that are recognised but not supported, so that an error can name them."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 
 from entropy_cli.tokenizers.layers.autoencoder import Shapes
@@ -11,14 +11,15 @@ from entropy_cli.tokenizers.layers.autoencoder import Shapes
 class Unsupported:
     """A kind of checkpoint that is no tokenizer or not supported: its name, why, and what to do instead.
 
-    It has all the keys, patterns of whole names, and no key that it `lacks`, or a class's name in
-    config.json.
+    It has all the keys, patterns of whole names, no key that it `lacks`, and passes the check if there
+    is one; or it has a class's name in config.json.
     """
 
     words: str
     keys: tuple[str, ...] = ()
     lacks: str | None = None
     classes: tuple[str, ...] = ()
+    check: Callable[[Shapes], bool] | None = None
     trouble: str = "which is not supported"
     advice: str = "make latents with its own code and give --latents"
 
@@ -26,16 +27,32 @@ class Unsupported:
         """Return whether a file has this kind's weights, or its config.json one of its names."""
         has_keys = bool(self.keys) and all(_has(key, shapes) or _has(key, outside) for key in self.keys)
         has_keys &= self.lacks is None or not _has(self.lacks, shapes)
+        has_keys &= self.check is None or self.check(shapes)
         return has_keys or any(name in classes for name in self.classes)
+
+
+def gives_variances(shapes: Shapes) -> bool:
+    """Return whether the encoder gives a mean and a variance for each number that the decoder takes."""
+    given = shapes.get("encoder.conv_out.weight", ())[:1]
+    taken = shapes.get("decoder.conv_in.weight", ())[1:2]
+    return bool(given and taken) and given[0] == 2 * taken[0]
 
 
 VAR_TOKENIZER = "give the checkpoint of its tokenizer, vae_ch160v4096z32.pth where it is VAR's own"
 LLAMAGEN_TOKENIZER = "give the checkpoint of its tokenizer, such as vq_ds16_c2i.pt"
 GENERATOR = "a generator for `evaluate --model`, not a tokenizer"
 OTHER = "give the checkpoint of a tokenizer of images"
+CODES = "give a tokenizer with codes"
+CONTINUOUS = "a continuous autoencoder, which has no tokens (as xAR, NextStep and diffusion models have)"
+CONTINUOUS_CLASSES = (
+    *("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny", "AutoencoderKLCogVideoX", "AutoencoderKLWan"),
+    *("AutoencoderKLFlux2", "AutoencoderKLQwenImage", "AutoencoderKLCosmos", "AutoencoderKLLTXVideo"),
+    *("AutoencoderKLHunyuanVideo", "AutoencoderKLMochi", "AsymmetricAutoencoderKL", "AutoencoderRAE"),
+)
 UNSUPPORTED = (
     Unsupported("open-muse's MoVQ", classes=("MOVQ",)),
     Unsupported("Paella's tokenizer", classes=("PaellaVQModel",)),
+    Unsupported("UniTok", (r"quantizer\.codebooks\.\d+\.codebook\.weight",)),
     Unsupported(
         "VAR's autoregressive transformer",
         (r"pos_start", r"lvl_embed\.weight"),
@@ -86,11 +103,18 @@ UNSUPPORTED = (
         advice=OTHER,
     ),
     Unsupported(
-        "a continuous autoencoder, which has no tokens",
+        CONTINUOUS,
         (r"(post_)?quant_conv\.weight", r"decoder\..*"),
         lacks=r".*(quantize|codebook|embedding).*",
-        classes=("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny", "AutoencoderKLCogVideoX"),
-        advice="give a tokenizer with codes",
+        classes=CONTINUOUS_CLASSES,
+        advice=CODES,
+    ),
+    Unsupported(CONTINUOUS, (r"encoder\.conv_out\.weight",), check=gives_variances, advice=CODES),
+    Unsupported(
+        "a continuous tokenizer of Cosmos's, which has no tokens",
+        (r"encoder\.patcher\w*\.wavelets",),
+        lacks=r"quantizer\..*",
+        advice=CODES,
     ),
 )
 

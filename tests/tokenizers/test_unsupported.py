@@ -6,6 +6,8 @@ from safetensors.torch import save_file
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.tokenizers.registry import find_family
+from tests import newer_layouts as newer
+from tests.encoder_shapes import LDM, conv_encoder, layer, random_weights
 
 KINDS = {
     "a language model": [
@@ -30,6 +32,8 @@ KINDS = {
             "decoder.conv_in.weight",
         )
     ],
+    "a continuous tokenizer of Cosmos's": [("encoder.conv_in.weight", "encoder.patcher.wavelets")],
+    "UniTok": [("encoder.blocks.0.weight", "quantizer.codebooks.0.codebook.weight")],
     "unknown layout, unlike every supported family": [("a", "b.c")],
 }
 CASES = [(names, words) for words, several in KINDS.items() for names in several]
@@ -43,7 +47,7 @@ def test_other_networks_are_called_what_they_are(cli, tmp_path, names, words):
         find_family(path)
     assert "nearest" not in str(caught.value) and "titok" not in str(caught.value)
     code, out, err = cli("inspect", path)
-    assert code == 3 and words in err and "nearest" not in out
+    assert code == 3 and words in err and "nearest famil" not in out
 
 
 @pytest.mark.parametrize(
@@ -57,3 +61,15 @@ def test_other_networks_are_called_what_they_are(cli, tmp_path, names, words):
 def test_generators_are_called_so_though_a_part_of_a_tokenizer_lies_beside_them(shared, name, words):
     with pytest.raises(CheckpointError, match=words):
         find_family(shared / "golden" / "generators" / name)
+
+
+def test_means_and_variances_are_of_a_continuous_autoencoder(tmp_path):
+    """Of Flux's kind there is no convolution after the encoder."""
+    shapes = newer.without(conv_encoder(LDM, 8), "attn") | layer("decoder.conv_in", 64, 4, 3, 3)
+    path = tmp_path / "x.pt"
+    torch.save(random_weights(shapes), path)
+    with pytest.raises(CheckpointError, match=r"continuous autoencoder, .*xAR, NextStep"):
+        find_family(path)
+    torch.save(random_weights(shapes | layer("decoder.conv_in", 64, 8, 3, 3)), path)
+    with pytest.raises(CheckpointError, match="unknown layout"):
+        find_family(path)
