@@ -168,6 +168,12 @@ EXAMPLES = {
     "cosmos": Example(
         newer.cosmos_shapes(), "levels", 1 / 6, BICUBIC, vocab_size=8**3 * 5**3, latent_dim=6
     ),
+    "vq-kd": Example(
+        *(newer.vq_kd_shapes(), "l2", 1.0),
+        "shorter side to 18 (BICUBIC), centre crop 16 x 16",
+        (("4 x 4", 16, 4),),
+        settings=TokenizerSettings(),
+    ),
 }
 
 # Folders of golden values that are read exactly: their family and rule.

@@ -145,3 +145,23 @@ APERTUS = (
     (r"^encoder\.down\.(\d+)\.attn\.(\d+)\.", r"encoder.stages.\1.layers.\2.attention."),
     (r"^encoder\.down\.", "encoder.stages."),
 )
+
+
+def vq_kd_shapes(latent_dim=6, vocab_size=40, width=128, patch=4, side=4):
+    shapes = {
+        "encoder.cls_token": (1, 1, width),
+        "encoder.pos_embed": (1, side**2 + 1, width),
+        "quantize.embedding.weight": (vocab_size, latent_dim),
+    }
+    shapes |= layer("encoder.patch_embed.proj", width, 3, patch, patch) | layer("encoder.fc_norm", width)
+    for i in range(2):
+        block = f"encoder.blocks.{i}"
+        shapes |= layer(f"{block}.norm1", width) | layer(f"{block}.norm2", width)
+        shapes |= {f"{block}.attn.{part}_bias": (width,) for part in ("q", "v")}
+        shapes |= layer(f"{block}.attn.qkv", 3 * width, width, bias=False)
+        shapes |= layer(f"{block}.attn.proj", width, width)
+        shapes |= layer(f"{block}.mlp.fc1", 2 * width, width) | layer(
+            f"{block}.mlp.fc2", width, 2 * width
+        )
+    shapes |= layer("encode_task_layer.0", width, width)
+    return shapes | layer("encode_task_layer.2", latent_dim, width)

@@ -106,6 +106,15 @@ def dall_e_crop(image_size: int) -> Crop:
     return Crop(_With(_dall_e, (image_size,)), words)
 
 
+def beit_crop(image_size: int) -> Crop:
+    """Return BEiT v2's preprocessing: 224 pixels of 256.
+
+    Source:
+        microsoft/unilm beit2/test_get_code.py.
+    """
+    return _torchvision_crop(round(image_size * 256 / 224), image_size, Image.Resampling.BICUBIC)
+
+
 def squeeze(image_size: int) -> Crop:
     """Return the preprocessing that changes an image's shape to a square, as FLAVA's codebook takes it.
 

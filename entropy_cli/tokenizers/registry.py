@@ -31,6 +31,7 @@ from entropy_cli.tokenizers.families.rq_vae import RQVAE
 from entropy_cli.tokenizers.families.show_o import ShowO
 from entropy_cli.tokenizers.families.titok import TiTok
 from entropy_cli.tokenizers.families.var import VAR
+from entropy_cli.tokenizers.families.vq_kd import VQKD
 from entropy_cli.tokenizers.families.vqgan import VQGAN
 from entropy_cli.tokenizers.family import Family
 from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -55,6 +56,7 @@ FAMILIES: dict[str, Family] = {
     "flexvar": FlexVAR(),
     "dall-e": DALLE(),
     "cosmos": Cosmos(),
+    "vq-kd": VQKD(),
 }
 
 

@@ -347,3 +347,47 @@ def test_janus_alone_is_told_by_its_config_or_its_decoder(load):
 def test_chameleons_tokenizer_alone_is_told_by_its_config(load):
     spec = load(random_weights(tiny.vq_shapes()), config={"model_type": "chameleon_vqgan"}).spec
     assert spec.family == "vqgan" and "LANCZOS" in spec.preprocess
+
+
+def plain_vq_kd(weights, x_BChw):
+    """BEiT v2's latents, in float64, with two heads."""
+    w = {name.removeprefix("encoder."): weight.double() for name, weight in weights.items()}
+
+    def linear(name, x_BlC):
+        return x_BlC @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def norm(name, x_BlC):
+        mean, variance = x_BlC.mean(2, keepdim=True), x_BlC.var(2, keepdim=True, correction=0)
+        return (x_BlC - mean) / (variance + 1e-6).sqrt() * w[f"{name}.weight"] + w[f"{name}.bias"]
+
+    def attention(name, x_BlC):
+        q, k, v = (x_BlC @ part.T for part in w[f"{name}.qkv.weight"].chunk(3))
+        q, v = q + w[f"{name}.q_bias"], v + w[f"{name}.v_bias"]
+        heads = [
+            (a @ b.transpose(1, 2) / 8).softmax(2) @ c
+            for a, b, c in zip(*(t.chunk(2, 2) for t in (q, k, v)), strict=True)
+        ]
+        return linear(f"{name}.proj", torch.cat(heads, 2))
+
+    patches = functional.unfold(x_BChw, 4, stride=4).transpose(1, 2)
+    x_BlC = patches @ w["patch_embed.proj.weight"].flatten(1).T + w["patch_embed.proj.bias"]
+    x_BlC = torch.cat([w["cls_token"].expand(len(x_BlC), -1, -1), x_BlC], 1) + w["pos_embed"]
+    for i in range(2):
+        x_BlC = x_BlC + attention(f"blocks.{i}.attn", norm(f"blocks.{i}.norm1", x_BlC))
+        h_BlC = linear(f"blocks.{i}.mlp.fc1", norm(f"blocks.{i}.norm2", x_BlC))
+        h_BlC = h_BlC * (1 + torch.erf(h_BlC / 2**0.5)) / 2
+        x_BlC = x_BlC + linear(f"blocks.{i}.mlp.fc2", h_BlC)
+    h_BlC = linear("encode_task_layer.0", norm("fc_norm", x_BlC[:, 1:])).tanh()
+    z_BlC = linear("encode_task_layer.2", h_BlC)
+    return z_BlC / z_BlC.norm(dim=2, keepdim=True)
+
+
+def test_vq_kd_compares_unit_latents_with_codes_as_they_are(load, pixels):
+    weights = random_weights(newer.vq_kd_shapes())
+    beside = {"quantize.embedding.initted": torch.ones(1), "teacher_model.x": torch.ones(2)}
+    tokenizer = load({"model": weights | beside}, TokenizerSettings())
+    z_BlC = tokenizer.vectors(tokenizer.encode(pixels), 0)
+    expected_BlC = plain_vq_kd(weights, pixels.double() / 127.5 - 1)
+    torch.testing.assert_close(z_BlC.double(), expected_BlC, atol=1e-5, rtol=0)
+    distance_BlV = torch.cdist(expected_BlC, weights["quantize.embedding.weight"].double()[None])
+    assert torch.equal(assign(z_BlC, tokenizer.codebook(0), []).idx_Bl, distance_BlV.argmin(2))

@@ -41,6 +41,7 @@ TOKENIZER = Kind(
         "encoder.latent_token_positional_embedding",
         "blocks.output.conv.w",  # DALL-E's
         "blocks.output.conv.weight",  # FLAVA's
+        "encode_task_layer.0.weight",  # BEiT v2's
     ),
     wrappers=(
         "",
