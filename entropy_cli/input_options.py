@@ -167,12 +167,14 @@ def files_read(params: Mapping[str, Any]) -> Iterator[tuple[str, Path]]:
         yield from (("--data", tar) for tar in expand_pattern(str(data)))
     if params.get("temperature_from") is not None:
         yield "--temperature-from", Path(params["temperature_from"])
-    if params["ckpt"] is not None:
-        ckpt = Path(params["ckpt"])  # text in older versions of typer
-        located = locate(ckpt)
+    for name in ("ckpt", "model"):
+        if params.get(name) is None:
+            continue
+        given = Path(params[name])  # text in older versions of typer
+        located = locate(given)
         beside = [located.folder / CONFIG, *located.folder.glob(f"*{INDEX}")]
-        for path in (ckpt, *located.files, *sorted(path for path in beside if path.exists())):
-            yield "--ckpt", path
+        for path in (given, *located.files, *sorted(path for path in beside if path.exists())):
+            yield f"--{name}", path
 
 
 def check_not_among_images(data: Path | None, written: Iterable[tuple[str, Path | None]]) -> None:

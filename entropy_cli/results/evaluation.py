@@ -21,6 +21,7 @@ from entropy_cli.results.schema import EVALUATION_SCHEMA, Result
 
 SCHEMA_VERSION = 1
 AGAIN = "Evaluate again"  # advice
+FEWEST_CHECKED = 16  # images from which a gain within its error is a finding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,6 +108,11 @@ class LabelCheck:
         """Whether the classes do not help by more than two standard errors: they may be wrong."""
         value, se = self.gain.value, self.gain.se
         return value is not None and se is not None and value <= 2 * se
+
+    @property
+    def is_too_small(self) -> bool:
+        """Whether the images are too few to tell classes that help a little from wrong ones."""
+        return self.gain.known > 0 and self.images < FEWEST_CHECKED
 
 
 @dataclass(frozen=True)

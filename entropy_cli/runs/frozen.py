@@ -25,7 +25,9 @@ class Frozen:
     pilot: dict[str, Any] | None
 
 
-def freeze(path: Path, spec: TokenizerSpec, checkpoint_sha256: str | None) -> Frozen:
+def freeze(
+    path: Path, spec: TokenizerSpec, checkpoint_sha256: str | None, option: str = "--temperature-from"
+) -> Frozen:
     """Read the temperatures of a result of the same tokenizer.
 
     Raises:
@@ -35,15 +37,16 @@ def freeze(path: Path, spec: TokenizerSpec, checkpoint_sha256: str | None) -> Fr
     theirs = result.tokenizer
     found = _describe(theirs.rule, theirs.latent_dim, theirs.vocab_size, [s.name for s in result.scales])
     ours = _describe(spec.rule, spec.latent_dim, spec.vocab_size, [s.name for s in spec.scales])
-    advice = "Give a result of this checkpoint, or --temperature"
+    advice = "Give a result of this checkpoint"
+    advice += ", or --temperature" if option == "--temperature-from" else ""
     if found != ours:
         raise ResultError(
-            f"--temperature-from {path}: got a result of {found}, but this run's tokenizer has {ours}. "
+            f"{option} {path}: got a result of {found}, but this run's tokenizer has {ours}. "
             f"{advice}."
         )
     if theirs.checkpoint_sha256 != checkpoint_sha256:
         raise ResultError(
-            f"--temperature-from {path}: is of another checkpoint, whose distances are others. {advice}."
+            f"{option} {path}: is of another checkpoint, whose distances are others. {advice}."
         )
     return Frozen(
         [at.temperature for at in result.temperatures],

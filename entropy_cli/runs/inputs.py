@@ -117,7 +117,7 @@ def _tokens(
 ) -> Inputs:
     """Open tokens that a run saved; raise EntropyCliError unless they are of its result."""
     result = read_result(given.result)
-    frozen = freeze(given.result, tokenizer.spec, identity["checkpoint_sha256"])
+    frozen = freeze(given.result, tokenizer.spec, identity["checkpoint_sha256"], "--result")
     spec, where = tokenizer.spec, str(given.tokens)
     layout = Layout.of(spec.scales)
     columns = sum(scale.tokens for scale in spec.scales)

@@ -51,6 +51,11 @@ def merge(
     with bars("adding states", len(paths), "state") as bar:
         for path in paths:
             state = load(path)
+            if not state.settings.has_entropies:
+                raise StateError(
+                    f"{path}: is of an evaluation of --tokens, whose result needs the --result too. Run "
+                    "`evaluate` with them and this --state again."
+                )
             if total is None:
                 blocks = len(state.progress.blocks_done)
                 total = RunState(Progress.start(blocks), state.settings, state.metadata, None)

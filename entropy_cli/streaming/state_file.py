@@ -164,7 +164,7 @@ def resume(
                 raise DatasetError(f"{name}: could not be read: {reason}. Stopped by --on-error fail.")
         except EntropyCliError as error:
             found = error
-    shared = replace(found, tally=None) if isinstance(found, Progress) else found
+    shared = replace(found, tally=None, losses=None) if isinstance(found, Progress) else found
     shared = ranks.broadcast_from_first(shared)
     if isinstance(shared, EntropyCliError):
         raise shared
@@ -193,6 +193,14 @@ def _saved_progress(path: Path, settings: RunSettings, shard: tuple[int, int] | 
 
 def check_same(path: Path, got: RunSettings, expected: RunSettings, whose: str = "this run") -> None:
     """Raise StateError naming the first setting of a saved state that differs."""
+    if got.has_losses != expected.has_losses:
+        was, now = ("evaluate" if s.has_losses else "estimate" for s in (got, expected))
+        raise StateError(
+            f"{path}: was saved by `{was}`, but {whose} is of `{now}`. Give another --state."
+        )
+    if got.has_entropies != expected.has_entropies:
+        was, now = ("images" if s.has_entropies else "--tokens" for s in (got, expected))
+        raise StateError(f"{path}: was saved with {was}, but {whose} has {now}. Give another --state.")
     saved, wanted = (json.loads(json.dumps(settings.to_json())) for settings in (got, expected))
     # Hashes last: they differ with anything else, and say less.
     for values in (saved, wanted):

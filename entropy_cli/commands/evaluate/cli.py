@@ -169,14 +169,14 @@ def evaluate(
     from entropy_cli.results.evaluations.per_image import check_per_image
     from entropy_cli.results.evaluations.text import render
     from entropy_cli.runs.config import EstimateConfig, ModelChoice, SavedTokens
+    from entropy_cli.streaming.token_file import paths_file
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
     assert model is not None
-    inputs = {"--model": model, "--tokens": tokens, "--result": result}
-    read = [(option, path) for option, path in inputs.items() if path is not None and path.is_file()]
     label_file = None if labels in ("auto", "none") else Path(labels)
-    if label_file is not None:
-        read.append(("--labels", label_file))
+    lines = None if tokens is None else paths_file(tokens)
+    inputs = [("--tokens", tokens), ("--tokens", lines), ("--result", result), ("--labels", label_file)]
+    read = [(option, path) for option, path in inputs if path is not None]
     check_run_files(context.params, [("--per-image", per_image)], read=read)
     if per_image is not None:
         check_per_image(per_image)

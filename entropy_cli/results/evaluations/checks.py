@@ -48,6 +48,9 @@ def _labels(evaluation: Evaluation) -> Iterator[Check]:
     elif check.gain.se is None:
         words = "too few images to compare the labels with the null class"
         yield Check("labels", "care", words)
+    elif check.is_doubtful and check.is_too_small:
+        words = f"knowing the class {_change(check)}: too few images to tell whether labels are right"
+        yield Check("labels", "care", words)
     elif check.is_doubtful:
         words = f"the labels are probably wrong: the class is worth {worth(check)}; see `guide evaluate`"
         yield Check("labels", "wrong", words)
