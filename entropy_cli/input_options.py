@@ -18,7 +18,7 @@ ENCODER = ("split", "cluster", "family", "patch_nums", "image_size", "weights", 
 # Options that are about images or the soft labels, of which a run on saved tokens has none.
 NOT_OF_TOKENS = (
     *("data", "split", "limit", "seed", "cluster", "temperature", "temperature_from", "compile"),
-    *("shard", "save_tokens", "ladder"),
+    *("shard", "save_tokens", "ladder", "target_ci"),
 )
 
 

@@ -39,6 +39,8 @@ BETWEEN = "between plug-in and held-out: a lower bound"
 AT_MOST = "an upper bound"
 TOO_MANY = "more codes than can be counted"
 ONE_GROUP = "no error: the images fall into fewer than two groups"
+TOO_LARGE = "too large for a number"
+MOST_EXPONENT = 700.0  # whose exponential, times a standard error, float64 holds
 
 
 Bound = Literal["", "lower", "upper"]
@@ -131,10 +133,12 @@ def perplexity(entropy: Estimate) -> Estimate:
     """Return exp(entropy), the number of equally likely codes with that entropy.
 
     The ends of the entropy's interval are exponentiated too, so the interval is not symmetric; the
-    standard error is that of the linear approximation.
+    standard error is that of the linear approximation. What is too large for a number has no value.
     """
     if entropy.value is None or entropy.plug_in is None:
         return entropy
+    if max(entropy.value, entropy.plug_in, *(entropy.ci95 or ())) > MOST_EXPONENT:
+        return Estimate(None, None, None, None, f"exp of {entropy.estimator}", TOO_LARGE)
     value = math.exp(entropy.value)
     return Estimate(
         value=value,

@@ -28,14 +28,14 @@ class Scratch:
     """Reusable buffers: allocating them again takes longer than the computation."""
 
     def __init__(self) -> None:
-        dtypes = (torch.float64, torch.float64, torch.bool)
-        self._flat = [torch.empty(0, dtype=dtype) for dtype in dtypes]
+        self._flat: list[Tensor] = []
 
-    def buffers(self, rows: int, columns: int) -> list[Tensor]:
-        """Return two uninitialised float64 matrices and a bool one, (rows, columns)."""
+    def buffers(self, rows: int, columns: int, device: torch.device) -> list[Tensor]:
+        """Return two uninitialised float64 matrices and a bool one, (rows, columns), on a device."""
         size = rows * columns
-        if len(self._flat[0]) < size:
-            self._flat = [flat.new_empty(size) for flat in self._flat]
+        if not self._flat or len(self._flat[0]) < size or self._flat[0].device != device:
+            dtypes = (torch.float64, torch.float64, torch.bool)
+            self._flat = [torch.empty(size, dtype=dtype, device=device) for dtype in dtypes]
         return [flat[:size].view(rows, columns) for flat in self._flat]
 
 
@@ -64,7 +64,7 @@ def token_losses(
         Cover & Thomas, Elements of Information Theory, 2nd ed., eq. 2.1 and 2.26; uniform label
         smoothing: Szegedy et al., Rethinking the Inception Architecture, 2016, section 7.
     """
-    z_NV, exp_NV, bool_NV = (scratch or Scratch()).buffers(*logits_NV.shape)
+    z_NV, exp_NV, bool_NV = (scratch or Scratch()).buffers(*logits_NV.shape, logits_NV.device)
     z_NV.copy_(logits_NV)
     z_NV -= z_NV.amax(1, keepdim=True)
     torch.exp(z_NV, out=exp_NV)
@@ -88,7 +88,11 @@ def token_losses(
 def _rank(z_NV: Tensor, z_label_N1: Tensor, label_N: Tensor, bool_NV: Tensor) -> Tensor:
     """Return the number of codes more likely than the label; ties rank by index."""
     rank_N = torch.gt(z_NV, z_label_N1, out=bool_NV).sum(1)
-    equal_N = torch.eq(z_NV, z_label_N1, out=bool_NV).sum(1)
+    torch.eq(z_NV, z_label_N1, out=bool_NV)
+    if z_NV.device.type != "cpu":  # the host must not wait for which labels have ties
+        lower_NV = torch.arange(z_NV.shape[1], device=z_NV.device) < label_N[:, None]
+        return rank_N + bool_NV.logical_and_(lower_NV).sum(1)
+    equal_N = bool_NV.sum(1)
     for n in ((equal_N > 1) & (rank_N < TOP)).nonzero()[:, 0].tolist():
         rank_N[n] += bool_NV[n, : label_N[n]].sum()
     return rank_N

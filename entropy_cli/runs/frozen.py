@@ -41,8 +41,7 @@ def freeze(
     advice += ", or --temperature" if option == "--temperature-from" else ""
     if found != ours:
         raise ResultError(
-            f"{option} {path}: got a result of {found}, but this run's tokenizer has {ours}. "
-            f"{advice}."
+            f"{option} {path}: got a result of {found}, but this run's tokenizer has {ours}. {advice}."
         )
     if theirs.checkpoint_sha256 != checkpoint_sha256:
         raise ResultError(

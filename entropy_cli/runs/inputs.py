@@ -88,9 +88,9 @@ def _tokenizer(
     config: EstimateConfig, model: GeneratorSpec | None, bars: Bars
 ) -> tuple[Loaded, dict[str, Any], dict[str, Any]]:
     """Load the tokenizer; return it with its identity and provenance."""
-    settings = tokenizer_settings(config.tokenizer, model)
+    path, defaults = tokenizer_path(config), tokenizer_settings(model)
     try:
-        loaded = load_tokenizer(tokenizer_path(config), config.family, settings)
+        loaded = load_tokenizer(path, config.family, config.tokenizer, defaults)
     except CheckpointError as error:
         if config.checkpoint is None:
             raise without_tokenizer(error) from error

@@ -119,12 +119,12 @@ def find_model(config: EstimateConfig) -> Found | None:
     return find_generator(choice.checkpoint, "auto", settings)
 
 
-def tokenizer_settings(given: TokenizerSettings, spec: GeneratorSpec | None) -> TokenizerSettings:
-    """Return the settings of the tokenizer, with those filled in that the generator shows."""
+def tokenizer_settings(spec: GeneratorSpec | None) -> TokenizerSettings | None:
+    """Return what a generator shows of the tokenizer that it was trained with."""
     if spec is None:
-        return given
+        return None
     scales = spec.patch_nums if spec.latent_dim is not None and spec.patch_nums else None
-    return given.filled_from(TokenizerSettings(spec.image_size, scales, spec.rule))
+    return TokenizerSettings(spec.image_size, scales, spec.rule)
 
 
 def open_model(
@@ -156,6 +156,7 @@ def open_model(
         sides = tuple(n for n in tokenizer.patch_nums if n is not None)
         found = replace(found, settings=replace(found.settings, patch_nums=sides))
     spec = found.describe()
+    found.check_complete(spec)
     check_fits(spec, tokenizer)
     labels = _labels(choice, spec, images, bars)
     generator = found.build()

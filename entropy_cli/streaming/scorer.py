@@ -11,6 +11,7 @@ from entropy_cli.entropy.loss_tally import ImageLosses
 from entropy_cli.entropy.token_losses import Scratch, kl_divergence, log_softmax, token_losses
 from entropy_cli.generators.base import Generator
 from entropy_cli.streaming.coarser_scales import teacher_inputs
+from entropy_cli.streaming.device import to_device
 from entropy_cli.tokenizers.base import Tokenizer
 
 # Images in the transformer at once: a part of a block, so that which images meet does not depend on
@@ -79,13 +80,13 @@ class Scorer:
     ) -> ImageLosses:
         device, spec = idx_BL.device, self.generator.spec
         inputs_BMC = None if spec.latent_dim is None else teacher_inputs(self.tokenizer, idx_BL)
-        hidden_BLC = self.generator.hidden(idx_BL, label_B.to(device), inputs_BMC)
+        hidden_BLC = self.generator.hidden(idx_BL, to_device(label_B, device), inputs_BMC)
         columns_BSX = self._by_scale(hidden_BLC, idx_BL, z_SBlC, temperatures_ST)
         predictive_BS, loss_BS, top1_BS, top5_BS, *kl = columns_BSX.unbind(2)
-        checked_on_B = checked_B.to(device, non_blocking=True)
+        checked_on_B = to_device(checked_B, device)
         null_BS = torch.zeros_like(loss_BS)
         if spec.null_class is not None and checked_B.any():
-            null_B = torch.full_like(label_B, spec.null_class).to(device)
+            null_B = torch.full_like(label_B, spec.null_class, device=device)
             hidden_BLC = self.generator.hidden(idx_BL, null_B, inputs_BMC)
             null_BS = self._by_scale(hidden_BLC, idx_BL, (), ())[:, :, 1] * checked_on_B[:, None]
         kl_BST = torch.stack(kl, 2) if kl else loss_BS.new_zeros(*loss_BS.shape, 0)

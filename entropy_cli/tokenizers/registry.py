@@ -124,10 +124,18 @@ class Loaded:
 
 
 def load_tokenizer(
-    path: Path, family: str = "auto", settings: TokenizerSettings | None = None
+    path: Path,
+    family: str = "auto",
+    settings: TokenizerSettings | None = None,
+    defaults: TokenizerSettings | None = None,
 ) -> Loaded:
-    """Open a checkpoint and build its tokenizer; for the arguments and errors see `find_family`."""
+    """Open a checkpoint and build its tokenizer; for the arguments and errors see `find_family`.
+
+    The `defaults` are for what neither the settings nor config.json choose, before the family's own.
+    """
     found = find_family(path, family, settings)
+    if defaults is not None:
+        found = replace(found, settings=found.settings.filled_from(defaults))
     with stage(f"building the tokenizer of {path}"):
         tokenizer = found.build()
     found.checkpoint.close()

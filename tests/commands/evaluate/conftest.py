@@ -48,7 +48,7 @@ def evaluate(cli):
 
 @pytest.fixture(scope="session")
 def whole(tmp_path_factory, options):
-    """The result of an undisturbed run, and the files that it wrote: result, tokens, loss of each image."""
+    """The result of an undisturbed run, and the files that it wrote."""
     folder = tmp_path_factory.mktemp("whole")
     files = {name: folder / f"{name}.{suffix}" for name, suffix in FILES.items()}
     argv = ["evaluate", *options, "--workers", "0", "-o", files["result"], "--ladder"]

@@ -1,4 +1,4 @@
-"""Published code's values of its own pictures, from the command line: encoder, tokens, labels, losses."""
+"""Published code's values of its own pictures, from the command line."""
 
 import json
 

@@ -59,7 +59,9 @@ def plain(images, checkpoint, model, whole):
             codes_VC = tokenizer.codebook(s).codes_VC.double()
             for t in TEMPERATURES:
                 q_lV = (-torch.cdist(z_lC, codes_VC).square() / t).softmax(1)
-                kls[t].append((torch.special.xlogy(q_lV, q_lV) - q_lV * log_p_MlVs[s][i]).sum(1).mean().item())
+                kls[t].append(
+                    (torch.special.xlogy(q_lV, q_lV) - q_lV * log_p_MlVs[s][i]).sum(1).mean().item()
+                )
                 found_q = reference(z_lC[None].numpy(), codes_VC.numpy(), "l2", t)
                 entropies[t].append(found_q["assignment_entropy"])
             if s < 3:

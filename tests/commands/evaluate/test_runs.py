@@ -230,7 +230,7 @@ def test_a_kept_state_is_of_one_model_one_labelling_and_one_set_of_tokens(
         (("--labels", tmp_path / "labels.csv"), "other labels than this run's"),
         (("--labels", "none"), "label_check 64, but this run has 0"),
         (("--label-check", 3), "label_check 64, but this run has 3"),
-        (("--precision", "bf16"), 'bf16'),
+        (("--precision", "bf16"), "bf16"),
         (("--limit", 20), "images 70, but this run has 20"),
     ):
         code, err = evaluate(*options, *state, *more)

@@ -70,6 +70,11 @@ def test_labels_are_checked_against_the_null_class(estimated):
     severities = {60.0: "ok", 5.0: "wrong", -30.0: "wrong", None: "care"}
     for worth, severity in severities.items():  # the standard error is 4
         assert found(evaluation_of(estimated, worth=worth))["labels"] == severity
+    few = evaluation_of(estimated, worth=5.0)
+    for images, worth, severity in ((15, 5.0, "care"), (16, 5.0, "wrong"), (15, -5.0, "wrong")):
+        check = LabelCheck(images, mean(worth, 4.0))
+        labels = dataclasses.replace(few.labels, check=check)
+        assert found(dataclasses.replace(few, labels=labels))["labels"] == severity
     one = LabelsInfo("wnid", 1, LabelCheck(1, mean(3.0)), [])
     assert found(dataclasses.replace(evaluation_of(estimated), labels=one))["labels"] == "care"
     none = LabelsInfo("none", 1, None, [])
