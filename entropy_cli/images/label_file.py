@@ -1,6 +1,7 @@
 """Files of labels: a line for each image, with its path and its class or wnid."""
 
 import csv
+import io
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -105,7 +106,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
         text = read_stream(path, LOG_BYTES).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror}.") from error
-    lines = text.splitlines()
+    lines = list(io.StringIO(text, newline=""))  # names may have other separators of lines
     first = next(filter(str.strip, lines), "")
     delimiter = max(DELIMITERS, key=first.count)
     if delimiter not in first:

@@ -199,8 +199,8 @@ class Group:
 
 
 def levels(tokens_S: Sequence[int], device: torch.device) -> Tensor:
-    """Return the scale of each token, on a device."""
-    return torch.arange(len(tokens_S)).repeat_interleave(torch.tensor(tokens_S)).to(device)
+    """Return the scale of each token, on a device, which the host does not wait for."""
+    return torch.cat([torch.full((tokens,), s, device=device) for s, tokens in enumerate(tokens_S)])
 
 
 def scale_groups(tokens_S: Sequence[int], device: torch.device) -> list[Group]:

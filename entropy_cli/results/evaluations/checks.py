@@ -49,7 +49,7 @@ def _labels(evaluation: Evaluation) -> Iterator[Check]:
         words = "too few images to compare the labels with the null class"
         yield Check("labels", "care", words)
     elif check.is_doubtful and check.is_too_small:
-        words = f"knowing the class {_change(check)}: too few images to tell whether labels are right"
+        words = f"too few images to tell whether labels are right: the class is worth {worth(check)}"
         yield Check("labels", "care", words)
     elif check.is_doubtful:
         words = f"the labels are probably wrong: the class is worth {worth(check)}; see `guide evaluate`"

@@ -82,7 +82,8 @@ def test_no_batch_is_waited_for_but_by_its_event(pretended_gpu, evaluate, option
         run = (*files, *options[2:6], *CUDA, "--precision", "fp32")
     evaluate(*run)
     counts = pretended_gpu.counts
-    for place in ("streaming/scorer", "streaming/batch", "streaming/given", "entropy/", "generators/"):
+    of_batches = ("streaming/scorer", "streaming/batch", "entropy/token", "entropy/loss")
+    for place in (*of_batches, "generators/layers"):
         waits = {at: number for at, number in counts.waits.items() if at[1].startswith(place)}
         assert not waits, waits
 
