@@ -115,7 +115,7 @@ def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         for row in reader:
-            if cells := [cell.strip() for cell in row]:
+            if cells := [cell.strip(" \t") for cell in row]:
                 yield reader.line_num, cells
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.line_num}: not CSV: {error}. Fix the line.") from error
