@@ -30,13 +30,13 @@ class Scratch:
     def __init__(self) -> None:
         self._flat: list[Tensor] = []
 
-    def buffers(self, rows: int, columns: int, device: torch.device) -> list[Tensor]:
-        """Return two uninitialised float64 matrices and a bool one, (rows, columns), on a device."""
-        size = rows * columns
+    def buffers(self, like_NV: Tensor) -> list[Tensor]:
+        """Return two uninitialised float64 matrices and a bool one, of a matrix's shape and device."""
+        size, device = like_NV.numel(), like_NV.device
         if not self._flat or len(self._flat[0]) < size or self._flat[0].device != device:
             dtypes = (torch.float64, torch.float64, torch.bool)
             self._flat = [torch.empty(size, dtype=dtype, device=device) for dtype in dtypes]
-        return [flat[:size].view(rows, columns) for flat in self._flat]
+        return [flat[:size].view(like_NV.shape) for flat in self._flat]
 
 
 def token_losses(
@@ -64,7 +64,7 @@ def token_losses(
         Cover & Thomas, Elements of Information Theory, 2nd ed., eq. 2.1 and 2.26; uniform label
         smoothing: Szegedy et al., Rethinking the Inception Architecture, 2016, section 7.
     """
-    z_NV, exp_NV, bool_NV = (scratch or Scratch()).buffers(*logits_NV.shape, logits_NV.device)
+    z_NV, exp_NV, bool_NV = (scratch or Scratch()).buffers(logits_NV)
     z_NV.copy_(logits_NV)
     z_NV -= z_NV.amax(1, keepdim=True)
     torch.exp(z_NV, out=exp_NV)
