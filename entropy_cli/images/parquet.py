@@ -191,7 +191,32 @@ class _Rows:
 def _open(file: OpenFile) -> tuple[OpenFile, Any]:
     """Return a file with its ParquetFile."""
     parquet = import_extra("pyarrow.parquet", "data", "reading Parquet files")
-    return file, parquet.ParquetFile(file.reader(), pre_buffer=False)
+    return file, parquet.ParquetFile(_Unbuffered(file), pre_buffer=False)
+
+
+class _Unbuffered(io.RawIOBase):
+    """A file as pyarrow reads it, a column of a row group at once; buffering trebles the time."""
+
+    def __init__(self, file: OpenFile) -> None:
+        self._open, self._at = file, 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._at = offset + (0, self._at, self._open.size)[whence]
+        return self._at
+
+    def tell(self) -> int:
+        return self._at
+
+    def read(self, size: int | None = -1) -> Any:  # noqa: ANN401 - bytes that are not copied
+        begin, end = min(self._at, self._open.size), self._open.size
+        self._at = end if size is None or size < 0 else min(end, begin + size)
+        return self._open.read(begin, self._at)
 
 
 def _reason(error: Exception) -> str:
