@@ -12,7 +12,7 @@ class CheckpointError(EntropyCliError):
 
 
 class DatasetError(EntropyCliError):
-    """An image folder, or a tar of one, is missing, empty or unreadable."""
+    """An image folder, or an archive of one, is missing, empty or unreadable."""
 
 
 class StateError(EntropyCliError):
