@@ -9,36 +9,34 @@
 True
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.2.0"
-__all__ = ["Floor", "estimate", "evaluate", "load_tokenizer", "read_result"]
+# The module of each public function or class, which is imported when it is used: the command line's help
+# needs no torch.
+MODULES = {
+    "Floor": "commands.monitor.api",
+    "estimate": "api.estimate",
+    "evaluate": "api.evaluate",
+    "load_tokenizer": "api.estimate",
+    "read_evaluation": "results.evaluation",
+    "read_result": "results.schema",
+}
+__all__ = ["Floor", "estimate", "evaluate", "load_tokenizer", "read_evaluation", "read_result"]
 
 if TYPE_CHECKING:
     from entropy_cli.api.estimate import estimate, load_tokenizer
     from entropy_cli.api.evaluate import evaluate
     from entropy_cli.commands.monitor.api import Floor
+    from entropy_cli.results.evaluation import read_evaluation
     from entropy_cli.results.schema import read_result
 else:  # a type checker takes any name from a module that has __getattr__
 
     def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module's
-        """Import a public function when it is used: the command line's help needs no torch."""
-        if name == "Floor":
-            from entropy_cli.commands.monitor.api import Floor
-
-            return Floor
-        if name == "read_result":
-            from entropy_cli.results.schema import read_result
-
-            return read_result
-        if name == "evaluate":
-            from entropy_cli.api.evaluate import evaluate
-
-            return evaluate
-        if name in __all__:
-            from entropy_cli.api import estimate as api
-
-            return getattr(api, name)
+        """Import a public function or class."""
+        if name in MODULES:
+            return getattr(import_module(f"{__name__}.{MODULES[name]}"), name)
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -282,7 +282,7 @@ class TestDamage:
             (b"\0\0\n", "empty, expected a log"),
             ((logs.IJEPA_HEAD + "\n") * 29, "no data rows, only the header .*29 times"),
             (json.dumps({"cmd": "x", "Lnll": 0.5}, indent=2), "no loss series found: one JSON object"),
-            ("hello\nworld\n", "expected one of the formats"),
+            ("hello\nworld\n", "no losses found in any of"),
             ('{"log_history": [', "can't be read as huggingface"),
             ('{"log_history": []}', "no loss found"),
             (

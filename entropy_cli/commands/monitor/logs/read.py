@@ -146,7 +146,7 @@ def _form(
         head += [later] if later else []
     if found is None:
         raise NoLossError(
-            f"{path}: no losses found, expected one of the formats {', '.join(NAMES)}. Give "
+            f"{path}: no losses found in any of {len(NAMES)} formats (`entropy-cli guide logs`). Give "
             "--format, or a CSV or JSONL file with --loss COLUMN."
         )
     return found, head, pieces
