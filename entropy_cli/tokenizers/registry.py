@@ -16,6 +16,7 @@ from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import stage
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint, open_checkpoint
+from entropy_cli.tokenizers.checkpoints.states import some
 from entropy_cli.tokenizers.families.cosmos import Cosmos
 from entropy_cli.tokenizers.families.dall_e import DALLE
 from entropy_cli.tokenizers.families.diffusers_vq import DiffusersVQ
@@ -171,7 +172,7 @@ def match_family(
         )
     name = family if is_chosen else detect(checkpoint)
     if missing := FAMILIES[name].missing_keys(checkpoint):
-        raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {_first(missing)}.")
+        raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {some(missing, 3)}.")
     settings = settings or TokenizerSettings()
     if settings.levels is not None and not FAMILIES[name].TAKES_LEVELS:
         raise CheckpointError(f"--levels: the codes of family {name} are no levels. Leave it out.")
@@ -284,18 +285,12 @@ def detect(checkpoint: Checkpoint) -> str:
     if not nearest:
         raise CheckpointError(
             f"{checkpoint.path}: unknown layout, unlike every supported family. It has "
-            f"{_first(list(checkpoint.shapes))}. Give the checkpoint of a tokenizer of images, or make "
+            f"{some(checkpoint.shapes, 3)}. Give the checkpoint of a tokenizer of images, or make "
             "latents with its own code and give --latents."
         )
-    candidates = "; ".join(f"{name} ({_first(reasons[name])})" for name in nearest)
+    candidates = "; ".join(f"{name} ({some(reasons[name], 3)})" for name in nearest)
     raise CheckpointError(
         f"{checkpoint.path}: unknown layout. The nearest families: {candidates}. It has "
-        f"{_first(list(checkpoint.shapes))}. If it is one of them choose with --family, or make latents "
+        f"{some(checkpoint.shapes, 3)}. If it is one of them choose with --family, or make latents "
         "with its own code and give --latents."
     )
-
-
-def _first(names: list[str]) -> str:
-    """List the first three names, and say how many more there are."""
-    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return ", ".join(names[:3]) + more

@@ -130,7 +130,7 @@ def summary_table(evaluation: Evaluation, units: str = "nats") -> Table:
     add_losses("predictive entropy H(p)", "predictive_entropy")
     at = temperature_text(estimate.settings.temperature)
     add_losses(f"soft loss at {at}", "target_cross_entropy")
-    add("  its floor A = H(q)", whole.assignment_entropy, last.assignment_entropy)
+    add(_entropy_name(evaluation), whole.assignment_entropy, last.assignment_entropy)
     add_losses("  KL(q||p)", "kl")
     may = "" if labels_of(estimate) == "soft" else " (may be negative)"
     add_losses(f"CE - A{may}", "reducible")
@@ -138,6 +138,12 @@ def summary_table(evaluation: Evaluation, units: str = "nats") -> Table:
     head = ["", f"{units}/\ntoken", "95 % interval", "final\nscale"]
     caption = f"{units} per token, averaged over all tokens" if several else f"{units} per token"
     return Table("summary", "Summary", head, rows, caption).select(range(4 if several else 3))
+
+
+def _entropy_name(evaluation: Evaluation) -> str:
+    """Return the name of A: below the soft loss, whose floor it is, or by itself."""
+    is_below = evaluation.average.token_weighted.kl.value is not None
+    return "  its floor A = H(q)" if is_below else "assignment entropy A = H(q)"
 
 
 def figures(evaluation: Evaluation) -> str:

@@ -41,6 +41,7 @@ def test_the_summary_fits_a_screen(estimated, options, units):
     assert len(text.splitlines()) <= 24 and max(map(len, text.splitlines())) <= 80
     assert "var_d4.pth: var, 1.43 M parameters" in text and "CE - A (may be negative)" in text
     assert ("KL(q||p)" in text) == options.get("soft", True)
+    assert ("its floor A" in text) == options.get("soft", True) != ("assignment entropy A" in text)
 
 
 def test_numbers_are_those_of_the_result(evaluation):
