@@ -21,7 +21,7 @@ ENCODER = (
 SPLIT = {"q": 0, "k": 1, "v": 2}
 # Parts of a checkpoint: how the names of its weights begin, and whether tokens depend on it.
 PARTS = {
-    "encoder": (r"encoder\.|latent_tokens$", True),
+    "encoder": (r"encoder\.|latent_tokens$|blocks\.(input|group_\d|output)\.|encode_task_layer\.", True),
     "quant_conv": (r"quant_conv\.", True),
     "quantiser": (r"quantizer?\.", True),
     "post_quant_conv": (r"post_quant_conv2?\.", False),

@@ -317,3 +317,16 @@ def test_assignment_against_plain_numbers(tokenizers, weights, pixels, name):
             assert sums.entropy_BT[0, t].item() == pytest.approx(sum(H), rel=1e-5)
             assert sums.varentropy_BT[0, t].item() == pytest.approx(sum(varentropy), rel=1e-4)
             assert sums.soft_BTE[0, t].tolist() == pytest.approx(marginal, abs=1e-4)
+
+
+@by_family
+def test_inspect_describes_it(cli, tmp_path, weights, name):
+    torch.save(weights[name], tmp_path / "x.pt")
+    example = EXAMPLES[name]
+    options = ["--family", example.family] if example.family != "auto" else []
+    if example.settings.image_size:
+        options += ["--image-size", example.settings.image_size]
+    if example.settings.patch_nums:
+        options += ["--patch-nums", ",".join(map(str, example.settings.patch_nums))]
+    code, out, _ = cli("inspect", tmp_path / "x.pt", *options)
+    assert code == 0 and f"family       {name}" in out

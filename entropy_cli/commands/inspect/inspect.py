@@ -1,5 +1,6 @@
 """From a checkpoint to its description, read from names, shapes and codebooks alone."""
 
+import re
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -97,7 +98,8 @@ def _build(found: Found, *, full: bool) -> Tokenizer:
         return found.build()
     checkpoint = found.checkpoint
     codes = found.family.codebooks(checkpoint)
-    biases = [name.replace(".weight", ".bias") for name in codes]  # of a projection onto logits
+    # Of a projection onto logits, by torch's names or DALL-E's.
+    biases = [re.sub(r"\.(w|b)$", ".b", name.replace(".weight", ".bias")) for name in codes]
     quantiser = names_by_part(checkpoint).get("quantiser", [])
     lists = [name for name in quantiser if checkpoint.dtypes[name].startswith("int")]
     return replace(found, checkpoint=checkpoint.to_meta([*codes, *lists, *biases])).build()

@@ -108,7 +108,8 @@ class Cosmos(ConvFamily):
         return ["how Cosmos resizes images is not published: here all are cropped to squares"]
 
     def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Grid]:
-        if WAVELETS in checkpoint.shapes and checkpoint.finite(WAVELETS).min() == 1:
+        wavelets = checkpoint.finite(WAVELETS) if WAVELETS in checkpoint.shapes else None
+        if wavelets is not None and not wavelets.is_meta and wavelets.min() == 1:
             raise CheckpointError(
                 f"{checkpoint.path}: its patches are rearranged pixels, not Haar wavelets. Make latents "
                 "with its own code and give --latents."
