@@ -13,11 +13,11 @@ PANELS = {
     "Input": (
         *("data", "split", "limit", "seed", "cluster", "latents", "channels", "levels"),
         *("logits", "labels", "targets", "floor", "floor_mean", "floor_last"),
-        *("tokens", "result", "model", "label_check"),
+        *("tokens", "result", "model", "label_check", "heads"),
     ),
     "Tokenizer": (
         *("ckpt", "family", "patch_nums", "image_size", "weights", "rule", "temperature"),
-        *("temperature_from", "path", "heads"),
+        *("temperature_from", "path"),
     ),
     "Compute": (
         "device",

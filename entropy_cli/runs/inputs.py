@@ -119,6 +119,11 @@ def _tokens(
     result = read_result(given.result)
     frozen = freeze(given.result, tokenizer.spec, identity["checkpoint_sha256"], "--result")
     spec, where = tokenizer.spec, str(given.tokens)
+    if result.settings.path == "drawn":
+        raise DatasetError(
+            f"{where}: got tokens that were drawn (--path drawn), expected the nearest codes, which the "
+            "model was trained on. Save them again without --path drawn."
+        )
     layout = Layout.of(spec.scales)
     columns = sum(scale.tokens for scale in spec.scales)
     names = read_names(given.tokens)

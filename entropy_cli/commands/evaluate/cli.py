@@ -22,7 +22,6 @@ from entropy_cli.options import (
     Overwrite,
     PatchNums,
     Units,
-    Weights,
     WholeTable,
     number,
     suffix_parser,
@@ -109,7 +108,13 @@ def evaluate(
     family: Family = "auto",
     patch_nums: PatchNums = None,
     image_size: ImageSize = None,
-    weights: Weights = None,
+    weights: Annotated[
+        Literal["raw", "ema"] | None,
+        typer.Option(
+            rich_help_panel="Input",
+            help="Which copy of the model's weights: raw, the default, or averaged over the training.",
+        ),
+    ] = None,
     heads: Annotated[
         int | None, whole(1, 1024, "Attention heads of the model, where its file does not show them.")
     ] = None,
