@@ -16,6 +16,7 @@ class Hub:
     def __init__(self):
         self.files, self.gated, self.served, self.short = {}, set(), [], set()
         self.url = ""
+        self.modified = None  # in place of ETags, as plain web servers have it; "" for nothing
 
     def respond(self, handler, *, body):
         """Answer a request: the list of a repository's files, or a file."""
@@ -56,7 +57,10 @@ class Hub:
             start, status = int(wanted.removeprefix("bytes=").split("-")[0]), 206
         handler.send_response(status)
         handler.send_header("Content-Length", str(len(content) - start))
-        handler.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        if self.modified is None:
+            handler.send_header("ETag", f'"{hashlib.sha1(content).hexdigest()}"')
+        elif self.modified:
+            handler.send_header("Last-Modified", self.modified)
         handler.send_header("X-Repo-Commit", COMMIT)
         handler.send_header("Accept-Ranges", "bytes")
         if status == 206:

@@ -42,8 +42,8 @@ def expand_pattern(pattern: str) -> list[Path]:
         if not matches:
             missing.append(word)
     if missing:
-        others = f", like {len(missing) - 1} others of {pattern}" if missing[1:] else ""
-        raise DatasetError(f"{missing[0]}: no such file{others}. Check --data.")
+        more = f"; of {pattern} {len(missing):,} files are missing" if missing[1:] else ""
+        raise DatasetError(f"{missing[0]}: no such file{more}. Check --data.")
     return [Path(path) for path in paths]
 
 

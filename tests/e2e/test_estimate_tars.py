@@ -84,7 +84,7 @@ def test_what_is_wrong_with_tars_is_one_line(cli, checkpoint, tmp_path):
     (tmp_path / "text.tar").write_text("no tar")
     for data, words in (
         ("text.tar", "is not a tar"),
-        ("gone-{00..10}.tar", "gone-00.tar: no such file, like 10 others of"),
+        ("gone-{00..10}.tar", "gone-{00..10}.tar 11 files are missing. Check --data."),
         ("*.rat", "no such file"),
     ):
         code, out, err = cli("estimate", "--data", tmp_path / data, "--ckpt", checkpoint)

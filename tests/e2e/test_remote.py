@@ -134,7 +134,7 @@ def test_without_access_or_connection(cli, repo, monkeypatch):
     assert code == 0 and "no connection" in err and "what is cached is used" in err
 
 
-def test_images_of_the_hub(estimate, cli, images, checkpoint, hub, tmp_path):
+def test_images_of_the_hub(estimate, cli, images, checkpoint, hub, tmp_path, monkeypatch):
     files, parquet = files_of(images), hub.files.setdefault("datasets/ORG/tiny", {"README.md": b"#"})
     for i in range(2):
         rows = [(name, path.read_bytes(), 5) for name, path in files[i::2]]
@@ -148,6 +148,10 @@ def test_images_of_the_hub(estimate, cli, images, checkpoint, hub, tmp_path):
     for address, used in (("data/train-1.parquet", 35), ("data/train-*.parquet", 70), ("data", 70)):
         part = estimate("--data", f"hf://datasets/ORG/tiny/{address}", *options)
         assert part["data"]["images_used"] == used
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    code, _, err = cli("estimate", "--data", "hf://datasets/ORG/tiny", *options)
+    assert code == 0 and "the 2 files of it in the cache are used, which may not be all" in err
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     code, _, err = cli("estimate", "--data", "hf://datasets/ORG/tiny/other", *options)
     assert code == 3 and "There are README.md, data/train-0.parquet" in last(err)
 
@@ -174,6 +178,25 @@ def test_files_on_the_web_and_in_memory(cli, hub, estimate, baseline, images, ch
         hub.files["plain"]["tiny.safetensors"] = model + b"x"
         err = cli("inspect", address)[2]  # fetched again
         assert len(hub.served) == served + 1 and "secret" not in err
+
+
+def test_a_file_that_may_have_changed_on_a_plain_web_server_is_fetched_again(cli, hub, checkpoint):
+    address, held = f"{hub.url}/plain/tiny.safetensors", checkpoint.read_bytes()
+    hub.files["plain"] = {"tiny.safetensors": held}
+    shas = []
+    for modified, fetched in (
+        ("Mon, 01 Jan", 1),
+        ("Mon, 01 Jan", 1),
+        ("Tue, 02 Jan", 2),
+        ("", 3),
+        ("", 4),
+    ):
+        hub.modified = modified
+        code, out, _ = cli("inspect", "--full", "--json", address, "--patch-nums", "1,2,4,8")
+        assert len(hub.served) == fetched
+        shas.append(json.loads(out)["file"]["sha256"])
+        hub.files["plain"]["tiny.safetensors"] = held[:-1] + bytes([len(shas)])  # of the same size
+    assert shas[0] == shas[1] and len(set(shas)) == 4
 
 
 def test_a_download_that_breaks_off_is_no_checkpoint(cli, hub, checkpoint):

@@ -22,7 +22,10 @@ logger = logging.getLogger(__name__)
 
 NEEDED = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp requests", "https": "aiohttp requests"}
 NAME = re.compile(r"[\w@+=,-][\w.@+=,-]{0,199}")
-VERSION = ("ETag", "etag", "md5Hash", "LastModified", "mtime", "last_modified", "created")
+VERSION = (
+    *("ETag", "Last-Modified", "Content-MD5", "Digest"),  # of the web
+    *("etag", "md5Hash", "LastModified", "mtime", "last_modified", "created"),
+)
 
 
 class OtherFiles:
@@ -176,7 +179,10 @@ def _kept(folder: Path) -> dict[str, Any]:
 
 
 def _is_kept(folder: Path, kept: dict[str, Any], name: str, info: dict[str, Any]) -> bool:
-    return kept.get(name) == _version(info) and (folder / name).is_file()
+    version = _version(info)
+    if len(version) < 2:  # of two files of one size nothing tells which it is
+        return False
+    return kept.get(name) == version and (folder / name).is_file()
 
 
 def _version(info: dict[str, Any]) -> list[str]:

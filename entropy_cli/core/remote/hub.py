@@ -173,8 +173,16 @@ class HubFiles:
             for file in snapshot.rglob("*")
             if file.is_file()
         }
-        if not self.choose(sizes, self.address.path):
+        chosen = self.choose(sizes, self.address.path)
+        if not chosen:
             raise self._not_cached()
+        if self.address.path not in sizes:  # of a folder or a pattern a part may be there
+            logger.warning(
+                "%s: no connection to compare with; the %d files of it in the cache are used, which may "
+                "not be all",
+                self.address,
+                len(chosen),
+            )
         return path
 
     def _not_cached(self) -> EntropyCliError:
