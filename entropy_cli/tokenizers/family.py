@@ -157,9 +157,10 @@ class ConvFamily(Family):
         self, checkpoint: Checkpoint, settings: TokenizerSettings
     ) -> tuple[Checkpoint, Layout, list[str], int | None, type[Network]]:
         others = self._others(checkpoint)
-        return checkpoint, self._layout(checkpoint), others, settings.norm_groups, self.NETWORK
+        return checkpoint, self.layout(checkpoint), others, settings.norm_groups, self.NETWORK
 
-    def _layout(self, checkpoint: Checkpoint) -> Layout:
+    def layout(self, checkpoint: Checkpoint) -> Layout:
+        """Return the layout of a checkpoint's weights."""
         return self.LAYOUT
 
     def _others(self, checkpoint: Checkpoint) -> list[str]:

@@ -274,7 +274,7 @@ def detect(checkpoint: Checkpoint) -> str:
         return fitting[0]
     if fitting:
         raise CheckpointError(
-            f"{checkpoint.path}: fits {' and '.join(fitting)}, which assign codes by different rules, "
+            f"{checkpoint.path}: fits {' and '.join(fitting)}, which make other tokens of an image, "
             "and nothing in it shows which it is. Choose with --family."
         )
     nearest = nearest_families(checkpoint, reasons)

@@ -192,7 +192,7 @@ def test_a_file_that_may_have_changed_on_a_plain_web_server_is_fetched_again(cli
         ("", 4),
     ):
         hub.modified = modified
-        code, out, _ = cli("inspect", "--full", "--json", address, "--patch-nums", "1,2,4,8")
+        _, out, _ = cli("inspect", "--full", "--json", address, "--patch-nums", "1,2,4,8")
         assert len(hub.served) == fetched
         shas.append(json.loads(out)["file"]["sha256"])
         hub.files["plain"]["tiny.safetensors"] = held[:-1] + bytes([len(shas)])  # of the same size

@@ -209,6 +209,8 @@ def test_flexvar_is_not_llamagen(found):
     shapes = tiny.vq_shapes(tiny.LLAMAGEN, latent_dim=32)
     assert found(shapes, {}).name == "flexvar"
     assert found(shapes, {}, "llamagen").describe().rule == "cosine"
+    with pytest.raises(CheckpointError, match="fits llamagen and flexvar, which make other tokens"):
+        found(shapes | {"quantize.embedding.weight": (16384, 32)}, {})  # of LlamaGen's own trainings
 
 
 def test_a_config_that_is_too_large_is_no_config(found):

@@ -23,6 +23,7 @@ from entropy_cli.tokenizers.registry import (
 )
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from tests.family_checkpoints import EXAMPLES, random_weights
+from tests.newer_layouts import cosmos_shapes
 
 TEMPERATURES = (0.5, 2.0)
 by_family = pytest.mark.parametrize("name", FAMILIES)
@@ -330,3 +331,14 @@ def test_inspect_describes_it(cli, tmp_path, weights, name):
         options += ["--patch-nums", ",".join(map(str, example.settings.patch_nums))]
     code, out, _ = cli("inspect", tmp_path / "x.pt", *options)
     assert code == 0 and f"family       {name}" in out
+    if name not in ("titok", "dall-e", "vq-kd"):  # not of the shared encoder
+        side = 16 // (example.scales[-1][2] or 8)
+        assert f"convolutional, 2 levels; {side} x {side} pixels per latent" in out
+
+
+def test_inspect_takes_the_levels_that_a_file_does_not_tell(cli, tmp_path):
+    torch.save(random_weights(cosmos_shapes(levels=3)), tmp_path / "x.pt")
+    options = ("--family", "cosmos", "--image-size", 16)
+    assert cli("inspect", tmp_path / "x.pt", *options)[0] == 3
+    code, out, _ = cli("inspect", tmp_path / "x.pt", *options, "--levels", "4,3,7", "--table")
+    assert code == 0 and "each one of 84 codes" in out and "unless --levels is given" in out

@@ -5,7 +5,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from entropy_cli.options import AsJson, Family, ImageSize, PatchNums, Weights, WholeTable
+from entropy_cli.input_options import parse_levels
+from entropy_cli.options import AsJson, Family, ImageSize, PatchNums, Sides, Weights, WholeTable
 from entropy_cli.terminal import print_result, tqdm_bar
 
 
@@ -20,6 +21,14 @@ def inspect(
     rule: Annotated[
         Literal["l2", "cosine", "dot"] | None,
         typer.Option(help="How the nearest code is found; default: the family's rule."),
+    ] = None,
+    levels: Annotated[
+        Sides | None,
+        typer.Option(
+            metavar="8,5,5,...",
+            parser=parse_levels,
+            help="Levels of each dimension (FSQ), of a cosmos checkpoint that does not tell.",
+        ),
     ] = None,
     heads: Annotated[
         int | None,
@@ -41,7 +50,7 @@ def inspect(
     from entropy_cli.core.errors import CheckpointError
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
-    settings = TokenizerSettings(image_size, patch_nums, rule, weights)
+    settings = TokenizerSettings(image_size, patch_nums, rule, weights, levels=levels)
     found = run(file, family, settings, tqdm_bar, full=full, heads=heads)
     print_result(found.to_json() if as_json else render(found, full=table))
     if found.problem is not None:

@@ -86,7 +86,7 @@ def inspect(
         file=_file(checkpoint, _weights_source(checkpoint, found, settings), sha256),
         tokenizer=_tokenizer(checkpoint, spec, tokenizer, settings) if spec else None,
         generator=generator,
-        encoder=encoder_sizes(checkpoint, name),
+        encoder=encoder_sizes(checkpoint, name, spec),
         parts=[] if checkpoint is held else parts(checkpoint, bars if full else None),
         codebooks=codebooks(checkpoint, name, bars),
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,9 @@ from torch import Tensor
 from entropy_cli.commands.inspect.result import Encoder, Part
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import Bars, no_bars
+from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
+from entropy_cli.tokenizers.family import ConvFamily
 from entropy_cli.tokenizers.layers.autoencoder import Shapes, count
 from entropy_cli.tokenizers.names import PARTS, Layout, joined_shapes, part_of
 from entropy_cli.tokenizers.registry import FAMILIES
@@ -84,17 +87,30 @@ def _extremes(tensor: Tensor) -> tuple[int, int, float]:
     return nan, infinite, largest
 
 
-def encoder_sizes(checkpoint: Checkpoint, name: str | None) -> Encoder | None:
-    """Return the encoder's sizes, by the family's layout or the first in which it has levels."""
-    shapes = checkpoint.shapes
-    layouts = (getattr(FAMILIES[key], "LAYOUT", None) for key in ([name] if name else FAMILIES))
-    found = (_convolutional(shapes, layout) if layout else _transformer(shapes) for layout in layouts)
-    return next(filter(None, found), None)
+def encoder_sizes(
+    checkpoint: Checkpoint, name: str | None, spec: TokenizerSpec | None
+) -> Encoder | None:
+    """Return the encoder's sizes, by the family's layout or the first in which it has levels.
+
+    How many pixels a latent covers is what the description of the tokenizer says, if there is one.
+    """
+    families = [FAMILIES[key] for key in ([name] if name else FAMILIES)]
+    found = (
+        _convolutional(checkpoint.shapes, family.layout(checkpoint))
+        if isinstance(family, ConvFamily)
+        else _transformer(checkpoint.shapes)
+        for family in families
+    )
+    encoder, side = next(filter(None, found), None), spec.scales[-1].patch_num if spec else None
+    if encoder and spec and spec.image_size and side:
+        return replace(encoder, downsampling=spec.image_size // side)
+    return encoder
 
 
 def _convolutional(published: Shapes, layout: Layout) -> Encoder | None:
+    names = [name for name in published if name.startswith("encoder.")]
     try:
-        shapes = joined_shapes(published, layout.sources(list(published)))
+        shapes = joined_shapes(published, layout.sources(names))
     except (ValueError, IndexError, KeyError):
         return None
     levels = [f"encoder.down.{i}" for i in range(count(shapes, "encoder.down.{}.block.0.conv1.weight"))]

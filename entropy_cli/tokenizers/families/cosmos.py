@@ -105,7 +105,13 @@ class Cosmos(ConvFamily):
         return grid_scale(side, Grid.of_levels(_levels(checkpoint, settings)).vocabulary, settings)
 
     def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
-        return ["how Cosmos resizes images is not published: here all are cropped to squares"]
+        notes = ["how Cosmos resizes images is not published: here all are cropped to squares"]
+        if LEVELS not in checkpoint.shapes:
+            levels = ",".join(map(str, PUBLISHED_LEVELS))
+            notes.append(
+                f"the file does not tell its levels: {levels} as published, unless --levels is given"
+            )
+        return notes
 
     def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Grid]:
         wavelets = checkpoint.finite(WAVELETS) if WAVELETS in checkpoint.shapes else None
@@ -128,7 +134,11 @@ def _levels(checkpoint: Checkpoint, settings: TokenizerSettings) -> tuple[int, .
     """Return the levels that the user gives, else the file's, else the published ones."""
     dims = checkpoint.shapes["quant_conv.weight"][0]
     stored = tuple(checkpoint.integers(LEVELS).tolist()) if LEVELS in checkpoint.shapes else None
-    levels = settings.levels or stored or PUBLISHED_LEVELS
+    if stored and settings.levels not in (None, stored):
+        raise CheckpointError(
+            f"{checkpoint.path}: has levels {','.join(map(str, stored))}. Leave out --levels."
+        )
+    levels = stored or settings.levels or PUBLISHED_LEVELS
     if len(levels) != dims or min(levels) < 2:
         raise CheckpointError(
             f"{checkpoint.path}: levels {','.join(map(str, levels))}, but latents have {dims} "

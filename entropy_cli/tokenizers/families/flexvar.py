@@ -68,5 +68,7 @@ class FlexVAR(ConvFamily):
     def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
         return [
             "no codes are subtracted between scales: each is the whole latent, averaged to its grid. "
-            "FlexVAR's training draws its scales for each batch; these are its default ones"
+            "FlexVAR's training draws its scales for each batch; these are its default ones",
+            "told from LlamaGen by codes of "
+            f"{llamagen.FLEXVAR_DIM} numbers: for a LlamaGen of such codes give --family llamagen",
         ]

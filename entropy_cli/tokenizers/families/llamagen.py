@@ -16,6 +16,7 @@ from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.preprocess import adm_crop
 
 FLEXVAR_DIM = 32  # numbers of FlexVAR's codes, under the same names
+LLAMAGEN_CODES = 16384  # all of LlamaGen's own trainings have as many, those of 32 numbers too
 JANUS_SIZE = 384  # pixels
 BLOCK = "encoder.conv_blocks.0.res.0.conv1.weight"
 LAYOUT = Layout(
@@ -67,7 +68,8 @@ class LlamaGen(ConvFamily):
 
     def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:
         """List what marks a VQGAN (its names, unless they are Janus's in transformers) or FlexVAR."""
-        if checkpoint.shapes.get(CODEBOOK, ())[1:] == (FLEXVAR_DIM,):
+        codes = checkpoint.shapes.get(CODEBOOK, ())
+        if codes[1:] == (FLEXVAR_DIM,) and codes[0] != LLAMAGEN_CODES:
             return [f"has codes of {FLEXVAR_DIM} dimensions, as FlexVAR's ten scales have"]
         janus = vqgan.is_janus(checkpoint) or vqgan.could_be_janus(checkpoint)
         return [] if BLOCK in checkpoint.shapes or janus else [f"no {BLOCK}, and no Janus"]

@@ -69,7 +69,8 @@ class MaskBit(ConvFamily):
         """List the name of the codebook; none if the codes are bits."""
         return [CODEBOOK] if CODEBOOK in checkpoint.shapes else []
 
-    def _layout(self, checkpoint: Checkpoint) -> Layout:
+    def layout(self, checkpoint: Checkpoint) -> Layout:
+        """Return the layout of its kind."""
         return CONVOLVED if DOWN in checkpoint.shapes else POOLED
 
     def _others(self, checkpoint: Checkpoint) -> list[str]:

@@ -100,7 +100,8 @@ class VQGAN(ConvFamily):
         """List the name of the codebook, or of the linear layer that maps latents to logits."""
         return [PROJECTION if PROJECTION in checkpoint.shapes else CODEBOOK]
 
-    def _layout(self, checkpoint: Checkpoint) -> Layout:
+    def layout(self, checkpoint: Checkpoint) -> Layout:
+        """Return the layout of its kind."""
         if PROJECTION in checkpoint.shapes:
             return GUMBEL_LAYOUT
         pools = MUSE_CLASS in checkpoint.config.classes and DOWN not in checkpoint.shapes
