@@ -100,6 +100,20 @@ def test_epochs_of_lines_above_count_where_steps_start_over(read):
     assert log.find("loss").at(-1) == {"epoch": 3.0, "step": 5.0}
 
 
+def test_lines_with_an_epoch_of_their_own_stand_beside_those_below_one(read):
+    lines = ["step 0 val_loss 9.0"]
+    for e in range(1, 5):
+        steps = range(0, 70 + 10 * (e % 3), 10)
+        lines += [f"Epoch {e}/4", *(f"  step {i}: loss {9 - e - i / 100}" for i in steps)]
+        lines += [f"Epoch {e} done: train_loss {8.5 - e} val_loss {8.75 - e}"]
+    log = read("\n".join(lines) + "\n")
+    assert (log.segments, log.left_out, len(log.find("loss"))) == (1, 0, 8 + 9 + 7 + 8)
+    assert log.find("loss").at(-1) == {"epoch": 4.0, "step": 70.0}
+    assert values(log, "train_loss") == [7.5, 6.5, 5.5, 4.5]
+    val = log.find("val_loss", "val")
+    assert (val.value_n.tolist(), val.initial) == ([7.75, 6.75, 5.75, 4.75], 9.0)
+
+
 def test_batches_of_a_validation_are_no_steps(read):
     log = read(
         "".join(
@@ -108,6 +122,17 @@ def test_batches_of_a_validation_are_no_steps(read):
         )
     )
     assert (log.segments, values(log, "loss", "val")) == (1, [3.5, 2.5, 1.5])
+
+
+def test_means_of_all_tokens_and_of_the_final_scale_are_known_by_name_in_any_log(read):
+    head, row = "epoch,L_mean,train/L_tail,val_L_mean,vL_tail\n", "{},6.0,5.0,6.25,5.25\n"
+    log = read(head + "".join(map(row.format, range(4))))
+    assert [(one.metric.split, one.metric.scope, one.metric.kind) for one in log.series] == [
+        ("train", "mean", "cross_entropy"),
+        ("train", "last", "cross_entropy"),
+        ("val", "mean", "cross_entropy"),
+        ("val", "last", "cross_entropy"),
+    ]
 
 
 def test_lines_of_other_ranks_are_left_out(read):

@@ -193,7 +193,9 @@ class LineReader:
             if self._is_open:
                 self._put(values)
             else:
-                self.rows.add(self._epoch, self._step, values)
+                self.rows.add(
+                    self._epoch, self._step, values, self._head if self._epoch is None else None
+                )
                 self._is_open = True
         else:
             self._pending.append(values)

@@ -102,8 +102,10 @@ class Rows:
         has_step, has_epoch = ~np.isnan(step_n), ~np.isnan(epoch_n)
         is_counted = bool(has_step.any()) and not has_epoch.all()
         if is_counted:
-            epoch_n = self._epochs_of_heads(step_n) if len(self.head) else _repeated_epochs(step_n)
-            if has_epoch.any() and not has_step.all():
+            head_n = self._epochs_of_heads(epoch_n, step_n)
+            is_counted = head_n is None
+            epoch_n = _repeated_epochs(step_n) if head_n is None else head_n
+            if is_counted and has_epoch.any() and not has_step.all():
                 step_n = _last_known(step_n)  # of rows that only have an epoch
         elif has_epoch.any():
             both = np.flatnonzero(has_step & has_epoch)
@@ -117,13 +119,18 @@ class Rows:
             step_n = np.where(missing, np.arange(len(self), dtype=np.float64), step_n)
         self.epoch_n, self.step_n = epoch_n, step_n
 
-    def _epochs_of_heads(self, step_n: np.ndarray) -> np.ndarray:
-        """Return the epochs of lines above if steps start over with them."""
+    def _epochs_of_heads(self, epoch_n: np.ndarray, step_n: np.ndarray) -> np.ndarray | None:
+        """Return the epochs of rows, or of the lines above them, if steps start over with these."""
+        if not len(self.head):
+            return None
         head_n = np.frombuffer(_fill(self.head, len(self)))
-        is_next = np.diff(head_n) > 0
-        if is_next.any() and (np.diff(step_n)[is_next] < 0).all() and np.isfinite(head_n).all():
-            return head_n
-        return _repeated_epochs(step_n)
+        head_n = _last_known(np.where(np.isnan(epoch_n), head_n, epoch_n))
+        before = np.isnan(head_n)  # what stands before the first line with an epoch
+        head_n = np.where(before, head_n[~before][0] - 1, head_n)
+        stepped = np.flatnonzero(~np.isnan(step_n))
+        is_next = np.diff(head_n[stepped]) > 0
+        is_over = np.diff(step_n[stepped])[is_next] <= 0
+        return head_n if len(is_over) and is_over.all() else None
 
 
 def _fill(column: "array[float]", length: int) -> "array[float]":
@@ -133,10 +140,10 @@ def _fill(column: "array[float]", length: int) -> "array[float]":
     return column
 
 
-def _last_known(step_n: np.ndarray) -> np.ndarray:
-    """Return steps, (n,), each without one the last before it; none before the first remain."""
-    at_n = np.where(np.isfinite(step_n), np.arange(len(step_n)), 0)
-    return step_n[np.maximum.accumulate(at_n)]
+def _last_known(position_n: np.ndarray) -> np.ndarray:
+    """Return positions, (n,), each without one the last before it; none before the first remain."""
+    at_n = np.where(np.isfinite(position_n), np.arange(len(position_n)), 0)
+    return position_n[np.maximum.accumulate(at_n)]
 
 
 def _repeated_epochs(step_n: np.ndarray) -> np.ndarray:
