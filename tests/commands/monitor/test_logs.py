@@ -392,6 +392,8 @@ class TestTensorBoard:
         ("loss__MIN", None, "train"),
         ("learning_rate", "learning_rate", "train"),
         ("epoch", None, "train"),
+        ("predict_loss", "loss", "val"),
+        ("val/L_tail", "cross_entropy", "val"),
     ],
 )
 def test_what_a_name_says(name, kind, split):

@@ -3,16 +3,22 @@
 import re
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Literal
 
 from entropy_cli.commands.monitor.logs.dialect import Dialect
 from entropy_cli.commands.monitor.logs.series import LOSSES, Kind, Metric, Split, Target
 
-HELD_OUT = {"val", "valid", "validation", "eval", "test", "dev", "heldout", "vl", "vacc"}
+HELD_OUT = {"val", "valid", "validation", "eval", "test", "dev", "heldout", "predict", "vl", "vacc"}
 TRAINING = {"train", "training"}
 AVERAGED_OVER = {"step", "epoch"}  # loss_step, loss_epoch
 ACCURACY = {"acc", "accuracy", "top1", "top5", "acc1", "acc5", "accm", "acct", "vacc"}
 REGULARISERS = {"reg", "regulariser", "regularizer", "kl", "commit", "codebook", "entropy", "aux"}
 CROSS_ENTROPY = {"ce", "xent", "nll", "crossentropy", "bce"}
+# The last two words of the means over all tokens and over those of the final scale.
+SCOPES: dict[tuple[str, ...], Literal["mean", "last"]] = {
+    **dict.fromkeys((("l", "mean"), ("vl", "mean")), "mean"),
+    **dict.fromkeys((("l", "tail"), ("vl", "tail")), "last"),
+}
 PROXIES = {"jepa", "ijepa", "vjepa", "byol", "dino", "ibot"}
 BITS_PER_BYTE = {"bpb", "bpc"}
 TOKENS = {"tokens", "num_tokens", "tokens_seen", "total_tokens", "consumed_tokens", "n_tokens"}
@@ -87,7 +93,7 @@ def infer_kind(name: str) -> Kind | None:
         return "tokens"
     if is_per_byte(name):
         return "cross_entropy"
-    if words & CROSS_ENTROPY or "cross_entropy" in joined or joined in ("l_mean", "l_tail"):
+    if words & CROSS_ENTROPY or "cross_entropy" in joined or tuple(parts[-2:]) in SCOPES:
         return "cross_entropy"
     if not words & {"loss", "losses"} and not joined.endswith("loss"):
         return None
@@ -168,7 +174,8 @@ class Namer:
         kind = infer_kind(measured)
         if kind is None:
             return None
-        metric = Metric(name, infer_split(measured), kind)
+        scope = SCOPES.get(tuple(split_words(measured)[-2:]))
+        metric = Metric(name, infer_split(measured), kind, scope)
         losses = self.dialect.losses if self.dialect and metric.is_loss else None
         if losses is not None and (kind in ("loss", losses.kind) or losses.is_proxy):
             kept = kind if losses.is_proxy else losses.kind
