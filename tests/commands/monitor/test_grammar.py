@@ -39,6 +39,8 @@ LINES = {
     "Epoch 3:  10%|#   | 30/300 [00:10<01:30, loss=2.5]": (3, 30, {"loss": [2.5]}),
     "step 7 loss nan grad -inf": (None, 7, {}),
     "accuracy: 2050/8200=0.25": (None, None, {"accuracy": [0.25]}),
+    "step 7 Accuracy: 9010/10000 (90.1%)": (None, 7, {"Accuracy": [90.1]}),
+    "step=[7/100] | loss=[2.5] | sizes: [1, 2]": (None, 7, {"loss": [2.5]}),
     "epoch 3 val loss 2.5 (best 2.25)": (3, None, {"val loss": [2.5]}),
     "loss: tensor(2.5, device='cuda:0')": (None, None, {"loss": [2.5]}),
     "print(f'{step:5d} loss:{loss:.4f}')": (None, None, {}),
@@ -133,6 +135,34 @@ def test_means_of_all_tokens_and_of_the_final_scale_are_known_by_name_in_any_log
         ("val", "mean", "cross_entropy"),
         ("val", "last", "cross_entropy"),
     ]
+
+
+def test_large_numbers_may_have_commas(read):
+    lines = [
+        f"step {i * 500:,}/10,000 | loss: {9 - i} | {i * 400_000:,} tokens, [1,100]\n" for i in range(6)
+    ]
+    loss = read("".join(lines)).find("loss")
+    assert (loss.value_n.tolist(), loss.step_n.tolist()) == (
+        [9, 8, 7, 6, 5, 4],
+        [0, 500, 1000, 1500, 2000, 2500],
+    )
+    cut = read("".join(lines) + "step 3,000/10,000 | loss: 3.5").find("loss")
+    assert cut.step_n.tolist()[:6] == loss.step_n.tolist()
+
+
+def test_a_line_may_hold_training_and_validation(read):
+    row = "epoch {0} | train: loss={1} acc=0.5 | val: loss={2} acc=0.25\n"
+    log = read("".join(row.format(i, 4 - i, 4.5 - i) for i in range(4)))
+    assert (values(log, "loss"), values(log, "acc")) == ([4, 3, 2, 1], [0.5] * 4)
+    assert (values(log, "loss", "val"), values(log, "acc", "val")) == ([4.5, 3.5, 2.5, 1.5], [0.25] * 4)
+
+
+def test_a_test_set_is_none_of_validation(read):
+    of = "validation loss at iteration {} on {} set | lm loss value: {} | lm loss PPL: 7.5 |\n"
+    text = "".join(of.format(i, "validation", 5.5 - i) for i in range(4))
+    log = read(text + of.format(3, "test", 2.75))
+    assert values(log, "lm loss value", "val") == [5.5, 4.5, 3.5, 2.5]
+    assert values(log, "lm loss value, test set", "val") == [2.75]
 
 
 def test_lines_of_other_ranks_are_left_out(read):

@@ -25,6 +25,7 @@ NUMBER = re.compile(
 )
 EPOCHS = ("epoch", "ep", "epochs")
 STEPS = ("step", "iter", "iteration", "it", "itr", "update", "global_step", "steps", "batch")
+EVALUATION = HELD_OUT | {"validate"}
 # Words that may stand before a word of a position.
 BEFORE = (
     HELD_OUT | TRAINING | {"at", "loss", "global", "current", "trainer", "info", "validate", "completed"}
@@ -36,9 +37,11 @@ NAME = re.compile(
 UNIT = re.compile(r"^(?:%|ms|s|it/s|[kKMGT]i?B?)(?![\w.])")
 # Before the second value of a name.
 BRACKET = re.compile(r"^\s*\(\s*(?!best|min|max)(?:[a-z]+[ :=]*)?$", re.I)
+ASSIGNED = re.compile(r"[:=]\s*\[$")  # before a value in square brackets
 FORMAT = re.compile(r"[defgEFG]\}")  # after the width of a number in the source of a program
 PART = re.compile(r"[-+:.](?:\d|$)")  # after a number that is but a part of a time, a date or the like
 LONGEST = 40  # characters of a number
+THOUSANDS = re.compile(r"(?<=[ =/])\d{1,3}(?:,\d{3})+(?!\d)")  # 1,234,567; not 12:00:01,234
 CODE = re.compile(r".*\bline\s*\d+\)\s*=>")  # where a line was printed from
 WORD = re.compile(r"(?<![\w./-])[A-Za-z]+(?![\w/-])")
 RANK = re.compile(
@@ -47,12 +50,22 @@ RANK = re.compile(
 REACH = 120  # characters before a number in which its name is sought
 
 
+def join_thousands(line: str) -> str:
+    """Return a line without the commas in its large numbers.
+
+    >>> join_thousands("12:00:01,234 step 1,000/20,000 [1,100] loss 2.5")
+    '12:00:01,234 step 1000/20000 [1,100] loss 2.5'
+    """
+    return THOUSANDS.sub(lambda found: found[0].replace(",", ""), line)
+
+
 class Pair(NamedTuple):
     """A name and the indices of its values among the numbers of a line."""
 
     name: str
     values: list[int]
     second: list[int]  # the values in brackets
+    is_val: bool  # whether the words around it say that it is of validation
 
 
 class Shape(NamedTuple):
@@ -61,7 +74,7 @@ class Shape(NamedTuple):
     pairs: Sequence[Pair]
     epoch: int | None
     step: int | None
-    is_val: bool  # whether the words around the pairs say that they are of validation
+    is_test: bool  # whether it is of a test set beside validation
     rank: str | None  # of the process that printed it
 
 
@@ -79,12 +92,14 @@ def parse_shape(parts: Sequence[str], steps: Iterable[str] = (), epochs: Iterabl
     parser = _Parser(parts, {*STEPS, *steps}, {*EPOCHS, *epochs}, begin)
     parser.parse()
     words = {word.lower() for word in WORD.findall(" ".join(parser.around))}
-    is_val = bool(words & (HELD_OUT | {"validate"})) and not words & TRAINING
+    is_val = bool(words & EVALUATION) and not words & TRAINING
     step = parser.step
     if step is None and not is_val:  # else it counts the batches of the validation
         step = parser.bar
     found = None if rank is None else next(filter(None, rank.groups()))
-    return Shape(parser.pairs, parser.epoch, step, is_val, found)
+    pairs = [pair._replace(is_val=is_val or pair.is_val) for pair in parser.pairs]
+    is_test = "test" in words and bool(words & {"val", "valid", "validation"})
+    return Shape(pairs, parser.epoch, step, is_test, found)
 
 
 class _Parser:
@@ -99,6 +114,7 @@ class _Parser:
         self.bar: int | None = None  # a step without a name: in brackets, or of a progress bar
         self.around: list[str] = []  # texts that are no name of a value
         self.last: Pair | None = None  # which a further value may belong to
+        self.is_val = False  # whether the last words of a split are of validation
         self.total = False  # whether the last number was the total of the one before
 
     def parse(self) -> None:
@@ -115,8 +131,8 @@ class _Parser:
         short = before.strip()
         if short == "/" and i:
             self.total = True
-        elif self.total and short == "=" and self.last:  # 2050/10042=0.2450
-            self.last.values[-1:] = [i]
+        elif self.total and self.last and (short == "=" or (short == "(" and after.startswith("%"))):
+            self.last.values[-1:] = [i]  # 2050/10042=0.2450, 9010/10000 (90%)
         elif self.last and BRACKET.match(before) and after.startswith(")"):
             self.last.second.append(i)
         elif self.last and not short and before:
@@ -166,7 +182,7 @@ class _Parser:
         named = NAME.search(text[-REACH:])
         self.last = None
         if named is None:
-            self.around.append(before)
+            self._surround(before)
             return
         name = named[1]
         *words, last = split_words(name.replace("_", " ")) or [""]
@@ -177,13 +193,24 @@ class _Parser:
             self._position(i, is_epoch=is_epoch)
             self.around.append(before)
             return
-        is_part = before.rstrip().endswith("[") or PART.match(after) or len(self.numbers[i]) > LONGEST
-        if is_part or (after.startswith(")") and _is_split(name)):  # (val 50000)
-            self.around.append(before)
+        is_part = before.rstrip().endswith("[") and not (ASSIGNED.search(before) and after[:1] == "]")
+        if (
+            is_part
+            or PART.match(after)
+            or len(self.numbers[i]) > LONGEST
+            or (after.startswith(")") and _is_split(name))
+        ):  # (val 50000)
+            self._surround(before)
             return
-        self.around.append(text[-REACH:][: named.start()])
-        self.last = Pair(name, [i], [])
+        self._surround(text[-REACH:][: named.start()])
+        self.last = Pair(name, [i], [], self.is_val)
         self.pairs.append(self.last)
+
+    def _surround(self, text: str) -> None:
+        """Note a text that is no name of a value."""
+        self.around.append(text)
+        for word in WORD.findall(text.lower()):
+            self.is_val = (self.is_val or word in EVALUATION) and word not in TRAINING
 
     def _position(self, i: int, *, is_epoch: bool) -> None:
         if is_epoch and self.epoch is None:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from entropy_cli.commands.monitor.logs.dialect import Dialect
-from entropy_cli.commands.monitor.logs.grammar import NUMBER, Pair, Shape, parse_shape
+from entropy_cli.commands.monitor.logs.grammar import NUMBER, Pair, Shape, join_thousands, parse_shape
 from entropy_cli.commands.monitor.logs.names import Namer
 from entropy_cli.commands.monitor.logs.rows import Rows
 from entropy_cli.commands.monitor.logs.series import Metric
@@ -28,6 +28,7 @@ class _Plan(NamedTuple):
 
 
 NOTHING = _Plan(None, None, (), None)
+THOUSANDS = _Plan(None, None, (), 0)  # numbers have commas: such lines are split without these
 
 
 class LineReader:
@@ -73,10 +74,14 @@ class LineReader:
             if len(parts) == 1:
                 continue
             plan = plans.get(tuple(parts[::2])) or self._plan(parts)
+            if plan is THOUSANDS:
+                parts = NUMBER.split(join_thousands(line))
+                plan = plans.get(tuple(parts[::2]), THOUSANDS)
+                plan = self._plan(parts) if plan is THOUSANDS else plan
             if plan is not NOTHING:
                 self._take(plan, parts)
         if last:
-            self._read_cut(NUMBER.split(last))
+            self._read_cut(NUMBER.split(join_thousands(last)))
         if is_end:
             self._finish()
 
@@ -107,9 +112,13 @@ class LineReader:
         """Plan what to take from lines of this shape."""
         if sum(map(len, parts)) > MAX_LINE:
             return NOTHING
+        key = tuple(parts[::2])
+        if "," in key and join_thousands(line := "".join(parts)) != line:
+            self._plans[key] = THOUSANDS
+            return THOUSANDS
         shape = parse_shape(parts, self.dialect.steps, self.dialect.epochs)
         values = [
-            (replace(metric, split="val", description="") if shape.is_val else metric, 2 * i + 1)
+            (self._held_out(metric, shape) if pair.is_val else metric, 2 * i + 1)
             for pair in shape.pairs
             for metric, i in self._values(pair, shape)
         ]
@@ -120,7 +129,7 @@ class LineReader:
             plan = NOTHING
         if len(self._plans) >= MAX_SHAPES:
             self._plans.clear()
-        self._plans[tuple(parts[::2])] = plan
+        self._plans[key] = plan
         return plan
 
     def _values(self, pair: Pair, shape: Shape) -> list[tuple[Metric, int]]:
@@ -134,6 +143,11 @@ class LineReader:
             values = pair.second
         found = zip(metrics, values, strict=False)
         return [(metric, i) for metric, i in found if metric is not None]
+
+    @staticmethod
+    def _held_out(metric: Metric, shape: Shape) -> Metric:
+        name = f"{metric.name}, test set" if shape.is_test else metric.name
+        return replace(metric, name=name, split="val", description="")
 
     def _is_first(self, shape: Shape, values: Sequence[tuple[Metric, int]]) -> bool:
         """Return whether a line is of the first process that prints such lines."""
