@@ -20,6 +20,8 @@ def curve_findings(series: Series, others: Sequence[Series]) -> Iterator[RunFind
     if not metric.is_main or metric.is_adversarial or not len(series):
         return
     unmoved = list(_never_moved(series))
+    if unmoved and any(_moved(one) for one in others):
+        return  # a constant part, such as a regulariser's, of a model that learns
     yield from unmoved or _plateau(series)
     diverged = list(_divergence(series))
     yield from (one for one in _rebound(series, others) if not diverged or _fell(one))
@@ -40,6 +42,12 @@ def nonfinite(series: Series) -> Iterator[RunFinding]:
     )
     evidence = {"count": series.nonfinite, "at": dict(series.nonfinite_at), "at_the_end": at_end}
     yield RunFinding("nan", "error", message, series.metric.name, evidence)
+
+
+def _moved(series: Series) -> bool:
+    """Return whether a main training loss is long enough to judge, and has moved."""
+    found = never_moved(series.value_n) if series.metric.is_main else None
+    return found is not None and not found.fires
 
 
 def _never_moved(series: Series) -> Iterator[RunFinding]:

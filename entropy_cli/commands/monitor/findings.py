@@ -72,7 +72,8 @@ def _restarts(log: Log) -> Iterator[RunFinding]:
     empty = log.starts - log.segments
     parts = [f"{log.starts} starts in one file"]
     parts += [f"{empty} of them without a value"] if empty > 0 else []
-    parts += [f"{log.left_out} rows of other runs left out"] if log.left_out else []
+    rows = "1 row" if log.left_out == 1 else f"{log.left_out} rows"
+    parts += [f"{rows} of other runs left out"] if log.left_out else []
     shown = "the run that gets farthest, with the last value of repeated points"
     is_other = log.left_out > max(map(len, log.series), default=0)
     severity: Severity = "warning" if is_other else "info"

@@ -178,7 +178,8 @@ def _series_table(series: Sequence[SeriesSummary]) -> Table:
         row = [one.name, one.split, one.kind.replace("_", "-"), str(one.points)]
         unit = "" if one.unit in (None, "nats per token") else one.unit
         rows.append([*row, first, best, format_place(one.best_at), last, noise, unit])
-    caption = "unsmoothed values; cross-entropies in nats per token"
+    is_known = any(one.kind == "cross_entropy" or one.floor is not None for one in series)
+    caption = "unsmoothed values" + "; cross-entropies in nats per token" * is_known
     if all(not row[-1] for row in rows):
         return Table("series", "Series", head, rows, caption, sortable=True, left=range(3)).without(
             "unit"

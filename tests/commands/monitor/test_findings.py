@@ -68,6 +68,12 @@ def test_a_loss_that_never_moved_is_no_plateau_too():
     assert ids(findings(curve(noisy(falling())))) == []
 
 
+def test_a_constant_part_of_a_model_that_learns_is_no_finding():
+    part = curve(np.full(400, 0.5), name="z_loss")
+    assert ids(findings(part, curve(noisy(falling())))) == []
+    assert ids(findings(part)) == ["never_moved"]
+
+
 def test_the_end_of_a_longer_run_is_a_plateau_rather():
     steps = np.arange(9000, 9400)
     assert ids(findings(curve(noisy(np.full(400, 2.0), 0.001), kind="cross_entropy", step_n=steps))) == [

@@ -79,7 +79,7 @@ def test_without_a_dialect_the_likeliest_loss_is_said(read):
     assert log.format == "text"
     assert values(log, "main loss") == [3 - i / 8 for i in range(8)]
     (note,) = log.notes
-    assert note.startswith("no known program's log: main loss of main loss, other loss is likely")
+    assert note.startswith("no known program's log: main loss (of main loss, other loss) is likely")
     chosen = read("step 1 a 2.0\nstep 2 a 1.0\nstep 3 a 0.5\n", "a")
     assert (values(chosen, "a"), chosen.notes) == ([2.0, 1.0, 0.5], [])
 
@@ -186,6 +186,15 @@ def test_a_table_of_runs_is_no_curve(read):
     rows = "".join(f'"run {i}","finished","{5000}","{1 / (i + 1)}"\n' for i in range(5))
     with pytest.raises(LogError, match=r"a table of 5 runs, one row each by Name: no curve"):
         read('"Name","State","_step","train/loss"\n' + rows)
+
+
+def test_a_table_of_curves_of_several_runs_is_no_curve(read):
+    rows = [
+        f"{model},{epoch},{4 - epoch / 8},0.5\n" for epoch in range(9) for model in ("gpt-s", "gpt-m")
+    ]
+    with pytest.raises(LogError, match=r"a table of 2 runs by model \(gpt-s, gpt-m\), expected one"):
+        read("model,epoch,loss,acc\n" + "".join(rows))
+    assert len(read("model,epoch,loss,acc\n" + "".join(rows[::2])).find("loss")) == 9
 
 
 def test_bits_per_byte_have_no_floor(read):

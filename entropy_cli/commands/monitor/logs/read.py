@@ -193,7 +193,7 @@ def _guesses(form: Form, series: Sequence[Series], loss_name: str | None) -> lis
     if form.dialect is not None or loss_name is not None or len(main) < at_least:
         return []
     likeliest = min(main, key=lambda name: (not name.lower().endswith("loss"), len(name)))
-    of = f" of {_join_names(main)}" if len(main) > 1 else ""
+    of = f" (of {_join_names(main)})" if len(main) > 1 else ""
     return [
         f"no known program's log: {likeliest}{of} is likely the training loss. --loss NAME picks "
         "another, --list shows all"

@@ -5,14 +5,15 @@ import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
-from entropy_cli.commands.monitor.logs.names import Namer
+from entropy_cli.commands.monitor.logs.names import HELD_OUT, TRAINING, Namer, split_words
 from entropy_cli.commands.monitor.logs.records import RecordReader, parse_number
 from entropy_cli.core.errors import LogError
 
 DELIMITERS = ",;\t|"
-RUNS = ("name", "run", "run name", "run_name", "run id", "run_id", "id", "experiment")
+RUNS = ("name", "run", "run name", "run_name", "run id", "run_id", "id", "experiment", "model")
 ENDING_NUMBER = re.compile(r"^(.*?)(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)$")
-MANY_RUNS = 2  # rows of a table of runs
+MANY_RUNS = 2  # of a table of runs
+MOST_NAMES = 3  # of runs that an error shows
 
 
 class TableReader:
@@ -34,7 +35,7 @@ class TableReader:
         self.header: list[str] = []
         self.delimiter = ","
         self._before: list[list[str]] = []  # rows above the first head: the beginning was cut off
-        self._runs: tuple[int, set[str]] | None = None  # the column of the names of runs, and these
+        self._runs: tuple[int, dict[str, int]] | None = None  # the column of runs, and rows of each
         self._last: deque[str] = deque(maxlen=6)
 
     def read(self, pieces: Iterable[str], *, growing: bool = False) -> None:
@@ -109,7 +110,7 @@ class TableReader:
         self.header = cells
         lower = [name.lower() for name in cells]
         column = next((lower.index(name) for name in RUNS if name in lower), None)
-        self._runs = None if column is None else (column, set())
+        self._runs = None if column is None else (column, {})
         for row in before:
             self._record(row)
 
@@ -121,20 +122,32 @@ class TableReader:
             cells = [cell.replace(",", ".") for cell in cells]
         if self._runs:
             column, seen = self._runs
-            if cells[column] in seen or parse_number(cells[column]) is not None:
+            run = cells[column]
+            if parse_number(run) is not None or _is_split(run):
                 self._runs = None
             else:
-                seen.add(cells[column])
+                seen[run] = seen.get(run, 0) + 1
         self.records.read(dict(zip(self.header, cells, strict=True)))
 
     def _check_runs(self) -> None:
-        """Raise LogError for a table whose rows are runs."""
-        if self._runs and len(self._runs[1]) >= MANY_RUNS:
-            column, seen = self._runs
+        """Raise LogError for a table whose rows are runs, or of several runs."""
+        column, seen = self._runs or (0, {})
+        if len(seen) < MANY_RUNS:
+            return
+        if max(seen.values()) == 1:
             raise LogError(
                 f"{self.path}: a table of {len(seen)} runs, one row each by {self.header[column]}: no "
                 "curve over training. Export the history of one run, or the data of a chart."
             )
+        names = ", ".join([*[*seen][:MOST_NAMES], *["..."][: len(seen) > MOST_NAMES]])
+        raise LogError(
+            f"{self.path}: a table of {len(seen)} runs by {self.header[column]} ({names}), expected "
+            "one. Give a table with the rows of one run."
+        )
+
+
+def _is_split(name: str) -> bool:
+    return bool((HELD_OUT | TRAINING) & set(split_words(name)))
 
 
 def _is_text(cells: Sequence[str]) -> bool:
