@@ -58,7 +58,7 @@ def find_root(data: Path, split: str, progress: Progress, bars: Bars) -> tuple[F
             root = _only_archive(root)
         return (root, found, progress) if found else (*_find_split(root, name, split), progress)
     named = "" if found else _named_split(archives, split)
-    chosen = [path for path in archives if not named or SPLITS[named].search(PurePosixPath(path).name)]
+    chosen = [path for path in archives if not named or named in _splits(path)]
     folders = [("" if len(archives) == 1 else path, root.path / path) for path in chosen]
     top = open_archives(root.name, folders, progress, bars)
     if found or named:
@@ -138,10 +138,18 @@ def _only_archive(root: DiskFolder) -> DiskFolder:
 def _named_split(paths: Sequence[str], split: str) -> str:
     """Return the split whose archives to take, "" for all of them.
 
-    Without a choice that is the validation part, if archives of other parts are there too.
+    Without a choice that is the validation part, if there are others too; else the training part, if
+    all the others tell that they are another: a class may be called `bullet_train`.
     """
-    names = [PurePosixPath(path).name for path in paths]
-    named = {split: [name for name in names if words.search(name)] for split, words in SPLITS.items()}
+    held = [_splits(path) for path in paths]
     if split == "auto":
-        return "val" if 0 < len(named["val"]) < len(names) else ""
-    return split if named.get(split) else ""
+        parts = ("val", "train") if all(held) else ("val",)
+        return next((part for part in parts if 0 < sum(part in h for h in held) < len(held)), "")
+    return split if any(split in each for each in held) else ""
+
+
+def _splits(path: str) -> set[str]:
+    """Return the splits that an archive's name tells of, else the nearest folder's that tells of any."""
+    parts = reversed(PurePosixPath(path).parts)
+    told = ({split for split, words in SPLITS.items() if words.search(part)} for part in parts)
+    return next(filter(None, told), set())

@@ -184,7 +184,11 @@ def test_splits_are_folders_or_names_of_archives(tmp_path):
     assert (found.split, found.name(0), found.found) == ("val", in_val, 1)
     assert names(tmp_path / "d", "val") == [in_val]
     assert len(names(tmp_path / "d", "train")) == 2 and len(names(tmp_path / "d", "all")) == 4
-    for name in ("validation-0-of-1", "test-0-of-1"):
+    (root / "validation-0-of-1.parquet").unlink()
+    assert find_images(tmp_path / "d").split == "train" and len(names(tmp_path / "d")) == 2
+    write_parquet(root / "bullet.parquet", [("b.png", png(0), 0)])  # which tells of no split
+    assert find_images(tmp_path / "d").split == "folder" and len(names(tmp_path / "d")) == 4
+    for name in ("bullet", "test-0-of-1"):
         (root / f"{name}.parquet").unlink()
     assert find_images(tmp_path / "d").split == "folder"  # that is all there is
     assert find_images(tmp_path / "d", "train").split == "train"
@@ -193,6 +197,15 @@ def test_splits_are_folders_or_names_of_archives(tmp_path):
     (tmp_path / "d/val").mkdir()
     write_parquet(tmp_path / "d/val/x.parquet", [("a.png", png(0), 0)])
     assert (find_images(tmp_path / "d").split, names(tmp_path / "d")) == ("val", ["a.png"])
+
+
+def test_splits_are_told_by_the_nearest_name_that_tells(tmp_path):
+    for name in ("train", "test"):  # as the hub converts data sets
+        write_parquet(tmp_path / f"d/default/{name}/0.parquet", [(f"{name}.png", png(0), 0)])
+    assert names(tmp_path / "d") == ["default/train/0.parquet/train.png"]
+    write_parquet(tmp_path / "d/default/train/val-0.parquet", [("v.png", png(0), 0)])
+    assert find_images(tmp_path / "d").split == "val"
+    assert names(tmp_path / "d", "train") == ["default/train/0.parquet/train.png"]
 
 
 def test_splits_inside_the_only_archive(tmp_path):

@@ -58,6 +58,7 @@ class Cosmos(ConvFamily):
     """The family: TorchScript (of the encoder or the autoencoder), or a state dict."""
 
     TAKES_LEVELS = True
+    CLASSES = ("CosmosTokenizer",)
     REQUIRED = ENCODER
     IDENTIFYING_KEYS: ClassVar = {
         ENCODER[0]: "which takes wavelets, of more than 3 channels",
