@@ -2,8 +2,8 @@
 
 Its tensors say that they are on cuda:0, and are computed on the CPU. As CUDA does, it refuses an
 operator whose operands are on two devices; whatever would make the host wait is counted, with the line
-of the program that caused it. TF32 rounds factors where it is on. Not pretended: a GPU's other rounding,
-memory and order of work.
+of the program that caused it. TF32 rounds factors where it is on. A copy to the host that nobody waits
+for has no numbers yet. Not pretended: a GPU's other rounding, memory and order of work.
 """
 
 import contextlib
@@ -97,6 +97,7 @@ class PretendedGPU:
 
     def __init__(self, capability=(9, 0)):
         self.capability, self.counts = capability, Counts()
+        self.on_their_way, self.sent = [], 0  # copies to the host: number, tensor, and its content
 
     def dispatch(self, operator, args, kwargs):
         """Compute an operator on the host; refuse and count what a GPU would."""
@@ -159,6 +160,10 @@ class PretendedGPU:
         result, asynchronous = operator(_host(source), **kept), kwargs.get("non_blocking", False)
         if device.type == "cpu":
             self._copy(_way(source), waits=not asynchronous)
+            if asynchronous:
+                self.sent += 1
+                self.on_their_way.append((self.sent, result, result.clone()))
+                result.fill_(torch.nan if result.is_floating_point() else 0)
             result.pinned = asynchronous
             return result
         if not isinstance(source, OnDevice):
@@ -172,6 +177,13 @@ class PretendedGPU:
 
     def _wait(self, what):
         self.counts.waits[what, program_line()] += 1
+        self.arrive(self.sent)
+
+    def arrive(self, last):
+        """Fill the copies to the host up to the one of this number."""
+        while self.on_their_way and self.on_their_way[0][0] <= last:
+            _, target, content = self.on_their_way.pop(0)
+            target.copy_(content)
 
     @staticmethod
     def enter_thread():
@@ -248,19 +260,21 @@ class Stream:
 
 
 class Event:
-    """An event that has happened once it is recorded."""
+    """An event that has happened once it is recorded, and copies to the host before it."""
 
     def __init__(self, *, blocking=False, **_):
-        self.recorded, self.blocking = False, blocking
+        self.recorded, self.blocking, self.sent = False, blocking, 0
 
     def record(self, stream=None):
-        self.recorded = True
+        self.recorded, self.sent = True, PretendedGPU.running.sent
 
     def query(self):
+        PretendedGPU.running.arrive(self.sent)
         return self.recorded
 
     def synchronize(self):
         assert self.recorded
+        PretendedGPU.running.arrive(self.sent)
         how = "blocks" if self.blocking else "spins"  # a spinning host keeps a core busy
         PretendedGPU.running.counts.event_waits[how, program_line()] += 1
 

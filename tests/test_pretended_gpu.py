@@ -32,8 +32,12 @@ def test_waits_and_copies_are_counted(pretended_gpu):
     assert not counts.waits and counts.copies.total() == 1
     torch.zeros(4, device="cuda").add_(pinned).copy_(pinned)
     pinned[pinned > 2] = 0
-    later = pinned.to("cpu", non_blocking=True)
-    assert not counts.waits and later.tolist() == [1] * 4
+    later, arrived = pinned.to("cpu", non_blocking=True), torch.cuda.Event()
+    assert not counts.waits and later.isnan().all()
+    arrived.record()
+    after = pinned.to("cpu", non_blocking=True)
+    arrived.synchronize()
+    assert not counts.waits and later.tolist() == [1] * 4 and after.isnan().all()
     torch.ones(4).to("cuda", non_blocking=True)  # not pinned: waits all the same
     float(pinned.sum())
     pinned.tolist()

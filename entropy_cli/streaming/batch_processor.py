@@ -150,7 +150,8 @@ class BatchProcessor:
         z_SBlC: list[Tensor] = []
         if isinstance(self.tokenizer, GivenTokens):
             idx_BL = batch.input_B[part].to(self.device)
-            self._pending.append(Pending(names, places, torch.zeros(1, len(names)), None, None))
+            none_1B = torch.zeros(1, len(names))
+            self._pending.append(Pending(names, places, none_1B, None, self._arrival()))
         else:
             written = places if self.write_tokens is not None else None
             for z_BlC, sums_at in self.quantize_scales(
@@ -199,14 +200,19 @@ class BatchProcessor:
             if scale < last:
                 rest_BChw = self.tokenizer.subtract(rest_BChw, sums.idx_Bl, scale)
         on_cpu_SB = torch.stack(beyond_SB).to("cpu", non_blocking=True)
-        idx_BL, arrived = None, None
+        idx_BL = None
         if places is not None:
             idx_BL = torch.cat(idx_Bls, 1)[: len(names)].to("cpu", non_blocking=True)
-        if self.device.type == "cuda":
-            # One that blocks leaves the core to the workers that decode.
-            arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
-            arrived.record()
-        self._pending.append(Pending(names, places or [], on_cpu_SB, idx_BL, arrived))
+        self._pending.append(Pending(names, places or [], on_cpu_SB, idx_BL, self._arrival()))
+
+    def _arrival(self) -> torch.cuda.Event | None:
+        """Return an event on a GPU: once it has happened, all copies asked for so far are there."""
+        if self.device.type != "cuda":
+            return None
+        # One that blocks leaves the core to the workers that decode.
+        arrived = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        arrived.record()
+        return arrived
 
     def _uniforms(self, names: list[str], rows: int) -> Sequence[Tensor]:
         """Return the numbers that draw the tokens of each scale; those of rows that fill up are any."""
