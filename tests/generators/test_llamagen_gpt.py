@@ -106,3 +106,17 @@ def test_heads_that_share_keys_are_refused():
     shapes = gpt_shapes() | {"layers.0.attention.wqkv.weight": (64, 32)}
     with pytest.raises(CheckpointError, match="heads that share keys are not supported"):
         described(shapes, AT_48)
+
+
+def test_the_host_never_waits_for_a_gpu(pretended_gpu):
+    weights = random_weights(gpt_shapes())
+    cpu = match_generator(Checkpoint.of_tensors(Path("x"), weights), settings=AT_48).build()
+    idx_BL, label_B = torch.randint(24, (2, 9), generator=torch.manual_seed(1)), torch.tensor([0, 5])
+    with torch.inference_mode():
+        expected = logits_of(cpu, idx_BL, label_B, None)
+        generator = cpu.to(torch.device("cuda:0"), "fp32")
+        inputs = idx_BL.to("cuda"), label_B.to("cuda")
+        pretended_gpu.counts.waits.clear()
+        logits_BLV = generator.logits(generator.hidden(*inputs, None).flatten(0, 1))
+    assert not pretended_gpu.counts.waits
+    assert logits_BLV.cpu().view_as(expected) == pytest.approx(expected, abs=1e-5)

@@ -73,7 +73,7 @@ class GPTNetwork(nn.Module):
         """Return hidden_BLC, normalised for the last layer."""
         class_B1C = self.cls_embedding["embedding_table"](label_B)[:, None]
         h_BLC = torch.cat([class_B1C, self.tok_embeddings(idx_BL[:, :-1])], 1)
-        turn_Lp2 = rotations(self.sizes.side, self.sizes.width // self.sizes.heads).to(h_BLC.device)
+        turn_Lp2 = rotations(self.sizes.side, self.sizes.width // self.sizes.heads, h_BLC.device)
         for layer in self.layers:
             h_BLC = layer(h_BLC, turn_Lp2)
         return self.norm(h_BLC)
@@ -143,16 +143,19 @@ class RMSNorm(nn.Module):
         return functional.rms_norm(x_BLC, x_BLC.shape[-1:], self.weight, NORM_EPS)
 
 
-def rotations(side: int, dims: int) -> Tensor:
+def rotations(side: int, dims: int, device: torch.device) -> Tensor:
     """Return cosine and sine (L, dims / 2, 2) by which each place turns pairs of a head's dimensions.
+
+    They are computed on the device: the host would wait for a copy.
 
     The first half of the pairs turns by the row of the token that is there, the other by its column.
     The class comes first: its rotation is the published code's, all zeros, so that its query and key
     vanish. The last token of the grid is no input.
     """
-    j = torch.arange(dims // 4, dtype=torch.float64)
+    j = torch.arange(dims // 4, dtype=torch.float64, device=device)
     frequency_j = ROPE_BASE ** (-2 * j / (dims // 2))
-    angle_nj = torch.arange(side, dtype=torch.float64)[:, None] * frequency_j
+    place_n = torch.arange(side, dtype=torch.float64, device=device)
+    angle_nj = place_n[:, None] * frequency_j
     row_nnj, column_nnj = angle_nj[:, None].expand(-1, side, -1), angle_nj.expand(side, -1, -1)
     angle_Lp = torch.cat([row_nnj, column_nnj], -1).flatten(0, 1)
     turn_Lp2 = torch.stack([angle_Lp.cos(), angle_Lp.sin()], -1)
