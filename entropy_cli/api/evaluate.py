@@ -171,7 +171,7 @@ def _labels(
         if labels in ("auto", "none"):
             source = "auto" if labels == "auto" else "none"
         names = (found.name(index) for index in range(len(found)))
-        return find_labels(names, source, classes, null_class, getattr(found, "label_of", None))
+        return find_labels(names, source, classes, null_class, found.label_of)
     if found is not None:
         raise EntropyCliError('labels: for a folder give "auto", "none" or a file of classes.')
     try:

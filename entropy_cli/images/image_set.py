@@ -29,7 +29,7 @@ class ImageSet:
     source: Place
     split: str  # train, val, all or folder (no train/ and val/)
     files: ImageList  # the images to read
-    found: int  # the number of images in the split, of which `files` may be the first few
+    listed: ImageList  # all images of the split, of which `files` may be the first few
     seed: int  # of the order and the groups
     note: str = ""  # a line about skipped files that may be images too
     cluster: Cluster = "image"  # what no two groups share
@@ -37,6 +37,11 @@ class ImageSet:
     def __len__(self) -> int:
         """Return the number of images to read."""
         return len(self.files)
+
+    @property
+    def found(self) -> int:
+        """The number of images in the split."""
+        return len(self.listed)
 
     @property
     def location(self) -> str:
@@ -67,6 +72,12 @@ class ImageSet:
     @cached_property
     def _labels(self) -> dict[str, int]:
         return {file.path: file.label for file in self.files if file.label != NO_LABEL}
+
+    def folders_left_out(self) -> set[str]:
+        """Return the folders of the images that are beyond the limit."""
+        return {
+            self.listed[index].path.rpartition("/")[0] for index in range(len(self.files), self.found)
+        }
 
     def fingerprint(self) -> str:
         """Return a hash of the relative paths and sizes, in order."""
@@ -117,7 +128,7 @@ def find_images(
             f"{source.name}: --cluster folder: got {len(kept):,} images in one folder, expected at "
             "least two. Leave it out: the intervals are then about other images of this folder."
         )
-    return ImageSet(source, split, kept, len(files), seed, "; ".join(notes), cluster)
+    return ImageSet(source, split, kept, files, seed, "; ".join(notes), cluster)
 
 
 def _shuffle(files: Iterable[ImageFile], seed: int, progress: Progress) -> ImageList:

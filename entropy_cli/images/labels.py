@@ -23,6 +23,7 @@ SPLIT = re.compile(r"\A(train|val)/")  # above the folders of classes, with --sp
 SHOWN = 4  # folders in a note
 
 OwnLabel = Callable[[str], int | None]
+Folders = Callable[[], Iterable[str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +54,7 @@ def find_labels(
     classes: int,
     null_class: int | None,
     label_of: OwnLabel | None = None,
+    left_out: Folders = tuple,
 ) -> ClassLabels:
     """Find the class of each image, by one rule for all of them.
 
@@ -67,6 +69,8 @@ def find_labels(
         classes: the number of classes of the model, without its null class.
         null_class: the index of its null class; None if it has none.
         label_of: returns the data set's own label of a path, None where it has none.
+        left_out: returns folders of more images of the data set, which count where folders do: the
+            first images of it have the same classes as in all of it.
 
     Raises:
         DatasetError: the file can't be used, no rule has a class for every image, a class is out of
@@ -82,7 +86,7 @@ def find_labels(
     if source != "auto":
         read = read_label_file(source, classes, imagenet_wnids())
         return _labels(np.fromiter(read.labels_of(paths), np.int64), "file")
-    seen = _read_paths(paths, label_of)
+    seen = _read_paths(paths, label_of, left_out)
     for rule in (_by_wnid, _by_column, _by_number, _by_folder):
         if (labels := rule(seen, classes)) is not None:
             return labels
@@ -104,11 +108,17 @@ class _Paths:
     column_N: np.ndarray  # the data set's own label
     folder_N: np.ndarray  # index in `folders`
     folders: list[str]  # above the images
+    left_out: Folders  # of other images
     first: str
     first_without_wnid: str
 
+    @functools.cached_property
+    def all_folders(self) -> set[str]:
+        """The folders of the data set."""
+        return {*self.folders, *self.left_out()}
 
-def _read_paths(paths: Iterable[str], label_of: OwnLabel | None) -> _Paths:
+
+def _read_paths(paths: Iterable[str], label_of: OwnLabel | None, left_out: Folders) -> _Paths:
     wnids, first, without = imagenet_wnids(), "", ""
     wnid_N, column_N, folder_N = array("q"), array("q"), array("q")
     folders: dict[str, int] = {}
@@ -130,6 +140,7 @@ def _read_paths(paths: Iterable[str], label_of: OwnLabel | None) -> _Paths:
         column_N=np.array(column_N, np.int64),
         folder_N=np.array(folder_N, np.int64),
         folders=list(folders),
+        left_out=left_out,
         first=first,
         first_without_wnid=without,
     )
@@ -156,15 +167,15 @@ def _by_column(seen: _Paths, classes: int) -> ClassLabels | None:
 
 
 def _by_number(seen: _Paths, classes: int) -> ClassLabels | None:
-    names = [folder.rpartition("/")[2] for folder in seen.folders]
-    if not all(NUMBER.fullmatch(name) and int(name) < classes for name in names):
+    number = {folder: folder.rpartition("/")[2] for folder in seen.all_folders}
+    if not all(NUMBER.fullmatch(name) and int(name) < classes for name in number.values()):
         return None
-    return _labels(np.array(list(map(int, names)), np.int64)[seen.folder_N], "numbers")
+    indices = [int(number[folder]) for folder in seen.folders]
+    return _labels(np.array(indices, np.int64)[seen.folder_N], "numbers")
 
 
 def _by_folder(seen: _Paths, classes: int) -> ClassLabels | None:
-    names = [SPLIT.sub("", folder) for folder in seen.folders]
-    ordered = sorted(set(names))
+    ordered = sorted({SPLIT.sub("", folder) for folder in seen.all_folders})
     has_wnids = classes == IMAGENET_CLASSES and any(map(WNID.fullmatch, ordered))
     if len(ordered) != classes or has_wnids or any("/" in name for name in ordered):
         return None
@@ -172,7 +183,7 @@ def _by_folder(seen: _Paths, classes: int) -> ClassLabels | None:
     shown = [f"{name or 'the top folder'} = {i}" for name, i in list(place.items())[:SHOWN]]
     more = ", ..." if len(ordered) > SHOWN else ""
     return _labels(
-        np.array([place[name] for name in names], np.int64)[seen.folder_N],
+        np.array([place[SPLIT.sub("", folder)] for folder in seen.folders], np.int64)[seen.folder_N],
         "folders",
         "Labels are the places of the folders in the order of their names, as torchvision's ImageFolder "
         f"counts them: {', '.join(shown)}{more}.",
@@ -186,7 +197,8 @@ def _no_rule(seen: _Paths, classes: int) -> DatasetError:
         has = f"no known wnid in the path, as {known:,} other images have"
     elif classes != IMAGENET_CLASSES and known:
         has = f"ImageNet's wnids are for models of 1,000 classes, and this one has {classes:,}"
-    folders = f"{len(seen.folders):,} folders" if len(seen.folders) > 1 else "one folder"
+    number = len(seen.all_folders)
+    folders = f"{number:,} folders" if number > 1 else "one folder"
     return DatasetError(
         f"--labels auto: {path}: {has}. Expected for all images a wnid such as n01440764 as the folder "
         f"or in the name, folders 0 to {classes - 1}, or as many folders as classes (got {folders}). "

@@ -14,6 +14,7 @@ from entropy_cli.generators.base import Generator, GeneratorSpec
 from entropy_cli.generators.fits import check_fits
 from entropy_cli.generators.registry import Found, find_generator
 from entropy_cli.generators.settings import GeneratorSettings
+from entropy_cli.images.image_set import ImageSet
 from entropy_cli.images.labels import ClassLabels, find_labels
 from entropy_cli.runs.config import EstimateConfig, ModelChoice
 from entropy_cli.streaming.run_settings import MODEL, SOFT_LABELS
@@ -27,7 +28,7 @@ LABEL_CHECK = {"cpu": 64, "cuda": 512}  # images, by default
 
 
 class Named(Protocol):
-    """Images that have names; a data set may also know their classes, by `label_of`."""
+    """Images that have names."""
 
     def __len__(self) -> int:
         """Return the number of images."""
@@ -187,8 +188,8 @@ def _labels(choice: ModelChoice, spec: GeneratorSpec, images: Named, bars: Bars)
                 yield images.name(index)
                 bar.update(1)
 
-        label_of = getattr(images, "label_of", None)
-        return find_labels(names(), choice.labels, spec.classes, spec.null_class, label_of)
+        known = (images.label_of, images.folders_left_out) if isinstance(images, ImageSet) else ()
+        return find_labels(names(), choice.labels, spec.classes, spec.null_class, *known)
 
 
 def tokenizer_path(config: EstimateConfig) -> Path:

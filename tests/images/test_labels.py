@@ -67,6 +67,39 @@ def test_as_many_folders_as_classes_are_sorted_with_a_note():
     assert "a/fox/1.png" in refused(["a/fox/1.png", "ant/1.png"], "auto", 2, 2)  # which folder counts?
 
 
+@pytest.mark.parametrize(
+    "names", [("ant", "bee", "cat", "fox"), ("0", "1", "2", "3"), ("0", "1", "bee")]
+)
+def test_the_first_images_have_the_classes_that_all_have(tmp_path, names):
+    for i, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        for j in range(3):
+            (tmp_path / name / f"{i}_{j}.png").touch()
+    classes = len(names)
+
+    def labels(limit):
+        images = find_images(tmp_path, limit=limit)
+        paths = [images.name(index) for index in range(len(images))]
+        known = images.label_of, images.folders_left_out
+        return find_labels(paths, "auto", classes, None, *known).index_N.tolist()
+
+    whole = labels(None)
+    assert len(set(whole)) == classes
+    for limit in range(1, len(whole)):
+        assert labels(limit) == whole[:limit]
+
+
+def test_folders_beyond_a_limit_are_no_classes_too_many(tmp_path):
+    """Of three folders the first images may be in two, as many as the model has classes."""
+    for name in "abc":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "x.png").touch()
+    images = find_images(tmp_path, limit=2)
+    paths = [images.name(index) for index in range(2)]
+    message = refused(paths, "auto", 2, None, images.label_of, images.folders_left_out)
+    assert "as many folders as classes (got 3 folders)" in message
+
+
 def test_sorted_folders_are_no_labels_where_one_is_a_wnid():
     paths = [f"{i:04}/x.png" for i in range(1, 1000)]
     assert found([*paths, "zebra/x.png"])[0] == "folders"
