@@ -56,7 +56,9 @@ def parse_labels(text: str) -> str:
     """Check that labels are auto, none, or a file that is there."""
     if text in ("auto", "none") or Path(text).is_file():
         return text
-    raise typer.BadParameter(f"{text}: no such file. Expected auto, none, or a file path,class.")
+    raise typer.BadParameter(
+        f"{text}: no such file. Expected auto, none, or a file of lines path,class."
+    )
 
 
 def evaluate(

@@ -38,7 +38,10 @@ def notes(evaluation: Evaluation) -> list[str]:
 def _floor(evaluation: Evaluation) -> list[str]:
     """Return what the assignment entropy is a floor of."""
     if evaluation.average.token_weighted.kl.value is None:
-        return ["The soft loss and KL(q||p) need the latents, and only tokens were given."]
+        return [
+            "Soft loss and KL(q||p) are not known: they need latents, which saved tokens lack, and few "
+            "enough codes to count."
+        ]
     if labels_of(evaluation.estimate) == "soft":
         return [
             "Soft loss = H(q) + KL(q||p), and H(q) is its floor. The model was trained on tokens drawn "

@@ -90,12 +90,18 @@ def model_line(evaluation: Evaluation) -> str:
     return _line(", ".join(filter(None, words)))
 
 
+def labels_text(evaluation: Evaluation) -> str:
+    """Say how labels were found, and how many classes there are."""
+    labels = evaluation.labels
+    if labels.source == "none":
+        return SOURCES["none"]
+    classes = f"{labels.classes_seen:,} class{'es' * (labels.classes_seen != 1)}"
+    return f"{SOURCES[labels.source]}, {classes}"
+
+
 def labels_line(evaluation: Evaluation) -> str:
     """Return a line on the labels, and what knowing them is worth."""
-    labels = evaluation.labels
-    check, words = labels.check, SOURCES[labels.source]
-    if labels.source != "none":
-        words += f", {labels.classes_seen:,} class{'es' * (labels.classes_seen != 1)}"
+    check, words = evaluation.labels.check, labels_text(evaluation)
     if check is not None and check.gain.value is not None:
         words += f", worth {worth(check)}"
     return _line(words)

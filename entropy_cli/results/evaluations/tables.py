@@ -47,11 +47,14 @@ def heading(evaluation: Evaluation, units: str = "nats") -> str:
     style, entropy = Format(units), evaluation.average.token_weighted.cross_entropy
     model, images = evaluation.model, evaluation.estimate.data.images_used
     size = size_text(model.parameters)
-    half = "" if entropy.half_width is None else f" ± {style.per_nat * entropy.half_width:.4f}"
+    interval = ""
+    if entropy.ci95 is not None:  # not by ±, which is the standard error in the tables
+        low, high = (f"{style.per_nat * end:.4f}" for end in entropy.ci95)
+        interval = f", 95 % interval {low} to {high}"
     which = "token-weighted, " if len(evaluation.scales) > 1 else ""
     return (
         f"Cross-entropy of {model.family}{f', {size}' if size else ''}: "
-        f"{style.per_nat * entropy.known:.4f}{half} {units} per token ({which}{images:,} images)"
+        f"{style.per_nat * entropy.known:.4f} {units} per token{interval} ({which}{images:,} images)"
     )
 
 

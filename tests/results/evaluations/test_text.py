@@ -9,7 +9,9 @@ from entropy_cli.entropy.quantity import UNDERSAMPLED
 from entropy_cli.results.evaluation import LabelCheck, LabelsInfo, ModelPrecisionCheck
 from entropy_cli.results.evaluations.checks import checks_of_losses, with_checks
 from entropy_cli.results.evaluations.notes import notes
+from entropy_cli.results.evaluations.provenance import provenance
 from entropy_cli.results.evaluations.summary import summary
+from entropy_cli.results.evaluations.tables import heading, losses_table
 from entropy_cli.results.evaluations.text import render
 from tests.evaluations import MODEL, evaluation_of, mean
 
@@ -133,7 +135,7 @@ def test_notes_apply_where_they_should(estimated, evaluation):
     confident = mean(1.0, 0.001)
     over = replaced(evaluation, "average", "token_weighted", predictive_entropy=confident)
     assert "overconfident" in " ".join(notes(over)) and "confident" not in text
-    assert "need the latents" in notes(evaluation_of(estimated, soft=False))[0]
+    assert "need latents" in notes(evaluation_of(estimated, soft=False))[0]
     gpt = dataclasses.replace(evaluation, model=dataclasses.replace(MODEL, family="llamagen-gpt"))
     assert "not mirrored" in " ".join(notes(gpt))
 
@@ -156,3 +158,27 @@ def test_what_is_not_known_of_a_model_is_left_out(estimated):
     evaluation = with_checks(evaluation_of(estimated, model=model))
     text = render(evaluation, table=True, explain=True)
     assert "None" not in text and "Cross-entropy of function: " in text
+
+
+@pytest.mark.parametrize(
+    ("source", "classes", "words"),
+    [
+        ("wnid", 4, "by wnid, 4 classes"),
+        ("file", 1, "from a file, 1 class"),
+        ("none", 1, "the null class for all images"),
+    ],
+)
+def test_the_provenance_says_how_labels_were_found(estimated, source, classes, words):
+    evaluation = evaluation_of(estimated)
+    labels = dataclasses.replace(evaluation.labels, source=source, classes_seen=classes)
+    assert provenance(dataclasses.replace(evaluation, labels=labels))["labels"] == words
+
+
+def test_the_heading_has_the_interval_and_cells_the_standard_error(estimated):
+    evaluation = evaluation_of(estimated)
+    entropy = evaluation.average.token_weighted.cross_entropy
+    low, high = entropy.ci95
+    interval = f"{entropy.value:.4f} nats per token, 95 % interval {low:.4f} to {high:.4f} ("
+    assert interval in heading(evaluation)
+    cell = f"{entropy.value:.4f} ± {entropy.se:.4f}"
+    assert any(cell in row for row in losses_table(evaluation).rows)
