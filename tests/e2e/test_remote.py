@@ -99,6 +99,7 @@ def test_a_dry_run_says_what_it_would_fetch(cli, images, repo):
         ("hf://ORG/vq/folder/x.pt", "There are folder/config.json, folder/model.safetensors"),
         ("hf://ORG/vq@v9/tiny.safetensors", "no such revision. There are main."),
         ("hf://ORG/vq@../tiny.safetensors", "expected hf://ORG/REPO"),
+        ("hf://ORG/vq@%2e%2e%2f%2e%2e/tiny.safetensors", "expected hf://ORG/REPO"),
         ("hf://ORG/vq/../../x.pt", "expected hf://ORG/REPO"),
         ("hf://ORG", "expected hf://ORG/REPO"),
         ("hf://ORG/$(touch x)/y", "expected hf://ORG/REPO"),
@@ -178,6 +179,24 @@ def test_files_on_the_web_and_in_memory(cli, hub, estimate, baseline, images, ch
         hub.files["plain"]["tiny.safetensors"] = model + b"x"
         err = cli("inspect", address)[2]  # fetched again
         assert len(hub.served) == served + 1 and "secret" not in err
+
+
+def test_a_folder_of_images_in_a_bucket_is_read_at_any_depth(cli, estimate, images, checkpoint):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    held = {name: path.read_bytes() for name, path in files_of(images)}
+    first = next(iter(held))
+    held[f"with a space/(1)/{first.rpartition('/')[2]}"] = held.pop(first)
+    memory.pipe({f"/photos/{name}": content for name, content in held.items()})
+    memory.pipe({"/photos/.hidden/x.png": b"", "/photos/notes.txt": b"x", "/empty/notes.txt": b"x"})
+    got = estimate("--data", "memory://photos", "--ckpt", checkpoint)
+    assert got["data"]["images_found"] == got["data"]["images_used"] == len(held)
+    memory.rm(f"/photos/{list(held)[1]}")
+    again = estimate("--data", "memory://photos", "--ckpt", checkpoint)
+    assert again["data"]["images_found"] == len(held) - 1
+    code, _, err = cli("estimate", "--data", "memory://empty", "--ckpt", checkpoint)
+    assert code == 3 and "no file that can be used there: got notes.txt" in last(err)
 
 
 def test_a_file_that_may_have_changed_on_a_plain_web_server_is_fetched_again(cli, hub, checkpoint):

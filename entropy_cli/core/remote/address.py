@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from entropy_cli.core.errors import EntropyCliError
-from entropy_cli.core.reading import CONFIG_BYTES, parse_json, read_bytes
+from entropy_cli.core.reading import JSON_BYTES, parse_json, read_bytes
 
 # A path collapses the slashes of an address that went through it.
 ADDRESS = re.compile(r"(hf|https?|s3|gs|memory):/{1,2}([^/].*)", re.DOTALL)
@@ -53,13 +53,13 @@ def hub_address(address: str) -> HubAddress:
     """
     match = HUB.fullmatch(address.removeprefix("hf://"))
     path = (match["path"] or "") if match else ""
-    if match is None or not is_safe(path) or not is_safe(match["revision"] or "x"):
+    revision = None if match is None or match["revision"] is None else unquote(match["revision"])
+    if match is None or not is_safe(path) or not is_safe(revision or "x"):
         raise EntropyCliError(
             f"{address}: expected hf://ORG/REPO, hf://ORG/REPO@REVISION, or hf://datasets/ORG/NAME, "
             "each with /PATH to a file or folder if need be."
         )
     kind = "dataset" if match["kind"] else "model"
-    revision = None if match["revision"] is None else unquote(match["revision"])
     return HubAddress(kind, match["repo"], revision, path)
 
 
@@ -108,7 +108,7 @@ def origin_of(path: Path) -> dict[str, str]:
         }
     for folder in (path, path.parent):
         try:
-            origin = parse_json(read_bytes(folder / ORIGIN, CONFIG_BYTES))
+            origin = parse_json(read_bytes(folder / ORIGIN, JSON_BYTES))
         except (OSError, ValueError):
             continue
         if isinstance(origin, dict) and isinstance(origin.get("address"), str):

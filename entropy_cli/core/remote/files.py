@@ -14,7 +14,7 @@ from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.files import cache_folder, write_atomically
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.core.reading import CONFIG_BYTES, parse_json, read_bytes
+from entropy_cli.core.reading import JSON_BYTES, parse_json, read_bytes
 from entropy_cli.core.remote.address import ORIGIN, is_safe, shown
 from entropy_cli.core.remote.hub import Choose, Plan, in_bytes, reason
 
@@ -71,13 +71,17 @@ class OtherFiles:
             return self._cached(error)
         kept = _kept(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        for name, info in files.items():
-            if _is_kept(folder, kept, name, info):
-                continue
-            self._fetch(name, info, folder / name, bars)
-            kept[name] = _version(info)
-            address = self.shown if is_folder else posixpath.dirname(self.shown)
-            write_origin(folder, address, kept)
+        for name in [name for name in kept if is_folder and name not in files]:
+            kept.pop(name)  # which the folder does not hold any more
+            (folder / name).unlink(missing_ok=True)
+        try:
+            for name, info in files.items():
+                if not _is_kept(folder, kept, name, info):
+                    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+                    self._fetch(name, info, folder / name, bars)
+                    kept[name] = _version(info)
+        finally:
+            write_origin(folder, self.shown if is_folder else posixpath.dirname(self.shown), kept)
         return folder if is_folder else folder / _name(self.address)
 
     def _cached(self, error: EntropyCliError) -> Path:
@@ -95,7 +99,8 @@ class OtherFiles:
         info = self._ask(self.fs.info, self.path)
         is_folder = info.get("type") == "directory"
         parent = self.path if is_folder else posixpath.dirname(self.path)
-        listed = {} if self.scheme.startswith("http") else self._list(parent)
+        is_alone = self.scheme.startswith("http")
+        listed = {} if is_alone else self._list(parent, self.fs.find if is_folder else self.fs.ls)
         own = _name(self.address)
         if not is_folder:
             listed[own] = info
@@ -103,7 +108,7 @@ class OtherFiles:
         chosen = list(self.choose(sizes, "" if is_folder else own))
         if not chosen:
             names = ", ".join(sorted(listed)[:6]) or "nothing"
-            raise EntropyCliError(f"{self.shown}: got {names}, expected one checkpoint there.")
+            raise EntropyCliError(f"{self.shown}: no file that can be used there: got {names}.")
         return is_folder, self._folder(is_folder=is_folder), {name: listed[name] for name in chosen}
 
     def _folder(self, *, is_folder: bool) -> Path:
@@ -113,10 +118,16 @@ class OtherFiles:
         name = hashlib.blake2b(address.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
         return cache_folder() / "fetched" / name
 
-    def _list(self, folder: str) -> dict[str, dict[str, Any]]:
-        entries = self._ask(lambda path: self.fs.ls(path, detail=True), folder)
-        names = {posixpath.basename(entry["name"]): entry for entry in entries}
-        return {n: e for n, e in names.items() if e.get("type") == "file" and NAME.fullmatch(n)}
+    def _list(self, folder: str, lister: Callable[..., Any]) -> dict[str, dict[str, Any]]:
+        """Return the files in a folder, or at any depth below it, but hidden ones."""
+        found = self._ask(lambda path: lister(path, detail=True), folder)
+        entries = found.values() if isinstance(found, dict) else found
+        names = {posixpath.relpath(f"/{e['name']}", f"/{folder}"): e for e in entries}
+        return {
+            name: entry
+            for name, entry in names.items()
+            if entry.get("type") == "file" and is_safe(name) and "/." not in f"/{name}"
+        }
 
     def _ask(self, ask: Callable[[str], Any], path: str) -> Any:  # noqa: ANN401 - fsspec's
         try:
@@ -172,7 +183,7 @@ def write_origin(folder: Path, address: str, kept: dict[str, Any]) -> None:
 def _kept(folder: Path) -> dict[str, Any]:
     """Return the versions of the files in a folder of the cache, by name."""
     try:
-        files = parse_json(read_bytes(folder / ORIGIN, CONFIG_BYTES))["files"]
+        files = parse_json(read_bytes(folder / ORIGIN, JSON_BYTES))["files"]
     except (OSError, ValueError, TypeError, KeyError):
         return {}
     return files if isinstance(files, dict) else {}
