@@ -22,7 +22,7 @@ from entropy_cli.tokenizers.registry import (
     reasons_against,
 )
 from entropy_cli.tokenizers.settings import TokenizerSettings
-from tests.family_checkpoints import EXAMPLES, random_weights
+from tests.family_checkpoints import EXAMPLES, random_weights, rq_shapes
 from tests.newer_layouts import cosmos_shapes
 
 TEMPERATURES = (0.5, 2.0)
@@ -334,6 +334,14 @@ def test_inspect_describes_it(cli, tmp_path, weights, name):
     if name not in ("titok", "dall-e", "vq-kd"):  # not of the shared encoder
         side = 16 // (example.scales[-1][2] or 8)
         assert f"convolutional, 2 levels; {side} x {side} pixels per latent" in out
+
+
+def test_inspect_says_how_many_codebooks_it_leaves_out(cli, tmp_path):
+    torch.save(random_weights(rq_shapes(sizes=(40,) * 9)), tmp_path / "x.pt")
+    code, out, _ = cli("inspect", tmp_path / "x.pt", "--image-size", 16)
+    assert code == 0 and len(out.splitlines()) <= 23
+    shown = sum(bool(re.match(r"\d +40 ", line)) for line in out.splitlines())
+    assert 0 < shown < 9 and f"and {9 - shown} more: --table" in out
 
 
 def test_inspect_takes_the_levels_that_a_file_does_not_tell(cli, tmp_path):

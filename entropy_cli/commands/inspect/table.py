@@ -61,9 +61,11 @@ def render(found: Inspection, *, full: bool) -> str:
         tables.append(_filled(replace(families, rows=shown), max_lines=2))
     room = SCREEN - sum(table.text().count("\n") + 2 for table in tables)
     codebooks = codebooks.without(*SPREADS).fitted(*EXPENDABLE)
-    tables.append(
-        replace(codebooks, rows=codebooks.rows[: max(1, room - 3)], notes=codebooks.notes[:-1])
-    )
+    most, notes = max(1, room - 3), codebooks.notes[:-1]
+    if (rows := len(codebooks.rows)) > most:
+        most = max(1, most - 2)
+        notes = [*notes, f"and {rows - most:,} more: --table"]
+    tables.append(replace(codebooks, rows=codebooks.rows[:most], notes=notes))
     return "\n\n".join(table.text() for table in tables if table.rows)
 
 
