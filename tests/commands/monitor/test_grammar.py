@@ -45,6 +45,7 @@ LINES = {
     "loss: tensor(2.5, device='cuda:0')": (None, None, {"loss": [2.5]}),
     "print(f'{step:5d} loss:{loss:.4f}')": (None, None, {}),
     "epoch 3 loss 2.5 eta: 1:02:03 z: 1+2j": (3, None, {"loss": [2.5], "eta": None, "z": None}),
+    "eval metrics after step: 7, loss=2.5": (None, 7, {"loss": [2.5]}),
     "7 train 2.5": (None, 7, {"train": [2.5]}),
     "seen 3d shapes, fp16, l2 and top1 of 5 layers": (None, None, {}),
 }
@@ -217,6 +218,15 @@ def test_parts_of_a_tokenizers_loss_are_no_cross_entropies(read):
         "q_loss": ("codebook", False),
     }
     assert all(one.metric.kind != "cross_entropy" for one in log.series)
+
+
+def test_bits_per_dimension_and_parts_in_a_trainers_log_are_of_pixels_and_features(read):
+    log = read("".join(f"step {i} val_bpd {3 - i / 8} nll_px 0.5 bits/dim: 3.5\n" for i in range(9)))
+    assert {one.metric.target for one in log.series} == {"pixels"}
+    history = [{"step": i, "loss": 2.0, "mse_loss": 0.5, "lpips_loss": 0.25} for i in range(9)]
+    state = read(json.dumps({"log_history": history}, indent=1))
+    assert [one.metric.target for one in state.series] == ["sum", "pixels", "perception"]
+    assert not any(one.metric.kind == "cross_entropy" for one in [*log.series, *state.series])
 
 
 def test_everything_with_a_name_is_listed(cli, tmp_path):

@@ -28,7 +28,9 @@ STEPS = ("step", "iter", "iteration", "it", "itr", "update", "global_step", "ste
 EVALUATION = HELD_OUT | {"validate"}
 # Words that may stand before a word of a position.
 BEFORE = (
-    HELD_OUT | TRAINING | {"at", "loss", "global", "current", "trainer", "info", "validate", "completed"}
+    EVALUATION
+    | TRAINING
+    | {"at", "after", "loss", "metrics", "global", "current", "trainer", "info", "completed"}
 )
 NAME = re.compile(
     r"([A-Za-z_][\w.&@/+-]*(?: [A-Za-z_&][\w.&@/+-]*){0,5})"

@@ -20,7 +20,8 @@ SCOPES: dict[tuple[str, ...], Literal["mean", "last"]] = {
     **dict.fromkeys((("l", "tail"), ("vl", "tail")), "last"),
 }
 PROXIES = {"jepa", "ijepa", "vjepa", "byol", "dino", "ibot"}
-BITS_PER_BYTE = {"bpb", "bpc"}
+BITS_PER_BYTE, PER_BYTE_WORDS = {"bpb", "bpc"}, ("bits_per_byte", "bits_per_char")
+PER_DIMENSION = ("bits_per_dim", "bpd")  # of pixels
 TOKENS = {"tokens", "num_tokens", "tokens_seen", "total_tokens", "consumed_tokens", "n_tokens"}
 TOKENS |= {"train_tokens", "num_input_tokens_seen", "train_num_input_tokens_seen"}
 # Words of the parts of a tokenizer's loss, and the letters that stand for them before "loss".
@@ -31,7 +32,7 @@ TARGETS: dict[Target, tuple[set[str], set[str]]] = {
     ),
     "perception": ({"perceptual", "lpips"}, {"p"}),
     "codebook": ({"vq", "quant", "commit", "commitment", "codebook"}, {"q"}),
-    "pixels": ({"rec", "recon", "reconstruction", "pixel", "pixels"}, {"mse"}),
+    "pixels": ({"rec", "recon", "reconstruction", "pixel", "pixels", "px"}, {"mse"}),
     "sum": ({"aeloss"}, {"ae"}),
 }
 PARTS = ("adversary", "perception", "codebook", "pixels", "sum")
@@ -93,6 +94,8 @@ def infer_kind(name: str) -> Kind | None:
         return "tokens"
     if is_per_byte(name):
         return "cross_entropy"
+    if any(part in joined for part in PER_DIMENSION):
+        return "loss"
     if words & CROSS_ENTROPY or "cross_entropy" in joined or tuple(parts[-2:]) in SCOPES:
         return "cross_entropy"
     if not words & {"loss", "losses"} and not joined.endswith("loss"):
@@ -103,7 +106,7 @@ def infer_kind(name: str) -> Kind | None:
 def is_per_byte(name: str) -> bool:
     """Return whether a name says that it counts bits per byte, or per character."""
     words = split_words(name)
-    return bool(BITS_PER_BYTE & set(words)) or "bits_per_" in "_".join(words)
+    return bool(BITS_PER_BYTE & set(words)) or any(part in "_".join(words) for part in PER_BYTE_WORDS)
 
 
 def infer_target(name: str) -> Target:
@@ -114,6 +117,8 @@ def infer_target(name: str) -> Target:
     """
     words = set(stem(name).split("_"))
     letter = words - {"loss"}
+    if any(part in stem(name) for part in PER_DIMENSION):
+        return "pixels"
     for target, (some, letters) in TARGETS.items():
         if words & some or (letter and letter <= letters):
             return target
@@ -176,13 +181,15 @@ class Namer:
             return None
         scope = SCOPES.get(tuple(split_words(measured)[-2:]))
         metric = Metric(name, infer_split(measured), kind, scope)
+        target = infer_target(measured)
         losses = self.dialect.losses if self.dialect and metric.is_loss else None
+        if losses and losses.target == "tokens" and (self.is_tokenizer or target != "unknown"):
+            losses = None  # it trains a tokenizer
         if losses is not None and (kind in ("loss", losses.kind) or losses.is_proxy):
             kept = kind if losses.is_proxy else losses.kind
-            return replace(losses, name=name, split=metric.split, kind=kept)
+            return replace(losses, name=name, split=metric.split, kind=kept, scope=scope)
         if kind == "cross_entropy" and is_per_byte(measured):
             return replace(metric, unit="bits per byte", has_floor=False, description=PER_BYTE)
-        target = infer_target(measured)
         if self.is_tokenizer and target == "unknown":
             target = {"cross_entropy": "pixels", "loss": "sum"}.get(kind, target)  # type: ignore[assignment]
         if metric.is_loss and target != "unknown":
