@@ -51,8 +51,8 @@ def _initial_loss(series: Series, codes: int) -> Iterator[RunFinding]:
     initial, uniform = series.untrained_value, math.log(codes)
     if initial is not None and abs(initial - uniform) < NEAR:
         message = (
-            f"starts at {initial:.3f}; an untrained model has ln {codes} = {uniform:.3f}: as expected, "
-            "nothing to do."
+            f"starts at {initial:.3f} (first step); an untrained model has ln {codes} = {uniform:.3f}: "
+            "as expected, nothing to do."
         )
         yield _rule_of_thumb(series, message, initial, "ln V", expected=uniform)
 

@@ -189,6 +189,20 @@ def test_a_table_of_runs_is_no_curve(read):
         read('"Name","State","_step","train/loss"\n' + rows)
 
 
+@pytest.mark.parametrize(
+    ("head", "row"),
+    [
+        ("| step |   train loss |\n|-----:|-------------:|\n", "| {:4d} | {:12.4f} |\n"),
+        ("step    loss\n", "{:4d}  {:6.4f}\n"),
+    ],
+)
+def test_tables_as_they_are_printed(read, head, row):
+    log = read(head + "".join(row.format(i, 4 - i / 8) for i in range(9)))
+    (loss,) = log.series
+    assert (log.format, log.unreadable) == ("csv", 0)
+    assert (loss.value_n.tolist(), loss.step_n.tolist()) == ([4 - i / 8 for i in range(9)], [*range(9)])
+
+
 def test_a_table_of_curves_of_several_runs_is_no_curve(read):
     rows = [
         f"{model},{epoch},{4 - epoch / 8},0.5\n" for epoch in range(9) for model in ("gpt-s", "gpt-m")

@@ -4,6 +4,7 @@ import csv
 import re
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain, islice
 
 from entropy_cli.commands.monitor.logs.names import HELD_OUT, TRAINING, Namer, split_words
 from entropy_cli.commands.monitor.logs.records import RecordReader, parse_number
@@ -11,6 +12,7 @@ from entropy_cli.core.errors import LogError
 
 DELIMITERS = ",;\t|"
 RUNS = ("name", "run", "run name", "run_name", "run id", "run_id", "id", "experiment", "model")
+RULE = re.compile(r"[|:+\s-]+")  # below the head of a Markdown table
 ENDING_NUMBER = re.compile(r"^(.*?)(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)$")
 MANY_RUNS = 2  # of a table of runs
 MOST_NAMES = 3  # of runs that an error shows
@@ -41,8 +43,13 @@ class TableReader:
     def read(self, pieces: Iterable[str], *, growing: bool = False) -> None:
         """Read a table, but for a last line that was cut off, or has no end and may grow."""
         lines = self._lines(pieces)
-        first = next(lines, "")
+        first, *second = [*islice(lines, 2)] or [""]
+        lines = chain(second, lines)
         self.delimiter = max(DELIMITERS, key=first.count)
+        widths = [len(line.split()) for line in (first, *second)]
+        if self.delimiter not in first and widths == [widths[0]] * 2:
+            self.delimiter = " "  # columns of a fixed width
+            first, lines = " ".join(first.split()), (" ".join(line.split()) for line in lines)
         rows = csv.reader(self._whole(first, lines, growing=growing), delimiter=self.delimiter)
         for cells in rows:
             self._row([cell.strip() for cell in cells])
@@ -54,6 +61,8 @@ class TableReader:
             lines = piece.split("\n")
             self._is_ended = not lines[-1]
             for line in lines:
+                if line.startswith("|"):  # of a Markdown table
+                    line = "" if RULE.fullmatch(line) else line.strip().strip("|")
                 if line.strip() and not line.startswith("#"):
                     yield line
 
