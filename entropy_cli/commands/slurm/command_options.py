@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -97,8 +98,9 @@ def _fits_temperature(parsed: dict[str, Any]) -> bool:
 
     if "latents" in parsed and (latents := given_latents(parsed)) is not None:
         return "auto" in choose_temperature(latents["rule"], DEFAULTS, FAMILY).values
-    names = ("image_size", "patch_nums", "rule", "weights")
-    settings = TokenizerSettings(*(parsed[name] for name in names))
+    settings = TokenizerSettings(*(parsed[name] for name in ("image_size", "patch_nums", "rule")))
+    if "model" not in parsed:  # or they are the model's
+        settings = replace(settings, weights=parsed["weights"])
     try:
         found = find_family(Path(parsed["ckpt"] or parsed["model"]), parsed["family"], settings)
         temperatures = found.describe().temperatures

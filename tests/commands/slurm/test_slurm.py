@@ -530,3 +530,15 @@ def test_overwriting_leaves_no_script_of_other_settings(cli, tmp_path):
     assert cli(*command, "--array", 2, "--log", log, *given)[0] == 0 and log.parent.is_dir()
     assert cli(*command, "--nodes", 2, *given)[0] == 0
     assert {path.name for path in tmp_path.glob("*.s*")} == {"estimate.sbatch", "submit.sh"}
+
+
+@pytest.mark.parametrize("weights", ["raw", "ema"])
+def test_weights_of_a_model_are_not_asked_of_its_tokenizer(cli, shared, tmp_path, weights):
+    """Its temperature is published, so that no pilot is needed, whichever copy of the model is used."""
+    golden = shared / "golden"
+    model = golden / "generators/llamagen_gpt/0000300.pt"
+    given = ("--data", "x", "--ckpt", golden / "llamagen/ckpt.pth", "--model", model)
+    run = ("slurm", "evaluate", "--array", 2, "--no-check", "--output", tmp_path / "s")
+    code, out, err = cli(*run, "--", *given, "--weights", weights)
+    assert code == 0, err
+    assert "2 shards and their merge" in out and "pilot" not in out
