@@ -63,8 +63,8 @@ def read_label_file(path: Path, classes: int, wnids: Mapping[str, int]) -> Label
         where = f"{path}, line {line}"
         if len(cells) != 2 or not all(cells):
             raise DatasetError(
-                f"{where}: {len(cells)} cells, expected a path and a class. Fix the line, or quote "
-                "paths with commas."
+                f"{where}: {len(cells)} cell{'s' * (len(cells) != 1)}, expected a path and a class. Fix "
+                "the line, or quote paths with commas."
             )
         name, label = cells
         match = LABEL.fullmatch(label)

@@ -14,6 +14,7 @@ from entropy_cli.entropy.loss_tally import LossTally
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, BatchPlan, plan_batches
+from entropy_cli.results.evaluations.summary import labels_text
 from entropy_cli.runs.config import EstimateConfig
 from entropy_cli.runs.model import Model
 from entropy_cli.runs.run import Run, format_temperatures, open_run, plural
@@ -80,8 +81,8 @@ def _describe(model: Model) -> str:
     spec, labels = model.generator.spec, model.labels
     checked = f"; the first {model.label_check:,} with the null class too" if model.label_check else ""
     return (
-        f"{spec.family}, {spec.parameters:,} parameters, {model.precision}; classes by {labels.source}, "
-        f"{labels.classes_seen:,} seen{checked}"
+        f"{spec.family}, {spec.parameters:,} parameters, {model.precision}; "
+        f"{labels_text(labels.source, labels.classes_seen)}{checked}"
     )
 
 

@@ -185,7 +185,9 @@ def start_line(run: Run) -> str:
     images = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
     drawn = f", {run.settings.path} tokens" if run.settings.path == "drawn" else ""
     processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
-    model = "" if run.model is None else f" under {run.model.generator.spec.family}"
+    model = (
+        "" if run.model is None else f" under {run.model.generator.spec.family} in {run.model.precision}"
+    )
     return (
         f"{spec.family}, {grids}{model}; {run.device}{processes}, {run.settings.precision}"
         f"{', compiled' if run.compiles else ''}; "

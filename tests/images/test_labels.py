@@ -188,7 +188,7 @@ def test_a_path_may_hold_commas_and_spaces(tmp_path):
         ("a.png,1000\n", "line 1: got '1000', expected a class from 0 to 999"),
         ("\n\na.png,n00000001\n", "line 3: got 'n00000001', expected one of ImageNet's 1,000 wnids"),
         ("a.png,1,2\n", "line 1: 3 cells, expected a path and a class"),
-        ("a.png\n", "line 1: 1 cells"),
+        ("a.png\n", "line 1: 1 cell, expected a path and a class"),
         ("a.png,\n", "line 1: 2 cells"),
         ("b.png,1\n", "labels.csv: no line for a.png. Expected one for each image"),
         ("path,label\n", "no labels. Expected lines"),

@@ -32,10 +32,12 @@ def read_sources(
     results = [path for path in paths if path.suffix.lower() == RESULT]
     if not results and len(paths) == 1:
         return read_points(paths[0], columns, with_data_size=with_data_size), []
-    if len(results) < len(paths):
+    if tables := len(paths) - len(results):
+        got = f"{tables} table{'s' * (tables > 1)}"
+        got += f" and {len(results)} result{'s' * (len(results) > 1)}" if results else ""
         raise DatasetError(
-            f"got {len(paths) - len(results)} tables and {len(results)} results, expected one table or "
-            "results of evaluate (.json). Put all points into one table."
+            f"got {got}, expected one table, or results of evaluate (.json) alone. Put all points into "
+            "one table."
         )
     return _of_results(results, columns, with_data_size=with_data_size)
 

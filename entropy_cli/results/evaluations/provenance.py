@@ -7,7 +7,7 @@ from entropy_cli.results.evaluations.summary import labels_text, size_text
 
 def provenance(evaluation: Evaluation) -> dict[str, str]:
     """Return the inputs and settings of an evaluation, and how it was computed, by label."""
-    model = evaluation.model
+    model, labels = evaluation.model, evaluation.labels
     sizes = [
         size_text(model.parameters),
         "" if model.depth is None else f"{model.depth} blocks of width {model.width}",
@@ -20,7 +20,7 @@ def provenance(evaluation: Evaluation) -> dict[str, str]:
     return {
         "model": f"{', '.join(filter(None, [model.family, *sizes]))}{where}, in {model.precision}"
         f"{_precision(evaluation)}",
-        "labels": labels_text(evaluation).removeprefix("labels "),
+        "labels": labels_text(labels.source, labels.classes_seen).removeprefix("labels "),
         **of_estimate.provenance(evaluation.estimate),
     }
 

@@ -4,7 +4,7 @@ import math
 from dataclasses import replace
 
 from entropy_cli.core.table import Table, wrapped
-from entropy_cli.entropy.quantity import Estimate
+from entropy_cli.entropy.quantity import Estimate, LabelSource
 from entropy_cli.results.checks import temperature_text
 from entropy_cli.results.evaluation import Evaluation
 from entropy_cli.results.evaluations.checks import checks_of_losses, worth
@@ -90,18 +90,20 @@ def model_line(evaluation: Evaluation) -> str:
     return _line(", ".join(filter(None, words)))
 
 
-def labels_text(evaluation: Evaluation) -> str:
-    """Say how labels were found, and how many classes there are."""
-    labels = evaluation.labels
-    if labels.source == "none":
-        return SOURCES["none"]
-    classes = f"{labels.classes_seen:,} class{'es' * (labels.classes_seen != 1)}"
-    return f"{SOURCES[labels.source]}, {classes}"
+def labels_text(source: LabelSource, classes_seen: int) -> str:
+    """Say how labels were found, and how many classes there are.
+
+    >>> labels_text("wnid", 1000), labels_text("none", 1)
+    ('labels by wnid, 1,000 classes', 'the null class for all images')
+    """
+    classes = f", {classes_seen:,} class{'es' * (classes_seen != 1)}" if source != "none" else ""
+    return f"{SOURCES[source]}{classes}"
 
 
 def labels_line(evaluation: Evaluation) -> str:
     """Return a line on the labels, and what knowing them is worth."""
-    check, words = evaluation.labels.check, labels_text(evaluation)
+    labels = evaluation.labels
+    check, words = labels.check, labels_text(labels.source, labels.classes_seen)
     if check is not None and check.gain.value is not None:
         words += f", worth {worth(check)}"
     return _line(words)

@@ -282,3 +282,21 @@ def test_damaged_states_are_refused_and_kept(evaluate, options, tmp_path):
         code, err = evaluate(*options, "--state", path)
         assert code == 3 and str(path) in err.splitlines()[-1]
         assert path.read_bytes() == damaged
+
+
+def test_both_precisions_are_said_before_the_run(cli, options, whole):
+    saved = ("--tokens", whole[1]["tokens"], "--result", whole[1]["result"], *options[2:6])
+    for given, encoder in ((options, "bf16"), (saved, "fp32")):
+        code, _, err = cli("evaluate", *given, "--precision", "bf16", "--workers", 0)
+        assert code == 0 and f" under var in bf16; cpu, {encoder}; " in err
+
+
+@pytest.mark.parametrize("labels", ["auto", "none"])
+def test_a_dry_run_describes_the_model_and_its_labels(cli, options, whole, labels):
+    saved = ("--tokens", whole[1]["tokens"], "--result", whole[1]["result"], *options[2:6])
+    for given in (options, saved):
+        code, out, err = cli("evaluate", *given, "--labels", labels, "--workers", 0, "--dry-run")
+        assert code == 0, err
+        said = " ".join(out.split())
+        words = {"auto": "labels by folder order, 4 classes; the first 64 with the null class too"}
+        assert f"fp32; {words.get(labels, 'the null class for all images')} images 70 of 70" in said

@@ -80,8 +80,8 @@ def test_points_that_do_not_belong_together(cli, write, estimated, tmp_path):
     assert "parameters is not known" in refused(first, unknown)
     table = tmp_path / "models.csv"
     table.write_text("params,loss\n1e8,3\n")
-    assert "got 1 tables and 1 results" in refused(table, first)
-    assert "got 2 tables and 0 results" in refused(table, table)
+    assert "got 1 table and 1 result, expected" in refused(table, first)
+    assert "got 2 tables, expected" in refused(table, table)
     for option in (["--size", "x"], ["--data-size", "x"], ["--form", "chinchilla"]):
         assert f"{option[0]}" in refused(first, *option)
     assert "--loss x: expected one of token_weighted" in refused(first, "--loss", "x")
