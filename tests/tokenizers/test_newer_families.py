@@ -87,6 +87,8 @@ def test_shortcuts_take_the_output_and_levels_are_averaged(load, pixels, shapes,
 def test_vqgan_plus_has_a_codebook_and_the_same_temperature(load):
     spec = load(random_weights(newer.vqgan_plus_shapes())).spec
     assert (spec.family, spec.rule, spec.temperature, spec.vocab_size) == ("maskbit", "l2", 0.01, 40)
+    assert "if use_l2_normalisation was set give --rule cosine" in spec.notes[0]
+    assert not load(random_weights(newer.maskbit_shapes())).spec.notes
     cosine = load(random_weights(newer.vqgan_plus_shapes()), TokenizerSettings(16, rule="cosine")).spec
     assert (cosine.rule, cosine.temperature) == ("cosine", 0.01)
 

@@ -84,6 +84,10 @@ class MaskBit(ConvFamily):
     def _traits(self, checkpoint: Checkpoint, network: Network) -> Traits:
         return replace(self.TRAITS, rule="l2") if self.codebooks(checkpoint) else self.TRAITS
 
+    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+        note = "codes are compared by distance; if use_l2_normalisation was set give --rule cosine"
+        return [note] if self.codebooks(checkpoint) else []
+
     def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> Sequence[Codebook | Grid]:
         if self.codebooks(checkpoint):
             return super()._codes(checkpoint, spec)
