@@ -262,15 +262,18 @@ def choose_rule(
     settings: TokenizerSettings, default: Rule, possible: Sequence[str] = VECTOR_RULES
 ) -> Rule:
     """Return the rule that the user chose, else the family's; CheckpointError if it does not apply."""
-    if settings.rule is None or settings.rule == default:
+    chosen = settings.rule
+    if chosen is None and settings.normalised is not None and default in VECTOR_RULES:
+        # Without unit vectors a distance is one, and a dot product stays one.
+        chosen = "cosine" if settings.normalised else "l2" if default == "cosine" else None
+    if chosen is None or chosen == default:
         return default
-    if settings.rule not in possible or default not in possible:
+    if chosen not in possible or default not in possible:
         expected = " or ".join(possible) if default in possible else default
         raise CheckpointError(
-            f"rule {settings.rule}: this checkpoint's codes are assigned by {expected}. Leave out "
-            "--rule."
+            f"rule {chosen}: this checkpoint's codes are assigned by {expected}. Leave out --rule."
         )
-    return settings.rule
+    return chosen
 
 
 def choose_temperature(rule: Rule, published: Mapping[Rule, Temperature], family: str) -> Temperature:

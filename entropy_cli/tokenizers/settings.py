@@ -20,6 +20,7 @@ class TokenizerSettings:
         norm_groups: number of groups of every group norm.
         quant_resi: share of phi in what a scale's codes explain, in VAR's residual quantiser.
         levels: number of levels of each dimension of a latent (FSQ).
+        normalised: whether latents and codes are compared as unit vectors, where no rule is chosen.
     """
 
     image_size: int | None = None
@@ -29,6 +30,7 @@ class TokenizerSettings:
     norm_groups: int | None = None
     quant_resi: float | None = None
     levels: tuple[int, ...] | None = None
+    normalised: bool | None = None
 
     def filled_from(self, other: "TokenizerSettings") -> "TokenizerSettings":
         """Return these settings, with those that are None taken from others."""

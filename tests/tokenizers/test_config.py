@@ -205,6 +205,18 @@ def test_two_names_of_one_weight_are_refused(found):
         found(twice, {}).describe()
 
 
+@pytest.mark.parametrize(
+    ("name", "normalised", "rule"),
+    [
+        *(("llamagen", False, "l2"), ("vqgan", False, "l2"), ("vqgan", True, "cosine")),
+        *(("ibq", False, "dot"), ("maskbit", False, "sign"), ("cosmos", True, "levels")),
+    ],
+)
+def test_without_unit_vectors_a_dot_product_stays_one(found, name, normalised, rule):
+    config = {"use_l2_norm": normalised, "image_size": 16}
+    assert found(EXAMPLES[name].shapes, config, name).describe().rule == rule
+
+
 def test_flexvar_is_not_llamagen(found):
     shapes = tiny.vq_shapes(tiny.LLAMAGEN, latent_dim=32)
     assert found(shapes, {}).name == "flexvar"

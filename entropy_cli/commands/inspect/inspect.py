@@ -25,7 +25,10 @@ from entropy_cli.tokenizers.registry import (
 )
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
-CONFIG_KEYS = {"norm_groups": "norm_num_groups"}  # names in config.json, where they differ
+CONFIG_KEYS = {
+    "norm_groups": "norm_num_groups",
+    "normalised": "rule",
+}  # names in config.json, where they differ
 
 
 def inspect(

@@ -44,7 +44,7 @@ READ: dict[str, tuple[tuple[str, ...], Callable[[object], bool], str]] = {
         f"1 to {MOST_SIDE}",
     ),
     "quant_resi": (("quant_resi",), _ratio, "a share of phi, above 0 and at most 1"),
-    "znorm": (COSINE_KEYS, lambda flag: isinstance(flag, bool), "true or false"),
+    "normalised": (COSINE_KEYS, lambda flag: isinstance(flag, bool), "true or false"),
     "rule": (("rule",), VECTOR_RULES.__contains__, "l2, cosine or dot"),
 }
 
@@ -107,14 +107,11 @@ class Config:
         found: dict[str, Any] = {}
         for name, (keys, fits, expected) in READ.items():
             key, value = self.find(*keys)
-            if value is None or getattr(decided, "rule" if name == "znorm" else name) is not None:
+            if value is None or getattr(decided, name) is not None:
                 continue
             if not fits(value):
                 raise CheckpointError(f"{self.path}: {key} {value!r}, expected {expected}.")
             found[name] = tuple(value) if isinstance(value, list) else value
-        znorm = found.pop("znorm", None)
-        if znorm is not None and "rule" not in found:
-            found["rule"] = "cosine" if znorm else "l2"
         return TokenizerSettings(**found)
 
 
