@@ -181,10 +181,16 @@ def free_ports(number):
         return [each.getsockname()[1] for each in sockets]
 
 
-def torchrun(processes):
-    """The command that starts so many processes of a module, up to and with its -m."""
+def torchrun(processes, *, is_real=False):
+    """The command that starts so many processes of a module, up to and with its -m.
+
+    Unless it is the real one, they start as torchrun's do, but are forks of one program.
+    """
+    (port,) = map(str, free_ports(1))
+    if not is_real:
+        return [sys.executable, str(Path(__file__).with_name("launch.py")), str(processes), port, "-m"]
     argv = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
-    return [*argv, "--master-addr", "127.0.0.1", "--master-port", str(*free_ports(1)), "-m"]
+    return [*argv, "--master-addr", "127.0.0.1", "--master-port", port, "-m"]
 
 
 @contextlib.contextmanager

@@ -24,8 +24,8 @@ def torchrun(images, checkpoint, tmp_path):
     """Start processes of one run, with one thread each."""
     started = []
 
-    def start(processes, *options, data=images, program=("-m", "entropy_cli")):
-        argv = [*launcher(processes)[:-1], *program, "estimate"]
+    def start(processes, *options, data=images, program=("-m", "entropy_cli"), is_real=False):
+        argv = [*launcher(processes, is_real=is_real)[:-1], *program, "estimate"]
         argv += ["--json", "--workers", 0, "--data", data, "--ckpt", checkpoint, *options]
         process = subprocess.Popen(
             [str(part) for part in argv],
@@ -63,27 +63,26 @@ def finish(process):
 
 
 def workers_of(process):
-    """The processes of the run, by rank."""
-    ranks = {}
+    """The processes of the run, by rank: in the order in which they were started."""
+    workers = []
     for status in Path("/proc").glob("[0-9]*/status"):
         try:
             parent = next(line for line in status.read_text().splitlines() if line.startswith("PPid"))
             if int(parent.split()[1]) == process.pid:
-                environment = (status.parent / "environ").read_bytes().split(b"\0")
-                rank = next(e for e in environment if e.startswith(b"RANK="))
-                ranks[int(rank[5:])] = int(status.parent.name)
+                workers.append(int(status.parent.name))
         except (OSError, StopIteration):
             continue
-    return ranks
+    return sorted(workers)
 
 
 @pytest.mark.parametrize(
-    "processes, temperature, path", [(2, "1", "hard"), (3, "auto", "hard"), (2, "auto,0.3", "drawn")]
+    "processes, temperature, path, is_real",
+    [(2, "1", "hard", True), (3, "auto", "hard", False), (2, "auto,0.3", "drawn", False)],
 )
-def test_processes_share_a_run(torchrun, alone, tmp_path, processes, temperature, path):
+def test_processes_share_a_run(torchrun, alone, tmp_path, processes, temperature, path, is_real):
     options = ("--batch-size", "4", "--temperature", temperature, "--path", path)
     expected = alone(*options)
-    result, _ = finish(torchrun(processes, *options))
+    result, _ = finish(torchrun(processes, *options, is_real=is_real))
     assert_same(expected, result)
     assert [s["temperature"] for s in result["scales"]] == [s["temperature"] for s in expected["scales"]]
     for got, point in zip(result["history"], expected["history"], strict=True):
