@@ -22,7 +22,7 @@ logger = logging.getLogger(__name__)
 MAX_FAILED = 0.01  # share of unreadable images that is nothing to worry about
 # The most of what several commands have, far above what is of use.
 MOST_IMAGES, MOST_BATCH, MOST_WORKERS = 10**9, 2**16, 1024
-MOST_CODES, MOST_WIDTH = 2**20, 2**12
+MOST_CODES, MOST_WIDTH, MOST_HEADS = 2**20, 2**12, 2**10
 MOST_SEED, MOST_NATS, MOST_SECONDS = 2**63 - 1, 10**6, 10**6
 INCOMPLETE = 4  # exit code: done, but too many images could not be read
 

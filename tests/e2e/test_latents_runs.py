@@ -210,7 +210,6 @@ LATENTS, CODEBOOK = ("--latents", "z.npy"), ("--codebook", "c.npy")
         ((*LATENTS, *CODEBOOK, "--save-tokens", "t.txt"), "--save-tokens: t.txt: expected FILE.npy"),
         (("--data", "x", "--ckpt", "y", *CODEBOOK), "--codebook: belongs to --latents"),
         (("--data", "x", "--ckpt", "y", "--channels", "last"), "--channels: belongs to --latents"),
-        (("--data", "x", "--ckpt", "y", "--levels", "3,3"), "--levels: belongs to --latents"),
         (("--data", "x", "--ckpt", "y", "--rule", "bsq"), "bsq is for --latents"),
     ],
 )

@@ -162,9 +162,9 @@ def test_processes_that_would_share_a_gpu_are_told_so(
     cli, folder, checkpoint, tmp_path, monkeypatch, command
 ):
     """Two of them on one machine, as this one sees them."""
-    module = {"train": "train.train", "estimate": "estimate.estimate"}[command]
+    module = {"train": "commands.train.train", "estimate": "runs.estimate"}[command]
     here = lambda **_: contextlib.nullcontext(Ranks(local_world=2))  # noqa: E731
-    monkeypatch.setattr(f"entropy_cli.commands.{module}.join", here)
+    monkeypatch.setattr(f"entropy_cli.{module}.join", here)
     run = (command, "--data", folder, "--output", tmp_path / "out", "--device", "cuda:0")
     code, _, err = cli(*run, *(("--ckpt", checkpoint) if command == "estimate" else ()))
     assert code == 3 and "2 processes on this machine would share it. Use --device cuda" in err

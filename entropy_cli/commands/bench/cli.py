@@ -48,6 +48,12 @@ def parse_width(text: str) -> int:
     return width
 
 
+def check_model(text: str) -> str:
+    """Check the depth of a generator of random weights, if it is one."""
+    parse_model(text)
+    return text
+
+
 def parse_model(text: str) -> Path | int:
     """Parse a generator's file, or the depth of one of random weights."""
     depth = re.fullmatch(r"d(\d{1,3})", text)
@@ -72,10 +78,10 @@ def bench(
         ),
     ] = False,
     model: Annotated[
-        Any,  # a file or a depth
+        str | None,
         typer.Option(
             metavar="FILE|dN",
-            parser=parse_model,
+            parser=check_model,
             help="Also time a generator: its file, or dN for VAR of N blocks with random weights.",
         ),
     ] = None,
@@ -140,7 +146,7 @@ def bench(
         temperatures=temperature,
         rounds=rounds,
         baseline=baseline,
-        model=model,
+        model=None if model is None else parse_model(model),
     )
     found = run(config, tqdm_bar)
     text = found.to_json()

@@ -8,6 +8,7 @@ import typer
 from entropy_cli.input_options import ClusterOf, check_evaluation
 from entropy_cli.options import (
     MAX_FAILED,
+    MOST_HEADS,
     MOST_IMAGES,
     MOST_NATS,
     AsJson,
@@ -118,7 +119,8 @@ def evaluate(
         ),
     ] = None,
     heads: Annotated[
-        int | None, whole(1, 1024, "Attention heads of the model, where its file does not show them.")
+        int | None,
+        whole(1, MOST_HEADS, "Attention heads of the model, where its file does not show them."),
     ] = None,
     rule: Annotated[
         Literal["l2", "cosine", "dot"] | None,

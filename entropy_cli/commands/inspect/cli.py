@@ -6,7 +6,17 @@ from typing import Annotated, Literal
 import typer
 
 from entropy_cli.input_options import parse_levels
-from entropy_cli.options import AsJson, Family, ImageSize, PatchNums, Sides, Weights, WholeTable
+from entropy_cli.options import (
+    MOST_HEADS,
+    AsJson,
+    Family,
+    ImageSize,
+    PatchNums,
+    Sides,
+    Weights,
+    WholeTable,
+    whole,
+)
 from entropy_cli.terminal import print_result, tqdm_bar
 
 
@@ -32,7 +42,7 @@ def inspect(
     ] = None,
     heads: Annotated[
         int | None,
-        typer.Option(min=1, help="Attention heads of a generator, where its weights don't show them."),
+        whole(1, MOST_HEADS, "Attention heads of a generator, where its weights don't show them."),
     ] = None,
     full: Annotated[
         bool,

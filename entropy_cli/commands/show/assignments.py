@@ -70,14 +70,16 @@ def assign_image(
             recons.append(((recon_B3HW[0] + 1) * 127.5).round().to(torch.uint8).permute(1, 2, 0))
         spec, T = tokenizer.spec.scales[s], temperatures[s]
         tokens = (tensor.tolist() for tensor in assign_tokens(z_lC, tokenizer.codebook(s), T))
-        place = s, spec.name, spec.patch_num, _grid(len(z_lC), f_BChw)
+        place = s, spec.name, spec.patch_num, _grid(len(z_lC), spec.patch_num, f_BChw)
         scales.append(ShownScale(*place, T, psnr_db, *tokens))
         advance(1)
     return scales, recons
 
 
-def _grid(tokens: int, f_BChw: Tensor) -> tuple[int, int]:
+def _grid(tokens: int, patch_num: int | None, f_BChw: Tensor) -> tuple[int, int]:
     """Return the rows and columns of the tokens: a square, or one row where latents have no grid."""
+    if patch_num is not None:
+        return patch_num, patch_num
     height, side = f_BChw.shape[2], math.isqrt(tokens)
     return (side, side) if height > 1 and side * side == tokens else (1, tokens)
 
