@@ -158,6 +158,29 @@ def test_a_line_may_hold_training_and_validation(read):
     assert (values(log, "loss", "val"), values(log, "acc", "val")) == ([4.5, 3.5, 2.5, 1.5], [0.25] * 4)
 
 
+def test_a_title_says_that_lines_below_are_of_validation(read):
+    rows = [
+        f"Epoch {i}\nloss: {4 - i} [64/100]\nTest Error:\n Accuracy: 0.5, loss: {4.5 - i}\n\n"
+        for i in range(4)
+    ]
+    log = read("".join(rows))
+    assert (values(log, "loss"), values(log, "loss", "val")) == ([4, 3, 2, 1], [4.5, 3.5, 2.5, 1.5])
+    assert values(log, "Accuracy", "val") == [0.5] * 4
+
+
+def test_an_accuracy_behind_a_validation_loss_is_of_validation(read):
+    of = "Epoch {0}/3\ntrain Loss: {1} Acc: 0.5\nval Loss: {2} Acc: 0.25\n"
+    log = read("".join(of.format(i, 4 - i, 4.5 - i) for i in range(4)))
+    assert (values(log, "Acc"), values(log, "Acc", "val")) == ([0.5] * 4, [0.25] * 4)
+    assert len(log.notes) == 1
+
+
+def test_values_that_can_not_be_placed_are_counted(read):
+    log = read("".join(f"Epoch {e}\nloss {4 - e}.5\nloss {4 - e}.25\n" for e in range(3)))
+    assert values(log, "loss") == [4.5, 3.5, 2.5]
+    assert any(note.startswith("3 values left out: their lines have neither step") for note in log.notes)
+
+
 def test_a_test_set_is_none_of_validation(read):
     of = "validation loss at iteration {} on {} set | lm loss value: {} | lm loss PPL: 7.5 |\n"
     text = "".join(of.format(i, "validation", 5.5 - i) for i in range(4))

@@ -61,6 +61,16 @@ def join_thousands(line: str) -> str:
     return THOUSANDS.sub(lambda found: found[0].replace(",", ""), line)
 
 
+def is_of_validation(text: str) -> bool:
+    """Return whether words say that values beside them are of validation, and none of training.
+
+    >>> is_of_validation("Test Error:"), is_of_validation("train and test:")
+    (True, False)
+    """
+    words = set(WORD.findall(text.lower()))
+    return bool(words & EVALUATION) and not words & TRAINING
+
+
 class Pair(NamedTuple):
     """A name and the indices of its values among the numbers of a line."""
 
@@ -93,14 +103,14 @@ def parse_shape(parts: Sequence[str], steps: Iterable[str] = (), epochs: Iterabl
     begin = max([0, *(found.end() for found in (CODE.match(line), rank) if found)])
     parser = _Parser(parts, {*STEPS, *steps}, {*EPOCHS, *epochs}, begin)
     parser.parse()
-    words = {word.lower() for word in WORD.findall(" ".join(parser.around))}
-    is_val = bool(words & EVALUATION) and not words & TRAINING
+    around = " ".join(parser.around).lower()
+    is_val = is_of_validation(around)
     step = parser.step
     if step is None and not is_val:  # else it counts the batches of the validation
         step = parser.bar
     found = None if rank is None else next(filter(None, rank.groups()))
     pairs = [pair._replace(is_val=is_val or pair.is_val) for pair in parser.pairs]
-    is_test = "test" in words and bool(words & {"val", "valid", "validation"})
+    is_test = {"test"} < {"test", "val", "valid", "validation"}.intersection(WORD.findall(around))
     return Shape(pairs, parser.epoch, step, is_test, found)
 
 

@@ -6,8 +6,15 @@ from dataclasses import replace
 from typing import NamedTuple
 
 from entropy_cli.commands.monitor.logs.dialect import Dialect
-from entropy_cli.commands.monitor.logs.grammar import NUMBER, Pair, Shape, join_thousands, parse_shape
-from entropy_cli.commands.monitor.logs.names import Namer
+from entropy_cli.commands.monitor.logs.grammar import (
+    NUMBER,
+    Pair,
+    Shape,
+    is_of_validation,
+    join_thousands,
+    parse_shape,
+)
+from entropy_cli.commands.monitor.logs.names import TRAINING, Namer, infer_split, split_words
 from entropy_cli.commands.monitor.logs.rows import Rows
 from entropy_cli.commands.monitor.logs.series import Metric
 
@@ -57,6 +64,8 @@ class LineReader:
         self._is_open = False  # whether the last row is at the position reached
         self._pending: list[list[tuple[Metric, float]]] | None = []  # None if the log has no positions
         self._in_arguments = False
+        self._is_below_val = False  # whether the line above is a title such as "Validation:"
+        self._dropped = 0  # values without a position of their own after one of the same name
 
     def read(self, text: str, *, is_end: bool = True) -> None:
         """Read a piece of whole lines; `is_end` if none follows, so that the last may be cut off."""
@@ -72,6 +81,7 @@ class LineReader:
                 self._argument(line)
             parts = NUMBER.split(line)
             if len(parts) == 1:
+                self._is_below_val = line.rstrip().endswith(":") and is_of_validation(line)
                 continue
             plan = plans.get(tuple(parts[::2])) or self._plan(parts)
             if plan is THOUSANDS:
@@ -88,9 +98,15 @@ class LineReader:
     def notes(self) -> list[str]:
         """Return what was left out, in sentences."""
         ranks = [rank for rank in self.ranks if rank is not None]
-        if len(ranks) < 2:
-            return []
-        return [f"{len(ranks)} ranks print the same lines: those of rank {ranks[0]} are read"]
+        notes = []
+        if len(ranks) > 1:
+            notes.append(f"{len(ranks)} ranks print the same lines: those of rank {ranks[0]} are read")
+        if self._dropped:
+            notes.append(
+                f"{self._dropped} values left out: their lines have neither step nor epoch, and repeat "
+                "a name of lines above. Print the step on them"
+            )
+        return notes
 
     def _argument(self, line: str) -> None:
         if found := ARGUMENT.match(line):
@@ -118,7 +134,7 @@ class LineReader:
             return THOUSANDS
         shape = parse_shape(parts, self.dialect.steps, self.dialect.epochs)
         values = [
-            (self._held_out(metric, shape) if pair.is_val else metric, 2 * i + 1)
+            (self._of_split(metric, pair, shape), 2 * i + 1)
             for pair in shape.pairs
             for metric, i in self._values(pair, shape)
         ]
@@ -145,7 +161,11 @@ class LineReader:
         return [(metric, i) for metric, i in found if metric is not None]
 
     @staticmethod
-    def _held_out(metric: Metric, shape: Shape) -> Metric:
+    def _of_split(metric: Metric, pair: Pair, shape: Shape) -> Metric:
+        """Return a metric with its split by the line: val Loss: 8.25 Acc: 0.25."""
+        is_behind = metric.kind == "accuracy" and infer_split(shape.pairs[0].name) == "val"
+        if not pair.is_val and (not is_behind or TRAINING & {*split_words(pair.name)}):
+            return metric
         name = f"{metric.name}, test set" if shape.is_test else metric.name
         return replace(metric, name=name, split="val", description="")
 
@@ -166,6 +186,8 @@ class LineReader:
         at_epoch = None if epoch is None else _place(parts[epoch])
         at_step = None if step is None else _place(parts[step])
         if at_epoch is None and at_step is None:
+            if self._is_below_val:
+                found = [(replace(metric, split="val"), value) for metric, value in found]
             if self.dialect.unplaced != "none":
                 self._unplaced(found)
             return
@@ -187,7 +209,7 @@ class LineReader:
     def _put(self, values: Iterable[tuple[Metric, float]]) -> None:
         """Add values to the last row."""
         for metric, value in values:
-            self.rows.put(metric, value, len(self.rows) - 1)
+            self._dropped += not self.rows.put(metric, value, len(self.rows) - 1)
 
     def _move(self, epoch: float | None, step: float | None) -> None:
         """Note the position that the log has reached."""

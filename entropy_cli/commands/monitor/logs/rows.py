@@ -69,8 +69,11 @@ class Rows:
                 cells.row.append(row)
                 cells.value.append(value)
 
-    def put(self, metric: Metric, value: float, row: int) -> None:
-        """Add a value to a row; if it has one of this metric, the last one counts in validation."""
+    def put(self, metric: Metric, value: float, row: int) -> bool:
+        """Add a value to a row; if it has one of this metric, the last one counts in validation.
+
+        Returns whether it counts.
+        """
         cells = self.cells.get(metric)
         if cells is None:
             cells = self.cells[metric] = Cells()
@@ -79,6 +82,9 @@ class Rows:
             cells.value.append(value)
         elif metric.split == "val":
             cells.value[-1] = value
+        else:
+            return False
+        return True
 
     def restart(self) -> None:
         """Note that a process starts."""
