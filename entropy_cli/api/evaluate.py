@@ -64,14 +64,16 @@ class CallableGenerator:
         return logits_BLV.detach().to(idx_BL.device, torch.float32)
 
     def _check_last_token(self, idx_BL: Tensor, label_B: Tensor, logits_BLV: Tensor) -> None:
-        """Raise EntropyCliError if the logits of the last token depend on that token."""
+        """Raise EntropyCliError if any logits depend on the last token, which no other comes after."""
         other_BL = idx_BL.clone()
         other_BL[:, -1] = (other_BL[:, -1] + 1) % self.spec.vocab_size
-        changed_BV = self.predict(other_BL, label_B)[:, -1] - logits_BLV[:, -1]
-        if changed_BV.abs().max() > ROUNDING * logits_BLV[:, -1].abs().max():
+        changed_L = (self.predict(other_BL, label_B) - logits_BLV).abs().amax((0, 2))
+        places = (changed_L > ROUNDING * logits_BLV.abs().max()).nonzero().flatten().tolist()
+        if places:
             raise EntropyCliError(
-                "model: its logits of the last token change when that token does: it sees what it is to "
-                "predict, or drops out at random. Shift its logits, and call model.eval()."
+                f"model: its logits of token {places[-1]} change when the last token does, "
+                f"{len(changed_L) - 1}: it sees what it is to predict or what comes later, or drops out "
+                "at random. Shift its logits, mask its attention, and call model.eval()."
             )
 
     def logits(self, hidden_NC: Tensor) -> Tensor:
@@ -170,6 +172,8 @@ def _labels(
         source: Literal["auto", "none"] | Path = path_argument("labels", labels)
         if labels in ("auto", "none"):
             source = "auto" if labels == "auto" else "none"
+        if source == "none" and null_class is None:
+            raise EntropyCliError("labels none: give the model's label for no class as null_class.")
         names = (found.name(index) for index in range(len(found)))
         return find_labels(names, source, classes, null_class, found.label_of)
     if found is not None:

@@ -119,6 +119,13 @@ def test_what_does_not_fit_is_said(latents_MlC, codes_VC, bigram, more, words):
         run(latents_MlC, codes_VC, bigram, **more)
 
 
+def sees_all(idx_BL, _):
+    """Logits without a mask: those of all tokens but the last see all of the others."""
+    onehot_BLV = torch.nn.functional.one_hot(idx_BL, CODES).float()
+    seen_BLV = onehot_BLV.sum(1, keepdim=True) - onehot_BLV
+    return torch.cat([seen_BLV[:, :-1], torch.zeros_like(seen_BLV[:, -1:])], 1)
+
+
 @pytest.mark.parametrize(
     "model, words",
     [
@@ -126,9 +133,34 @@ def test_what_does_not_fit_is_said(latents_MlC, codes_VC, bigram, more, words):
         (lambda idx_BL, _: idx_BL, "expected a floating-point tensor"),
         (lambda idx_BL, _: torch.zeros(*idx_BL.shape, CODES + 1), r"got shape \(16, 6, 6\)"),
         (lambda idx_BL, _: torch.nn.functional.one_hot(idx_BL, CODES).float(), "it sees what it is"),
+        (sees_all, "logits of token 4 change when the last token does, 5: .* mask its attention"),
         (lambda idx_BL, _: torch.full((*idx_BL.shape, CODES), torch.nan), "loss is NaN"),
     ],
 )
 def test_a_model_that_can_not_be_right_is_refused(latents_MlC, codes_VC, model, words):
     with pytest.raises(EntropyCliError, match=words):
         run(latents_MlC, codes_VC, model)
+
+
+def test_labels_of_a_folder(images, checkpoint, tmp_path):
+    tokenizer, given = entropy_cli.load_tokenizer(checkpoint), []
+
+    def model(idx_BL, label_B):
+        given.extend(label_B.tolist())
+        return torch.zeros(*idx_BL.shape, 48)
+
+    def evaluate(labels, null_class=4):
+        given.clear()
+        more = {"labels": labels, "classes": 4, "null_class": null_class, "label_check": 0}
+        return entropy_cli.evaluate(images, tokenizer, model, temperature=1, workers=0, **more).labels
+
+    found = evaluate("auto")
+    assert (found.source, found.classes_seen) == ("folders", 4) and {*given} == {0, 1, 2, 3}
+    paths = sorted(path.relative_to(images).as_posix() for path in images.rglob("*.jpg"))
+    (tmp_path / "l.csv").write_text("".join(f"{path},2\n" for path in paths))
+    assert evaluate(tmp_path / "l.csv").source == "file" and {*given} <= {0, 2}  # 0 fills batches up
+    assert evaluate("none").source == "none" and {*given} <= {0, 4}
+    with pytest.raises(EntropyCliError, match="labels none: give the model's label for no class as null"):
+        evaluate("none", null_class=None)
+    with pytest.raises(EntropyCliError, match="for a folder give"):
+        evaluate([0] * len(paths))
