@@ -160,7 +160,7 @@ def test_labels_of_a_folder(images, checkpoint, tmp_path):
     (tmp_path / "l.csv").write_text("".join(f"{path},2\n" for path in paths))
     assert evaluate(tmp_path / "l.csv").source == "file" and {*given} <= {0, 2}  # 0 fills batches up
     assert evaluate("none").source == "none" and {*given} <= {0, 4}
-    with pytest.raises(EntropyCliError, match="labels none: give the model's label for no class as null"):
+    with pytest.raises(EntropyCliError, match="labels none: give the model's label for no class"):
         evaluate("none", null_class=None)
     with pytest.raises(EntropyCliError, match="for a folder give"):
         evaluate([0] * len(paths))
