@@ -53,11 +53,19 @@ TemperatureFrom = Annotated[
     Path | None,
     typer.Option(metavar="RESULT.json", help="Use the temperatures of another run as they are."),
 ]
+PrecisionName = Literal["fp32", "tf32", "fp16", "bf16"]
 PrecisionOf = Annotated[
-    Literal["fp32", "tf32", "fp16", "bf16"] | None,
+    PrecisionName | None,
     typer.Option(
         help="Precision of the encoder; default fp32 on a CPU, fp16 on a GPU. What it costs is "
         "measured and shown."
+    ),
+]
+PrecisionsOf = Annotated[
+    PrecisionName | None,
+    typer.Option(
+        help="Precision of the encoder and of the model's products; default fp32 on a CPU, on a GPU "
+        "fp16 and that of the model's training. What it costs is measured and shown."
     ),
 ]
 CompileMode = Annotated[

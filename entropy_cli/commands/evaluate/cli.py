@@ -35,7 +35,7 @@ from entropy_cli.run_options import (
     DryRun,
     Limit,
     OnError,
-    PrecisionOf,
+    PrecisionsOf,
     Report,
     SaveEvery,
     SaveTokens,
@@ -69,7 +69,7 @@ def evaluate(
     model: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
+            metavar="FILE|DIR",
             help="The generator, such as var_d16.pth or c2i_L_256.pt; VAR's ar-ckpt-*.pth holds its "
             "tokenizer too.",
         ),
@@ -79,7 +79,7 @@ def evaluate(
         typer.Option(
             metavar="auto|none|FILE",
             parser=parse_labels,
-            help="Classes of the images: auto goes by wnids, numbers or a column; none gives the null "
+            help="Classes of the images: auto goes by wnids, a column, or folders; none gives the null "
             "class; a file has lines path,index or path,wnid.",
         ),
     ] = "auto",
@@ -129,7 +129,7 @@ def evaluate(
     temperature: Temperature = None,
     temperature_from: TemperatureFrom = None,
     device: Device = "auto",
-    precision: PrecisionOf = None,
+    precision: PrecisionsOf = None,
     compile: CompileMode = None,
     batch_size: BatchSize = None,
     workers: Workers = None,
