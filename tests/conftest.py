@@ -74,6 +74,15 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.fixture
+def two_threads():
+    """torch computes on two threads."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(params=[1, 2], ids=lambda number: f"threads {number}")
 def threads(request):
     """torch computes on one thread, and on two."""

@@ -90,8 +90,10 @@ def assert_same_training(one, other, tolerance=1e-4):
     "options",
     [
         ("--codebook", "ema", "--vocab-size", 200, "--codebook-decay", 0.5, "--revive-every", 4),
-        ("--codebook", "gradient", "--vocab-size", 200, "--codebook-decay", 0.5, "--revive-every", 4),
-        ("--norm", "batch", "--grad-accum-steps", 2, "--ema-decay", 0.9),
+        (
+            *("--codebook", "gradient", "--vocab-size", 200, "--codebook-decay", 0.5),
+            *("--revive-every", 4, "--norm", "batch", "--grad-accum-steps", 2, "--ema-decay", 0.9),
+        ),
     ],
     ids=str,
 )

@@ -75,8 +75,7 @@ def finish(process):
 @pytest.mark.parametrize(
     "options",
     [
-        ("--ema-decay", 0.99),
-        ("--norm", "batch", "--grad-accum-steps", 2),
+        ("--norm", "batch", "--grad-accum-steps", 2, "--ema-decay", 0.99),
         ("--codebook", "gradient", "--revive-every", 3, "--codebook-decay", 0.5, "--vocab-size", 100),
     ],
     ids=str,
@@ -97,7 +96,7 @@ def test_killed_and_resumed_equals_unbroken(start, tmp_path, options):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143)])  # of SIGINT: test_resume.py
 def test_a_signal_saves_at_once(start, tmp_path, number, code):
     options = ("--steps", STEPS, "--eval-every", STEPS)
     out = tmp_path / "out"

@@ -47,9 +47,19 @@ def test_what_fits_two_families_has_to_be_asked_for(shared, name):
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-@pytest.mark.usefixtures("threads")
 @torch.no_grad()
 def test_golden(shared, name):
+    check_golden(shared, name)
+
+
+@pytest.mark.parametrize("name", ["var_l2", "llamagen"])
+@pytest.mark.usefixtures("two_threads")
+@torch.no_grad()
+def test_golden_on_two_threads(shared, name):
+    check_golden(shared, name)
+
+
+def check_golden(shared, name):
     tokenizer, expected, arrays = opened(shared / "golden" / name)
     spec = tokenizer.spec
     assert (spec.family, spec.rule) == GOLDEN[name]
