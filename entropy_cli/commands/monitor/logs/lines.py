@@ -15,13 +15,13 @@ from entropy_cli.commands.monitor.logs.grammar import (
     parse_shape,
 )
 from entropy_cli.commands.monitor.logs.names import TRAINING, Namer, infer_split, split_words
-from entropy_cli.commands.monitor.logs.rows import Rows
+from entropy_cli.commands.monitor.logs.rows import MAX_PLACE, Rows
 from entropy_cli.commands.monitor.logs.series import Metric
+from entropy_cli.commands.monitor.logs.text import count_decimals
 
 MAX_LINE = 20_000  # characters: longer lines are none that a training prints
 MAX_SHAPES = 5_000  # that are kept at once
 MAX_UNPLACED = 1_000  # lines after which a log is taken to have no positions
-MAX_PLACE = 1e15  # larger epochs and steps are none
 ARGUMENT = re.compile(r"^  (\w+)\s*: (.*)$")
 
 
@@ -119,7 +119,7 @@ class LineReader:
         if plan is None:
             plan = self._plan(parts)
             self.rows.unreadable += bool(plan.values)
-        elif plan.last is None or _decimals(parts[-2]) >= plan.last:
+        elif plan.last is None or count_decimals(parts[-2]) >= plan.last:
             self._take(plan, parts)
         else:
             self.rows.unreadable += bool(plan.values)
@@ -139,7 +139,7 @@ class LineReader:
             for metric, i in self._values(pair, shape)
         ]
         epoch, step = (None if i is None else 2 * i + 1 for i in (shape.epoch, shape.step))
-        plan = _Plan(epoch, step, values, None if parts[-1] else _decimals(parts[-2]))
+        plan = _Plan(epoch, step, values, None if parts[-1] else count_decimals(parts[-2]))
         is_used = self._is_first(shape, values) if values else epoch is not None or step is not None
         if not is_used:
             plan = NOTHING
@@ -265,8 +265,3 @@ def read_lines(pieces: Iterable[str], reader: LineReader) -> Rows:
 def _place(text: str) -> float | None:
     number = float(text)
     return number if abs(number) < MAX_PLACE else None
-
-
-def _decimals(text: str) -> int:
-    """Return the number of digits after the decimal point."""
-    return len(text.partition(".")[2])

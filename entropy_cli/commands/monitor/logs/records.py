@@ -11,7 +11,7 @@ from typing import Any
 
 from entropy_cli.commands.monitor.logs.dialect import Dialect
 from entropy_cli.commands.monitor.logs.names import Namer, infer_split
-from entropy_cli.commands.monitor.logs.rows import Rows
+from entropy_cli.commands.monitor.logs.rows import MAX_PLACE, Rows
 from entropy_cli.commands.monitor.logs.series import Metric
 from entropy_cli.core.reading import parse_json
 
@@ -20,7 +20,6 @@ STEPS = ("train/global_step", "trainer/global_step", "step", "global_step", "_st
 EPOCHS = ("train/epoch", "trainer/epoch", "epoch", "ep")
 SPLITS = ("mode", "split", "phase", "subset")  # names of the split of a record
 BLANK = ("", "-", "none", "null", "na", "n/a")
-MAX_PLACE = 1e15  # larger epochs and steps are none
 MAX_DEPTH = 3  # of nested objects
 MAX_LITERAL = 2**16  # characters of a printed dict: parsing one takes 400 bytes of memory for each
 MAX_NAME = 200  # characters of an object's name, which are repeated before all names in it

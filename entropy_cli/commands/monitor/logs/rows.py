@@ -12,6 +12,7 @@ from entropy_cli.commands.monitor.logs.series import Metric
 
 MIN_EPOCHS = 3  # steps that start over this often, after equal numbers of rows, are epochs
 NONE = math.nan
+MAX_PLACE = 1e15  # larger epochs and steps are none
 
 
 @dataclass

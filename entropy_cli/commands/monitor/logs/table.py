@@ -8,6 +8,7 @@ from itertools import chain, islice
 
 from entropy_cli.commands.monitor.logs.names import HELD_OUT, TRAINING, Namer, split_words
 from entropy_cli.commands.monitor.logs.records import RecordReader, parse_number
+from entropy_cli.commands.monitor.logs.text import count_decimals
 from entropy_cli.core.errors import LogError
 
 DELIMITERS = ",;\t|"
@@ -168,11 +169,6 @@ def _is_cut(lines: Sequence[str], delimiter: str) -> bool:
     if len(lines) < 3:
         return False
     *before, last = (line.split(delimiter) for line in lines)
-    digits = {_decimals(cells[-1]) for cells in before if parse_number(cells[-1]) is not None}
-    is_shorter = len(digits) == 1 and _decimals(last[-1]) < min(digits)
+    digits = {count_decimals(cells[-1]) for cells in before if parse_number(cells[-1]) is not None}
+    is_shorter = len(digits) == 1 and count_decimals(last[-1]) < min(digits)
     return len(last) < len(before[-1]) or (is_shorter and "e" not in before[-1][-1].lower())
-
-
-def _decimals(text: str) -> int:
-    """Return the number of digits after the decimal point."""
-    return len(text.strip().partition(".")[2])

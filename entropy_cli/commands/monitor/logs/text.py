@@ -54,3 +54,8 @@ def _cleaned(text: str) -> str:
     if "\x1b" in text:
         text = COLOURS.sub("", text)
     return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+
+
+def count_decimals(number: str) -> int:
+    """Return the number of digits after the decimal point."""
+    return len(number.strip().partition(".")[2])
