@@ -4,7 +4,6 @@ They take numbers, whatever they were read from. Imports no torch.
 """
 
 import math
-from collections.abc import Iterator
 from typing import NamedTuple
 
 from entropy_cli.entropy.quantity import Labels
@@ -22,26 +21,6 @@ ACCUMULATION = (
     "model takes **kwargs but returns a mean: divide the sum of its token losses by num_items_in_batch, "
     "or set accepts_loss_kwargs = False on the model"
 )
-
-
-def check_loss(
-    value: float, level: Level, labels: Labels = "unknown", *, margin: float = NEAR, what: str = "loss"
-) -> Iterator[Finding]:
-    """Yield what a loss says against its floor and ceilings: at most one finding on either side.
-
-    Args:
-        value: the loss, in nats per token.
-        level: its floor and ceilings.
-        labels: what the model is trained on; the assignment entropy is no floor of hard labels.
-        margin: by how much the loss may pass a bound by chance, in nats, beside the floor's interval.
-        what: its name for the sentence, such as "train loss".
-    """
-    if value < level.floor - (level.half_width or 0.0) - margin:
-        yield below_floor(value, level, labels, what)
-    if level.ceiling is not None and value > level.ceiling + margin:
-        yield above_unigram(value, level.ceiling, what)
-    elif level.rungs and labels != "soft":
-        yield beside_ladder(value, level, margin, what)
 
 
 def below_floor(

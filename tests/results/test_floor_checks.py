@@ -7,7 +7,9 @@ from decimal import Decimal
 import pytest
 
 from entropy_cli.results.floor_checks import (
-    check_loss,
+    above_unigram,
+    below_floor,
+    beside_ladder,
     compare_start,
     start_is_not_ln_v,
     summed_loss,
@@ -19,21 +21,6 @@ LEVEL = Level(4.5, half_width=0.01, ceiling=6.0, rungs=RUNGS)
 
 
 @pytest.mark.parametrize(
-    ("value", "ids"),
-    [
-        (4.4, ["below_floor", "ladder"]),
-        (4.48, ["ladder"]),  # within the floor's interval and the margin
-        (5.0, ["ladder"]),
-        (5.4, ["above_rung"]),
-        (6.01, ["above_rung"]),  # within the margin of the unigram
-        (6.1, ["above_unigram"]),  # and of what follows from it nothing
-    ],
-)
-def test_a_loss_has_one_finding_on_either_side(value, ids):
-    assert [one.id for one in check_loss(value, LEVEL, "hard")] == ids
-
-
-@pytest.mark.parametrize(
     ("labels", "severity", "words", "never"),
     [
         ("hard", "info", "CE - A may be negative", "impossible"),
@@ -42,7 +29,7 @@ def test_a_loss_has_one_finding_on_either_side(value, ids):
     ],
 )
 def test_below_its_floor_is_impossible_for_soft_labels_only(labels, severity, words, never):
-    one = next(iter(check_loss(4.4, LEVEL, labels, what="train loss")))
+    one = below_floor(4.4, LEVEL, labels, "train loss")
     assert (one.id, one.severity) == ("below_floor", severity)
     assert one.message.startswith("train loss of 4.4000 lies 0.1000 nats below")
     assert words in one.message and never not in one.message
@@ -50,20 +37,18 @@ def test_below_its_floor_is_impossible_for_soft_labels_only(labels, severity, wo
 
 @pytest.mark.parametrize("value", [4.40004, 4.40006])
 def test_the_printed_numbers_add_up(value):
-    level = Level(4.50006, ceiling=4.2)
-    for one in check_loss(value, level, "hard"):
+    for one in (below_floor(value, Level(4.50006), "hard"), above_unigram(value, 4.2)):
         first, apart, last = map(Decimal, re.findall(r"\d\.\d{4}", one.message)[:3])
         assert abs(first - last) == apart
     assert "9.000, 0.682 above ln 4096 = 8.318" in start_is_not_ln_v(9.0004, 4096).message
 
 
 def test_hard_labels_are_sent_to_the_ladder():
-    (without,) = check_loss(4.4, Level(4.5), "hard")
-    assert "estimate with --ladder" in without.message
-    below, beside = check_loss(4.4, LEVEL, "hard")
-    assert "--ladder" not in below.message
+    assert "estimate with --ladder" in below_floor(4.4, Level(4.5), "hard").message
+    assert "--ladder" not in below_floor(4.4, LEVEL, "hard").message
+    beside = beside_ladder(4.4, LEVEL, 0.02)
+    assert (beside.id, beside_ladder(5.4, LEVEL, 0.02).id) == ("ladder", "above_rung")
     assert "0.80 nats below the context rung (5.2000)" in beside.message
-    assert not list(check_loss(4.7, LEVEL, "soft"))  # whose cross-entropy is of other labels
 
 
 @pytest.mark.parametrize(
