@@ -266,7 +266,9 @@ class Event:
         self.recorded, self.blocking, self.sent = False, blocking, 0
 
     def record(self, stream=None):
-        self.recorded, self.sent = True, PretendedGPU.running.sent
+        self.recorded = True
+        if PretendedGPU.running is not None:
+            self.sent = PretendedGPU.running.sent
 
     def query(self):
         PretendedGPU.running.arrive(self.sent)

@@ -139,7 +139,7 @@ class TestDashboards:
         log = tmp_path / "log.csv"
         log.write_text(table(**overfitted()))
         code, out, _ = cli("monitor", log, "--floor", ladder_result, "--wandb")
-        assert code == 0 and out.startswith(f"{log}: format csv")
+        assert code == 0 and " ".join(out.split()).startswith(f"{log}: format csv")
         rows = read_wandb(tmp_path)
         last = [row for row in rows if row["floor/step"] == 59]
         merged = {name: value for row in last for name, value in row.items()}
