@@ -149,7 +149,7 @@ def test_a_reader_who_leaves_is_no_error(images, checkpoint, tmp_path):
     argv = [sys.executable, "-m", "entropy_cli", "estimate", "--data", images, "--ckpt", checkpoint]
     command = shlex.join([str(part) for part in [*argv, "--workers", 0, "--limit", 16]])
     environment = subprocess_environment(tmp_path)
-    for tail, code in (("| head -1", 0), (">/dev/full", 3), (">&-", 3), ("2>&-", 0), ("2>/dev/full", 0)):
+    for tail, code in (("| head -1", 0), (">/dev/full", 3), ("2>&-", 0)):
         done = subprocess.run(
             ["bash", "-c", f"set -o pipefail; {command} {tail}"],
             capture_output=True,
