@@ -21,7 +21,7 @@ from entropy_cli.generators.base import GeneratorSpec
 from entropy_cli.images.image_set import ImageSet
 from entropy_cli.images.labels import ClassLabels, find_labels
 from entropy_cli.results.evaluation import Evaluation
-from entropy_cli.runs.model import Model
+from entropy_cli.runs.model import LABEL_CHECK, Model
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.compiled import Compile
 from entropy_cli.tokenizers.latents import Channels
@@ -29,7 +29,6 @@ from entropy_cli.tokenizers.precision import Precision, matmul_precision
 
 # Takes tokens (B, L) and classes (B,), int64, and returns logits (B, L, V).
 Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
-LABEL_CHECK = 64  # images
 ROUNDING = 1e-2  # of logits, relative, that 16 bits may leave
 MOST_CLASSES = 2**31
 
@@ -92,7 +91,7 @@ def evaluate(  # noqa: PLR0913 - a parameter for each option
     labels: str | Path | Sequence[int] | Array = "auto",
     classes: int = 1000,
     null_class: int | None = None,
-    label_check: int = LABEL_CHECK,
+    label_check: int = LABEL_CHECK["cpu"],
     codebook: Array | Sequence[Array] | None = None,
     rule: Rule | None = None,
     levels: Sequence[int] | None = None,

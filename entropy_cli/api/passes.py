@@ -57,7 +57,7 @@ SEED = 0  # of the order of a folder's images, and of the groups
 
 @dataclass(frozen=True)
 class Callables:
-    """What the latents of a callable are assigned to; see `estimate`."""
+    """Hold what the latents of a callable are assigned to; see `estimate`."""
 
     codebook: Array | Sequence[Array] | None
     rule: Rule | None

@@ -1,5 +1,6 @@
 """Sufficient statistics of a run: named sums over images by jackknife group, added by `+`."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import ClassVar, TypeVar
@@ -14,7 +15,7 @@ Sums = TypeVar("Sums", bound="Accumulator")
 
 
 @dataclass
-class Accumulator:
+class Accumulator(ABC):
     """Sums over the images read so far, for G groups and S scales.
 
     The name of every tensor ends in its shape, a letter for each axis. Sums are float64, counts int64.
@@ -60,9 +61,9 @@ class Accumulator:
         return dict(vars(self))
 
     @property
+    @abstractmethod
     def watched(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """The arguments of `history_point`: what a run watches on the way."""
-        raise NotImplementedError
 
     @classmethod
     def from_state_dict(
@@ -97,6 +98,6 @@ class Accumulator:
         sums.check_values(layout)
         return sums
 
+    @abstractmethod
     def check_values(self, layout: SumsLayout) -> None:
         """Raise ValueError for values that no images give."""
-        raise NotImplementedError

@@ -3,7 +3,10 @@
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from torch import nn
+
 from entropy_cli.generators.base import Generator, GeneratorSpec
+from entropy_cli.generators.network import NetworkGenerator, load_weights
 from entropy_cli.generators.settings import GeneratorSettings
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 
@@ -38,7 +41,6 @@ class Family(ABC):
         grid = grid if spec.patch_nums else "tokens for its images"
         return f"{published or 'one'} with {codes} and {grid}"
 
-    @abstractmethod
     def describe(self, checkpoint: Checkpoint, settings: GeneratorSettings) -> GeneratorSpec:
         """Describe the generator from names, shapes and small tables of numbers.
 
@@ -47,11 +49,23 @@ class Family(ABC):
         Raises:
             CheckpointError: the names or shapes are not the layout's, or the settings contradict them.
         """
+        return self.plan(checkpoint, settings)[0]
 
-    @abstractmethod
     def build(self, checkpoint: Checkpoint, settings: GeneratorSettings) -> Generator:
         """Read the weights and return the generator, on the CPU and in float32.
 
         Raises:
             CheckpointError: as for `describe`, or a weight can't be read or is not finite.
+        """
+        spec, network = self.plan(checkpoint, settings)
+        return NetworkGenerator(spec, load_weights(checkpoint, network))
+
+    @abstractmethod
+    def plan(
+        self, checkpoint: Checkpoint, settings: GeneratorSettings
+    ) -> tuple[GeneratorSpec, nn.Module]:
+        """Return the spec, and the network on the meta device after comparing all shapes with it.
+
+        Raises:
+            CheckpointError: as for `describe`.
         """

@@ -26,7 +26,7 @@ from entropy_cli.runs.first_images import (
 )
 from entropy_cli.runs.run import Run, start_line
 from entropy_cli.streaming import state_file
-from entropy_cli.streaming.batch_processor import SMALLER_BATCHES, BatchProcessor
+from entropy_cli.streaming.batch_processor import SMALLER_BATCHES
 from entropy_cli.streaming.device import device_name, is_out_of_memory, keep_freed_memory, versions
 from entropy_cli.streaming.loop import Loop
 from entropy_cli.streaming.progress import Progress
@@ -129,11 +129,7 @@ def _read(
 ) -> None:
     """Run the loop."""
     keep_freed_memory()
-    seed = run.settings.draw_seed
-    processor = BatchProcessor(tokenizer, run.device, run.batch_size, draw_seed=seed)
-    if run.model is not None:
-        soft = run.settings.has_soft_losses
-        processor.scorer = run.model.scorer(tokenizer, run.device, run.model.precision, soft=soft)
+    processor = run.processor(tokenizer)
     reader = Reader(
         run.inputs.source,
         processor,

@@ -18,7 +18,6 @@ from entropy_cli.results.evaluations.summary import labels_text
 from entropy_cli.runs.config import EstimateConfig
 from entropy_cli.runs.model import Model
 from entropy_cli.runs.run import Run, format_temperatures, open_run, plural
-from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import keep_freed_memory
 from entropy_cli.streaming.pilot import PILOT_BLOCKS
 from entropy_cli.streaming.progress import Progress
@@ -115,11 +114,7 @@ def _time_batch(run: Run, plans: list[BatchPlan]) -> tuple[float, float]:
         raise DatasetError(f"{path}: can't be read: {reason}. Check --data.")
     decode_s = (time.monotonic() - started) / images
     tokenizer = run.tokenizer()
-    seed = run.settings.draw_seed
-    processor = BatchProcessor(tokenizer, run.device, run.batch_size, draw_seed=seed)
-    if run.model is not None:
-        soft = run.settings.has_soft_losses
-        processor.scorer = run.model.scorer(tokenizer, run.device, run.model.precision, soft=soft)
+    processor = run.processor(tokenizer)
     progress = Progress.start(run.settings.images // BLOCK + 1)
     numbers = [1.0 if t == "auto" else t for t in run.settings.temperature]
     progress.temperatures = [numbers for _ in tokenizer.spec.scales]

@@ -24,6 +24,7 @@ from entropy_cli.runs.config import EstimateConfig
 from entropy_cli.runs.frozen import freeze
 from entropy_cli.runs.inputs import Inputs, open_inputs
 from entropy_cli.runs.model import Model, find_model, has_soft_labels, open_model
+from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import (
     choose_batch_size,
     choose_device,
@@ -92,6 +93,16 @@ class Run:
             return tokenizer
         images = self.batch_size // BLOCK * BLOCK or self.batch_size
         return compiled(tokenizer, images, required=self.config.compile == "on")
+
+    @torch.inference_mode()
+    def processor(self, tokenizer: Tokenizer) -> BatchProcessor:
+        """Return what runs images through the tokenizer on the device, and the model on their tokens."""
+        seed = self.settings.draw_seed
+        processor = BatchProcessor(tokenizer, self.device, self.batch_size, draw_seed=seed)
+        if (model := self.model) is not None:
+            soft = self.settings.has_soft_losses
+            processor.scorer = model.scorer(tokenizer, self.device, model.precision, soft=soft)
+        return processor
 
     def allocate(self, progress: Progress) -> None:
         """Make the sums of a progress whose temperatures are set, or move them to the device."""

@@ -57,7 +57,7 @@ class Floor:
 
     @property
     def labels(self) -> Labels:
-        """What models on the tokens are trained on: of hard labels A is no floor."""
+        """Return what models on the tokens are trained on: of hard labels A is no floor."""
         return self.levels.labels
 
     @property

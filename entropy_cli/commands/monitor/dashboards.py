@@ -1,4 +1,4 @@
-"""What a floor says about a log, written beside the run's own events: each point and finding once."""
+"""Write what a floor says about a log beside the run's own events: each point and finding once."""
 
 import os
 from collections.abc import Iterator, Sequence

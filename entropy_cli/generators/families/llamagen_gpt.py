@@ -17,13 +17,11 @@ from entropy_cli.core.errors import CheckpointError
 from entropy_cli.generators.base import GeneratorSpec
 from entropy_cli.generators.family import Family
 from entropy_cli.generators.network import (
-    NetworkGenerator,
     Product,
     axes,
     check_heads,
     check_weights,
     count_blocks,
-    load_weights,
 )
 from entropy_cli.generators.settings import GeneratorSettings
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
@@ -183,16 +181,7 @@ class LlamaGenGPT(Family):
         "output.weight": "the logits of the codes",
     }
 
-    def describe(self, checkpoint: Checkpoint, settings: GeneratorSettings) -> GeneratorSpec:
-        """Describe the generator."""
-        return self._plan(checkpoint, settings)[0]
-
-    def build(self, checkpoint: Checkpoint, settings: GeneratorSettings) -> NetworkGenerator:
-        """Read the weights and return the generator."""
-        spec, network = self._plan(checkpoint, settings)
-        return NetworkGenerator(spec, load_weights(checkpoint, network))
-
-    def _plan(
+    def plan(
         self, checkpoint: Checkpoint, settings: GeneratorSettings
     ) -> tuple[GeneratorSpec, GPTNetwork]:
         """Return the spec, and the network on the meta device after comparing all shapes with it."""

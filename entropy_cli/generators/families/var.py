@@ -18,12 +18,10 @@ from entropy_cli.generators.base import GeneratorSpec
 from entropy_cli.generators.family import Family
 from entropy_cli.generators.layers.var_transformer import NORM_EPS, VARNetwork, VARSizes
 from entropy_cli.generators.network import (
-    NetworkGenerator,
     axes,
     check_heads,
     check_weights,
     count_blocks,
-    load_weights,
 )
 from entropy_cli.generators.settings import GeneratorSettings
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
@@ -53,16 +51,7 @@ class VAR(Family):
         "head.weight": "the logits of the codes",
     }
 
-    def describe(self, checkpoint: Checkpoint, settings: GeneratorSettings) -> GeneratorSpec:
-        """Describe the generator."""
-        return self._plan(checkpoint, settings)[0]
-
-    def build(self, checkpoint: Checkpoint, settings: GeneratorSettings) -> NetworkGenerator:
-        """Read the weights and return the generator."""
-        spec, network = self._plan(checkpoint, settings)
-        return NetworkGenerator(spec, load_weights(checkpoint, network))
-
-    def _plan(
+    def plan(
         self, checkpoint: Checkpoint, settings: GeneratorSettings
     ) -> tuple[GeneratorSpec, VARNetwork]:
         """Return the spec, and the network on the meta device after comparing all shapes with it."""

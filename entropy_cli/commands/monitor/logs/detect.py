@@ -26,7 +26,7 @@ MAX_RECORDS = 5_000  # in which the names of a log are sought
 
 
 class Form(NamedTuple):
-    """How to read a log."""
+    """Say how a log is to be read."""
 
     name: str  # of the dialect, or of the container if it is not known
     container: Container
@@ -35,7 +35,7 @@ class Form(NamedTuple):
 
 
 class Reading(NamedTuple):
-    """What was read."""
+    """Hold what was read of a log."""
 
     rows: Rows
     names: Sequence[str]

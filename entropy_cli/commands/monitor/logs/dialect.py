@@ -14,7 +14,9 @@ Named = Metric | Sequence[Metric | None] | None
 
 @dataclass(frozen=True)
 class Dialect:
-    """What the log of a program looks like. A new one is a row of `DIALECTS` and a fixture, no code.
+    """Describe what the log of a program looks like.
+
+    A new one is a row of `DIALECTS` and a fixture, no code.
 
     Attributes:
         container: where its pairs of names and values stand.
