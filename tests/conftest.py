@@ -74,6 +74,12 @@ def own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
 
+@pytest.fixture(autouse=True)
+def same_numbers():
+    """A test draws the same random numbers in every run, alone or among others."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture
 def two_threads():
     """torch computes on two threads."""

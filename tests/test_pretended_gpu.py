@@ -51,8 +51,9 @@ def test_waits_and_copies_are_counted(pretended_gpu):
 
 def test_tf32_rounds_factors_to_10_bits_where_it_is_on(pretended_gpu):
     x, image, conv = torch.randn(3, 64), torch.randn(1, 4, 8, 8), torch.nn.Conv2d(4, 2, 3)
-    mantissa, exponent = torch.frexp(x)
-    x10 = torch.ldexp((mantissa * 2**11).round() / 2**11, exponent)
+    x[0, :4] = torch.tensor([1 + 2**-11, 1 + 3 * 2**-11, -1 - 2**-11, 1 + 2**-11 - 2**-23])  # ties
+    mantissa, exponent = torch.frexp(x.double())
+    x10 = torch.ldexp(x.sign() * (mantissa.abs() * 2**11 + 0.5).floor() / 2**11, exponent).float()
     for tf32 in (False, True):
         with matmul_precision(tf32=tf32), torch.no_grad():
             assert torch.equal((x.to("cuda") @ torch.eye(64).to("cuda")).cpu(), x10 if tf32 else x)
