@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -30,11 +31,13 @@ from entropy_cli.commands.train import cli as train
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.escaping import one_line
 from entropy_cli.core.signals import Interrupted, Signals
+from entropy_cli.core.wrapping import wrap_message
 from entropy_cli.remote_options import with_fetched
 from entropy_cli.terminal import STDERR, VERBOSITY, with_verbosity
 
 app = typer.Typer(
-    help="How low can the loss of an image model go? Entropies of discrete visual tokenizers.",
+    help="How low can the loss of an image model go? Entropies of discrete visual tokenizers. To begin, "
+    "try `entropy-cli demo` and `entropy-cli guide`.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -163,17 +166,18 @@ def _renamed(error: Exception) -> str | None:
 
 
 def _fail(message: str, code: int) -> int:
-    STDERR.write(f"error: {_shown(message)}\n")
+    STDERR.write(_shown(f"error: {message}") + "\n")
     STDERR.flush()
     return code
 
 
 def _shown(message: str) -> str:
-    """Return a message on one line, without its middle if a name in it is very long."""
+    """Return a message on one line, without its middle if it is very long; wrapped on a terminal."""
     begin, end = SHOWN
     if len(message) > begin + end:
         message = f"{message[:begin]} ... {message[-end:]}"
-    return one_line(message)
+    text = one_line(message)
+    return wrap_message(text, shutil.get_terminal_size().columns) if STDERR.isatty() else text
 
 
 class _StderrHandler(logging.Handler):

@@ -1,15 +1,20 @@
 """The class of all commands: help in groups, and no option without text."""
 
+import inspect
+import re
 from typing import Any
 
 import typer
 from typer.core import TyperCommand
 
+from entropy_cli.core.wrapping import SPACE, wrap_command
+
+HYPHEN = "\N{NON-BREAKING HYPHEN}"  # typer would break lines of help within options
+EXAMPLE = "Example: "  # begins the last line of a command's help
 OTHER_COMMANDS = "options"  # slurm's argument: a command line whose own command looks at it
 
-# The groups of a command's help, and the parameters of each; all others are in the first.
+# The groups of a command's help, and the parameters of each; all others are in Options.
 PANELS = {
-    "Options": (),
     "Input": (
         *("data", "split", "limit", "seed", "cluster", "latents", "channels", "levels"),
         *("logits", "labels", "targets", "floor", "floor_mean", "floor_last"),
@@ -19,6 +24,7 @@ PANELS = {
         *("ckpt", "family", "patch_nums", "image_size", "weights", "rule", "temperature"),
         *("temperature_from", "path"),
     ),
+    "Options": (),
     "Compute": (
         "device",
         "precision",
@@ -52,6 +58,25 @@ PANELS = {
 class Command(TyperCommand):
     """A command with grouped help that refuses empty text: as a path, it would be the working folder."""
 
+    def get_help(self, ctx: Any) -> str:  # noqa: ANN401 - typer vendors its types
+        """Return the help, with options and defaults unbroken."""
+        return super().get_help(ctx).replace(HYPHEN, "-").replace(SPACE, " ")
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:  # noqa: ANN401 - typer vendors its types
+        """Return what follows the command's name, without the braces of newer versions of typer."""
+        pieces: list[str] = super().collect_usage_pieces(ctx)
+        return [re.sub("[{}]", "", piece).replace("......", "...") for piece in pieces]
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer vendors its types
+        """Write the text of the help, and the example as a command that can be pasted."""
+        text, _, example = inspect.cleandoc(self.help or "").partition(EXAMPLE)
+        with formatter.indentation():
+            formatter.write_paragraph()
+            formatter.write_text(_unbroken(text))
+            formatter.write_paragraph()
+            command = wrap_command(EXAMPLE + example, formatter.width - 2, indent=" " * 4)
+            formatter.write("\n".join(f"  {line}" for line in command.splitlines()) + "\n")
+
     def format_options(self, ctx: Any, formatter: Any) -> None:  # noqa: ANN401 - typer vendors its types
         """Write the arguments and, in groups, the options."""
         groups: dict[str, list[tuple[str, str]]] = {panel: [] for panel in ("Arguments", *PANELS)}
@@ -61,7 +86,10 @@ class Command(TyperCommand):
             own = getattr(parameter, "rich_help_panel", None)
             is_option = parameter.param_type_name == "option"
             if record is not None:
-                groups[own or next(iter(panels), "Options") if is_option else "Arguments"].append(record)
+                name, text = record
+                panel = own or next(iter(panels), "Options") if is_option else "Arguments"
+                shown = name if is_option else name.partition(" <")[0]  # without Python's type
+                groups[panel].append((shown, _unbroken(text)))
         for panel, records in groups.items():
             if records:
                 with formatter.section(panel):
@@ -82,3 +110,8 @@ class Command(TyperCommand):
                     words = "is empty; is a variable unset?"
                     raise typer.BadParameter(words, ctx=ctx, param=parameter)
         return super().parse_args(ctx, args)
+
+
+def _unbroken(text: str) -> str:
+    """Return a text whose hyphens and default end no line."""
+    return text.replace("-", HYPHEN).replace("[default: ", f"[default:{SPACE}")

@@ -13,15 +13,24 @@ if TYPE_CHECKING:
 
 FloorFile = Annotated[
     Path | None,
-    typer.Option("--floor", metavar="RESULT.json", help="Floors from a result of estimate."),
+    typer.Option(
+        "--floor",
+        metavar="RESULT.json",
+        help="Result of estimate or evaluate, whose floors and ceilings the loss is set against.",
+    ),
 ]
 FloorMean = Annotated[
     float | None,
-    number(0, MOST_NATS, "Floor of the mean over all tokens, in nats.", "X"),
+    number(
+        0,
+        MOST_NATS,
+        "Floor of the loss averaged over all tokens, in nats a token, in place of --floor.",
+        "X",
+    ),
 ]
 FloorLast = Annotated[
     float | None,
-    number(0, MOST_NATS, "Floor of the mean over the final scale, in nats.", "X"),
+    number(0, MOST_NATS, "Floor of the loss averaged over the final scale, in nats a token.", "X"),
 ]
 
 

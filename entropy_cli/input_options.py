@@ -95,8 +95,8 @@ def given_latents(params: Mapping[str, Any]) -> dict[str, Any] | None:
 ClusterOf = Annotated[
     Literal["image", "folder"],
     typer.Option(
-        help="What intervals are about: other images of these folders, or, where folders are scenes or "
-        "a sample of classes, other folders."
+        help="Unit of sampling of the intervals: image; or folder, where the folders are scenes or a "
+        "sample of classes, and the intervals are to hold for others."
     ),
 ]
 AUTO = {("family", "auto"), ("cluster", "image")}  # defaults that say nothing

@@ -77,7 +77,8 @@ def number(least: float, most: float, help_text: str, metavar: str = "F", **more
 def whole_or_auto(least: int, most: int, help_text: str) -> Any:  # noqa: ANN401 - typer's
     """Return an option that takes a whole number in a range, or auto as None."""
     parser = number_parser(least, most, word="auto")
-    return typer.Option(metavar="N|auto", parser=parser, show_default="auto", help=help_text)
+    shown = f"{help_text}  [default: auto]"  # of typer itself, it would be (auto)
+    return typer.Option(metavar="N|auto", parser=parser, show_default=False, help=shown)
 
 
 class Sides(tuple[int, ...]):
@@ -191,8 +192,8 @@ Data = Annotated[
     typer.Option(
         "--data",
         metavar="DIR|FILES",
-        help="Folder of images or of archives of them, or archives such as 'v-{000..063}.tar'; see "
-        "`guide places`.",
+        help="Folder of images or of archives with images, archives such as 'v-{000..063}.tar', or an "
+        "address such as hf://datasets/ORG/NAME; see `guide places`.",
     ),
 ]
 Checkpoint = Annotated[
@@ -209,7 +210,8 @@ Family = Annotated[
     typer.Option(
         metavar="NAME",
         parser=parse_family,
-        help="Kind of tokenizer: auto goes by the checkpoint's keys.",
+        help="Family of the tokenizer: auto finds it by names and shapes in the checkpoint; see "
+        "`guide checkpoints`.",
     ),
 ]
 PatchNums = Annotated[
@@ -217,14 +219,24 @@ PatchNums = Annotated[
     typer.Option(
         metavar="1,2,3,...",
         parser=parse_sides,
-        help="Side of each scale's grid; default by image size.",
+        help="Side of each scale's grid, in tokens; default: from config.json beside the checkpoint, "
+        "else by family and image size.",
     ),
 ]
-ImageSize = Annotated[int | None, whole(1, MOST_PIXELS, "Pixels on a side; default the family's.")]
+ImageSize = Annotated[
+    int | None,
+    whole(
+        1,
+        MOST_PIXELS,
+        "Side of the images in pixels; default: from config.json beside the checkpoint, else the "
+        "family's.",
+    ),
+]
 Weights = Annotated[
     Literal["raw", "ema"] | None,
     typer.Option(
-        help="Which copy: as trained last, or averaged over the training; default the family's."
+        help="Copy of the weights: raw, as last trained, or ema, averaged over the training; default: "
+        "the family's."
     ),
 ]
 Device = Annotated[
@@ -237,10 +249,11 @@ Output = Annotated[
     Path | None, typer.Option("--output", "-o", metavar="FILE", help="Write the result as JSON.")
 ]
 Overwrite = Annotated[
-    bool, typer.Option("--overwrite", help="Replace files that are no output of entropy-cli.")
+    bool,
+    typer.Option("--overwrite", help="Replace output files even where entropy-cli did not write them."),
 ]
 MaxFailed = Annotated[float, number(0, 1, "Share of unreadable images above which the exit code is 4.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON in place of text.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON instead of text.")]
 Explain = Annotated[
     bool, typer.Option("--explain", help="Print the legend, the provenance and the notes.")
 ]

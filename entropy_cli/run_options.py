@@ -30,15 +30,22 @@ if TYPE_CHECKING:
 
 Split = Annotated[
     Literal["auto", "train", "val", "all"] | None,
-    typer.Option(help="Part of the data to read; auto takes val/ if there, else train/, else all."),
+    typer.Option(
+        help="Part of the data to read: auto, the default, takes val/ if it is there, else train/, else "
+        "all."
+    ),
 ]
 Limit = Annotated[
     int | None,
-    whole(1, MOST_IMAGES, "Read only the first N images of the seeded order."),
+    whole(1, MOST_IMAGES, "Read only the first N images of the seeded order; default: all."),
 ]
 Seed = Annotated[
     int,
-    whole(0, MOST_SEED, "Seed of the images' order, of their groups, and of drawn tokens."),
+    whole(
+        0,
+        MOST_SEED,
+        "Seed of the order of the images, of the groups that intervals come from, and of drawn tokens.",
+    ),
 ]
 Temperature = Annotated[
     Any,  # a tuple of numbers, "auto" or None
@@ -57,45 +64,48 @@ PrecisionName = Literal["fp32", "tf32", "fp16", "bf16"]
 PrecisionOf = Annotated[
     PrecisionName | None,
     typer.Option(
-        help="Precision of the encoder; default fp32 on a CPU, fp16 on a GPU. What it costs is "
-        "measured and shown."
+        help="Precision of the encoder; default: fp32 on a CPU, fp16 on a GPU. How far it moves the "
+        "result is measured and shown."
     ),
 ]
 PrecisionsOf = Annotated[
     PrecisionName | None,
     typer.Option(
-        help="Precision of the encoder and of the model's products; default fp32 on a CPU, on a GPU "
-        "fp16 and that of the model's training. What it costs is measured and shown."
+        help="Precision of the encoder and of the model's products; default: fp32 on a CPU, on a GPU "
+        "fp16 and that of the model's training. How far it moves the result is measured and shown."
     ),
 ]
 CompileMode = Annotated[
     Literal["auto", "on", "off"] | None,
     typer.Option(
         rich_help_panel="Compute",
-        help="Compile the encoder, which takes a minute or so; default auto: on a GPU, for half a "
-        "million images or more. Moves the number no more than rounding.",
+        help="Compile the encoder, which takes about a minute; auto, the default: on a GPU, for half a "
+        "million images or more. Moves the result by rounding only.",
     ),
 ]
 BatchSize = Annotated[
     int | None,
-    whole_or_auto(1, MOST_BATCH, "Images at once; never moves the number."),
+    whole_or_auto(1, MOST_BATCH, "Images per batch; moves the result by rounding only."),
 ]
 Workers = Annotated[
     int | None,
-    whole_or_auto(0, MOST_WORKERS, "Processes that decode; 0 uses this one."),
+    whole_or_auto(0, MOST_WORKERS, "Processes that decode images; 0: decode in this one."),
 ]
 ShardOf = Annotated[
     Shard | None,
     typer.Option(
         metavar="I/N|slurm",
         parser=parse_shard,
-        help="Only part I of N, from 0, for `merge`; slurm takes both from the job array.",
+        help="Read only part I of N, counted from 0, for `merge`; slurm takes both from the job array. "
+        "Default: all of it.",
     ),
 ]
 State = Annotated[
     Path | None,
     typer.Option(
-        metavar="FILE", help="Keep what is accumulated here; default: in the cache until the end."
+        metavar="FILE",
+        help="File to save what is accumulated in, and to resume from; default: one in the "
+        "cache folder, until the run ends.",
     ),
 ]
 SaveTokens = Annotated[
@@ -103,25 +113,31 @@ SaveTokens = Annotated[
     typer.Option(
         metavar="FILE.npy",
         parser=suffix_parser(".npy"),
-        help="Write the tokens: a row for each image that was read, scale after scale, and the "
-        "images' paths beside it.",
+        help="Write the tokens, a row for each image that was read, scale after scale, and the images' "
+        "paths to a file beside it.",
     ),
 ]
 WithLadder = Annotated[
     bool,
-    typer.Option("--ladder", help="Also bound the loss of the hard tokens; see `guide ladder`."),
+    typer.Option(
+        "--ladder", help="Also bound the loss of the hard tokens from above; see `guide ladder`."
+    ),
 ]
 Report = Annotated[
     Path | None,
-    typer.Option(metavar="FILE", help="End with a report: .html, .png, .svg, .pdf, .md or .csv."),
+    typer.Option(metavar="FILE", help="Also write a report: .html, .png, .svg, .pdf, .md or .csv."),
 ]
-OnError = Annotated[Literal["skip", "fail"], typer.Option(help="What to do with unreadable images.")]
+OnError = Annotated[
+    Literal["skip", "fail"],
+    typer.Option(help="Skip images that can't be read and list them, or fail at the first."),
+]
 DryRun = Annotated[
     bool,
     typer.Option("--dry-run", help="Only say what would be read, how, and how long it would take."),
 ]
 SaveEvery = Annotated[
-    float, number(0, MOST_SECONDS, "Time between saves of the state; 0: at each step.", "SECONDS")
+    float,
+    number(0, MOST_SECONDS, "Time between saves of the state; 0: save after each batch.", "SECONDS"),
 ]
 
 

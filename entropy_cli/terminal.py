@@ -158,7 +158,7 @@ def _open_bar(
         return contextlib.closing(LineBar(desc, total, unit, initial, STDERR.write))
     from tqdm import tqdm
 
-    lasts = unit in ("img", "step") and total is not None
+    lasts = not desc and unit in ("img", "step") and total is not None  # the run's own
     bar: Any = tqdm(
         desc=desc or None,
         total=total,

@@ -196,12 +196,12 @@ def start_line(run: Run) -> str:
     images = sum(map(len, plan_batches(run.settings.images, BLOCK, run.blocks)))
     drawn = f", {run.settings.path} tokens" if run.settings.path == "drawn" else ""
     processes = f", {run.ranks.world} processes" if run.ranks.world > 1 else ""
-    model = (
-        "" if run.model is None else f" under {run.model.generator.spec.family} in {run.model.precision}"
-    )
+    model = ""
+    if run.model is not None:
+        model = f"; model {run.model.generator.spec.family}, {run.model.precision}"
     return (
-        f"{spec.family}, {grids}{model}; {run.device}{processes}, {run.settings.precision}"
-        f"{', compiled' if run.compiles else ''}; "
+        f"{spec.family}, {grids}; {run.device}{processes}, {run.settings.precision}"
+        f"{', compiled' if run.compiles else ''}{model}; "
         f"T = {temperatures}{drawn}; {images:,} images in batches of {run.batch_size}, "
         f"{plural(run.workers, 'worker')}"
     )

@@ -26,6 +26,9 @@ def test_every_command_has_short_help_in_groups(cli, monkeypatch, command):
         assert option in out
     headings = re.findall(r"^(\w+):$", out, re.MULTILINE)
     assert set(headings) <= {"Arguments", *PANELS} and headings[-1] == "Output"
+    assert not re.search(r"[<{]list|\.{4}|-$", out, re.MULTILINE)
+    (summary,) = re.findall(f"^  {command} +(.*)", cli("-h")[1], re.MULTILINE)
+    assert summary in out  # whole
 
 
 def test_estimates_options_are_grouped(cli):
@@ -80,6 +83,16 @@ def test_quiet_is_errors_alone(run, tmp_path):
     assert (code, err) == (0, "") and "assignment entropy" in out
     code, out, err = run("-q", "--split", "val")
     assert (code, out) == (3, "") and err.startswith("error: ") and len(err.splitlines()) == 1
+
+
+def test_messages_wrap_at_words_on_a_terminal_alone(run, monkeypatch):
+    _, _, line = run("-q", "--split", "val")
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    monkeypatch.setenv("COLUMNS", "60")
+    lines = run("-q", "--split", "val")[2].splitlines()
+    assert lines[1:] and all(len(line) <= 60 or " " not in line.strip() for line in lines)
+    assert all(line.startswith("  ") for line in lines[1:])
+    assert " ".join(map(str.strip, lines)) == line.strip()
 
 
 def test_verbose_adds_stages_and_what_detection_saw(run):

@@ -65,16 +65,18 @@ def parse_model(text: str) -> Path | int:
 def bench(
     ckpt: Annotated[
         Path | None,
-        typer.Option("--ckpt", metavar="FILE", help="A tokenizer; default: random weights."),
+        typer.Option(
+            "--ckpt", metavar="FILE", help="A tokenizer; default: random weights of VAR's layout."
+        ),
     ] = None,
     data: Annotated[
         Path | None,
-        typer.Option("--data", metavar="DIR", help="Images; default: synthetic images."),
+        typer.Option("--data", metavar="DIR", help="Folder of images; default: synthetic ones."),
     ] = None,
     baseline: Annotated[
         bool,
         typer.Option(
-            "--baseline", help="Also time a plain PyTorch loop, written as a researcher would first."
+            "--baseline", help="Also time a plain PyTorch loop, written as one would at first."
         ),
     ] = False,
     model: Annotated[
@@ -92,7 +94,9 @@ def bench(
     family: Family = "auto",
     patch_nums: PatchNums = None,
     image_size: ImageSize = None,
-    vocab_size: Annotated[int, whole(2, MOST_CODES, "Codes of the random weights.", "V")] = 4096,
+    vocab_size: Annotated[
+        int, whole(2, MOST_CODES, "Number of codes of the random weights.", "V")
+    ] = 4096,
     width: Annotated[
         int,
         typer.Option(
@@ -113,7 +117,7 @@ def bench(
     batch_size: Annotated[int | None, whole_or_auto(1, MOST_BATCH, "Images per batch.")] = None,
     workers: Annotated[
         int | None,
-        whole_or_auto(0, MOST_WORKERS, "Processes that decode images; 0 decodes in the main process."),
+        whole_or_auto(0, MOST_WORKERS, "Processes that decode images; 0: decode in this one."),
     ] = None,
     output: Output = None,
     overwrite: Overwrite = False,

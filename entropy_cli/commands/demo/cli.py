@@ -37,7 +37,9 @@ def demo(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Run `estimate` and `evaluate` on synthetic images, with a small tokenizer and generator.
+    """Run `estimate` and `evaluate` on images that it makes itself.
+
+    The tokenizer and the generator are small ones that come with the program.
 
     Example: entropy-cli demo
     """

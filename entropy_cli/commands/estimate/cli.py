@@ -67,15 +67,15 @@ def estimate(
         typer.Option(
             metavar="FILE[:KEY,...]",
             parser=parse_keyed_file,
-            help="In place of images and checkpoint: latents (images, C, h, w), (images, C, l) or "
+            help="Latents, in place of --data and --ckpt: (images, C, h, w), (images, C, l) or "
             "(images, C), a tensor for each scale; .safetensors, .npy, .npz or .pt.",
         ),
     ] = None,
     channels: Annotated[
         Literal["first", "last"] | None,
         typer.Option(
-            help="Where the channels of --latents are: right after the images, or last. Default: where "
-            "the codes' dimensions fit."
+            help="Axis of the channels C of --latents: first after the images, or last. Default: the "
+            "one whose size is that of a code."
         ),
     ] = None,
     codebook: Annotated[
@@ -84,7 +84,8 @@ def estimate(
             metavar="FILE[:KEY,...]",
             parser=parse_keyed_file,
             rich_help_panel="Input",
-            help="Codes (V, C) for --latents, of all or each scale, or (Q, V, C) of Q scales.",
+            help="Codes for --latents: (V, C), one tensor for all scales or one for each, or (Q, V, C) "
+            "for Q scales.",
         ),
     ] = None,
     levels: Annotated[
@@ -92,15 +93,15 @@ def estimate(
         typer.Option(
             metavar="8,5,5,...",
             parser=parse_levels,
-            help="Levels of each dimension (FSQ): of --latents, which are bounded to them, or of a "
-            "cosmos checkpoint that does not tell.",
+            help="Number of levels of each dimension (FSQ): for --latents, or for a cosmos checkpoint "
+            "that does not hold them.",
         ),
     ] = None,
     rule: Annotated[
         Literal["l2", "cosine", "dot", "sign", "bsq", "levels"] | None,
         typer.Option(
-            help="Rule by which the nearest code is found; default the family's. The last three are for "
-            "--latents."
+            help="Rule by which the nearest code is found; default: the family's, and l2 for "
+            "--codebook. The last three are for --latents."
         ),
     ] = None,
     temperature: Temperature = None,
@@ -108,8 +109,8 @@ def estimate(
     path: Annotated[
         Literal["hard", "drawn"],
         typer.Option(
-            help="Tokens that are counted, saved, and subtracted before the next scale: the nearest "
-            "codes, or codes drawn at the first temperature, as RQ-Transformer's training does."
+            help="Tokens that are counted, saved, and subtracted before the next scale: hard, the "
+            "nearest codes, or drawn at the first temperature, as in RQ-Transformer's training."
         ),
     ] = "hard",
     device: Device = "auto",
@@ -122,13 +123,14 @@ def estimate(
         number(
             1e-12,
             MOST_NATS,
-            "Stop when the assignment entropy's 95 % intervals are at most so wide to each side.",
+            "Stop when the 95 % intervals of the assignment entropy's averages are at most this wide to "
+            "each side.",
             "NATS",
         ),
     ] = None,
     shard: ShardOf = None,
     state: State = None,
-    save_every: SaveEvery = 60.0,
+    save_every: SaveEvery = 60,
     save_tokens: SaveTokens = None,
     ladder: WithLadder = False,
     output: Output = None,

@@ -22,9 +22,9 @@ from entropy_cli.terminal import deliver, tqdm_bar
 
 def merge(
     context: typer.Context,
-    states: Annotated[list[Path], typer.Argument(metavar="STATE...", help="States of shards.")],
+    states: Annotated[list[Path], typer.Argument(metavar="STATE...", help="State files of the shards.")],
     partial: Annotated[
-        bool, typer.Option("--partial", help="Also when images are missing from all of them.")
+        bool, typer.Option("--partial", help="Accept states that lack some images of the whole run.")
     ] = False,
     ladder: Annotated[
         bool,
@@ -34,7 +34,9 @@ def merge(
     overwrite: Overwrite = False,
     state: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Write the sum as a state, to resume from or to merge again."),
+        typer.Option(
+            metavar="FILE", help="Also write the sum as a state, to resume from or to merge again."
+        ),
     ] = None,
     max_failed: MaxFailed = MAX_FAILED,
     as_json: AsJson = False,

@@ -79,8 +79,8 @@ def evaluate(
         typer.Option(
             metavar="auto|none|FILE",
             parser=parse_labels,
-            help="Classes of the images: auto goes by wnids, a column, or folders; none gives the null "
-            "class; a file has lines path,index or path,wnid.",
+            help="Classes of the images: auto finds them by WordNet ids, a column or the folders; none "
+            "gives the null class to all; a file has lines path,index or path,wnid.",
         ),
     ] = "auto",
     label_check: Annotated[
@@ -88,8 +88,8 @@ def evaluate(
         whole_or_auto(
             0,
             MOST_IMAGES,
-            "How many first images are also given the null class, to see whether labels help: 64 on a "
-            "CPU, 512 on a GPU.",
+            "Number of first images that are also given the null class, to see whether their labels "
+            "help; 0: none; auto: 64 on a CPU, 512 on a GPU.",
         ),
     ] = None,
     tokens: Annotated[
@@ -97,7 +97,7 @@ def evaluate(
         typer.Option(
             metavar="FILE.npy",
             parser=suffix_parser(".npy"),
-            help="In place of --data: tokens that estimate saved, with the --result of the same run.",
+            help="Tokens that estimate saved, in place of --data; needs the --result of that run.",
         ),
     ] = None,
     result: Annotated[
@@ -115,16 +115,17 @@ def evaluate(
         Literal["raw", "ema"] | None,
         typer.Option(
             rich_help_panel="Input",
-            help="Which copy of the model's weights: raw, the default, or averaged over the training.",
+            help="Copy of the model's weights: raw, as last trained, or ema, averaged over the "
+            "training; default: raw.",
         ),
     ] = None,
     heads: Annotated[
         int | None,
-        whole(1, MOST_HEADS, "Attention heads of the model, where its file does not show them."),
+        whole(1, MOST_HEADS, "Number of the model's attention heads, where its file does not show it."),
     ] = None,
     rule: Annotated[
         Literal["l2", "cosine", "dot"] | None,
-        typer.Option(help="Rule by which the nearest code is found; default the family's."),
+        typer.Option(help="Rule by which the nearest code is found; default: the family's."),
     ] = None,
     temperature: Temperature = None,
     temperature_from: TemperatureFrom = None,
@@ -138,13 +139,14 @@ def evaluate(
         number(
             1e-12,
             MOST_NATS,
-            "Stop when the cross-entropy's 95 % intervals are at most so wide to each side.",
+            "Stop when the 95 % intervals of the cross-entropy's averages are at most this wide to each "
+            "side.",
             "NATS",
         ),
     ] = None,
     shard: ShardOf = None,
     state: State = None,
-    save_every: SaveEvery = 60.0,
+    save_every: SaveEvery = 60,
     save_tokens: SaveTokens = None,
     ladder: WithLadder = False,
     per_image: Annotated[
@@ -152,7 +154,7 @@ def evaluate(
         typer.Option(
             metavar="FILE",
             parser=suffix_parser(".csv", ".parquet"),
-            help="Write the loss of each image, in nats: .csv or .parquet.",
+            help="Write the loss of each image, in nats an image: .csv or .parquet.",
         ),
     ] = None,
     output: Output = None,
@@ -166,10 +168,11 @@ def evaluate(
     dry_run: DryRun = False,
     units: Units = "nats",
 ) -> int:
-    """Measure a generator's cross-entropy on images, beside the floors and ceilings of its tokens.
+    """Measure a generator's loss on images, beside its floors.
 
-    The model predicts each token of the images given those before it, as in its training. Interrupted,
-    it saves what it has; the same command resumes from there.
+    The model predicts each token of the images given those before it, as in its training. Its
+    cross-entropy is set beside the entropies of the same tokens. Interrupted, the command saves what it
+    has; the same command resumes from there.
 
     Example: entropy-cli evaluate --data imagenet/val --ckpt vae_ch160v4096z32.pth --model var_d16.pth
     """

@@ -62,22 +62,24 @@ def fit(
     size: Annotated[
         str | None,
         typer.Option(
-            metavar="COLUMN", help="Column of parameters N, such as 310M or 2.0B; default by name."
+            metavar="COLUMN",
+            help="Column of parameters N, such as 310M or 2.0B; default: found by its name.",
         ),
     ] = None,
     data_size: Annotated[
-        str | None, typer.Option(metavar="COLUMN", help="Column of training tokens D.")
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of training tokens D; default: found by its name."),
     ] = None,
     flop: Annotated[
         str | None,
-        typer.Option(metavar="COLUMN", help="Column of training FLOP, from which D = FLOP/6N."),
+        typer.Option(metavar="COLUMN", help="Column of training FLOP, from which D = FLOP/(6N)."),
     ] = None,
     loss: Annotated[
         str | None,
         typer.Option(
             metavar="COLUMN",
-            help="Column of the final loss, nats per token, by default by name; of results of evaluate "
-            "the average: token_weighted (default), over_scales or last_scale.",
+            help="Column of the final loss, in nats a token; default: found by its name. For results of "
+            "evaluate, the average: token_weighted (default), over_scales or last_scale.",
         ),
     ] = None,
     floor: Annotated[
@@ -85,7 +87,8 @@ def fit(
         typer.Option(
             metavar="X|RESULT.json",
             parser=parse_floor,
-            help="A number fixes E; a result of estimate is compared with the fitted E.",
+            help="A number, in nats a token, at which E is held; or a result of estimate, to compare "
+            "the fitted E with.",
         ),
     ] = None,
     floor_average: Annotated[
@@ -101,7 +104,7 @@ def fit(
             "--bootstrap",
             metavar="N",
             parser=parse_resamples,
-            help="Number of resamples; default 500, up to 30 points 100, up to 8 none.",
+            help="Number of resamples; default: 500, with at most 30 points 100, with at most 8 none.",
         ),
     ] = None,
     seed: Annotated[int, whole(0, MOST_SEED, "Seed of the bootstrap.")] = 0,

@@ -22,7 +22,11 @@ from entropy_cli.terminal import print_result, tqdm_bar
 
 def inspect(
     file: Annotated[
-        Path, typer.Argument(metavar="FILE", help="A checkpoint, or a folder that holds one.")
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A checkpoint, a folder that holds one, or an address such as hf://ORG/REPO/FILE.",
+        ),
     ],
     family: Family = "auto",
     weights: Weights = None,
@@ -30,19 +34,22 @@ def inspect(
     image_size: ImageSize = None,
     rule: Annotated[
         Literal["l2", "cosine", "dot"] | None,
-        typer.Option(help="How the nearest code is found; default: the family's rule."),
+        typer.Option(help="Rule by which the nearest code is found; default: the family's."),
     ] = None,
     levels: Annotated[
         Sides | None,
         typer.Option(
             metavar="8,5,5,...",
             parser=parse_levels,
-            help="Levels of each dimension (FSQ), of a cosmos checkpoint that does not tell.",
+            help="Number of levels of each dimension (FSQ), for a cosmos checkpoint that does not hold "
+            "them.",
         ),
     ] = None,
     heads: Annotated[
         int | None,
-        whole(1, MOST_HEADS, "Attention heads of a generator, where its weights don't show them."),
+        whole(
+            1, MOST_HEADS, "Number of a generator's attention heads, where its file does not show it."
+        ),
     ] = None,
     full: Annotated[
         bool,

@@ -31,47 +31,63 @@ def ladder(
         Path, typer.Option(metavar="FILE.npy", help="Hard tokens, from estimate --save-tokens.")
     ],
     result: Annotated[
-        Path, typer.Option(metavar="RESULT.json", help="The result of the same run: scales and codes.")
+        Path, typer.Option(metavar="RESULT.json", help="The result of the run that saved the --tokens.")
     ],
     context: Annotated[
         Literal["auto", "var", "raster", "depth", "none"],
-        typer.Option(help="What the model may see beside place and class; auto goes by the scales."),
+        typer.Option(
+            help="What the predictors see beside place and class: var, tokens of coarser scales; "
+            "raster, the tokens before; depth, the depths before; auto goes by the scales."
+        ),
     ] = "auto",
     cluster: Annotated[
         Literal["image", "folder"],
-        typer.Option(help="What is never split over folds: folder, if its images are alike."),
+        typer.Option(
+            help="What is kept within one fold: each image; or each folder, if its images are alike."
+        ),
     ] = "image",
     classes: Annotated[
-        Literal["auto", "none"], typer.Option(help="Classes: auto takes folders, where there are some.")
+        Literal["auto", "none"],
+        typer.Option(help="Classes of the images: auto takes the folders, if there are any."),
     ] = "auto",
     limit: Annotated[
         int | None,
-        whole(1, MOST_IMAGES, "Images of a seeded sample; default at most 50,000."),
+        whole(1, MOST_IMAGES, "Number of images, a seeded sample; default: at most 50,000."),
     ] = None,
     probe: Annotated[
         int | None,
         typer.Option(
             metavar="STEPS|off",
             parser=number_parser(1, MOST_STEPS, word="off"),
-            show_default="off",
-            help="Also a small net, of at most so many steps; 2000 is a start.",
+            show_default=False,
+            help="Also train a small network for at most so many steps; 2000 is a start.  [default: "
+            "off]",
         ),
     ] = None,
     probe_seconds: Annotated[
         float | None,
-        number(1, 1e7, "The most seconds for the probe; a run that is cut can't be repeated.", "S"),
+        number(
+            1,
+            1e7,
+            "Longest time for the probe, in seconds; default: none. A run that it ends can't be "
+            "repeated exactly.",
+            "S",
+        ),
     ] = None,
     ckpt: Checkpoint = None,
     model: Annotated[
         Path | None,
-        typer.Option(metavar="LOSS.json", help="Set a model's loss beside the rungs: JSON of `loss`."),
+        typer.Option(
+            metavar="LOSS.json", help="JSON of `loss`: a model's loss, to be shown beside the rungs."
+        ),
     ] = None,
     output: Output = None,
     overwrite: Overwrite = False,
     result_output: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="Write the result with the ladder in it, for report, monitor and loss."
+            metavar="FILE",
+            help="Also write the RESULT.json with the ladder in it, for report, monitor and loss.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -81,7 +97,7 @@ def ladder(
     ] = False,
     units: Units = "nats",
 ) -> None:
-    """Bound the irreducible loss of hard tokens from above, by held-out predictors.
+    """Bound the loss of hard tokens by held-out predictors.
 
     Example: entropy-cli ladder --tokens tokens.npy --result result.json
     """

@@ -39,7 +39,7 @@ def loss(
         ),
     ],
     labels: Annotated[
-        str | None, _tensor_option("Labels, (B, L) or (N,), integers; optional with --targets.")
+        str | None, _tensor_option("Labels, integers (B, L) or (N,); optional with --targets.")
     ] = None,
     targets: Annotated[
         str | None,
@@ -52,7 +52,7 @@ def loss(
         bool,
         typer.Option(
             "--shift",
-            help="Logits of position t predict label (and target) t+1, as in language models.",
+            help="Let the logits of position t predict label (and target) t+1, as in language models.",
         ),
     ] = False,
     ignore_index: Annotated[
@@ -64,12 +64,13 @@ def loss(
         typer.Option(
             metavar="1,2,3,...",
             parser=parse_sides,
-            help="Also the loss of each scale: sides of the grids that make up a row of tokens.",
+            help="Sides of the grids that make up a row of tokens, to also print the loss of each "
+            "scale.",
         ),
     ] = None,
     label_smoothing: Annotated[
         float | None,
-        number(0, 1, "Also the loss with smoothed labels, and its floor.", "EPS"),
+        number(0, 1, "Also print the loss with labels smoothed by EPS, and its floor.", "EPS"),
     ] = None,
     floor: FloorFile = None,
     floor_mean: FloorMean = None,

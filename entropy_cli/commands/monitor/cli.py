@@ -64,11 +64,17 @@ def monitor(
     loss: Annotated[
         str | None,
         typer.Option(
-            "--loss", metavar="NAME", help="Name of the loss, if it is not obvious or one of many."
+            "--loss",
+            metavar="NAME",
+            help="Name of the loss to judge, where it isn't found or several could be meant; see "
+            "--list.",
         ),
     ] = None,
     only_list: Annotated[
-        bool, typer.Option("--list", help="Show the series of the log, with points, first and last.")
+        bool,
+        typer.Option(
+            "--list", help="Only list the series of the log: points, first and last value, kind."
+        ),
     ] = False,
     log_units: Annotated[
         Literal["nats", "bits"], typer.Option(help="Unit of the log's cross-entropies.")
@@ -79,7 +85,8 @@ def monitor(
     reference: Annotated[
         Path | None,
         typer.Option(
-            metavar="EVALUATE.json", help="What evaluate measured of the model at the log's end."
+            metavar="EVALUATE.json",
+            help="Result of evaluate for the model at the log's end, to compare losses with.",
         ),
     ] = None,
     output: Annotated[
@@ -93,7 +100,9 @@ def monitor(
         ),
     ] = None,
     overwrite: Overwrite = False,
-    follow: Annotated[bool, typer.Option("--follow", help="Read the log again while it grows.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", help="Keep reading the log as it grows, until Ctrl-C.")
+    ] = False,
     interval: Annotated[
         float, number(0.1, MOST_SECONDS, "Time between two reads with --follow.", "SECONDS")
     ] = 10,
@@ -102,12 +111,12 @@ def monitor(
         typer.Option(
             "--tensorboard",
             metavar="DIR",
-            help="Write floor, excess and findings for TensorBoard to DIR/floor.",
+            help="Write floor, CE - A and findings as TensorBoard events to DIR/floor.",
         ),
     ] = None,
     wandb: Annotated[
         bool,
-        typer.Option("--wandb", help="Write them to a run of Weights & Biases."),
+        typer.Option("--wandb", help="Write floor, CE - A and findings to a run of Weights & Biases."),
     ] = False,
     as_json: AsJson = False,
     table: WholeTable = False,

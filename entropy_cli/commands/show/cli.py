@@ -37,7 +37,8 @@ def show(
         typer.Option(
             "--ckpt",
             metavar="FILE",
-            help="The tokenizer: .pth, .pt, .ckpt, .bin or .safetensors, their index, or a folder.",
+            help="The tokenizer: .pth, .pt, .ckpt, .bin or .safetensors, their index, a folder, or an "
+            "address such as hf://ORG/REPO/FILE; see `guide places`.",
         ),
     ],
     output: Annotated[
@@ -57,7 +58,7 @@ def show(
     weights: Weights = None,
     rule: Annotated[
         Literal["l2", "cosine", "dot"] | None,
-        typer.Option(help="How the nearest code is found; default: the family's rule."),
+        typer.Option(help="Rule by which the nearest code is found; default: the family's."),
     ] = None,
     temperature: Annotated[
         Any,  # a number, "auto" or None
@@ -72,7 +73,7 @@ def show(
         typer.Option(
             "--result",
             metavar="RESULT.json",
-            help="Result of an estimate with this tokenizer, whose temperatures are used.",
+            help="Result of estimate with this tokenizer, whose temperatures are used.",
         ),
     ] = None,
     device: Device = "auto",

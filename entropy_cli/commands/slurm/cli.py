@@ -48,14 +48,16 @@ def slurm(
         whole(
             1,
             MOST_JOBS,
-            "An array of N jobs, each a shard, a job that merges, and before them, where the "
-            "temperature is fitted, one that fits it.",
+            "Write an array of N jobs, each a shard, a job that merges them, and, where the "
+            "temperature is fitted, one before them that fits it.",
         ),
     ] = None,
     throttle: Annotated[
-        int | None, whole(1, MOST_JOBS, "The most jobs of the array to run at once.")
+        int | None, whole(1, MOST_JOBS, "Most jobs of the array that run at once; default: all.")
     ] = None,
-    nodes: Annotated[int | None, whole(1, MOST_JOBS, "One job on K nodes, with torchrun.", "K")] = None,
+    nodes: Annotated[
+        int | None, whole(1, MOST_JOBS, "Write one job on K nodes, with torchrun.", "K")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
@@ -65,36 +67,42 @@ def slurm(
         ),
     ] = None,
     partition: Annotated[
-        str | None, typer.Option(metavar="NAME", parser=parse_line, help="Slurm partition.")
+        str | None,
+        typer.Option(metavar="NAME", parser=parse_line, help="Slurm partition; default: the cluster's."),
     ] = None,
     time: Annotated[
         str | None,
         typer.Option(
             metavar="T",
             parser=parse_time,
-            help="Time limit as for sbatch; a job that reaches it saves, and resumes.",
+            help="Time limit, as for sbatch; a job that reaches it saves and resumes.",
         ),
     ] = None,
     cpus_per_task: Annotated[
-        int | None, whole(1, 4096, "Cores for each shard, or on each node.")
+        int | None, whole(1, 4096, "Cores for each shard, or on each node; default: the cluster's.")
     ] = None,
     gpus: Annotated[
         str,
         typer.Option(
             metavar="[TYPE:]N",
             parser=parse_gpus,
-            help="GPUs on each node, as a100:1; a shard uses at most one.",
+            help="GPUs on each node, such as a100:1; a shard uses at most one.",
         ),
     ] = "0",
     mem: Annotated[
-        str | None, typer.Option(metavar="SIZE", parser=parse_line, help="Memory on each node.")
+        str | None,
+        typer.Option(
+            metavar="SIZE",
+            parser=parse_line,
+            help="Memory on each node, such as 32G; default: the cluster's.",
+        ),
     ] = None,
     sbatch: Annotated[
         list[str] | None,
         typer.Option(
             metavar="OPTION",
             parser=parse_sbatch,
-            help="Another option of sbatch, as --sbatch=--qos=long; repeatable.",
+            help="Another option of sbatch, such as --sbatch=--qos=long; can be given again.",
         ),
     ] = None,
     merge_sbatch: Annotated[
@@ -103,7 +111,7 @@ def slurm(
             metavar="OPTION",
             parser=parse_sbatch,
             help="An option of sbatch for the merge alone, which has one core, 4 GB, 30 minutes and no "
-            "GPU, as --merge-sbatch=--partition=cpu; repeatable.",
+            "GPU, such as --merge-sbatch=--partition=cpu; can be given again.",
         ),
     ] = None,
     prelude: Annotated[
@@ -117,13 +125,13 @@ def slurm(
         typer.Option(
             metavar="WORDS",
             parser=parse_launcher,
-            help="What precedes the interpreter, as 'srun' or 'apptainer exec --nv vq.sif'.",
+            help="Words before the interpreter, such as 'srun' or 'apptainer exec --nv vq.sif'.",
         ),
     ] = None,
     python: Annotated[
         str | None,
         typer.Option(
-            metavar="PATH", parser=parse_line, help="Interpreter of the jobs; default: this one."
+            metavar="PATH", parser=parse_line, help="Python interpreter of the jobs; default: this one."
         ),
     ] = None,
     log: Annotated[
@@ -131,7 +139,7 @@ def slurm(
         typer.Option(
             metavar="PATTERN",
             parser=parse_log,
-            help="Logs, as logs/%x-%A_%a.out for sbatch; default: in the folder.",
+            help="Names of the logs, as for sbatch, such as logs/%x-%A_%a.out; default: in the folder.",
         ),
     ] = None,
     no_check: Annotated[
@@ -141,13 +149,14 @@ def slurm(
         ),
     ] = False,
     overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace scripts of other settings.")
+        bool, typer.Option("--overwrite", help="Replace scripts that were written with other settings.")
     ] = False,
 ) -> None:
-    """Write the scripts that run `estimate` or `evaluate` on a Slurm cluster.
+    """Write the scripts of a run on a Slurm cluster.
 
-    A job that is preempted or out of time saves, is requeued, and resumes. Give the number of shards
-    or of nodes, then --, then the options of the command.
+    The run is one of `estimate` or `evaluate`. A job that is preempted or out of time saves, is
+    requeued, and resumes. Give the number of shards or of nodes, then --, then the options of the
+    command.
 
     Example: entropy-cli slurm --array 8 --time 4:00:00 -- --data imagenet/ --ckpt vae.pth
     """

@@ -2,11 +2,13 @@
 
 import shlex
 from dataclasses import fields
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from entropy_cli.commands.train.recipe import PRESETS, Recipe
 from entropy_cli.options import (
     MAX_FAILED,
     MOST_BATCH,
@@ -48,33 +50,39 @@ def train(
         str,
         typer.Option(
             metavar="DIR|TARS|synthetic",
-            help="Images, or synthetic ones. val/ is held out if present, else a tenth.",
+            help="Folder or archives of images, or synthetic ones. val/ is held out if it is there, "
+            "else a tenth of all.",
         ),
     ],
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder for all output files.")
     ],
     preset: Annotated[
-        Literal["tiny", "var"], typer.Option(help="The defaults of the options below.")
+        Literal["tiny", "var"], typer.Option(help="Settings that the other options change one by one.")
     ] = "tiny",
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the training in DIR, if there is one.")
+        bool,
+        typer.Option("--resume", help="Resume the training in the --output folder, if there is one."),
     ] = False,
-    steps: Annotated[int | None, _count("Optimizer steps.")] = None,
+    steps: Annotated[int | None, _count("Number of optimizer steps.")] = None,
     batch_size: Annotated[
         int | None, _count("Images per step, over all processes.", most=MOST_BATCH)
     ] = None,
-    image_size: Annotated[int | None, _count("Pixels on a side.", most=MOST_PIXELS)] = None,
+    image_size: Annotated[int | None, _count("Side of the images in pixels.", most=MOST_PIXELS)] = None,
     patch_nums: Annotated[
         Sides | None,
         typer.Option(
             metavar="1,2,3,...",
             parser=parse_sides,
-            help="Side of each scale's grid; default: by image size.",
+            help="Side of each scale's grid, in tokens; default: by image size.",
         ),
     ] = None,
-    vocab_size: Annotated[int | None, _count("Codes in the codebook.", 2, "V", MOST_CODES)] = None,
-    latent_dim: Annotated[int | None, _count("Dimensions of a code.", 1, "C", MOST_WIDTH)] = None,
+    vocab_size: Annotated[
+        int | None, _count("Number of codes in the codebook.", 2, "V", MOST_CODES)
+    ] = None,
+    latent_dim: Annotated[
+        int | None, _count("Number of dimensions of a code.", 1, "C", MOST_WIDTH)
+    ] = None,
     width: Annotated[
         int | None, _count("Base number of channels, a multiple of 32.", 1, "CH", MOST_WIDTH)
     ] = None,
@@ -83,7 +91,8 @@ def train(
         typer.Option(
             metavar="1,1,2,...",
             parser=list_parser(1, 64, 12),
-            help="Width of each level; each but the last halves the size.",
+            help="Width of each level, in multiples of --width; each level but the last halves the "
+            "size.",
         ),
     ] = None,
     blocks: Annotated[
@@ -91,19 +100,25 @@ def train(
     ] = None,
     norm: Annotated[
         Literal["group", "batch"] | None,
-        typer.Option(help="Batch norms are synchronized over processes; no published layout has them."),
+        typer.Option(
+            help="Norms of the convolutions. Batch norms are synchronized over processes; no published "
+            "layout has them."
+        ),
     ] = None,
     codebook: Annotated[
         Literal["ema", "gradient"] | None,
-        typer.Option(help="Update codes by moving averages of their vectors, or by gradient."),
+        typer.Option(help="Update codes by moving averages (ema) of their vectors, or by gradient."),
     ] = None,
     codebook_decay: Annotated[float | None, _number("Decay of those averages.", 1)] = None,
     init: Annotated[
         Literal["kmeans", "uniform"] | None,
-        typer.Option(help="Initialize codes by k-means of residuals, or uniform in +-1/V."),
+        typer.Option(
+            help="Initialize codes by k-means of residuals, or uniformly between -1/V and 1/V."
+        ),
     ] = None,
     revive_every: Annotated[
-        int | None, _count("Steps between restarts of dead codes, until 4/5 of --steps; 0: never.", 0)
+        int | None,
+        _count("Steps between restarts of dead codes, in the first 4/5 of the training; 0: never.", 0),
     ] = None,
     beta: Annotated[float | None, _number("Weight of the commitment loss.")] = None,
     l1: Annotated[float | None, _number("Weight of the absolute error.")] = None,
@@ -112,42 +127,55 @@ def train(
     warmup: Annotated[int | None, _count("Steps of linear warm-up.", 0)] = None,
     schedule: Annotated[
         Literal["cosine", "staged"] | None,
-        typer.Option(help="After it: cosine, or a tenth at 2/3 and again at 8/9 of the steps."),
+        typer.Option(
+            help="Learning rate after the warm-up: cosine, or a tenth at 2/3 and again at 8/9 of the "
+            "steps."
+        ),
     ] = None,
-    final_lr: Annotated[float | None, _number("Final rate of cosine, as a share of --lr.", 1)] = None,
-    weight_decay: Annotated[float | None, _number("AdamW's weight decay, for convolutions.")] = None,
+    final_lr: Annotated[
+        float | None, _number("Final learning rate of cosine, as a share of --lr.", 1)
+    ] = None,
+    weight_decay: Annotated[float | None, _number("Weight decay of AdamW, for convolutions.")] = None,
     grad_clip: Annotated[float | None, _number("Maximum norm of the gradient; 0: no limit.")] = None,
     ema_decay: Annotated[
-        float | None, _number("Decay of the averaged weights that are saved; 0: none.", 1)
+        float | None,
+        _number("Decay of the averaged weights that are saved; 0: save the weights themselves.", 1),
     ] = None,
-    grad_accum_steps: Annotated[int | None, _count("Micro-batches per step.", most=MOST_BATCH)] = None,
+    grad_accum_steps: Annotated[
+        int | None, _count("Number of micro-batches per step.", most=MOST_BATCH)
+    ] = None,
     precision: Annotated[
         Literal["auto", "fp32", "fp16", "bf16"],
-        typer.Option(help="Except the quantiser; auto: fp32 on a CPU, bf16 or fp16 on a GPU."),
+        typer.Option(
+            help="Precision of all but the quantiser, which has fp32; auto: fp32 on a CPU, bf16 or "
+            "fp16 on a GPU."
+        ),
     ] = "auto",
     seed: Annotated[
         int | None,
-        whole(0, 2**31 - 1, "Seed of weights, codes, crops and order."),
+        whole(0, 2**31 - 1, "Seed of the weights, codes, crops and the order of images."),
     ] = None,
     grad_checkpointing: Annotated[
         bool,
         typer.Option(
-            "--grad-checkpointing", help="Recompute activations of blocks: slower, less memory."
+            "--grad-checkpointing",
+            help="Recompute the activations of blocks in the backward pass: slower, with less memory.",
         ),
     ] = False,
     eval_every: Annotated[
-        int | None, _count("Steps between evaluations and saves; default: a quarter.")
+        int | None, _count("Steps between evaluations and saves; default: a quarter of --steps.")
     ] = None,
     log_every: Annotated[int, _count("Steps between lines of metrics.jsonl.")] = 1,
     save_fp16: Annotated[
         bool, typer.Option("--save-fp16", help="Save the tokenizer in float16, half the size.")
     ] = False,
     tensorboard: Annotated[
-        bool, typer.Option("--tensorboard", help="Write DIR/tensorboard too; needs an extra.")
+        bool, typer.Option("--tensorboard", help="Also write TensorBoard events to DIR/tensorboard.")
     ] = False,
     device: Device = "auto",
     workers: Annotated[
-        int | None, whole_or_auto(0, MOST_WORKERS, "Processes that decode images; 0: none.")
+        int | None,
+        whole_or_auto(0, MOST_WORKERS, "Processes that decode images; 0: decode in this one."),
     ] = None,
     max_failed: MaxFailed = MAX_FAILED,
     as_json: AsJson = False,
@@ -156,7 +184,6 @@ def train(
 
     Example: entropy-cli train --data photos/ --output tokenizer/ --image-size 64 --steps 5000
     """
-    from entropy_cli.commands.train.recipe import Recipe
     from entropy_cli.commands.train.result import render
     from entropy_cli.commands.train.sizes import make_recipe
     from entropy_cli.commands.train.train import TrainConfig
@@ -185,3 +212,18 @@ def train(
 
     images = run(config, tqdm_bar, deliver)
     return exit_code(images["train"] + images["held_out"], images["failed"], max_failed)
+
+
+def _show_defaults() -> None:
+    """Add the values of the presets to the help of the options that change them."""
+    for name, parameter in signature(train).parameters.items():
+        values = [getattr(recipe, name, None) for recipe in PRESETS.values()]
+        if parameter.default is None and None not in values and name != "patch_nums":
+            shown = [",".join(map(str, v)) if isinstance(v, tuple) else str(v) for v in values]
+            of_preset = [f"{preset} {value}" for preset, value in zip(PRESETS, shown, strict=True)]
+            same = len(set(shown)) == 1
+            option = parameter.annotation.__metadata__[0]
+            option.help += f"  [default: {shown[0] if same else ', '.join(of_preset)}]"
+
+
+_show_defaults()

@@ -281,11 +281,3 @@ def test_unknown_weights_are_listed(refused, tmp_path, name):
     weights = EXAMPLES[name].weights() | {"adapter.weight": torch.zeros(2, 2)}
     torch.save(weights, tmp_path / "m.pth")
     assert "adapter.weight" in refused("--model", tmp_path / "m.pth", "--image-size", 48)
-
-
-def test_help_fits_a_terminal(cli, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    code, out, _ = cli("evaluate", "-h")
-    assert code == 0 and max(map(len, out.splitlines())) <= 80
-    for words in ("--model", "--labels", "--per-image", "Example: entropy-cli evaluate"):
-        assert words in " ".join(out.split())

@@ -288,7 +288,7 @@ def test_both_precisions_are_said_before_the_run(cli, options, whole):
     saved = ("--tokens", whole[1]["tokens"], "--result", whole[1]["result"], *options[2:6])
     for given, encoder in ((options, "bf16"), (saved, "fp32")):
         code, _, err = cli("evaluate", *given, "--precision", "bf16", "--workers", 0)
-        assert code == 0 and f" under var in bf16; cpu, {encoder}; " in err
+        assert code == 0 and f"; cpu, {encoder}; model var, bf16; " in err
 
 
 @pytest.mark.parametrize("labels", ["auto", "none"])
