@@ -1,24 +1,21 @@
 """Evaluations made by hand: losses in the parts of an estimate, with replicates that fit them."""
 
 import math
-from dataclasses import fields, replace
+from dataclasses import replace
 
 import numpy as np
 
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
-from entropy_cli.entropy.quantity import Estimate, HistoryPoint
+from entropy_cli.entropy.quantity import AVERAGES, Averages, Estimate, HistoryPoint
 from entropy_cli.results.evaluation import (
     Evaluation,
     LabelCheck,
     LabelsInfo,
-    LossAverages,
     Losses,
     ModelInfo,
-    SoftLossAverages,
     SoftLosses,
     TemperatureLosses,
     Total,
-    no_estimate,
 )
 
 NO_NULL = "without a label check"
@@ -32,6 +29,11 @@ MODEL = ModelInfo(
     classes=1000,
     precision="fp32",
 )
+
+
+def unknown(note):
+    """What can't be had, and why."""
+    return Estimate(None, None, None, None, "none", note)
 
 
 def mean(value, se=None, degrees=31):
@@ -74,7 +76,7 @@ def evaluation_of(estimate, *, below=0.4, noise=0.01, seed=0, worth=60.0, soft=T
     def losses(estimates, temperature, weight_S):
         value, deleted_G = value_S @ weight_S, deleted_GS @ weight_S
         se = math.sqrt(jackknife_variance(np.asarray(value), deleted_G, images_G))
-        null = no_estimate(NO_NULL) if worth is None else mean(value + worth / tokens, se)
+        null = unknown(NO_NULL) if worth is None else mean(value + worth / tokens, se)
         logged = null if worth is None else mean(value + 0.1 * worth / tokens, se)
         return Losses(
             cross_entropy=mean(value, se),
@@ -93,19 +95,16 @@ def evaluation_of(estimate, *, below=0.4, noise=0.01, seed=0, worth=60.0, soft=T
 
     def soft_losses(estimates):
         if not soft:
-            return SoftLosses(
-                target_cross_entropy=no_estimate("no latents"), kl=no_estimate("no latents")
-            )
+            return SoftLosses(target_cross_entropy=unknown("no latents"), kl=unknown("no latents"))
         return SoftLosses(
             target_cross_entropy=mean(estimates.assignment_entropy.known + 0.7, 0.01), kl=mean(0.7, 0.01)
         )
 
     rows = np.eye(len(value_S))
-    kinds = [field.name for field in fields(estimate.average)]
     first = estimate.temperatures[0]
     average = {
         kind: losses(getattr(estimate.average, kind), getattr(first.average, kind), weights[kind])
-        for kind in kinds
+        for kind in AVERAGES
     }
     nats, size = tokens * average["token_weighted"].cross_entropy.known, estimate.settings.image_size
     replicates = [[None if math.isnan(v) else v for v in row] for row in deleted_GS.tolist()]
@@ -118,11 +117,11 @@ def evaluation_of(estimate, *, below=0.4, noise=0.01, seed=0, worth=60.0, soft=T
         model=model,
         labels=LabelsInfo("wnid", 7, None if worth is None else LabelCheck(64, mean(worth, 4.0)), []),
         scales=[losses(*each) for each in zip(estimate.scales, first.scales, rows, strict=True)],
-        average=LossAverages(**average),
+        average=Averages(**average),
         temperatures=[
             TemperatureLosses(
                 list(map(soft_losses, at.scales)),
-                SoftLossAverages(*(soft_losses(getattr(at.average, kind)) for kind in kinds)),
+                Averages(*(soft_losses(part) for _, part in at.average.items())),
             )
             for at in estimate.temperatures
         ],

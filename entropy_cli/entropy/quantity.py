@@ -1,8 +1,9 @@
 """The quantities that are reported, and an estimate of one of them. Imports no torch."""
 
 import math
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Generic, Literal, TypeVar
 
 QUANTITIES = (
     "assignment_entropy",
@@ -127,6 +128,39 @@ class HistoryPoint:
     value: float
     half_width: float | None
     widest: float | None
+
+
+Part = TypeVar("Part")
+
+
+@dataclass(frozen=True)
+class Averages(Generic[Part]):
+    """The three averages over scales, of estimates, bounds or losses."""
+
+    token_weighted: Part
+    over_scales: Part
+    last_scale: Part
+
+    def items(self) -> Iterator[tuple[str, Part]]:
+        """Iterate over the averages with their names."""
+        return ((name, getattr(self, name)) for name in AVERAGES)
+
+
+AVERAGES = tuple(field.name for field in fields(Averages))
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelInfo:
+    """The generator that was evaluated; what a model given as a function does not tell is None."""
+
+    family: str
+    checkpoint_sha256: str | None
+    parameters: int | None
+    width: int | None
+    depth: int | None
+    heads: int | None
+    classes: int | None  # without the null class
+    precision: str
 
 
 def perplexity(entropy: Estimate) -> Estimate:

@@ -12,12 +12,11 @@ from entropy_cli.entropy.bias import Point
 from entropy_cli.entropy.held_out import bracket, checked, held_out_nats
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile, variance_at_a_stop
 from entropy_cli.entropy.point_estimates import NAMES, jackknife_replicates, point_estimates
-from entropy_cli.entropy.quantity import ONE_GROUP, QUANTITIES, Bracket, Cluster, Estimate
+from entropy_cli.entropy.quantity import AVERAGES, ONE_GROUP, QUANTITIES, Bracket, Cluster, Estimate
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
 
 ROUNDING = 1e-5  # nats
-AVERAGES = ("token_weighted", "over_scales", "last_scale")
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from entropy_cli.entropy.quantity import (
 )
 
 if TYPE_CHECKING:
-    from entropy_cli.results.schema import Result
+    from entropy_cli.results.schema import Estimates, Result
 
 
 class Pilot(TypedDict):
@@ -124,10 +124,9 @@ def check_consistency(result: "Result") -> None:
     for t, one in enumerate(result.temperatures):
         require(len(one.scales) == scales, f"temperatures[{t}].scales", f"{scales} scales")
     check_estimates(result)
-    for kind_of_average in fields(result.average):
-        path = f"average.{kind_of_average.name}.assignment_entropy"
-        average = getattr(result.average, kind_of_average.name)
-        require(average.assignment_entropy.value is not None, f"{path}.value", "a number")
+    for name, average in result.average.items():
+        path = f"average.{name}.assignment_entropy.value"
+        require(average.assignment_entropy.value is not None, path, "a number")
     _check_entropies(result)
     _check_groups(result)
     if result.ladder is not None:
@@ -154,8 +153,8 @@ def _check_origin(result: "Result") -> None:
 def _check_entropies(result: "Result") -> None:
     """Check that entropies are from 0 to ln V."""
     largest = math.log(result.tokenizer.vocab_size)
-    parts = [(f"scales[{s}]", scale) for s, scale in enumerate(result.scales)]
-    parts += [(f"average.{of.name}", getattr(result.average, of.name)) for of in fields(result.average)]
+    parts: list[tuple[str, Estimates]] = [(f"scales[{s}]", of) for s, of in enumerate(result.scales)]
+    parts += [(f"average.{name}", of) for name, of in result.average.items()]
     for path, estimates in parts:
         for name in ("assignment_entropy", "marginal_entropy", "unigram_entropy"):
             value = getattr(estimates, name).value

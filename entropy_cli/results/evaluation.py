@@ -11,7 +11,7 @@ from typing import Any
 from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.files import write_text
-from entropy_cli.entropy.quantity import Estimate, HistoryPoint, LabelSource
+from entropy_cli.entropy.quantity import Averages, Estimate, HistoryPoint, LabelSource, ModelInfo
 from entropy_cli.results import schema
 from entropy_cli.results.consistency import check_consistency
 from entropy_cli.results.evaluations.consistency import check_evaluation
@@ -51,43 +51,11 @@ class Losses(SoftLosses):
 
 
 @dataclass(frozen=True)
-class LossAverages:
-    """The three averages over scales."""
-
-    token_weighted: Losses
-    over_scales: Losses
-    last_scale: Losses
-
-
-@dataclass(frozen=True)
-class SoftLossAverages:
-    """The three averages at one of several temperatures."""
-
-    token_weighted: SoftLosses
-    over_scales: SoftLosses
-    last_scale: SoftLosses
-
-
-@dataclass(frozen=True)
 class TemperatureLosses:
     """The losses against q at one of several temperatures."""
 
     scales: list[SoftLosses]
-    average: SoftLossAverages
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelInfo:
-    """The generator that was evaluated; what a model given as a function does not tell is None."""
-
-    family: str
-    checkpoint_sha256: str | None
-    parameters: int | None
-    width: int | None
-    depth: int | None
-    heads: int | None
-    classes: int | None  # without the null class
-    precision: str
+    average: Averages[SoftLosses]
 
 
 @dataclass(frozen=True)
@@ -181,7 +149,7 @@ class Evaluation:
     model: ModelInfo
     labels: LabelsInfo
     scales: list[Losses]
-    average: LossAverages
+    average: Averages[Losses]
     temperatures: list[TemperatureLosses]
     total: Total
     cross_entropy_history: list[HistoryPoint]
@@ -258,11 +226,6 @@ def from_dict(content: Any, source: str = "result") -> Evaluation:  # noqa: ANN4
         reason = str(error).replace("`$.estimate", "`$")
         raise ResultError(f"{source}: {reason}. {AGAIN}, or give another result.") from error
     return evaluation
-
-
-def no_estimate(note: str) -> Estimate:
-    """Return the estimate of what can't be had, and why."""
-    return Estimate(None, None, None, None, "none", note)
 
 
 def _split(content: dict[str, Any]) -> dict[str, Any]:

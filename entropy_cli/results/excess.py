@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from entropy_cli.core.errors import ShapeError
+from entropy_cli.entropy.quantity import Averages
 from entropy_cli.results.floors import Floor, Level
 
 
@@ -36,20 +37,11 @@ class Excess:
 
 
 @dataclass(frozen=True)
-class AverageExcess:
-    """The three averages over scales, as of a result."""
-
-    token_weighted: Excess
-    over_scales: Excess
-    last_scale: Excess
-
-
-@dataclass(frozen=True)
 class ScaleExcess:
     """The losses of all scales, the coarsest first, and their averages."""
 
     scales: Sequence[Excess]
-    average: AverageExcess
+    average: Averages[Excess]
 
 
 def excess(loss: float, level: Level, vocab_size: int | None = None) -> Excess:
@@ -79,7 +71,7 @@ def excess_of_scales(loss_S: Sequence[float], floor: Floor) -> ScaleExcess:
             excess(loss, scale.level, floor.vocab_size)
             for loss, scale in zip(loss_S, floor.by_scale, strict=True)
         ],
-        AverageExcess(
+        Averages(
             *(
                 excess(mean, level, floor.vocab_size)
                 for mean, level in zip(means, levels, strict=True)

@@ -15,6 +15,7 @@ from entropy_cli.core.remote.address import recorded_name
 from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.entropy.quantity import (
     AT_MOST,
+    Averages,
     Bracket,
     Cluster,
     Estimate,
@@ -136,15 +137,6 @@ class ScaleResult(Estimates):
     code_counts: list[int] | None
 
 
-@dataclass(frozen=True)
-class Averages:
-    """The three averages over scales."""
-
-    token_weighted: Estimates
-    over_scales: Estimates
-    last_scale: Estimates
-
-
 @dataclass(frozen=True, kw_only=True)
 class SoftScale(SoftEstimates):
     """The estimates of one scale at one of several temperatures."""
@@ -154,21 +146,12 @@ class SoftScale(SoftEstimates):
 
 
 @dataclass(frozen=True)
-class SoftAverages:
-    """The three averages at one of several temperatures."""
-
-    token_weighted: SoftEstimates
-    over_scales: SoftEstimates
-    last_scale: SoftEstimates
-
-
-@dataclass(frozen=True)
 class TemperatureResult:
     """All estimates at one of several temperatures."""
 
     temperature: TemperatureChoice
     scales: list[SoftScale]
-    average: SoftAverages
+    average: Averages[SoftEstimates]
 
 
 Severity = Literal["ok", "care", "wrong"]
@@ -205,7 +188,7 @@ class Result:
     data: DataInfo
     settings: SettingsInfo
     scales: list[ScaleResult]
-    average: Averages
+    average: Averages[Estimates]
     temperatures: list[TemperatureResult]
     history: list[HistoryPoint]
     replicates: dict[str, Any]

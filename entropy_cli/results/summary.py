@@ -12,7 +12,7 @@ from entropy_cli.results.ladder import at_most, round_up
 from entropy_cli.results.path import is_drawn, is_on_other_path, labels_of, subtracted
 from entropy_cli.results.provenance import SPLITS
 from entropy_cli.results.published import is_var_style
-from entropy_cli.results.schema import Check, Result, SoftAverages
+from entropy_cli.results.schema import Check, Result
 from entropy_cli.results.tables import UNKNOWN
 
 MAX_TEMPERATURES = 4
@@ -101,7 +101,7 @@ def summary_table(result: Result, units: str = "nats") -> Table:
         rows.append([*row, interval, share, number_text(final, places, per_nat)])
 
     for at in result.temperatures[:MAX_TEMPERATURES]:
-        average: SoftAverages = at.average
+        average = at.average
         name = "T fitted" if at.temperature == "auto" else f"T = {at.temperature:g}"
         add(
             f"assignment entropy A, {name}",

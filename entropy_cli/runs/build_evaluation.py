@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,15 +11,14 @@ from torch import Tensor
 from entropy_cli.entropy.ladder.ladder import Ladder
 from entropy_cli.entropy.loss_summary import LossSummary, Means, Unigram, summarise_losses
 from entropy_cli.entropy.loss_tally import LossTally
+from entropy_cli.entropy.quantity import AVERAGES, Averages
 from entropy_cli.entropy.stopping import history_point
 from entropy_cli.results import evaluation
 from entropy_cli.results.evaluation import Evaluation
 from entropy_cli.results.evaluations.checks import with_checks
-from entropy_cli.results.schema import Averages, Result
+from entropy_cli.results.schema import Result
 from entropy_cli.runs.build_result import build_result, without_nan
 from entropy_cli.streaming.state import ModelMetadata, RunState
-
-AVERAGES = tuple(field.name for field in fields(Averages))
 
 
 def evaluation_or_result(
@@ -72,7 +71,7 @@ def build_evaluation(state: RunState, estimate: Result) -> Evaluation:
         _assignment(state, estimate),
         Unigram(
             [scale.unigram_entropy for scale in estimate.scales],
-            {name: getattr(estimate.average, name).unigram_entropy for name in AVERAGES},
+            {name: average.unigram_entropy for name, average in estimate.average.items()},
             _replicates(estimate, "unigram_entropy"),
         ),
         settings.cluster,
@@ -86,12 +85,10 @@ def build_evaluation(state: RunState, estimate: Result) -> Evaluation:
     per_pixel = None if size is None else nats / math.log(2) / size**2
     found = Evaluation(
         estimate=replace(estimate, replicates=replicates),
-        model=_model(model),
+        model=model.info,
         labels=_labels(model, losses, summary),
         scales=[evaluation.Losses(**found) for found in summary.scales],
-        average=evaluation.LossAverages(
-            **{name: evaluation.Losses(**found) for name, found in summary.averages.items()}
-        ),
+        average=Averages(*(evaluation.Losses(**summary.averages[name]) for name in AVERAGES)),
         temperatures=_temperatures(summary),
         total=evaluation.Total(nats, per_pixel),
         cross_entropy_history=progress.history,
@@ -128,25 +125,10 @@ def _temperatures(summary: LossSummary) -> list[evaluation.TemperatureLosses]:
     return [
         evaluation.TemperatureLosses(
             [evaluation.SoftLosses(**found) for found in scales],
-            evaluation.SoftLossAverages(
-                **{name: evaluation.SoftLosses(**found) for name, found in averages.items()}
-            ),
+            Averages(*(evaluation.SoftLosses(**averages[name]) for name in AVERAGES)),
         )
         for scales, averages in zip(summary.soft_scales, summary.soft_averages, strict=True)
     ]
-
-
-def _model(model: ModelMetadata) -> evaluation.ModelInfo:
-    return evaluation.ModelInfo(
-        family=model.family,
-        checkpoint_sha256=model.checkpoint_sha256,
-        parameters=model.parameters,
-        width=model.width,
-        depth=model.depth,
-        heads=model.heads,
-        classes=model.classes,
-        precision=model.precision,
-    )
 
 
 def _labels(model: ModelMetadata, losses: LossTally, summary: LossSummary) -> evaluation.LabelsInfo:

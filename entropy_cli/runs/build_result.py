@@ -12,7 +12,15 @@ from entropy_cli import __version__
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.entropy.point_estimates import BOUND, share_covered
 from entropy_cli.entropy.pooled import pool
-from entropy_cli.entropy.quantity import Cluster, Estimate, TemperatureChoice, perplexity
+from entropy_cli.entropy.quantity import (
+    AVERAGES,
+    Averages,
+    Bracket,
+    Cluster,
+    Estimate,
+    TemperatureChoice,
+    perplexity,
+)
 from entropy_cli.entropy.summary import Summary, standard_errors_over_images, summarise
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.temperature import matching_temperature
@@ -62,11 +70,11 @@ def build_result(
             _scale(metadata, s, progress.temperatures[s][0], headline, tally, settings.cluster)
             for s in range(len(metadata.scales))
         ],
-        average=schema.Averages(
-            **{
-                kind: schema.Estimates(**_all(found), unigram_bracket=headline.brackets[kind])
-                for kind, found in headline.averages.items()
-            }
+        average=Averages(
+            *(
+                schema.Estimates(**_all(headline.averages[kind], headline.brackets[kind]))
+                for kind in AVERAGES
+            )
         ),
         temperatures=[
             _temperature(temperatures[t], summary, [values[t] for values in progress.temperatures])
@@ -211,8 +219,7 @@ def _scale(
         codes_used=int((count_V > 0).sum()) if counted else None,
         coverage=share_covered(tally, slice(s, s + 1), entries, cluster) if counted else None,
         code_counts=count_V.tolist() if vocabulary.size <= MOST_CODES_COUNTED else None,
-        **_all(summary.scales[s]),
-        unigram_bracket=summary.brackets_S[s],
+        **_all(summary.scales[s], summary.brackets_S[s]),
     )
 
 
@@ -227,12 +234,7 @@ def _temperature(
             schema.SoftScale(scale=s, temperature=temperature_S[s], **_soft(estimates))
             for s, estimates in enumerate(summary.scales)
         ],
-        average=schema.SoftAverages(
-            **{
-                kind: schema.SoftEstimates(**_soft(estimates))
-                for kind, estimates in summary.averages.items()
-            }
-        ),
+        average=Averages(*(schema.SoftEstimates(**_soft(summary.averages[kind])) for kind in AVERAGES)),
     )
 
 
@@ -247,7 +249,7 @@ def without_nan(value_GS: Tensor) -> list[list[float | None]]:
     return [[None if math.isnan(value) else value for value in row] for row in value_GS.tolist()]
 
 
-def _all(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
+def _all(estimates: Mapping[str, Estimate], bracket: Bracket | None) -> dict[str, Any]:
     usage, unigram = estimates["usage"], estimates["unigram_entropy"]
     return {
         **_soft(estimates),
@@ -255,4 +257,5 @@ def _all(estimates: Mapping[str, Estimate]) -> dict[str, Any]:
         "perplexity": perplexity(unigram),
         "usage": usage.value,
         "usage_estimate": usage,
+        "unigram_bracket": bracket,
     }

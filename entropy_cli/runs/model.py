@@ -10,6 +10,7 @@ import torch
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.remote.address import provenance_of
+from entropy_cli.entropy.quantity import ModelInfo
 from entropy_cli.generators.base import Generator, GeneratorSpec
 from entropy_cli.generators.fits import check_fits
 from entropy_cli.generators.registry import Found, find_generator
@@ -61,7 +62,7 @@ class Model:
     def metadata(self) -> ModelMetadata:
         """What a result says of it."""
         spec = self.generator.spec
-        return ModelMetadata(
+        info = ModelInfo(
             family=spec.family,
             checkpoint_sha256=self.sha256,
             parameters=spec.parameters or None,  # which a function does not tell
@@ -69,13 +70,10 @@ class Model:
             depth=spec.depth or None,
             heads=spec.heads or None,
             classes=spec.classes,
-            has_null_class=spec.null_class is not None,
             precision=self.precision,
-            label_source=self.labels.source,
-            classes_seen=self.labels.classes_seen,
-            label_notes=list(self.labels.notes),
-            label_check=self.label_check,
         )
+        labels = self.labels
+        return ModelMetadata(info, labels.source, labels.classes_seen, list(labels.notes))
 
     def identity(self, *, soft: bool) -> dict[str, Any]:
         """Return what of it changes the losses; `soft` is whether there are any of soft labels."""

@@ -11,7 +11,7 @@ from entropy_cli.core.documents import from_json
 from entropy_cli.entropy.accumulator import Accumulator
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.entropy.loss_tally import LossTally
-from entropy_cli.entropy.quantity import HistoryPoint, Labels, LabelSource
+from entropy_cli.entropy.quantity import HistoryPoint, Labels, LabelSource, ModelInfo
 from entropy_cli.entropy.sums import SumsLayout
 from entropy_cli.entropy.tally import Tally
 from entropy_cli.entropy.vocabulary import Vocabulary
@@ -23,24 +23,12 @@ from entropy_cli.tokenizers.base import Scale, Tokenizer, sums_layout
 
 @dataclass(frozen=True)
 class ModelMetadata:
-    """What a result says of the generator that a run evaluates; kept in the state, for merging.
+    """What a result says of the generator that a run evaluates; kept in the state, for merging."""
 
-    A model that is a function does not tell its sizes.
-    """
-
-    family: str
-    checkpoint_sha256: str | None
-    parameters: int | None
-    width: int | None
-    depth: int | None
-    heads: int | None
-    classes: int | None
-    has_null_class: bool
-    precision: str
+    info: ModelInfo
     label_source: LabelSource
     classes_seen: int
     label_notes: list[str]
-    label_check: int  # images of the whole run that are checked with the null class
 
 
 @dataclass(frozen=True)

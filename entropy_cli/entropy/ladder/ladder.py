@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from entropy_cli.entropy.ladder.lower_bounds import Memorisation
-from entropy_cli.entropy.quantity import Cluster
+from entropy_cli.entropy.quantity import Averages, Cluster
 
 SCHEMA, SCHEMA_VERSION = "entropy-cli/ladder", 1
 Context = Literal["var", "raster", "depth", "none"]
@@ -42,22 +42,13 @@ class Gain:
 
 
 @dataclass(frozen=True)
-class BoundAverages:
-    """The three averages over scales, each with the error of an average."""
-
-    token_weighted: Bound
-    over_scales: Bound
-    last_scale: Bound
-
-
-@dataclass(frozen=True)
 class RungResult:
     """One rung; `weights` are the mean weights of its predictors at each scale."""
 
     id: str
     sees: str
     scales: list[Bound]
-    average: BoundAverages
+    average: Averages[Bound]  # each with the error of an average
     gain: Gain | None  # None for the first
     weights: list[dict[str, float]]
 

@@ -8,8 +8,9 @@ import torch
 
 from entropy_cli.entropy.entropy import entropy
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
-from entropy_cli.entropy.ladder.ladder import Bound, BoundAverages, Bracket, Gain, RungResult
+from entropy_cli.entropy.ladder.ladder import Bound, Bracket, Gain, RungResult
 from entropy_cli.entropy.ladder.rungs import Rung, Tokens
+from entropy_cli.entropy.quantity import AVERAGES, Averages
 from entropy_cli.entropy.summary import average_weights
 
 
@@ -31,10 +32,8 @@ def bound_rungs(rungs: Sequence[Rung], tokens: Tokens) -> list[RungResult]:
             value, se, half = _estimate(gain_M, tokens)
             gain = Gain(value, se, (value - half, value + half))
         scales = [_bound(mean_MS[:, s], tokens) for s in range(len(tokens_S))]
-        average = {name: _bound(mean_MS @ w_S, tokens) for name, w_S in weights.items()}
-        found.append(
-            RungResult(rung.id, rung.sees, scales, BoundAverages(**average), gain, rung.weights)
-        )
+        average = Averages(*(_bound(mean_MS @ weights[name], tokens) for name in AVERAGES))
+        found.append(RungResult(rung.id, rung.sees, scales, average, gain, rung.weights))
         before_MS = mean_MS
     return found
 

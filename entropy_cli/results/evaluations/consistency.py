@@ -65,14 +65,14 @@ def check_evaluation(evaluation: "Evaluation") -> None:
 def _parts(evaluation: "Evaluation") -> "Iterator[tuple[str, SoftLosses]]":
     for s, losses in enumerate(evaluation.scales):
         yield f"scales[{s}]", losses
-    for kind in fields(evaluation.average):
-        yield f"average.{kind.name}", getattr(evaluation.average, kind.name)
+    for name, average in evaluation.average.items():
+        yield f"average.{name}", average
     for t, at in enumerate(evaluation.temperatures):
         require(len(at.scales) == len(evaluation.scales), f"temperatures[{t}].scales", "all losses")
         for s, soft in enumerate(at.scales):
             yield f"temperatures[{t}].scales[{s}]", soft
-        for kind in fields(at.average):
-            yield f"temperatures[{t}].average.{kind.name}", getattr(at.average, kind.name)
+        for name, soft in at.average.items():
+            yield f"temperatures[{t}].average.{name}", soft
 
 
 def _check_losses(path: str, losses: "SoftLosses | Losses", largest: float) -> None:
