@@ -209,6 +209,11 @@ def read_any(path: str | Path) -> Result | Evaluation:
     return from_dict(content, str(path)) if is_evaluation else schema.from_dict(content, str(path))
 
 
+def estimate_in(result: Result | Evaluation) -> Result:
+    """Return the estimate that an evaluation holds, or the result itself."""
+    return result.estimate if isinstance(result, Evaluation) else result
+
+
 def from_dict(content: Any, source: str = "result") -> Evaluation:  # noqa: ANN401 - JSON
     """Check and convert what `Evaluation.to_json` wrote.
 

@@ -14,7 +14,7 @@ import pytest
 
 from entropy_cli.core.figures import PALETTE, RAMP, colour_ramp, new_figure, styled
 from entropy_cli.entropy.jackknife import t_quantile
-from entropy_cli.results.page.comparison import comparison_report, difference
+from entropy_cli.results.page.estimate_comparison import difference, estimate_comparison
 from entropy_cli.results.page.figures import (
     convergence,
     plot_with_errors,
@@ -315,7 +315,7 @@ class TestComparison:
         assert len(re.findall(rf'aria-label="[^"]*result1 {caveat}', page)) == 2
 
     def test_figures_carry_the_caveat(self, content, other):
-        shown = comparison_report([from_dict(content), from_dict(other)], ["a.json", "b.json"])
+        shown = estimate_comparison([from_dict(content), from_dict(other)], ["a.json", "b.json"])
         with styled():
             averages, scales = (new_figure(5, 4).add_subplot() for _ in shown.panels)
             for axes, draw in zip((averages, scales), shown.panels.values(), strict=True):

@@ -1,190 +1,170 @@
-"""The comparison of several results: their numbers in common units, and differences with errors."""
+"""The comparison of several results by one quantity: what those of estimates and of models share."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import cycle
-from textwrap import fill
+from typing import Any, Generic
 
-import numpy as np
-
-from entropy_cli.core.figures import SERIES, Axes, legend_below, legend_name, plain_log_ticks
+from entropy_cli.core.figures import SERIES, legend_name
 from entropy_cli.core.table import Cell, Table, lines
-from entropy_cli.results.ladder import ladders_tables
-from entropy_cli.results.page.differences import Difference, Measured, subtract
-from entropy_cli.results.page.figures import ENTROPIES, plot_with_errors
+from entropy_cli.entropy.quantity import Estimate
+from entropy_cli.results.evaluation import estimate_in
+from entropy_cli.results.page.differences import Difference, Kind
+from entropy_cli.results.page.figures import Draw
 from entropy_cli.results.page.report import NUMBERS, Report, estimates_of, origin
-from entropy_cli.results.path import is_drawn
-from entropy_cli.results.provenance import provenance
-from entropy_cli.results.schema import Estimates, Result, Severity
-from entropy_cli.results.summary import checks_of
-from entropy_cli.results.tables import UNKNOWN, caption_with_bounds, format_estimate
+from entropy_cli.results.schema import Check, Severity
+from entropy_cli.results.tables import UNKNOWN, format_estimate
 
-TITLE = "Assignment entropies compared"
 MARGIN = 1.04  # beyond the largest value, for its marker
-NOTES = (
-    "Even at the same temperature, assignment entropies are comparable only between tokenizers "
-    "whose latents have the same magnitude: multiplying latents and codes by c is like dividing the "
-    "temperature by c squared.",
-    "Nats per image and bits per pixel count all tokens of an image, so they compare tokenizers "
-    "with different numbers of tokens.",
-)
 UNPAIRED = "Differences are unpaired where the images are not those of the first result."
 
 
-def difference(reference: Result, other: Result) -> Difference:
-    """Compute the assignment entropy of `other` minus that of `reference`."""
-    name = "assignment_entropy"
-    before, after = (
-        Measured(result, result.average.token_weighted.assignment_entropy, name)
-        for result in (reference, other)
-    )
-    return subtract(before, after, _not_comparable(reference, other))
-
-
-def _not_comparable(reference: Result, other: Result) -> str:
-    """Return why the assignment entropies of two results can't be compared, or ""."""
-    rules = [result.tokenizer.rule for result in (reference, other)]
-    if rules[0] != rules[1]:
-        return f"different rules ({rules[1]}, {rules[0]})"
-    temperatures = [{scale.temperature for scale in result.scales} for result in (reference, other)]
-    if temperatures[0] != temperatures[1]:
-        return "different temperatures"
-    return ""
-
-
 @dataclass(frozen=True)
-class Compared:
-    """A result in a comparison: its name, and its difference from the first; None for the first."""
+class Compared(Generic[Kind]):
+    """A result in a comparison.
+
+    Attributes:
+        name: of its file.
+        result: the result.
+        quantity: the name of the quantity that it is compared by.
+        difference: of that quantity from the first result's; None for the first.
+    """
 
     name: str
-    result: Result
+    result: Kind
+    quantity: str
     difference: Difference | None
 
     @property
-    def caveat(self) -> str:
-        """Why the result's assignment entropy can't be compared with the first result's, or ""."""
-        reason = self.difference.not_comparable if self.difference else ""
-        return f"NOT COMPARABLE: {reason}" if reason else ""
+    def reason(self) -> str:
+        """Why the result can't be compared with the first one, or ""."""
+        return self.difference.not_comparable if self.difference else ""
 
     @property
     def label(self) -> str:
-        """The name with the caveat on a second line, for tables and figures."""
-        return lines(*filter(None, (self.name, self.caveat)))
+        """The name with a caveat on a second line, for tables and figures."""
+        return lines(self.name, *([f"NOT COMPARABLE: {self.reason}"] if self.reason else []))
 
-    @property
-    def average(self) -> Estimates:
-        """The token-weighted average."""
-        return self.result.average.token_weighted
+    def average(self, kind: str = "token_weighted") -> Estimate:
+        """Return an average of the quantity."""
+        found: Estimate = getattr(getattr(self.result.average, kind), self.quantity)
+        return found
+
+    def scales(self) -> list[Estimate]:
+        """Return the quantity at each scale."""
+        return [getattr(scale, self.quantity) for scale in self.result.scales]
 
 
-def comparison_report(results: Sequence[Result], sources: Sequence[str]) -> Report:
-    """Return the report that compares results; `sources` are their files."""
-    names, changes = short_names(sources), [difference(results[0], other) for other in results[1:]]
-    several = list(map(Compared, names, results, [None, *changes]))
-    ladders = ladders_tables({one.label: one.result.ladder for one in several})
-    unpaired = [] if all(change.paired for change in changes) else [UNPAIRED]
-    return Report(
-        title=f"{TITLE}: {', '.join(names)}",
-        heading=TITLE,
-        headline=f"{_finding('Assignment entropy', several, 'token_weighted')} nats per token",
-        warnings=[
-            f"{one.name} is NOT COMPARABLE with {names[0]}: {one.difference.not_comparable}."
+def compare(
+    results: Sequence[Kind],
+    sources: Sequence[str],
+    quantity: str,
+    difference: Callable[[Kind, Kind], Difference],
+) -> list[Compared[Kind]]:
+    """Set each result beside the first; `sources` are their files."""
+    changes = [None, *(difference(results[0], other) for other in results[1:])]
+    each = zip(short_names(sources), results, changes, strict=True)
+    return [Compared(name, result, quantity, change) for name, result, change in each]
+
+
+def comparison_report(
+    several: Sequence[Compared[Kind]],
+    title: str,
+    panels: Mapping[str, Draw],
+    tables: Sequence[Table],
+    notes: Sequence[str],
+    checks: Callable[[Kind], Sequence[Check]],
+    provenance: Callable[[Kind], Mapping[str, str]],
+) -> Report:
+    """Return the report of a comparison, given what is not the same for every kind of result."""
+    first = several[0].name
+
+    def messages(severity: Severity) -> list[str]:
+        return [
+            f"{one.name}: {'; '.join(found)}."
             for one in several
-            if one.difference and one.caveat
+            if (found := [c.message for c in checks(one.result) if c.severity == severity])
         ]
-        + _checks(several, "wrong"),
-        details=f"Token-weighted averages. Differences are from {names[0]}.",
+
+    not_comparable = [
+        f"{one.name} is NOT COMPARABLE with {first}: {one.reason}." for one in several if one.reason
+    ]
+    is_paired = all(one.difference is None or one.difference.paired for one in several)
+    return Report(
+        title=f"{title}: {', '.join(one.name for one in several)}",
+        heading=title,
+        headline=f"{finding(in_words(several), several)} nats per token",
+        warnings=not_comparable + messages("wrong"),
+        details=f"Token-weighted averages. Differences are from {first}.",
         subject=f"of {', '.join(one.label for one in several)}".replace("\n", " "),
-        panels={
-            "Token-weighted averages": partial(_averages, several=several),
-            "Assignment entropy of each scale": partial(_scales, several=several),
-        },
-        tables=[_differences(several), _side_by_side(several), *_by_scale(several), *ladders],
+        panels=panels,
+        tables=tables,
         terms={},
-        notes=[*NOTES, *_checks(several, "care"), *unpaired],
-        origins={one.name: origin(one.result, provenance(one.result)) for one in several},
+        notes=[*notes, *messages("care"), *([] if is_paired else [UNPAIRED])],
+        origins={one.name: origin(estimate_in(one.result), provenance(one.result)) for one in several},
         estimates=_estimates(several),
     )
 
 
-def _finding(where: str, several: Sequence[Compared], kind: str) -> str:
+def in_words(several: Sequence[Compared[Kind]]) -> str:
+    """Return the quantity that results are compared by, in words."""
+    return several[0].quantity.replace("cross_", "cross-").replace("_", " ").capitalize()
+
+
+def finding(where: str, several: Sequence[Compared[Kind]], kind: str = "token_weighted") -> str:
     """Say between which values the results lie that can be compared with the first."""
-    ends = sorted(
-        (getattr(one.result.average, kind).assignment_entropy.known, one.name)
-        for one in several
-        if not one.caveat
-    )
-    return f"{where}: " + " to ".join(
-        f"{value:.3f} ({name})" for value, name in ends[:: len(ends) - 1 or 1]
-    )
+    ends = sorted((one.average(kind).known, one.name) for one in several if not one.reason)
+    shown = (f"{value:.3f} ({name})" for value, name in ends[:: len(ends) - 1 or 1])
+    return f"{where}: {' to '.join(shown)}"
 
 
-def _differences(several: Sequence[Compared]) -> Table:
-    """Return a table of the assignment entropies and their differences from the first."""
-    first, rows = several[0].name, []
-    for one in several:
-        row = [one.label, format_estimate(one.average.assignment_entropy)]
-        change = one.difference
-        if change is None:
+def styles(several: Sequence[Compared[Kind]]) -> Iterator[tuple[Compared[Kind], dict[str, Any]]]:
+    """Iterate over the results and the style that each is drawn in."""
+    for one, colour, marker in zip(several, cycle(SERIES), cycle("osD^v"), strict=False):
+        label = legend_name(one.label.replace("\n", ", "))
+        yield one, {"label": label, "color": colour, "marker": marker}
+
+
+def differences_table(
+    several: Sequence[Compared[Kind]], noun: str, place: int, head: str, cells: Sequence[str]
+) -> Table:
+    """Return a table of the quantity and its differences from the first result.
+
+    Args:
+        several: the results.
+        noun: what they are.
+        place: where a column goes that only this kind of result has.
+        head: of that column.
+        cells: of that column.
+    """
+    rows = []
+    for one, cell in zip(several, cells, strict=True):
+        row = [one.label, format_estimate(one.average())]
+        if (change := one.difference) is None:
             row += ["reference", UNKNOWN, UNKNOWN]
         else:
             row += [change.text, change.interval, change.kind]
-        temperatures = {scale.temperature for scale in one.result.scales}
-        at = f"{temperatures.pop():g}" if len(temperatures) == 1 else "by scale"
-        row.append(f"{at}, drawn" if is_drawn(one.result) else at)
-        rows.append([*row, str(one.result.data.images_used)])
-    head = ["result", "assignment entropy", "difference", "95 % interval", "error", "T", "images"]
+        row.insert(place, cell)
+        rows.append([*row, str(estimate_in(one.result).data.images_used)])
+    heads = [noun, in_words(several).lower(), "difference", "95 % interval", "error", "images"]
+    heads.insert(place, head)
     caption = (
         "token-weighted averages ± standard error, nats per token; "
-        "difference from the first result with its 95 % interval and error"
+        f"difference from the first {noun} with its 95 % interval and error"
     )
-    return Table("differences", f"Differences from {first}", head, rows, caption, sortable=True)
+    title = f"Differences from {several[0].name}"
+    return Table("differences", title, heads, rows, caption, sortable=True)
 
 
-def _side_by_side(several: Sequence[Compared]) -> Table:
-    """Return a table of the other quantities, with a row for each result."""
-    rows = []
-    for one in several:
-        average, tokenizer, size = one.average, one.result.tokenizer, one.result.settings.image_size
-        entropy, tokens = average.assignment_entropy, sum(scale.tokens for scale in one.result.scales)
-        per_pixel = None if size is None else tokens / math.log(2) / size**2  # bits per nat per token
-        rows.append(
-            [
-                one.label,
-                format_estimate(entropy, 2, tokens),
-                UNKNOWN if per_pixel is None else format_estimate(entropy, 4, per_pixel),
-                format_estimate(average.unigram_entropy),
-                format_estimate(average.mutual_information),
-                format_estimate(average.usage_estimate, 1, 100, " %"),
-                tokenizer.family,
-                str(tokenizer.vocab_size),
-                str(tokens),
-            ]
-        )
-    head = ["result", "nats per image", "bits per pixel", "unigram entropy", "mutual information"]
-    head += ["codebook usage", "family", "codes", "tokens"]
-    caption = caption_with_bounds(
-        "assignment entropy per image and per pixel, then token-weighted averages in nats per token; "
-        "value ± standard error",
-        rows,
-    )
-    return Table("results", "Side by side", head, rows, caption, sortable=True)
-
-
-def _by_scale(several: Sequence[Compared]) -> list[Table]:
-    """Return a table of the assignment entropy by scale, if all results have the same scales."""
-    names, *others = ([scale.name for scale in one.result.scales] for one in several)
+def scales_table(several: Sequence[Compared[Kind]]) -> list[Table]:
+    """Return a table of the quantity by scale, if all results have the same scales."""
+    names, *others = ([scale.name for scale in estimate_in(one.result).scales] for one in several)
     if any(other != names for other in others):
         return []
-    scales = zip(*(one.result.scales for one in several), strict=True)
-    rows = [
-        [name, *(format_estimate(scale.assignment_entropy) for scale in same)]
-        for name, same in zip(names, scales, strict=True)
-    ]
+    same = zip(names, *(one.scales() for one in several), strict=True)
+    rows = [[name, *map(format_estimate, estimates)] for name, *estimates in same]
     head = ["scale", *(one.label for one in several)]
-    return [Table("scales", "Assignment entropy by scale", head, rows, "nats per token")]
+    return [Table("scales", f"{in_words(several)} by scale", head, rows, "nats per token")]
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
@@ -198,50 +178,12 @@ def short_names(paths: Sequence[str]) -> list[str]:
     return short if len(set(short)) == len(short) else stems
 
 
-def _estimates(several: Sequence[Compared]) -> Table:
-    """Return all token-weighted estimates, and the differences from the first result."""
-    rows: list[list[Cell]] = [[one.name, *row] for one in several for row in estimates_of(one.average)]
-    quantity = f"assignment_entropy minus that of {several[0].name}"
-    for one in several:
-        if (change := one.difference) is not None:
-            rows.append([one.name, quantity, *change.row()])
-    return Table("comparison", "", ["result", "quantity", *NUMBERS], rows)
-
-
-def _averages(axes: Axes, several: Sequence[Compared]) -> None:
-    """Draw the token-weighted averages, a row for each result."""
-    y = np.arange(len(several), dtype=float)[::-1]
-    for name, label, colour, marker, dodge in ENTROPIES:
-        estimates = [getattr(one.average, name) for one in several]
-        plot_with_errors(
-            axes, y + dodge, estimates, sideways=True, label=label, color=colour, marker=marker
-        )
-    names = [fill(one.name, 20) + ("\nNOT COMPARABLE" if one.caveat else "") for one in several]
-    axes.set_yticks(y, names, fontsize=min(9, 54 / len(several)))
-    axes.set(xlabel="nats per token", ylim=(-0.6, len(several) - 0.4))
-    axes.set_xlim(0, MARGIN * axes.get_xlim()[1])
-    axes.set_title(fill(_finding("Token-weighted", several, "token_weighted"), 42))
-    legend_below(axes)
-
-
-def _scales(axes: Axes, several: Sequence[Compared]) -> None:
-    """Draw the assignment entropy of each scale against its number of tokens."""
-    for one, colour, marker in zip(several, cycle(SERIES), cycle("osD^v"), strict=False):
-        tokens_S = np.array([scale.tokens for scale in one.result.scales], float)
-        estimates = [scale.assignment_entropy for scale in one.result.scales]
-        label, line = legend_name(one.label.replace("\n", ", ")), "--" if one.caveat else "-"
-        plot_with_errors(axes, tokens_S, estimates, line=line, label=label, color=colour, marker=marker)
-    axes.set(xlabel="tokens of the scale (logarithmic)", ylabel="nats per token", xscale="log")
-    plain_log_ticks(axes.xaxis)
-    axes.set_ylim(0, MARGIN * axes.get_ylim()[1])
-    axes.set_title(fill(_finding("Final scale", several, "last_scale"), 50))
-    legend_below(axes)
-
-
-def _checks(several: Sequence[Compared], severity: Severity) -> list[str]:
-    """Return the messages of each result's checks of a severity."""
-    return [
-        f"{one.name}: {'; '.join(messages)}."
-        for one in several
-        if (messages := [c.message for c in checks_of(one.result) if c.severity == severity])
+def _estimates(several: Sequence[Compared[Kind]]) -> Table:
+    """Return all token-weighted numbers, and the differences from the first result."""
+    rows: list[list[Cell]] = [
+        [one.name, *row] for one in several for row in estimates_of(one.result.average.token_weighted)
     ]
+    quantity = f"{several[0].quantity} minus that of {several[0].name}"
+    changes = ((one.name, one.difference) for one in several)
+    rows += [[name, quantity, *change.row()] for name, change in changes if change is not None]
+    return Table("comparison", "", ["result", "quantity", *NUMBERS], rows)

@@ -2,14 +2,16 @@
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from entropy_cli.core.table import Cell
 from entropy_cli.entropy.jackknife import jackknife_variance, t_quantile
-from entropy_cli.entropy.quantity import Estimate
+from entropy_cli.results.evaluation import Evaluation, estimate_in
 from entropy_cli.results.schema import Result
+
+Kind = TypeVar("Kind", bound=Result | Evaluation)
 
 
 @dataclass(frozen=True)
@@ -53,32 +55,19 @@ class Difference:
         return [self.value, None, self.se, low, high, estimator, note, None]
 
 
-@dataclass(frozen=True)
-class Measured:
-    """A token-weighted mean of a result, and the name of its replicates."""
+def subtract(reference: Kind, other: Kind, name: str, not_comparable: str) -> Difference:
+    """Compute a number of `other` minus that of `reference`, by its name in both.
 
-    result: Result
-    mean: Estimate
-    name: str
-
-    def deleted_G(self) -> np.ndarray:
-        """Return the mean without each group, NaN for empty groups, (G,)."""
-        tokens_S = np.array([scale.tokens for scale in self.result.scales], np.float64)
-        deleted_GS = np.array(self.result.replicates[self.name], np.float64)
-        return deleted_GS @ (tokens_S / tokens_S.sum())
-
-
-def subtract(reference: Measured, other: Measured, not_comparable: str) -> Difference:
-    """Compute `other` minus `reference`, paired by jackknife replicates if both have the same images."""
-    both = (reference, other)
-    before, after = reference.mean, other.mean
+    They are paired by jackknife replicates if both have the same images.
+    """
+    before, after = (getattr(one.average.token_weighted, name) for one in (reference, other))
     value, se = after.known - before.known, None
-    paired = _same_images(reference, other)
-    groups = min(sum(n > 0 for n in one.result.replicates["images"]) for one in both)
+    first, second = estimate_in(reference), estimate_in(other)
+    paired = _images(first) == _images(second) and bool(first.replicates.get(name))
+    groups = min(sum(n > 0 for n in one.replicates["images"]) for one in (first, second))
     if paired and groups > 1:
-        images_G = np.array(reference.result.replicates["images"])
-        deleted_G = other.deleted_G() - reference.deleted_G()
-        cluster = reference.result.settings.cluster
+        images_G, cluster = np.array(first.replicates["images"]), first.settings.cluster
+        deleted_G = _deleted(second, name) - _deleted(first, name)
         se = math.sqrt(jackknife_variance(np.asarray(value), deleted_G, images_G, cluster))
     elif not paired and before.se is not None and after.se is not None:
         se = math.hypot(before.se, after.se)
@@ -87,13 +76,15 @@ def subtract(reference: Measured, other: Measured, not_comparable: str) -> Diffe
     return Difference(value, se, ci95, paired, not_comparable)
 
 
-def _same_images(reference: Measured, other: Measured) -> bool:
-    """Return whether the jackknife groups of both results hold the same images."""
+def _deleted(result: Result, name: str) -> np.ndarray:
+    """Return the token-weighted mean without each group, NaN for empty groups, (G,)."""
+    tokens_S = np.array([scale.tokens for scale in result.scales], np.float64)
+    deleted_GS = np.array(result.replicates[name], np.float64)
+    return deleted_GS @ (tokens_S / tokens_S.sum())
 
-    def images(result: Result) -> tuple[Any, ...]:
-        data, groups = result.data, result.replicates["images"]
-        failed, settings = sorted(data.failed), (result.settings.seed, result.settings.cluster)
-        return data.images_fingerprint, data.images_used, failed, settings, groups
 
-    same = images(reference.result) == images(other.result)
-    return same and bool(reference.result.replicates.get(reference.name))
+def _images(result: Result) -> tuple[Any, ...]:
+    """Return what is equal where the jackknife groups of two results hold the same images."""
+    data, groups = result.data, result.replicates["images"]
+    failed, settings = sorted(data.failed), (result.settings.seed, result.settings.cluster)
+    return data.images_fingerprint, data.images_used, failed, settings, groups

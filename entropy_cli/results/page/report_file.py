@@ -7,11 +7,11 @@ from entropy_cli.core.errors import ResultError
 from entropy_cli.core.figures import FORMATS as FIGURES
 from entropy_cli.core.figures import styled
 from entropy_cli.core.table import Cell, Table
-from entropy_cli.results.evaluation import Evaluation
+from entropy_cli.results.evaluation import Evaluation, estimate_in
 from entropy_cli.results.ladder import report_tables
 from entropy_cli.results.legend import averages, legend
 from entropy_cli.results.notes import notes
-from entropy_cli.results.page.comparison import comparison_report
+from entropy_cli.results.page.estimate_comparison import estimate_comparison
 from entropy_cli.results.page.evaluation_report import evaluation_report
 from entropy_cli.results.page.figures import figure_panels
 from entropy_cli.results.page.model_comparison import model_comparison
@@ -62,8 +62,8 @@ def _report(results: Sequence[Result | Evaluation], sources: Sequence[str]) -> R
     if len(evaluations) == len(results):
         is_alone = len(evaluations) == 1
         return evaluation_report(evaluations[0]) if is_alone else model_comparison(evaluations, sources)
-    estimates = [one.estimate if isinstance(one, Evaluation) else one for one in results]
-    return result_report(estimates[0]) if len(estimates) == 1 else comparison_report(estimates, sources)
+    estimates = list(map(estimate_in, results))
+    return estimate_comparison(estimates, sources) if len(results) > 1 else result_report(estimates[0])
 
 
 def result_report(result: Result) -> Report:
