@@ -1,11 +1,15 @@
 """What tests share: the shared data if it is there, a tiny tokenizer and a tiny image folder."""
 
+import atexit
 import contextlib
+import functools
 import json
 import os
 import re
 import socket
+import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 # Read by libraries when they are imported, also in processes that tests start. OpenBLAS's threads only
@@ -203,9 +207,33 @@ def torchrun(processes, *, is_real=False):
     """
     (port,) = map(str, free_ports(1))
     if not is_real:
-        return [sys.executable, str(Path(__file__).with_name("launch.py")), str(processes), port, "-m"]
+        return [*python(), "-m", "tests.launch", str(processes), port, "-m"]
     argv = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
     return [*argv, "--master-addr", "127.0.0.1", "--master-port", port, "-m"]
+
+
+@functools.cache
+def python():
+    """The command that runs a program as `python` does, but for its imports: forks.py tells how."""
+    if sys.platform != "linux":
+        return [sys.executable]
+    path = str(Path(tempfile.mkdtemp()) / "forks")
+    forks = Path(__file__).with_name("forks.py")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(path)
+        listener.listen()
+        number = listener.fileno()
+        argv = [sys.executable, "-m", "tests.forks", str(number)]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        server = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            cwd=forks.parents[1],
+            env=environment,
+            pass_fds=[number],
+        )
+    atexit.register(server.communicate)
+    return [sys.executable, "-IS", str(forks), path]
 
 
 @contextlib.contextmanager

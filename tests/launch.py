@@ -1,16 +1,18 @@
 """Start the processes of one run as torchrun does, in a third of its time: as forks of one program.
 
-`python tests/launch.py PROCESSES PORT -m MODULE ARGUMENTS...`, or a file in place of -m MODULE. Each
+`python -m tests.launch PROCESSES PORT -m MODULE ARGUMENTS...`, or a file in place of -m MODULE. Each
 process has torchrun's variables, and its store is the launcher's. When one of them fails the others are
 terminated, as torchrun does, and the launcher ends with 1.
 """
 
 import os
-import runpy
 import signal
 import sys
 import time
-from pathlib import Path
+
+from torch.distributed import TCPStore
+
+from tests.forks import run
 
 PATIENCE_S = 30  # before what does not end by itself is killed
 
@@ -21,44 +23,21 @@ def run_as_rank(rank, processes, port, words):
     store = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "True"}
     variables = {**ranks, **store, "TORCHELASTIC_RUN_ID": "none"}
     os.environ.update({name: str(value) for name, value in variables.items()})
-    if words[0] == "-m":
-        sys.argv = words[1:]
-        runpy.run_module(words[1], run_name="__main__", alter_sys=True)
-    else:
-        sys.argv = words
-        runpy.run_path(words[0], run_name="__main__")
+    run(words)
 
 
-def fork(rank, *about):
+def fork(*about):
     """Start one process; return its number."""
     sys.stdout.flush()
     if child := os.fork():
         return child
-    code = 1
-    try:
-        run_as_rank(rank, *about)
-        code = 0
-    except SystemExit as end:
-        code = end.code if isinstance(end.code, int) else bool(end.code)
-    except BaseException:  # noqa: BLE001 - what the interpreter would show
-        sys.excepthook(*sys.exc_info())
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    return run_as_rank(*about)
 
 
 def main():
     processes, port, *words = sys.argv[1:]
-    sys.path.insert(0, str(Path.cwd()))  # as python -m does
-    # What takes long to import, before the processes part.
-    import torch.distributed as dist
-
-    import entropy_cli.commands.train.train
-    import entropy_cli.runs.estimate  # noqa: F401
-
     alive = {fork(rank, processes, port, words) for rank in range(int(processes))}
-    store = dist.TCPStore("127.0.0.1", int(port), is_master=True, wait_for_workers=False)
+    store = TCPStore("127.0.0.1", int(port), is_master=True, wait_for_workers=False)
     failed, deadline = False, None
 
     def stop(*_):

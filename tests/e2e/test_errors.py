@@ -5,7 +5,6 @@ import math
 import shlex
 import shutil
 import subprocess
-import sys
 
 import pytest
 import torch
@@ -14,7 +13,7 @@ from safetensors.torch import save_file
 
 from entropy_cli.options import exit_code
 from entropy_cli.tokenizers.families.var import VARTokenizer
-from tests.conftest import subprocess_environment
+from tests.conftest import python, subprocess_environment
 from tests.e2e.test_estimate import assert_same
 
 
@@ -146,7 +145,7 @@ def test_odd_names_stay_on_their_line(cli, images, checkpoint, tmp_path):
 
 
 def test_a_reader_who_leaves_is_no_error(images, checkpoint, tmp_path):
-    argv = [sys.executable, "-m", "entropy_cli", "estimate", "--data", images, "--ckpt", checkpoint]
+    argv = [*python(), "-m", "entropy_cli", "estimate", "--data", images, "--ckpt", checkpoint]
     command = shlex.join([str(part) for part in [*argv, "--workers", 0, "--limit", 16]])
     environment = subprocess_environment(tmp_path)
     for tail, code in (("| head -1", 0), (">/dev/full", 3), ("2>&-", 0)):

@@ -1,5 +1,6 @@
 """Several processes of one run, as torchrun starts them, give what one gives; none is left hanging."""
 
+import contextlib
 import functools
 import json
 import os
@@ -64,15 +65,12 @@ def finish(process):
 
 def workers_of(process):
     """The processes of the run, by rank: in the order in which they were started."""
-    workers = []
-    for status in Path("/proc").glob("[0-9]*/status"):
-        try:
-            parent = next(line for line in status.read_text().splitlines() if line.startswith("PPid"))
-            if int(parent.split()[1]) == process.pid:
-                workers.append(int(status.parent.name))
-        except (OSError, StopIteration):
-            continue
-    return sorted(workers)
+    members = []
+    for name in Path("/proc").glob("[0-9]*/comm"):
+        with contextlib.suppress(OSError):
+            if name.read_text().strip() == str(process.pid):
+                members.append(int(name.parent.name))
+    return sorted(members)[1:]  # the first is their launcher
 
 
 @pytest.mark.parametrize(

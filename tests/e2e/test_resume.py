@@ -15,7 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from entropy_cli.entropy.tally import Tally
-from tests.conftest import estimate_on_one_thread, subprocess_environment
+from tests.conftest import estimate_on_one_thread, python, subprocess_environment
 from tests.e2e.test_estimate import assert_same
 
 SLOW = ("--image-size", "128", "--patch-nums", "1,2,4,32", "--batch-size", "2", "--temperature", "1")
@@ -45,8 +45,8 @@ sys.exit(main(sys.argv[1:]))
 def command(images, checkpoint, tmp_path):
     """A run of a few seconds in its own process, that saves after every block."""
 
-    def start(*options, program=("-m", "entropy_cli")):
-        argv = [sys.executable, *program, "estimate", "--json", *SLOW, "--save-every", "0"]
+    def start(*options, program=("-m", "entropy_cli"), interpreter=None):
+        argv = [*(interpreter or python()), *program, "estimate", "--json", *SLOW, "--save-every", "0"]
         argv += ["--workers", "0", "--data", images, "--ckpt", checkpoint, *options]
         return subprocess.Popen(
             [str(part) for part in argv],
@@ -353,7 +353,7 @@ def test_a_result_that_can_not_be_written_is_not_computed_twice(
 
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGTERM])
 def test_a_signal_before_there_is_anything_to_save_is_one_line(command, number):
-    process = command()
+    process = command(interpreter=[sys.executable])
     status = Path(f"/proc/{process.pid}/status")
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:  # until the program's handlers are there, before torch is

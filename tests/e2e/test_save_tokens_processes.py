@@ -1,20 +1,19 @@
 """`--save-tokens` of a run that is killed, and of several processes."""
 
 import subprocess
-import sys
 import time
 
 import pytest
 
 from entropy_cli.cli import main
-from tests.conftest import one_thread, subprocess_environment, torchrun
+from tests.conftest import one_thread, python, subprocess_environment, torchrun
 from tests.e2e.test_resume import SLOW, wait_for_blocks
 
 pytestmark = pytest.mark.slow
 
 
 def test_tokens_of_a_run_killed_after_a_save_are_those_of_an_unbroken_one(images, checkpoint, tmp_path):
-    argv = [sys.executable, "-m", "entropy_cli", "estimate", *SLOW, "--workers", "0"]
+    argv = [*python(), "-m", "entropy_cli", "estimate", *SLOW, "--workers", "0"]
     argv += ["--data", images, "--ckpt", checkpoint, "--save-every", "0"]
     argv = [str(part) for part in argv]
     environment = subprocess_environment(tmp_path)
@@ -29,9 +28,9 @@ def test_tokens_of_a_run_killed_after_a_save_are_those_of_an_unbroken_one(images
     time.sleep(0.2)  # somewhere between two saves
     process.kill()
     process.wait()
-    assert main(command[3:]) == 0
+    assert main(command[len(python()) + 2 :]) == 0
     command, unbroken = tokens("unbroken.npy")
-    assert main(command[3:]) == 0
+    assert main(command[len(python()) + 2 :]) == 0
     assert killed.read_bytes() == unbroken.read_bytes()
 
 

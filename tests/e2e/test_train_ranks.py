@@ -5,7 +5,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -17,7 +16,7 @@ from entropy_cli.commands.train.recipe import PRESETS
 from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.streaming.ranks import Ranks
-from tests.conftest import one_thread, subprocess_environment, torchrun
+from tests.conftest import one_thread, python, subprocess_environment, torchrun
 from tests.e2e.test_ranks import workers_of
 from tests.e2e.test_train_resume import wait_for_step
 from tests.trainings import SMALL, entries, steps, weights
@@ -32,7 +31,7 @@ def start(folder, tmp_path):
     started = []
 
     def run(processes, *options, out=tmp_path / "out"):
-        argv = torchrun(processes) if processes > 1 else [sys.executable, "-m"]
+        argv = torchrun(processes) if processes > 1 else [*python(), "-m"]
         argv += ["entropy_cli", "train"]
         argv += ["--json", "--data", folder, "--output", out, *SMALL, *options]
         process = subprocess.Popen(

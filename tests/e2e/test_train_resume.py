@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -15,7 +14,7 @@ from entropy_cli.cli import main
 from entropy_cli.commands.train.log import TrainingLog
 from entropy_cli.commands.train.trainer import Trainer
 from entropy_cli.images.synthetic import write_image_folder
-from tests.conftest import subprocess_environment
+from tests.conftest import python, subprocess_environment
 from tests.trainings import SMALL, entries, last_line, same_weights, steps, weights
 
 STEPS = 24
@@ -37,7 +36,7 @@ def start(folder, tmp_path):
     started = []
 
     def run(*options, out=tmp_path / "out"):
-        argv = [sys.executable, "-m", "entropy_cli", "train", "--data", folder, "--output", out, *SMALL]
+        argv = [*python(), "-m", "entropy_cli", "train", "--data", folder, "--output", out, *SMALL]
         process = subprocess.Popen(
             [str(part) for part in (*argv, *options)],
             stdout=subprocess.PIPE,
