@@ -2,6 +2,8 @@
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,62 +24,74 @@ def overfitting_findings(shown: Sequence[Series]) -> Iterator[RunFinding]:
 
     An accuracy that falls is reported with the loss of the same evaluation, alone if that does not rise.
     """
-    losses = [one for one in shown if one.metric.split == "val" and one.metric.is_loss and len(one)]
+    evaluations = [
+        one for one in shown if one.metric.split == "val" and one.metric.is_shown and len(one)
+    ]
     reported: set[Metric] = set()
-    for val in losses:
-        train, found = _judge(val, shown)
-        if train is None or found is None or not found.fires:
+    for val in sorted(evaluations, key=_is_accuracy):  # losses first
+        judged = None if val.metric in reported else _judge(val, shown)
+        if judged is None or not judged.found.fires:
             continue
-        accuracies = [one for one in shown if _is_accuracy_of(one, val)]
+        accuracies = (
+            [] if _is_accuracy(val) else [one for one in evaluations if _is_accuracy_of(one, val)]
+        )
         reported |= {one.metric for one in accuracies}
-        beside = "".join(f"; {_beside(one, shown)}" for one in accuracies)
-        message = (
-            f"lowest at {format_place(val.at(found.best_index))} with {found.best:.4g}, at least "
-            f"{min(found.last):.4g} in the last three evaluations, while {train.metric.name} in "
-            f"training fell from {found.train_at_best:.4g} to {found.train_last:.4g}"
-            f"{beside}. {ADVICE}."
-        )
-        yield finding_about(
-            val, "overfitting", "warning", message, found, found.best_index, train=train.metric.name
-        )
-    for one in shown:
-        if one.metric.split == "val" and one.metric.kind == "accuracy" and one.metric not in reported:
-            yield from _falling_accuracy(one, shown)
+        message = "".join([judged.sentence(val), *(f"; {_beside(one, shown)}" for one in accuracies)])
+        found, name = judged.found, judged.train.metric.name
+        message = f"{message}. {ADVICE}."
+        yield finding_about(val, "overfitting", "warning", message, found, found.best_index, train=name)
 
 
-def _falling_accuracy(accuracy: Series, shown: Sequence[Series]) -> Iterator[RunFinding]:
-    train, found = _judge(accuracy, shown)
-    if train is None or found is None or not found.fires:
-        return
-    message = (
-        f"highest at {format_place(accuracy.at(found.best_index))} with {-found.best:.4g}, at most "
-        f"{-min(found.last):.4g} in the last three evaluations, while {train.metric.name} in "
-        f"training fell from {found.train_at_best:.4g} to {found.train_last:.4g}. {ADVICE}."
-    )
-    yield finding_about(
-        accuracy, "overfitting", "warning", message, found, found.best_index, train=train.metric.name
-    )
+class _Judged(NamedTuple):
+    """An evaluation beside its training loss: how the two move; an accuracy is negated."""
+
+    train: Series
+    found: Overfitting
+    is_median: bool  # of the training losses since the evaluation before
+
+    def sentence(self, val: Series) -> str:
+        """Say how the evaluation and its training loss move."""
+        found = self.found
+        sign, best, least = (-1, "highest", "most") if _is_accuracy(val) else (1, "lowest", "least")
+        near, of = ("near", f" (medians of {found.rows})") if found.rows > 1 else ("at", "")
+        since = " (medians since the evaluation before)" if self.is_median else ""
+        return (
+            f"{best} {near} {format_place(val.at(found.best_index))} with {sign * found.best:.4g}, at "
+            f"{least} {sign * min(found.last):.4g} in the last three evaluations{of}, while "
+            f"{self.train.metric.name} in training fell from {found.train_at_best:.4g} to "
+            f"{found.train_last:.4g}{since}"
+        )
 
 
 def _beside(accuracy: Series, shown: Sequence[Series]) -> str:
     """Say what the accuracy does while its loss rises."""
     name = accuracy.metric.name
     best, last = float(accuracy.value_n.max()), float(accuracy.value_n[-1])
-    _, found = _judge(accuracy, shown)
-    if found is not None and found.fires:
-        at = format_place(accuracy.at(found.best_index))
+    judged = _judge(accuracy, shown)
+    if judged is not None and judged.found.fires:
+        at = format_place(accuracy.at(judged.found.best_index))
         return f"{name} falls as well, from {best:.4g} at {at} to {last:.4g}"
     return f"{name} does not fall: best {best:.4g}, last {last:.4g}, so the model grows overconfident"
 
 
-def _judge(val: Series, shown: Sequence[Series]) -> tuple[Series | None, Overfitting | None]:
-    """Return the training loss beside an evaluation, and how the two move; accuracies are negated."""
-    train = _training_loss(val.metric, shown)
-    if train is None or not len(val) or val.metric.kind == "regulariser" or val.metric.is_adversarial:
-        return None, None
-    sign = -1.0 if val.metric.kind == "accuracy" else 1.0
-    train_n = _train_at_evaluations(val, train)
-    return train, None if train_n is None else overfitting(sign * val.value_n, train_n)
+def _judge(val: Series, shown: Sequence[Series]) -> _Judged | None:
+    """Set an evaluation beside its training loss; None if that can't be done."""
+    train, metric = _training_loss(val.metric, shown), val.metric
+    if train is None or not len(train) or metric.kind == "regulariser" or metric.is_adversarial:
+        return None
+    places = _places(val, train)
+    if places is None:
+        return None
+    stops = [bisect_right(places[1], place) for place in places[0]]
+    since = [train.value_n[a:b] for a, b in pairwise([0, *stops])]
+    train_n = np.array(
+        [
+            np.median(some) if len(some) else train.value_n[max(b - 1, 0)]
+            for some, b in zip(since, stops, strict=True)
+        ]
+    )
+    found = overfitting(-val.value_n if _is_accuracy(val) else val.value_n, train_n)
+    return None if found is None else _Judged(train, found, any(len(some) > 1 for some in since[1:]))
 
 
 def _training_loss(metric: Metric, others: Sequence[Series]) -> Series | None:
@@ -89,16 +103,6 @@ def _training_loss(metric: Metric, others: Sequence[Series]) -> Series | None:
     else:
         same = [one for one in losses if _words(one.metric) == _words(metric)]
     return same[0] if same else losses[0] if len(losses) == 1 else None
-
-
-def _train_at_evaluations(val: Series, train: Series) -> np.ndarray | None:
-    """Return the last training loss at or before each evaluation, (n,); None if places don't match."""
-    places = _places(val, train)
-    if not len(train) or places is None:
-        return None
-    at_val, at_train = places
-    last_n = np.array([bisect_right(at_train, place) - 1 for place in at_val])
-    return train.value_n[last_n.clip(0)]
 
 
 def _places(
@@ -119,15 +123,14 @@ def _places(
     return at_val, at_train
 
 
+def _is_accuracy(one: Series) -> bool:
+    return one.metric.kind == "accuracy"
+
+
 def _is_accuracy_of(one: Series, val: Series) -> bool:
     metric = one.metric
-    return (
-        metric.split == "val"
-        and metric.kind == "accuracy"
-        and len(one) > 0
-        and metric.scope == val.metric.scope
-        and _words(metric) == _words(val.metric)
-    )
+    is_of = metric.scope == val.metric.scope and _words(metric) == _words(val.metric)
+    return _is_accuracy(one) and is_of
 
 
 def _words(metric: Metric) -> set[str]:

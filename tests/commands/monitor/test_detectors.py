@@ -253,6 +253,9 @@ def test_a_loss_that_never_moved(points, sd):
 
 def test_too_noisy_or_too_short_to_say_that_nothing_moved():
     assert rate(never_moved, 5 + autoregressive(100, 1000, 0, 0.5)) == 0
+    noisy = 5 + autoregressive(100, 1000, 0, 0.1)
+    assert rate(never_moved, noisy) >= 0.9
+    assert rate(never_moved, noisy - 0.2 * np.arange(1000) / 1000) == 0
     assert never_moved(np.full(31, 5.0)) is None
     assert not never_moved(np.zeros(100)).fires  # a part that is switched off
 
@@ -267,9 +270,9 @@ def validation(evaluations, rise, runs, seed):
     return mean_n + autoregressive(runs, evaluations, 0, 0.01, seed)
 
 
-@pytest.mark.parametrize(("evaluations", "power"), [(10, 0.08), (20, 0.77), (40, 1.0)])
+@pytest.mark.parametrize(("evaluations", "power"), [(10, 0.04), (20, 0.67), (40, 1.0)])
 def test_overfitting_fires_as_often_as_stated(evaluations, power):
-    runs, train_n = 1000, np.linspace(7, 6, evaluations)
+    runs, train_n = 500, np.linspace(7, 6, evaluations)
 
     def fires(curves):
         return np.mean([overfitting(curve, train_n).fires for curve in curves])
@@ -279,7 +282,18 @@ def test_overfitting_fires_as_often_as_stated(evaluations, power):
     assert fires(validation(evaluations, 0.0, runs, 1)) <= at_most(0.002, runs)
     falling_n = 5 + 2 * (200 * np.arange(1, evaluations + 1) / evaluations) ** -0.3
     assert fires(falling_n + autoregressive(runs, evaluations, 0, 0.01)) <= at_most(0.002, runs)
-    assert fires(autoregressive(runs, evaluations, 0, 0.01)) <= at_most(0.02, runs)
+    assert fires(autoregressive(runs, evaluations, 0, 0.01)) <= at_most(0.01, runs)
+    assert fires(autoregressive(runs, evaluations, 0.5, 0.01)) <= at_most(0.05, runs)
+
+
+def test_many_evaluations_are_judged_by_medians():
+    t = np.arange(30_000) / 30_000  # all pairs of them would take gigabytes
+    val_n = 5 + np.abs(t - 0.4) + autoregressive(1, 30_000, 0.5, 0.3)[0]
+    found = overfitting(val_n, 3 - t)
+    assert found.fires and found.rows == 300
+    assert found.best == np.median(val_n[300 * (found.best_index // 300) :][:300])
+    assert found.best_index == pytest.approx(12_000, abs=1500)
+    assert not overfitting(val_n - np.abs(t - 0.4), 3 - t).fires
 
 
 def test_overfitting_that_alternates():
@@ -357,6 +371,25 @@ def test_a_minimum_in_the_third_row():
         assert found.fine_minimum == curve_n[2]
     falls_n = np.interp(np.arange(600), [0, 2, 20, 60, 599], [0.179, 0.083, 0.186, 0.243, 0.07])
     assert not rebound(falls_n + autoregressive(1, 600, 0, 0.001)[0]).fires
+
+
+@pytest.mark.parametrize("points", [40, 60, 100, 200])
+def test_a_short_curve_without_much_noise(points):
+    """Down in a few rows, up in ten more, then slowly down: too few bins to show a trend."""
+    peak = max(16, points // 10)
+    level_n = np.interp(np.arange(points), [0, 6, peak, points - 1], [0.18, 0.083, 0.24, 0.145])
+    for curve_n in level_n + autoregressive(20, points, 0, 0.002):
+        found = rebound(curve_n)
+        assert found.fires and found.falls_again
+        assert found.fine_minimum == curve_n[found.fine_first]
+        assert found.fine_first == pytest.approx(6, abs=1)
+        assert found.last - found.minimum == found.rise
+    for phi in (0.9, 0.98, 0.999):  # a random walk of the same steps does not rise as far
+        for curve_n in autoregressive(50, points, phi, 1.0, seed=5):
+            found = rebound(curve_n)
+            assert not found.fires or found.z > 2.33 or found.z_to_peak > 2.33
+    level_n = np.interp(np.arange(points), [0, 6, peak, points - 1], [0.18, 0.083, 0.24, 0.06])
+    assert rate(rebound, level_n + autoregressive(20, points, 0, 0.002)) == 0
 
 
 def test_a_slow_rise_in_noise():

@@ -127,16 +127,18 @@ def test_few_epochs_are_judged_by_their_steps():
 # Validation
 
 
-def test_training_at_an_evaluation_is_that_of_the_log_before_it():
+def test_training_at_an_evaluation_is_that_of_the_log_since_the_one_before():
     train = curve(falling(400, 0.5), step_n=np.arange(400) * 3)
     steps = np.arange(40) * 30
     val = curve(5 + 0.02 * np.abs(np.arange(40) - 15), "val_loss", "val", step_n=steps)
     (one,) = findings(train, val)
     assert (one.id, one.series) == ("overfitting", "val_loss")
     assert one.evidence["at"] == {"step": 450.0} and one.evidence["position"] == 450.0
-    assert one.evidence["train_at_best"] == train.value_n[150]
-    assert one.evidence["train_last"] == train.value_n[390]
-    assert f"from {train.value_n[150]:.4g} to {train.value_n[390]:.4g}" in one.message
+    best, last = np.median(train.value_n[141:151]), np.median(train.value_n[381:391])
+    assert (one.evidence["train_at_best"], one.evidence["train_last"]) == (best, last)
+    assert f"from {best:.4g} to {last:.4g} (medians since the evaluation before)." in one.message
+    (one,) = findings(curve(train.value_n[::10], step_n=steps), val)
+    assert one.evidence["train_at_best"] == train.value_n[150] and "medians" not in one.message
 
 
 def test_one_fault_of_several_evaluations_is_one_finding():
