@@ -28,9 +28,16 @@ def check_fits(generator: GeneratorSpec, tokenizer: TokenizerSpec) -> None:
     if list(generator.patch_nums) != tokenizer.patch_nums:
         theirs = [str(scale.patch_num or scale.name) for scale in tokenizer.scales]
         own = ",".join(map(str, generator.patch_nums))
+        option = f"--patch-nums {own} or another --image-size"
+        side, single = (
+            tokenizer.patch_nums[0],
+            len(tokenizer.patch_nums) == len(generator.patch_nums) == 1,
+        )
+        if single and side and tokenizer.image_size:
+            option = f"--image-size {tokenizer.image_size // side * generator.patch_nums[0]}"
         raise _other(
             f"predicts scales {own}, but the tokenizer makes {','.join(theirs)} at "
-            f"{tokenizer.image_size} pixels: give --patch-nums {own} or another --image-size"
+            f"{tokenizer.image_size} pixels: give {option}"
         )
     if generator.rule not in (None, tokenizer.rule):
         raise _other(

@@ -1,8 +1,9 @@
 """Generators that are one network: their precision, and reading their weights."""
 
 import copy
+import math
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -130,3 +131,26 @@ def check_heads(checkpoint: Checkpoint, heads: object, width: int) -> int:
             f"{checkpoint.path}: {heads!r:.60} heads don't divide its width of {width}. Give --heads."
         )
     return heads
+
+
+def own_config(checkpoint: Checkpoint, *keys: str) -> Mapping[str, Any]:
+    """Return the config.json beside a checkpoint if it has the keys of its kind, else nothing."""
+    content = checkpoint.config.content
+    return content if content.keys() >= set(keys) else {}
+
+
+def check_config(checkpoint: Checkpoint, config: Mapping[str, Any], own: Mapping[str, object]) -> None:
+    """Raise CheckpointError if a config.json says otherwise than the weights, of any of the keys."""
+    for key, value in own.items():
+        if key in config and config[key] != value:
+            raise CheckpointError(
+                f"{checkpoint.config.path}: {key} is {config[key]!r:.60}, but the weights have {value}: "
+                "it belongs to another checkpoint. Give the config.json that belongs to this one."
+            )
+
+
+def float_in(config: Mapping[str, Any], key: str, default: float) -> float:
+    """Return a positive number of a config.json; the default unless it is there."""
+    value = config.get(key, default)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return float(value) if is_number and 0 < value < math.inf else default

@@ -123,7 +123,8 @@ def tokenizer_settings(spec: GeneratorSpec | None) -> TokenizerSettings | None:
     if spec is None:
         return None
     scales = spec.patch_nums if spec.latent_dim is not None and spec.patch_nums else None
-    return TokenizerSettings(spec.image_size, scales, spec.rule)
+    side = spec.patch_nums[-1] if spec.patch_nums else None
+    return TokenizerSettings(spec.image_size, scales, spec.rule, latent_side=side)
 
 
 def open_model(
@@ -151,9 +152,9 @@ def open_model(
     """
     choice = config.model
     assert choice is not None
-    if not found.describe().patch_nums:  # only the tokenizer knows them
-        sides = tuple(n for n in tokenizer.patch_nums if n is not None)
-        found = replace(found, settings=replace(found.settings, patch_nums=sides))
+    # Where the file shows no scales, they are the tokenizer's.
+    sides = tuple(n for n in tokenizer.patch_nums if n is not None)
+    found = replace(found, settings=replace(found.settings, patch_nums=sides))
     spec = found.describe()
     found.check_complete(spec)
     check_fits(spec, tokenizer)

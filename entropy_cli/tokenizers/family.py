@@ -204,7 +204,7 @@ UNPUBLISHED = "no temperature is published for {}"
 
 def choose_image_size(settings: TokenizerSettings, default: int, downsampling: int) -> tuple[int, int]:
     """Return the side of an image and of its grid; raise CheckpointError if they don't fit."""
-    image_size = settings.image_size or default
+    image_size = settings.image_size or (settings.latent_side or 0) * downsampling or default
     if image_size % downsampling:
         below = image_size // downsampling * downsampling
         fits = " or ".join(str(n) for n in (below, below + downsampling) if n)

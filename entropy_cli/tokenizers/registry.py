@@ -130,13 +130,8 @@ def load_tokenizer(
     settings: TokenizerSettings | None = None,
     defaults: TokenizerSettings | None = None,
 ) -> Loaded:
-    """Open a checkpoint and build its tokenizer; for the arguments and errors see `find_family`.
-
-    The `defaults` are for what neither the settings nor config.json choose, before the family's own.
-    """
-    found = find_family(path, family, settings)
-    if defaults is not None:
-        found = replace(found, settings=found.settings.filled_from(defaults))
+    """Open a checkpoint and build its tokenizer; for the arguments and errors see `find_family`."""
+    found = find_family(path, family, settings, defaults)
     with stage(f"building the tokenizer of {path}"):
         tokenizer = found.build()
     found.checkpoint.close()
@@ -144,24 +139,33 @@ def load_tokenizer(
     return Loaded(tokenizer, found.checkpoint, found.settings, found.evidence)
 
 
-def find_family(path: Path, family: str = "auto", settings: TokenizerSettings | None = None) -> Found:
+def find_family(
+    path: Path,
+    family: str = "auto",
+    settings: TokenizerSettings | None = None,
+    defaults: TokenizerSettings | None = None,
+) -> Found:
     """Open a checkpoint and find its family.
 
     Args:
         path: the checkpoint.
         family: a name in FAMILIES, or "auto" to detect it from the weights and config.json.
         settings: the caller's choices; the rest comes from config.json beside the checkpoint, then from
-            the family's defaults.
+            the defaults.
+        defaults: what is taken before the family's own defaults.
 
     Raises:
         CheckpointError: no family or several families fit the checkpoint, config.json contradicts the
             only one that does, or the checkpoint is unusable.
     """
-    return match_family(open_checkpoint(path), family, settings)
+    return match_family(open_checkpoint(path), family, settings, defaults)
 
 
 def match_family(
-    checkpoint: Checkpoint, family: str = "auto", settings: TokenizerSettings | None = None
+    checkpoint: Checkpoint,
+    family: str = "auto",
+    settings: TokenizerSettings | None = None,
+    defaults: TokenizerSettings | None = None,
 ) -> Found:
     """Find the family of an open checkpoint; for the arguments and errors see `find_family`."""
     config, is_chosen = checkpoint.config, family != "auto"
@@ -177,6 +181,7 @@ def match_family(
     if settings.levels is not None and not FAMILIES[name].TAKES_LEVELS:
         raise CheckpointError(f"--levels: the codes of family {name} are no levels. Leave it out.")
     settings = settings.filled_from(config.settings(settings))
+    settings = settings.filled_from(defaults or TokenizerSettings())
     if settings.weights:
         checkpoint = checkpoint.with_weights(settings.weights)
     elif FAMILIES[name].EMA_BY_DEFAULT and "ema" in checkpoint.copies:

@@ -21,6 +21,7 @@ class TokenizerSettings:
         quant_resi: share of phi in what a scale's codes explain, in VAR's residual quantiser.
         levels: number of levels of each dimension of a latent (FSQ).
         normalised: whether latents and codes are compared as unit vectors, where no rule is chosen.
+        latent_side: side of the grid of latents, where no image size is chosen.
     """
 
     image_size: int | None = None
@@ -31,6 +32,7 @@ class TokenizerSettings:
     quant_resi: float | None = None
     levels: tuple[int, ...] | None = None
     normalised: bool | None = None
+    latent_side: int | None = None
 
     def filled_from(self, other: "TokenizerSettings") -> "TokenizerSettings":
         """Return these settings, with those that are None taken from others."""

@@ -80,7 +80,8 @@ def gpt_logits(weights, spec, label_B, idx_BL, _inputs, wrong=""):
     w = {name: weight.double() for name, weight in weights.items()}
     (side,), d = spec["patch_nums"], spec["width"] // spec["heads"]
     L = side * side
-    eps = 1e-6 if wrong == "eps" else 1e-5
+    eps = 1e-6 if wrong == "eps" else spec.get("norm_eps", 1e-5)
+    base = spec.get("rope_base", 10000)
 
     def norm(h, name):
         return h / (h.square().mean(-1, keepdim=True) + eps).sqrt() * w[f"{name}.weight"]
@@ -96,7 +97,7 @@ def gpt_logits(weights, spec, label_B, idx_BL, _inputs, wrong=""):
             row, column = (column, row) if wrong == "columns first" else (row, column)
             for pair in range(d // 2):
                 j = pair % (d // 4)
-                angle = (row if pair < d // 4 else column) * 10000 ** (-2 * j / (d // 2))
+                angle = (row if pair < d // 4 else column) * base ** (-2 * j / (d // 2))
                 a, b = (pair, pair + d // 2) if wrong == "halves" else (2 * pair, 2 * pair + 1)
                 x, y = x_BHLd[:, :, place, a], x_BHLd[:, :, place, b]
                 out[:, :, place, a] = x * math.cos(angle) - y * math.sin(angle)

@@ -1,10 +1,12 @@
 """LlamaGen's transformer: heads, grids and classes that shapes don't show."""
 
 import argparse
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.generators.registry import load_generator, match_generator
@@ -92,14 +94,73 @@ def test_the_image_size_is_that_of_the_training_or_has_to_be_given(load):
 
 def test_old_files_hold_the_rotations(load):
     state = random_weights(gpt_shapes())
-    spec = load(state | {"freqs_cis": torch.zeros(10, 4, 2)}, GeneratorSettings(heads=4)).generator.spec
-    assert (spec.image_size, spec.patch_nums) == (48, (3,))
-    with pytest.raises(CheckpointError, match="freqs_cis has 11 rows, expected one for the class"):
-        load(state | {"freqs_cis": torch.zeros(11, 4, 2)}, GeneratorSettings(heads=4))
-    with pytest.raises(CheckpointError, match=r"freqs_cis has 10 rows.*an image of 64 pixels"):
-        load(state | {"freqs_cis": torch.zeros(10, 4, 2)}, GeneratorSettings(heads=4), image_size=64)
-    with pytest.raises(CheckpointError, match=r"turns 4 pairs.*Give --heads 4"):
-        load(state | {"freqs_cis": torch.zeros(10, 4, 2)}, GeneratorSettings(heads=2))
+    rotated = state | {"freqs_cis": torch.zeros(10, 4, 2)}
+    spec = load(rotated).generator.spec  # the tokenizer knows the size of its images
+    assert (spec.image_size, spec.patch_nums, spec.heads) == (None, (3,), 4)
+    assert load(rotated, image_size=48).generator.spec.image_size == 48
+    with pytest.raises(CheckpointError, match="is for 10 tokens, expected a square grid"):
+        load(state | {"freqs_cis": torch.zeros(11, 4, 2)})
+    with pytest.raises(CheckpointError, match=r"is for 9 tokens, but images of 64 pixels have 16"):
+        load(rotated, image_size=64)
+    with pytest.raises(CheckpointError, match=r"--heads 2: .* shows that it has 4"):
+        load(rotated, GeneratorSettings(heads=2))
+
+
+@pytest.mark.parametrize(
+    ("rows", "told", "classes", "null"), [(6, 6, 6, None), (6, 5, 5, 5), (1000, 999, 999, 999)]
+)
+def test_classes_of_the_training(load, rows, told, classes, null):
+    state = random_weights(gpt_shapes(rows=rows))
+    spec = load(state, AT_48, num_classes=told).generator.spec
+    assert (spec.classes, spec.null_class, bool(spec.notes)) == (classes, null, null is None)
+    with pytest.raises(CheckpointError, match=f"has {rows} rows, but its training had 77 classes"):
+        load(state, AT_48, num_classes=77)
+
+
+HUB = {
+    **{"dim": 40, "n_layer": 2, "n_head": 2, "block_size": 16, "vocab_size": 24, "num_classes": 6},
+    **{"norm_eps": 1e-2, "rope_base": 100, "class_dropout_prob": 0.0, "n_kv_head": None},
+}
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A folder of the hub, where config.json has the published code's ModelArgs."""
+
+    def folder(**changed):
+        save_file(random_weights(gpt_shapes(width=40)), tmp_path / "model.safetensors")
+        (tmp_path / "config.json").write_text(json.dumps(HUB | changed))
+        return tmp_path
+
+    return folder
+
+
+def test_a_folder_of_the_hub(hub):
+    generator = load_generator(hub()).generator
+    spec = generator.spec
+    assert (spec.patch_nums, spec.image_size, spec.heads) == ((4,), None, 2)
+    assert (spec.classes, spec.null_class) == (6, None)
+    idx_BL = torch.randint(24, (2, 16), generator=torch.manual_seed(1))
+    label_B = torch.tensor([0, 5])
+    weights = random_weights(gpt_shapes(width=40))
+    expected = gpt_logits(weights, vars(spec) | HUB, label_B, idx_BL, None)
+    assert (logits_of(generator, idx_BL, label_B, None) - expected).abs().max() < 2e-5
+
+
+@pytest.mark.parametrize(
+    ("changed", "words"),
+    [
+        ({"n_layer": 3}, "n_layer is 3, but the weights have 2"),
+        ({"vocab_size": 16384}, "vocab_size is 16384, but the weights have 24"),
+        ({"n_head": "two"}, "'two' heads"),
+        ({"block_size": 15}, "is for 15 tokens, expected a square grid"),
+        ({"block_size": -16}, "is for -16 tokens, expected a square grid"),
+        ({"num_classes": 1000}, "has 6 rows, but its training had 1000 classes"),
+    ],
+)
+def test_a_config_of_another_checkpoint(hub, changed, words):
+    with pytest.raises(CheckpointError, match=words):
+        load_generator(hub(**changed))
 
 
 def test_heads_that_share_keys_are_refused():

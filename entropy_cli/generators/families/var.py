@@ -19,9 +19,12 @@ from entropy_cli.generators.family import Family
 from entropy_cli.generators.layers.var_transformer import NORM_EPS, VARNetwork, VARSizes
 from entropy_cli.generators.network import (
     axes,
+    check_config,
     check_heads,
     check_weights,
     count_blocks,
+    float_in,
+    own_config,
 )
 from entropy_cli.generators.settings import GeneratorSettings
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
@@ -55,10 +58,19 @@ class VAR(Family):
         self, checkpoint: Checkpoint, settings: GeneratorSettings
     ) -> tuple[GeneratorSpec, VARNetwork]:
         """Return the spec, and the network on the meta device after comparing all shapes with it."""
-        config = _config(checkpoint)
+        config = own_config(checkpoint, "vae_kwargs") or own_config(checkpoint, "depth", "num_heads")
         patch_nums = _patch_nums(checkpoint, settings, config)
         sizes = _sizes(checkpoint, settings, config, patch_nums)
-        _check_config(checkpoint, config, sizes, patch_nums)
+        own = {
+            "depth": sizes.depth,
+            "embed_dim": sizes.width,
+            "num_heads": sizes.heads,
+            "num_classes": sizes.classes,
+            "patch_nums": list(patch_nums),
+            "shared_aln": sizes.shared_ada,
+            "attn_l2_norm": sizes.l2_norm,
+        }
+        check_config(checkpoint, config, own)
         with torch.device("meta"):
             network = VARNetwork(sizes)
         check_weights(checkpoint, network, IGNORED)
@@ -79,13 +91,6 @@ class VAR(Family):
             rule=_rule(config),
         )
         return spec, network
-
-
-def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    """Return the config.json of a folder from Hugging Face's hub; empty if that beside it is another."""
-    content = checkpoint.config.content
-    is_own = "vae_kwargs" in content or {"depth", "num_heads"} <= content.keys()
-    return content if is_own else {}
 
 
 def _patch_nums(
@@ -139,7 +144,6 @@ def _sizes(
     ffn = "blocks.0.ffn.fc1.weight"
     if ffn not in checkpoint.shapes:
         raise CheckpointError(f"{checkpoint.path}: lacks {ffn}.")
-    eps = config.get("norm_eps", NORM_EPS)
     return VARSizes(
         width=width,
         depth=count_blocks(checkpoint, "blocks"),
@@ -151,7 +155,7 @@ def _sizes(
         tokens_S=tokens_S,
         l2_norm=any(map(SCALE_MUL.fullmatch, checkpoint.shapes)),
         shared_ada=SHARED_ADA in checkpoint.shapes,
-        norm_eps=eps if isinstance(eps, float) and 0 < eps < 1 else NORM_EPS,
+        norm_eps=float_in(config, "norm_eps", NORM_EPS),
     )
 
 
@@ -176,27 +180,3 @@ def _rule(config: Mapping[str, Any]) -> Rule | None:
     if not isinstance(znorm, bool):
         return None
     return "cosine" if znorm else "l2"
-
-
-def _check_config(
-    checkpoint: Checkpoint,
-    config: Mapping[str, Any],
-    sizes: VARSizes,
-    patch_nums: tuple[int, ...],
-) -> None:
-    """Raise CheckpointError if the config.json is of another checkpoint."""
-    own = {
-        "depth": sizes.depth,
-        "embed_dim": sizes.width,
-        "num_heads": sizes.heads,
-        "num_classes": sizes.classes,
-        "patch_nums": list(patch_nums),
-        "shared_aln": sizes.shared_ada,
-        "attn_l2_norm": sizes.l2_norm,
-    }
-    for key, value in own.items():
-        if key in config and config[key] != value:
-            raise CheckpointError(
-                f"{checkpoint.config.path}: {key} is {config[key]!r:.60}, but the weights have {value}: "
-                "it belongs to another checkpoint. Give the config.json that belongs to this one."
-            )

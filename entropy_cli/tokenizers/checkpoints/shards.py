@@ -20,6 +20,7 @@ USUAL = (
     "pytorch_model.bin",
     "diffusion_pytorch_model.bin",
     "model.bin",
+    "consolidated.pth",  # beside the optimizer, of FSDP
 )
 SUFFIXES = {".safetensors", ".bin", ".pt", ".pth", ".ckpt"}
 EXPECTED = "Give a .pth, .pt, .ckpt, .bin or .safetensors file, or an .index.json."

@@ -42,6 +42,17 @@ def interrupt_at(patch, number):
     patch.setattr(LossTally, "add", add)
 
 
+@pytest.mark.parametrize("config", ["{}", '{"using_znorm": false}'])
+def test_a_model_tells_the_scales_and_the_image_size(evaluate, options, checkpoint, tmp_path, config):
+    """As VAR's for 512 pixels does: its tokenizer's file is the same for any size."""
+    shutil.copy(checkpoint, tmp_path / "vae.safetensors")
+    (tmp_path / "config.json").write_text(config)
+    few = (*options, "--limit", "4")
+    told = evaluate(*few, "--ckpt", tmp_path / "vae.safetensors")
+    assert told["settings"]["image_size"] == 32 and told["tokenizer"]["patch_nums"] == [1, 2, 4, 8]
+    assert told["total"] == evaluate(*few)["total"]
+
+
 @pytest.mark.parametrize("more", [("--batch-size", "3"), ("--batch-size", "48"), ("--workers", "2")])
 def test_batches_and_workers_move_nothing(evaluate, options, whole, more):
     assert_same_losses(whole[0], evaluate(*options, *more), 1e-6, but=("accuracy_top1",))

@@ -286,6 +286,7 @@ def test_folders(tmp_path):
         "model.safetensors",
         "pytorch_model.bin",
         "model.bin",
+        "consolidated.pth",
     ]
     for i, name in enumerate(usual):
         made = folder(*usual[i:], "config.json", "other.ckpt")
