@@ -47,7 +47,7 @@ th, td { padding: .3em .6em; text-align: right; border-bottom: 1px solid var(--f
   white-space: nowrap; vertical-align: top; }
 thead th { background: var(--shade); white-space: normal; vertical-align: bottom; }
 th:first-child, .left { text-align: left; }
-tbody th { font-weight: normal; background: var(--paper); white-space: normal; max-width: 16em;
+tbody th { font-weight: normal; background: var(--paper); white-space: normal; max-width: 22em;
   overflow-wrap: break-word; }
 th:first-child { position: sticky; left: 0; }
 td.left { white-space: normal; }
@@ -55,7 +55,7 @@ td.left { white-space: normal; }
 th button { font: inherit; font-weight: 600; color: inherit; background: none; border: 0; padding: 0;
   text-align: inherit; cursor: pointer; text-decoration: underline dotted; }
 th[aria-sort] button { text-decoration: underline; }
-.headline { font-size: 1.6em; line-height: 1.25; font-weight: 600; margin: .5em 0; }
+.headline { max-width: none; font-size: 1.6em; line-height: 1.25; font-weight: 600; margin: .5em 0; }
 figure { margin: 0; min-width: 0; }
 dl { display: grid; grid-template-columns: minmax(7rem, max-content) 1fr; gap: .3em 1em; }
 dt { font-weight: 600; } dd { margin: 0; max-width: 46rem; }

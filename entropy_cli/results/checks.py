@@ -178,11 +178,11 @@ def _undersampled(result: "Result") -> Iterator["Check"]:
         if under:
             shown = ", ".join(under[:3]) + (f" and {len(under) - 3} more" if under[3:] else "")
             is_limited = name == "unigram" and result.average.token_weighted.ceiling is not None
-            after = "the held-out one is an upper" if is_limited else "and no ceiling of a loss"
+            after = "the held-out value is an upper bound" if is_limited else "no ceiling of a loss"
             yield _check(
                 "undersampled",
                 "care",
-                f"too few images for the {name} entropy at {shown}: a lower bound (≥), {after}",
+                f"too few images for the {name} entropy at {shown}: a lower bound (≥); {after}",
             )
             return
 
@@ -190,7 +190,7 @@ def _undersampled(result: "Result") -> Iterator["Check"]:
 def _grids(result: "Result") -> Iterator["Check"]:
     counted, scales = result.provenance.get("checkpoint_scales"), len(result.scales)
     if counted == scales:
-        yield _check("grids", "ok", "grids as the checkpoint counted")
+        yield _check("grids", "ok", "as many scales as the checkpoint counted")
     elif counted is not None:
         yield _check(
             "grids",

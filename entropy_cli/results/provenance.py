@@ -16,8 +16,8 @@ def provenance(result: Result) -> dict[str, str]:
     groups = sum(1 for images in result.replicates["images"] if images)
     kind = {"sign": "bits", "bsq": "bits", "levels": "levels"}.get(tokenizer.rule, "dimensions")
     return {
-        "images": f"{_shard(origin)}{data.images_used} of {data.images_found} used, "
-        f"{data.images_failed} unreadable; "
+        "images": f"{_shard(origin)}{data.images_used:,} of {data.images_found:,} used, "
+        f"{data.images_failed:,} unreadable; "
         f"{f'split {data.split}, ' if data.split in SPLITS else ''}"
         f"{origin.get('data_address', origin['data'])}, "
         f"order and groups by seed {settings.seed}",

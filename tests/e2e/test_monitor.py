@@ -338,8 +338,8 @@ def test_the_table(cli, tmp_path):
         for words in ("above", "share left", "Findings", "warning val_is_train", "8.3180"):
             assert words in out
         assert all(len(line) <= 80 or str(log) in line for line in out.splitlines())
-        assert ("power of time\n---" in out) == ("With --table: " not in out) == bool(options)
-    assert "Reducible loss, above the floor, nats per token; ±: standard error; given\n" in out
+        assert ("log-log slope\n---" in out) == ("With --table: " not in out) == bool(options)
+    assert "Reducible loss, above the floor, nats per token (given); share left: of the" in out
 
 
 def test_a_log_of_many_losses_fits_a_screen_and_the_rest_is_in_the_table(cli, tmp_path):
@@ -352,7 +352,7 @@ def test_a_log_of_many_losses_fits_a_screen_and_the_rest_is_in_the_table(cli, tm
     log.write_text("\n".join([",".join(["step", *names]), *rows]) + "\n")
     _, out, _ = cli("monitor", log)
     assert len(out.splitlines()) <= 40 and "loss_9 " in out and "loss_10 " not in out
-    assert "With --table: 15 more series, noise, power of time and descriptions." in out
+    assert "With --table: 15 more series, noise, slopes and descriptions." in out
     _, out, _ = cli("monitor", log, "--table")
     assert all(f"{name} " in out for name in names)
 

@@ -133,7 +133,7 @@ def test_bounds_are_marked(content):
     result = from_dict(changed(content, ["scales", 3, "unigram_entropy"], bound))
     assert re.search(r"≥ 2\.5000 .*\n.* ± 0\.1000 ", render(result, table=True))
     (check,) = (check for check in find_checks(result) if check.id == "undersampled")
-    assert "8 x 8" in check.message and "lower bound (≥), the held-out" in check.message
+    assert "8 x 8" in check.message and "lower bound (≥); the held-out" in check.message
 
 
 @pytest.mark.parametrize(

@@ -141,7 +141,7 @@ def _draw_losses(axis: Axes, series: Sequence[Series], result: MonitorResult) ->
     )
     axis.set_ylabel("loss (nats per token)" if is_known else "loss (the log's unit)")
     colours = _colours(series)
-    minimum: str | None = "running minimum, no floor"
+    minimum: str | None = "lowest so far (not a floor)"
     for one, colour in zip(series, colours, strict=True):
         plot_curve(axis, one, colour)
         if one.level is not None and one.metric.split == "train":
@@ -161,7 +161,7 @@ def _draw_reducible(axis: Axes, series: Sequence[Series], result: MonitorResult)
     """Draw losses minus their floors on logarithmic axes, where a power law is a straight line."""
     shares = {(one.name, one.split): one.share_left for one in result.series}
     known = [(one.metric.name, shares[one.metric.name, one.metric.split]) for one in series]
-    left = [f"{share:.1%} of {name}" for name, share in known if share is not None]
+    left = [f"{share:.1%} of {name}" for name, share in known if share is not None and share >= 0]
     what = "CE - A, may be negative" if result.is_hard else "loss above the floor"
     is_share = bool(left) and not result.is_hard
     axis.set_title(f"Reducible loss left: {listed(left)}" if is_share else what)
@@ -190,7 +190,7 @@ def _draw_scales(axis: Axes, series: Sequence[Series], _: MonitorResult) -> None
 def _draw_accuracies(axis: Axes, series: Sequence[Series], _: MonitorResult) -> None:
     """Draw accuracies in the unit of the log."""
     is_share = max(one.value_n.max() for one in series) <= 1
-    unit = "" if is_share else "\u00a0%"
+    unit = "" if is_share else " %"
     ends = [f"{one.metric.name} {one.value_n[-1]:.3g}{unit}" for one in series]
     axis.set_title(f"Accuracy at the end: {listed(ends)}")
     axis.set_ylabel("accuracy (fraction)" if is_share else "accuracy (%)")

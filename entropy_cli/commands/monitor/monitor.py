@@ -211,7 +211,7 @@ def not_judged(shown: Sequence[Series]) -> list[str]:
     elif points < MIN_FOR_PLATEAU:
         clauses.append(f"a plateau takes {MIN_FOR_PLATEAU} points, {longest} has {points}")
     if evaluations < MIN_EVALUATIONS:
-        clause = f"overfitting takes {MIN_EVALUATIONS} evaluations, there are {evaluations}"
+        clause = f"overfitting takes {MIN_EVALUATIONS} evaluations, the log has {evaluations}"
         risen = [_rise(one) for one in val if len(one) > 2 and one.value_n.argmin() < len(one) - 2]
         clauses.append("; ".join([clause, *risen[:1]]))
     return clauses

@@ -15,7 +15,7 @@ def write_run_page(path: Path, result: MonitorResult, series: Sequence[Series]) 
     """Write a run as a self-contained HTML page."""
     images, notes = inline_run(result, series)
     parts = [
-        f"<p>{escape_html(result.headline)}</p>",
+        f"<p>{escape_html(f'{result.headline}, entropy-cli {result.tool_version}')}</p>",
         f'<div class="panels">{"".join(images)}</div>',
         *(f"<p>{note}</p>" for note in notes),
         "<h2>Findings</h2>",

@@ -35,7 +35,7 @@ class SeriesSummary:
     share_left: float | None = None  # share of the initial reducible loss that is left
     initial: float | None = None  # the loss before any training if the log has it, else the first
     unigram: float | None = None  # loss of a constant prediction; None if only a lower bound is known
-    slope: tuple[float, float] | None = None  # power of training time, and its standard error
+    slope: tuple[float, float] | None = None  # of ln reducible loss over ln time, with its se
     noise: float | None = None  # standard deviation of a point about the curve; None if only rounding
     ceilings: Mapping[str, float] = field(default_factory=dict)  # upper limits of simple predictions
     words: str = ""  # description of the series
@@ -87,7 +87,7 @@ class MonitorResult:
         """The log, its format, and what is odd about it as a file."""
         starts = f", {self.segments} starts with values" if self.segments > 1 else ""
         unreadable = f", {self.unreadable} unreadable lines or cells" if self.unreadable else ""
-        return f"{self.log}: format {self.format}{starts}{unreadable}, entropy-cli {self.tool_version}"
+        return f"{self.log}: format {self.format}{starts}{unreadable}"
 
     @property
     def descriptions(self) -> dict[str, str]:
@@ -105,6 +105,8 @@ class MonitorResult:
 
 
 ABOVE_FLOOR = ("above floor", "last minus floor")
+NOISE = "noise: standard deviation of a value about the curve"
+SHARE_LEFT = "share left: of the untrained model's distance to it"
 
 
 def render(result: MonitorResult, *, whole: bool = False) -> str:
@@ -143,7 +145,8 @@ def _overview(result: MonitorResult) -> Table:
         for one in series
     ]
     has_floor = any(one.floor is not None for one in series)
-    source = f"; {name}: {words} ({result.floor_source})" if has_floor else ""
+    share = f"; {SHARE_LEFT}" if any(cells[1] for cells in more) else ""
+    source = f"; {name}: {words} ({result.floor_source}){share}" if has_floor else ""
     table = replace(
         table,
         head=[*table.head, name, "share left", "below ceiling"],
@@ -158,7 +161,7 @@ def _left_out(result: MonitorResult) -> str:
     series, findings = len(result.series) - MAX_SERIES, len(result.findings) - MAX_FINDINGS
     more = [f"{series} more series"] if series > 0 else []
     more += [f"{findings} more findings"] if findings > 0 else []
-    return wrapped("", f"With --table: {', '.join([*more, 'noise, power of time and descriptions'])}.")
+    return wrapped("", f"With --table: {', '.join([*more, 'noise, slopes and descriptions'])}.")
 
 
 def tables(result: MonitorResult) -> list[Table]:
@@ -167,7 +170,8 @@ def tables(result: MonitorResult) -> list[Table]:
     reducible = [_reducible(with_floor, result)] if with_floor else []
     with_ceilings = [one for one in with_floor if one.ceilings]
     ceilings = [_ceilings(with_ceilings)] if with_ceilings else []
-    return [_series_table(result.series), *reducible, *ceilings]
+    series = _series_table(result.series)
+    return [replace(series, caption=f"{series.caption}; {NOISE}"), *reducible, *ceilings]
 
 
 def _series_table(series: Sequence[SeriesSummary]) -> Table:
@@ -189,18 +193,19 @@ def _series_table(series: Sequence[SeriesSummary]) -> Table:
 
 
 def _reducible(series: Sequence[SeriesSummary], result: MonitorResult) -> Table:
-    head = ["series", "split", "floor", "first", "best", "last", "share left", "power of time"]
+    head = ["series", "split", "floor", "first", "best", "last", "share left", "log-log slope"]
     rows = []
     for one in series:
         slope = "" if one.slope is None else "{:.3f} ± {:.3f}".format(*one.slope)
         numbers = (one.floor, one.reducible_first, one.reducible_best, one.reducible_last)
         rows.append([one.name, one.split, *map(format_number, numbers), _share_left(one), slope])
     if not result.is_hard:
-        caption = f"above the floor, nats per token; ±: standard error; {result.floor_source}"
+        slope = "log-log slope: of the distance over training time, ± standard error"
+        caption = f"above the floor, nats per token ({result.floor_source}); {SHARE_LEFT}; {slope}"
         return Table("reducible", "Reducible loss", head, rows, caption, left=range(2))
     head[2], caption = "A", f"loss minus A, nats per token; {result.floor_source}"
     table = Table("reducible", "CE - A (may be negative)", head, rows, caption, left=range(2))
-    return table.without("share left", "power of time")
+    return table.without("share left", "log-log slope")
 
 
 def _ceilings(series: Sequence[SeriesSummary]) -> Table:
@@ -223,7 +228,7 @@ def _below_ceiling(one: SeriesSummary) -> str:
 
 
 def _share_left(one: SeriesSummary) -> str:
-    return "" if one.share_left is None else f"{one.share_left:.1%}"
+    return "" if one.share_left is None or one.share_left < 0 else f"{one.share_left:.1%}"
 
 
 def render_finding(one: RunFinding) -> str:
@@ -236,9 +241,10 @@ def finding_lines(result: MonitorResult, columns: int = 120, most: int = 24) -> 
     """Return the findings without advice and rules of thumb, at most so many lines."""
     findings = [one for one in by_severity(result.findings) if one.id != "rule_of_thumb"]
     lines: list[str] = []
+    names = max((len(one.id) for one in findings), default=0)
     for i, one in enumerate(findings):
         series = f"{one.series}: " if one.series else ""
-        lead = f"{one.severity:8}{one.id:13} "
+        lead = f"{one.severity:8}{one.id:{names}} "
         evidence = one.message.partition(". ")[0].removesuffix(".")
         more = wrap(lead + series + evidence, columns, subsequent_indent=" " * len(lead))
         if len(lines) + len(more) > most:

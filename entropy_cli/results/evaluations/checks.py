@@ -61,9 +61,9 @@ def _labels(evaluation: Evaluation) -> Iterator[Check]:
 def worth(check: LabelCheck) -> str:
     """Say what knowing the class is worth, with its 95 % interval."""
     half = check.gain.half_width
-    error = "" if half is None else f" ± {half:.1f}"
+    error, level = ("", "") if half is None else (f" ± {half:.1f}", "95 %, ")
     images = f"{check.images:,} image{'s' * (check.images > 1)}"
-    return f"{check.gain.known:.1f}{error} nats an image ({images})"
+    return f"{check.gain.known:.1f}{error} nats/image ({level}{images})"
 
 
 def _ceilings(evaluation: Evaluation) -> Iterator[Check]:
@@ -93,7 +93,7 @@ def _ceilings(evaluation: Evaluation) -> Iterator[Check]:
         if is_above:
             yield Check("loss_above_rung", "care", f"cross-entropy {clause}")
         else:
-            yield Check("loss_above_rung", "ok", "below every rung")
+            yield Check("loss_above_rung", "ok", "below every rung of the ladder")
 
 
 def _is_above(entropy: Estimate, level: Level) -> bool:

@@ -131,7 +131,8 @@ def summary_table(evaluation: Evaluation, units: str = "nats") -> Table:
         add(label, getattr(average.token_weighted, name), getattr(average.last_scale, name))
 
     even = f"{per_nat * log_vocab:.4f}"
-    rows.append([f"even guess, ln {estimate.tokenizer.vocab_size}", even, "", even])
+    log = "ln" if units == "nats" else "log2"
+    rows.append([f"uniform guess, {log} {estimate.tokenizer.vocab_size}", even, "", even])
     add("unigram entropy U", whole.unigram_entropy, last.unigram_entropy, whole.ceiling)
     add_losses("cross-entropy", "cross_entropy")
     add_losses("gain over the unigram", "gain")

@@ -77,7 +77,7 @@ def losses_table(evaluation: Evaluation, style: Format = REPORT) -> Table:
         )
     head = ["scale", "unigram", "no class", "cross-entropy", "gain", "H(p)", "top-1", "top-5"]
     log_vocab = style.per_nat * math.log(evaluation.estimate.tokenizer.vocab_size)
-    caption = f"{style.units} per token, an even guess is {log_vocab:.4f}; ± standard error"
+    caption = f"{style.units} per token, a uniform guess is {log_vocab:.4f}; ± standard error"
     caption = caption_with_bounds(caption, rows)
     table = Table("losses", "Losses", [*head, "perplexity"], rows, caption, rules=(_scales(evaluation),))
     return table if evaluation.labels.check is not None else table.without("no class")

@@ -220,7 +220,7 @@ def draw_history(axes: Axes, history: Sequence[HistoryPoint], name: str, most: f
     axes.set(xlabel="number of images", ylabel="nats per token")
     axes.set_ylim(last - 2 * spread, last + 2 * spread)
     error = "" if half is None else f" ± {half:.4f} nats (95 %)"
-    axes.set_title(f"After {images_n[-1]:.0f} images: {last:.4f}{error}")
+    axes.set_title(f"After {images_n[-1]:,.0f} images: {last:.4f}{error}")
     legend_below(axes)
 
 

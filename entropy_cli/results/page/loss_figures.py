@@ -54,7 +54,7 @@ def losses_by_scale(axes: Axes, evaluation: Evaluation) -> None:
     estimate, scales = evaluation.estimate, evaluation.estimate.scales
     x_S = np.arange(len(scales), dtype=float)
     log_vocab = math.log(estimate.tokenizer.vocab_size)
-    axes.axhline(log_vocab, color=INK, linewidth=1, label=f"even guess: {log_vocab:.3f}")
+    axes.axhline(log_vocab, color=INK, linewidth=1, label=f"uniform guess: {log_vocab:.3f}")
     for name, label, colour, marker in (
         ("unigram_entropy", "unigram entropy", ORANGE, "D"),
         ("assignment_entropy", "H(q) = A", GREEN, "s"),

@@ -308,7 +308,7 @@ def test_what_a_few_evaluations_do_is_said(cli, tmp_path):
     log.write_text("step,loss,eval_loss\n" + "".join(f"{i},{4 - i},{x}\n" for i, x in enumerate(val, 1)))
     _, out, _ = cli("monitor", log)
     words = " ".join(out.split())
-    assert "there are 5; the last of eval_loss, 0.4679, is 0.1604 above the best, at step 1." in words
+    assert "the log has 5; the last of eval_loss, 0.4679, is 0.1604 above the best, at step 1." in words
     log.write_text("step,loss,eval_loss\n" + "".join(f"{i},{4 - i},{4 - i}\n" for i in range(5)))
     assert "above the best" not in cli("monitor", log)[1]
 

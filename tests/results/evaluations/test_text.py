@@ -52,7 +52,9 @@ def test_numbers_are_those_of_the_result(evaluation):
     low, high = losses.cross_entropy.ci95
     assert f"{losses.cross_entropy.value:.2f}  {low:.2f} to {high:.2f}" in re.sub(" {2,}", "  ", text)
     assert f"{total.nats_per_image:,.1f} nats/image, {total.bits_per_pixel:.4f} bits/pixel" in text
-    assert "top-1 25.0 %, top-5 50.0 %" in text and "worth 60.0 ± 8.2 nats an image (64 images)" in text
+    assert (
+        "top-1 25.0 %, top-5 50.0 %" in text and "worth 60.0 ± 8.2 nats/image (95 %, 64 images)" in text
+    )
     rows = [line.split() for line in text.splitlines() if line.startswith("8 x 8")]
     assert f"{evaluation.scales[-1].cross_entropy.value:.4f}" in rows[0]
     assert f"{evaluation.scales[-1].kl.value:.4f}" in rows[1]
