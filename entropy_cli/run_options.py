@@ -198,19 +198,15 @@ def common_config(context: typer.Context) -> dict[str, Any]:
     }
 
 
-def run_and_show(
-    context: typer.Context,
-    config: "EstimateConfig",
-    render: Callable[..., str],
-) -> int:
+def run_and_show(context: typer.Context, config: "EstimateConfig") -> int:
     """Run a config, print and write its result, and return the exit code; or only describe the run.
 
     Args:
         context: of the command.
         config: of the run.
-        render: formats the result, given the unit, `table` and `explain`.
     """
     from entropy_cli.results.page.report_file import write_report
+    from entropy_cli.results.text import render
     from entropy_cli.runs.dry_run import dry_run
     from entropy_cli.runs.estimate import estimate
 

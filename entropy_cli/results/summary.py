@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from entropy_cli.core.remote.address import recorded_name
 from entropy_cli.core.table import Table, wrapped
-from entropy_cli.entropy.quantity import Estimate
+from entropy_cli.entropy.quantity import Averages, Estimate
 from entropy_cli.results.checks import find_checks
-from entropy_cli.results.ladder import at_most, round_up
+from entropy_cli.results.ladder import at_most, round_up, unit
 from entropy_cli.results.path import is_drawn, is_on_other_path, labels_of, subtracted
 from entropy_cli.results.provenance import SPLITS
 from entropy_cli.results.published import is_var_style
@@ -84,44 +85,42 @@ def _target(result: Result) -> str:
 
 def summary_table(result: Result, units: str = "nats") -> Table:
     """Return the assignment entropies beside the unigram entropy: value, interval, share of ln V."""
-    per_nat = 1.0 if units == "nats" else 1 / math.log(2)
     log_vocab = math.log(result.tokenizer.vocab_size)
-    several = len(result.scales) > 1
     rows = []
 
-    def add(name: str, average: Estimate, final: Estimate, most: float | None = None) -> None:
-        low_high = average.ci95
-        places = digits(None if average.half_width is None else per_nat * average.half_width)
-        row = [name, number_text(average, places, per_nat)]
-        interval = "-" if most is None else f"≤ {round_up(per_nat * most, places)} held out"
-        if low_high is not None:
-            interval = interval_text(low_high, places, per_nat)
-        known = average.value is not None and log_vocab
-        share = f"{100 * (average.value or 0) / log_vocab:.0f}" if known else ""
-        rows.append([*row, interval, share, number_text(final, places, per_nat)])
+    def add(name: str, of: Averages[Any], quantity: str, most: float | None = None) -> None:
+        number, interval, final = summary_cells(of, quantity, units, most)
+        value = getattr(of.token_weighted, quantity).value
+        share = f"{100 * value / log_vocab:.0f}" if value is not None and log_vocab else ""
+        rows.append([name, number, interval, share, final])
 
     for at in result.temperatures[:MAX_TEMPERATURES]:
-        average = at.average
         name = "T fitted" if at.temperature == "auto" else f"T = {at.temperature:g}"
-        add(
-            f"assignment entropy A, {name}",
-            average.token_weighted.assignment_entropy,
-            average.last_scale.assignment_entropy,
-        )
-    token_weighted, last_scale = result.average.token_weighted, result.average.last_scale
+        add(f"assignment entropy A, {name}", at.average, "assignment_entropy")
+    average = result.average
     if labels_of(result) == "soft":
-        name = "marginal entropy M"
-        add(name, token_weighted.marginal, last_scale.marginal)
-    kind = "drawn" if is_drawn(result) else "hard"
-    add(
-        f"unigram entropy U ({kind} tokens)",
-        token_weighted.unigram_entropy,
-        last_scale.unigram_entropy,
-        token_weighted.ceiling,
-    )
-    head = ["", f"{units}/\ntoken", "95 % interval", "% of\nln V", "final\nscale"]
+        add("marginal entropy M", average, "marginal")
+    name = f"unigram entropy U ({'drawn' if is_drawn(result) else 'hard'} tokens)"
+    add(name, average, "unigram_entropy", average.token_weighted.ceiling)
+    return summary_of_rows(rows, ["% of\nln V"], units, several=len(result.scales) > 1)
+
+
+def summary_cells(of: Averages[Any], quantity: str, units: str, most: float | None) -> list[str]:
+    """Return a quantity's value, its interval or the limit `most`, and the value at the final scale."""
+    per_nat, mean = unit(units), getattr(of.token_weighted, quantity)
+    places = digits(None if mean.half_width is None else per_nat * mean.half_width)
+    interval = "-" if most is None else f"≤ {round_up(per_nat * most, places)} held out"
+    if mean.ci95 is not None:
+        interval = " to ".join(f"{per_nat * end + 0.0:.{places}f}" for end in mean.ci95)
+    final = number_text(getattr(of.last_scale, quantity), places, per_nat)
+    return [number_text(mean, places, per_nat), interval, final]
+
+
+def summary_of_rows(rows: list[list[str]], more: Sequence[str], units: str, *, several: bool) -> Table:
+    """Return the table of a summary; `more` are the columns before that of the final scale."""
+    head = ["", f"{units}/\ntoken", "95 % interval", *more, "final\nscale"]
     caption = f"{units} per token, averaged over all tokens" if several else f"{units} per token"
-    return Table("summary", "Summary", head, rows, caption).select(range(5 if several else 4))
+    return Table("summary", "Summary", head, rows, caption).select(range(len(head) - (not several)))
 
 
 def checks_table(result: Result) -> Table:
@@ -146,11 +145,6 @@ def number_text(estimate: Estimate, places: int, factor: float = 1.0) -> str:
     if estimate.value is None:
         return UNKNOWN
     return f"{estimate.sign}{factor * estimate.value + 0.0:.{places}f}"
-
-
-def interval_text(ends: tuple[float, float], places: int, factor: float = 1.0) -> str:
-    """Return the ends of an interval."""
-    return " to ".join(f"{factor * end + 0.0:.{places}f}" for end in ends)
 
 
 def usage(result: Result) -> list[str]:

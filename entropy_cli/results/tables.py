@@ -8,6 +8,7 @@ from entropy_cli.core.table import Lines, Table, lines
 from entropy_cli.entropy.quantity import SIGNS, Estimate
 from entropy_cli.results import schema
 from entropy_cli.results.checks import temperature_text
+from entropy_cli.results.ladder import unit
 from entropy_cli.results.legend import averages, is_counted
 from entropy_cli.results.path import is_drawn
 from entropy_cli.results.published import is_var_style
@@ -38,7 +39,7 @@ class Format:
     @property
     def per_nat(self) -> float:
         """The number of units in a nat."""
-        return 1.0 if self.units == "nats" else 1 / math.log(2)
+        return unit(self.units)
 
     def cell(self, estimate: Estimate, digits: int = 4, factor: float = 1.0, unit: str = "") -> str:
         """Format an estimate with its standard error and, if wanted, its interval."""
@@ -75,18 +76,20 @@ REPORT = Format()
 
 def headline(result: Result, units: str = "nats") -> tuple[str, str, str]:
     """Return what the headline is of, the assignment entropy with unit and interval, and details."""
-    average, style = result.average.token_weighted.assignment_entropy, Format(units)
-    value = f"{style.per_nat * average.known:.4f} {units} per token"
-    if average.ci95 is not None:
-        low, high = (style.per_nat * end for end in average.ci95)
-        value += f", 95 % interval {low:.4f} to {high:.4f}"
     which = "token-weighted average over scales, " if len(result.scales) > 1 else ""
     name = "VAR-style irreducible loss, " if is_var_style(result) else ""
     return (
         f"Assignment entropy at {temperature_text(result.settings.temperature)}",
-        value,
+        in_words(result.average.token_weighted.assignment_entropy, units),
         f"{name}{which}images: {result.data.images_used}",
     )
+
+
+def in_words(entropy: Estimate, units: str = "nats") -> str:
+    """Return an entropy with its unit and, if there is one, its interval."""
+    value, *ends = (f"{unit(units) * v:.4f}" for v in (entropy.known, *(entropy.ci95 or ())))
+    interval = f", 95 % interval {ends[0]} to {ends[1]}" if ends else ""
+    return f"{value} {units} per token{interval}"
 
 
 def format_estimate(estimate: Estimate, digits: int = 4, factor: float = 1.0, unit: str = "") -> str:

@@ -17,8 +17,8 @@ from entropy_cli.images.labels import find_labels
 from entropy_cli.results.evaluation import read_evaluation
 from entropy_cli.results.evaluations.checks import with_checks
 from entropy_cli.results.evaluations.per_image import write_per_image
-from entropy_cli.results.evaluations.text import render
 from entropy_cli.results.schema import read_result
+from entropy_cli.results.text import render
 from tests.evaluations import evaluation_of
 
 # A formula; colours of a terminal; text from right to left; C1's CSI; HTML; Markdown; mathematics that

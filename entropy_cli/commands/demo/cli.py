@@ -70,8 +70,6 @@ def demo(
 def _run(data: Path, folder: Path, name: str, more: Sequence[str]) -> None:
     """Run a command on the images, print its result, and write it with a page of figures."""
     from entropy_cli.core.errors import EntropyCliError
-    from entropy_cli.results.evaluation import Evaluation
-    from entropy_cli.results.evaluations.text import render as render_evaluation
     from entropy_cli.results.page.report_file import check_report, write_report
     from entropy_cli.results.text import render
     from entropy_cli.runs.config import EstimateConfig, ModelChoice
@@ -89,8 +87,7 @@ def _run(data: Path, folder: Path, name: str, more: Sequence[str]) -> None:
     logger.info("$ %s", command)
 
     def deliver(result: "Result | Evaluation") -> None:
-        text = render_evaluation(result) if isinstance(result, Evaluation) else render(result)
-        show(text, partial(result.write, file))
+        show(render(result), partial(result.write, file))
         if not no_page:
             write_report(page, [result], [])
         print_result(f"\nas a page with figures: {no_page or page}")

@@ -152,7 +152,6 @@ def estimate(
     """
     given = check_options(context.params)
 
-    from entropy_cli.results.text import render
     from entropy_cli.runs.config import EstimateConfig, GivenLatents
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -165,4 +164,4 @@ def estimate(
         path=path,
         **common_config(context),
     )
-    return run_and_show(context, config, render)
+    return run_and_show(context, config)

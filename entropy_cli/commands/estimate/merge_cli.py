@@ -49,8 +49,6 @@ def merge(
     Example: entropy-cli merge shard-*.state -o result.json
     """
     from entropy_cli.core.files import check_files
-    from entropy_cli.results.evaluation import Evaluation
-    from entropy_cli.results.evaluations.text import render as render_evaluation
     from entropy_cli.results.text import render
     from entropy_cli.runs.merge import merge as run
     from entropy_cli.streaming.state_file import locked, save
@@ -68,10 +66,7 @@ def merge(
         if output is not None:
             result.write(output)
 
-    if isinstance(result, Evaluation):
-        text = render_evaluation(result, units, table=table, explain=explain)
-    else:
-        text = render(result, units, table=table, explain=explain)
-    deliver(result.to_json() if as_json else text, write)
+    text = result.to_json() if as_json else render(result, units, table=table, explain=explain)
+    deliver(text, write)
     progress = merged.state.progress
     return exit_code(progress.images, len(progress.failed), max_failed)

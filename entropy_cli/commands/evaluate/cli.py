@@ -179,7 +179,6 @@ def evaluate(
     check_evaluation(context)
 
     from entropy_cli.results.evaluations.per_image import check_per_image
-    from entropy_cli.results.evaluations.text import render
     from entropy_cli.runs.config import EstimateConfig, ModelChoice, SavedTokens
     from entropy_cli.streaming.token_file import paths_file
     from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -206,4 +205,4 @@ def evaluate(
         model=choice,
         **common_config(context),
     )
-    return run_and_show(context, config, render)
+    return run_and_show(context, config)

@@ -2,23 +2,23 @@
 
 import math
 from dataclasses import replace
+from typing import Any
 
 from entropy_cli.core.table import Table, wrapped
-from entropy_cli.entropy.quantity import Estimate, LabelSource
+from entropy_cli.entropy.quantity import Averages, Estimate, LabelSource
 from entropy_cli.results.checks import temperature_text
 from entropy_cli.results.evaluation import Evaluation
 from entropy_cli.results.evaluations.checks import checks_of_losses, worth
 from entropy_cli.results.floors import beside_rungs, floor_of
-from entropy_cli.results.ladder import round_up
+from entropy_cli.results.ladder import unit
 from entropy_cli.results.path import labels_of
 from entropy_cli.results.summary import (
     LINES,
-    digits,
     file_name,
     images_line,
-    interval_text,
-    number_text,
     shown_checks,
+    summary_cells,
+    summary_of_rows,
     tokenizer_line,
 )
 
@@ -111,42 +111,27 @@ def labels_line(evaluation: Evaluation) -> str:
 
 def summary_table(evaluation: Evaluation, units: str = "nats") -> Table:
     """Return the losses between ceilings and floors: value, interval, final scale."""
-    per_nat = 1.0 if units == "nats" else 1 / math.log(2)
-    estimate, average = evaluation.estimate, evaluation.average
-    log_vocab = math.log(estimate.tokenizer.vocab_size)
-    whole, last = estimate.average.token_weighted, estimate.average.last_scale
-    rows: list[list[str]] = []
-
-    def add(name: str, mean: Estimate, final: Estimate, most: float | None = None) -> None:
-        if mean.value is None:
-            return
-        places = digits(None if mean.half_width is None else per_nat * mean.half_width)
-        interval = "-" if most is None else f"≤ {round_up(per_nat * most, places)} held out"
-        if mean.ci95 is not None:
-            interval = interval_text(mean.ci95, places, per_nat)
-        values = (number_text(one, places, per_nat) for one in (mean, final))
-        rows.append([name, next(values), interval, next(values)])
-
-    def add_losses(label: str, name: str) -> None:
-        add(label, getattr(average.token_weighted, name), getattr(average.last_scale, name))
-
-    even = f"{per_nat * log_vocab:.4f}"
+    estimate, losses = evaluation.estimate, evaluation.average
+    entropies, vocab_size = estimate.average, estimate.tokenizer.vocab_size
+    even = f"{unit(units) * math.log(vocab_size):.4f}"
     log = "ln" if units == "nats" else "log2"
-    rows.append([f"uniform guess, {log} {estimate.tokenizer.vocab_size}", even, "", even])
-    add("unigram entropy U", whole.unigram_entropy, last.unigram_entropy, whole.ceiling)
-    add_losses("cross-entropy", "cross_entropy")
-    add_losses("gain over the unigram", "gain")
-    add_losses("predictive entropy H(p)", "predictive_entropy")
+    rows = [[f"uniform guess, {log} {vocab_size}", even, "", even]]
+
+    def add(name: str, of: Averages[Any], quantity: str, most: float | None = None) -> None:
+        if getattr(of.token_weighted, quantity).value is not None:
+            rows.append([name, *summary_cells(of, quantity, units, most)])
+
+    add("unigram entropy U", entropies, "unigram_entropy", entropies.token_weighted.ceiling)
+    add("cross-entropy", losses, "cross_entropy")
+    add("gain over the unigram", losses, "gain")
+    add("predictive entropy H(p)", losses, "predictive_entropy")
     at = temperature_text(estimate.settings.temperature)
-    add_losses(f"soft loss at {at}", "target_cross_entropy")
-    add(_entropy_name(evaluation), whole.assignment_entropy, last.assignment_entropy)
-    add_losses("  KL(q||p)", "kl")
+    add(f"soft loss at {at}", losses, "target_cross_entropy")
+    add(_entropy_name(evaluation), entropies, "assignment_entropy")
+    add("  KL(q||p)", losses, "kl")
     may = "" if labels_of(estimate) == "soft" else " (may be negative)"
-    add_losses(f"CE - A{may}", "reducible")
-    several = len(evaluation.scales) > 1
-    head = ["", f"{units}/\ntoken", "95 % interval", "final\nscale"]
-    caption = f"{units} per token, averaged over all tokens" if several else f"{units} per token"
-    return Table("summary", "Summary", head, rows, caption).select(range(4 if several else 3))
+    add(f"CE - A{may}", losses, "reducible")
+    return summary_of_rows(rows, [], units, several=len(evaluation.scales) > 1)
 
 
 def _entropy_name(evaluation: Evaluation) -> str:

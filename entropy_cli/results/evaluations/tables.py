@@ -11,7 +11,7 @@ from entropy_cli.results.ladder import DIGITS
 from entropy_cli.results.legend import averages
 from entropy_cli.results.schema import Estimates, SoftEstimates
 from entropy_cli.results.summary import number_text
-from entropy_cli.results.tables import Format, caption_with_bounds
+from entropy_cli.results.tables import Format, caption_with_bounds, in_words
 
 NAMES = {"token_weighted": "tokens", "over_scales": "mean of scales", "last_scale": "final scale"}
 REPORT = Format()
@@ -44,17 +44,12 @@ def tables(evaluation: Evaluation, style: Format = REPORT) -> list[Table]:
 
 def heading(evaluation: Evaluation, units: str = "nats") -> str:
     """Return the cross-entropy of the model, in a sentence."""
-    style, entropy = Format(units), evaluation.average.token_weighted.cross_entropy
     model, images = evaluation.model, evaluation.estimate.data.images_used
     size = size_text(model.parameters)
-    interval = ""
-    if entropy.ci95 is not None:  # not by ±, which is the standard error in the tables
-        low, high = (f"{style.per_nat * end:.4f}" for end in entropy.ci95)
-        interval = f", 95 % interval {low} to {high}"
     which = "token-weighted, " if len(evaluation.scales) > 1 else ""
     return (
         f"Cross-entropy of {model.family}{f', {size}' if size else ''}: "
-        f"{style.per_nat * entropy.known:.4f} {units} per token{interval} ({which}{images:,} images)"
+        f"{in_words(evaluation.average.token_weighted.cross_entropy, units)} ({which}{images:,} images)"
     )
 
 

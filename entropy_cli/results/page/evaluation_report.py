@@ -1,15 +1,10 @@
 """The report of one evaluation: its losses beside the ladder and A, checks, tables and images."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 from entropy_cli.core.table import Cell, Table
-from entropy_cli.results.evaluation import (
-    Evaluation,
-    ImageLoss,
-    SoftLosses,
-    TemperatureLosses,
-)
+from entropy_cli.results.evaluation import Evaluation, ImageLoss
 from entropy_cli.results.evaluations.checks import checks_of_losses
 from entropy_cli.results.evaluations.merging import RENAMED
 from entropy_cli.results.evaluations.notes import notes
@@ -23,20 +18,20 @@ from entropy_cli.results.evaluations.summary import (
 )
 from entropy_cli.results.evaluations.tables import legend, tables
 from entropy_cli.results.ladder import report_tables
-from entropy_cli.results.legend import averages
 from entropy_cli.results.page.loss_figures import figure_panels
 from entropy_cli.results.page.pictures import Picture, picture
-from entropy_cli.results.page.report import COLUMNS, NUMBERS, Report, estimates_of, origin
-from entropy_cli.results.schema import (
-    Estimates,
-    Result,
-    ScaleResult,
-    SoftEstimates,
-    SoftScale,
-    TemperatureResult,
+from entropy_cli.results.page.report import (
+    COLUMNS,
+    NUMBERS,
+    Report,
+    estimates_of,
+    keys_of,
+    origin,
+    parts_of,
 )
+from entropy_cli.results.schema import Estimates
 from entropy_cli.results.summary import checks_table
-from entropy_cli.results.tables import soft_table
+from entropy_cli.results.tables import in_words, soft_table
 
 KINDS = {"worst": "largest", "best": "smallest"}
 SHOWN = 8  # pictures of each kind
@@ -46,10 +41,7 @@ def evaluation_report(evaluation: Evaluation) -> Report:
     """Return the report of one evaluation."""
     estimate, checks = evaluation.estimate, checks_of_losses(evaluation)
     subject = f"{model_name(evaluation)} on {data_name(evaluation)}"
-    entropy = evaluation.average.token_weighted.cross_entropy
-    value = f"{entropy.known:.4f} nats per token"
-    if entropy.ci95 is not None:
-        value += ", 95 % interval {:.4f} to {:.4f}".format(*entropy.ci95)
+    value = in_words(evaluation.average.token_weighted.cross_entropy)
     lines = (model_line(evaluation), labels_line(evaluation), figures(evaluation))
     details = "; ".join(" ".join(line.split()) for line in lines)
     return Report(
@@ -116,27 +108,9 @@ def _pictures(evaluation: Evaluation) -> Iterator[Picture]:
 
 def _rows(evaluation: Evaluation) -> Iterator[list[Cell]]:
     """Iterate over the numbers of scales and averages, and then those at the other temperatures."""
-    for keys, losses, estimates in _groups(evaluation):
-        for part in (losses, estimates):
+    estimate = evaluation.estimate
+    for keys, *parts in zip(keys_of(estimate), parts_of(evaluation), parts_of(estimate), strict=True):
+        for part in parts:
             for name, *numbers in estimates_of(part):
                 is_renamed = name == "perplexity" and isinstance(part, Estimates)
                 yield [*keys, RENAMED if is_renamed else name, *numbers]
-
-
-def _groups(
-    evaluation: Evaluation,
-) -> Iterator[tuple[list[Cell], SoftLosses, SoftEstimates]]:
-    """Iterate over scales and averages: what they are, their losses and their estimates."""
-    estimate, kinds = evaluation.estimate, averages(evaluation.estimate)
-    shown: list[tuple[Result | TemperatureResult, Evaluation | TemperatureLosses]] = [
-        (estimate, evaluation),
-        *list(zip(estimate.temperatures, evaluation.temperatures, strict=True))[1:],
-    ]
-    for before, after in shown:
-        temperature = before.temperature if isinstance(before, TemperatureResult) else None
-        scales: Sequence[ScaleResult | SoftScale] = before.scales
-        for of, losses, scale in zip(scales, after.scales, estimate.scales, strict=True):
-            yield [of.temperature, scale.name, scale.tokens], losses, of
-        for kind in kinds:
-            at = estimate.settings.temperature if temperature is None else temperature
-            yield [at, kind, ""], getattr(after.average, kind), getattr(before.average, kind)

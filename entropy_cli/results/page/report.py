@@ -12,10 +12,17 @@ from entropy_cli.core.page import definition_list, ordered_list, write_page
 from entropy_cli.core.remote.address import recorded_name
 from entropy_cli.core.table import Cell, Table
 from entropy_cli.entropy.quantity import Estimate
-from entropy_cli.results.evaluation import SoftLosses
+from entropy_cli.results.evaluation import Evaluation, SoftLosses, estimate_in
+from entropy_cli.results.legend import averages
 from entropy_cli.results.page.figures import Draw, panels_figure, panels_html
 from entropy_cli.results.page.pictures import Picture, pictures_html
-from entropy_cli.results.schema import Result, SoftEstimates
+from entropy_cli.results.schema import (
+    Result,
+    ScaleResult,
+    SoftEstimates,
+    SoftScale,
+    TemperatureResult,
+)
 
 COLUMNS = ("temperature", "scale", "tokens", "quantity")
 NUMBERS = ("value", "plug_in", "se", "ci95_low", "ci95_high", "estimator", "note", "bound")
@@ -129,6 +136,25 @@ def subject(result: Result) -> str:
     )
     family = result.tokenizer.family
     return f"{f'{checkpoint} ({family})' if checkpoint else family} on {data}"
+
+
+def keys_of(result: Result) -> Iterator[list[Cell]]:
+    """Iterate over what `parts_of` a result are: temperature, name and tokens of each."""
+    shown: list[Result | TemperatureResult] = [result, *result.temperatures[1:]]
+    for at in shown:
+        temperature = at.settings.temperature if isinstance(at, Result) else at.temperature
+        scales: Sequence[ScaleResult | SoftScale] = at.scales
+        for soft, scale in zip(scales, result.scales, strict=True):
+            yield [soft.temperature, scale.name, scale.tokens]
+        for kind in averages(result):
+            yield [temperature, kind, ""]
+
+
+def parts_of(result: Result | Evaluation) -> Iterator[SoftEstimates | SoftLosses]:
+    """Iterate over scales and averages, first of the headline's temperature, then of the others."""
+    for at in (result, *result.temperatures[1:]):
+        yield from at.scales
+        yield from (getattr(at.average, kind) for kind in averages(estimate_in(result)))
 
 
 def estimates_of(estimates: SoftEstimates | SoftLosses) -> Iterator[list[Cell]]:

@@ -1,23 +1,32 @@
 """Writing the report of a result, or the comparison of several, to a file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from entropy_cli.core.errors import ResultError
 from entropy_cli.core.figures import FORMATS as FIGURES
 from entropy_cli.core.figures import styled
-from entropy_cli.core.table import Cell, Table
+from entropy_cli.core.table import Table
 from entropy_cli.results.evaluation import Evaluation, estimate_in
 from entropy_cli.results.ladder import report_tables
-from entropy_cli.results.legend import averages, legend
+from entropy_cli.results.legend import legend
 from entropy_cli.results.notes import notes
 from entropy_cli.results.page.estimate_comparison import estimate_comparison
 from entropy_cli.results.page.evaluation_report import evaluation_report
 from entropy_cli.results.page.figures import figure_panels
 from entropy_cli.results.page.model_comparison import model_comparison
-from entropy_cli.results.page.report import COLUMNS, NUMBERS, Report, estimates_of, origin, subject
+from entropy_cli.results.page.report import (
+    COLUMNS,
+    NUMBERS,
+    Report,
+    estimates_of,
+    keys_of,
+    origin,
+    parts_of,
+    subject,
+)
 from entropy_cli.results.provenance import provenance
-from entropy_cli.results.schema import Result, ScaleResult, SoftEstimates, SoftScale, TemperatureResult
+from entropy_cli.results.schema import Result
 from entropy_cli.results.summary import checks_of, checks_table, summary_table, usage
 from entropy_cli.results.tables import headline, tables
 
@@ -69,7 +78,8 @@ def _report(results: Sequence[Result | Evaluation], sources: Sequence[str]) -> R
 def result_report(result: Result) -> Report:
     """Return the report of one result."""
     what, value, details = headline(result)
-    rows = [[*keys, *row] for keys, estimates in _groups(result) for row in estimates_of(estimates)]
+    parts = zip(keys_of(result), parts_of(result), strict=True)
+    rows = [[*keys, *row] for keys, part in parts for row in estimates_of(part)]
     return Report(
         title=f"{subject(result)}: {value}",
         heading=f"Assignment entropy of {subject(result)}",
@@ -93,15 +103,3 @@ def result_report(result: Result) -> Report:
 
 def _sentences(lines: Sequence[str]) -> list[str]:
     return [f"{' '.join(line.split()).capitalize()}." for line in lines]
-
-
-def _groups(result: Result) -> Iterator[tuple[list[Cell], SoftEstimates]]:
-    """Iterate over scales and averages, first of the headline's temperature, then of the others."""
-    shown: list[Result | TemperatureResult] = [result, *result.temperatures[1:]]
-    for one in shown:
-        temperature = one.settings.temperature if isinstance(one, Result) else one.temperature
-        scales: Sequence[ScaleResult | SoftScale] = one.scales
-        for soft, scale in zip(scales, result.scales, strict=True):
-            yield [soft.temperature, scale.name, scale.tokens], soft
-        for kind in averages(result):
-            yield [temperature, kind, ""], getattr(one.average, kind)

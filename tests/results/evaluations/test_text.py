@@ -12,7 +12,7 @@ from entropy_cli.results.evaluations.notes import notes
 from entropy_cli.results.evaluations.provenance import provenance
 from entropy_cli.results.evaluations.summary import summary
 from entropy_cli.results.evaluations.tables import heading, losses_table
-from entropy_cli.results.evaluations.text import render
+from entropy_cli.results.text import render
 from tests.evaluations import MODEL, evaluation_of, mean
 
 
