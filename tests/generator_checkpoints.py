@@ -87,6 +87,12 @@ def levels(*sides):
     return torch.cat([torch.full((1, n * n), level) for level, n in enumerate(sides)], 1)
 
 
+def scale_mask(*sides):
+    """VAR's buffer of what is hidden: minus infinity where a token's scale comes later."""
+    level_1L = levels(*sides)
+    return torch.where(level_1L <= level_1L.T, 0.0, -torch.inf)[None, None]
+
+
 @dataclass(frozen=True)
 class Example:
     """A tiny checkpoint of a family, and what is known of it.
@@ -124,7 +130,7 @@ EXAMPLES = {
         reference.var_logits,
         {
             "lvl_1L": levels(1, 2, 3),
-            "attn_bias_for_masking": torch.zeros(1, 1, 14, 14),
+            "attn_bias_for_masking": scale_mask(1, 2, 3),
             "blocks.0.attn.zero_k_bias": torch.zeros(32),
             "blocks.1.attn.zero_k_bias": torch.zeros(32),
         },

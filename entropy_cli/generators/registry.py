@@ -18,6 +18,7 @@ from entropy_cli.generators.families.var import VAR
 from entropy_cli.generators.family import Family
 from entropy_cli.generators.settings import GeneratorSettings
 from entropy_cli.generators.unsupported import recognise
+from entropy_cli.tokenizers import unsupported
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint, open_checkpoint
 from entropy_cli.tokenizers.checkpoints.states import PARALLEL, TOKENIZER, Kind, some
 
@@ -148,18 +149,17 @@ def match_generator(
 
 def looks_like_one(checkpoint: Checkpoint) -> bool:
     """Return whether a checkpoint holds a generator of a family or of a kind that is not supported."""
-    names = {*checkpoint.shapes, *checkpoint.outside}
-    known = recognise(names, checkpoint.config.classes)
-    return known is not None or any(not f.missing_keys(checkpoint) for f in FAMILIES.values())
+    return recognise(checkpoint) is not None or any(
+        not f.missing_keys(checkpoint) for f in FAMILIES.values()
+    )
 
 
 def detect(checkpoint: Checkpoint) -> str:
     """Return the family of a checkpoint, or raise CheckpointError with what it is instead."""
-    names = {*checkpoint.shapes, *checkpoint.outside}
-    if known := recognise(names, checkpoint.config.classes):
+    if known := recognise(checkpoint):
         raise CheckpointError(
-            f"{checkpoint.path}: looks like {known.words}, which is not supported: {known.reason}. Dump "
-            "its logits with its own code and give them to `entropy-cli loss`."
+            f"{checkpoint.path}: looks like {known.words}, which is not supported: {known.trouble}. "
+            "Dump its logits with its own code and give them to `entropy-cli loss`."
         )
     lacking = {name: family.missing_keys(checkpoint) for name, family in FAMILIES.items()}
     fitting = [name for name, missing in lacking.items() if not missing]
@@ -175,12 +175,14 @@ def detect(checkpoint: Checkpoint) -> str:
             f"{checkpoint.path}: not of family {nearest}, which is nearest: lacks "
             f"{some(lacking[nearest])}. Give a checkpoint of the published code."
         )
-    if any(name.endswith(TOKENIZER.anchors) for name in names):
+    if any(name.endswith(TOKENIZER.anchors) for name in (*checkpoint.shapes, *checkpoint.outside)):
         raise CheckpointError(
             f"{checkpoint.path}: is a tokenizer, not a generator of its tokens. Give it to --ckpt, and "
             "the generator to --model."
         )
+    other = unsupported.recognise(checkpoint.shapes, checkpoint.outside, checkpoint.config.classes)
+    has = f"It looks like {other.words}" if other else f"It has {some(list(checkpoint.shapes), 3)}"
     raise CheckpointError(
-        f"{checkpoint.path}: no generator of a known layout. It has {some(list(checkpoint.shapes), 3)}. "
-        f"Expected one of {' or '.join(FAMILIES)}, such as var_d16.pth or c2i_L_256.pt."
+        f"{checkpoint.path}: no generator of a known layout. {has}. Expected one of "
+        f"{' or '.join(FAMILIES)}, such as var_d16.pth or c2i_L_256.pt."
     )

@@ -1,7 +1,7 @@
 """Layouts that are recognised but not supported, so that an error can name them."""
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from entropy_cli.tokenizers.layers.autoencoder import Shapes
@@ -120,10 +120,13 @@ UNSUPPORTED = (
 
 
 def recognise(
-    shapes: Shapes, outside: Collection[str], classes: Mapping[str, str]
+    shapes: Shapes,
+    outside: Collection[str],
+    classes: Mapping[str, str],
+    kinds: Iterable[Unsupported] = UNSUPPORTED,
 ) -> Unsupported | None:
     """Return the unsupported kind that weights, those outside them, or config.json show, if any."""
-    return next((kind for kind in UNSUPPORTED if kind.fits(shapes, outside, classes)), None)
+    return next((kind for kind in kinds if kind.fits(shapes, outside, classes)), None)
 
 
 def _has(pattern: str, names: Collection[str]) -> bool:

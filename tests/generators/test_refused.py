@@ -25,6 +25,7 @@ VAR_LIKE = (
     "head.weight",
     "head_nm.ada_lin.1.weight",
 )
+MASKED = "a masked transformer (MaskGIT, MAGE, aMUSEd)"
 LLAMA = ("tok_embeddings.weight", "output.weight", "norm.weight")
 KINDS = {
     "Infinity's transformer": (
@@ -66,14 +67,35 @@ KINDS = {
         "gen_vision_model.encoder.conv_in.weight",
     ),
     "Show-o": ("showo.model.embed_tokens.weight", "showo.lm_head.weight"),
-    "a masked transformer (MaskGIT, aMUSEd)": (
-        "embed.word_embeddings.weight",
-        "mlm_layer.mlm_dense.weight",
+    MASKED: ("embed.word_embeddings.weight", "mlm_layer.mlm_dense.weight"),
+    "VAR-CLIP's transformer": (*VAR_LIKE, "pos_1LC", "cond_proj.weight", "noise.weight"),
+    "FlexVAR's transformer": (*set(VAR_LIKE) - {"lvl_embed.weight"}, "class_emb.weight", "pos_1LC"),
+    "M-VAR": (*EXAMPLES["var"].shapes, "blocks.0.mamba.in_proj.weight", "blocks.0.attn.patch_nums"),
+    "RandAR": (*EXAMPLES["llamagen-gpt"].shapes, "pos_instruct_embeddings"),
+    "PAR": (*EXAMPLES["llamagen-gpt"].shapes, "spe_tok_embeddings.special_embeddings.weight"),
+    "taming-transformers' GPT": (
+        *("transformer.tok_emb.weight", "transformer.blocks.0.attn.key.weight"),
+        "first_stage_model.encoder.conv_in.weight",
+    ),
+    "MAR, xAR or another model of continuous tokens": (
+        *("z_proj.weight", "z_proj_ln.weight", "class_emb.weight", "diffloss.net.cond_embed.weight"),
     ),
 }
+# Other weights of masked transformers: MAGE, Maskgit-pytorch, and 1d-tokenizer's two.
+MASKED_NAMES = (
+    ("token_emb.word_embeddings.weight", "mlm_layer.fc.weight", "vqgan.encoder.conv_in.weight"),
+    (
+        "cls_emb.weight",
+        "tok_emb.weight",
+        "transformer.layers.0.attn.wq.weight",
+        "last_norm.mlp.1.weight",
+    ),
+    ("embeddings.weight", "in_blocks.0.attn.qkv.weight", "lm_head.weight"),
+    ("model.embeddings.word_embeddings.weight", "model.lm_head.weight"),
+)
 CLASSES = {
     "Emu3": {"architectures": ["Emu3ForCausalLM"]},
-    "a masked transformer (MaskGIT, aMUSEd)": {"_class_name": "UVit2DModel"},
+    MASKED: {"_class_name": "UVit2DModel"},
     "Janus": {"model_type": "multi_modality"},
 }
 
@@ -91,6 +113,27 @@ def test_other_generators_are_called_what_they_are(tmp_path, words):
     save_file({name: torch.ones(4, 4) for name in KINDS[words]}, path)
     said = refused(path, f"looks like {words}, which is not supported: ")
     assert "entropy-cli loss" in said
+
+
+@pytest.mark.parametrize("names", MASKED_NAMES)
+def test_masked_transformers(tmp_path, names):
+    save_file({name: torch.ones(4, 4) for name in names}, tmp_path / "x.safetensors")
+    refused(tmp_path / "x.safetensors", f"looks like {MASKED}, which is not supported: its loss depends")
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (
+            ("x_embedder.proj.weight", "t_embedder.mlp.0.weight", "y_embedder.weight"),
+            "a diffusion model",
+        ),
+        (("model.embed_tokens.weight", "lm_head.weight"), "a language model"),
+    ],
+)
+def test_models_of_other_things(tmp_path, names, words):
+    save_file({name: torch.ones(4, 4) for name in names}, tmp_path / "x.safetensors")
+    refused(tmp_path / "x.safetensors", f"no generator of a known layout. It looks like {words}")
 
 
 @pytest.mark.parametrize("words", CLASSES)

@@ -12,7 +12,7 @@ from entropy_cli.core.errors import CheckpointError
 from entropy_cli.generators.registry import load_generator, match_generator
 from entropy_cli.generators.settings import GeneratorSettings
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from tests.generator_checkpoints import levels, random_weights, var_shapes
+from tests.generator_checkpoints import levels, random_weights, scale_mask, var_shapes
 from tests.generators.golden import logits_of
 from tests.generators.reference import var_logits
 
@@ -67,6 +67,20 @@ def test_scales_that_the_file_does_not_show():
 def test_a_damaged_table_of_scales(wrong):
     with pytest.raises(CheckpointError, match=r"weights imply|scales in order|has places for"):
         found(random_weights(var_shapes()) | {"lvl_1L": wrong}).build()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bool])
+def test_a_network_whose_scales_see_others(dtype):
+    """Of the same names and shapes: its mask is all that shows it."""
+    mask = scale_mask(1, 2, 3)
+    stored = mask == 0 if dtype == torch.bool else mask.to(dtype)
+    state = random_weights(var_shapes()) | {"lvl_1L": levels(1, 2, 3)}
+    expected = found(state).describe()
+    assert found(state | {"attn_bias_for_masking": stored}).describe() == expected
+    only_before = stored.clone()
+    only_before[..., 5:, 0] = stored[0, 0, 0, 5]  # the last scale does not see the first
+    with pytest.raises(CheckpointError, match=r"attn_bias_for_masking is not VAR's.*entropy-cli loss"):
+        found(state | {"attn_bias_for_masking": only_before}).describe()
 
 
 CONFIG = {

@@ -16,7 +16,7 @@ from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.generators.base import GeneratorSpec
 from entropy_cli.generators.family import Family
-from entropy_cli.generators.layers.var_transformer import NORM_EPS, VARNetwork, VARSizes
+from entropy_cli.generators.layers.var_transformer import NORM_EPS, VARNetwork, VARSizes, levels
 from entropy_cli.generators.network import (
     axes,
     check_config,
@@ -30,9 +30,10 @@ from entropy_cli.generators.settings import GeneratorSettings
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.limits import MOST_SCALES, MOST_SIDE
 
-LEVELS, SHARED_ADA = "lvl_1L", "shared_ada_lin.1.weight"
+LEVELS, MASK, SHARED_ADA = "lvl_1L", "attn_bias_for_masking", "shared_ada_lin.1.weight"
 SCALE_MUL = re.compile(r"blocks\.\d+\.attn\.scale_mul_1H11")
 IGNORED = r"lvl_1L|attn_bias_for_masking|blocks\.\d+\.attn\.zero_k_bias"
+MOST_MASKED = 2**14  # tokens, far more than are published, whose mask is compared
 WIDTH_OF_A_HEAD = 64  # by the rule of the published sizes: width 64 depth, depth heads
 UNIT = "queries and keys of unit length times a learned factor"
 PLAIN = "products of queries and keys as they are"
@@ -74,6 +75,7 @@ class VAR(Family):
         with torch.device("meta"):
             network = VARNetwork(sizes)
         check_weights(checkpoint, network, IGNORED)
+        _check_mask(checkpoint, patch_nums)
         spec = GeneratorSpec(
             family="var",
             vocab_size=sizes.vocab_size,
@@ -124,6 +126,27 @@ def _patch_nums(
             "--patch-nums of its training."
         )
     return sides
+
+
+def _check_mask(checkpoint: Checkpoint, patch_nums: tuple[int, ...]) -> None:
+    """Raise CheckpointError if each scale does not see just itself and all before it, as in VAR.
+
+    Networks whose scales see others, such as only the one before, have VAR's names and shapes.
+    """
+    tokens = sum(n * n for n in patch_nums)
+    if MASK not in checkpoint.shapes or not 0 < tokens <= MOST_MASKED:
+        return
+    level_L = levels([n * n for n in patch_nums], torch.device("cpu"))
+    sees_LL = level_L[:, None] >= level_L
+    if checkpoint.shapes[MASK] == (1, 1, *sees_LL.shape):
+        mask_LL = checkpoint.numbers(MASK)[0, 0]
+        if torch.equal(mask_LL if mask_LL.dtype == torch.bool else mask_LL == 0, sees_LL):
+            return
+    raise CheckpointError(
+        f"{checkpoint.path}: {MASK} is not VAR's, where each scale sees itself and all before it: the "
+        "network was trained in another way. Dump its logits with its own code and give them to "
+        "`entropy-cli loss`."
+    )
 
 
 def _sizes(
