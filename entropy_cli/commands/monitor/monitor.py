@@ -24,7 +24,7 @@ from entropy_cli.commands.monitor.result import (
     SeriesSummary,
     format_place,
 )
-from entropy_cli.commands.monitor.start_findings import start_findings, without_floors
+from entropy_cli.commands.monitor.start_findings import without_floors
 from entropy_cli.core.files import write_text
 from entropy_cli.results.findings import difference
 from entropy_cli.results.floors import Floor, Level
@@ -67,11 +67,10 @@ def monitor_log(
     log = replace(log, series=[_in_nats(one, config.nats) for one in log.series])
     repeated = find_repeated_training(log)
     kept = [one for one in log.series if one.metric.split == "train" or not repeated]
-    shown = attach_floors(kept, config.floor, config.loss)
-    starts = start_findings(log, shown, config.floor)
-    shown = without_floors(shown, starts)
-    is_other = any(one.id == "other_tokenizer" for one in starts)
-    floor = None if is_other else config.floor
+    attached = attach_floors(kept, config.floor, config.loss)
+    findings = collect_findings(log, attached, repeated, config.floor)
+    shown = without_floors(attached, findings)
+    floor = None if any(one.id == "other_tokenizer" for one in findings) else config.floor
     return MonitorOutput(
         MonitorResult(
             log=str(config.path),
@@ -80,7 +79,7 @@ def monitor_log(
             unreadable=log.unreadable,
             series=[summarize(one) for one in shown if one.metric.is_shown],
             findings=[
-                *collect_findings(log, shown, repeated, config.floor),
+                *findings,
                 *reference_findings(log, token_losses(shown, config.loss), config.reference),
             ],
             floor_source=None if floor is None else floor.source,

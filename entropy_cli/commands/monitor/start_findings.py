@@ -75,7 +75,7 @@ def other_tokenizer(
         reasons.append(f"it has scales {_listed(more)}, which the {what} has not")
         evidence |= {"scales": sorted(drawn), "floor_scales": sorted(floor.scales)}
     codes = floor.vocab_size
-    for found, how in _code_counts(log, shown):
+    for found, how in _code_counts(log, shown, codes):
         if codes is not None and found != codes and not _is_power(found, codes):
             reasons.append(f"{how} {found}, the {what} has {codes} codes")
             evidence |= {"codes": found, "floor_codes": codes}
@@ -89,17 +89,20 @@ def other_tokenizer(
     return RunFinding("other_tokenizer", "warning", message, None, evidence)
 
 
-def _code_counts(log: Log, shown: Sequence[Series]) -> Iterator[tuple[int, str]]:
-    """Yield codebook sizes that a log names or starts at the logarithm of, and how it says so."""
+def _code_counts(log: Log, shown: Sequence[Series], codes: int | None) -> Iterator[tuple[int, str]]:
+    """Yield codebook sizes that a log names or starts at the logarithm of, and how it says so.
+
+    A start that may be that of `codes` too, such as 1000 and 1024, says nothing.
+    """
+    ours = math.inf if codes is None else math.log(codes)
     for name in VOCABULARY:
         if (text := log.arguments.get(name, "")).isdigit():
             yield int(text), f"{name} is"
     for one in shown:
-        if one.metric.is_main and one.metric.kind == "cross_entropy" and len(one.finite):
-            if not _is_token_loss(one) or not one.finite.begins_at_start:
-                continue
+        if one.metric.is_main and len(one.finite) and _is_token_loss(one) and one.finite.begins_at_start:
             bits = round(one.initial / math.log(2))
-            if bits in CODE_BITS and abs(one.initial - bits * math.log(2)) < NEAR:
+            is_theirs = abs(one.initial - bits * math.log(2)) < NEAR
+            if bits in CODE_BITS and is_theirs and abs(one.initial - ours) > NEAR:
                 yield 2**bits, f"{one.metric.name} starts at {one.initial:.3f} = ln"
 
 

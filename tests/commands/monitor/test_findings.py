@@ -4,6 +4,7 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -244,6 +245,28 @@ def test_hard_labels_go_by_the_ladder():
     assert one.id == "above_rung" and "the context rung (5.2000)" in one.message
     stuck = curve(noisy(np.linspace(8.3, 6.5, 400)), kind="cross_entropy", level=level)
     assert ids(findings(stuck, floor=floor_of(rungs=rungs))) == ["above_unigram"]
+
+
+@pytest.mark.parametrize(
+    ("start", "times", "codes", "expected"),
+    [
+        (math.log(4096), 4, 4096, "summed_loss"),
+        (math.log(16384), 1, 4096, "other_tokenizer"),
+        (math.log(50257), 1, 4096, "start_is_not_ln_v"),  # of text: it is above the unigram entropy too
+        (math.log(1000) + 0.01, 1, 1000, None),  # may be ln 1024 too
+        (math.log(4096), 1, 4096, None),
+    ],
+)
+def test_a_loss_of_unknown_kind_is_judged_as_one_of_tokens(tmp_path, start, times, codes, expected):
+    level = Level(3.0, ceiling=6.5)
+    floor = replace(floor_of(codes, labels="unknown"), mean=level)
+    log = tmp_path / "log.csv"
+    losses = times * (start - 2 * (1 - np.arange(1, 201) ** -0.3))
+    log.write_text("step,loss\n" + "".join(f"{i},{x:.5f}\n" for i, x in enumerate(losses)))
+    result = monitor_log(MonitorConfig(log, "auto", None, floor)).result
+    assert ids(result.findings) == ([expected] if expected else [])
+    is_set_beside = expected in (None, "start_is_not_ln_v")
+    assert [one.floor for one in result.series] == [3.0 if is_set_beside else None]
 
 
 def test_one_fault_of_several_scales_is_one_finding():

@@ -261,13 +261,13 @@ def sudden_drops(y_n: Series) -> list[Drop] | None:
             return None
         if bins > BINS and binned.rows_per_bin < 8:
             break
-        for drop in _drops(binned):
+        for drop in _drops(y_n, binned):
             if all(drop.first >= other.stop or other.first >= drop.stop for other in found):
                 found.append(drop)
     return sorted(found, key=lambda drop: drop.first)
 
 
-def _drops(binned: Bins) -> list[Drop]:
+def _drops(y_n: Series, binned: Bins) -> list[Drop]:
     median_B, se = binned.median_B, binned.se
     drops: list[Drop] = []
     candidates = np.flatnonzero(-np.diff(median_B) > ERRORS * se) + 1
@@ -276,14 +276,14 @@ def _drops(binned: Bins) -> list[Drop]:
         i = int(before_B.argmin())
         lowest, before, after = float(before_B[i]), float(before_B[-1]), float(median_B[j])
         rise, fall = float(before_B[i:].max() - lowest), before - after
-        if fall > rise / 2 and _rebounded(before_B, i, se, again=bool(drops)):
+        threshold = max(ERRORS * se, SHARE_OF_FALL * float(before_B[0] - lowest))
+        has_risen = i <= j - 4 and float(np.median(before_B[-LAST_BINS:])) - lowest > threshold
+        if fall > rise / 2 and has_risen and (drops or _has_rebounded(y_n, binned, j)):
             drops.append(Drop(fall, rise, before, after, *binned.rows(j), lowest, se))
     return drops
 
 
-def _rebounded(median_B: Series, i: int, se: float, *, again: bool) -> bool:
-    rise = float(np.median(median_B[-LAST_BINS:]) - median_B[i])
-    threshold = max(ERRORS * se, SHARE_OF_FALL * float(median_B[0] - median_B[i]))
-    return (
-        i <= len(median_B) - 4 and rise > threshold and (again or mann_kendall(median_B[i:]) > TREND_Z)
-    )
+def _has_rebounded(y_n: Series, binned: Bins, j: int) -> bool:
+    """Return whether the curve has rebounded, and not fallen again, before a bin."""
+    found = rebound(y_n[: binned.rows(j)[0]])
+    return found is not None and found.fires and not found.falls_again
