@@ -4,7 +4,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import typer
 
@@ -92,13 +92,6 @@ def given_latents(params: Mapping[str, Any]) -> dict[str, Any] | None:
     return None
 
 
-ClusterOf = Annotated[
-    Literal["image", "folder"],
-    typer.Option(
-        help="Unit of sampling of the intervals: image; or folder, where the folders are scenes or a "
-        "sample of classes, and the intervals are to hold for others."
-    ),
-]
 AUTO = {("family", "auto"), ("cluster", "image")}  # defaults that say nothing
 
 

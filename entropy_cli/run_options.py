@@ -1,7 +1,10 @@
 """The options of every command that runs over images, and what these commands do alike."""
 
+import functools
+import inspect
 import shlex
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -10,11 +13,25 @@ import typer
 
 from entropy_cli.input_options import Shard, check_not_among_images, files_read, parse_shard
 from entropy_cli.options import (
+    MAX_FAILED,
     MOST_BATCH,
     MOST_IMAGES,
     MOST_SECONDS,
     MOST_SEED,
     MOST_WORKERS,
+    AsJson,
+    Checkpoint,
+    Data,
+    Device,
+    Explain,
+    Family,
+    ImageSize,
+    MaxFailed,
+    Output,
+    Overwrite,
+    PatchNums,
+    Units,
+    WholeTable,
     exit_code,
     number,
     parse_temperatures,
@@ -23,122 +40,162 @@ from entropy_cli.options import (
     whole_or_auto,
 )
 from entropy_cli.terminal import deliver as show
-from entropy_cli.terminal import print_result, tqdm_bar
+from entropy_cli.terminal import option, print_result, tqdm_bar, with_parameters
 
 if TYPE_CHECKING:
     from entropy_cli.runs.config import EstimateConfig
 
-Split = Annotated[
-    Literal["auto", "train", "val", "all"] | None,
-    typer.Option(
-        help="Part of the data to read: auto, the default, takes val/ if it is there, else train/, else "
-        "all."
-    ),
-]
-Limit = Annotated[
-    int | None,
-    whole(1, MOST_IMAGES, "Read only the first N images of the seeded order; default: all."),
-]
-Seed = Annotated[
-    int,
-    whole(
-        0,
-        MOST_SEED,
-        "Seed of the order of the images, of the groups that intervals come from, and of drawn tokens.",
-    ),
-]
-Temperature = Annotated[
-    Any,  # a tuple of numbers, "auto" or None
-    typer.Option(
-        metavar="T[,T...]",
-        parser=parse_temperatures,
-        help="Divisors of the squared distance or dot product: numbers, or auto to fit one to each "
-        "scale. The first is the headline. Default: the published one, else 1,auto.",
-    ),
-]
-TemperatureFrom = Annotated[
-    Path | None,
-    typer.Option(metavar="RESULT.json", help="Use the temperatures of another run as they are."),
-]
 PrecisionName = Literal["fp32", "tf32", "fp16", "bf16"]
-PrecisionOf = Annotated[
-    PrecisionName | None,
-    typer.Option(
-        help="Precision of the encoder; default: fp32 on a CPU, fp16 on a GPU. How far it moves the "
-        "result is measured and shown."
-    ),
-]
-PrecisionsOf = Annotated[
-    PrecisionName | None,
-    typer.Option(
-        help="Precision of the encoder and of the model's products; default: fp32 on a CPU, on a GPU "
-        "fp16 and that of the model's training. How far it moves the result is measured and shown."
-    ),
-]
-CompileMode = Annotated[
-    Literal["auto", "on", "off"] | None,
-    typer.Option(
-        rich_help_panel="Compute",
-        help="Compile the encoder, which takes about a minute; auto, the default: on a GPU, for half a "
-        "million images or more. Moves the result by rounding only.",
-    ),
-]
-BatchSize = Annotated[
-    int | None,
-    whole_or_auto(1, MOST_BATCH, "Images per batch; moves the result by rounding only."),
-]
-Workers = Annotated[
-    int | None,
-    whole_or_auto(0, MOST_WORKERS, "Processes that decode images; 0: decode in this one."),
-]
-ShardOf = Annotated[
-    Shard | None,
-    typer.Option(
-        metavar="I/N|slurm",
-        parser=parse_shard,
-        help="Read only part I of N, counted from 0, for `merge`; slurm takes both from the job array. "
-        "Default: all of it.",
-    ),
-]
-State = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help="File to save what is accumulated in, and to resume from; default: one in the "
-        "cache folder, until the run ends.",
-    ),
-]
-SaveTokens = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE.npy",
-        parser=suffix_parser(".npy"),
-        help="Write the tokens, a row for each image that was read, scale after scale, and the images' "
-        "paths to a file beside it.",
-    ),
-]
-WithLadder = Annotated[
-    bool,
-    typer.Option(
-        "--ladder", help="Also bound the loss of the hard tokens from above; see `guide ladder`."
-    ),
-]
-Report = Annotated[
-    Path | None,
-    typer.Option(metavar="FILE", help="Also write a report: .html, .png, .svg, .pdf, .md or .csv."),
-]
-OnError = Annotated[
-    Literal["skip", "fail"],
-    typer.Option(help="Skip images that can't be read and list them, or fail at the first."),
-]
-DryRun = Annotated[
-    bool,
-    typer.Option("--dry-run", help="Only say what would be read, how, and how long it would take."),
-]
-SaveEvery = Annotated[
-    float,
-    number(0, MOST_SECONDS, "Time between saves of the state; 0: save after each batch.", "SECONDS"),
-]
+
+
+@dataclass
+class RunOptions:
+    """The options of every run over images, in the order of the help, each with its default."""
+
+    data: Data = None
+    ckpt: Checkpoint = None
+    split: Annotated[
+        Literal["auto", "train", "val", "all"] | None,
+        typer.Option(
+            help="Part of the data to read: auto, the default, takes val/ if it is there, else train/, "
+            "else all."
+        ),
+    ] = None
+    limit: Annotated[
+        int | None,
+        whole(1, MOST_IMAGES, "Read only the first N images of the seeded order; default: all."),
+    ] = None
+    seed: Annotated[
+        int,
+        whole(
+            0,
+            MOST_SEED,
+            "Seed of the order of the images, of the groups that intervals come from, and of drawn "
+            "tokens.",
+        ),
+    ] = 0
+    cluster: Annotated[
+        Literal["image", "folder"],
+        typer.Option(
+            help="Unit of sampling of the intervals: image; or folder, where the folders are scenes or "
+            "a sample of classes, and the intervals are to hold for others."
+        ),
+    ] = "image"
+    family: Family = "auto"
+    patch_nums: PatchNums = None
+    image_size: ImageSize = None
+    temperature: Annotated[
+        Any,  # a tuple of numbers, "auto" or None
+        typer.Option(
+            metavar="T[,T...]",
+            parser=parse_temperatures,
+            help="Divisors of the squared distance or dot product: numbers, or auto to fit one to each "
+            "scale. The first is the headline. Default: the published one, else 1,auto.",
+        ),
+    ] = None
+    temperature_from: Annotated[
+        Path | None,
+        typer.Option(metavar="RESULT.json", help="Use the temperatures of another run as they are."),
+    ] = None
+    device: Device = "auto"
+    compile: Annotated[
+        Literal["auto", "on", "off"] | None,
+        typer.Option(
+            rich_help_panel="Compute",
+            help="Compile the encoder, which takes about a minute; auto, the default: on a GPU, for "
+            "half a million images or more. Moves the result by rounding only.",
+        ),
+    ] = None
+    batch_size: Annotated[
+        int | None,
+        whole_or_auto(1, MOST_BATCH, "Images per batch; moves the result by rounding only."),
+    ] = None
+    workers: Annotated[
+        int | None,
+        whole_or_auto(0, MOST_WORKERS, "Processes that decode images; 0: decode in this one."),
+    ] = None
+    shard: Annotated[
+        Shard | None,
+        typer.Option(
+            metavar="I/N|slurm",
+            parser=parse_shard,
+            help="Read only part I of N, counted from 0, for `merge`; slurm takes both from the job "
+            "array. Default: all of it.",
+        ),
+    ] = None
+    state: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="File to save what is accumulated in, and to resume from; default: one in the "
+            "cache folder, until the run ends.",
+        ),
+    ] = None
+    save_every: Annotated[
+        float,
+        number(0, MOST_SECONDS, "Time between saves of the state; 0: save after each batch.", "SECONDS"),
+    ] = 60
+    save_tokens: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npy",
+            parser=suffix_parser(".npy"),
+            help="Write the tokens, a row for each image that was read, scale after scale, and the "
+            "images' paths to a file beside it.",
+        ),
+    ] = None
+    ladder: Annotated[
+        bool,
+        typer.Option(
+            "--ladder", help="Also bound the loss of the hard tokens from above; see `guide ladder`."
+        ),
+    ] = False
+    output: Output = None
+    overwrite: Overwrite = False
+    report: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Also write a report: .html, .png, .svg, .pdf, .md or .csv."),
+    ] = None
+    on_error: Annotated[
+        Literal["skip", "fail"],
+        typer.Option(help="Skip images that can't be read and list them, or fail at the first."),
+    ] = "skip"
+    max_failed: MaxFailed = MAX_FAILED
+    as_json: AsJson = False
+    table: WholeTable = False
+    explain: Explain = False
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Only say what would be read, how, and how long it would take."),
+    ] = False
+    units: Units = "nats"
+
+
+# Options that not every run has, by the one that they precede in the help.
+BEFORE = {
+    "split": ("model", "labels", "label_check", "tokens", "result"),
+    "temperature": ("latents", "channels", "codebook", "levels", "weights", "heads", "rule"),
+    "device": ("path",),
+    "compile": ("precision",),
+    "on_error": ("target_ci",),
+    "output": ("per_image",),
+}
+
+
+def with_run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a command that also takes RunOptions, whose values it finds in its context."""
+    own = dict(inspect.signature(command).parameters)
+
+    @functools.wraps(command)
+    def run(**given: Any) -> Any:  # noqa: ANN401
+        return command(**{name: given[name] for name in own})
+
+    placed = {name for names in BEFORE.values() for name in names}
+    parameters = [parameter for name, parameter in own.items() if name not in placed]
+    for one in fields(RunOptions):
+        parameters += [own[name] for name in BEFORE.get(one.name, ()) if name in own]
+        parameters.append(option(one.name, one.type, default=one.default))
+    return with_parameters(run, parameters)
 
 
 def check_run_files(

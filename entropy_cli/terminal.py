@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -44,15 +44,25 @@ def with_verbosity(command: Callable[..., Any]) -> Callable[..., Any]:
         logging.getLogger("entropy_cli").setLevel(VERBOSITY.level)
         return command(*args, **kwargs)
 
-    signature, added = inspect.signature(command), {"quiet": Quiet, "verbose": Verbose}
+    own = inspect.signature(command).parameters.values()
+    added = {"quiet": Quiet, "verbose": Verbose}.items()
+    return with_parameters(run, [*own, *(option(*one, default=False) for one in added)])
+
+
+def option(name: str, kind: Any, *, default: object) -> inspect.Parameter:  # noqa: ANN401 - a type
+    """Return the parameter of an option, to add to a command's."""
+    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=kind)
+
+
+def with_parameters(
+    command: Callable[..., Any], parameters: Sequence[inspect.Parameter]
+) -> Callable[..., Any]:
+    """Give a command parameters, all by keyword, in place of those that its code shows."""
     keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [
-        inspect.Parameter(name, keyword, default=False, annotation=kind) for name, kind in added.items()
-    ]
-    run.__annotations__ = {**command.__annotations__, **added}
-    wrapped: Any = run
-    wrapped.__signature__ = signature.replace(parameters=[*signature.parameters.values(), *parameters])
-    return run
+    command.__annotations__ = {one.name: one.annotation for one in parameters}
+    changed: Any = command
+    changed.__signature__ = inspect.Signature([one.replace(kind=keyword) for one in parameters])
+    return command
 
 
 def discard(stream: Any) -> None:  # noqa: ANN401 - a text stream, or None where the caller closed it

@@ -4,63 +4,20 @@ from typing import Annotated, Literal
 
 import typer
 
-from entropy_cli.input_options import ClusterOf, check_options, parse_levels
-from entropy_cli.options import (
-    MAX_FAILED,
-    MOST_NATS,
-    AsJson,
-    Checkpoint,
-    Data,
-    Device,
-    Explain,
-    Family,
-    ImageSize,
-    MaxFailed,
-    Output,
-    Overwrite,
-    PatchNums,
-    Sides,
-    Units,
-    Weights,
-    WholeTable,
-    number,
-    parse_keyed_file,
-)
+from entropy_cli.input_options import check_options, parse_levels
+from entropy_cli.options import MOST_NATS, Sides, Weights, number, parse_keyed_file
 from entropy_cli.run_options import (
-    BatchSize,
-    CompileMode,
-    DryRun,
-    Limit,
-    OnError,
-    PrecisionOf,
-    Report,
-    SaveEvery,
-    SaveTokens,
-    Seed,
-    ShardOf,
-    Split,
-    State,
-    Temperature,
-    TemperatureFrom,
-    WithLadder,
-    Workers,
+    PrecisionName,
     check_run_files,
     common_config,
     run_and_show,
+    with_run_options,
 )
 
 
+@with_run_options
 def estimate(
     context: typer.Context,
-    data: Data = None,
-    ckpt: Checkpoint = None,
-    split: Split = None,
-    limit: Limit = None,
-    seed: Seed = 0,
-    cluster: ClusterOf = "image",
-    family: Family = "auto",
-    patch_nums: PatchNums = None,
-    image_size: ImageSize = None,
     weights: Weights = None,
     latents: Annotated[
         str | None,
@@ -104,8 +61,6 @@ def estimate(
             "--codebook. The last three are for --latents."
         ),
     ] = None,
-    temperature: Temperature = None,
-    temperature_from: TemperatureFrom = None,
     path: Annotated[
         Literal["hard", "drawn"],
         typer.Option(
@@ -113,11 +68,13 @@ def estimate(
             "nearest codes, or drawn at the first temperature, as in RQ-Transformer's training."
         ),
     ] = "hard",
-    device: Device = "auto",
-    precision: PrecisionOf = None,
-    compile: CompileMode = None,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
+    precision: Annotated[
+        PrecisionName | None,
+        typer.Option(
+            help="Precision of the encoder; default: fp32 on a CPU, fp16 on a GPU. How far it moves the "
+            "result is measured and shown."
+        ),
+    ] = None,
     target_ci: Annotated[
         float | None,
         number(
@@ -128,21 +85,6 @@ def estimate(
             "NATS",
         ),
     ] = None,
-    shard: ShardOf = None,
-    state: State = None,
-    save_every: SaveEvery = 60,
-    save_tokens: SaveTokens = None,
-    ladder: WithLadder = False,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    report: Report = None,
-    on_error: OnError = "skip",
-    max_failed: MaxFailed = MAX_FAILED,
-    as_json: AsJson = False,
-    table: WholeTable = False,
-    explain: Explain = False,
-    dry_run: DryRun = False,
-    units: Units = "nats",
 ) -> int:
     """Estimate a tokenizer's irreducible loss on images.
 
@@ -150,16 +92,21 @@ def estimate(
 
     Example: entropy-cli estimate --data imagenet/ --ckpt vae_ch160v4096z32.pth -o result.json
     """
-    given = check_options(context.params)
+    params = context.params
+    given = check_options(params)
 
     from entropy_cli.runs.config import EstimateConfig, GivenLatents
     from entropy_cli.tokenizers.settings import TokenizerSettings
 
-    check_run_files(context.params)
+    check_run_files(params)
     config = EstimateConfig(
         latents=None if given is None else GivenLatents(**given),
         tokenizer=TokenizerSettings(
-            image_size, patch_nums, None if given else rule, weights, levels=None if given else levels
+            params["image_size"],
+            params["patch_nums"],
+            None if given else rule,
+            weights,
+            levels=None if given else levels,
         ),
         path=path,
         **common_config(context),

@@ -5,51 +5,22 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from entropy_cli.input_options import ClusterOf, check_evaluation
+from entropy_cli.input_options import check_evaluation
 from entropy_cli.options import (
-    MAX_FAILED,
     MOST_HEADS,
     MOST_IMAGES,
     MOST_NATS,
-    AsJson,
-    Checkpoint,
-    Data,
-    Device,
-    Explain,
-    Family,
-    ImageSize,
-    MaxFailed,
-    Output,
-    Overwrite,
-    PatchNums,
-    Units,
-    WholeTable,
     number,
     suffix_parser,
     whole,
     whole_or_auto,
 )
 from entropy_cli.run_options import (
-    BatchSize,
-    CompileMode,
-    DryRun,
-    Limit,
-    OnError,
-    PrecisionsOf,
-    Report,
-    SaveEvery,
-    SaveTokens,
-    Seed,
-    ShardOf,
-    Split,
-    State,
-    Temperature,
-    TemperatureFrom,
-    WithLadder,
-    Workers,
+    PrecisionName,
     check_run_files,
     common_config,
     run_and_show,
+    with_run_options,
 )
 
 
@@ -62,10 +33,9 @@ def parse_labels(text: str) -> str:
     )
 
 
+@with_run_options
 def evaluate(
     context: typer.Context,
-    data: Data = None,
-    ckpt: Checkpoint = None,
     model: Annotated[
         Path | None,
         typer.Option(
@@ -104,13 +74,6 @@ def evaluate(
         Path | None,
         typer.Option(metavar="RESULT.json", help="The result of the run that saved the --tokens."),
     ] = None,
-    split: Split = None,
-    limit: Limit = None,
-    seed: Seed = 0,
-    cluster: ClusterOf = "image",
-    family: Family = "auto",
-    patch_nums: PatchNums = None,
-    image_size: ImageSize = None,
     weights: Annotated[
         Literal["raw", "ema"] | None,
         typer.Option(
@@ -127,13 +90,14 @@ def evaluate(
         Literal["l2", "cosine", "dot"] | None,
         typer.Option(help="Rule by which the nearest code is found; default: the family's."),
     ] = None,
-    temperature: Temperature = None,
-    temperature_from: TemperatureFrom = None,
-    device: Device = "auto",
-    precision: PrecisionsOf = None,
-    compile: CompileMode = None,
-    batch_size: BatchSize = None,
-    workers: Workers = None,
+    precision: Annotated[
+        PrecisionName | None,
+        typer.Option(
+            help="Precision of the encoder and of the model's products; default: fp32 on a CPU, on a "
+            "GPU fp16 and that of the model's training. How far it moves the result is measured and "
+            "shown."
+        ),
+    ] = None,
     target_ci: Annotated[
         float | None,
         number(
@@ -144,11 +108,6 @@ def evaluate(
             "NATS",
         ),
     ] = None,
-    shard: ShardOf = None,
-    state: State = None,
-    save_every: SaveEvery = 60,
-    save_tokens: SaveTokens = None,
-    ladder: WithLadder = False,
     per_image: Annotated[
         Path | None,
         typer.Option(
@@ -157,16 +116,6 @@ def evaluate(
             help="Write the loss of each image, in nats an image: .csv or .parquet.",
         ),
     ] = None,
-    output: Output = None,
-    overwrite: Overwrite = False,
-    report: Report = None,
-    on_error: OnError = "skip",
-    max_failed: MaxFailed = MAX_FAILED,
-    as_json: AsJson = False,
-    table: WholeTable = False,
-    explain: Explain = False,
-    dry_run: DryRun = False,
-    units: Units = "nats",
 ) -> int:
     """Measure a generator's loss on images, beside its floors.
 
@@ -177,6 +126,7 @@ def evaluate(
     Example: entropy-cli evaluate --data imagenet/val --ckpt vae_ch160v4096z32.pth --model var_d16.pth
     """
     check_evaluation(context)
+    params = context.params
 
     from entropy_cli.results.evaluations.per_image import check_per_image
     from entropy_cli.runs.config import EstimateConfig, ModelChoice, SavedTokens
@@ -188,7 +138,7 @@ def evaluate(
     lines = None if tokens is None else paths_file(tokens)
     inputs = [("--tokens", tokens), ("--tokens", lines), ("--result", result), ("--labels", label_file)]
     read = [(option, path) for option, path in inputs if path is not None]
-    check_run_files(context.params, [("--per-image", per_image)], read=read)
+    check_run_files(params, [("--per-image", per_image)], read=read)
     if per_image is not None:
         check_per_image(per_image)
     choice = ModelChoice(
@@ -201,7 +151,7 @@ def evaluate(
         per_image=per_image,
     )
     config = EstimateConfig(
-        tokenizer=TokenizerSettings(image_size, patch_nums, rule),
+        tokenizer=TokenizerSettings(params["image_size"], params["patch_nums"], rule),
         model=choice,
         **common_config(context),
     )
