@@ -60,7 +60,6 @@ FAMILIES: dict[str, Family] = {
     "vq-kd": VQKD(),
 }
 
-
 # Keys of config.json that may contradict the weights.
 CODES = ("n_embed", "num_embeddings", "num_vq_embeddings", "codebook_size")
 DIMENSIONS = ("embed_dim", "vq_embed_dim", "quantized_embed_dim", "codebook_embed_dim", "token_size")
