@@ -258,7 +258,7 @@ def test_hard_labels_go_by_the_ladder():
     ],
 )
 def test_a_loss_of_unknown_kind_is_judged_as_one_of_tokens(tmp_path, start, times, codes, expected):
-    level = Level(3.0, ceiling=6.5)
+    level = Level(3.0, ceiling=7.0)
     floor = replace(floor_of(codes, labels="unknown"), mean=level)
     log = tmp_path / "log.csv"
     losses = times * (start - 2 * (1 - np.arange(1, 201) ** -0.3))
