@@ -92,7 +92,8 @@ def plan_network(
             encoder or quantiser are missing or left over.
     """
     try:
-        sources = layout.sources(name for name in checkpoint.shapes if name.startswith(NEEDED))
+        names = (name for name in checkpoint.shapes if name.startswith(NEEDED))
+        sources = layout.sources(name for name in names if not name.startswith(tuple(layout.unused)))
         shapes = joined_shapes(checkpoint.shapes, sources)
         with torch.device("meta"):
             network = make(shapes, layout.conventions_with(groups))

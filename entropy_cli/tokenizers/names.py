@@ -53,7 +53,7 @@ class Layout:
 
     def conventions_with(self, groups: int | None) -> Conventions:
         """Return the conventions with another number of groups in the norms; None changes nothing."""
-        return replace(self.conventions, norm_groups=groups) if groups else self.conventions
+        return replace(self.conventions, norm_groups=(groups,)) if groups else self.conventions
 
     def sources(self, names: Iterable[str]) -> dict[str, tuple[str, ...]]:
         """Map the shared encoder's names to published ones, several where weights have to be joined.

@@ -282,7 +282,8 @@ def detect(checkpoint: Checkpoint) -> str:
             "and nothing in it shows which it is. Choose with --family."
         )
     nearest = nearest_families(checkpoint, reasons)
-    if known := recognise(checkpoint.shapes, checkpoint.outside, checkpoint.config.classes):
+    others = checkpoint.outside, checkpoint.config.classes
+    if known := recognise(checkpoint.shapes, *others, narrowly=bool(nearest)):
         likely = [f"if it is {name} give --family {name}" for name in nearest if len(reasons[name]) == 1]
         advice = ", or ".join([*likely[:1], known.advice])
         raise CheckpointError(f"{checkpoint.path}: looks like {known.words}, {known.trouble}: {advice}.")

@@ -12,7 +12,8 @@ class Unsupported:
     """A kind of checkpoint that is no tokenizer or not supported: its name, why, and what to do instead.
 
     It has all the keys, patterns of whole names, no key that it `lacks`, and passes the check if there
-    is one; or it has a class's name in config.json.
+    is one; or config.json has a class's name, patterns too. A `broad` one is named where no family is
+    near: it could also be a family's damaged file.
     """
 
     words: str
@@ -20,15 +21,17 @@ class Unsupported:
     lacks: str | None = None
     classes: tuple[str, ...] = ()
     check: Callable[[Shapes], bool] | None = None
+    broad: bool = False
     trouble: str = "which is not supported"
     advice: str = "make latents with its own code and give --latents"
 
     def fits(self, shapes: Shapes, outside: Collection[str], classes: Mapping[str, str]) -> bool:
         """Return whether a file has this kind's weights, or its config.json one of its names."""
-        has_keys = bool(self.keys) and all(_has(key, shapes) or _has(key, outside) for key in self.keys)
+        has_keys = all(_has(key, shapes) or _has(key, outside) for key in self.keys)
+        has_keys &= bool(self.keys or self.check)
         has_keys &= self.lacks is None or not _has(self.lacks, shapes)
         has_keys &= self.check is None or self.check(shapes)
-        return has_keys or any(name in classes for name in self.classes)
+        return has_keys or any(_has(name, classes) for name in self.classes)
 
 
 def gives_variances(shapes: Shapes) -> bool:
@@ -38,17 +41,23 @@ def gives_variances(shapes: Shapes) -> bool:
     return bool(given and taken) and given[0] == 2 * taken[0]
 
 
+def convolves(axes: int) -> Callable[[Shapes], bool]:
+    """Return a check for an encoder with convolutions whose weights have so many axes."""
+    named = re.compile(r"(.*\.)?(encoder|feature_extractor)\..*(conv|weight_v).*")
+    return lambda shapes: any(
+        len(shape) == axes and min(shape[1:]) > 0 and named.fullmatch(name)
+        for name, shape in shapes.items()
+    )
+
+
 VAR_TOKENIZER = "give the checkpoint of its tokenizer, vae_ch160v4096z32.pth where it is VAR's own"
 LLAMAGEN_TOKENIZER = "give the checkpoint of its tokenizer, such as vq_ds16_c2i.pt"
 GENERATOR = "a generator for `evaluate --model`, not a tokenizer"
 OTHER = "give the checkpoint of a tokenizer of images"
 CODES = "give a tokenizer with codes"
-CONTINUOUS = "a continuous autoencoder, which has no tokens (as xAR, NextStep and diffusion models have)"
-CONTINUOUS_CLASSES = (
-    *("AutoencoderKL", "AutoencoderDC", "AutoencoderTiny", "AutoencoderKLCogVideoX", "AutoencoderKLWan"),
-    *("AutoencoderKLFlux2", "AutoencoderKLQwenImage", "AutoencoderKLCosmos", "AutoencoderKLLTXVideo"),
-    *("AutoencoderKLHunyuanVideo", "AutoencoderKLMochi", "AsymmetricAutoencoderKL", "AutoencoderRAE"),
-)
+HAS_CODES = r".*(quantiz|codebook).*"
+CONTINUOUS = "a continuous autoencoder, as xAR, NextStep and diffusion models have"
+NO_TOKENS = "which has no tokens"
 UNSUPPORTED = (
     Unsupported("open-muse's MoVQ", classes=("MOVQ",)),
     Unsupported("Paella's tokenizer", classes=("PaellaVQModel",)),
@@ -74,16 +83,9 @@ UNSUPPORTED = (
         "a diffusion model",
         (
             r"(.*\.)?diffusion_model\..*|.*\btime_embedding\.linear_1\.weight|double_blocks\.0\..*"
-            r"|.*\btimestep_embedder\.linear_1\.weight|(.*\.)?(t_embedder\.mlp|time_embed)\.0\.weight",
+            r"|.*\btime(step)?_embedder\.linear_1\.weight|(.*\.)?(t_embedder\.mlp|time_embed)\.0\.weight",
         ),
-        classes=(
-            "UNet2DModel",
-            "UNet2DConditionModel",
-            "FluxTransformer2DModel",
-            "SD3Transformer2DModel",
-            "DiTTransformer2DModel",
-            "PixArtTransformer2DModel",
-        ),
+        classes=(r"\w*(UNet|UVit|Transformer)\w*[23]D\w*Model",),
         advice=OTHER,
     ),
     Unsupported(
@@ -103,19 +105,45 @@ UNSUPPORTED = (
         advice=OTHER,
     ),
     Unsupported(
+        "a continuous tokenizer of Cosmos's",
+        (r"encoder\.patcher\w*\.wavelets",),
+        lacks=r"quantizer\..*",
+        trouble=NO_TOKENS,
+        advice=CODES,
+    ),
+    Unsupported(
         CONTINUOUS,
         (r"(post_)?quant_conv\.weight", r"decoder\..*"),
         lacks=r".*(quantize|codebook|embedding).*",
-        classes=CONTINUOUS_CLASSES,
+        classes=(r"\w*Autoencoder(KL|DC|Tiny|RAE|Oobleck)\w*",),
+        trouble=NO_TOKENS,
         advice=CODES,
     ),
-    Unsupported(CONTINUOUS, (r"encoder\.conv_out\.weight",), check=gives_variances, advice=CODES),
     Unsupported(
-        "a continuous tokenizer of Cosmos's, which has no tokens",
-        (r"encoder\.patcher\w*\.wavelets",),
-        lacks=r"quantizer\..*",
+        CONTINUOUS,
+        (r"encoder\.conv_out\.weight",),
+        check=gives_variances,
+        trouble=NO_TOKENS,
         advice=CODES,
     ),
+    Unsupported("a model of sound", check=convolves(3), broad=True, advice=OTHER),
+    Unsupported("a tokenizer or an autoencoder of videos", check=convolves(5), broad=True),
+    Unsupported(
+        "a vision transformer without codes",
+        (r"(.*\.)?(patch_embed(ding)?s?(\.proj(ection)?)?|conv_proj)\.weight",),
+        lacks=HAS_CODES,
+        broad=True,
+        advice=OTHER,
+    ),
+    Unsupported(
+        CONTINUOUS,
+        (r"encoder\..*", r"decoder\..*"),
+        lacks=HAS_CODES,
+        broad=True,
+        trouble=NO_TOKENS,
+        advice=CODES,
+    ),
+    Unsupported("a tokenizer of another family", (HAS_CODES,), broad=True),
 )
 
 
@@ -124,8 +152,14 @@ def recognise(
     outside: Collection[str],
     classes: Mapping[str, str],
     kinds: Iterable[Unsupported] = UNSUPPORTED,
+    *,
+    narrowly: bool = False,
 ) -> Unsupported | None:
-    """Return the unsupported kind that weights, those outside them, or config.json show, if any."""
+    """Return the unsupported kind that weights, those outside them, or config.json show, if any.
+
+    Where a family may be near, `narrowly` leaves out broad kinds.
+    """
+    kinds = (kind for kind in kinds if not (narrowly and kind.broad))
     return next((kind for kind in kinds if kind.fits(shapes, outside, classes)), None)
 
 

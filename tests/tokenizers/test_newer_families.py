@@ -120,6 +120,14 @@ def test_open_muses_vqgan_may_average(load, pixels):
     torch.testing.assert_close(tokenizer.encode(pixels), expected_BChw, atol=1e-5, rtol=0)
 
 
+def test_open_muse_leaves_out_attention_after_the_only_block(load, pixels):
+    config = {"_class_name": "VQGANModel"}
+    weights = random_weights(tiny.vq_shapes(blocks=1))
+    expected_BChw = load(newer.without(weights, "down.1.attn"), config=config).encode(pixels)
+    assert torch.equal(load(weights, config=config).encode(pixels), expected_BChw)
+    assert not torch.equal(load(weights).encode(pixels), expected_BChw)
+
+
 def test_the_first_bit_of_show_o_is_the_most_significant(load):
     codebook = load(random_weights(newer.show_o_shapes(bits=3))).codebook(0)
     z_BlC = torch.tensor([[[1, -1, -1], [-1, 1, -1], [-1, -1, 1], [1, 1, -1.0]]])
@@ -164,6 +172,14 @@ def test_infinitys_scales(tmp_path):
         infinity(tmp_path, 5, 128)
 
 
+def test_infinitys_norms_have_24_groups_where_32_do_not_fit(load):
+    encoder = load(random_weights(newer.infinity_shapes(7, (48, 96))), PYRAMID).encoder
+    for norm, channels, groups in ((encoder.down[0].block[0].norm1, 48, 24), (encoder.norm_out, 96, 32)):
+        x_BChw = torch.randn(1, channels, 4, 4)
+        expected_BChw = functional.group_norm(x_BChw, groups, norm.weight, norm.bias, 1e-6)
+        torch.testing.assert_close(norm(x_BChw), expected_BChw)
+
+
 def test_infinity_without_its_wrappers_names(load, pixels):
     weights = random_weights(newer.infinity_shapes())
     plain = {
@@ -175,8 +191,8 @@ def test_infinity_without_its_wrappers_names(load, pixels):
     assert torch.equal(load(plain, PYRAMID).encode(pixels), load(weights, PYRAMID).encode(pixels))
 
 
-def plain_time(weights, frame_BChw):
-    """Emu3's convolutions over time of four equal frames, in float64."""
+def plain_time(weights, frame_BChw, halvings):
+    """Emu3's convolutions over time of two equal frames for each halving, in float64."""
     w = {name: weight.double() for name, weight in weights.items()}
 
     def conv(name, x_BCthw, stride=1):
@@ -188,8 +204,8 @@ def plain_time(weights, frame_BChw):
         moments = w[f"{name}.running_mean"], w[f"{name}.running_var"]
         return functional.batch_norm(x_BCthw, *moments, w[f"{name}.weight"], w[f"{name}.bias"])
 
-    h_BCthw = frame_BChw.double()[:, :, None].repeat(1, 1, 4, 1, 1)
-    for i in range(2):
+    h_BCthw = frame_BChw.double()[:, :, None].repeat(1, 1, 2**halvings, 1, 1)
+    for i in range(halvings):
         h_BCthw = functional.silu(conv(f"encoder.time_conv.{i}.conv.conv", h_BCthw, 2))
     for i in range(2):
         name = f"encoder.time_res_stack.{i}"
@@ -198,10 +214,11 @@ def plain_time(weights, frame_BChw):
     return conv("quant_conv.conv", h_BCthw)
 
 
-def test_emu3_makes_one_latent_of_four_frames(load, pixels):
-    weights = random_weights(newer.emu3_shapes())
+@pytest.mark.parametrize("halvings", [2, 1, 0])
+def test_emu3_makes_one_latent_of_several_frames(load, pixels, halvings):
+    weights = newer.without(random_weights(newer.emu3_shapes()), rf"time_conv\.[{halvings}-9]")
     tokenizer = load(weights)
-    expected_BC1hw = plain_time(weights, tokenizer.encoder(2 * (pixels / 255) - 1))
+    expected_BC1hw = plain_time(weights, tokenizer.encoder(2 * (pixels / 255) - 1), halvings)
     assert expected_BC1hw.shape[2] == 1
     found_BChw = tokenizer.encode(pixels)
     torch.testing.assert_close(found_BChw.double(), expected_BC1hw[:, :, 0], atol=1e-5, rtol=0)
@@ -275,6 +292,9 @@ def test_flavas_names_and_its_squeezed_pictures(load, pixels):
     picture.paste("red", (0, 0, 20, 20))
     assert flava.spec.crop.apply(picture).getpixel((3, 8)) == (255, 0, 0)
     assert flava.spec.crop.apply(picture).getpixel((12, 8)) == (0, 0, 0)
+    config = {"model_type": "flava", "image_codebook_config": {"num_groups": 3}}
+    with pytest.raises(CheckpointError, match="num_groups is 3, but the weights have 2 groups"):
+        load(newer.renamed(weights, *newer.FLAVA), config=config)
 
 
 def test_the_decoder_of_dall_e_is_told_by_what_it_takes(tmp_path):
@@ -395,3 +415,5 @@ def test_vq_kd_compares_unit_latents_with_codes_as_they_are(load, pixels):
     torch.testing.assert_close(z_BlC.double(), expected_BlC, atol=1e-5, rtol=0)
     distance_BlV = torch.cdist(expected_BlC, weights["quantize.embedding.weight"].double()[None])
     assert torch.equal(assign(z_BlC, tokenizer.codebook(0), []).idx_Bl, distance_BlV.argmin(2))
+    with pytest.raises(CheckpointError, match="is 96 wide, expected a multiple of 64"):
+        load(random_weights(newer.vq_kd_shapes(width=96)))

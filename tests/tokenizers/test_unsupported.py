@@ -30,19 +30,27 @@ KINDS = {
             "quant_conv.weight",
             "post_quant_conv.weight",
             "decoder.conv_in.weight",
-        )
+        ),
+        ("encoder.layers.0.weight", "decoder.layers.1.weight"),
     ],
+    "a model of sound": [("encoder.model.0.conv.conv.weight_v", "quantizer.vq.embed")],
+    "a tokenizer or an autoencoder of videos": [
+        ("encoder.conv_in.0.conv3d.weight", "quantizer.x.weight", "quant_conv.conv3d.weight"),
+    ],
+    "a vision transformer without codes": [("embeddings.patch_embeddings.projection.weight",)],
+    "a tokenizer of another family": [("encoder.to_patches.0.weight", "quantizer.embedding.weight")],
     "a continuous tokenizer of Cosmos's": [("encoder.conv_in.weight", "encoder.patcher.wavelets")],
     "UniTok": [("encoder.blocks.0.weight", "quantizer.codebooks.0.codebook.weight")],
     "unknown layout, unlike every supported family": [("a", "b.c")],
 }
+AXES = {"encoder.model.0.conv.conv.weight_v": 3, "encoder.conv_in.0.conv3d.weight": 5}
 CASES = [(names, words) for words, several in KINDS.items() for names in several]
 
 
 @pytest.mark.parametrize(("names", "words"), CASES)
 def test_other_networks_are_called_what_they_are(cli, tmp_path, names, words):
     path = tmp_path / "x.safetensors"
-    save_file({name: torch.ones(4, 4) for name in names}, path)
+    save_file({name: torch.ones([4] * AXES.get(name, 2)) for name in names}, path)
     with pytest.raises(CheckpointError, match=words) as caught:
         find_family(path)
     assert "nearest" not in str(caught.value) and "titok" not in str(caught.value)

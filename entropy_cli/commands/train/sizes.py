@@ -7,7 +7,7 @@ from entropy_cli.commands.train.recipe import PRESETS, Recipe
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.tokenizers.layers.autoencoder import LDM
 
-GROUPS = LDM.norm_groups
+(GROUPS,) = LDM.norm_groups
 PATCH_NUMS = {  # by the side of the latent: VAR's, and a few for smaller images
     2: (1, 2),
     4: (1, 2, 3, 4),

@@ -15,7 +15,7 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 FILE = "config.json"
 # Keys that name a class of models, and places where a model of several parts describes its tokenizer.
 CLASS_KEYS = ("_class_name", "model_type", "architectures")
-SECTIONS = (("vision_config",), ("vq_config",), ("model", "vq_model"))
+SECTIONS = (("vision_config",), ("vq_config",), ("image_codebook_config",), ("model", "vq_model"))
 COSINE_KEYS = ("using_znorm", "cosine", "codebook_l2_norm", "use_l2_norm")
 
 

@@ -89,6 +89,12 @@ class DALLE(Family):
         """Describe the tokenizer."""
         encoder, names = _plan(checkpoint)
         is_flava = self.FLAVA[1] in checkpoint.shapes
+        groups = checkpoint.config.find("num_groups")[1]
+        if groups not in (None, len(encoder.groups)):
+            raise CheckpointError(
+                f"{checkpoint.config.path}: num_groups is {groups!r}, but the weights have "
+                f"{len(encoder.groups)} groups. Make latents with transformers and give --latents."
+            )
         image_size, side = choose_image_size(settings, 112 if is_flava else 256, encoder.downsampling)
         codes, dims = checkpoint.shapes[names["output.conv.weight"]][:2]
         rule = choose_rule(settings, "logits")

@@ -50,7 +50,6 @@ class Emu3(ConvFamily):
         *("Emu3", "emu3", "Emu3Model", "Emu3ForConditionalGeneration"),
     )
     REQUIRED = (
-        "encoder.time_conv.0.conv.conv.weight",
         "encoder.time_res_stack.0.conv1.conv.weight",
         BLOCK,
         "encoder.conv_in.weight",

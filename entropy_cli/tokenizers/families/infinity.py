@@ -20,6 +20,7 @@ from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.convolutional import Network
 from entropy_cli.tokenizers.families.var import VARTokenizer
 from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits, choose_patch_nums, pyramid
+from entropy_cli.tokenizers.layers.autoencoder import Conventions
 from entropy_cli.tokenizers.names import Layout
 from entropy_cli.tokenizers.preprocess import infinity_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
@@ -55,6 +56,7 @@ class Infinity(ConvFamily):
     }
     LAYOUT: ClassVar = Layout(
         renames=((WRAPPED, r"\1.\2"),),
+        conventions=Conventions(norm_groups=(32, 24)),
         unused=dict.fromkeys(MASKS, "what bits are numbered with"),
     )
     TRAITS = Traits(

@@ -104,8 +104,12 @@ class VQGAN(ConvFamily):
         """Return the layout of its kind."""
         if PROJECTION in checkpoint.shapes:
             return GUMBEL_LAYOUT
-        pools = MUSE_CLASS in checkpoint.config.classes and DOWN not in checkpoint.shapes
-        return POOLED_LAYOUT if pools else LAYOUT
+        if MUSE_CLASS not in checkpoint.config.classes:
+            return LAYOUT
+        return replace(
+            LAYOUT if DOWN in checkpoint.shapes else POOLED_LAYOUT,
+            unused={**LAYOUT.unused, **dict.fromkeys(_idle(checkpoint), "attention that never runs")},
+        )
 
     def _others(self, checkpoint: Checkpoint) -> list[str]:
         bias = [PROJECTION_BIAS] if PROJECTION in checkpoint.shapes else []
@@ -117,7 +121,6 @@ class VQGAN(ConvFamily):
 
     def _traits(self, checkpoint: Checkpoint, network: Network) -> Traits:
         if MUSE_CLASS in checkpoint.config.classes:
-            _refuse_idle_attention(checkpoint, network)
             return MUSE
         if _is_chameleon(checkpoint):
             return CHAMELEON
@@ -188,14 +191,12 @@ def multi_scale(checkpoint: Checkpoint) -> list[str]:
     return [name for name in checkpoint.shapes if name.startswith("quantize.quant_resi.")][:1]
 
 
-def _refuse_idle_attention(checkpoint: Checkpoint, network: Network) -> None:
-    """Refuse attention that open-muse's forward pass leaves out: after the only block of a level."""
-    for i, level in enumerate(network.encoder.down):
-        if len(level.attn) == 1:  # type: ignore[arg-type]
-            raise CheckpointError(
-                f"{checkpoint.path}: got attention after the only block of level {i}, which open-muse's "
-                "own code leaves out. Make latents with it and give --latents."
-            )
+def _idle(checkpoint: Checkpoint) -> list[str]:
+    """List the levels' attention that open-muse's forward pass leaves out: after an only block."""
+    found, block = [], "encoder.down.{}.block.{}.conv1.weight"
+    while block.format(len(found), 0) in checkpoint.shapes:
+        found.append(f"encoder.down.{len(found)}.attn.")
+    return [name for i, name in enumerate(found) if block.format(i, 1) not in checkpoint.shapes]
 
 
 def _is_chameleon(checkpoint: Checkpoint) -> bool:

@@ -30,14 +30,14 @@ class Conventions:
     """The conventions of an encoder that its weights do not show.
 
     Attributes:
-        norm_groups: of every group norm.
+        norm_groups: of every group norm, the first that divides its channels.
         pads_both_sides: before a stride of 2; else right and below only.
         unbiased: last names of the convolutions that have no bias.
         pools: means of 2 x 2 between levels, where others have a convolution.
         shortcuts_last: a shortcut's convolution takes what the block's others give, not its input.
     """
 
-    norm_groups: int = 32
+    norm_groups: tuple[int, ...] = (32,)
     pads_both_sides: bool = False
     unbiased: tuple[str, ...] = ()
     pools: bool = False

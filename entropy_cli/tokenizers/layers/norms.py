@@ -1,7 +1,7 @@
 """The norms between an autoencoder's convolutions, for training and exact for inference."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -198,10 +198,10 @@ def _in_channel_order(x_BChw: Tensor, weight_C: Tensor) -> bool:
 
 
 def norm_like(
-    shapes: Mapping[str, tuple[int, ...]], name: str, before: str, groups: int
+    shapes: Mapping[str, tuple[int, ...]], name: str, before: str, groups: Sequence[int]
 ) -> GroupNorm | BatchNorm:
     """Build the norm before a convolution: a batch norm if the weights have running moments."""
     channels = shapes[f"{before}.weight"][1]
     if f"{name}.running_mean" in shapes:
         return BatchNorm(channels)
-    return GroupNorm(channels, groups)
+    return GroupNorm(channels, next((n for n in groups if channels % n == 0), groups[0]))

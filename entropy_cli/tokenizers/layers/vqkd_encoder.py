@@ -13,7 +13,7 @@ from torch.nn import functional
 from entropy_cli.tokenizers.layers.autoencoder import Shapes, count
 
 EPS = 1e-6
-HEAD = 64  # dimensions of a head, which weights don't show
+HEAD = 64  # dimensions of a head, which weights don't show: in every published checkpoint
 TASK = "encode_task_layer"
 
 
@@ -22,7 +22,7 @@ class Attention(nn.Module):
 
     def __init__(self, width: int) -> None:
         super().__init__()
-        self.heads = max(1, width // HEAD)
+        self.heads = width // HEAD
         self.qkv, self.proj = nn.Linear(width, 3 * width, bias=False), nn.Linear(width, width)
         self.q_bias, self.v_bias = nn.Parameter(torch.empty(width)), nn.Parameter(torch.empty(width))
 
@@ -55,6 +55,8 @@ class VQKDEncoder(nn.Module):
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
         width, _, patch, _ = shapes["encoder.patch_embed.proj.weight"]
+        if not width or width % HEAD:
+            raise ValueError(f"is {width} wide, expected a multiple of {HEAD}")
         places = shapes["encoder.pos_embed"][1]
         side = math.isqrt(places - 1)
         if side * side != places - 1:
