@@ -193,10 +193,9 @@ def multi_scale(checkpoint: Checkpoint) -> list[str]:
 
 def _idle(checkpoint: Checkpoint) -> list[str]:
     """List the levels' attention that open-muse's forward pass leaves out: after an only block."""
-    found, block = [], "encoder.down.{}.block.{}.conv1.weight"
-    while block.format(len(found), 0) in checkpoint.shapes:
-        found.append(f"encoder.down.{len(found)}.attn.")
-    return [name for i, name in enumerate(found) if block.format(i, 1) not in checkpoint.shapes]
+    shapes, block = checkpoint.shapes, "encoder.down.{}.block.{}.conv1.weight"
+    levels = count(shapes, block.format("{}", 0))
+    return [f"encoder.down.{i}.attn." for i in range(levels) if block.format(i, 1) not in shapes]
 
 
 def _is_chameleon(checkpoint: Checkpoint) -> bool:
