@@ -12,7 +12,7 @@ from entropy_cli.api.arrays import Array, describe, shown, to_tensor
 from entropy_cli.api.callables import check_batch
 from entropy_cli.core.errors import EntropyCliError, ShapeError
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
-from entropy_cli.images.image_set import GROUPS, hash_path
+from entropy_cli.images.image_set import group_of
 from entropy_cli.images.loader import Batch
 from entropy_cli.images.plan import BLOCK
 
@@ -87,7 +87,7 @@ def to_blocks(inputs: Iterable[Tensor], seed: int) -> Generator[Batch, None, Non
         places = list(range(images, images + len(input_B)))
         names = [str(place) for place in places]
         images += len(names)
-        group_B = torch.tensor([hash_path(name, seed)[1] % GROUPS for name in names])
+        group_B = torch.tensor([group_of(name, seed) for name in names])
         yield Batch(input_B, group_B, names, places, [], (0,))
 
 

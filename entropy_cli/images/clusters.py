@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from entropy_cli.entropy.quantity import Cluster
-from entropy_cli.images.image_set import GROUPS, cluster_key, hash_path
+from entropy_cli.images.image_set import cluster_key, group_of
 
 LEAST_TOKENS = 16  # of fewer tokens most agree by chance
 DEVIATIONS = 6  # standard deviations of the share that two images have in common
@@ -37,7 +37,7 @@ def groups(names: Sequence[str], same_M: np.ndarray, cluster: Cluster, seed: int
     for i, same in enumerate(same_M.tolist()):
         low, high = sorted((root(i), root(same)))
         parent[high] = low
-    by_key = {i: hash_path(keys[i], seed)[1] % GROUPS for i in {root(i) for i in range(len(names))}}
+    by_key = {i: group_of(keys[i], seed) for i in {root(i) for i in range(len(names))}}
     return np.array([by_key[root(i)] for i in range(len(names))], np.int64)
 
 

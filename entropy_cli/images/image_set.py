@@ -58,7 +58,7 @@ class ImageSet:
 
     def group(self, index: int) -> int:
         """Return an image's jackknife group, from its path alone: every run and shard agrees."""
-        return hash_path(cluster_key(self.name(index), self.cluster), self.seed)[1] % GROUPS
+        return group_of(self.name(index), self.seed, self.cluster)
 
     def label_of(self, path: str) -> int | None:
         """Return the data set's own class of the image of this relative path, None if it has none.
@@ -151,6 +151,11 @@ def _shuffle(files: Iterable[ImageFile], seed: int, progress: Progress) -> Image
 def cluster_key(name: str, cluster: Cluster) -> str:
     """Return what the hash for the group of an image's relative path is of."""
     return name if cluster == "image" else str(PurePosixPath(name).parent)
+
+
+def group_of(name: str, seed: int, cluster: Cluster = "image") -> int:
+    """Return the jackknife group of the image of this relative path, or number."""
+    return hash_path(cluster_key(name, cluster), seed)[1] % GROUPS
 
 
 def hash_path(path: str, seed: int) -> tuple[int, int]:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.entropy.quantity import Cluster
-from entropy_cli.images.image_set import GROUPS, hash_path
+from entropy_cli.images.image_set import group_of, hash_path
 from entropy_cli.images.roots import Progress
 
 # The fingerprint hashes all of a tensor of up to WHOLE_BYTES, else SAMPLED rows.
@@ -69,7 +69,7 @@ class LatentSet:
 
     def group(self, index: int) -> int:
         """Return an image's jackknife group, from its row number alone: every run and shard agrees."""
-        return hash_path(self.name(index), self.seed)[1] % GROUPS
+        return group_of(self.name(index), self.seed)
 
     def read(self, index: int) -> np.ndarray | str:
         """Return the latents of all scales, concatenated, or why they are unusable."""

@@ -4,7 +4,7 @@ import contextlib
 import logging
 from array import array
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,8 +122,8 @@ def _deliver_result(
         "shard": shard,
         "limit": run.config.limit,
     }
-    state = run.state(done.total)
-    result = evaluation_or_result(state, run.given_result, done.target_reached, provenance, ladder)
+    state, given = run.state(done.total), run.inputs.given_result
+    result = evaluation_or_result(state, given, done.target_reached, provenance, ladder)
     if isinstance(result, Evaluation):
         result = replace(result, extremes=find_extremes(*_losses(run, done.total, read)))
     deliver(result)
@@ -160,29 +160,15 @@ def _deliver_losses(run: Run, total: Progress, read: Sequence[int]) -> None:
 
 def _losses(
     run: Run, total: Progress, read: Sequence[int]
-) -> tuple[Sequence[str], np.ndarray, np.ndarray]:
-    """Return the names of the images that were read, their classes, and their losses in nats."""
+) -> tuple[Callable[[int], str], np.ndarray, np.ndarray]:
+    """Return the images that were read: the name of one by its row, their classes, and their nats.
+
+    A list of a million names would take memory.
+    """
     assert run.model is not None
-    place_M = np.asarray(read, np.int64)
-    return _Names(run, read), run.model.labels.index_N[place_M], total.nats_N.numpy()[place_M]
-
-
-@dataclass(frozen=True)
-class _Names(Sequence[str]):
-    """The names of the images that were read; a list of a million would take memory."""
-
-    run: Run
-    places: Sequence[int]
-
-    def __len__(self) -> int:
-        """Return the number of images that were read."""
-        return len(self.places)
-
-    def __getitem__(self, index: Any) -> Any:  # noqa: ANN401 - a number, or a slice
-        """Return the name of the image in a row."""
-        if isinstance(index, slice):
-            return _Names(self.run, self.places[index])
-        return self.run.inputs.images.name(self.places[index])
+    place_M, images = np.asarray(read, np.int64), run.inputs.images
+    label_M, nats_M = run.model.labels.index_N[place_M], total.nats_N.numpy()[place_M]
+    return lambda m: images.name(read[m]), label_M, nats_M
 
 
 def _climb(

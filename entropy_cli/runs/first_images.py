@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import chain, islice
@@ -22,10 +22,11 @@ from entropy_cli.streaming.pilot import (
 )
 from entropy_cli.streaming.progress import Progress
 from entropy_cli.streaming.reader import Reader
-from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.precision import Precision
 
 logger = logging.getLogger(__name__)
+
+FLOAT32: Precision = "fp32"
 
 
 def segments_of(run: Run, blocks: Sequence[int], done: Sequence[bool]) -> list[Segment]:
@@ -96,41 +97,39 @@ def check_precision(run: Run, reader: Reader, progress: Progress) -> dict[str, o
     A run in float32 would fit its own `auto`, which moves the entropy as much as the rounding itself.
     """
     fits = run.settings.temperature[0] == "auto" and run.settings.frozen_temperatures is None
-    exact_tokenizer = run.inputs.tokenizer.to(run.device, "fp32")
-    size = min(BLOCK, run.batch_size)
-    rounded, exact = (
-        BatchProcessor(tokenizer, run.device, size, draw_seed=run.settings.draw_seed)
-        for tokenizer in (reader.processor.tokenizer, exact_tokenizer)
-    )
-    blocks = range(min(PRECISION_BLOCKS, len(progress.blocks_done)))
-    plans = plan_batches(run.settings.images, size, blocks[run.ranks.rank :: run.ranks.world])
-    with contextlib.closing(reader.read(plans)) as batches:
-        temperatures = None if fits else progress.temperatures
-        return compare_precision(rounded, exact, batches, temperatures, run.ranks)
+    temperatures = None if fits else progress.temperatures
+    with _first_batches(run, reader, progress) as batches:
+        return compare_precision(*_both(run, reader), batches, temperatures, run.ranks)
 
 
 def check_model(run: Run, model: Model, reader: Reader, progress: Progress) -> dict[str, object]:
     """Compare the losses of the first images with those of encoder and generator in float32."""
-    size, device = min(BLOCK, run.batch_size), run.device
-    pairs: list[tuple[Tokenizer, Precision]] = [
-        (reader.processor.tokenizer, model.precision),
-        (run.inputs.tokenizer.to(device, "fp32"), "fp32"),
-    ]
-    rounded, exact = (
-        BatchProcessor(
-            tokenizer,
-            device,
-            size,
-            draw_seed=run.settings.draw_seed,
-            scorer=replace(model.scorer(tokenizer, device, precision, soft=False), label_check=0),
-        )
-        for tokenizer, precision in pairs
-    )
-    blocks = range(min(PRECISION_BLOCKS, len(progress.blocks_done)))
-    plans = plan_batches(run.settings.images, size, blocks[run.ranks.rank :: run.ranks.world])
     assert progress.temperatures is not None
-    with contextlib.closing(reader.read(plans)) as batches:
+    rounded, exact = _both(run, reader)
+    for processor, precision in ((rounded, model.precision), (exact, FLOAT32)):
+        scorer = model.scorer(processor.tokenizer, run.device, precision, soft=False)
+        processor.scorer = replace(scorer, label_check=0)
+    with _first_batches(run, reader, progress) as batches:
         return compare_losses(rounded, exact, batches, progress.temperatures, run.ranks)
+
+
+def _both(run: Run, reader: Reader) -> tuple[BatchProcessor, BatchProcessor]:
+    """Return what runs images through the encoder in the run's precision, and in float32."""
+    size, seed = min(BLOCK, run.batch_size), run.settings.draw_seed
+    rounded, exact = (
+        BatchProcessor(tokenizer, run.device, size, draw_seed=seed)
+        for tokenizer in (reader.processor.tokenizer, run.inputs.tokenizer.to(run.device, FLOAT32))
+    )
+    return rounded, exact
+
+
+def _first_batches(
+    run: Run, reader: Reader, progress: Progress
+) -> contextlib.closing[Generator[Batch, None, None]]:
+    """Read this process's share of the images that precisions are compared on."""
+    blocks = range(min(PRECISION_BLOCKS, len(progress.blocks_done)))[run.ranks.rank :: run.ranks.world]
+    plans = plan_batches(run.settings.images, min(BLOCK, run.batch_size), blocks)
+    return contextlib.closing(reader.read(plans))
 
 
 def _is_in_pilot(plan: BatchPlan) -> bool:

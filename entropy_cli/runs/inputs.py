@@ -14,13 +14,13 @@ from entropy_cli.core.remote.address import provenance_of
 from entropy_cli.entropy.ladder.contexts import Layout
 from entropy_cli.generators.base import GeneratorSpec
 from entropy_cli.images.decode import CroppedImages
-from entropy_cli.images.image_set import ImageSet, cluster_key, find_images
+from entropy_cli.images.image_set import ImageSet, find_images
 from entropy_cli.images.latents import LatentSet, ScaleLatents, find_latents
 from entropy_cli.images.loader import Source
 from entropy_cli.results.schema import Result, read_result
 from entropy_cli.runs.config import EstimateConfig, GivenLatents, SavedTokens
 from entropy_cli.runs.frozen import freeze
-from entropy_cli.runs.model import tokenizer_path, tokenizer_settings, without_tokenizer
+from entropy_cli.runs.model import tokenizer_settings
 from entropy_cli.streaming.given_tokens import GivenTokens, TokenSet
 from entropy_cli.streaming.run_settings import FROZEN, TOKENS
 from entropy_cli.streaming.token_table import check_counts, check_names, open_rows, read_names
@@ -88,12 +88,16 @@ def _tokenizer(
     config: EstimateConfig, model: GeneratorSpec | None, bars: Bars
 ) -> tuple[Loaded, dict[str, Any], dict[str, Any]]:
     """Load the tokenizer; return it with its identity and provenance."""
-    path, defaults = tokenizer_path(config), tokenizer_settings(model)
+    path, defaults = config.checkpoint, tokenizer_settings(model)
+    if path is None:  # a training of VAR's holds it beside the generator
+        assert config.model is not None
+        path = config.model.checkpoint
     try:
         loaded = load_tokenizer(path, config.family, config.tokenizer, defaults)
     except CheckpointError as error:
         if config.checkpoint is None:
-            raise without_tokenizer(error) from error
+            words = "--ckpt is missing, and the model's file has none to use"
+            raise CheckpointError(f"{words}: {error}") from error
         raise
     checkpoint = loaded.checkpoint
     if checkpoint.classes:
@@ -134,8 +138,7 @@ def _tokens(
             f"{result.data.images_used:,} as in {given.result}. Give the files of one run."
         )
     seed, cluster = result.settings.seed, result.settings.cluster
-    keys = names if cluster == "image" else [cluster_key(name, cluster) for name in names]
-    check_names(keys, seed, result.replicates["images"], where)
+    check_names(names, seed, cluster, result.replicates["images"], where)
     counts = [scale.code_counts or [] for scale in result.scales]
     check_counts(read, rows, layout, counts, where, bars)
     images = TokenSet(where, names, read, result.data.split, result.data.images_found, seed, cluster)

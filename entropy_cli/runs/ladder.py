@@ -95,7 +95,8 @@ def ladder_of_shards(
     tally = state.progress.tally
     assert tally is not None
     where = "merge --ladder: the shards' tokens"
-    check_names(names, state.settings.seed, tally.images_G.tolist(), where)
+    settings, images_G = state.settings, tally.images_G.tolist()
+    check_names(names, settings.seed, settings.cluster, images_G, where)
     count_SV = [
         count_E[: scale.vocabulary.size].tolist() if scale.vocabulary.counted else []
         for scale, count_E in zip(state.metadata.scales, tally.counts_GSE.sum(0), strict=True)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from entropy_cli.core.errors import StateError
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.entropy.quantity import Cluster, HistoryPoint
+from entropy_cli.entropy.quantity import Cluster
 from entropy_cli.entropy.stopping import history_point
 from entropy_cli.images.plan import BLOCK
 from entropy_cli.results.evaluation import Evaluation
@@ -121,11 +121,7 @@ def _add(path: Path, part: Progress, total: Progress, cluster: Cluster) -> None:
     if part.losses is not None:
         total.losses = part.losses if total.losses is None else total.losses + part.losses
     if part.images:
-        total.history.append(_history_point(total, cluster))
-
-
-def _history_point(total: Progress, cluster: Cluster) -> HistoryPoint:
-    return history_point(*total.accumulators[0].watched, cluster)
+        total.history.append(history_point(*total.accumulators[0].watched, cluster))
 
 
 def _check_whole(done_N: Tensor, images: int, shards: Sequence[tuple[int, int] | None]) -> None:

@@ -2,12 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
-from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.remote.address import provenance_of
 from entropy_cli.entropy.quantity import ModelInfo
@@ -189,16 +187,3 @@ def _labels(choice: ModelChoice, spec: GeneratorSpec, images: Named, bars: Bars)
 
         known = (images.label_of, images.folders_left_out) if isinstance(images, ImageSet) else ()
         return find_labels(names(), choice.labels, spec.classes, spec.null_class, *known)
-
-
-def tokenizer_path(config: EstimateConfig) -> Path:
-    """Return where the tokenizer is: a training of VAR's holds it beside the generator."""
-    if config.checkpoint is not None:
-        return config.checkpoint
-    assert config.model is not None
-    return config.model.checkpoint
-
-
-def without_tokenizer(error: CheckpointError) -> CheckpointError:
-    """Return the error for a model's file in which no tokenizer can be read."""
-    return CheckpointError(f"--ckpt is missing, and the model's file has none to use: {error}")

@@ -19,7 +19,6 @@ from entropy_cli.images.plan import (
     plan_batches,
     shard_blocks,
 )
-from entropy_cli.results.schema import Result
 from entropy_cli.runs.config import EstimateConfig
 from entropy_cli.runs.frozen import freeze
 from entropy_cli.runs.inputs import Inputs, open_inputs
@@ -74,11 +73,6 @@ class Run:
     def path(self) -> Path:
         """Return where the state is saved."""
         return self.config.state or default_path(self.settings.fingerprint(), self.config.shard)
-
-    @property
-    def given_result(self) -> Result | None:
-        """The result of the run that saved the tokens, if tokens are given."""
-        return self.inputs.given_result
 
     @property
     def blocks(self) -> range:
@@ -157,7 +151,8 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
         images=len(images),
         precision=precision,
     )
-    provenance = {**inputs.provenance, "temperature_from": _text(config.temperature_from)}
+    frozen_from = None if config.temperature_from is None else str(config.temperature_from.resolve())
+    provenance = {**inputs.provenance, "temperature_from": frozen_from}
     metadata = RunMetadata.of(
         tokenizer,
         split=images.split,
@@ -205,10 +200,6 @@ def start_line(run: Run) -> str:
         f"T = {temperatures}{drawn}; {images:,} images in batches of {run.batch_size}, "
         f"{plural(run.workers, 'worker')}"
     )
-
-
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path.resolve())
 
 
 def _warn(config: EstimateConfig, inputs: Inputs, model: Model | None) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.entropy.quantity import Cluster
-from entropy_cli.images.image_set import GROUPS, cluster_key, hash_path
+from entropy_cli.images.image_set import group_of
 from entropy_cli.streaming.token_table import ReadRows
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.precision import Precision
@@ -44,7 +44,7 @@ class TokenSet:
 
     def group(self, index: int) -> int:
         """Return an image's jackknife group, as the run that saved the tokens did."""
-        return hash_path(cluster_key(self.name(index), self.cluster), self.seed)[1] % GROUPS
+        return group_of(self.name(index), self.seed, self.cluster)
 
     def read(self, index: int) -> np.ndarray | str:
         """Return the tokens of an image, int64 (L,)."""

@@ -12,7 +12,8 @@ from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.reading import OpenFile
 from entropy_cli.entropy.ladder.contexts import Layout
-from entropy_cli.images.image_set import GROUPS, hash_path
+from entropy_cli.entropy.quantity import Cluster
+from entropy_cli.images.image_set import GROUPS, group_of
 from entropy_cli.streaming.token_file import IN_ONE_LINE, paths_file
 from entropy_cli.tokenizers.checkpoints.arrays import open_array
 
@@ -77,9 +78,11 @@ def open_rows(tokens: Path, columns: int, vocab_size: int) -> tuple[int, ReadRow
     return array.shape[0], read
 
 
-def check_names(names: Sequence[str], seed: int, images_G: Sequence[int], where: str) -> None:
+def check_names(
+    names: Sequence[str], seed: int, cluster: Cluster, images_G: Sequence[int], where: str
+) -> None:
     """Raise DatasetError unless as many paths fall into each jackknife group as a run counted."""
-    group_M = [hash_path(name, seed)[1] % GROUPS for name in names]
+    group_M = [group_of(name, seed, cluster) for name in names]
     if np.bincount(group_M, minlength=GROUPS).tolist() != list(images_G):
         raise DatasetError(f"{where}: has the paths of other images than the run counted. {ONE_RUN}")
 

@@ -104,10 +104,20 @@ def test_the_ladder_has_the_same_folds(cli, images, checkpoint, tmp_path):
         folder.mkdir(parents=True, exist_ok=True)
         shutil.copy(path, folder)
     argv = ("--data", tmp_path / "data", "--ckpt", checkpoint, "--workers", 0, "--cluster", "folder")
-    code, out, err = cli("estimate", *argv, "--ladder", "--json")
+    tokens, saved = tmp_path / "tokens.npy", tmp_path / "result.json"
+    code, out, err = cli("estimate", *argv, "--ladder", "--json", "--save-tokens", tokens, "-o", saved)
     assert code == 0, err
     result = json.loads(out)
     ladder = result["ladder"]
+    assert (
+        cli("ladder", "--tokens", tokens, "--result", saved)[0] == 0
+    )  # groups of folders too
+    states = [tmp_path / f"{i}.state" for i in range(2)]
+    for i, state in enumerate(states):
+        assert cli("estimate", *argv, "--ladder", "--shard", f"{i}/2", "--state", state)[0] == 0
+    code, out, err = cli("merge", *states, "--ladder", "--json")
+    assert code == 0, err
+    assert json.loads(out)["ladder"]["lowest"] == pytest.approx(ladder["lowest"])
     assert ladder["settings"]["cluster"] == "folder" and ladder["floor"] is None
     found = result["average"]["token_weighted"]["unigram_bracket"]
     unigram = next(rung for rung in ladder["rungs"] if rung["id"] == "unigram")

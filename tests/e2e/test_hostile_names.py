@@ -156,7 +156,8 @@ def test_evaluations_and_their_reports(cli, there):
     made.write(there / f"{NASTY}.json")
     run(cli, "fit", f"{NASTY}.json", "nasty.json", codes=[0, 3])
     losses = there / "losses.csv"
-    write_per_image(losses, [f"d/{NASTY}.jpg", NASTY], np.array([1, 2]), np.array([0.5, 1.0]))
+    names = [f"d/{NASTY}.jpg", NASTY]
+    write_per_image(losses, names.__getitem__, np.array([1, 2]), np.array([0.5, 1.0]))
     assert_file_harmless(losses)
     (there / "labels.csv").write_text(f'"{NASTY[:-1]}",1\n', "utf-8")
     for message in (there / "labels.csv", there / f"{NASTY}.json"):

@@ -46,7 +46,8 @@ def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) 
             f"{tokens}: has {rows} rows, {paths_file(tokens).name} {len(names)} paths, the result "
             f"{result.data.images_used} images. Give the three files of one run."
         )
-    check_names(names, result.settings.seed, result.replicates["images"], f"{paths_file(tokens)}")
+    seed, cluster = result.settings.seed, result.settings.cluster
+    check_names(names, seed, cluster, result.replicates["images"], f"{paths_file(tokens)}")
     count_SV = [scale.code_counts or [] for scale in result.scales]
     check_counts(read, rows, layout, count_SV, f"{tokens}", bars)
     is_training = result.data.split == "train"
@@ -55,7 +56,7 @@ def ladder(files: InputFiles, options: LadderOptions, command: str, bars: Bars) 
         read,
         layout,
         result.tokenizer.vocab_size,
-        seed=result.settings.seed,
+        seed=seed,
         training_images=result.data.images_found if is_training else None,
     )
     provenance = {

@@ -1,7 +1,7 @@
 """The loss of each image: written as CSV or Parquet, and the images of the largest and smallest."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,12 +27,14 @@ def check_per_image(path: Path) -> None:
         _parquet()
 
 
-def write_per_image(path: Path, names: Sequence[str], label_N: np.ndarray, nats_N: np.ndarray) -> None:
+def write_per_image(
+    path: Path, name: Callable[[int], str], label_N: np.ndarray, nats_N: np.ndarray
+) -> None:
     """Write a line for each image, atomically: its path, its class, and the nats of all its tokens.
 
     Args:
         path: a path that ends in one of FORMATS.
-        names: relative paths of the N images.
+        name: returns the relative path of the n-th of N images.
         label_N: their classes, whole numbers.
         nats_N: their losses, float64.
 
@@ -40,10 +42,10 @@ def write_per_image(path: Path, names: Sequence[str], label_N: np.ndarray, nats_
         ResultError: it can't be written.
         EntropyCliError: it is to be Parquet, and pyarrow is not installed.
     """
-    columns = (names, label_N.tolist(), nats_N.tolist())
+    columns = (map(name, range(len(nats_N))), label_N.tolist(), nats_N.tolist())
     if path.suffix.lower() == ".parquet":
         arrow, parquet = import_extra("pyarrow", "data", "Parquet"), _parquet()
-        texts = [name.encode("utf-8", "replace").decode("utf-8") for name in names]
+        texts = [text.encode("utf-8", "replace").decode("utf-8") for text in columns[0]]
         table = arrow.table(dict(zip(PER_IMAGE, (texts, *columns[1:]), strict=True)))
         table = table.replace_schema_metadata({"entropy-cli": __version__, "nats": "of all tokens"})
         write_atomically(path, lambda temporary: parquet.write_table(table, temporary))
@@ -53,13 +55,13 @@ def write_per_image(path: Path, names: Sequence[str], label_N: np.ndarray, nats_
         with temporary.open("w", encoding="utf-8", errors="replace", newline="") as file:
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(PER_IMAGE)
-            for name, *numbers in zip(*columns, strict=True):
-                writer.writerow([escape_csv(name), *numbers])
+            for text, *numbers in zip(*columns, strict=True):
+                writer.writerow([escape_csv(text), *numbers])
 
     write_atomically(path, write)
 
 
-def find_extremes(names: Sequence[str], label_N: np.ndarray, nats_N: np.ndarray) -> Extremes:
+def find_extremes(name: Callable[[int], str], label_N: np.ndarray, nats_N: np.ndarray) -> Extremes:
     """Return the images of the largest and of the smallest losses, none of them twice.
 
     Arguments are those of `write_per_image`.
@@ -67,7 +69,7 @@ def find_extremes(names: Sequence[str], label_N: np.ndarray, nats_N: np.ndarray)
     order_N = np.argsort(nats_N, kind="stable").tolist()
     few = min(SHOWN, len(order_N) // 2)
     best, worst = (
-        [ImageLoss(names[i], int(label_N[i]), float(nats_N[i])) for i in chosen]
+        [ImageLoss(name(i), int(label_N[i]), float(nats_N[i])) for i in chosen]
         for chosen in (order_N[:few], order_N[::-1][:few])
     )
     return Extremes(worst, best)
