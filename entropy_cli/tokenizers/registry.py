@@ -101,16 +101,14 @@ class Found:
 
     def describe(self) -> TokenizerSpec:
         """Describe the tokenizer without reading weights."""
-        return self._with_notes(self.family.describe(self.checkpoint, self.settings))
+        spec = self.family.describe(self.checkpoint, self.settings)
+        return replace(spec, notes=(*spec.notes, *self.notes))
 
     def build(self) -> Tokenizer:
         """Read the weights and return the tokenizer."""
         tokenizer = self.family.build(self.checkpoint, self.settings)
-        tokenizer.spec = self._with_notes(tokenizer.spec)
+        tokenizer.spec = replace(tokenizer.spec, notes=(*tokenizer.spec.notes, *self.notes))
         return tokenizer
-
-    def _with_notes(self, spec: TokenizerSpec) -> TokenizerSpec:
-        return replace(spec, notes=(*spec.notes, *self.notes))
 
 
 @dataclass(frozen=True)

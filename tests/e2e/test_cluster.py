@@ -109,9 +109,7 @@ def test_the_ladder_has_the_same_folds(cli, images, checkpoint, tmp_path):
     assert code == 0, err
     result = json.loads(out)
     ladder = result["ladder"]
-    assert (
-        cli("ladder", "--tokens", tokens, "--result", saved)[0] == 0
-    )  # groups of folders too
+    assert cli("ladder", "--tokens", tokens, "--result", saved)[0] == 0  # groups of folders too
     states = [tmp_path / f"{i}.state" for i in range(2)]
     for i, state in enumerate(states):
         assert cli("estimate", *argv, "--ladder", "--shard", f"{i}/2", "--state", state)[0] == 0
