@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import signal
 import sys
@@ -154,7 +155,18 @@ def _usage_error(error: Exception) -> int:
     if type(error).__name__ == "NoArgsIsHelpError":
         typer.echo(message, err=True)
         return 2
-    return _fail(message, 2)
+    message = re.sub(
+        "^Invalid value for (.*?): (?:Value error, )?(?=(is missing|is empty)?)", _option, message
+    )
+    name = getattr(getattr(error, "ctx", None), "info_name", None)
+    more = f" See `entropy-cli {name} -h`." if message.startswith("Missing ") and name else ""
+    return _fail(message + more, 2)
+
+
+def _option(match: re.Match[str]) -> str:
+    """Return the option of a message on its value, without what typer puts before it."""
+    name = match[1].replace("'", "")
+    return f"{name} " if match[2] else f"{name}: "
 
 
 def _renamed(error: Exception) -> str | None:

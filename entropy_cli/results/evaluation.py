@@ -16,7 +16,7 @@ from entropy_cli.results import schema
 from entropy_cli.results.consistency import check_consistency
 from entropy_cli.results.evaluations.consistency import check_evaluation
 from entropy_cli.results.evaluations.merging import divided, merge
-from entropy_cli.results.result_files import check_version, read_json
+from entropy_cli.results.result_files import check_version, not_of, read_json
 from entropy_cli.results.schema import EVALUATION_SCHEMA, Result
 
 SCHEMA_VERSION = 1
@@ -221,7 +221,7 @@ def from_dict(content: Any, source: str = "result") -> Evaluation:  # noqa: ANN4
         ResultError: naming the path of the first thing that is not as it should be.
     """
     if not isinstance(content, dict) or content.get("schema") != EVALUATION_SCHEMA:
-        raise ResultError(f"{source}: not a result of entropy-cli evaluate.")
+        raise not_of("evaluate", content, source)
     check_version(content, (SCHEMA_VERSION, SCHEMA_VERSION), source, AGAIN)
     try:
         evaluation = from_json(_split(content), Evaluation)

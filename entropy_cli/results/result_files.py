@@ -7,6 +7,8 @@ from entropy_cli.core.errors import ResultError
 from entropy_cli.core.files import path_argument
 from entropy_cli.core.reading import JSON_BYTES, parse_json, read_stream
 
+ADVICE = "Give a JSON file that the --output of that command wrote."
+
 
 def read_json(path: str | Path) -> Any:  # noqa: ANN401 - JSON
     """Read a JSON file.
@@ -18,9 +20,20 @@ def read_json(path: str | Path) -> Any:  # noqa: ANN401 - JSON
     try:
         return parse_json(read_stream(path, JSON_BYTES))
     except OSError as error:
-        raise ResultError(f"{path}: can't be read: {error.strerror}.") from error
+        raise ResultError(
+            f"{path}: can't be read: {error.strerror}. Give a result of entropy-cli."
+        ) from error
     except ValueError as error:
-        raise ResultError(f"{path}: not JSON: {error}.") from error
+        reason = "" if isinstance(error, UnicodeDecodeError) else f" ({error})"
+        raise ResultError(f"{path}: not JSON{reason}. Give a result of entropy-cli.") from error
+
+
+def not_of(name: str, content: object, source: str) -> ResultError:
+    """Return the error for a document that is no result of a command, with what it is instead."""
+    schema = str(content.get("schema")) if isinstance(content, dict) else ""
+    of, _, other = schema.partition("/")
+    but = f", but one of {other[:20]}" if of == "entropy-cli" else ""
+    return ResultError(f"{source}: not a result of entropy-cli {name}{but}. {ADVICE}")
 
 
 def check_version(content: dict[str, Any], known: tuple[int, int], source: str, again: str) -> int:

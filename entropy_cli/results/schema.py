@@ -25,7 +25,7 @@ from entropy_cli.entropy.quantity import (
     TokenPath,
 )
 from entropy_cli.results.consistency import check_consistency
-from entropy_cli.results.result_files import check_version, read_json
+from entropy_cli.results.result_files import check_version, not_of, read_json
 
 SCHEMA = "entropy-cli/estimate"
 SCHEMA_VERSION = 2
@@ -244,7 +244,7 @@ def from_dict(content: Any, source: str = "result") -> Result:  # noqa: ANN401 -
 
         return evaluation_from_dict(content, source).estimate
     if not isinstance(content, dict) or content.get("schema") != SCHEMA:
-        raise ResultError(f"{source}: not a result of entropy-cli estimate.")
+        raise not_of("estimate", content, source)
     version = check_version(content, (EARLIEST_VERSION, SCHEMA_VERSION), source, AGAIN)
     try:
         result = from_json(_as_version_2(content) if version == 1 else content, Result)

@@ -98,7 +98,10 @@ def _tokenizer(
         if config.checkpoint is None:
             words = "--ckpt is missing, and the model's file has none to use"
             raise CheckpointError(f"{words}: {error}") from error
-        raise
+        if defaults is None or config.tokenizer.patch_nums or "patch_nums" not in str(error):
+            raise
+        words = "These are the scales of the --model: give the tokenizer that it was trained on."
+        raise CheckpointError(f"{error} {words}") from error
     checkpoint = loaded.checkpoint
     if checkpoint.classes:
         logger.info(

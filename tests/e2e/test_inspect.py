@@ -147,7 +147,7 @@ def test_an_unknown_file_is_reported_before_the_error(inspect, cli, tmp_path):
     assert part(report, "other")["numbers"] == 12
     code, out, err = cli("inspect", path)
     assert code == 3 and "unknown layout, unlike every" in err
-    assert "the nearest" not in out and "found under net" in out
+    assert "; the nearest" not in out and "found under net" in out
 
 
 def test_a_batched_codebook_of_an_unknown_file(inspect, tmp_path):

@@ -106,6 +106,7 @@ def test_files_that_are_no_results(tmp_path):
     for name, text, words in (
         ("a", "{", "not JSON"),
         ("b", "[]", "not a result"),
+        ("d", '{"schema": "entropy-cli/loss"}', "not a result of entropy-cli estimate, but one of loss"),
         ("c", None, "can't be read"),
     ):
         if text is not None:

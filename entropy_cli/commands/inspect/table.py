@@ -39,6 +39,7 @@ CODEBOOK_HEAD = (
 DETAILS = ("stored as", "ignored", "classes", "published", "config.json")
 SPREADS = ("norm min", "norm max", "nearest min", "nearest max", "mean", "std", "rarely used")
 EXPENDABLE = ("zero", "dimensions", "equal")  # the first first, where the table is too wide
+MEDIANS = "medians of the norm and of the distance to the nearest other code"
 LEGEND = (
     "norm, nearest code: medians of the codes' Euclidean norm and of the distance to the nearest other "
     "code; zero, equal, NaN: codes that are all zero, that equal another exactly, that hold NaN or "
@@ -139,7 +140,7 @@ def _file(found: Inspection) -> dict[str, str]:
         "files": "" if is_named else _first(names, 4),
         "sha256": file.sha256 or "",
         "copies": copies if len(file.copies) > 1 else "",
-        "elements": f"{used:,} for tokens, {other:,} not" if parts else "",
+        "elements": f"{used:,} make the tokens, {other:,} are not needed" if parts else "",
         "stored as": ", ".join(f"{dtype} ({n:,} tensors)" for dtype, n in file.dtypes.items()),
         "NaN, infinite": f"in {_first(bad, 4)}" if bad else "",
         "not read": "; ".join(text for part in parts for text in (part.unread or {}).values()),
@@ -204,10 +205,12 @@ def _scales(scales: Sequence[Scale]) -> str:
 def _families(found: Inspection) -> Table:
     """Return a table of the evidence for and against each family."""
     if alone := _alone(found):
-        return Table("families", "", ["family", "evidence"], [(alone.family, "; ".join(alone.why))])
+        return Table(
+            "families", "", ["family", "evidence"], [(alone.family, "; ".join(alone.why))], left=(0, 1)
+        )
     rows = [(found.family, "; ".join(found.why))] if found.family else []
     for name, reasons in sorted(found.against.items(), key=lambda item: len(item[1])):
-        rows.append((f"not {name}", _first(reasons, 1)) if reasons else (name, "fits too"))
+        rows.append((f"not {name}", _first(reasons, 1)) if reasons else (name, "fits"))
     return Table("families", "", ["family", "evidence"], rows, left=(0, 1))
 
 
@@ -243,7 +246,8 @@ def _codebooks(found: Inspection) -> Table:
     problems = [f"{c.tensor}: {c.problem}" for c in found.codebooks if c.problem]
     padding = "; the last row is padding" if any(c.padding for c in found.codebooks) else ""
     title = f"Codebook{'s' if rows[1:] else ''} {' and '.join(patterns)}"
-    table = Table("codebooks", title, CODEBOOK_HEAD, rows, notes=[*problems, LEGEND + padding])
+    notes = [*problems, LEGEND + padding]
+    table = Table("codebooks", title, CODEBOOK_HEAD, rows, MEDIANS, notes)
     return table.without_empty_columns() if rows else table
 
 

@@ -18,7 +18,11 @@ OTHER_FILES = (
     (b"<!doctype", f"a page of HTML, {TEXT_FROM_A_SERVER}"),
     (b"<html", f"a page of HTML, {TEXT_FROM_A_SERVER}"),
     (b"<?xml", f"an XML document, {TEXT_FROM_A_SERVER}"),
-    (b"{", f"a JSON document, {TEXT_FROM_A_SERVER}"),
+    (
+        b"{",
+        "a JSON document. Give the file of the weights; if this is what a server sent, download it "
+        "again, logged in if need be",
+    ),
     (b"gguf", "a GGUF file, of a language model. Give a tokenizer of images"),
     (b"\x89hdf", "an HDF5 file. Save the state dict with torch or safetensors"),
     (b"\x93numpy", "an array of numpy. Latents go to --latents"),

@@ -280,6 +280,11 @@ class TestDamage:
         [
             (b"", "empty, expected a log"),
             (b"\0\0\n", "empty, expected a log"),
+            (
+                '{"schema": "entropy-cli/evaluate", "loss": 1}',
+                "a result of entropy-cli evaluate, expected",
+            ),
+            (bytes(range(1, 32)) * 9 + b",loss\n1,x", "not text, expected a training log"),
             ((logs.IJEPA_HEAD + "\n") * 29, "no data rows, only the header .*29 times"),
             (json.dumps({"cmd": "x", "Lnll": 0.5}, indent=2), "no loss series found: one JSON object"),
             ("hello\nworld\n", "no losses found in any of"),

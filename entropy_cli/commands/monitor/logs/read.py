@@ -24,6 +24,8 @@ HEAD = 2**18  # characters of the beginning, which show how to read a log
 LATER, HEADS = 2**19, 4  # characters of so many pieces, in which losses are sought after a long text
 MAX_SERIES = 1000  # to summarise and to draw
 MAX_LINE, MAX_NAMES = 100, 12  # characters and names that an error shows
+OWN_RESULT = re.compile(r'\s*\{\s*"schema": "entropy-cli/([a-z-]{1,20})"')
+CONTROL = re.compile(r"[\x01-\x08\x0e-\x1a\x1c-\x1f]")  # characters of no text
 NAMES = (
     *(name for name, dialect in DIALECTS.items() if dialect.container != "events"),
     "json",
@@ -110,6 +112,11 @@ def _head(path: Path, pieces: Iterator[str]) -> list[str]:
         raise LogError(f"{path}: TensorBoard events from a pipe, expected a file. Give the event file.")
     if not head:
         raise NoLossError(f"{path}: empty, expected a log with losses. Give another log.")
+    if own := OWN_RESULT.match(head):
+        raise LogError(
+            f"{path}: a result of entropy-cli {own[1]}, expected a training log. Results of estimate go "
+            "to --floor, those of evaluate to --floor or --reference."
+        )
     return [head]
 
 
@@ -250,6 +257,8 @@ def _explain_missing_loss(form: Form, reading: Reading, text: str, *, is_whole: 
             f"no loss series found: one JSON object ({keys}) without values over steps or epochs. "
             "Give the log that the program printed, or its event files."
         )
+    if len(CONTROL.findall(text)) > len(text) / 100:
+        return "not text, expected a training log. Give the log, or event files of TensorBoard."
     has = f"; it has {_join_names(reading.names)}" if reading.names else ""
     start = f"; it begins with {_first_line(text)}{has}" if text else ""
     return f"no loss found, read as {form.name}{start}. Give its column with --loss COLUMN."
