@@ -15,30 +15,31 @@ from typing import NamedTuple
 
 from entropy_cli.commands.monitor.logs.names import HELD_OUT, TRAINING, split_words
 
-# A number outside of words; float() has the last word. `ep12` and the like are a word and a number. The
-# first character alone decides where to look closer, which keeps the search fast.
-GLUED = "|".join(rf"(?<=\b{word}.)" for word in ("ep", "Ep", "epoch", "Epoch", "step", "iter", "it"))
+# A number outside of words such as top-5; float() has the last word. `ep12` and the like are a word and
+# a number. The first character alone decides where to look closer, which keeps the search fast.
+GLUED = "|".join(
+    rf"(?<=\b(?i:{word}{end}).)" for word in ("ep", "epoch", "step", "iter", "it") for end in ("", "-")
+)
 NUMBER = re.compile(
-    rf"([-+.\dnNiI](?:(?<![\w.@].)|{GLUED})(?:"
+    rf"([-+.\dnNiI](?:(?<![\w.@].)(?<![A-Za-z_]-.)|(?<=\d)(?:{GLUED}))(?:"
     r"(?:(?<=\d)|(?=\d)|(?<=[-+])(?=\.\d))\d*\.?\d*(?:[eE][-+]?\d+)?"
     r"|(?<=[nN])(?:an|aN|AN)(?![\w.])|(?<=[iI])(?:nf|NF)(?:inity)?(?![\w.])))"
 )
 EPOCHS = ("epoch", "ep", "epochs")
 STEPS = ("step", "iter", "iteration", "it", "itr", "update", "global_step", "steps", "batch")
-EVALUATION = HELD_OUT | {"validate"}
-# Words that may stand before a word of a position.
-BEFORE = (
-    EVALUATION
-    | TRAINING
-    | {"at", "after", "loss", "metrics", "global", "current", "trainer", "info", "completed"}
-)
+# Words that may stand before a word of a position, and any may before the last two.
+BEFORE = HELD_OUT | TRAINING | {"global", "current", "trainer", "info", "completed"}
+AT = {"at", "after"}
+STOP_WORDS = (" the", " of", " on", " for")  # end no name: accuracy on the 10000 test images: 60%
 NAME = re.compile(
     r"([A-Za-z_][\w.&@/+-]*(?: [A-Za-z_&][\w.&@/+-]*){0,5})"
     r"(?: ?\([A-Za-z/%]{1,12}\))?[\"']?\]?\s*(?:[:=|]{1,2}\s*)?(?:tensor\(|[\"'\[(])?\s*[-+]?$"
 )
-UNIT = re.compile(r"^(?:%|ms|s|it/s|[kKMGT]i?B?)(?![\w.])")
+UNIT = re.compile(r"^(?:%|ms|s|(?:it)?/s(?:/gpu)?|[kKMGT]i?B?)(?![\w.])")
 # Before the second value of a name.
 BRACKET = re.compile(r"^\s*\(\s*(?!best|min|max)(?:[a-z]+[ :=]*)?$", re.I)
+LABEL = re.compile(r"([A-Za-z_][\w ]*?) ?[:-]\s*$")  # before the name of a split
+COUNT = re.compile(r"it(?:/$| ?\[)")  # after the first number of a bar: 12it/100it, 12it [00:10
 ASSIGNED = re.compile(r"[:=]\s*\[$")  # before a value in square brackets
 FORMAT = re.compile(r"[defgEFG]\}")  # after the width of a number in the source of a program
 PART = re.compile(r"[-+:.](?:\d|$)")  # after a number that is but a part of a time, a date or the like
@@ -68,7 +69,7 @@ def is_of_validation(text: str) -> bool:
     (True, False)
     """
     words = set(WORD.findall(text.lower()))
-    return bool(words & EVALUATION) and not words & TRAINING
+    return bool(words & HELD_OUT) and not words & TRAINING
 
 
 class Pair(NamedTuple):
@@ -108,6 +109,8 @@ def parse_shape(parts: Sequence[str], steps: Iterable[str] = (), epochs: Iterabl
     step = parser.step
     if step is None and not is_val:  # else it counts the batches of the validation
         step = parser.bar
+    if step is None and parser.epoch is None and rank and rank[2]:  # 7: loss 2.5
+        step = 0
     found = None if rank is None else next(filter(None, rank.groups()))
     pairs = [pair._replace(is_val=is_val or pair.is_val) for pair in parser.pairs]
     is_test = {"test"} < {"test", "val", "valid", "validation"}.intersection(WORD.findall(around))
@@ -126,6 +129,7 @@ class _Parser:
         self.bar: int | None = None  # a step without a name: in brackets, or of a progress bar
         self.around: list[str] = []  # texts that are no name of a value
         self.last: Pair | None = None  # which a further value may belong to
+        self.name = ""  # of the next value: loss at step 7: 2.5, accuracy on the 100 images: 60%
         self.is_val = False  # whether the last words of a split are of validation
         self.total = False  # whether the last number was the total of the one before
 
@@ -141,9 +145,10 @@ class _Parser:
 
     def _take(self, i: int, before: str, after: str) -> None:
         short = before.strip()
-        if short == "/" and i:
+        if short in ("/", "it/") and i:
             self.total = True
-        elif self.total and self.last and (short == "=" or (short == "(" and after.startswith("%"))):
+            return
+        if self.total and self.last and (short == "=" or (short == "(" and after.startswith("%"))):
             self.last.values[-1:] = [i]  # 2050/10042=0.2450, 9010/10000 (90%)
         elif self.last and BRACKET.match(before) and after.startswith(")"):
             self.last.second.append(i)
@@ -151,58 +156,57 @@ class _Parser:
             self.last.values.append(i)
         elif not FORMAT.match(after) and not self._is_place(i, before, after):
             self._name(i, before, after)
-        if short != "/":
-            self.total = False
+        self.total = False
 
     def _is_place(self, i: int, before: str, after: str) -> bool:
-        """Take a number in brackets, at the start of a line or after a bar as a position."""
-        opens, number = before.rstrip().endswith("["), self.numbers[i]
-        if not number.isdecimal():
+        """Take a number in brackets, at the start of a line or in a bar as a position."""
+        if not self.numbers[i].isdecimal():
             return False
+        opens, end = before.rstrip().endswith("["), after.lstrip()[:1]
         named = NAME.search(UNIT.sub("", before)[-REACH:])
-        if named and opens and after.startswith("/") and _is_split(named[1]):  # Test: [ 10/48]
+        if named and opens and end == "/" and _is_split(named[1]):  # Test: [ 10/48]
             named = None
         is_part = after.startswith("/") and self.texts[i + 2 :][:1] not in ([], ["/"])  # not of a date
-        if (
-            named is None
-            and opens
-            and (is_part or (self.epoch is not None and after.lstrip()[:1] == "]"))
-        ):
-            self.bar = i if self.bar is None else self.bar
-        elif named is None and opens and after.lstrip().startswith(",") and i + 1 < len(self.numbers):
-            self.epoch = i if self.epoch is None else self.epoch
-        elif before.strip() == "," and self.epoch == i - 1 and after.lstrip().startswith("]"):
+        is_next = self.epoch is not None and self.epoch == i - 1
+        if is_next and (before.strip(), end) in ((",", "]"), (":", "/")):  # [1,   10] epoch 1:  10 / 50
             self.step = i if self.step is None else self.step
-        elif self._is_bar(i, before, after, named=named is not None):
-            self.bar = i
+        elif self._is_bar(i, before, after, named=named is not None) or (
+            named is None and opens and (is_part or (self.epoch is not None and end == "]"))
+        ):
+            if self.bar is not None and self.epoch is None and not before.strip(" \t]["):
+                self.epoch, self.bar = self.bar, i  # [3/10][20/50]
+            self.bar = i if self.bar is None else self.bar
+        elif named is None and opens and end == "," and i + 1 < len(self.numbers):
+            self.epoch = i if self.epoch is None else self.epoch
         else:
             return False
         self.last = None
         self.around.append(before)
         return True
 
-    @staticmethod
-    def _is_bar(i: int, before: str, after: str, *, named: bool) -> bool:
+    def _is_bar(self, i: int, before: str, after: str, *, named: bool) -> bool:
         """Return whether a number counts steps in a progress bar, or at the start of a line."""
-        if i == 0 and not before.strip():
-            return after[:1] == " " and after.strip()[:1].isalpha()
-        return not named and before.rstrip().endswith("|") and after.startswith("/")
+        has_total = after.startswith("/")
+        if i or before.strip():
+            is_behind = has_total and not named and before.rstrip().endswith("|")
+            return is_behind or bool(COUNT.match(after))
+        rest = self.texts[i + 2] if has_total and i + 2 < len(self.texts) else after
+        is_word = has_total or rest.strip(" |:-")[:1].isalpha()
+        return rest[:1] in (" ", ":") and bool(rest.strip()) and is_word
 
     def _name(self, i: int, before: str, after: str) -> None:
         """Take a number as the position or the value that the text before it names."""
-        text = UNIT.sub("", before)
-        named = NAME.search(text[-REACH:])
-        self.last = None
-        if named is None:
+        text = UNIT.sub("", before)[-REACH:]
+        named = NAME.search(text)
+        carried, self.name, self.last = self.name, "", None
+        if named is None and (not carried or before.strip(" -:=")):
             self._surround(before)
             return
-        name = named[1]
-        *words, last = split_words(name.replace("_", " ")) or [""]
-        whole = name.lower()
-        is_named = whole in self.steps | self.epochs or name in self.steps | self.epochs
-        if is_named or (not set(words) - BEFORE and last in (*EPOCHS, *STEPS)):
-            is_epoch = whole in self.epochs or name in self.epochs or (not is_named and last in EPOCHS)
-            self._position(i, is_epoch=is_epoch)
+        name = carried if named is None else named[1]
+        if named and carried.endswith(STOP_WORDS):
+            name = f"{carried} {name}"
+        start = named.start() if named else 0
+        if named and self._is_position(i, name, text[start:], after):
             self.around.append(before)
             return
         is_part = before.rstrip().endswith("[") and not (ASSIGNED.search(before) and after[:1] == "]")
@@ -214,21 +218,48 @@ class _Parser:
         ):  # (val 50000)
             self._surround(before)
             return
-        self._surround(text[-REACH:][: named.start()])
-        self.last = Pair(name, [i], [], self.is_val)
+        if name.endswith(STOP_WORDS):
+            self.name = name
+            self._surround(before)
+            return
+        self._surround(text[:start])
+        self.last = Pair(self._of_split(name, text[:start]), [i], [], self.is_val)
         self.pairs.append(self.last)
+
+    def _is_position(self, i: int, name: str, text: str, after: str) -> bool:
+        """Take a number as a position if it is named as one, and a whole number for a step."""
+        *words, last = split_words(name.replace("_", " ")) or [""]
+        names = {name, name.lower()}
+        is_at = bool({*words[-1:]} & AT)
+        is_usual = last in (*EPOCHS, *STEPS) and (is_at or not {*words} - BEFORE)
+        is_epoch = bool(names & self.epochs) or (not names & self.steps and last in EPOCHS)
+        is_whole = self.numbers[i].removesuffix(".0").isdecimal()
+        if not (is_usual or names & (self.steps | self.epochs)) or not (is_whole or is_epoch):
+            return False
+        if is_at:
+            self.name = " ".join(name.split()[:-2])
+        is_count = not is_at and after.lstrip()[:1] == "/" and HELD_OUT & {*split_words(text)}
+        if is_epoch and self.epoch is None:
+            self.epoch = i
+        elif not is_epoch and self.step is None and not is_count and not after.startswith("%"):
+            self.step = i  # none of the batches of an evaluation: Iter(val) [11/11]
+        return True
+
+    def _of_split(self, name: str, before: str) -> str:
+        """Return a name with what it is a split of: Loss: train 2.1, val 2.2; loss train 2.1, val 2."""
+        if not _is_split(name):
+            return name
+        label = LABEL.search(before)
+        if label:
+            return f"{label[1]} {name}"
+        twin = self.pairs[-1].name if self.pairs else ""
+        return re.sub(r"(?i)train(?:ing)?", name, twin) if TRAINING & {*split_words(twin)} else name
 
     def _surround(self, text: str) -> None:
         """Note a text that is no name of a value."""
         self.around.append(text)
         for word in WORD.findall(text.lower()):
-            self.is_val = (self.is_val or word in EVALUATION) and word not in TRAINING
-
-    def _position(self, i: int, *, is_epoch: bool) -> None:
-        if is_epoch and self.epoch is None:
-            self.epoch = i
-        elif not is_epoch and self.step is None:
-            self.step = i
+            self.is_val = (self.is_val or word in HELD_OUT) and word not in TRAINING
 
 
 def _is_split(name: str) -> bool:

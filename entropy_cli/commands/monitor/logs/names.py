@@ -9,6 +9,7 @@ from entropy_cli.commands.monitor.logs.dialect import Dialect
 from entropy_cli.commands.monitor.logs.series import LOSSES, Kind, Metric, Split, Target
 
 HELD_OUT = {"val", "valid", "validation", "eval", "test", "dev", "heldout", "predict", "vl", "vacc"}
+HELD_OUT |= {"validate", "validating", "evaluate", "evaluating", "evaluation", "testing"}
 TRAINING = {"train", "training"}
 AVERAGED_OVER = {"step", "epoch"}  # loss_step, loss_epoch
 ACCURACY = {"acc", "accuracy", "top1", "top5", "acc1", "acc5", "accm", "acct", "vacc"}
