@@ -103,7 +103,7 @@ def test_what_an_adversary_works_against_has_no_alarms_but_nan(target):
 
 def test_a_rise_is_from_the_value_that_is_printed():
     level_n = np.interp(np.arange(600), [0, 2, 20, 60, 599], [0.179, 0.083, 0.186, 0.243, 0.145])
-    (one,) = findings(curve(noisy(level_n, 0.001), is_proxy=True))
+    (one,) = findings(curve(noisy(level_n, 0.001), target="latents"))
     lowest, rise, last = re.search(
         r"at ([\d.]+), .* up by ([\d.]+) .* to ([\d.]+),", one.message
     ).groups()

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
-from entropy_cli.commands.monitor.logs.dialect import Container, Dialect
+from entropy_cli.commands.monitor.logs.dialect import ANY, Container, Dialect
 from entropy_cli.commands.monitor.logs.dialects import DIALECTS
 from entropy_cli.commands.monitor.logs.lines import LineReader, read_lines
 from entropy_cli.commands.monitor.logs.names import Namer
@@ -81,23 +81,24 @@ def choose(container: Container, text: str, loss_name: str | None = None) -> For
     for signs, known, name in sorted(counted, key=lambda found: found[:2], reverse=True):
         form = Form(name, container, DIALECTS[name], names)
         has_names = known or container != "lines" or not form.dialect.names  # type: ignore[union-attr]
-        if signs and has_names and _is_high(text, form, loss_name):
+        if signs and has_names and _is_in_range(text, form, loss_name):
             return form
     return Form(plain, container, None, names)
 
 
-def _is_high(text: str, form: Form, loss_name: str | None) -> bool:
+def _is_in_range(text: str, form: Form, loss_name: str | None) -> bool:
     """Return whether the first loss of a log is one that its dialect can have."""
-    if form.dialect is None or not form.dialect.least:
+    low, high = form.dialect.first if form.dialect else ANY
+    if (low, high) == ANY:
         return True
     rows = read_as(form, [text], Namer(form.dialect, loss_name, form.names), "").rows
     firsts = [cells.value[0] for metric, cells in rows.cells.items() if metric.is_loss]
-    return all(value >= form.dialect.least for value in firsts)
+    return all(low <= value <= high for value in firsts)
 
 
 def _is_table(text: str) -> bool:
-    """Return whether the first line is a head, and the second has as many cells."""
-    return bool(re.match(r"[^\n,;\t|]*[,;\t|][^\n]*\n", text))
+    """Return whether the first line looks like a head: several cells, and no number with decimals."""
+    return bool(re.match(r"(?![^\n]*\d\.\d)[^\n,;\t|]*[,;\t|][^\n]*\n", text))
 
 
 def _names(text: str, container: Container) -> Sequence[str]:

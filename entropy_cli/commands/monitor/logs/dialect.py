@@ -1,5 +1,6 @@
 """The form of a dialect: what a program's log looks like, and what the names in it stand for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
@@ -9,6 +10,7 @@ from entropy_cli.commands.monitor.logs.series import Metric
 # Where pairs of names and values stand: in printed lines, in a table below a head, in an object per line
 # (JSON, or a Python dict), in one JSON document, or in the events of TensorBoard.
 Container = Literal["lines", "table", "records", "document", "events"]
+ANY = (-math.inf, math.inf)
 Named = Metric | Sequence[Metric | None] | None
 
 
@@ -29,31 +31,30 @@ class Dialect:
             averaging, if the name itself is not listed.
         losses: what a loss is whose name is not listed; None to go by its name.
         brackets: when the value in brackets is taken in place of the one before them: on lines without
-            a step, where the first is the best so far or of a few batches; always; or never. A name that
-            stands for several metrics has its own for the value in brackets.
+            a step, where the first is of a few batches; always; never; or on lines without a step the
+            worse of both, where one is the best so far. A name that stands for several metrics has its
+            own for the value in brackets.
         steps, epochs: names of the position beyond the usual ones, such as `step` and `iter`.
         ignored: names of positions that are none.
         unplaced: whether a value on a line without a position belongs to the previous one, the next
             one, or none, as in summaries at the end.
         starts: a text on a line that each process writes when it starts.
         placeholders: values that stand for none.
-        is_stale: whether validation values repeat until the next evaluation.
-        least: the least first loss; the dialect is another if the log begins below it.
+        first: the range of the first loss; the dialect is another if the log begins outside.
     """
 
     container: Container
     signs: Sequence[str | tuple[str, ...]]
     names: Mapping[str, Named] = field(default_factory=dict)
     losses: Metric | None = None
-    brackets: Literal["without step", "always", "never"] = "without step"
+    brackets: Literal["without step", "always", "never", "worse"] = "without step"
     steps: Sequence[str] = ()
     epochs: Sequence[str] = ()
     ignored: Sequence[str] = ()
     unplaced: Literal["previous", "next", "none"] = "previous"
     starts: str = ""
     placeholders: Sequence[float] = ()
-    is_stale: bool = False
-    least: float = 0.0
+    first: tuple[float, float] = ANY
 
     def count_signs(self, text: str) -> int:
         """Return the number of signs if all occur in a text, else 0."""
@@ -64,19 +65,19 @@ class Dialect:
 # Kinds of metrics, to be changed by `like`. Cross-entropies of tokens may have a floor, others none.
 TOKENS = Metric("", kind="cross_entropy", unit="nats per token", target="tokens")
 TOKEN_BITS = replace(TOKENS, unit="bits per token")
-TOKEN_SUMS = replace(TOKENS, unit="nats per token, summed", has_floor=False)
-BYTE_BITS = replace(TOKENS, unit="bits per byte", has_floor=False)
-CODE_BITS = replace(TOKENS, unit="nats per bit", has_floor=False)
+TOKEN_SUMS = replace(TOKENS, unit="nats per token, summed")
+BYTE_BITS = replace(TOKENS, unit="bits per byte")
+CODE_BITS = replace(TOKENS, unit="nats per bit")
 ACCURACY = Metric("", kind="accuracy")
 GRADIENT = Metric("", kind="gradient_norm")
-LATENTS = Metric("", is_proxy=True, target="latents")
-CLASSES = Metric("", has_floor=False, target="classes", description="of the classes of whole images")
-NOISE = Metric("", has_floor=False, target="noise", description="of predicted noise: no cross-entropy")
-PIXELS = Metric("", has_floor=False, target="pixels", description="of pixels: no cross-entropy of codes")
-ADVERSARY = Metric("", has_floor=False, target="adversary", description="of a game of two networks")
-PERCEPTION = Metric("", has_floor=False, target="perception", description="of features of images")
-CODEBOOK = Metric("", kind="regulariser", has_floor=False, target="codebook")
-SUM = Metric("", has_floor=False, target="sum", description="sum of several losses, no cross-entropy")
+LATENTS = Metric("", target="latents")
+CLASSES = Metric("", target="classes", description="of the classes of whole images")
+NOISE = Metric("", target="noise", description="of predicted noise: no cross-entropy")
+PIXELS = Metric("", target="pixels", description="of pixels: no cross-entropy of codes")
+ADVERSARY = Metric("", target="adversary", description="of a game of two networks: no cross-entropy")
+PERCEPTION = Metric("", target="perception", description="of features of images: no cross-entropy")
+CODEBOOK = Metric("", kind="regulariser", target="codebook", description="between latents and codes")
+SUM = Metric("", target="sum", description="sum of several losses, no cross-entropy")
 
 
 def like(metric: Metric, name: str = "", **changes: Any) -> Metric:  # noqa: ANN401 - fields of Metric

@@ -12,6 +12,7 @@ Source:
     huggingface/transformers: src/transformers/trainer.py; huggingface/pytorch-image-models: train.py.
 """
 
+import math
 from collections.abc import Mapping
 
 from entropy_cli.commands.monitor.logs.dialect import (
@@ -86,8 +87,8 @@ DIALECTS: Mapping[str, Dialect] = {
         "lines",
         (("[Ep]: ", "[ep"), ("Lm: ", "L1: ", "NLL: ", "Nll: ")),
         {
-            "Lm": LM,
-            "Lt": LT,
+            **dict.fromkeys(("Lm", "Lmean", "CELm"), LM),
+            **dict.fromkeys(("Lt", "Ltail", "CELt"), LT),
             "Accm": ACCM,
             "Acct": ACCT,
             "Acc m&t": (ACCM, ACCT),
@@ -99,6 +100,7 @@ DIALECTS: Mapping[str, Dialect] = {
             **dict.fromkeys(("L1", "NLL", "Nll"), PIXELS),
             "Ld": ADVERSARY,
         },
+        brackets="worse",
         unplaced="none",
         starts="=> initial args:",
         placeholders=(-1, 999),
@@ -114,6 +116,7 @@ DIALECTS: Mapping[str, Dialect] = {
             "Acc m-t": (BIT_ACCM, BIT_ACCT),
             "tnm": GRADIENT,
         },
+        brackets="worse",
         unplaced="none",
         starts="=> initial args:",
         placeholders=(-1, 999),
@@ -125,14 +128,13 @@ DIALECTS: Mapping[str, Dialect] = {
         ignored=("it", "iter"),
         starts='"is_master"',
         placeholders=(-1,),
-        is_stale=True,
     ),
     "llamagen": Dialect(
         "lines",
         LLAMAGEN,
         {"Train Loss": like(TOKENS, description=SINCE, statistic="mean")},
         starts="Training for ",
-        least=2.0,  # below any cross-entropy of codes that LlamaGen reached
+        first=(2.0, math.inf),  # below any cross-entropy of codes that LlamaGen reached
     ),
     "llamagen-tokenizer": Dialect(
         "lines",
@@ -221,8 +223,8 @@ DIALECTS: Mapping[str, Dialect] = {
         "lines",
         (
             "iteration ",
-            "elapsed time per iteration (ms): ",
-            ("consumed samples: ", "global batch size: "),
+            "elapsed time per iteration (",
+            ("consumed samples: ", "global batch size: ", "number of skipped iterations: "),
         ),
         {
             **dict.fromkeys(("lm loss", "lm_loss"), like(TOKENS, description=SINCE, statistic="mean")),
@@ -250,6 +252,10 @@ DIALECTS: Mapping[str, Dialect] = {
         "records",
         ('"train_loss": ', '"train_lr": ', '"epoch": '),
         {"train_loss": like(NOISE, description="MAE: of pixels, MAR: of diffusion; no cross-entropy")},
+        first=(-math.inf, 2.0),  # above, it is of another program that logs as MAE does
+    ),
+    "beit": Dialect(
+        "records", ('"train_loss": ', '"train_mlm_acc": ', '"epoch": ', '"train_lr": '), losses=TOKENS
     ),
     "mae-finetune": Dialect(
         "records",
@@ -261,6 +267,11 @@ DIALECTS: Mapping[str, Dialect] = {
         ('num_updates": ', '"epoch": ', 'loss": '),
         losses=like(TOKEN_BITS, statistic="mean"),
         steps=("num_updates", "train_num_updates", "valid_num_updates", "test_num_updates"),
+    ),
+    "fairseq-stdout": Dialect(
+        "lines",
+        (("num_updates=", "num_updates "), ("wps=", "wps "), ("loss=", "loss ")),
+        losses=like(TOKEN_BITS, statistic="mean"),
     ),
     "timm": Dialect("table", ("epoch,", "train_loss", "eval_top1"), losses=CLASSES),
     "timm-stdout": Dialect(

@@ -28,14 +28,18 @@ ARGUMENT = re.compile(r"^  (\w+)\s*: (.*)$")
 class _Plan(NamedTuple):
     """What to take from the lines of one shape; indices are among the parts of a line."""
 
-    epoch: int | None
-    step: int | None
-    values: Sequence[tuple[Metric, int]]
-    last: int | None  # the number that ends the line
+    epoch: int | None = None
+    step: int | None = None
+    values: Sequence[tuple[Metric, int]] = ()
+    # Of some values, by their place in `values`: a factor, and where the best so far may stand instead.
+    changed: Sequence[tuple[int, float, int]] = ()
+    is_val: bool = False
+    last: int | None = None  # decimals of the number that ends the line
 
 
-NOTHING = _Plan(None, None, (), None)
-THOUSANDS = _Plan(None, None, (), 0)  # numbers have commas: such lines are split without these
+NOTHING = _Plan()
+THOUSANDS = _Plan(last=0)  # numbers have commas: such lines are split without these
+SCALES = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "G": 1e9, "T": 1e12}  # behind a number of tokens
 
 
 class LineReader:
@@ -65,6 +69,7 @@ class LineReader:
         self._pending: list[list[tuple[Metric, float]]] | None = []  # None if the log has no positions
         self._in_arguments = False
         self._is_below_val = False  # whether the line above is a title such as "Validation:"
+        self._is_val = False  # whether the last values are of validation
         self._dropped = 0  # values without a position of their own after one of the same name
 
     def read(self, text: str, *, is_end: bool = True) -> None:
@@ -139,7 +144,9 @@ class LineReader:
             for metric, i in self._values(pair, shape)
         ]
         epoch, step = (None if i is None else 2 * i + 1 for i in (shape.epoch, shape.step))
-        plan = _Plan(epoch, step, values, None if parts[-1] else count_decimals(parts[-2]))
+        is_val = any(metric.split == "val" for metric, _ in values)
+        last = None if parts[-1] else count_decimals(parts[-2])
+        plan = _Plan(epoch, step, values, self._changed(values, shape, parts), is_val, last)
         is_used = self._is_first(shape, values) if values else epoch is not None or step is not None
         if not is_used:
             plan = NOTHING
@@ -153,18 +160,31 @@ class LineReader:
         self.names[pair.name] = None
         metrics = self.namer.metrics(pair.name)
         when = self.dialect.brackets
-        is_taken = when == "always" or (when == "without step" and shape.step is None)
+        is_taken = when == "always" or (when != "never" and shape.step is None)
         values = [*pair.values, *pair.second]
         if len(metrics) == len(pair.values) == 1 and pair.second and is_taken:
             values = pair.second
         found = zip(metrics, values, strict=False)
         return [(metric, i) for metric, i in found if metric is not None]
 
+    def _changed(
+        self, values: Sequence[tuple[Metric, int]], shape: Shape, parts: list[str]
+    ) -> Sequence[tuple[int, float, int]]:
+        """Return which values are counted in thousands, or are the worse of two."""
+        best = {}
+        if self.dialect.brackets == "worse" and shape.step is None:
+            best = {2 * one.second[0] + 1: 2 * one.values[0] + 1 for one in shape.pairs if one.second}
+        scales = [
+            SCALES.get(parts[i + 1][:1], 1.0) if metric.kind == "tokens" else 1.0 for metric, i in values
+        ]
+        found = ((k, scales[k], best.get(i, i)) for k, (_, i) in enumerate(values))
+        return [one for one in found if one[1] != 1 or one[2] != values[one[0]][1]]
+
     @staticmethod
     def _of_split(metric: Metric, pair: Pair, shape: Shape) -> Metric:
         """Return a metric with its split by the line: val Loss: 8.25 Acc: 0.25."""
         is_behind = metric.kind == "accuracy" and infer_split(shape.pairs[0].name) == "val"
-        if not pair.is_val and (not is_behind or TRAINING & {*split_words(pair.name)}):
+        if not (pair.is_val or is_behind) or TRAINING & {*split_words(pair.name)}:
             return metric
         name = f"{metric.name}, test set" if shape.is_test else metric.name
         return replace(metric, name=name, split="val", description="")
@@ -177,8 +197,11 @@ class LineReader:
 
     def _take(self, plan: _Plan, parts: list[str]) -> None:
         """Take the values of a line."""
-        epoch, step, values, _ = plan
+        epoch, step, values, changed, is_val, _ = plan
         found = [(metric, float(parts[i])) for metric, i in values]
+        for k, scale, other in changed:
+            metric, value = found[k]
+            found[k] = metric, _worse(metric, value, float(parts[other])) * scale
         if self.dialect.placeholders:
             found = [
                 (metric, value) for metric, value in found if value not in self.dialect.placeholders
@@ -186,11 +209,14 @@ class LineReader:
         at_epoch = None if epoch is None else _place(parts[epoch])
         at_step = None if step is None else _place(parts[step])
         if at_epoch is None and at_step is None:
-            if self._is_below_val:
+            is_behind = self._is_val and bool(found) and found[0][0].kind == "accuracy"
+            if self._is_below_val or (is_behind and not TRAINING & {*split_words(found[0][0].name)}):
                 found = [(replace(metric, split="val"), value) for metric, value in found]
+            self._is_val = is_val or is_behind
             if self.dialect.unplaced != "none":
                 self._unplaced(found)
             return
+        self._is_val = is_val
         pending = self._pending if found else None
         if pending:
             self._pending = []
@@ -260,6 +286,13 @@ def read_lines(pieces: Iterable[str], reader: LineReader) -> Rows:
         reader.read(piece, is_end=False)
     reader.read("")
     return reader.rows
+
+
+def _worse(metric: Metric, value: float, other: float) -> float:
+    """Return the worse of two values, NaN if one is NaN."""
+    if value != other:
+        value = max(value, other) if metric.is_loss else min(value, other)
+    return value if other == other else other
 
 
 def _place(text: str) -> float | None:

@@ -1,11 +1,20 @@
 """Say what a name in a log stands for: by its dialect, or by what is usual."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from entropy_cli.commands.monitor.logs.dialect import Dialect
+from entropy_cli.commands.monitor.logs.dialect import (
+    ADVERSARY,
+    CODEBOOK,
+    LATENTS,
+    NOISE,
+    PERCEPTION,
+    PIXELS,
+    SUM,
+    Dialect,
+)
 from entropy_cli.commands.monitor.logs.series import LOSSES, Kind, Metric, Split, Target
 
 HELD_OUT = {"val", "valid", "validation", "eval", "test", "dev", "heldout", "predict", "vl", "vacc"}
@@ -20,30 +29,27 @@ SCOPES: dict[tuple[str, ...], Literal["mean", "last"]] = {
     **dict.fromkeys((("l", "mean"), ("vl", "mean")), "mean"),
     **dict.fromkeys((("l", "tail"), ("vl", "tail")), "last"),
 }
-PROXIES = {"jepa", "ijepa", "vjepa", "byol", "dino", "ibot"}
 BITS_PER_BYTE, PER_BYTE_WORDS = {"bpb", "bpc"}, ("bits_per_byte", "bits_per_char")
 PER_DIMENSION = ("bits_per_dim", "bpd")  # of pixels
 TOKENS = {"tokens", "num_tokens", "tokens_seen", "total_tokens", "consumed_tokens", "n_tokens"}
 TOKENS |= {"train_tokens", "num_input_tokens_seen", "train_num_input_tokens_seen"}
-# Words of the parts of a tokenizer's loss, and the letters that stand for them before "loss".
-TARGETS: dict[Target, tuple[set[str], set[str]]] = {
-    "adversary": (
-        {"disc", "discriminator", "critic", "adv", "gan", "gen", "generator", "discloss"},
+# Losses of no tokens, words of their names, and the letters that stand for them before "loss"; the first
+# five are the parts of a tokenizer's.
+PARTS: Sequence[tuple[Metric, set[str], set[str]]] = (
+    (
+        ADVERSARY,
+        {"disc", "discr", "discriminator", "critic", "adv", "gan", "gen", "generator", "discloss"},
         {"g", "d"},
     ),
-    "perception": ({"perceptual", "lpips"}, {"p"}),
-    "codebook": ({"vq", "quant", "commit", "commitment", "codebook"}, {"q"}),
-    "pixels": ({"rec", "recon", "reconstruction", "pixel", "pixels", "px"}, {"mse"}),
-    "sum": ({"aeloss"}, {"ae"}),
-}
-PARTS = ("adversary", "perception", "codebook", "pixels", "sum")
-WORDS: dict[Target, str] = {
-    "adversary": "of a game of two networks: no cross-entropy",
-    "perception": "of features of images: no cross-entropy",
-    "codebook": "between latents and codes: no cross-entropy",
-    "pixels": "of pixels: no cross-entropy of codes",
-    "sum": "sum of several losses, no cross-entropy",
-}
+    (PERCEPTION, {"perceptual", "lpips"}, {"p"}),
+    (CODEBOOK, {"vq", "quant", "commit", "commitment", "codebook"}, {"q"}),
+    (PIXELS, {"rec", "recon", "reconstruction", "pixel", "pixels", "px"}, {"mse"}),
+    (SUM, {"aeloss"}, {"ae"}),
+    (LATENTS, {"jepa", "ijepa", "vjepa", "byol", "dino", "ibot"}, set()),
+    (NOISE, {"diff", "diffusion", "denoising", "noise"}, set()),
+)
+OF: Mapping[Target, Metric] = {metric.target: metric for metric, _, _ in PARTS}
+OF_TOKENIZERS = ("adversary", "perception", "codebook", "pixels", "sum")
 PER_BYTE = "bits per byte (or character): nats per token are ln 2 x the bytes of a token times that"
 NO_LOSS = {"scale", "scaler", "weight", "coef", "best", "lr", "count", "usage", "ppl", "perplexity"}
 
@@ -117,13 +123,11 @@ def infer_target(name: str) -> Target:
     ('adversary', 'unknown')
     """
     words = set(stem(name).split("_"))
-    letter = words - {"loss"}
     if any(part in stem(name) for part in PER_DIMENSION):
         return "pixels"
-    for target, (some, letters) in TARGETS.items():
-        if words & some or (letter and letter <= letters):
-            return target
-    return "unknown"
+    letter = words - {"loss"}
+    found = (of.target for of, some, letters in PARTS if words & some or (letter and letter <= letters))
+    return next(found, "unknown")
 
 
 class Namer:
@@ -146,7 +150,7 @@ class Namer:
     ) -> None:
         self.dialect, self.loss_name, self.everything = dialect, loss_name, everything
         losses = [name for name in names if infer_kind(name) in LOSSES]
-        self.is_tokenizer = any(infer_target(name) in PARTS for name in losses)
+        self.is_tokenizer = any(infer_target(name) in OF_TOKENIZERS for name in losses)
         self.listed = dict(dialect.names) if dialect else {}
         self._known: dict[str, tuple[Metric | None, ...]] = {}
 
@@ -162,7 +166,8 @@ class Namer:
 
     def _find(self, name: str) -> tuple[Metric | None, ...]:
         measured = name.rpartition(" - ")[2]  # RUN - METRIC of Weights & Biases
-        key = name if name in self.listed else stem(measured)
+        keys = (name, name.rpartition("/")[2], stem(measured))
+        key = next((one for one in keys if one in self.listed), keys[-1])
         listed = self.listed.get(key)
         found: tuple[Metric | None, ...]
         if isinstance(listed, Metric):
@@ -182,21 +187,22 @@ class Namer:
             return None
         scope = SCOPES.get(tuple(split_words(measured)[-2:]))
         metric = Metric(name, infer_split(measured), kind, scope)
-        target = infer_target(measured)
-        losses = self.dialect.losses if self.dialect and metric.is_loss else None
+        if not metric.is_loss:
+            return metric
+        target, losses = infer_target(measured), self.dialect.losses if self.dialect else None
         if losses and losses.target == "tokens" and (self.is_tokenizer or target != "unknown"):
             losses = None  # it trains a tokenizer
         if losses is not None and (kind in ("loss", losses.kind) or losses.is_proxy):
             kept = kind if losses.is_proxy else losses.kind
             return replace(losses, name=name, split=metric.split, kind=kept, scope=scope)
         if kind == "cross_entropy" and is_per_byte(measured):
-            return replace(metric, unit="bits per byte", has_floor=False, description=PER_BYTE)
+            return replace(metric, unit="bits per byte", description=PER_BYTE)
         if self.is_tokenizer and target == "unknown":
             target = {"cross_entropy": "pixels", "loss": "sum"}.get(kind, target)  # type: ignore[assignment]
-        if metric.is_loss and target != "unknown":
-            kind = "loss" if kind == "cross_entropy" else kind
-            return replace(metric, kind=kind, target=target, has_floor=False, description=WORDS[target])
-        return replace(metric, is_proxy=metric.is_loss and bool(PROXIES & set(split_words(measured))))
+        if target == "unknown":
+            return metric
+        kept = kind if kind == "regulariser" else OF[target].kind
+        return replace(OF[target], name=name, split=metric.split, kind=kept)
 
     def _unlisted(self, name: str, measured: str) -> Metric | None:
         if name == self.loss_name:

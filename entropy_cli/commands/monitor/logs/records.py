@@ -12,7 +12,6 @@ from typing import Any
 from entropy_cli.commands.monitor.logs.dialect import Dialect
 from entropy_cli.commands.monitor.logs.names import Namer, infer_split
 from entropy_cli.commands.monitor.logs.rows import MAX_PLACE, Rows
-from entropy_cli.commands.monitor.logs.series import Metric
 from entropy_cli.core.reading import parse_json
 
 ITERATIONS = ("iteration", "iter", "itr", "it")
@@ -49,7 +48,6 @@ class RecordReader:
         self.epochs = [*self.dialect.epochs] or _first(known, EPOCHS)
         self.splits = _first(known, SPLITS)
         self._places = {*self.steps, *self.epochs, *self.splits}
-        self._previous: dict[Metric, float] = {}
 
     def read(self, record: Record) -> None:
         """Read a record, whose values are numbers, text or None."""
@@ -65,21 +63,13 @@ class RecordReader:
             if number is None:
                 is_blank = cell is None or (isinstance(cell, str) and cell.lower() in BLANK)
                 self.rows.unreadable += not (is_blank or metric.kind == "other")
-            elif number not in self.dialect.placeholders and self._is_new(metric, number):
+            elif number not in self.dialect.placeholders:
                 values.append((replace(metric, split="val") if is_val else metric, number))
         epoch, step = (
             next((_place(record[name]) for name in names if record.get(name) is not None), None)
             for names in (self.epochs, self.steps)
         )
         self.rows.add(epoch, step, values)
-
-    def _is_new(self, metric: Metric, value: float) -> bool:
-        """Return whether a validation value is no repetition, in dialects that repeat them."""
-        if not self.dialect.is_stale or metric.split == "train":
-            return True
-        is_new = self._previous.get(metric) != value
-        self._previous[metric] = value
-        return is_new
 
 
 def read_records(pieces: Iterable[str], reader: RecordReader) -> Rows:

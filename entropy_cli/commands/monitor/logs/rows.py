@@ -105,9 +105,10 @@ class Rows:
         the rows alone, and the values of a whole epoch belong to its last step; rows without a position
         are counted.
         """
+        self._drop_stale()
         epoch_n, step_n = self.positions()
         has_step, has_epoch = ~np.isnan(step_n), ~np.isnan(epoch_n)
-        is_counted = bool(has_step.any()) and not has_epoch.all()
+        is_counted = bool((has_step & ~has_epoch).any())
         if is_counted:
             head_n = self._epochs_of_heads(epoch_n, step_n)
             is_counted = head_n is None
@@ -125,6 +126,23 @@ class Rows:
         if missing.any():
             step_n = np.where(missing, np.arange(len(self), dtype=np.float64), step_n)
         self.epoch_n, self.step_n = epoch_n, step_n
+
+    def _drop_stale(self) -> None:
+        """Drop repetitions where validation is written again and again beside training losses."""
+        of_train = [one.row for metric, one in self.cells.items() if metric.is_loss_of("train")]
+        train_n = np.frombuffer(max(of_train, key=len, default=array("I")), np.uint32)
+        is_stale = False
+        for metric in sorted(self.cells, key=lambda metric: not metric.is_loss_of("val")):
+            row_n = np.frombuffer(self.cells[metric].row, np.uint32)
+            if metric.split == "train" or not (is_stale or metric.is_loss):
+                continue
+            value_n = np.frombuffer(self.cells[metric].value)
+            is_new = np.append(True, value_n[1:] != value_n[:-1])
+            beside = np.count_nonzero(train_n >= row_n[0])
+            if beside <= 2 * len(row_n) and 2 * np.count_nonzero(is_new) <= len(row_n):
+                is_stale = True
+                row, value = row_n[is_new].tolist(), value_n[is_new].tolist()
+                self.cells[metric] = Cells(array("I", row), array("d", value))
 
     def _epochs_of_heads(self, epoch_n: np.ndarray, step_n: np.ndarray) -> np.ndarray | None:
         """Return the epochs of rows, or of the lines above them, if steps start over with these."""

@@ -62,8 +62,6 @@ class Metric:
     # Tokens that it is the mean over, which select its floor: all ("mean"), those of the final scale
     # ("last"), or those of the scale with this side; None if the log does not say.
     scope: Literal["mean", "last"] | int | None = None
-    is_proxy: bool = False  # its target moves with the model, so that a lower value need not be better
-    has_floor: bool = True  # it could be a cross-entropy; False for a sum of several losses
     description: str = ""  # for the reader
     unit: Unit | None = None
     target: Target = "unknown"
@@ -77,6 +75,20 @@ class Metric:
     def is_loss(self) -> bool:
         """True if training minimizes it."""
         return self.kind in LOSSES
+
+    def is_loss_of(self, split: Split) -> bool:
+        """Return whether it is a loss of a split."""
+        return self.is_loss and self.split == split
+
+    @property
+    def is_proxy(self) -> bool:
+        """True if its target moves with the model, so that a lower value need not be better."""
+        return self.target == "latents"
+
+    @property
+    def has_floor(self) -> bool:
+        """True if it could be a cross-entropy of tokens, in a unit that a floor can be given in."""
+        return self.target in ("tokens", "latents", "unknown") and self.unit in TOKEN_UNITS
 
     @property
     def is_adversarial(self) -> bool:

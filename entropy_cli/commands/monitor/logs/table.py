@@ -62,7 +62,7 @@ class TableReader:
             lines = piece.split("\n")
             self._is_ended = not lines[-1]
             for line in lines:
-                if line.startswith("|"):  # of a Markdown table
+                if line.startswith(("|", "+")):  # of a table as Markdown has it, or with a frame
                     line = "" if RULE.fullmatch(line) else line.strip().strip("|")
                 if line.strip() and not line.startswith("#"):
                     yield line
