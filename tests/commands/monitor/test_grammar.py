@@ -48,6 +48,19 @@ LINES = {
     "eval metrics after step: 7, loss=2.5": (None, 7, {"loss": [2.5]}),
     "7 train 2.5": (None, 7, {"train": [2.5]}),
     "seen 3d shapes, fp16, l2 and top1 of 5 layers": (None, None, {}),
+    "[3/10][20/50] loss_G: 2.5": (3, 20, {"loss_G": [2.5]}),
+    "epoch 003:     20 / 450 loss=2.5, wps=1.5": (3, 20, {"loss": [2.5]}),
+    "Epoch: 3 [ 20/50] Batch (t): 0.5, 9.5/s/gpu LR: 1e-4": (3, 20, {"LR": [1e-4]}),
+    "train/loss_step=7 step=3": (None, 3, {"train/loss_step": [7]}),
+    "Epoch 3, top-1: 60.5 accuracy_top-5: 80.5": (3, None, {"top-1": [60.5], "accuracy_top-5": [80.5]}),
+    "epoch 3 loss train: 2.5, val: 2.6": (3, None, {"loss train": [2.5], "loss val": [2.6]}),
+    "epoch 3 Loss: train 2.5, val 2.6": (3, None, {"Loss train": [2.5], "Loss val": [2.6]}),
+    "Accuracy of the net on the 50000 images: 60.5%": (
+        None,
+        None,
+        {"Accuracy of the net on the images": [60.5]},
+    ),
+    "saved 7 files at step 3: 2.5": (None, 3, {"files": [2.5]}),
 }
 
 
@@ -73,6 +86,221 @@ def values(log, name, split="train"):
     found = log.find(name, split)
     assert found is not None, [(one.metric.name, one.metric.split) for one in log.series]
     return found.value_n.tolist()
+
+
+# Of other programs: what they print at the start of an epoch, at a step, and of an evaluation; the names
+# of both losses; and whether steps are counted in the epoch.
+OTHERS = {
+    "Composer": (
+        "",
+        "[batch={n}/3200]:\n\t Train loss/train/total: {loss}",
+        "[Eval batch=1/10] on data\n[Eval batch=10/10] on data:\n\t Eval metrics/eval/ce: {val}",
+        ("Train loss/train/total", "Eval metrics/eval/ce"),
+        False,
+    ),
+    "Keras": (
+        "Epoch {e}/2",
+        "{s:3d}/100 [=====>.....] - ETA: 1s - loss: {loss} - accuracy: 0.5",
+        "100/100 [==========] - 1s 10ms/step - loss: {loss} - val_loss: {val}",
+        ("loss", "val_loss"),
+        True,
+    ),
+    "Keras 3": (
+        "Epoch {e}/2",
+        "{s:3d}/100 ━━━━━━━━━ 1s 10ms/step - loss: {loss}",
+        "100/100 ━━━━━━━━━ 1s 10ms/step - loss: {loss} - val_loss: {val}",
+        ("loss", "val_loss"),
+        True,
+    ),
+    "Keras's guide": (
+        "Start of epoch {e}",
+        "Training loss (for one batch) at step {s}: {loss}",
+        "Validation loss: {val}",
+        ("Training loss", "Validation loss"),
+        True,
+    ),
+    "OpenCLIP": (
+        "",
+        "INFO | Train Epoch: {e} [ {s}/1000 (1%)] Batch (t): 0.5, 1.5/s/gpu LR: 0.1 Loss: {loss} (9)",
+        "INFO | Eval Epoch: {e} [{s} / 100] val_loss: {val}",
+        ("Loss", "val_loss"),
+        True,
+    ),
+    "Lightning": (
+        "",
+        "Epoch {e}:  10%|#  | {s}/100 [01:00<09:00, 1.60it/s, v_num=0, train_loss_step={loss}]",
+        "Epoch {e}: 100%|#  | 100/100 [01:00<09:00, 1.60it/s, v_num=0, val_loss={val}]",
+        ("train_loss_step", "val_loss"),
+        True,
+    ),
+    "Swin": (
+        "",
+        "[2021-04-01 10:00:00 s] (main.py 178): INFO Train: [{e}/300][{s}/1251]\tloss {loss} (9.5)",
+        "[2021-04-01 10:00:00 s] (main.py 226): INFO Test: [9/9]\tLoss 9.5 ({val})",
+        ("loss", "Loss"),
+        True,
+    ),
+    "word_language_model": (
+        "",
+        "| epoch {e:3d} | {s:5d}/ 2983 batches | lr 20.00 | ms/batch 12.34 | loss {loss}",
+        "| end of epoch {e:3d} | time: 50.12s | valid loss {val} | valid ppl 9.5",
+        ("loss", "valid loss"),
+        True,
+    ),
+    "diffusers": (
+        "",
+        "Steps:   1%|#  | {n}/4000 [00:10<10:00,  3.00it/s, loss={loss}, lr=0.0001]",
+        "step {n} validation loss {val}",
+        ("loss", "validation loss"),
+        False,
+    ),
+    "Levanter": (
+        "",
+        "Progress on:train {n}it/100it rate:1.2it/s remaining:01:00 postfix:loss={loss}",
+        "eval loss: {val}",
+        ("loss", "eval loss"),
+        False,
+    ),
+    "LitGPT": (
+        "",
+        "Epoch 1 | iter {n} step 3 | loss train: {loss}, val: n/a | iter time: 9.5 ms",
+        "iter {n}: val loss {val}, val time: 9.5 ms",
+        ("loss train", "val loss"),
+        False,
+    ),
+    "CLU": (
+        "",
+        "I0101 10:00:00.1 139 logging_writer.py:48] [{n}] accuracy=0.1, loss={loss}",
+        "I0101 10:00:00.1 139 logging_writer.py:48] [{n}] eval_loss={val}",
+        ("loss", "eval_loss"),
+        False,
+    ),
+    "MMEngine": (
+        "",
+        "06/13 14:04:01 - mmengine - INFO - Iter(train) [{n:5d}/2000]  time: 0.5  loss: {loss}",
+        "06/13 14:04:01 - mmengine - INFO - Iter(val) [9/9]    loss: {val}",
+        ("loss", "loss"),
+        False,
+    ),
+    "ERNIE": (
+        "",
+        "epoch: 1, progress: 1/1, step: {n}, loss: {loss}, ppl: 9.5",
+        "[validation_set] epoch: 1, step: {n}, loss: {val}, ppl: 9.5",
+        ("loss", "loss"),
+        False,
+    ),
+    "MaxText": (
+        "",
+        "completed step: {n}, seconds: 0.5, Tokens/s/device: 9.5, total_weights: 9, loss: {loss}",
+        "eval metrics after step: {n}, loss={val}, total_weights=9.0",
+        ("loss", "loss"),
+        False,
+    ),
+    "a number first": (
+        "",
+        "{n}: loss: {loss}\n{n}: saved to ./out",
+        "{n}: valid loss: {val}",
+        ("loss", "valid loss"),
+        False,
+    ),
+    "splits alone": (
+        "",
+        "step {n} | train {loss} | 3 samples",
+        "step {n} | val {val}",
+        ("train loss", "val loss"),
+        False,
+    ),
+    "a dict behind a step": (
+        "",
+        "step {n}: {{'loss': {loss}}}",
+        "step {n}: {{'val_loss': {val}}}",
+        ("loss", "val_loss"),
+        False,
+    ),
+    "other lines of a step": (
+        "",
+        "step {n} loss {loss}\nsaved a checkpoint at step {n} (loss 1.5)",
+        "best val_loss: 1.5\nval_loss {val}",
+        ("loss", "val_loss"),
+        False,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_lines_of_programs_without_a_dialect(read, name):
+    head, line, evaluation, (loss, val_loss), in_epoch = OTHERS[name]
+    text, losses, vals = "", [9 - i / 4 for i in range(8)], [7.5, 6.5]
+    for i, value in enumerate(losses):
+        place = {"e": 1 + i // 4, "s": 25 * (i % 4) + 25, "n": 10 * i + 10}
+        text += f"{head}\n".format(**place) if head and i % 4 == 0 else ""
+        text += f"{line}\n".format(loss=value, **place)
+        if i % 4 == 3:
+            text += f"{evaluation}\n".format(loss=value, val=vals[i // 4], **place)
+    log = read(text)
+    assert (log.segments, log.left_out) == (1, 0)
+    assert (values(log, loss), values(log, val_loss, "val")) == (losses, vals)
+    expected = {"epoch": 2.0, "step": 100.0} if in_epoch else {"step": 80.0}
+    assert expected.items() <= log.find(loss).at(-1).items()
+
+
+def test_values_of_an_evaluation_that_are_written_again_and_again_count_once(read):
+    rows = [f"step {i} | train_loss {9 - i} | val_loss {8 - i // 3} | val_acc 0.5\n" for i in range(9)]
+    log = read("".join(rows))
+    val = log.find("val_loss", "val")
+    assert (val.value_n.tolist(), val.step_n.tolist()) == ([8, 7, 6], [0, 3, 6])
+    assert (len(log.find("train_loss")), values(log, "val_acc", "val")) == (9, [0.5])
+
+
+def test_a_line_behind_a_validation_belongs_to_it(read):
+    of = (
+        "Epoch {0} loss {1}\nTest: [ 9/9] Loss 9.5 ({1}) Acc@1 50.0 (6{0}.0)\n * Acc@1 6{0}.5 loss {1}\n"
+    )
+    log = read("".join(of.format(e, 4.5 - e) for e in range(4)))
+    assert (values(log, "loss"), values(log, "loss", "val")) == ([4.5, 3.5, 2.5, 1.5],) * 2
+    assert values(log, "Acc@1", "val") == [60.5, 61.5, 62.5, 63.5]
+
+
+@pytest.mark.parametrize("best_first", [True, False])
+def test_of_the_best_and_the_current_loss_of_forks_the_current_one_is_read(read, best_first):
+    losses, text = [9.0, 8.5, 8.25, 8.5, 8.75], ""
+    for e, value in enumerate(losses):
+        both = min(losses[: e + 1]), value
+        first, second = both if best_first else both[::-1]
+        text += f"[Ep]: [ {e}/9]  [ 0/835]  eta: 0:01  Lm: 9.5 (9.5)  Lt: 9.5 (9.5)\n"
+        text += f"[EP{e}]  (training)  Lm: {first} ({second}), Lt: {first} ({second})\n"
+        text += f"[EP{e}]  (validating 50000)  Lm: {value + 1}, Lt: {value}\n"
+    log = read(text)
+    assert (log.format, values(log, "Lm"), values(log, "Lt")) == ("var", losses, losses)
+    assert values(log, "Lm", "val") == [value + 1 for value in losses]
+
+
+@pytest.mark.parametrize("indent", [None, 1])
+@pytest.mark.parametrize(
+    "document",
+    [
+        {"lr": 0.1, "history": [{"epoch": i, "loss": 4.5 - i, "val_loss": 5.5 - i} for i in range(4)]},
+        {"lr": [0.1], "history": {"loss": [4.5, 3.5, 2.5, 1.5], "val_loss": [5.5, 4.5, 3.5, 2.5]}},
+    ],
+)
+def test_documents_with_a_history_somewhere(read, document, indent):
+    log = read(json.dumps(document, indent=indent))
+    found = {one.metric.name.rpartition("/")[2]: one.value_n.tolist() for one in log.series}
+    assert (found["loss"], found["val_loss"]) == ([4.5, 3.5, 2.5, 1.5], [5.5, 4.5, 3.5, 2.5])
+
+
+def test_rows_of_validation_with_their_own_count_of_batches(read):
+    rows = [{"env": "x"}]
+    for e in (1, 2, 3):
+        rows += [{"mode": "train", "epoch": e, "iter": i, "loss": 9 - e - i / 8} for i in (1, 2, 3, 4)]
+        rows += [{"mode": "val", "epoch": e, "iter": 2, "loss": 9.5 - e}]
+    log = read("".join(json.dumps(row) + "\n" for row in rows))
+    assert (log.segments, len(log.find("loss")), values(log, "loss", "val")) == (1, 12, [8.5, 7.5, 6.5])
+
+
+def test_tokens_in_millions_are_no_count(read):
+    log = read("".join(f"step {i} | loss 2.5 | Tokens: {i}.5M | seen_tokens: {i}\n" for i in range(4)))
+    assert [one.metric.name for one in log.series if one.metric.kind == "tokens"] == ["seen_tokens"]
 
 
 def test_without_a_dialect_the_likeliest_loss_is_said(read):
@@ -216,6 +444,7 @@ def test_a_table_of_runs_is_no_curve(read):
     ("head", "row"),
     [
         ("| step |   train loss |\n|-----:|-------------:|\n", "| {:4d} | {:12.4f} |\n"),
+        ("+----+-----+\n|step|loss |\n+----+-----+\n", "|{:4d}|{:5.3f}|\n"),
         ("step    loss\n", "{:4d}  {:6.4f}\n"),
     ],
 )

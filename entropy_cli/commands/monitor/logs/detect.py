@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from entropy_cli.commands.monitor.logs.dialect import ANY, Container, Dialect
 from entropy_cli.commands.monitor.logs.dialects import DIALECTS
-from entropy_cli.commands.monitor.logs.lines import LineReader, read_lines
+from entropy_cli.commands.monitor.logs.lines import LineReader
 from entropy_cli.commands.monitor.logs.names import Namer
 from entropy_cli.commands.monitor.logs.records import (
     RecordReader,
@@ -55,11 +55,17 @@ def detect(text: str, loss_name: str | None) -> tuple[Form | None, int]:
     if nothing is known to read it.
     """
     forms = [choose(container, text, loss_name) for container in PLAIN.values()]
-    counts = [count_losses(text, form, loss_name) for form in forms]
+    if "\n" not in text.strip():
+        with contextlib.suppress(ValueError):
+            forms.append(choose("document", text, loss_name))
+    found = [_read_beginning(text, form, loss_name) for form in forms]
+    counts = list(map(count_losses, found))
+    jsonl, csv, *_ = forms
+    if jsonl.dialect is None and found[2].is_placed and not found[0].is_placed:
+        counts[0] = 0  # the position stands before the braces: step 7: {'loss': 2.5}
     most = max(counts)
     if most:
         return next((form, n) for form, n in zip(forms, counts, strict=True) if n >= most / 2)
-    jsonl, csv, _ = forms
     known = [form for form in forms if form.dialect is not None]
     plain = [form for form, is_one in ((jsonl, bool(jsonl.names)), (csv, _is_table(text))) if is_one]
     return next(iter([*known, *plain]), None), 0
@@ -91,7 +97,7 @@ def _is_in_range(text: str, form: Form, loss_name: str | None) -> bool:
     low, high = form.dialect.first if form.dialect else ANY
     if (low, high) == ANY:
         return True
-    rows = read_as(form, [text], Namer(form.dialect, loss_name, form.names), "").rows
+    rows = _read_beginning(text, form, loss_name)
     firsts = [cells.value[0] for metric, cells in rows.cells.items() if metric.is_loss]
     return all(low <= value <= high for value in firsts)
 
@@ -105,7 +111,7 @@ def _names(text: str, container: Container) -> Sequence[str]:
     """Return all names in the beginning of a log."""
     if container == "lines":
         reader = LineReader(Namer())
-        reader.read(text)
+        reader.read([text])
         return tuple(reader.names)
     if container == "table":
         table = TableReader(Namer(), "")
@@ -117,14 +123,16 @@ def _names(text: str, container: Container) -> Sequence[str]:
     return tuple({name: None for record in records for name in record})
 
 
-def count_losses(text: str, form: Form, loss_name: str | None) -> int:
-    """Return how many rows of the beginning of a log have a loss."""
-    try:
-        rows = read_as(form, [text], Namer(form.dialect, loss_name, form.names), "").rows
-    except (ValueError, LogError):
-        return 0
-    losses = [cells.row for metric, cells in rows.cells.items() if metric.is_loss]
-    return len(set().union(*losses)) if losses else 0
+def _read_beginning(text: str, form: Form, loss_name: str | None) -> Rows:
+    """Return the rows of the beginning of a log; none if it can't be read so."""
+    with contextlib.suppress(ValueError, LogError):
+        return read_as(form, [text], Namer(form.dialect, loss_name, form.names), "").rows
+    return Rows()
+
+
+def count_losses(rows: Rows) -> int:
+    """Return how many rows have a loss."""
+    return len(set().union(*(cells.row for metric, cells in rows.cells.items() if metric.is_loss)))
 
 
 def read_as(
@@ -145,7 +153,7 @@ def read_as(
     """
     if form.container == "lines":
         reader = LineReader(namer)
-        rows = read_lines(pieces, reader)
+        rows = reader.read(pieces)
         return Reading(rows, tuple(reader.names), reader.notes(), reader.arguments)
     if form.container == "table":
         table = TableReader(namer, path)

@@ -10,6 +10,7 @@ from entropy_cli.commands.monitor.logs.series import Metric
 # Where pairs of names and values stand: in printed lines, in a table below a head, in an object per line
 # (JSON, or a Python dict), in one JSON document, or in the events of TensorBoard.
 Container = Literal["lines", "table", "records", "document", "events"]
+Unplaced = Literal["previous", "next", "none"]
 ANY = (-math.inf, math.inf)
 Named = Metric | Sequence[Metric | None] | None
 
@@ -51,7 +52,7 @@ class Dialect:
     steps: Sequence[str] = ()
     epochs: Sequence[str] = ()
     ignored: Sequence[str] = ()
-    unplaced: Literal["previous", "next", "none"] = "previous"
+    unplaced: Unplaced = "previous"
     starts: str = ""
     placeholders: Sequence[float] = ()
     first: tuple[float, float] = ANY

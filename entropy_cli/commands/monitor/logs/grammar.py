@@ -13,7 +13,7 @@ import re
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from entropy_cli.commands.monitor.logs.names import HELD_OUT, TRAINING, split_words
+from entropy_cli.commands.monitor.logs.names import HELD_OUT, LEVELS, TRAINING, is_split, split_words
 
 # A number outside of words such as top-5; float() has the last word. `ep12` and the like are a word and
 # a number. The first character alone decides where to look closer, which keeps the search fast.
@@ -28,17 +28,21 @@ NUMBER = re.compile(
 EPOCHS = ("epoch", "ep", "epochs")
 STEPS = ("step", "iter", "iteration", "it", "itr", "update", "global_step", "steps", "batch")
 # Words that may stand before a word of a position, and any may before the last two.
-BEFORE = HELD_OUT | TRAINING | {"global", "current", "trainer", "info", "completed"}
+BEFORE = (
+    HELD_OUT | TRAINING | LEVELS | {"global", "current", "trainer", "completed", "start", "end", "of"}
+)
 AT = {"at", "after"}
 STOP_WORDS = (" the", " of", " on", " for")  # end no name: accuracy on the 10000 test images: 60%
 NAME = re.compile(
     r"([A-Za-z_][\w.&@/+-]*(?: [A-Za-z_&][\w.&@/+-]*){0,5})"
-    r"(?: ?\([A-Za-z/%]{1,12}\))?[\"']?\]?\s*(?:[:=|]{1,2}\s*)?(?:tensor\(|[\"'\[(])?\s*[-+]?$"
+    r"(?: ?\([A-Za-z/% ]{1,16}\))?[\"']?\]?\s*(?:[:=|]{1,2}\s*)?(?:tensor\(|[\"'\[(])?\s*[-+]?$"
 )
 UNIT = re.compile(r"^(?:%|ms|s|(?:it)?/s(?:/gpu)?|[kKMGT]i?B?)(?![\w.])")
 # Before the second value of a name.
 BRACKET = re.compile(r"^\s*\(\s*(?!best|min|max)(?:[a-z]+[ :=]*)?$", re.I)
 LABEL = re.compile(r"([A-Za-z_][\w ]*?) ?[:-]\s*$")  # before the name of a split
+LONE = re.compile(r"\] [\w/]+=")  # after a step: [100] loss=2.5
+BARS = ("|", "━", "╸", "╺", "█")
 COUNT = re.compile(r"it(?:/$| ?\[)")  # after the first number of a bar: 12it/100it, 12it [00:10
 ASSIGNED = re.compile(r"[:=]\s*\[$")  # before a value in square brackets
 FORMAT = re.compile(r"[defgEFG]\}")  # after the width of a number in the source of a program
@@ -46,7 +50,7 @@ PART = re.compile(r"[-+:.](?:\d|$)")  # after a number that is but a part of a t
 LONGEST = 40  # characters of a number
 THOUSANDS = re.compile(r"(?<=[ =/])\d{1,3}(?:,\d{3})+(?!\d)")  # 1,234,567; not 12:00:01,234
 CODE = re.compile(r".*\bline\s*\d+\)\s*=>")  # where a line was printed from
-WORD = re.compile(r"(?<![\w./-])[A-Za-z]+(?![\w/-])")
+WORD = re.compile(r"(?<![\w./-])[A-Za-z]+(?=_set\b|(?![\w/-]))")
 RANK = re.compile(
     r"^\W*(?:(?:rank|default|worker|gpu)[ :_=]*(\d+)\]?:?|(\d+):(?= )|\[\d+,(\d+)\]<)", re.I
 )
@@ -87,7 +91,7 @@ class Shape(NamedTuple):
     pairs: Sequence[Pair]
     epoch: int | None
     step: int | None
-    is_test: bool  # whether it is of a test set beside validation
+    is_test: bool | None  # whether it is of a test set beside validation; None if of a test set
     rank: str | None  # of the process that printed it
 
 
@@ -113,8 +117,9 @@ def parse_shape(parts: Sequence[str], steps: Iterable[str] = (), epochs: Iterabl
         step = 0
     found = None if rank is None else next(filter(None, rank.groups()))
     pairs = [pair._replace(is_val=is_val or pair.is_val) for pair in parser.pairs]
-    is_test = {"test"} < {"test", "val", "valid", "validation"}.intersection(WORD.findall(around))
-    return Shape(pairs, parser.epoch, step, is_test, found)
+    words = {*WORD.findall(around)}
+    has_test = "test" in words and (bool(words & {"val", "valid", "validation"}) or None)
+    return Shape(pairs, parser.epoch, step, has_test, found)
 
 
 class _Parser:
@@ -164,7 +169,7 @@ class _Parser:
             return False
         opens, end = before.rstrip().endswith("["), after.lstrip()[:1]
         named = NAME.search(UNIT.sub("", before)[-REACH:])
-        if named and opens and end == "/" and _is_split(named[1]):  # Test: [ 10/48]
+        if named and opens and end == "/" and is_split(named[1]):  # Test: [ 10/48]
             named = None
         is_part = after.startswith("/") and self.texts[i + 2 :][:1] not in ([], ["/"])  # not of a date
         is_next = self.epoch is not None and self.epoch == i - 1
@@ -188,15 +193,16 @@ class _Parser:
         """Return whether a number counts steps in a progress bar, or at the start of a line."""
         has_total = after.startswith("/")
         if i or before.strip():
-            is_behind = has_total and not named and before.rstrip().endswith("|")
-            return is_behind or bool(COUNT.match(after))
+            is_behind = has_total and before.rstrip().endswith(BARS)
+            is_lone = before.endswith("[") and bool(LONE.match(after))
+            return (not named and (is_behind or is_lone)) or bool(COUNT.match(after))
         rest = self.texts[i + 2] if has_total and i + 2 < len(self.texts) else after
         is_word = has_total or rest.strip(" |:-")[:1].isalpha()
         return rest[:1] in (" ", ":") and bool(rest.strip()) and is_word
 
     def _name(self, i: int, before: str, after: str) -> None:
         """Take a number as the position or the value that the text before it names."""
-        text = UNIT.sub("", before)[-REACH:]
+        text = (UNIT.sub("", before) if i else before)[-REACH:]
         named = NAME.search(text)
         carried, self.name, self.last = self.name, "", None
         if named is None and (not carried or before.strip(" -:=")):
@@ -206,7 +212,7 @@ class _Parser:
         if named and carried.endswith(STOP_WORDS):
             name = f"{carried} {name}"
         start = named.start() if named else 0
-        if named and self._is_position(i, name, text[start:], after):
+        if named and self._is_position(i, name, (text[:start], text[start:], after)):
             self.around.append(before)
             return
         is_part = before.rstrip().endswith("[") and not (ASSIGNED.search(before) and after[:1] == "]")
@@ -214,7 +220,7 @@ class _Parser:
             is_part
             or PART.match(after)
             or len(self.numbers[i]) > LONGEST
-            or (after.startswith(")") and _is_split(name))
+            or (after.startswith(")") and is_split(name))
         ):  # (val 50000)
             self._surround(before)
             return
@@ -226,8 +232,12 @@ class _Parser:
         self.last = Pair(self._of_split(name, text[:start]), [i], [], self.is_val)
         self.pairs.append(self.last)
 
-    def _is_position(self, i: int, name: str, text: str, after: str) -> bool:
-        """Take a number as a position if it is named as one, and a whole number for a step."""
+    def _is_position(self, i: int, name: str, around: tuple[str, str, str]) -> bool:
+        """Take a number as a position if it is named as one, and a whole number for a step.
+
+        `around` are the texts before and from its name, and after the number.
+        """
+        above, text, after = around
         *words, last = split_words(name.replace("_", " ")) or [""]
         names = {name, name.lower()}
         is_at = bool({*words[-1:]} & AT)
@@ -236,8 +246,9 @@ class _Parser:
         is_whole = self.numbers[i].removesuffix(".0").isdecimal()
         if not (is_usual or names & (self.steps | self.epochs)) or not (is_whole or is_epoch):
             return False
-        if is_at:
-            self.name = " ".join(name.split()[:-2])
+        if is_at:  # loss at step 7: 2.5, loss (of a batch) at step 7: 2.5
+            named = NAME.search(above)
+            self.name = " ".join(name.split()[:-2]) or (named[1] if named else "")
         is_count = not is_at and after.lstrip()[:1] == "/" and HELD_OUT & {*split_words(text)}
         if is_epoch and self.epoch is None:
             self.epoch = i
@@ -247,21 +258,17 @@ class _Parser:
 
     def _of_split(self, name: str, before: str) -> str:
         """Return a name with what it is a split of: Loss: train 2.1, val 2.2; loss train 2.1, val 2."""
-        if not _is_split(name):
+        if not is_split(name):
             return name
         label = LABEL.search(before)
         if label:
             return f"{label[1]} {name}"
         twin = self.pairs[-1].name if self.pairs else ""
-        return re.sub(r"(?i)train(?:ing)?", name, twin) if TRAINING & {*split_words(twin)} else name
+        other = re.sub(r"(?i)train(?:ing)?", name, twin)
+        return name if other == twin else other
 
     def _surround(self, text: str) -> None:
         """Note a text that is no name of a value."""
         self.around.append(text)
         for word in WORD.findall(text.lower()):
             self.is_val = (self.is_val or word in HELD_OUT) and word not in TRAINING
-
-
-def _is_split(name: str) -> bool:
-    """Return whether a name is no more than that of a split."""
-    return set(split_words(name)) <= HELD_OUT | TRAINING

@@ -18,21 +18,24 @@ from entropy_cli.commands.monitor.logs.dialect import (
 from entropy_cli.commands.monitor.logs.series import LOSSES, Kind, Metric, Split, Target
 
 HELD_OUT = {"val", "valid", "validation", "eval", "test", "dev", "heldout", "predict", "vl", "vacc"}
-HELD_OUT |= {"validate", "validating", "evaluate", "evaluating", "evaluation", "testing"}
-TRAINING = {"train", "training"}
+HELD_OUT |= {"validate", "validating", "evaluate", "evaluating", "evaluation", "testing", "va", "cv"}
+TRAINING = {"train", "training", "tr", "trn", "tl"}
+LEVELS = {"info", "debug"}  # of lines that are logged
 AVERAGED_OVER = {"step", "epoch"}  # loss_step, loss_epoch
+NORMS = {"gnorm", "gnm", "tnm"}  # of gradients
+BEST = {"best", "minimum", "lowest", "improved", "improving", "reached"}  # of values that are not new
 ACCURACY = {"acc", "accuracy", "top1", "top5", "acc1", "acc5", "accm", "acct", "vacc"}
-REGULARISERS = {"reg", "regulariser", "regularizer", "kl", "commit", "codebook", "entropy", "aux"}
+TOKENS = re.compile(r"(?:.*_)?(?:num_|n_|total_|consumed_|trained_|train_|input_)*tokens(?:_seen)?")
+NO_LOSS = {"norm", "scale", "scaler", "weight", "coef", "count", "num", "usage", "ppl", "perplexity"}
+PER_BYTE = re.compile(r"(?:^|_)(?:bp[bc]|bits_per_(?:byte|char))(?:_|$)")
+PER_DIMENSION = re.compile(r"bits_(?:per_)?dim|bpd")  # of pixels
 CROSS_ENTROPY = {"ce", "xent", "nll", "crossentropy", "bce"}
+REGULARISERS = {"reg", "regulariser", "regularizer", "kl", "commit", "codebook", "entropy", "aux"}
 # The last two words of the means over all tokens and over those of the final scale.
 SCOPES: dict[tuple[str, ...], Literal["mean", "last"]] = {
     **dict.fromkeys((("l", "mean"), ("vl", "mean")), "mean"),
     **dict.fromkeys((("l", "tail"), ("vl", "tail")), "last"),
 }
-BITS_PER_BYTE, PER_BYTE_WORDS = {"bpb", "bpc"}, ("bits_per_byte", "bits_per_char")
-PER_DIMENSION = ("bits_per_dim", "bpd")  # of pixels
-TOKENS = {"tokens", "num_tokens", "tokens_seen", "total_tokens", "consumed_tokens", "n_tokens"}
-TOKENS |= {"train_tokens", "num_input_tokens_seen", "train_num_input_tokens_seen"}
 # Losses of no tokens, words of their names, and the letters that stand for them before "loss"; the first
 # five are the parts of a tokenizer's.
 PARTS: Sequence[tuple[Metric, set[str], set[str]]] = (
@@ -50,8 +53,7 @@ PARTS: Sequence[tuple[Metric, set[str], set[str]]] = (
 )
 OF: Mapping[Target, Metric] = {metric.target: metric for metric, _, _ in PARTS}
 OF_TOKENIZERS = ("adversary", "perception", "codebook", "pixels", "sum")
-PER_BYTE = "bits per byte (or character): nats per token are ln 2 x the bytes of a token times that"
-NO_LOSS = {"scale", "scaler", "weight", "coef", "best", "lr", "count", "usage", "ppl", "perplexity"}
+BYTES = "bits per byte (or character): nats per token are ln 2 x the bytes of a token times that"
 
 
 def split_words(name: str) -> list[str]:
@@ -67,6 +69,16 @@ def split_words(name: str) -> list[str]:
 def infer_split(name: str) -> Split:
     """Return the data split that a name refers to; train if it names none."""
     return "val" if HELD_OUT & set(split_words(name)) else "train"
+
+
+def is_split(name: str) -> bool:
+    """Return whether a name is no more than that of a split.
+
+    >>> is_split("INFO Train"), is_split("val loss")
+    (True, False)
+    """
+    words = set(split_words(name)) - LEVELS
+    return bool(words) and words <= HELD_OUT | TRAINING
 
 
 def stem(name: str) -> str:
@@ -87,33 +99,22 @@ def subject(metric: Metric) -> str:
 def infer_kind(name: str) -> Kind | None:
     """Return the kind of a name; None for what tells nothing about the training."""
     parts = split_words(name)
-    words = set(parts)
-    joined = "_".join(parts)
-    if ("norm" in joined and words & {"grad", "gradient", "gnorm", "norm"}) or words & {"gnm", "tnm"}:
-        return "gradient_norm" if "grad" in joined or words & {"gnorm", "gnm", "tnm"} else None
-    if words & ACCURACY:
-        return "accuracy"
-    if words & {"lr", "tlr"} or "learning_rate" in joined:
-        return "learning_rate"
-    if words & NO_LOSS or name.endswith(("__MIN", "__MAX")):
-        return None
-    if joined in TOKENS:
-        return "tokens"
-    if is_per_byte(name):
-        return "cross_entropy"
-    if any(part in joined for part in PER_DIMENSION):
-        return "loss"
-    if words & CROSS_ENTROPY or "cross_entropy" in joined or tuple(parts[-2:]) in SCOPES:
-        return "cross_entropy"
-    if not words & {"loss", "losses"} and not joined.endswith("loss"):
-        return None
-    return "regulariser" if words & REGULARISERS else "loss"
-
-
-def is_per_byte(name: str) -> bool:
-    """Return whether a name says that it counts bits per byte, or per character."""
-    words = split_words(name)
-    return bool(BITS_PER_BYTE & set(words)) or any(part in "_".join(words) for part in PER_BYTE_WORDS)
+    words, joined = set(parts), "_".join(parts)
+    is_loss = "losses" in words or any(part.endswith("loss") for part in parts)
+    is_entropy = words & CROSS_ENTROPY or "cross_entropy" in joined or tuple(parts[-2:]) in SCOPES
+    kinds: Sequence[tuple[Kind | None, object]] = (
+        ("gradient_norm", words & NORMS or ("grad" in joined and "norm" in joined)),
+        (None, words & BEST),
+        ("accuracy", words & ACCURACY),
+        ("learning_rate", words & {"lr", "tlr"} or "learning_rate" in joined),
+        ("tokens", not is_loss and TOKENS.fullmatch(joined)),
+        (None, words & NO_LOSS or name.endswith(("__MIN", "__MAX"))),
+        ("loss", PER_DIMENSION.search(joined)),
+        ("cross_entropy", PER_BYTE.search(joined) or is_entropy),
+        ("regulariser", is_loss and words & REGULARISERS),
+        ("loss", is_loss),
+    )
+    return next((kind for kind, applies in kinds if applies), None)
 
 
 def infer_target(name: str) -> Target:
@@ -123,7 +124,7 @@ def infer_target(name: str) -> Target:
     ('adversary', 'unknown')
     """
     words = set(stem(name).split("_"))
-    if any(part in stem(name) for part in PER_DIMENSION):
+    if PER_DIMENSION.search(stem(name)):
         return "pixels"
     letter = words - {"loss"}
     found = (of.target for of, some, letters in PARTS if words & some or (letter and letter <= letters))
@@ -195,8 +196,8 @@ class Namer:
         if losses is not None and (kind in ("loss", losses.kind) or losses.is_proxy):
             kept = kind if losses.is_proxy else losses.kind
             return replace(losses, name=name, split=metric.split, kind=kept, scope=scope)
-        if kind == "cross_entropy" and is_per_byte(measured):
-            return replace(metric, unit="bits per byte", description=PER_BYTE)
+        if PER_BYTE.search("_".join(split_words(measured))):
+            return replace(metric, unit="bits per byte", description=BYTES)
         if self.is_tokenizer and target == "unknown":
             target = {"cross_entropy": "pixels", "loss": "sum"}.get(kind, target)  # type: ignore[assignment]
         if target == "unknown":

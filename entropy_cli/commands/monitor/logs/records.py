@@ -131,8 +131,11 @@ def document_records(text: str) -> Iterator[dict[str, Any]]:
         value = value["log_history"]
         if not isinstance(value, list):
             raise ValueError(f"log_history is {type(value).__name__}, expected a list")
-    if isinstance(value, dict):  # as Keras writes it
-        lists = {name: item for name, item in value.items() if isinstance(item, list)}
+    if isinstance(value, dict):
+        lists = {name: item for name, item in flatten(value).items() if isinstance(item, list)}
+        of_records = [item for item in lists.values() if item and isinstance(item[0], dict)]
+        value = max(of_records, key=len, default=None)
+    if value is None:  # as Keras writes it
         value = [{} for _ in range(max(map(len, lists.values()), default=0))]
         for name, cells in lists.items():  # which may be of different lengths
             for record, cell in zip(value, cells, strict=False):

@@ -48,6 +48,11 @@ class Rows:
         """Return the number of rows."""
         return len(self.step)
 
+    @property
+    def is_placed(self) -> bool:
+        """True if a row has an epoch or a step."""
+        return not all(map(math.isnan, (*self.step, *self.epoch)))
+
     def add(
         self,
         epoch: float | None,
@@ -134,12 +139,12 @@ class Rows:
         is_stale = False
         for metric in sorted(self.cells, key=lambda metric: not metric.is_loss_of("val")):
             row_n = np.frombuffer(self.cells[metric].row, np.uint32)
-            if metric.split == "train" or not (is_stale or metric.is_loss):
+            is_asked = metric.split == "val" and (is_stale or metric.is_loss)
+            if not is_asked or np.count_nonzero(train_n >= row_n[0]) > 2 * len(row_n):
                 continue
             value_n = np.frombuffer(self.cells[metric].value)
             is_new = np.append(True, value_n[1:] != value_n[:-1])
-            beside = np.count_nonzero(train_n >= row_n[0])
-            if beside <= 2 * len(row_n) and 2 * np.count_nonzero(is_new) <= len(row_n):
+            if 2 * np.count_nonzero(is_new) <= len(row_n):
                 is_stale = True
                 row, value = row_n[is_new].tolist(), value_n[is_new].tolist()
                 self.cells[metric] = Cells(array("I", row), array("d", value))
