@@ -11,12 +11,13 @@ from entropy_cli.results.findings import Finding, Severity, difference
 from entropy_cli.results.floors import Level, beside_rungs
 
 AT_END = " at the end"
+UNITS_OPTION = " (--log-units)"  # of the command; Python is told without it
 NEAR = 0.02  # nats: losses this close count as equal if their error is not known
 SUM_TOLERANCE = 0.03  # relative: the first logged value is often a mean over some steps
 MOST_SUMMED = 64  # accumulation steps
 MUCH_ABOVE = 1.0  # nats above ln V: logits of unit variance are half a nat above
 ACCUMULATION = (
-    "Divide each micro-batch's loss by the number of accumulation steps, or give --loss the validation "
+    "Divide each micro-batch's loss by the number of accumulation steps, or judge by the validation "
     "loss. In Hugging Face's Trainer, whose loss is CE x tokens / n with n = num_items_in_batch, the "
     "model takes **kwargs but returns a mean: divide the sum of its token losses by num_items_in_batch, "
     "or set accepts_loss_kwargs = False on the model"
@@ -42,7 +43,7 @@ def below_floor(
         return Finding("below_floor", "info", message)
     causes = (
         "check that the floor has the temperature, path, tokenizer and scale of this loss, that it is "
-        "in nats and not in bits (--log-units), and that the training set is not memorised."
+        f"in nats and not in bits{UNITS_OPTION}, and that the training set is not memorised."
     )
     if labels == "unknown":
         causes = f"if the labels are the nearest codes, it is no floor: judge by a ladder. Else {causes}"
@@ -129,7 +130,7 @@ def start_is_not_ln_v(initial: float, vocab_size: int) -> Finding:
     else:
         advice = (
             "Nothing to do if the run resumes another or starts from trained weights. Else check for "
-            "another codebook size, bits per token (--log-units), or a loss averaged over padded tokens"
+            f"another codebook size, bits per token{UNITS_OPTION}, or a loss averaged over padded tokens"
         )
         side = "below"
     message = (

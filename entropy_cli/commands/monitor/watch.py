@@ -16,6 +16,7 @@ import numpy as np
 from entropy_cli.commands.monitor.findings import collect_findings
 from entropy_cli.commands.monitor.logs.series import LARGEST, Log, Metric, Series
 from entropy_cli.commands.monitor.result import RunFinding
+from entropy_cli.results.floor_checks import UNITS_OPTION
 from entropy_cli.results.floors import Floor, Level
 
 LOOKS_APART = 20  # a look for each 20th by which a series grows
@@ -114,7 +115,7 @@ class Watch:
         before = self._in_a_row.get(name, Counter())
         now = self._in_a_row[name] = Counter({one.id: before[one.id] + 1 for one in found})
         new = [
-            one
+            replace(one, message=one.message.replace(UNITS_OPTION, ""))
             for one in events(found)
             if (name, one.id) not in self._told and (one.id in AT_ONCE or now[one.id] >= LOOKS_IN_A_ROW)
         ]

@@ -38,11 +38,13 @@ def without_ladder(result, tmp_path):
 def check_all(floor, values, series="mean", steps=None):
     """What is found at each value, as (step, id)."""
     steps = range(len(values)) if steps is None else steps
-    return [
-        (step, one.id)
+    found = [
+        (step, one)
         for step, value in zip(steps, values, strict=True)
         for one in floor.check(value, series, step)
     ]
+    assert not any("(--" in one.message for _, one in found)  # there are no options in a loop
+    return [(step, one.id) for step, one in found]
 
 
 def noise(points, sigma=0.02, seed=0):
@@ -159,6 +161,7 @@ class TestCheck:
         assert (floor.labels, without_ladder.labels) == ("hard", "soft")
         low = floor.levels.mean.floor - 0.1
         (hard,), (soft,) = floor.check(low), without_ladder.check(low)
+        assert "in nats and not in bits, and" in soft.message
         assert hard.id == soft.id == "below_floor"
         assert (hard.severity, soft.severity) == ("info", "warning")
         assert "CE - A may be negative" in hard.message and "impossible" not in hard.message
