@@ -52,8 +52,10 @@ def _moved(series: Series) -> bool:
 
 def _never_moved(series: Series) -> Iterator[RunFinding]:
     """Report a loss that is as high at the end as at the start of the run."""
-    found = never_moved(series.value_n)
+    found, ceiling = never_moved(series.value_n), None if series.level is None else series.level.ceiling
     if found is None or not found.fires or not series.begins_at_start:
+        return
+    if ceiling is not None and found.start < ceiling:  # it has moved before the log begins
         return
     message = (
         f"as high at the end ({found.last:.4g}) as at the start ({found.start:.4g}, medians of a tenth "

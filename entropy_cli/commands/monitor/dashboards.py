@@ -49,7 +49,8 @@ class Dashboards:
         level, key = series.level, (series.metric.name, series.metric.split)
         if level is None:
             return
-        new_n = np.flatnonzero(step_n > self._written.get(key, -np.inf))
+        before = self._written.get(key, -np.inf)
+        new_n = np.flatnonzero((step_n > before) | (step_n[-1] < before))  # all, of a run that went back
         if not len(new_n):
             return
         self._written[key] = float(step_n[-1])

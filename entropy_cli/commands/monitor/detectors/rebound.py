@@ -146,7 +146,8 @@ def _rebound_by_rows(y_n: Series, found: Rebound) -> Rebound:
     i, sigma = int(median_n.argmin()), noise(y_n)
     k = i + int(median_n[i:].argmax())
     minimum, peak = float(median_n[i]), float(median_n[k])
-    last = float(np.median(y_n[-max(len(y_n) // 10, LAST_BINS) :]))
+    end = len(y_n) - max(len(y_n) // 10, LAST_BINS)
+    last = float(np.median(y_n[end:]))
     rise, drop = last - minimum, max(float(np.median(y_n[:LAST_BINS])) - minimum, 0.0)
     threshold = max(ERRORS * sigma, SHARE_OF_FALL * drop)
     walk = WALK_ERRORS * WALK_STEP * sigma * (k - i) ** 0.5
@@ -156,7 +157,7 @@ def _rebound_by_rows(y_n: Series, found: Rebound) -> Rebound:
     return replace(
         found,
         fires=True,
-        falls_again=peak - last > max(ERRORS * sigma, SHARE_OF_FALL * rise),
+        falls_again=k < end and peak - last > max(ERRORS * sigma, SHARE_OF_FALL * rise),
         minimum=minimum,
         first=i,
         stop=i + LAST_BINS,
