@@ -8,6 +8,7 @@ from torch import Tensor
 
 from entropy_cli.entropy.codebook import Rule
 from entropy_cli.tokenizers.precision import Precision
+from entropy_cli.tokenizers.settings import TokenizerSettings
 
 
 @dataclass(frozen=True)
@@ -56,6 +57,13 @@ class GeneratorSpec:
     def tokens(self) -> int:
         """Return the number L of tokens of an image."""
         return sum(self.tokens_S)
+
+    @property
+    def of_tokenizer(self) -> TokenizerSettings:
+        """Return what it shows of the tokenizer that it was trained with."""
+        scales = self.patch_nums if self.latent_dim is not None and self.patch_nums else None
+        side = self.patch_nums[-1] if self.patch_nums else None
+        return TokenizerSettings(self.image_size, scales, self.rule, latent_side=side)
 
 
 class Generator(Protocol):

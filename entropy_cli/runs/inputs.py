@@ -20,7 +20,6 @@ from entropy_cli.images.loader import Source
 from entropy_cli.results.schema import Result, read_result
 from entropy_cli.runs.config import EstimateConfig, GivenLatents, SavedTokens
 from entropy_cli.runs.frozen import freeze
-from entropy_cli.runs.model import tokenizer_settings
 from entropy_cli.streaming.given_tokens import GivenTokens, TokenSet
 from entropy_cli.streaming.run_settings import FROZEN, TOKENS
 from entropy_cli.streaming.token_table import check_counts, check_names, open_rows, read_names
@@ -88,7 +87,7 @@ def _tokenizer(
     config: EstimateConfig, model: GeneratorSpec | None, bars: Bars
 ) -> tuple[Loaded, dict[str, Any], dict[str, Any]]:
     """Load the tokenizer; return it with its identity and provenance."""
-    path, defaults = config.checkpoint, tokenizer_settings(model)
+    path, defaults = config.checkpoint, None if model is None else model.of_tokenizer
     if path is None:  # a training of VAR's holds it beside the generator
         assert config.model is not None
         path = config.model.checkpoint

@@ -21,7 +21,6 @@ from entropy_cli.streaming.scorer import Scorer
 from entropy_cli.streaming.state import ModelMetadata
 from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
 from entropy_cli.tokenizers.precision import Precision
-from entropy_cli.tokenizers.settings import TokenizerSettings
 
 LABEL_CHECK = {"cpu": 64, "cuda": 512}  # images, by default
 
@@ -114,15 +113,6 @@ def find_model(config: EstimateConfig) -> Found | None:
         config.tokenizer.image_size, config.tokenizer.patch_nums, choice.heads, choice.weights
     )
     return find_generator(choice.checkpoint, "auto", settings)
-
-
-def tokenizer_settings(spec: GeneratorSpec | None) -> TokenizerSettings | None:
-    """Return what a generator shows of the tokenizer that it was trained with."""
-    if spec is None:
-        return None
-    scales = spec.patch_nums if spec.latent_dim is not None and spec.patch_nums else None
-    side = spec.patch_nums[-1] if spec.patch_nums else None
-    return TokenizerSettings(spec.image_size, scales, spec.rule, latent_side=side)
 
 
 def open_model(

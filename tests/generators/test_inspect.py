@@ -52,12 +52,12 @@ def test_a_generator_whose_image_size_nothing_shows(inspect, cli, tmp_path):
     assert (code, err, report["generator"]["patch_nums"]) == (0, "", [3])
 
 
-def test_a_file_of_both(inspect, cli, tmp_path):
+@pytest.mark.parametrize("options", [("--image-size", 6, "--patch-nums", "1,2,3"), ()])
+def test_a_file_of_both(inspect, cli, tmp_path, options):
     path = tmp_path / "ar-ckpt-last.pth"
     state = EXAMPLES["var"].weights() | EXAMPLES["var"].buffers
     tokenizer = random_weights(var_shapes(vocab_size=24))
     torch.save({"trainer": {"var_wo_ddp": state, "vae_local": tokenizer}}, path)
-    options = ("--image-size", 6, "--patch-nums", "1,2,3")
     code, report, err = inspect(path, *options)
     assert (code, err, report["family"], report["file"]["wrapper"]) == (
         0,

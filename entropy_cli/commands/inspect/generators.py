@@ -13,16 +13,17 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 
 def describe_generator(
     path: Path, settings: TokenizerSettings, heads: int | None, *, full: bool
-) -> tuple[Checkpoint | None, Generator | None, str | None]:
+) -> tuple[Checkpoint | None, Generator | None, TokenizerSettings | None, str | None]:
     """Look for a generator in a file and describe it; with `full`, build it.
 
     Returns:
-        The checkpoint as that of a generator, None if it holds none; the description, None if it is not
-        supported or damaged; why `evaluate --model` would refuse it, None if nothing is known.
+        The checkpoint as that of a generator, None if it holds none; the description, and what it shows
+        of its tokenizer, None if it is not supported or damaged; why `evaluate --model` would refuse it,
+        None if nothing is known.
     """
     checkpoint = open_checkpoint(path, GENERATOR)
     if not looks_like_one(checkpoint):
-        return None, None, None
+        return None, None, None, None
     chosen = GeneratorSettings(settings.image_size, settings.patch_nums, heads, settings.weights)
     found = spec = problem = None
     try:
@@ -35,7 +36,9 @@ def describe_generator(
         problem = str(error)
     if problem is not None and found is not None:
         problem = f"{path}: is {found.family.WORDS}: {problem.removeprefix(f'{path}: ')}"
-    return checkpoint, _described(found, spec) if found and spec else None, problem
+    if found is None or spec is None:
+        return checkpoint, None, None, problem
+    return checkpoint, _described(found, spec), spec.of_tokenizer, problem
 
 
 def _described(found: Found, spec: GeneratorSpec) -> Generator:

@@ -61,17 +61,16 @@ def inspect(
     name = family if family != "auto" else fitting[0] if len(fitting) == 1 else None
     if name and FAMILIES[name].missing_keys(checkpoint):
         name = None
-    found = spec = tokenizer = problem = generator = None
+    found = spec = tokenizer = problem = held = generator = shown = why_not = None
+    if family == "auto":
+        held, generator, shown, why_not = describe_generator(path, settings, heads, full=full)
     try:
-        found = match_family(checkpoint, family, settings)
+        found = match_family(checkpoint, family, settings, shown)
         checkpoint = found.checkpoint
         spec = found.describe()
         tokenizer = _build(found, full=full)
     except CheckpointError as error:
         problem = str(error)
-    held = None
-    if family == "auto":
-        held, generator, why_not = describe_generator(path, settings, heads, full=full)
     if held is not None and not fitting:
         checkpoint, problem, nearest = held, why_not, []
     sha256 = None
