@@ -43,7 +43,11 @@ class Archives:
 
 
 def open_archives(
-    name: str, archives: Iterable[tuple[str, Path]], progress: Callable[[int], object], bars: Bars
+    name: str,
+    archives: Iterable[tuple[str, Path]],
+    progress: Callable[[int], object],
+    bars: Bars,
+    notes: Sequence[str] = (),
 ) -> "ArchiveFolder":
     """Index archives and return the root folder, which unites the contents of all.
 
@@ -53,6 +57,7 @@ def open_archives(
             Those in folders are left aside if they have no images.
         progress: called with the numbers of images found.
         bars: makes progress bars of unpacking.
+        notes: on what was left aside before.
 
     Raises:
         DatasetError: an archive doesn't exist or can't be used, or two hold the same image.
@@ -70,12 +75,13 @@ def open_archives(
         for member in index.members():
             if (other := tree.add(len(opened), member, prefix)) is not None:
                 raise DatasetError(
-                    f"{member.path}: is in {opened[other].file.path} and in {path}. Leave one out."
+                    f"{member.path}: is in {opened[other].file.path} and in {path}. Leave one out, or "
+                    "give their folder: each archive is then a subfolder of its own."
                 )
         opened.append(archive)
     if not opened and empty:
         raise empty[0]
-    notes = [f"{error} It is left aside." for error in empty[:MOST_NOTES]]
+    notes = [*notes, *(f"{error} It is left aside." for error in empty[:MOST_NOTES])]
     if empty[MOST_NOTES:]:
         notes.append(f"{len(empty) - MOST_NOTES:,} more archives without images are left aside")
     tree.source = Archives(name, str(Path(name).resolve()), tuple(opened), tuple(notes))

@@ -57,6 +57,11 @@ def is_archive(name: str) -> bool:
     return name.lower().endswith(ARCHIVES)
 
 
+def without_archive_suffix(name: str) -> str:
+    """Return the name of an archive without its suffix, any other name as it is."""
+    return next((name[: -len(end)] for end in ARCHIVES if name.lower().endswith(end)), name)
+
+
 class SkippedFiles:
     """Counts by suffix of the files that don't count as images."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.reading import CONFIG_BYTES, read_bytes
 from entropy_cli.entropy.quantity import LabelSource
+from entropy_cli.images.formats import without_archive_suffix
 from entropy_cli.images.label_file import IMAGENET_CLASSES, read_label_file
 
 WNIDS_FILE = Path(__file__).parents[1] / "assets" / "imagenet_wnids.txt"
@@ -124,7 +125,7 @@ def _read_paths(paths: Iterable[str], label_of: OwnLabel | None, left_out: Folde
     folders: dict[str, int] = {}
     for path in paths:
         folder, _, name = path.rpartition("/")
-        wnid = wnids.get(folder.rpartition("/")[2], -1)
+        wnid = wnids.get(without_archive_suffix(folder.rpartition("/")[2]), -1)
         if wnid < 0:
             named = {wnids[found] for found in WNID.findall(name) if found in wnids}
             wnid = named.pop() if len(named) == 1 else -1
@@ -176,9 +177,13 @@ def _by_number(seen: _Paths, classes: int) -> ClassLabels | None:
 
 def _by_folder(seen: _Paths, classes: int) -> ClassLabels | None:
     ordered = sorted({SPLIT.sub("", folder) for folder in seen.all_folders})
-    has_wnids = classes == IMAGENET_CLASSES and any(map(WNID.fullmatch, ordered))
+    names = [without_archive_suffix(name) for name in ordered]
+    has_wnids = classes == IMAGENET_CLASSES and any(map(WNID.fullmatch, names))
     if len(ordered) != classes or has_wnids or any("/" in name for name in ordered):
         return None
+    alike = {re.sub("[0-9]+", "", name) for name in names}
+    if names != ordered and len(alike) < len(names) and not all(map(WNID.fullmatch, names)):
+        return None  # shards, such as train-00.tar, which hold any classes
     place = {name: i for i, name in enumerate(ordered)}
     shown = [f"{name or 'the top folder'} = {i}" for name, i in list(place.items())[:SHOWN]]
     more = ", ..." if len(ordered) > SHOWN else ""

@@ -24,10 +24,12 @@ from entropy_cli.images.members import (
     relative_path,
 )
 
-COLUMN, LABEL = "image", "label"
+COLUMNS = ("image", "img", "jpg", "jpeg", "png", "webp")  # of images; else the only one of bytes
+LABELS = ("label", "labels", "cls")
 BATCH_BYTES = 2**28  # of images that are decoded at once while a file is indexed
 GROUP_BYTES = 2**31  # of a row group: images are read with all of theirs
 KEPT_BYTES, KEPT_FILES = 2**26, 32  # of images of the last row groups, and open files, in a process
+INTEGERS = ("INT32", "INT64")  # physical types
 FIELDS = 2  # of a row group: its first row, and the bytes of its images
 
 
@@ -142,9 +144,10 @@ class _Rows:
     def __init__(self, table: Any, column: str, records: "array[int]") -> None:  # noqa: ANN401
         self.names: list[str] | None = []
         self.labels, self.sizes = array("q"), array("q")
-        self._seen, leaves = set[str](), _leaves(table)
+        self._seen, leaves = set[str](), _leaf_types(table)
         self._path = column.removesuffix("bytes") + "path" if column.endswith(".bytes") else ""
-        columns = [column, *(name for name in (self._path, LABEL) if name in leaves)]
+        self._label = next((name for name in LABELS if leaves.get(name) in INTEGERS), "")
+        columns = [column, *(name for name in (self._path, self._label) if name in leaves)]
         for group in range(table.num_row_groups):
             metadata = table.metadata.row_group(group)
             chunks = map(metadata.column, range(metadata.num_columns))
@@ -165,12 +168,14 @@ class _Rows:
         top = rows.column(column.partition(".")[0])
         is_struct = column.endswith(".bytes")
         content = top.field("bytes") if is_struct else top
+        if str(content.type) == "binary_view":
+            content = content.cast("large_binary")
         if hasattr(content, "dictionary"):  # as some writers ask for
             lengths = compute.binary_length(content.dictionary).take(content.indices)
         else:
             lengths = compute.binary_length(content)
         self.sizes.extend(compute.fill_null(lengths, -1).to_pylist())
-        labels = rows.column(LABEL).to_pylist() if LABEL in rows.schema.names else [None] * len(rows)
+        labels = rows.column(self._label).to_pylist() if self._label else [None] * len(rows)
         self.labels.extend(_label(label) for label in labels)
         paths = (
             top.field("path").to_pylist()
@@ -224,25 +229,30 @@ def _reason(error: Exception) -> str:
 
 
 def _image_column(table: Any) -> str:  # noqa: ANN401 - a ParquetFile
-    """Return the path of the column of bytes: of `image`, or of the only one like it."""
-    leaves = [table.schema.column(i) for i in range(len(table.schema))]
-    binary = {leaf.path for leaf in leaves if leaf.physical_type == "BYTE_ARRAY" and not _is_text(leaf)}
-    found = [path for path in (f"{COLUMN}.bytes", COLUMN) if path in binary]
-    others = sorted(path for path in binary if path.endswith(".bytes") and path.count(".") == 1)
-    if not found and len(others) != 1:
-        names = ", ".join(dict.fromkeys(leaf.path.partition(".")[0] for leaf in leaves))
-        raise NoImagesError(
-            f"got the columns {names:.200}, expected `{COLUMN}` with bytes and path. Convert it"
-        )
-    return (found or others)[0]
+    """Return the path of the column of images: bytes, or `bytes` in a struct."""
+    binary = [path for path, kind in _leaf_types(table).items() if kind == "BYTE_ARRAY"]
+    columns = {path.removesuffix(".bytes"): path for path in binary}
+    columns = {name: path for name, path in columns.items() if "." not in name}
+    structs = [path for path in columns.values() if path.endswith(".bytes")]
+    named = [columns[name] for name in COLUMNS if name in columns]
+    for found in (named[:1], structs, list(columns.values())):
+        if len(found) == 1:
+            return found[0]
+    got = ", ".join(f"{field.name} ({field.type})" for field in table.schema_arrow)
+    raise NoImagesError(
+        f"got the columns {got:.200}, expected `{COLUMNS[0]}` with bytes and path. Convert it"
+    )
 
 
-def _is_text(leaf: Any) -> bool:  # noqa: ANN401 - a column of a schema
-    return leaf.logical_type.type == "STRING" or leaf.converted_type == "UTF8"
-
-
-def _leaves(table: Any) -> list[str]:  # noqa: ANN401 - a ParquetFile
-    return [table.schema.column(i).path for i in range(len(table.schema))]
+def _leaf_types(table: Any) -> dict[str, str]:  # noqa: ANN401 - a ParquetFile
+    """Return the physical type of each column by its path, TEXT of text."""
+    leaves = map(table.schema.column, range(len(table.schema)))
+    return {
+        leaf.path: "TEXT"
+        if leaf.logical_type.type == "STRING" or leaf.converted_type == "UTF8"
+        else leaf.physical_type
+        for leaf in leaves
+    }
 
 
 def _fields(values: Any) -> list[str]:  # noqa: ANN401 - an array of structs

@@ -6,16 +6,20 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from entropy_cli.core.errors import DatasetError
-from entropy_cli.core.progress_bars import Bars
+from entropy_cli.core.errors import DatasetError, EntropyCliError
+from entropy_cli.core.progress_bars import Bars, no_bars
 from entropy_cli.images.archive_tree import open_archives
 from entropy_cli.images.folders import DiskFolder, Folder, walk
-from entropy_cli.images.formats import PARQUET, is_archive, is_image
+from entropy_cli.images.formats import MAX_NAMED, PARQUET, is_archive, is_image
+from entropy_cli.images.listing import ImageFile
+from entropy_cli.images.members import NoImagesError, StoredImage
 from entropy_cli.images.patterns import expand_braces, expand_pattern, is_archive_pattern
 
 Progress = Callable[[int], object]
 
 MOST_DEEP = 64  # folders that hold nothing but one another
+# Images beside archives that have so many times their bytes: pictures of a data set's card.
+MOST_BESIDE, TIMES_BESIDE = 16, 10
 
 # How names of archives say which split they hold: the hub's validation-00000-of-00014.parquet.
 SPLITS = {
@@ -31,8 +35,9 @@ def silent(_: int) -> None:
 def find_root(data: Path, split: str, progress: Progress, bars: Bars) -> tuple[Folder, str, Progress]:
     """Find the folder of a split.
 
-    A folder of archives without any image of its own stands for them, each a subfolder of its name; one
-    archive stands for itself. Splits are folders, or else archives named by them.
+    A folder of archives without images of its own, or with a few small ones, stands for them, each a
+    subfolder of its name; one archive stands for itself. Splits are folders, or else archives named by
+    them.
 
     Returns:
         The folder; the split's name; and what still has to be told of progress, because images in
@@ -44,7 +49,7 @@ def find_root(data: Path, split: str, progress: Progress, bars: Bars) -> tuple[F
     name = str(data)
     if is_archive_pattern(data):
         paths = expand_pattern(name)
-        top: Folder = open_archives(name, _united(paths), progress, bars)
+        top = open_archives(name, _united(paths), progress, bars)
         return *_find_split(top, name, split), silent
     if not data.is_dir():
         raise DatasetError(
@@ -53,17 +58,51 @@ def find_root(data: Path, split: str, progress: Progress, bars: Bars) -> tuple[F
     disk = DiskFolder(data)
     found = _subfolder_of_split(disk, split)
     root = disk if found is None else DiskFolder(data / found)
-    if not (archives := _archives_below(root)):
-        if found is None:
-            root = _only_archive(root)
-        return (root, found, progress) if found else (*_find_split(root, name, split), progress)
+    archives, beside = _archives_below(root)
     named = "" if found else _named_split(archives, split)
     chosen = [path for path in archives if not named or named in _splits(path)]
     folders = [("" if len(archives) == 1 else path, root.path / path) for path in chosen]
-    top = open_archives(root.name, folders, progress, bars)
+    archive: Folder | None = None
+    try:
+        archive = open_archives(root.name, folders, progress, bars, beside) if folders else None
+    except NoImagesError:
+        if not beside:
+            raise
+    if archive is None:
+        if found is None:
+            root = _only_archive(root)
+        return (root, found, progress) if found else (*_find_split(root, name, split), progress)
     if found or named:
-        return top, found or named, silent
-    return *_find_split(top, name, split), silent
+        return archive, found or named, silent
+    return *_find_split(archive, name, split), silent
+
+
+def reopen(data: Path) -> Folder | None:
+    """Return all of what an earlier run found images in, None if it can't be read any more."""
+    try:
+        return find_root(data, "all", silent, no_bars)[0]
+    except EntropyCliError:
+        return None
+
+
+def find_image(root: Folder, split: str, path: str) -> Path | StoredImage | None:
+    """Return where an image of an earlier run is, None if it is not there any more.
+
+    Args:
+        root: see `reopen`.
+        split: of the image set of the run.
+        path: relative, as that names it. It may come from a file and is not followed out of the root.
+    """
+    *folders, name = path.split("/")
+    if {"", ".."} & {*folders, name} or "\0" in path:
+        return None
+    for parts in (folders, [split, *folders]):  # splits in an archive are folders of it
+        folder: Folder | None = root
+        for part in parts:
+            folder = None if folder is None else folder.subfolder(part)
+        if folder is not None and (file := folder.image(name, name)).size:
+            return folder.source.locate(file)
+    return None
 
 
 def files_to_fetch(sizes: Mapping[str, int], path: str) -> list[str]:
@@ -107,15 +146,25 @@ def _subfolder_of_split(top: Folder, split: str) -> str | None:
     return next((name for name in wanted if top.subfolder(name) is not None), None)
 
 
-def _archives_below(root: Folder) -> list[str]:
-    """Return the relative paths of the archives at any depth; none if there is an image too."""
-    archives = []
+def _archives_below(root: Folder) -> tuple[list[str], list[str]]:
+    """Return the relative paths of the archives at any depth, none if images are what there is.
+
+    The second list is a note on the few images beside the archives, empty if there are none.
+    """
+    files: tuple[list[ImageFile], list[ImageFile]] = ([], [])
     for folder, name, path in walk(root):
-        if folder.is_image(name):
-            return []
-        if is_archive(name):
-            archives.append(path)
-    return sorted(archives)
+        is_picture = folder.is_image(name)
+        if is_picture or is_archive(name):
+            files[is_picture].append(folder.image(name, path))
+        if len(files[True]) > MOST_BESIDE:
+            return [], []
+    archives, images = (sorted(part) for part in files)
+    size, others = (sum(file.size for file in part) for part in (archives, images))
+    if images and size < TIMES_BESIDE * others:
+        return [], []
+    names = ", ".join(file.path for file in images[:MAX_NAMED]) + ", ..." * (len(images) > MAX_NAMED)
+    note = f"{root.source.name}: images beside the archives are left aside: {len(images)} ({names})"
+    return [file.path for file in archives], [note] if images else []
 
 
 def _only_archive(root: DiskFolder) -> DiskFolder:

@@ -154,4 +154,9 @@ class _Part:
 
 
 def _is_tar(member: Member) -> bool:
-    return member.kind == FILE and member.at >= 0 and member.is_listed and member.path.endswith(".tar")
+    return (
+        member.kind == FILE
+        and member.at >= 0
+        and member.is_listed
+        and member.path.lower().endswith(".tar")
+    )

@@ -55,17 +55,18 @@ class Samples:
             # Without anything beside them, a.jpg and a.png are two images.
             is_alike = bool(second) and not is_sample and len(plain) == 1
             self._undecided = self._undecided + [sample[i] for i in second] if is_alike else None
-        label = next(
-            (self._label(m) for m, e in zip(sample, extensions, strict=True) if e == CLASS), NO_LABEL
-        )
+        texts = {e: m for e, m in zip(extensions, sample, strict=True) if e.endswith(CLASS)}
         for i, member in enumerate(sample):
             if i in second and is_sample:
                 yield member._replace(kind=SECOND)
             else:
-                yield member._replace(label=label) if i in pictures else member
+                # The class of 0.v1.jpg is 0.v1.cls, or else 0.cls.
+                own = extensions[i].rpartition(".")[0] + f".{CLASS}"
+                text = texts.get(own, texts.get(CLASS))
+                yield member._replace(label=self._label(text)) if i in pictures else member
 
-    def _label(self, member: Member) -> int:
-        if member.at < 0:
+    def _label(self, member: Member | None) -> int:
+        if member is None or member.at < 0:
             return NO_LABEL
         content = self._read(member.at, member.at + min(member.size, LABEL_BYTES))
         match = LABEL.fullmatch(content)

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from entropy_cli.core.table import Cell, Table
+from entropy_cli.images.roots import find_image, reopen
 from entropy_cli.results.evaluation import Evaluation, ImageLoss
 from entropy_cli.results.evaluations.checks import checks_of_losses
 from entropy_cli.results.evaluations.merging import RENAMED
@@ -95,15 +96,18 @@ def extremes_tables(evaluation: Evaluation) -> list[Table]:
 
 
 def _pictures(evaluation: Evaluation) -> Iterator[Picture]:
-    folder = Path(str(evaluation.estimate.provenance.get("data") or ""))
-    if evaluation.extremes is None or not folder.is_dir():
+    data = evaluation.estimate.provenance.get("data")
+    root = reopen(Path(str(data))) if data and evaluation.extremes is not None else None
+    if root is None:
         return
+    split = evaluation.estimate.data.split
     for kind, word in KINDS.items():
         images: list[ImageLoss] = getattr(evaluation.extremes, kind)[:SHOWN]
         for i, image in enumerate(images, 1):
             name = image.path.rpartition("/")[2]
             caption = f"{i}. {image.nats:,.1f} nats, class {image.label}, {name}"
-            yield picture(folder, image.path, f"{word.capitalize()} loss", caption)
+            source = find_image(root, split, image.path)
+            yield picture(source, image.path, f"{word.capitalize()} loss", caption)
 
 
 def _rows(evaluation: Evaluation) -> Iterator[list[Cell]]:

@@ -4,9 +4,10 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from entropy_cli.core.escaping import escape_html
+from entropy_cli.images.members import StoredImage
 
 SIDE, QUALITY = 160, 85  # pixels, of JPEG
 
@@ -28,20 +29,16 @@ class Picture:
     caption: str
 
 
-def picture(folder: Path, path: str, group: str, caption: str) -> Picture:
-    """Return the middle of an image of a folder as a picture; without pixels if it can't be read.
-
-    A path that leads out of the folder is not followed: it comes from a result file.
-    """
-    relative = PurePosixPath(path)
-    if relative.is_absolute() or ".." in relative.parts or not (folder / relative).is_file():
+def picture(source: Path | StoredImage | None, path: str, group: str, caption: str) -> Picture:
+    """Return the middle of an image as a picture; without pixels if it is None or can't be read."""
+    if source is None:
         return Picture(None, path, group, caption)
     from PIL import Image, ImageOps
 
     from entropy_cli.images.decode import read_image  # imports torch
 
     size = (SIDE, SIDE)
-    img_3HW = read_image(folder / relative, lambda image: ImageOps.fit(image.convert("RGB"), size))
+    img_3HW = read_image(source, lambda image: ImageOps.fit(image.convert("RGB"), size))
     if isinstance(img_3HW, str):
         return Picture(None, path, group, caption)
     content = io.BytesIO()
