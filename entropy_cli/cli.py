@@ -31,6 +31,7 @@ from entropy_cli.commands.slurm import cli as slurm
 from entropy_cli.commands.train import cli as train
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.escaping import one_line
+from entropy_cli.core.remote.address import without_secrets
 from entropy_cli.core.signals import Interrupted, Signals
 from entropy_cli.core.wrapping import wrap_message
 from entropy_cli.remote_options import with_fetched
@@ -131,7 +132,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(argv: list[str]) -> int:
     try:
-        code = app(args=argv, obj=argv, standalone_mode=False)
+        code = app(args=argv, obj=[*map(without_secrets, argv)], standalone_mode=False)
         return code if isinstance(code, int) else 0
     except UsageError as error:
         return _usage_error(error)
@@ -184,11 +185,11 @@ def _fail(message: str, code: int) -> int:
 
 
 def _shown(message: str) -> str:
-    """Return a message on one line, without its middle if it is very long; wrapped on a terminal."""
+    """Return a message on one line, without secrets or a very long middle; wrapped on a terminal."""
     begin, end = SHOWN
     if len(message) > begin + end:
         message = f"{message[:begin]} ... {message[-end:]}"
-    text = one_line(message)
+    text = one_line(without_secrets(message))
     return wrap_message(text, shutil.get_terminal_size().columns) if STDERR.isatty() else text
 
 

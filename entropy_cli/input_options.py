@@ -178,10 +178,10 @@ def check_not_among_images(data: Path | None, written: Iterable[tuple[str, Path 
     """
     from entropy_cli.core.errors import ResultError
     from entropy_cli.images.folders import folder_around
-    from entropy_cli.images.formats import is_image
+    from entropy_cli.images.formats import is_archive, is_image
 
     for option, path in written:
-        if data is None or path is None or not is_image(path.name):
+        if data is None or path is None or not (is_image(path.name) or is_archive(path.name)):
             continue
         if folder := folder_around(Path(data), path):
             raise ResultError(

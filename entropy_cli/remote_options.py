@@ -24,7 +24,8 @@ def with_fetched(command: Callable[..., Any]) -> Callable[..., Any]:
         if not any(":/" in str(value) for value in addresses.values()):
             return command(*args, **kwargs)
 
-        from entropy_cli.core.remote.address import address_of
+        from entropy_cli.core.errors import EntropyCliError
+        from entropy_cli.core.remote.address import address_of, without_secrets
         from entropy_cli.core.remote.fetch import describe, fetch
 
         remote = {name: text for name, value in addresses.items() if (text := address_of(value))}
@@ -40,7 +41,14 @@ def with_fetched(command: Callable[..., Any]) -> Callable[..., Any]:
             kwargs[name] = path
             if "context" in kwargs:
                 kwargs["context"].params[name] = path
-        return command(*args, **kwargs)
+        try:
+            return command(*args, **kwargs)
+        except EntropyCliError as error:  # about files in the cache, which the user knows as addresses
+            text = str(error)
+            for name, address in remote.items():
+                text = text.replace(str(kwargs[name]), without_secrets(address))
+            error.args = (text,)
+            raise
 
     return run
 

@@ -107,6 +107,23 @@ def cache_folder() -> Path:
         ) from error
 
 
+def create_in_cache(folder: Path) -> None:
+    """Create a folder in the program's cache, if it is not there.
+
+    Raises:
+        StateError: it can't be created, or not be written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        reason = "" if os.access(folder, os.W_OK) else "no permission"
+    except OSError as error:
+        reason = error.strerror or str(error)
+    if reason:
+        raise StateError(
+            f"{folder}: can't be written to: {reason}. Set XDG_CACHE_HOME to a folder for caches."
+        )
+
+
 def check_writable(path: Path, option: str) -> None:
     """Check before a run that a file can be written after it.
 

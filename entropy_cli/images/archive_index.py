@@ -26,12 +26,14 @@ from entropy_cli.images.unpacked import packing_of, unpacked
 from entropy_cli.images.zip_index import Zip, zip_members
 
 FIRST_BYTES = 8
+POINTER = "a pointer of Git LFS in place of the file. Run `git lfs pull` in its repository"
 PACKED = "a {} file, expected a tar, zip or Parquet file. Unpack it into a folder of images"
 NO_ARCHIVES = {  # by the first bytes
     b"\x04\x22\x4d\x18": PACKED.format("lz4"),
     b"\x1f\x9d": PACKED.format("compress"),
     b"7z\xbc\xaf\x27\x1c": PACKED.format("7z"),
     b"Rar!": PACKED.format("rar"),
+    b"version ": POINTER,
 }
 
 

@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.extras import import_extra
-from entropy_cli.core.files import cache_folder, remove_leftovers, write_atomically
+from entropy_cli.core.files import cache_folder, create_in_cache, remove_leftovers, write_atomically
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.reading import OpenFile
 from entropy_cli.images.members import ArchiveFile, damaged
@@ -86,7 +86,7 @@ def unpacked(file: OpenFile, packing: Packing, bars: Bars) -> Path:
     path = _cache_path(ArchiveFile.of(file))
     if path.exists():
         return path
-    path.parent.mkdir(parents=True, exist_ok=True)
+    create_in_cache(path.parent)
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as out, bars("unpacking", file.size, "B") as bar:

@@ -60,7 +60,7 @@ def test_an_input_is_not_written_over_by_any_of_its_names(run, cli, tmp_path, li
     assert code == 2  # both kinds of temperature
 
 
-@pytest.mark.parametrize("name", ["new.png", "shapes/new.jpg"])
+@pytest.mark.parametrize("name", ["new.png", "shapes/new.jpg", "new.parquet"])
 def test_no_output_becomes_one_of_the_images(cli, images, checkpoint, tmp_path, name):
     data = tmp_path / "data"
     shutil.copytree(images, data)

@@ -174,13 +174,16 @@ def test_no_images_says_what_there_is(tmp_path, names, words, in_tar):
 
 
 @pytest.mark.parametrize(
-    "name, start, kind", [("x.rar", b"Rar!", "rar"), ("x", b"7z\xbc\xaf\x27\x1c", "7z")]
+    "name, start, words",
+    [
+        ("x.rar", b"Rar!", "a rar file, expected a tar, zip or Parquet file. Unpack"),
+        ("x", b"7z\xbc\xaf\x27\x1c", "a 7z file, expected"),
+        ("x.parquet", b"version https://git-lfs.github.com/spec/v1\n", "a pointer of Git LFS in place"),
+    ],
 )
-def test_packed_files_in_place_of_an_archive_are_called_by_their_name(tmp_path, name, start, kind):
+def test_other_files_in_place_of_an_archive_are_called_by_their_name(tmp_path, name, start, words):
     (tmp_path / name).write_bytes(start + bytes(2000))
-    with pytest.raises(
-        DatasetError, match=f"is a {kind} file, expected a tar, zip or Parquet file. Unp"
-    ):
+    with pytest.raises(DatasetError, match=f"is {words}"):
         find_images(tmp_path / name)
 
 

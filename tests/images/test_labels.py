@@ -31,7 +31,7 @@ def test_the_classes_are_imagenets():
 
 
 @pytest.mark.parametrize(
-    "form", ["{}/x.JPEG", "val/{}/1.png", "{}_10026.JPEG", "a/ILSVRC_val_07_{}.JPEG"]
+    "form", ["{}/x.JPEG", "val/{}/1.png", "{}.tar/1.png", "{}_10026.JPEG", "a/ILSVRC_val_07_{}.JPEG"]
 )
 def test_wnids_of_a_few_classes_keep_their_indices(form):
     classes = [999, 3, 17, 3]
@@ -65,6 +65,8 @@ def test_as_many_folders_as_classes_are_sorted_with_a_note():
     assert find_labels(["1.png", "2.png"], "auto", 1, 1).index_N.tolist() == [0, 0]  # flat, one class
     assert "2 folders" in refused(["fox/1.png", "ant/1.png"], "auto", 3, 3)
     assert "a/fox/1.png" in refused(["a/fox/1.png", "ant/1.png"], "auto", 2, 2)  # which folder counts?
+    assert found(["fox.tar/1.png", "ant.tar/1.png"], classes=2)[1] == [1, 0]
+    assert "2 folders" in refused(["x-0.tar/1.png", "x-1.tar/1.png"], "auto", 2, 2)  # shards
 
 
 @pytest.mark.parametrize(

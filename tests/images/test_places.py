@@ -70,6 +70,7 @@ def names(data, *args):
 
 def tar_of(path, members):
     """A tar of (name, bytes), in this order."""
+    path.parent.mkdir(exist_ok=True)
     with tarfile.open(path, "w") as archive:
         for name, content in members:
             info = tarfile.TarInfo(name)
@@ -87,6 +88,9 @@ def test_samples_have_one_picture_and_their_class(tmp_path):
             (f"d/{i}.jpg", png(i)),
         ]
     members += [("e.json", b"{}"), ("e.png", png(8)), ("e.webp", png(9))]  # JSON, and no class
+    # Of one key, each with a class of its own; of two the later counts.
+    members += [(f"h.{v}.{e}", b) for v in "12" for e, b in (("jpg", png(4)), ("cls", v.encode()))]
+    members += [("i.cls", b"1"), ("i.png", png(8)), ("i.cls", b"2")]
     members += [("f.cls", b"n01440764"), ("f.png", png(8)), ("g.png", png(8)), ("g.v2.png", png(8))]
     found = find_images(tar_of(tmp_path / "x.tar", members))
     assert names(tmp_path / "x.tar") == [
@@ -97,7 +101,11 @@ def test_samples_have_one_picture_and_their_class(tmp_path):
         "f.png",
         "g.png",
         "g.v2.png",
+        "h.1.jpg",
+        "h.2.jpg",
+        "i.png",
     ]
+    assert [found.label_of(name) for name in ("h.1.jpg", "h.2.jpg", "i.png")] == [1, 2, 2]
     assert [found.label_of(f"d/{i}.jpg") for i in range(3)] == [0, 7, 14]
     assert {found.label_of(name) for name in ("e.png", "f.png", "g.png", "nothing")} == {None}
     assert found.note.endswith("samples: .seg.png: 3 files, .webp: 1 file")
@@ -143,17 +151,35 @@ def test_rows_are_named_by_their_paths_or_numbers(tmp_path, paths, expected):
     assert names(write_parquet(tmp_path / "x.parquet", rows)) == sorted(expected)
 
 
-def test_a_column_of_bytes_alone_and_one_of_another_name(tmp_path):
+@pytest.mark.parametrize(
+    "columns, expected",
+    [
+        ({"image": [png(0)], "mask": [b"x"]}, ("0", None)),
+        ({"picture": [png(0)], "label": ["text"], "cls": [7]}, ("0", 7)),
+        ({"jpg": [png(0)], "mask": [b"x"], "labels": [7]}, ("0", 7)),
+        ({"img": [{"bytes": png(0), "path": "a.png"}], "mask": [b"x"]}, ("a.png", None)),
+        ({"view": ["binary_view", png(0)]}, ("0", None)),
+        ({"a": [b"x"], "b": [b"x"]}, r"got the columns a \(binary\), b \(binary\), expected `image` with"),
+        ({"image": [[png(0)]]}, r"got the columns image \(list<.*: binary>\), expected"),
+    ],
+)
+def test_columns_of_bytes_and_of_labels_by_other_names(tmp_path, columns, expected):
     import pyarrow
     import pyarrow.parquet
 
-    for number, column in enumerate(
-        ({"image": [png(0)]}, {"img": [{"bytes": png(0), "path": "a.png"}], "mask": [b"x"]})
-    ):
-        path = tmp_path / f"{number}.parquet"
-        pyarrow.parquet.write_table(pyarrow.table(column), path)
-        found = find_images(path)
-        assert found.files[0].size == len(png(0)) and found.name(0) == ("0", "a.png")[number]
+    given = {
+        name: pyarrow.array(values[1:], values[0]) if values[0] == "binary_view" else values
+        for name, values in columns.items()
+    }
+    path = tmp_path / "x.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(given), path)
+    if isinstance(expected, str):
+        with pytest.raises(DatasetError, match=expected):
+            find_images(path)
+        return
+    found = find_images(path)
+    assert (found.name(0), found.label_of(found.name(0))) == expected
+    assert found.files[0].size == len(png(0)) and found.locate(0).open().read() == png(0)
 
 
 def test_archives_beside_images_are_left_aside(tmp_path):
@@ -162,6 +188,18 @@ def test_archives_beside_images_are_left_aside(tmp_path):
     write_zip(tmp_path / "d/x.zip", [("1.png", tmp_path / "d/0.png")])
     assert names(tmp_path / "d") == ["0.png"]
     assert find_images(tmp_path / "d").note.endswith("image format: .zip: 1 file")
+
+
+def test_a_few_images_beside_archives_of_more_are_left_aside(tmp_path):
+    rows = [(f"{i}.png", png(i), 0) for i in range(11)]
+    write_parquet(tmp_path / "d/data/train-0.parquet", rows)
+    (tmp_path / "d/card").mkdir()
+    (tmp_path / "d/card/look.png").write_bytes(png(0))
+    assert len(names(tmp_path / "d")) == 11 and len(names(tmp_path / "d", "train")) == 11
+    assert find_images(tmp_path / "d").note.endswith("are left aside: 1 (card/look.png)")
+    tar_of(tmp_path / "e/x.tar", [("notes.txt", bytes(30_000))])  # no archive of images
+    (tmp_path / "e/look.png").write_bytes(png(0))
+    assert names(tmp_path / "e") == ["look.png"]
 
 
 def test_archives_without_images_are_left_aside_in_a_folder(tmp_path):

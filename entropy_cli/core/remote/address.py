@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.reading import JSON_BYTES, parse_json, read_bytes
@@ -20,6 +20,8 @@ HUB = re.compile(
 SNAPSHOT = re.compile(
     r".*/(?P<kind>models|datasets)--(?P<repo>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<path>(/.*)?)"
 )
+PASSWORD = re.compile(r"(\b(?:https?|s3|gs|memory):/{1,2})[^/@\s'\"]*@")
+QUERY = re.compile(r"(\bhttps?:/{1,2}[^?\s'\"]*)\?[^\s'\"]*")
 ORIGIN = ".origin"  # beside files that were fetched from elsewhere than the hub
 
 
@@ -69,12 +71,9 @@ def is_safe(path: str) -> bool:
     return is_plain and not path.startswith("/") and not {"..", "."} & set(path.split("/"))
 
 
-def shown(address: str) -> str:
-    """Return an address without what may be secret in it: a password, or the signature of a query."""
-    parts = urlsplit(address)
-    if parts.scheme not in ("http", "https"):
-        return address
-    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+def without_secrets(text: str) -> str:
+    """Return a text whose addresses have no password, and on the web no query, which may be signed."""
+    return QUERY.sub(r"\1", PASSWORD.sub(r"\1", text))
 
 
 def provenance_of(name: str, path: Path) -> dict[str, str]:
@@ -112,6 +111,6 @@ def origin_of(path: Path) -> dict[str, str]:
         except (OSError, ValueError):
             continue
         if isinstance(origin, dict) and isinstance(origin.get("address"), str):
-            inside = "" if folder == path else f"/{path.name}"
-            return {"address": origin["address"] + inside}
+            is_whole = folder == path or origin.get("is_file")
+            return {"address": origin["address"] + ("" if is_whole else f"/{path.name}")}
     return {}

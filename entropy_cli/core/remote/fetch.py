@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.core.remote.address import address_of, hub_address
+from entropy_cli.core.remote.address import address_of, hub_address, without_secrets
 from entropy_cli.core.remote.files import OtherFiles
 from entropy_cli.core.remote.hub import Choose, HubFiles, in_bytes
 
@@ -48,7 +48,7 @@ def describe(address: str, choose: Choose) -> str:
         return ""
     shown = [f"  {name}  {in_bytes(size)}" for name, size in list(plan.files.items())[:MOST_SHOWN]]
     more = len(plan.files) - MOST_SHOWN
-    head = f"would fetch {in_bytes(sum(plan.files.values()))} from {address}"
+    head = f"would fetch {in_bytes(sum(plan.files.values()))} from {without_secrets(address)}"
     return "\n".join(
         [head, f"  into {plan.folder}", *shown, *([f"  and {more:,} more files"] if more > 0 else [])]
     )

@@ -4,7 +4,6 @@ import hashlib
 import json
 import logging
 import posixpath
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,16 +11,17 @@ from urllib.parse import unquote, urlsplit
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.extras import import_extra
-from entropy_cli.core.files import cache_folder, write_atomically
+from entropy_cli.core.files import cache_folder, create_in_cache, write_atomically
 from entropy_cli.core.progress_bars import Bars
 from entropy_cli.core.reading import JSON_BYTES, parse_json, read_bytes
-from entropy_cli.core.remote.address import ORIGIN, is_safe, shown
+from entropy_cli.core.remote.address import ORIGIN, is_safe, without_secrets
 from entropy_cli.core.remote.hub import Choose, Plan, in_bytes, reason
 
 logger = logging.getLogger(__name__)
 
 NEEDED = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp requests", "https": "aiohttp requests"}
-NAME = re.compile(r"[\w@+=,-][\w.@+=,-]{0,199}")
+MOST_BYTES = 200  # of a file name
+SILENCE_S = 60  # until a server that sends nothing is given up; a file may take as long as it does
 VERSION = (
     *("ETag", "Last-Modified", "Content-MD5", "Digest"),  # of the web
     *("etag", "md5Hash", "LastModified", "mtime", "last_modified", "created"),
@@ -33,13 +33,15 @@ class OtherFiles:
 
     def __init__(self, address: str, choose: Choose) -> None:
         """Take an address and a function that chooses among the files of its folder."""
-        self.address, self.choose, self.shown = address, choose, shown(address)
+        self.address, self.choose, self.shown = address, choose, without_secrets(address)
         self.scheme = address.partition("://")[0]
+        self.is_web = self.scheme.startswith("http")
         fsspec = import_extra("fsspec", "hub", f"reading {self.shown}")
         if "::" in address or not is_safe(address.partition("://")[2]):
             raise EntropyCliError(f"{self.shown}: expected an address without .. and ::.")
         try:
-            self.fs, self.path = fsspec.core.url_to_fs(address)
+            options = _web_options(self.shown) if self.is_web else {}
+            self.fs, self.path = fsspec.core.url_to_fs(address, **options)
         except ImportError as error:
             packages = NEEDED.get(self.scheme, self.scheme)
             raise EntropyCliError(
@@ -70,7 +72,7 @@ class OtherFiles:
         except _NoConnectionError as error:
             return self._cached(error)
         kept = _kept(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        create_in_cache(folder)
         for name in [name for name in kept if is_folder and name not in files]:
             kept.pop(name)  # which the folder does not hold any more
             (folder / name).unlink(missing_ok=True)
@@ -81,8 +83,15 @@ class OtherFiles:
                     self._fetch(name, info, folder / name, bars)
                     kept[name] = _version(info)
         finally:
-            write_origin(folder, self.shown if is_folder else posixpath.dirname(self.shown), kept)
+            self._record(folder, kept, is_folder=is_folder)
         return folder if is_folder else folder / _name(self.address)
+
+    def _record(self, folder: Path, kept: dict[str, Any], *, is_folder: bool) -> None:
+        """Write down where the files in a folder of the cache came from."""
+        is_file = self.is_web and not is_folder
+        address = self.shown if is_folder or is_file else posixpath.dirname(self.shown)
+        text = json.dumps({"address": address, "is_file": is_file, "files": kept})
+        write_atomically(folder / ORIGIN, lambda path: path.write_text(text, "utf-8"), announced=False)
 
     def _cached(self, error: EntropyCliError) -> Path:
         """Return what an earlier run kept."""
@@ -99,8 +108,7 @@ class OtherFiles:
         info = self._ask(self.fs.info, self.path)
         is_folder = info.get("type") == "directory"
         parent = self.path if is_folder else posixpath.dirname(self.path)
-        is_alone = self.scheme.startswith("http")
-        listed = {} if is_alone else self._list(parent, self.fs.find if is_folder else self.fs.ls)
+        listed = {} if self.is_web else self._list(parent, self.fs.find if is_folder else self.fs.ls)
         own = _name(self.address)
         if not is_folder:
             listed[own] = info
@@ -113,8 +121,7 @@ class OtherFiles:
 
     def _folder(self, *, is_folder: bool) -> Path:
         """Return the folder of the cache for the files of a folder; on the web each file has its own."""
-        is_alone = is_folder or self.scheme.startswith("http")
-        address = self.address if is_alone else posixpath.dirname(self.address)
+        address = self.address if is_folder or self.is_web else posixpath.dirname(self.address)
         name = hashlib.blake2b(address.encode("utf-8", "surrogateescape"), digest_size=16).hexdigest()
         return cache_folder() / "fetched" / name
 
@@ -132,15 +139,17 @@ class OtherFiles:
     def _ask(self, ask: Callable[[str], Any], path: str) -> Any:  # noqa: ANN401 - fsspec's
         try:
             return ask(path)
-        except FileNotFoundError as error:
-            raise EntropyCliError(f"{self.shown}: no such file.") from error
         except PermissionError as error:
             raise EntropyCliError(f"{self.shown}: no access: {reason(error)}.") from error
         except Exception as error:  # of any transport
-            status = getattr(error, "status", None)
+            cause = error.__cause__ or error  # fsspec takes any failure on the web for a missing file
+            status = getattr(cause, "status", None)
+            if status in (404, 410) or isinstance(cause, FileNotFoundError):
+                raise EntropyCliError(f"{self.shown}: no such file.") from error
             if status in (401, 403):
                 raise EntropyCliError(f"{self.shown}: no access (status {status}).") from error
-            raise _NoConnectionError(f"{self.shown}: can't be reached: {reason(error)}.") from error
+            why = f"status {status}" if status else reason(cause) if status is None else "redirects"
+            raise _NoConnectionError(f"{self.shown}: can't be reached: {why}.") from error
 
     def _fetch(self, name: str, info: dict[str, Any], path: Path, bars: Bars) -> None:
         fsspec = import_extra("fsspec.callbacks", "hub", f"reading {self.shown}")
@@ -171,13 +180,11 @@ class _NoConnectionError(EntropyCliError):
     """A server can't be asked."""
 
 
-def write_origin(folder: Path, address: str, kept: dict[str, Any]) -> None:
-    """Write down where the files in a folder of the cache came from."""
-    write_atomically(
-        folder / ORIGIN,
-        lambda temporary: temporary.write_text(json.dumps({"address": address, "files": kept}), "utf-8"),
-        announced=False,
-    )
+def _web_options(address: str) -> dict[str, Any]:
+    """Return options of fsspec for the web: aiohttp would end a download after five minutes."""
+    aiohttp = import_extra("aiohttp", "hub", f"reading {address}")
+    timeout = aiohttp.ClientTimeout(total=None, sock_connect=SILENCE_S, sock_read=SILENCE_S)
+    return {"client_kwargs": {"timeout": timeout}}
 
 
 def _kept(folder: Path) -> dict[str, Any]:
@@ -193,7 +200,10 @@ def _is_kept(folder: Path, kept: dict[str, Any], name: str, info: dict[str, Any]
     version = _version(info)
     if len(version) < 2:  # of two files of one size nothing tells which it is
         return False
-    return kept.get(name) == version and (folder / name).is_file()
+    path = folder / name
+    return (
+        kept.get(name) == version and path.is_file() and info.get("size") in (None, path.stat().st_size)
+    )
 
 
 def _version(info: dict[str, Any]) -> list[str]:
@@ -201,7 +211,9 @@ def _version(info: dict[str, Any]) -> list[str]:
 
 
 def _name(address: str) -> str:
-    """Return a file name for an address: its last part, if that is one everywhere."""
+    """Return a file name for an address: its last part, if that is a visible one everywhere."""
     path = urlsplit(address).path if address.startswith("http") else address
-    name = unquote(posixpath.basename(path.rstrip("/")))
-    return name if NAME.fullmatch(name) else "file"
+    name = posixpath.basename(path.rstrip("/"))
+    name = unquote(name) if address.startswith("http") else name
+    is_name = is_safe(name) and not name.startswith(".") and "/" not in name
+    return name if is_name and 0 < len(name.encode()) <= MOST_BYTES else "file"

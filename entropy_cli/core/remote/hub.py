@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.extras import import_extra
-from entropy_cli.core.remote.address import HubAddress, is_safe
+from entropy_cli.core.remote.address import HubAddress, is_safe, without_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -202,8 +202,8 @@ def in_bytes(number: int) -> str:
 
 
 def reason(error: BaseException) -> str:
-    """Return the first line of an error's message."""
-    lines = str(error).splitlines() or [""]
+    """Return the first line of an error's message, without secrets."""
+    lines = without_secrets(str(error)).splitlines() or [""]
     return (lines[0] or type(error).__name__).rstrip(".")[:200]
 
 
