@@ -16,11 +16,14 @@ class Hub:
     def __init__(self):
         self.files, self.gated, self.served, self.short = {}, set(), [], set()
         self.url = ""
+        self.status = 200  # of plain files
         self.modified = None  # in place of ETags, as plain web servers have it; "" for nothing
 
     def respond(self, handler, *, body):
         """Answer a request: the list of a repository's files, or a file."""
         parts = [unquote(part) for part in urlsplit(handler.path).path.strip("/").split("/")]
+        if parts[0] == "plain" and self.status != 200:
+            return self.fail(handler, self.status, "")
         if parts[0] == "plain":
             return self.send(handler, self.files["plain"].get("/".join(parts[1:])), body=body)
         is_api = parts[0] == "api"

@@ -161,8 +161,8 @@ def test_images_of_the_hub(estimate, cli, images, checkpoint, hub, tmp_path, mon
 def test_files_on_the_web_and_in_memory(cli, hub, estimate, baseline, images, checkpoint, kind):
     model, config = checkpoint.read_bytes(), checkpoint.with_name("config.json").read_bytes()
     if kind == "web":
-        hub.files["plain"] = {"tiny.safetensors": model}
-        address = f"{hub.url}/plain/tiny.safetensors?signature=secret"
+        hub.files["plain"] = {"my tiny.safetensors": model}
+        address = f"{hub.url}/plain/my%20tiny.safetensors?signature=secret".replace("//", "//me:secret@")
         more = ("--image-size", 32, "--patch-nums", "1,2,4,8")
     else:
         import fsspec
@@ -172,13 +172,21 @@ def test_files_on_the_web_and_in_memory(cli, hub, estimate, baseline, images, ch
         address, more = "memory://models/tiny.safetensors", ()
     got = estimate("--data", images, "--batch-size", 4, "--ckpt", address, *more)
     assert got["scales"] == baseline["scales"]
-    assert got["provenance"]["checkpoint_address"] == address.partition("?")[0]
+    public = address.partition("?")[0].replace("me:secret@", "")
+    assert got["provenance"]["checkpoint_address"] == public and public in got["provenance"]["command"]
+    assert "secret" not in json.dumps(got)
     served = len(hub.served)
     assert cli("inspect", address, *more)[0] == 0 and len(hub.served) == served  # kept
     if kind == "web":
-        hub.files["plain"]["tiny.safetensors"] = model + b"x"
+        hub.status = 503
+        code, _, err = cli("inspect", address, *more)
+        assert code == 0 and f"warning: {public}: can't be reached: status 503; what is cached" in err
+        hub.status, hub.files["plain"]["my tiny.safetensors"] = 200, model + b"x"
+        dry_run = cli("estimate", "--data", images, "--ckpt", address, "--dry-run")[1]
+        assert dry_run.startswith("would fetch ") and f" from {public}\n" in dry_run
         err = cli("inspect", address)[2]  # fetched again
-        assert len(hub.served) == served + 1 and "secret" not in err
+        assert len(hub.served) == served + 1 and f"error: {public}: a damaged" in err
+        assert "secret" not in err + dry_run
 
 
 def test_a_folder_of_images_in_a_bucket_is_read_at_any_depth(cli, estimate, images, checkpoint):
@@ -216,6 +224,31 @@ def test_a_file_that_may_have_changed_on_a_plain_web_server_is_fetched_again(cli
         shas.append(json.loads(out)["file"]["sha256"])
         hub.files["plain"]["tiny.safetensors"] = held[:-1] + bytes([len(shas)])  # of the same size
     assert shas[0] == shas[1] and len(set(shas)) == 4
+
+
+@pytest.mark.parametrize(
+    "status, words",
+    [
+        (401, "no access (status 401)."),
+        (403, "no access (status 403)."),
+        (404, "no such file."),
+        (429, "can't be reached: status 429. It is not in the cache"),
+        (500, "can't be reached: status 500. It is not in the cache"),
+        (None, "can't be reached: Cannot connect to host 127.0.0.1:1 ssl:default"),
+    ],
+)
+def test_what_a_web_server_answers(cli, hub, status, words):
+    hub.status = status
+    url = f"{hub.url}/plain" if status else "http://127.0.0.1:1"
+    code, _, err = cli("inspect", f"{url}/x.pt?signature=secret".replace("//", "//me:secret@"))
+    assert code == 3 and last(err).startswith(f"error: {url}/x.pt: {words}") and "secret" not in err
+
+
+def test_a_cache_that_can_not_be_written_to(cli, hub, checkpoint, monkeypatch):
+    hub.files["plain"] = {"tiny.safetensors": checkpoint.read_bytes()}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(checkpoint))
+    code, _, err = cli("inspect", f"{hub.url}/plain/tiny.safetensors")
+    assert code == 3 and "can't be written to: Not a directory. Set XDG_CACHE_HOME" in last(err)
 
 
 def test_a_download_that_breaks_off_is_no_checkpoint(cli, hub, checkpoint):

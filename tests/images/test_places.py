@@ -159,7 +159,10 @@ def test_rows_are_named_by_their_paths_or_numbers(tmp_path, paths, expected):
         ({"jpg": [png(0)], "mask": [b"x"], "labels": [7]}, ("0", 7)),
         ({"img": [{"bytes": png(0), "path": "a.png"}], "mask": [b"x"]}, ("a.png", None)),
         ({"view": ["binary_view", png(0)]}, ("0", None)),
-        ({"a": [b"x"], "b": [b"x"]}, r"got the columns a \(binary\), b \(binary\), expected `image` with"),
+        (
+            {"a": [b"x"], "b": [b"x"]},
+            r"got the columns a \(binary\), b \(binary\), expected `im",
+        ),
         ({"image": [[png(0)]]}, r"got the columns image \(list<.*: binary>\), expected"),
     ],
 )

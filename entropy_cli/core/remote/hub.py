@@ -104,8 +104,9 @@ class HubFiles:
             ) from error
         except self.errors.RepositoryNotFoundError as error:
             raise EntropyCliError(
-                f"{address}: no such repository, or a private one. Check the name; for a private one "
-                "log in with `hf auth login`, or set HF_TOKEN."
+                f"{address}: no such repository, or a private one. Check the name (of a data "
+                "set hf://datasets/ORG/NAME); for a private one log in with `hf auth login`, or set "
+                "HF_TOKEN."
             ) from error
         except self.errors.RevisionNotFoundError as error:
             raise EntropyCliError(

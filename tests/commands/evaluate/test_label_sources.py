@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 import shutil
 
 import pytest
@@ -145,7 +146,7 @@ def test_no_labels_are_the_null_class(labels_of, data, model_of, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["tars", "zip", "parquet"])
-def test_archives_give_the_same_classes(labels_of, data, model_of, tmp_path, kind):
+def test_archives_give_the_same_classes_and_pictures(cli, labels_of, data, model_of, tmp_path, kind):
     root = data(["a", "b", "c"])
     expected, labels = labels_of(root, model_of[3])
     files = [(p.relative_to(root).as_posix(), p) for p in sorted(root.rglob("*.jpg"))]
@@ -172,6 +173,13 @@ def test_archives_give_the_same_classes(labels_of, data, model_of, tmp_path, kin
     # Other paths, other order: the same pictures with the same classes.
     got, want = (r["average"]["token_weighted"]["cross_entropy"]["value"] for r in (result, expected))
     assert got == pytest.approx(want, abs=1e-5)
+    pages = []
+    for name, each in (("place", result), ("folder", expected)):
+        (tmp_path / f"{name}.json").write_text(json.dumps(each))
+        assert cli("report", tmp_path / f"{name}.json", "-o", tmp_path / f"{name}.html")[0] == 0
+        pages.append((tmp_path / f"{name}.html").read_text())
+    pictures = [re.findall('data:image/jpeg;base64,[^"]*', page) for page in pages]
+    assert len(pictures[0]) == 12 and pictures[0] == pictures[1]
 
 
 def test_classes_of_webdataset_members(labels_of, data, model_of, tmp_path):
