@@ -66,8 +66,12 @@ class CallableGenerator:
         """Raise EntropyCliError if any logits depend on the last token, which no other comes after."""
         other_BL = idx_BL.clone()
         other_BL[:, -1] = (other_BL[:, -1] + 1) % self.spec.vocab_size
-        changed_L = (self.predict(other_BL, label_B) - logits_BLV).abs().amax((0, 2))
-        places = (changed_L > ROUNDING * logits_BLV.abs().max()).nonzero().flatten().tolist()
+        # Codes that can't be there may have logits of minus infinity.
+        hidden_BLV = ~logits_BLV.isfinite()
+        changed_BLV = self.predict(other_BL, label_B) - logits_BLV
+        changed_L = changed_BLV.masked_fill(hidden_BLV, 0).abs().amax((0, 2))
+        most = logits_BLV.masked_fill(hidden_BLV, 0).abs().max()
+        places = (changed_L > ROUNDING * most).nonzero().flatten().tolist()
         if places:
             raise EntropyCliError(
                 f"model: its logits of token {places[-1]} change when the last token does, "

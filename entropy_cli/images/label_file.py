@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from entropy_cli.core.errors import DatasetError
-from entropy_cli.core.reading import LOG_BYTES, read_stream
+from entropy_cli.core.reading import LOG_BYTES, parse_json, read_stream
 from entropy_cli.images.formats import is_image
 
 IMAGENET_CLASSES = 1000
@@ -47,7 +47,8 @@ def read_label_file(path: Path, classes: int, wnids: Mapping[str, int]) -> Label
     """Read a file of lines path,index or path,wnid, with or without a header.
 
     Cells are separated by commas, semicolons, tabs, or the last space of the line, as in val.txt of
-    Caffe; a cell with a separator in it is quoted, as in CSV.
+    Caffe; a cell with a separator in it is quoted, as in CSV. Or the file is a JSON object of classes by
+    path, or has a list of such pairs under "labels", as StyleGAN's dataset.json.
 
     Args:
         path: of the file.
@@ -59,8 +60,8 @@ def read_label_file(path: Path, classes: int, wnids: Mapping[str, int]) -> Label
             the model does not have.
     """
     labels: dict[str, int] = {}
-    for i, (line, cells) in enumerate(_rows(path)):
-        where = f"{path}, line {line}"
+    for i, (place, cells) in enumerate(_rows(path)):
+        where = f"{path}, {place}"
         if len(cells) != 2 or not all(cells):
             raise DatasetError(
                 f"{where}: {len(cells)} cell{'s' * (len(cells) != 1)}, expected a path and a class. Fix "
@@ -100,22 +101,44 @@ def _class(
     return wnids[match["wnid"]]
 
 
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
-    """Iterate over the stripped cells of each line that is not blank, with the line's number."""
+def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Iterate over the stripped cells of each line that is not blank, with the line's number.
+
+    Or over those of each pair of a JSON document.
+    """
     try:
         text = read_stream(path, LOG_BYTES).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror}.") from error
+    if text.startswith("{"):
+        yield from ((f"pair {i}", cells) for i, cells in enumerate(_json_pairs(path, text), 1))
+        return
     lines = list(io.StringIO(text, newline=""))  # names may have other separators of lines
     first = next(filter(str.strip, lines), "")
     delimiter = max(DELIMITERS, key=first.count)
     if delimiter not in first:
-        yield from ((i, line.rsplit(None, 1)) for i, line in enumerate(lines, 1) if line.strip())
+        spaced = ((i, line.rsplit(None, 1)) for i, line in enumerate(lines, 1) if line.strip())
+        yield from ((f"line {i}", cells) for i, cells in spaced)
         return
     reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     try:
         for row in reader:
             if cells := [cell.strip(" \t") for cell in row]:
-                yield reader.line_num, cells
+                yield f"line {reader.line_num}", cells
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.line_num}: not CSV: {error}. Fix the line.") from error
+
+
+def _json_pairs(path: Path, text: str) -> Iterator[list[str]]:
+    try:
+        content = parse_json(text)
+    except ValueError as error:
+        raise DatasetError(
+            f"{path}: begins as JSON, but can't be read as one document: {error}. Expected lines of "
+            "path,class, or an object of them."
+        ) from error
+    pairs = content["labels"] if isinstance(content.get("labels"), list) else list(content.items())
+    for pair in pairs:
+        if not isinstance(pair, list | tuple) or any(type(cell) not in (str, int) for cell in pair):
+            raise DatasetError(f"{path}: got {str(pair)[:SHOWN]}, expected pairs of a path and a class.")
+        yield [str(cell).strip() for cell in pair]

@@ -133,6 +133,7 @@ def sees_all(idx_BL, _):
         (lambda idx_BL, _: idx_BL, "expected a floating-point tensor"),
         (lambda idx_BL, _: torch.zeros(*idx_BL.shape, CODES + 1), r"got shape \(16, 6, 6\)"),
         (lambda idx_BL, _: torch.nn.functional.one_hot(idx_BL, CODES).float(), "it sees what it is"),
+        (lambda idx_BL, _: torch.nn.functional.one_hot(idx_BL, CODES).log(), "it sees what it is"),
         (sees_all, "logits of token 4 change when the last token does, 5: .* mask its attention"),
         (lambda idx_BL, _: torch.full((*idx_BL.shape, CODES), torch.nan), "loss is NaN"),
     ],

@@ -102,6 +102,11 @@ def test_any_name_can_have_a_label(evaluate, options, hostile, tmp_path):
         (b"\x1b[31m.jpg,1\n", "no line for"),
         (b"a.jpg,1\n", "no line for"),
         (b'"a.jpg,1\n' * 3, "labels.csv"),
+        (b'{"a.jpg": 1}\n{"b.jpg": 1}', "begins as JSON, but can't be read as one document"),
+        (b'{"a.jpg": 1.0}', "expected pairs of a path and a class"),
+        (b'{"labels": [["a.jpg", [1]]]}', "expected pairs of a path and a class"),
+        (b'{"labels": [["a.jpg", 1], ["b.jpg", 4]]}', "pair 2: got '4', expected a class from 0 to 3"),
+        (b"{}", "no labels"),
     ],
 )
 def test_label_files_that_are_wrong(cli, options, tmp_path, content, words):
@@ -126,6 +131,13 @@ def test_label_files_of_many_forms(tmp_path, text, form):
     (tmp_path / "l").write_bytes(content)
     found = read_label_file(tmp_path / "l", 4, {})
     assert found.labels == {f"f/x{i}.jpg": i % 4 for i in range(20)}
+
+
+def test_label_files_of_json(tmp_path):
+    labels = {"x, 1.jpg": 1, "./f/x2.jpg": "2"}
+    for content in (labels, {"labels": list(labels.items())}):
+        (tmp_path / "l.json").write_text(json.dumps(content))
+        assert read_label_file(tmp_path / "l.json", 4, {}).labels == {"x, 1.jpg": 1, "f/x2.jpg": 2}
 
 
 @pytest.mark.parametrize(
