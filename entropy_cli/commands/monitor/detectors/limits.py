@@ -21,7 +21,7 @@ DIVERGENCE_ERRORS = 6.0
 GROWTH = 10.0  # ratio of the last tenth to the middle half
 TREND_Z = 2.33  # one-sided 1 %
 # Standard errors for the last tenth, and for the lowest of 30 bins, which is 2 below the rest by chance.
-DEVIATIONS_2 = np.array([4.0, 6.0])
+DEVIATIONS = (4.0, 6.0)
 
 
 @dataclass(frozen=True)
@@ -98,12 +98,9 @@ class BoundViolation:
     bound_se: float
     last: float  # median of the last tenth
     last_se: float
-    last_first: int  # row where the last tenth begins
     last_deviations: float | None
     lowest: float  # median of the lowest bin
     lowest_se: float
-    lowest_first: int  # first row of that bin
-    lowest_stop: int  # row after its last
     lowest_deviations: float | None
 
 
@@ -126,25 +123,12 @@ def _bound_violation(y_n: Series, bound: float, bound_se: float, *, sign: int) -
     binned = bin_medians(y_n)
     if binned is None:
         return None
-    i = int(binned.median_B.argmin())
-    last_first, last, last_se = binned.last_tenth(y_n)
-    value_2, se_2 = np.array([last, binned.median_B[i]]), np.array([last_se, binned.se])
-    error_2, beyond_2 = np.hypot(se_2, bound_se), sign * (value_2 - bound)
-    far_2 = beyond_2 > DEVIATIONS_2 * error_2
-    last_deviations, lowest_deviations = (
-        float(beyond / error) if error > 0 else None
-        for beyond, error in zip(beyond_2, error_2, strict=True)
+    (_, last, last_se), lowest, se = binned.last_tenth(y_n), float(binned.median_B.min()), binned.se
+    errors = [float(np.hypot(one, bound_se)) for one in (last_se, se)]
+    beyond = [sign * (value - bound) for value in (last, lowest)]
+    far = [by > times * error for by, times, error in zip(beyond, DEVIATIONS, errors, strict=True)]
+    last_by, lowest_by = (
+        by / error if error > 0 else None for by, error in zip(beyond, errors, strict=True)
     )
-    return BoundViolation(
-        bool(far_2.any() if sign < 0 else far_2[0]),
-        bound,
-        bound_se,
-        last,
-        last_se,
-        last_first,
-        last_deviations,
-        float(binned.median_B[i]),
-        binned.se,
-        *binned.rows(i),
-        lowest_deviations,
-    )
+    fires = any(far) if sign < 0 else far[0]
+    return BoundViolation(fires, bound, bound_se, last, last_se, last_by, lowest, se, lowest_by)

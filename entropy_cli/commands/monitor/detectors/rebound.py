@@ -45,38 +45,33 @@ class Rebound:
     minimum: float  # median of the lowest bin, from `first` to `stop`
     first: int
     stop: int
-    # The same with the shortest blocks whose noise is a twentieth of the rise: long bins hide an early,
-    # short minimum.
-    fine_minimum: float
-    fine_first: int
-    fine_stop: int
     last: float  # median of the last three bins
     rise: float  # last - minimum
     peak: float  # median of the highest three consecutive bins after the minimum
-    peak_first: int
-    peak_stop: int
     threshold: float  # the larger of 6 se and 2 % of the initial drop
     se: float  # standard error of a bin's median
     errors: float | None  # by how many standard errors it rises; None without noise
+    drop: float  # from the start down to the minimum; 0 if the curve never fell
     z: float  # Mann-Kendall z of the bins from the minimum to the end
     z_to_peak: float  # to the peak
-    drop: float  # from the start down to the minimum; 0 if the curve never fell
-    bins: int
-    thinned_by: int  # rows per row after thinning; 1 without thinning
+    # The minimum by the shortest blocks whose noise is a twentieth of the rise: long bins hide an early,
+    # short one.
+    fine_minimum: float
+    fine_first: int
+    fine_stop: int
 
 
 def rebound(y_n: Series) -> Rebound | None:
     """Test whether the curve ends well above its minimum; None below ten rows.
 
-    By 30 bins, by ten, and by a line through the last half; the latter two see a slow rise in more
-    noise. A minimum within the first bin counts if it is six standard errors below all bins. Before
-    all, by rows: a rise that is far longer than a random walk of these steps would take. It sees short
-    smooth curves, of which bins are too few, and fires on AR(1) noise of any phi in at most .02 of 12
-    points, .01 of 20 to 3000. Of 300 runs
-    of 3000 points with noise AR(1), phi 0/.9/.98: fires on a flat plateau in none (.00/.02/.08 if rows
-    were taken as independent), on a power law in none; on +.2 at white noise .05 in all, from 1000
-    points on. Short and strongly autocorrelated noise looks like rebounds: .09 at phi .98 and 1000
-    points (ten independent rows), .04 at phi .9 and 60 points.
+    By 30 bins, by rows, by ten bins, and by a line through the last half; the latter two see a slow rise
+    in more noise. A minimum within the first bin counts if it is six standard errors below all bins. By
+    rows, it is a rise longer than a random walk of such steps would take: short smooth curves have too
+    few bins. That fires on AR(1) noise of any phi in .02 of 12 points, .01 of 20 to 3000.
+    Of 300 runs of 3000 points with noise AR(1), phi 0/.9/.98: fires on a flat plateau in none
+    (.00/.02/.08 if rows were taken as independent), on a power law in none; on +.2 at white noise .05 in
+    all, from 1000 points on. Short and strongly autocorrelated noise looks like rebounds: .09 at phi .98
+    and 1000 points (ten independent rows), .04 at phi .9 and 60 points.
     """
     fine, coarse = bin_medians(y_n), bin_medians(y_n, FEW_BINS)
     if fine is None or coarse is None:
@@ -104,40 +99,19 @@ def _rebound_of(y_n: Series, binned: Bins) -> Rebound:
     rise, drop = last - minimum, max(start - minimum, 0.0)
     threshold = max(ERRORS * binned.se, SHARE_OF_FALL * drop)
     k, peak = _peak(median_B, i)
-    peak_first, peak_stop = int(binned.bounds_C[max(k - 1, i)]), int(binned.bounds_C[min(k + 2, n)])
+    stop = int(binned.bounds_C[min(k + 2, n)])
     z, z_to_peak = mann_kendall(median_B[i:]), mann_kendall(median_B[i : k + 2])
     if k - i < FEW_BINS and (phi := max(autocorrelation(y_n), 0.0)) <= NEARLY_INDEPENDENT:
-        rows_n = y_n[binned.bounds_C[i] : peak_stop]  # in bins that are too few to show a trend
+        rows_n = y_n[binned.bounds_C[i] : stop]  # in bins that are too few to show a trend
         independent = int(len(rows_n) * (1 - phi) / (1 + phi))
         if independent >= FEW_BINS:
             z_to_peak = mann_kendall(block_medians(rows_n, min(independent, BINS))[0])
     risen = i <= n - 4 and rise > threshold
     falls_again = risen and z <= TREND_Z < z_to_peak
-    fine_minimum, fine_first, fine_stop = _fine_minimum(y_n, binned, i, peak - minimum)
-    first, stop = binned.rows(i)
-    return Rebound(
-        fires=falls_again or (risen and z > TREND_Z),
-        falls_again=falls_again,
-        minimum=minimum,
-        first=first,
-        stop=stop,
-        fine_minimum=fine_minimum,
-        fine_first=fine_first,
-        fine_stop=fine_stop,
-        last=last,
-        rise=rise,
-        peak=peak,
-        peak_first=peak_first,
-        peak_stop=peak_stop,
-        threshold=threshold,
-        se=binned.se,
-        errors=rise / binned.se if binned.se > 0 else None,
-        z=z,
-        z_to_peak=z_to_peak,
-        drop=drop,
-        bins=n,
-        thinned_by=binned.thinned_by,
-    )
+    fires, errors = falls_again or (risen and z > TREND_Z), rise / binned.se if binned.se > 0 else None
+    (first, stop), fine = binned.rows(i), _fine_minimum(y_n, binned, i, peak - minimum)
+    place, level = (minimum, first, stop, last, rise, peak), (threshold, binned.se, errors, drop)
+    return Rebound(fires, falls_again, *place, *level, z, z_to_peak, *fine)
 
 
 def _rebound_by_rows(y_n: Series, found: Rebound) -> Rebound:
@@ -153,27 +127,12 @@ def _rebound_by_rows(y_n: Series, found: Rebound) -> Rebound:
     walk = WALK_ERRORS * WALK_STEP * sigma * (k - i) ** 0.5
     if k - i <= LAST_BINS or rise <= threshold or peak - minimum <= walk:
         return found
-    first = i + int(y_n[i : i + LAST_BINS].argmin())
-    return replace(
-        found,
-        fires=True,
-        falls_again=k < end and peak - last > max(ERRORS * sigma, SHARE_OF_FALL * rise),
-        minimum=minimum,
-        first=i,
-        stop=i + LAST_BINS,
-        fine_minimum=float(y_n[first]),
-        fine_first=first,
-        fine_stop=first + 1,
-        last=last,
-        rise=rise,
-        peak=peak,
-        peak_first=k,
-        peak_stop=k + LAST_BINS,
-        threshold=threshold,
-        se=sigma,
-        errors=rise / sigma if sigma > 0 else None,
-        drop=drop,
-    )
+    at = i + int(y_n[i : i + LAST_BINS].argmin())
+    falls_again = k < end and peak - last > max(ERRORS * sigma, SHARE_OF_FALL * rise)
+    errors = rise / sigma if sigma > 0 else None
+    place, level = (minimum, i, i + LAST_BINS, last, rise, peak), (threshold, sigma, errors, drop)
+    fine, fires = (float(y_n[at]), at, at + 1), True
+    return Rebound(fires, falls_again, *place, *level, found.z, found.z_to_peak, *fine)
 
 
 def _split_at_early_minimum(y_n: Series, binned: Bins) -> Bins:
