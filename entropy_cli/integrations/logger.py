@@ -4,7 +4,7 @@ import logging
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from entropy_cli.commands.monitor.api import Floor
+from entropy_cli.commands.monitor.api import Floor, as_number
 from entropy_cli.commands.monitor.result import RunFinding
 from entropy_cli.commands.monitor.watch import CAN_STOP
 from entropy_cli.core.errors import EntropyCliError
@@ -85,7 +85,7 @@ class FloorLogger:
         Raises:
             EntropyCliError: a metric is no number.
         """
-        numbers = {name: _number(name, value) for name, value in metrics.items()}
+        numbers = {name: as_number(value, name) for name, value in metrics.items()}
         added, new = self.add(numbers, step)
         self.write({**numbers, **added}, new, step)
         return new
@@ -130,12 +130,3 @@ def _ids(stop_on: Collection[str]) -> frozenset[str]:
             f"stop_on: got {', '.join(unknown)}, expected ids of findings: {', '.join(CAN_STOP)}."
         )
     return ids
-
-
-def _number(name: str, value: Any) -> float:  # noqa: ANN401 - also a tensor of one element
-    try:
-        return float(value)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise EntropyCliError(
-            f"metrics: got {str(value)[:60]!r} as {name}, expected a number. Leave it out."
-        ) from error

@@ -88,7 +88,7 @@ def test_wrong_arguments(floor, writer, options, message):
 
 
 def test_metrics_are_numbers(floor):
-    with pytest.raises(EntropyCliError, match="got 'high' as lr, expected a number"):
+    with pytest.raises(EntropyCliError, match="lr: got 'high', expected a number"):
         FloorLogger(None, floor).log({"loss": 2.0, "lr": "high"}, 0)
 
 

@@ -82,7 +82,7 @@ class Floor:
         """
         listed = losses_S.tolist() if hasattr(losses_S, "tolist") else losses_S
         losses = listed if isinstance(listed, Sequence) else [listed]
-        return excess_of_scales([_number(loss) for loss in losses], self.levels)
+        return excess_of_scales([as_number(loss) for loss in losses], self.levels)
 
     def excess_of(self, loss: Any, series: str = "mean") -> Excess | None:  # noqa: ANN401 - also a tensor
         """Set one loss beside its floor and ceilings; None where the result has none for it.
@@ -92,7 +92,7 @@ class Floor:
             series: as of `check`.
         """
         _, level = self._series(series)
-        return None if level is None else excess(_number(loss), level, self.levels.vocab_size)
+        return None if level is None else excess(as_number(loss), level, self.levels.vocab_size)
 
     def check(
         self,
@@ -117,7 +117,7 @@ class Floor:
             EntropyCliError: there is no such series.
         """
         metric, level = self._series(series)
-        return self._watch.add(metric, level, _number(value), step)
+        return self._watch.add(metric, level, as_number(value), step)
 
     def history(self) -> dict[str, tuple[list[float], list[float]]]:
         """Return the steps and the losses seen so far, by series: plain numbers, for a checkpoint."""
@@ -148,9 +148,9 @@ class Floor:
         return of, level
 
 
-def _number(value: Any) -> float:  # noqa: ANN401 - also a tensor of one element
-    """Return a loss as a float; raise EntropyCliError if it is none."""
+def as_number(value: Any, name: str = "loss") -> float:  # noqa: ANN401 - also a tensor of one element
+    """Return a value as a float; raise EntropyCliError if it is none."""
     try:
         return float(value)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise EntropyCliError(f"loss: got {str(value)[:60]}, expected a number.") from error
+        raise EntropyCliError(f"{name}: got {str(value)[:60]!r}, expected a number.") from error

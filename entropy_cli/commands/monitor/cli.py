@@ -207,7 +207,7 @@ def _follow(
     """Show a log again whenever it has changed, until Ctrl-C; then the report."""
     from entropy_cli.commands.monitor.follow import follow
     from entropy_cli.commands.monitor.monitor import write
-    from entropy_cli.commands.monitor.screen import Lines, Screen
+    from entropy_cli.commands.monitor.screen import Lines, open_screen
 
     def print_json(done: "MonitorOutput") -> None:
         print_result(done.result.to_json(None))
@@ -216,7 +216,7 @@ def _follow(
         if as_json:
             show: Callable[[MonitorOutput], object] = print_json
         elif sys.stdout is not None and sys.stdout.isatty():
-            show = stack.enter_context(Screen(interval)).show
+            show = stack.enter_context(open_screen(interval))
         else:
             show = Lines().show
 
@@ -229,6 +229,7 @@ def _follow(
 
         last = follow(config, interval, look)
     if not as_json:
+        _warn(last.result)
         _show(last, None, as_json, whole=whole)
 
 

@@ -1,31 +1,22 @@
 """The figure and the page of several runs."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from entropy_cli.commands.monitor.compare import Comparison, Curve, comparison_table
 from entropy_cli.commands.monitor.figure import (
     COLOURS,
-    LINE_HEIGHT,
-    PANEL_HEIGHT,
-    WIDTH,
     draw_level,
+    draw_panels,
+    excess_axes,
+    inline_panels,
     plot_curve,
-    write_lines,
 )
 from entropy_cli.commands.monitor.page import findings_html
 from entropy_cli.commands.monitor.result import finding_lines, format_number
 from entropy_cli.core.escaping import escape_html
-from entropy_cli.core.figures import (
-    INK,
-    Axes,
-    inline_svg,
-    legend_below,
-    new_figure,
-    plain_log_ticks,
-    styled,
-    write_figure,
-)
+from entropy_cli.core.figures import INK, Axes, legend_below
 from entropy_cli.core.files import write_text
 from entropy_cli.core.page import write_page
 
@@ -39,43 +30,25 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
         ResultError: it can't be written, or the suffix is unknown.
         EntropyCliError: matplotlib is not installed.
     """
-    kind = path.suffix.lower()
+    kind, runs = path.suffix.lower(), list(zip(comparison.names, comparison.outputs, strict=True))
+    draws = [
+        partial(_draw, comparison, curves, is_excess=i > 0)
+        for i, curves in enumerate(_panels(comparison))
+    ]
     if kind == ".json":
         write_text(path, comparison.to_json() + "\n")
     elif kind == ".html":
-        write_comparison_page(path, comparison)
+        images = "".join(inline_panels(draws, "; over training"))
+        parts = [f'<div class="panels">{images}</div>', comparison_table(comparison).html()]
+        for name, output in runs:
+            parts += [f"<h2>Findings: {escape_html(name)}</h2>", findings_html(output.result)]
+        write_page(path, f"Training runs {', '.join(comparison.names)}", parts)
     else:
-        draw_comparison(path, comparison)
-
-
-def draw_comparison(path: Path, comparison: Comparison) -> None:
-    """Draw the losses of several runs, and what lies above their floors, with the findings below."""
-    panels = _panels(comparison)
-    lines: list[str] = []
-    for name, output in zip(comparison.names, comparison.outputs, strict=True):
-        lines += [name, *(f"  {line}" for line in finding_lines(output.result, COLUMNS, MOST_LINES))]
-    below = LINE_HEIGHT * len(lines)
-    with styled():
-        figure = new_figure(WIDTH, PANEL_HEIGHT + below)
-        grid = figure.add_gridspec(2, len(panels), height_ratios=[PANEL_HEIGHT, below])
-        for i, curves in enumerate(panels):
-            _draw(figure.add_subplot(grid[0, i]), comparison, curves, is_excess=i > 0)
-        write_lines(figure.add_subplot(grid[1, :]), lines)
-        write_figure(figure, path)
-
-
-def write_comparison_page(path: Path, comparison: Comparison) -> None:
-    """Write several runs as a self-contained HTML page."""
-    images = []
-    with styled():
-        for i, curves in enumerate(_panels(comparison)):
-            figure = new_figure(WIDTH / 2, PANEL_HEIGHT)
-            title = _draw(figure.add_subplot(), comparison, curves, is_excess=i > 0)
-            images.append(inline_svg(figure, f"{title}; over training"))
-    parts = [f'<div class="panels">{"".join(images)}</div>', comparison_table(comparison).html()]
-    for name, output in zip(comparison.names, comparison.outputs, strict=True):
-        parts += [f"<h2>Findings: {escape_html(name)}</h2>", findings_html(output.result)]
-    write_page(path, f"Training runs {', '.join(comparison.names)}", parts)
+        lines: list[str] = []
+        for name, output in runs:
+            found = finding_lines(output.result, COLUMNS, MOST_LINES)
+            lines += [name, *(f"  {line}" for line in found)]
+        draw_panels(path, draws, lines)
 
 
 def _panels(comparison: Comparison) -> list[Sequence[Curve]]:
@@ -89,7 +62,7 @@ def _panels(comparison: Comparison) -> list[Sequence[Curve]]:
     return [curves, above] if above else [curves]
 
 
-def _draw(axis: Axes, comparison: Comparison, curves: Sequence[Curve], *, is_excess: bool) -> str:
+def _draw(comparison: Comparison, curves: Sequence[Curve], axis: Axes, *, is_excess: bool) -> str:
     """Draw one panel, a colour for each run; return its title."""
     is_hard = any(output.result.is_hard for output in comparison.outputs)
     for curve in curves:
@@ -110,9 +83,7 @@ def _draw(axis: Axes, comparison: Comparison, curves: Sequence[Curve], *, is_exc
     axis.set_xlabel(f"training time ({comparison.unit}s)")
     axis.set_ylabel(f"{what} (nats per token)" if is_excess else "loss")
     if is_excess:
-        axis.set(xscale="log", yscale="log")
-        plain_log_ticks(axis.xaxis, (1,))
-        plain_log_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
+        excess_axes(axis)
     legend_below(axis)
     return title
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from entropy_cli.commands.monitor.logs.series import Series
 from entropy_cli.commands.monitor.result import MonitorResult
-from entropy_cli.commands.monitor.watch import events
+from entropy_cli.commands.monitor.watch import News
 from entropy_cli.core.errors import EntropyCliError, ResultError
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.metric_writers import EventFile, MetricWriter, open_writer
@@ -25,7 +25,7 @@ class Dashboards:
     def __init__(self, writers: Sequence[MetricWriter]) -> None:
         self.writers = writers
         self._written: dict[tuple[str, str], float] = {}  # by series, the last step
-        self._told: set[tuple[str, str | None]] = set()
+        self._news = News()
 
     def show(self, result: MonitorResult, series: Sequence[Series]) -> None:
         """Write what is new since the last time."""
@@ -36,12 +36,10 @@ class Dashboards:
                 if np.isfinite(step_n).all():
                     self._write(one, step_n)
                     last = max(last, float(step_n[-1]))
-        for finding in events(result.findings):
-            key = finding.id, finding.series
+        for finding in self._news.among(result.findings):
             subject = f"{finding.series}: " if finding.series else ""
-            for writer in self.writers if key not in self._told else ():
+            for writer in self.writers:
                 writer.note(f"finding/{finding.id}", f"{subject}{finding.message}", int(last))
-            self._told.add(key)
         for writer in self.writers:
             writer.flush()
 

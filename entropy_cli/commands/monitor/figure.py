@@ -1,6 +1,7 @@
 """Figures of a training run: losses, reducible losses, accuracies and findings."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from textwrap import fill
@@ -18,7 +19,6 @@ from entropy_cli.core.figures import (
     SERIES,
     Axes,
     Colour,
-    Figure,
     arrow_marker,
     colour_ramp,
     inline_svg,
@@ -38,6 +38,7 @@ MAX_CURVES = len(COLOURS)
 LOG_RATIO = 8  # ratio of losses above which their axis is logarithmic
 WIDTH, PANEL_HEIGHT, LINE_HEIGHT = 11.2, 4.1, 0.17  # inches
 TITLE_COLUMNS = 54  # characters
+Draw = Callable[[Axes], str]  # draws a panel and returns its title
 MARKS = {"error": "X", "warning": "^", "info": "o"}
 
 
@@ -61,20 +62,50 @@ class Panel(NamedTuple):
 def draw_run(path: Path, result: MonitorResult, series: Sequence[Series]) -> None:
     """Draw a run with its findings below, as PNG, SVG or PDF by the suffix of the path."""
     panels = _panels(series)
-    with styled():
-        write_figure(_figure(result, panels, [*_left_out(panels, series), *finding_lines(result)]), path)
+    lines = [*_left_out(panels, series), *finding_lines(result)]
+    draw_panels(path, [partial(panel.add_to, result=result) for panel in panels], lines)
 
 
 def inline_run(result: MonitorResult, series: Sequence[Series]) -> tuple[list[str], list[str]]:
     """Return the panels as inline SVG, without the findings in words, and notes on what is left out."""
     panels = _panels(series)
+    draws = [partial(panel.add_to, result=result) for panel in panels]
+    return inline_panels(draws, f"; {result.log}, over training"), _left_out(panels, series)
+
+
+def draw_panels(path: Path, draws: Sequence[Draw], lines: Sequence[str]) -> None:
+    """Draw two panels per row, and lines of text below, as PNG, SVG or PDF by the suffix of the path."""
+    wide = max(1, min(2, len(draws)))
+    rows, below = -(-len(draws) // wide), LINE_HEIGHT * max(len(lines), 1)
+    with styled():
+        figure = new_figure(WIDTH, PANEL_HEIGHT * rows + below)
+        grid = figure.add_gridspec(rows + 1, wide, height_ratios=[PANEL_HEIGHT] * rows + [below])
+        for i, draw in enumerate(draws):
+            alone = i == len(draws) - 1 and i % wide == 0
+            draw(figure.add_subplot(grid[i // wide, :] if alone else grid[i // wide, i % wide]))
+        axis = figure.add_subplot(grid[rows, :])
+        axis.axis("off")
+        text = {"va": "top", "size": 8.5, "family": "monospace", "transform": axis.transAxes}
+        axis.text(0, 1, "\n".join(lines), **text)
+        write_figure(figure, path)
+
+
+def inline_panels(draws: Sequence[Draw], about: str) -> list[str]:
+    """Return panels as inline SVG; what they are about is said to those who can't see them."""
     images = []
     with styled():
-        for panel in panels:
+        for draw in draws:
             figure = new_figure(WIDTH / 2, PANEL_HEIGHT)
-            title = panel.add_to(figure.add_subplot(), result)
-            images.append(inline_svg(figure, f"{title}; {result.log}, over training"))
-    return images, _left_out(panels, series)
+            images.append(inline_svg(figure, f"{draw(figure.add_subplot())}{about}"))
+    return images
+
+
+def excess_axes(axis: Axes) -> None:
+    """Make both axes logarithmic: there a power law is a straight line."""
+    axis.set_xscale("log", nonpositive="mask")  # a step 0 has no place on it
+    axis.set_yscale("log")
+    plain_log_ticks(axis.xaxis, (1,))
+    plain_log_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
 
 
 def _left_out(panels: Sequence[Panel], series: Sequence[Series]) -> list[str]:
@@ -88,27 +119,6 @@ def _left_out(panels: Sequence[Panel], series: Sequence[Series]) -> list[str]:
         ),
         *([f"Not drawn, a single point: {listed(single, most=5)}."] if single else []),
     ]
-
-
-def _figure(result: MonitorResult, panels: Sequence[Panel], lines: Sequence[str]) -> Figure:
-    """Draw a matplotlib figure: two panels per row, and lines of text below."""
-    wide = max(1, min(2, len(panels)))
-    rows = -(-len(panels) // wide)
-    below = LINE_HEIGHT * max(len(lines), 1)
-    figure = new_figure(WIDTH, PANEL_HEIGHT * rows + below)
-    grid = figure.add_gridspec(rows + 1, wide, height_ratios=[PANEL_HEIGHT] * rows + [below])
-    for i, panel in enumerate(panels):
-        alone = i == len(panels) - 1 and i % wide == 0
-        place = grid[i // wide, :] if alone else grid[i // wide, i % wide]
-        panel.add_to(figure.add_subplot(place), result)
-    write_lines(figure.add_subplot(grid[rows, :]), lines)
-    return figure
-
-
-def write_lines(axis: Axes, lines: Sequence[str]) -> None:
-    """Fill axes with lines of text."""
-    axis.axis("off")
-    axis.text(0, 1, "\n".join(lines), va="top", size=8.5, family="monospace", transform=axis.transAxes)
 
 
 def _panels(series: Sequence[Series]) -> list[Panel]:
@@ -169,10 +179,7 @@ def _draw_reducible(axis: Axes, series: Sequence[Series], result: MonitorResult)
     for one, colour in zip(series, _colours(series), strict=True):
         assert one.level is not None
         plot_curve(axis, one, colour, one.level.floor)
-    axis.set_xscale("log", nonpositive="mask")  # a step 0 has no place on it
-    axis.set_yscale("log")
-    plain_log_ticks(axis.xaxis, (1,))
-    plain_log_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
+    excess_axes(axis)
 
 
 def _draw_scales(axis: Axes, series: Sequence[Series], _: MonitorResult) -> None:

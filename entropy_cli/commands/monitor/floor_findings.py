@@ -1,14 +1,13 @@
 """Findings about a loss against its floor and the ceilings of its tokens."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 
 from entropy_cli.commands.monitor.detectors.limits import above_ceiling, below_floor
 from entropy_cli.commands.monitor.logs.series import Series
-from entropy_cli.commands.monitor.result import RunFinding
+from entropy_cli.commands.monitor.result import RunFinding, about
 from entropy_cli.entropy.quantity import Labels
 from entropy_cli.results import floor_checks as checks
-from entropy_cli.results.findings import Finding
 from entropy_cli.results.floor_checks import AT_END, NEAR
 from entropy_cli.results.floors import Floor, Level
 
@@ -38,14 +37,14 @@ def _below_floor(series: Series, level: Level, labels: Labels) -> Iterator[RunFi
         lowest, where = (found.last, TENTH) if found.last < floor else (found.lowest, BIN)
         fires, evidence = found.fires, asdict(found)
     if fires:
-        yield _about(series, checks.below_floor(lowest, level, labels, _what(series), where), evidence)
+        yield about(series, checks.below_floor(lowest, level, labels, _what(series), where), evidence)
 
 
 def _beside_ceilings(series: Series, level: Level, labels: Labels) -> Iterator[RunFinding]:
     """Report a loss above the unigram entropy; set any other beside the rungs of the ladder."""
     over = None if level.ceiling is None else above_ceiling(series.value_n, level.ceiling)
     if over is not None and over.fires:
-        yield _about(
+        yield about(
             series,
             checks.above_unigram(over.last, over.bound, _what(series), AT_END + TENTH),
             asdict(over),
@@ -57,12 +56,8 @@ def _beside_ceilings(series: Series, level: Level, labels: Labels) -> Iterator[R
         )
         margin = NEAR if last is None else DEVIATIONS * last.last_se
         evidence = {"value": value, "rungs": {rung.id: rung.upper95 for rung in level.rungs}}
-        yield _about(series, checks.beside_ladder(value, level, margin, _what(series), where), evidence)
+        yield about(series, checks.beside_ladder(value, level, margin, _what(series), where), evidence)
 
 
 def _what(series: Series) -> str:
     return f"{series.metric.split} loss"
-
-
-def _about(series: Series, one: Finding, evidence: Mapping[str, object]) -> RunFinding:
-    return RunFinding(one.id, one.severity, one.message, series.metric.name, evidence)

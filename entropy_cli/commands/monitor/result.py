@@ -60,6 +60,11 @@ def finding_about(
     return RunFinding(name, severity, message, series.metric.name, evidence)
 
 
+def about(series: Series, one: Finding, evidence: Mapping[str, Any]) -> RunFinding:
+    """Return a finding about a loss as one about a series, with the numbers behind it."""
+    return RunFinding(one.id, one.severity, one.message, series.metric.name, evidence)
+
+
 @dataclass(frozen=True)
 class MonitorResult:
     """Summaries and findings of a log."""

@@ -2,8 +2,8 @@
 
 import sys
 import time
-from collections.abc import Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from entropy_cli.commands.monitor.result import (
     format_place,
     render_finding,
 )
-from entropy_cli.commands.monitor.watch import events
+from entropy_cli.commands.monitor.watch import News
 from entropy_cli.core.escaping import one_line
 from entropy_cli.core.table import Table, wrapped
 from entropy_cli.terminal import print_result
@@ -28,53 +28,37 @@ SPARKS = 20  # of a sparkline
 FEWEST_LINES = 6  # of a screen, for findings
 
 
-class Screen:
-    """One screen on the terminal, redrawn at each look.
+@contextmanager
+def open_screen(interval: float) -> Iterator[Callable[[MonitorOutput], None]]:
+    """Yield a function that draws one screen on the terminal anew; the terminal is left as it was.
 
     Args:
         interval: between two looks, in seconds.
     """
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
 
-    def __init__(self, interval: float) -> None:
-        from rich.console import Console
-        from rich.live import Live
+    console = Console(file=sys.stdout)
+    with Live(console=console, auto_refresh=False, transient=True) as live:
 
-        self.interval = interval
-        self.console = Console(file=sys.stdout)
-        self._live = Live(console=self.console, auto_refresh=False, transient=True)
+        def show(done: MonitorOutput) -> None:
+            text = screen(done.result, done.series, console.size.width, console.size.height - 2)
+            until = f"{time.strftime('%H:%M:%S')}, every {interval:g} s; Ctrl-C ends with the report"
+            live.update(Text.from_ansi(f"{text}\n\n{until}"), refresh=True)
 
-    def __enter__(self) -> "Screen":
-        """Begin to draw."""
-        self._live.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
-        """Leave the terminal as it was."""
-        self._live.stop()
-
-    def show(self, done: MonitorOutput) -> None:
-        """Redraw the screen."""
-        from rich.text import Text
-
-        size = self.console.size
-        text = screen(done.result, done.series, size.width, size.height - 2)
-        until = f"{time.strftime('%H:%M:%S')}, every {self.interval:g} s; Ctrl-C ends with the report"
-        self._live.update(Text.from_ansi(f"{text}\n\n{until}"), refresh=True)
+        yield show
 
 
 class Lines:
     """A line of last values for each look, and the findings as they appear, for what is no terminal."""
 
     def __init__(self) -> None:
-        self._told: set[tuple[str, str | None]] = set()
+        self._news = News()
 
     def show(self, done: MonitorOutput) -> None:
         """Print a line, and the findings that are new."""
-        happened = events(done.result.findings)
-        new = [one for one in happened if (one.id, one.series) not in self._told]
-        self._told |= {(one.id, one.series) for one in new}
+        new = self._news.among(done.result.findings)
         print_result("\n".join([last_values(done.result), *map(render_finding, new)]))
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from entropy_cli.commands.monitor.logs.names import subject
 from entropy_cli.commands.monitor.logs.series import TOKEN_UNITS, Log, Series
-from entropy_cli.commands.monitor.result import RunFinding
+from entropy_cli.commands.monitor.result import RunFinding, about
 from entropy_cli.results import floor_checks as checks
 from entropy_cli.results.floor_checks import NEAR
 from entropy_cli.results.floors import Floor
@@ -114,7 +114,7 @@ def _is_power(codes: int, of: int) -> bool:
 
 def _start(series: Series, codes: int | None, shown: Sequence[Series]) -> Iterator[RunFinding]:
     """Report a loss that starts at a multiple of ln V, stays a multiple of validation, or is neither."""
-    initial, name = series.initial, series.metric.name
+    initial = series.initial
     evidence: dict[str, object] = {"value": initial}
     times = _times_validation(series, shown)
     is_start = series.begins_at_start
@@ -123,20 +123,18 @@ def _start(series: Series, codes: int | None, shown: Sequence[Series]) -> Iterat
         is_untrained = series.untrained_value is not None or series.at(0).get("step") == 0
         start = checks.compare_start(initial, codes, is_untrained=is_untrained)
         if is_start and start.times is not None:
-            found = checks.summed_loss(initial, codes, start.times)
             evidence |= {"times": start.times, "times_validation": times}
-            yield RunFinding(found.id, found.severity, found.message, name, evidence)
+            yield about(series, checks.summed_loss(initial, codes, start.times), evidence)
             return
         if is_start and not start.is_expected and times is None:
-            found = checks.start_is_not_ln_v(initial, codes)
-            yield RunFinding(found.id, found.severity, found.message, name, evidence)
+            yield about(series, checks.start_is_not_ln_v(initial, codes), evidence)
     if times is not None:
         message = (
             f"stays {times} times its validation loss: probably the sum over {times} accumulation steps "
             f"or processes, so no floor is set against it. {checks.ACCUMULATION}."
         )
         evidence |= {"times_validation": times}
-        yield RunFinding("summed_loss", "warning", message, name, evidence)
+        yield RunFinding("summed_loss", "warning", message, series.metric.name, evidence)
 
 
 def _times_validation(series: Series, shown: Sequence[Series]) -> int | None:

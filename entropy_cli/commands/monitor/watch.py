@@ -140,3 +140,16 @@ def events(findings: Sequence[RunFinding]) -> list[RunFinding]:
         and not (one.id in ABOVE and one.series not in standing)
         and not (one.id in STANDS and one.series in above)
     ]
+
+
+class News:
+    """Which findings about a log that grows were told."""
+
+    def __init__(self) -> None:
+        self._told: set[tuple[str, str | None]] = set()
+
+    def among(self, findings: Sequence[RunFinding]) -> list[RunFinding]:
+        """Return the findings that something happened and that were not told before."""
+        new = [one for one in events(findings) if (one.id, one.series) not in self._told]
+        self._told |= {(one.id, one.series) for one in new}
+        return new

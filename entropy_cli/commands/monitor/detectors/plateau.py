@@ -40,12 +40,10 @@ class Plateau:
     rising: bool  # the gain is below -tolerance and its upper bound below 0
     gain: float  # projected fall over another quarter, in units of the curve; negative if it rises
     gain_error: float  # its standard error, autocorrelation of the blocks included
-    bound_errors: float  # standard errors in the bound; 2 with 20 blocks, slightly more with fewer
     tolerance: float  # a gain below it is not worth the time
     first: int  # row where the last quarter begins
     points: int  # its length
     blocks: int  # number of block means in the fit
-    rho: float  # lag-1 autocorrelation of their residuals, at least 0
 
 
 @dataclass(frozen=True)
@@ -70,19 +68,18 @@ def plateau(y_n: Series, tolerance: float = TOLERANCE) -> Plateau | None:
     if len(y_n) < MIN_POINTS:
         return None
     first = len(y_n) - int(len(y_n) * LAST_SHARE)
-    gain, error, bound_errors, blocks, rho = projected_gain(y_n[first:])
+    gain, error, bound_errors, blocks = projected_gain(y_n[first:])
     highest = gain + bound_errors * error
     fires, rising = highest < tolerance, gain < -tolerance and highest < 0
-    return Plateau(
-        fires, rising, gain, error, bound_errors, tolerance, first, len(y_n) - first, blocks, rho
-    )
+    return Plateau(fires, rising, gain, error, tolerance, first, len(y_n) - first, blocks)
 
 
-def projected_gain(y_n: Series) -> tuple[float, float, float, int, float]:
+def projected_gain(y_n: Series) -> tuple[float, float, float, int]:
     """Return what another window like this one would gain, by a line through its block means.
 
     Returns:
-        The gain, its standard error, the errors in its upper bound, the blocks and their rho.
+        The gain, its standard error, the standard errors in its upper bound (2 with 20 blocks, slightly
+        more with fewer), and the blocks.
     """
     points = len(y_n)
     blocks = min(BLOCKS, points)
@@ -92,7 +89,7 @@ def projected_gain(y_n: Series) -> tuple[float, float, float, int, float]:
     line = _fit_line((bounds_C[1:] + bounds_C[:-1]) / 2, mean_B)
     # Student's to the Gaussian quantile at two sigma, to first order, relative to that of 20 blocks.
     bound_errors = 2 * (1 + 1.25 / (blocks - 2)) / (1 + 1.25 / (BLOCKS - 2))
-    return 0.0 - line.slope * points, line.se * points, bound_errors, blocks, line.rho
+    return 0.0 - line.slope * points, line.se * points, bound_errors, blocks
 
 
 @dataclass(frozen=True)
@@ -104,9 +101,7 @@ class Standstill:
     before: int  # row where the window before it begins, which is as long in log time
     gain: float  # projected fall over another window, in units of the curve; negative if it rises
     gain_error: float  # its standard error
-    bound_errors: float  # standard errors in the bound
     earlier: float  # fall over the window before
-    earlier_error: float  # its standard error
 
 
 def standstill(y_n: Series) -> Standstill | None:
@@ -128,14 +123,14 @@ def standstill(y_n: Series) -> Standstill | None:
 
 def _still_window(y_n: Series, share: int) -> Standstill:
     first, before = len(y_n) // share, len(y_n) // share**2
-    gain, error, bound_errors, _, _ = projected_gain(y_n[first:])
+    gain, error, bound_errors, _ = projected_gain(y_n[first:])
     rows = max(before // 4, 1)  # on either side of the start of the window before
     around_n = y_n[before - rows : before + rows + 1]
     earlier = float(np.median(around_n) - (y_n[first:].mean() + gain / 2))
     earlier_error = spread(y_n) * MEDIAN_TO_MEAN_ERROR / (2 * rows + 1) ** 0.5
     least = earlier - bound_errors * float(np.hypot(earlier_error, error))
     fires = gain + bound_errors * error < STILL * least and gain > -STILL * least
-    return Standstill(fires, first, before, gain, error, bound_errors, earlier, earlier_error)
+    return Standstill(fires, first, before, gain, error, earlier)
 
 
 @dataclass(frozen=True)
@@ -146,8 +141,6 @@ class NeverMoved:
     start: float  # median of the first bin
     last: float  # median of the last three bins
     fall: float  # from the higher of the first bin and the first three points down to the lowest bin
-    fall_needed: float  # six standard errors of that difference
-    range: float  # of the medians of the bins
     noise: float  # standard deviation of a point
 
 
@@ -173,7 +166,7 @@ def never_moved(y_n: Series) -> NeverMoved | None:
     fires = is_flat and (
         max(spans, fall) <= UNMOVED * level or (is_noise and abs(mann_kendall(median_B)) < TREND_Z)
     )
-    return NeverMoved(fires, start, last, fall, needed, spans, sigma)
+    return NeverMoved(fires, start, last, fall, sigma)
 
 
 def _fit_line(x_B: Series, y_B: Series) -> Line:
