@@ -14,7 +14,7 @@ from torch import Tensor
 from entropy_cli.core.errors import CheckpointError, ShapeError
 from entropy_cli.entropy.codebook import Codebook, Grid, Rule
 from entropy_cli.tokenizers.base import Crop, Scale, TokenizerSpec
-from entropy_cli.tokenizers.family import Temperature, choose_temperature
+from entropy_cli.tokenizers.choices import Temperature, choose_temperature
 from entropy_cli.tokenizers.precision import Precision
 
 logger = logging.getLogger(__name__)

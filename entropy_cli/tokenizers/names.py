@@ -33,8 +33,9 @@ PARTS = {
 BOOKKEEPING = re.compile(
     r"global_step|step|epoch|iteration|num_updates|n_averaged|colorize|.*\.num_batches_tracked"
 )
-# Convolutions of the shared encoder.
-CONVOLUTION = re.compile(r".*(conv\w*|nin_shortcut|qkv|proj_out|phi\.\d+)\.weight")
+# Attention of the shared encoder, and its convolutions.
+ATTENTION = re.compile(r".*\.attn[._]\d+\.")
+CONVOLUTION = re.compile(r".*(conv\w*|nin_shortcut|attn[._]\d+\.(qkv|proj_out)|phi\.\d+)\.weight")
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def joined_shapes(shapes: Shapes, sources: Mapping[str, Sequence[str]]) -> dict[
             if not shape or any(shapes[name][1:] != shape[1:] for name in theirs):
                 raise ValueError(f"{', '.join(theirs)} are of different sizes")
             shape = (sum(shapes[name][0] for name in theirs), *shape[1:])
-        shape = (*shape, 1, 1) if ".attn" in ours and len(shape) == 2 else shape
+        shape = (*shape, 1, 1) if len(shape) == 2 and ATTENTION.match(ours) else shape
         if len(shape) != 4 and CONVOLUTION.fullmatch(ours):
             raise ValueError(f"{theirs[0]} has shape {shape}, expected that of a convolution")
         found[ours] = shape

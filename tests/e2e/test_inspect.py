@@ -146,7 +146,7 @@ def test_an_unknown_file_is_reported_before_the_error(inspect, cli, tmp_path):
     assert codebook["statistics"]["zero"] == 0 and codebook["statistics"]["codes"] == 5
     assert part(report, "other")["numbers"] == 12
     code, out, err = cli("inspect", path)
-    assert code == 3 and "unknown layout, unlike every" in err
+    assert code == 3 and "looks like a tokenizer of another family" in err
     assert "; the nearest" not in out and "found under net" in out
 
 

@@ -263,7 +263,7 @@ def test_another_family_by_force(load, weights, name, forced):
 
 @by_family
 def test_image_sizes_that_do_not_fit(load, weights, name):
-    fixed = {"titok": "TiTok's images are of 16 pixels", "vq-kd": "for images of 16 pixels"}
+    fixed = dict.fromkeys(("titok", "vq-kd"), "for images of 16 pixels")
     words = fixed.get(name, "Give --image-size 16 or 18")
     with pytest.raises(CheckpointError, match=words):
         load(name, weights[name], image_size=17)

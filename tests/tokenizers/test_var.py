@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 from entropy_cli.commands.bench.random_weights import random_weights
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.assign import assign
-from entropy_cli.tokenizers.convolutional import Network
 from entropy_cli.tokenizers.families.var import LAYOUT, phi_of
 from entropy_cli.tokenizers.layers.var_layout import VARSizes, var_shapes
 from entropy_cli.tokenizers.names import joined_shapes
+from entropy_cli.tokenizers.network import Network
 from entropy_cli.tokenizers.registry import load_tokenizer
 from entropy_cli.tokenizers.settings import TokenizerSettings
 from tests.conftest import IMAGE_SIZE, PATCH_NUMS, SIZES

@@ -13,7 +13,6 @@ from entropy_cli.core.errors import CheckpointError
 from entropy_cli.core.progress_bars import Bars, no_bars
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.family import ConvFamily
 from entropy_cli.tokenizers.layers.autoencoder import Shapes, count
 from entropy_cli.tokenizers.names import PARTS, Layout, joined_shapes, part_of
 from entropy_cli.tokenizers.registry import FAMILIES
@@ -96,9 +95,7 @@ def encoder_sizes(
     """
     families = [FAMILIES[key] for key in ([name] if name else FAMILIES)]
     found = (
-        _convolutional(checkpoint.shapes, family.layout(checkpoint))
-        if isinstance(family, ConvFamily)
-        else _transformer(checkpoint.shapes)
+        _convolutional(checkpoint.shapes, family.layout(checkpoint)) or _transformer(checkpoint.shapes)
         for family in families
     )
     encoder, side = next(filter(None, found), None), spec.scales[-1].patch_num if spec else None

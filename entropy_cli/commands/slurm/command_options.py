@@ -91,7 +91,7 @@ def _fits_temperature(parsed: dict[str, Any]) -> bool:
     if parsed["temperature"] is not None:
         return "auto" in parsed["temperature"]
     from entropy_cli.core.errors import EntropyCliError
-    from entropy_cli.tokenizers.family import choose_temperature
+    from entropy_cli.tokenizers.choices import choose_temperature
     from entropy_cli.tokenizers.latents import DEFAULTS, FAMILY
     from entropy_cli.tokenizers.registry import find_family
     from entropy_cli.tokenizers.settings import TokenizerSettings

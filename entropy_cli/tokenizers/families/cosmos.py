@@ -5,7 +5,6 @@ Source:
     modules/patching.py (Haar), modules/quantizers.py (FSQuantizer), networks/configs.py (levels).
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -15,13 +14,15 @@ from torch import Tensor
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.codebook import Grid
 from entropy_cli.entropy.vocabulary import Vocabulary
-from entropy_cli.tokenizers.base import Scale, TokenizerSpec
+from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import ConvTokenizer, Network
-from entropy_cli.tokenizers.family import ConvFamily, Traits, grid_scale
+from entropy_cli.tokenizers.choices import Traits
+from entropy_cli.tokenizers.convolutional import ConvTokenizer
+from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.latents import DEFAULTS
 from entropy_cli.tokenizers.layers.wavelets import WaveletEncoder
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER
+from entropy_cli.tokenizers.network import Network
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -54,7 +55,7 @@ class CosmosTokenizer(ConvTokenizer):
         return (z_BChw + (offset_C11 / half_C11).atanh()).tanh() * half_C11 - offset_C11
 
 
-class Cosmos(ConvFamily):
+class Cosmos(Family):
     """The family: TorchScript (of the encoder or the autoencoder), or a state dict."""
 
     TAKES_LEVELS = True
@@ -92,22 +93,12 @@ class Cosmos(ConvFamily):
     def _others(self, checkpoint: Checkpoint) -> list[str]:
         return list(CONSTANTS)
 
-    def _vocabularies(self, checkpoint: Checkpoint, network: Network) -> list[Vocabulary]:
-        return []  # which the settings decide too
+    def _vocabulary(self, plan: Plan) -> Vocabulary:
+        return Grid.of_levels(_levels(plan.checkpoint, plan.settings)).vocabulary
 
-    def _scales(
-        self,
-        checkpoint: Checkpoint,
-        settings: TokenizerSettings,
-        vocabularies: Sequence[Vocabulary],
-        image_size: int,
-        side: int,
-    ) -> tuple[Scale, ...]:
-        return grid_scale(side, Grid.of_levels(_levels(checkpoint, settings)).vocabulary, settings)
-
-    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+    def _notes(self, plan: Plan) -> list[str]:
         notes = ["how Cosmos resizes images is not published: here all are cropped to squares"]
-        if LEVELS not in checkpoint.shapes:
+        if LEVELS not in plan.checkpoint.shapes:
             levels = ",".join(map(str, PUBLISHED_LEVELS))
             notes.append(
                 f"the file does not tell its levels: {levels} as published, unless --levels is given"

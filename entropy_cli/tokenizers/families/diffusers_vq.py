@@ -12,9 +12,10 @@ from typing import ClassVar
 from PIL.Image import Resampling
 
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network
-from entropy_cli.tokenizers.family import ConvFamily, Traits
+from entropy_cli.tokenizers.choices import Traits
+from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.network import Network
 from entropy_cli.tokenizers.preprocess import resize_crop
 
 # Names of attention, now and in older files.
@@ -23,7 +24,7 @@ ATTENTION = {"q": "to_q|query", "k": "to_k|key", "v": "to_v|value", "proj_out": 
 AMUSED = ((128, 256, 256, 512, 768), 64, 8192)
 
 
-class DiffusersVQ(ConvFamily):
+class DiffusersVQ(Family):
     """The family."""
 
     CLASSES = ("VQModel",)
@@ -68,9 +69,9 @@ class DiffusersVQ(ConvFamily):
         is_amused = _is_amused(checkpoint, network)
         return replace(self.TRAITS, pixels="[0, 1]") if is_amused else self.TRAITS
 
-    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+    def _notes(self, plan: Plan) -> list[str]:
         note = "aMUSEd's, by its sizes: its images stay in [0, 1]"
-        return [note] if _is_amused(checkpoint, network) else []
+        return [note] if _is_amused(plan.checkpoint, plan.network) else []
 
 
 def _is_amused(checkpoint: Checkpoint, network: Network) -> bool:

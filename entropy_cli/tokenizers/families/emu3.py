@@ -13,11 +13,12 @@ from PIL.Image import Resampling
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network
-from entropy_cli.tokenizers.family import ConvFamily, Traits
+from entropy_cli.tokenizers.choices import Traits
+from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.layers.autoencoder import Conventions, Shapes
 from entropy_cli.tokenizers.layers.temporal import FramesToOne
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.network import Network
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -42,7 +43,7 @@ class Emu3Network(Network):
         return self.quant_conv.flow(self.encoder.flow())
 
 
-class Emu3(ConvFamily):
+class Emu3(Family):
     """The family, under its authors' names or those of transformers."""
 
     CLASSES = (
@@ -103,7 +104,7 @@ class Emu3(ConvFamily):
             )
         return super().describe(checkpoint, settings)
 
-    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+    def _notes(self, plan: Plan) -> list[str]:
         return [
             "Emu3's images keep their shape and are of 512 x 512 to 1024 x 1024 pixels in all; here "
             "all are cropped to squares, so that each has as many tokens"

@@ -5,21 +5,18 @@ Source:
     (ADM's crop; training takes its random variant).
 """
 
-from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
-from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network
+from entropy_cli.tokenizers.choices import Temperature, Traits
 from entropy_cli.tokenizers.families import llamagen
 from entropy_cli.tokenizers.families.var import VARTokenizer
-from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits, choose_patch_nums, pyramid
+from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.names import CODEBOOK
 from entropy_cli.tokenizers.preprocess import adm_crop
-from entropy_cli.tokenizers.settings import TokenizerSettings
 
 PATCH_NUMS = {256: (1, 2, 3, 4, 5, 6, 8, 10, 13, 16)}  # which training mostly varies
 
@@ -32,7 +29,7 @@ class FlexVARTokenizer(VARTokenizer):
         return rest_BChw
 
 
-class FlexVAR(ConvFamily):
+class FlexVAR(Family):
     """The family: LlamaGen's layout, with codes of more numbers."""
 
     REQUIRED = llamagen.LlamaGen.REQUIRED
@@ -53,19 +50,10 @@ class FlexVAR(ConvFamily):
         dims = checkpoint.shapes.get(CODEBOOK, ())[1:]
         return [] if dims == (llamagen.FLEXVAR_DIM,) else ["has codes of other dimensions"]
 
-    def _scales(
-        self,
-        checkpoint: Checkpoint,
-        settings: TokenizerSettings,
-        vocabularies: Sequence[Vocabulary],
-        image_size: int,
-        side: int,
-    ) -> tuple[Scale, ...]:
-        return pyramid(
-            choose_patch_nums(settings, PATCH_NUMS, "FlexVAR", image_size, side), vocabularies[0]
-        )
+    def _scales(self, plan: Plan) -> tuple[Scale, ...]:
+        return self._pyramid(plan, PATCH_NUMS)
 
-    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+    def _notes(self, plan: Plan) -> list[str]:
         return [
             "no codes are subtracted between scales: each is the whole latent, averaged to its grid. "
             "FlexVAR's training draws its scales for each batch; these are its default ones",

@@ -15,10 +15,11 @@ from PIL.Image import Resampling
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network
+from entropy_cli.tokenizers.choices import Temperature, Traits
 from entropy_cli.tokenizers.families import vqgan
-from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
+from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
+from entropy_cli.tokenizers.network import Network
 from entropy_cli.tokenizers.preprocess import opencv_crop, resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
@@ -28,7 +29,7 @@ APERTUS_SIZE = 512  # pixels
 MOVQ = "its decoder has the norms of a MoVQGAN (conv_y), which compares distances"
 
 
-class IBQ(ConvFamily):
+class IBQ(Family):
     """The family; with four blocks a level it may be a VQGAN too, unless it has Apertus's names."""
 
     EMA_BY_DEFAULT = True
@@ -82,6 +83,6 @@ class IBQ(ConvFamily):
         crop = partial(resize_crop, interpolation=Resampling.BICUBIC)
         return replace(self.TRAITS, image_size=APERTUS_SIZE, crop=crop)
 
-    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+    def _notes(self, plan: Plan) -> list[str]:
         note = "Apertus's images keep their shape; here all are cropped to squares of one size"
-        return [note] if APERTUS_BLOCK in checkpoint.shapes else []
+        return [note] if APERTUS_BLOCK in plan.checkpoint.shapes else []

@@ -6,7 +6,6 @@ Source:
 """
 
 import math
-from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -14,16 +13,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from entropy_cli.entropy.codebook import Grid
-from entropy_cli.entropy.vocabulary import Vocabulary
-from entropy_cli.tokenizers.base import Scale, TokenizerSpec
+from entropy_cli.tokenizers.base import Scale
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network
+from entropy_cli.tokenizers.choices import Temperature, Traits
 from entropy_cli.tokenizers.families.var import VARTokenizer
-from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits, choose_patch_nums, pyramid
+from entropy_cli.tokenizers.family import BitFamily, Plan
 from entropy_cli.tokenizers.layers.autoencoder import Conventions
 from entropy_cli.tokenizers.names import Layout
 from entropy_cli.tokenizers.preprocess import infinity_crop
-from entropy_cli.tokenizers.settings import TokenizerSettings
 
 SIDES = (1, 2, 4, 6, 8, 12, 16, 20, 24, 32, 40, 48, 64)
 SCALES = {16 * side: SIDES[: SIDES.index(side) + 1] for side in (16, 32, 48, 64)}  # by image size
@@ -46,7 +43,7 @@ class InfinityTokenizer(VARTokenizer):
         return rest_BChw - functional.interpolate(code_BCpp, size=(side, side), mode="bilinear")
 
 
-class Infinity(ConvFamily):
+class Infinity(BitFamily):
     """The family: any number of bits, with latents of 16 pixels or, to be patchified, of 8."""
 
     REQUIRED = (MASKS[0], "encoder.conv_in.conv.weight", "encoder.mid.block_1.conv1.conv.weight")
@@ -77,38 +74,20 @@ class Infinity(ConvFamily):
         names = zip(self.REQUIRED, others, strict=True)
         return [name for name, other in names if not {name, other} & checkpoint.shapes.keys()]
 
-    def codebooks(self, checkpoint: Checkpoint) -> list[str]:
-        """List no names: the codes are corners of a cube inside the unit sphere."""
-        return []
-
-    def _vocabularies(self, checkpoint: Checkpoint, network: Network) -> list[Vocabulary]:
-        return [Vocabulary.product((2,) * network.latent_dim)]
-
-    def _scales(
-        self,
-        checkpoint: Checkpoint,
-        settings: TokenizerSettings,
-        vocabularies: Sequence[Vocabulary],
-        image_size: int,
-        side: int,
-    ) -> tuple[Scale, ...]:
-        times = 2 if image_size == PATCHIFIED * side else 1
+    def _scales(self, plan: Plan) -> tuple[Scale, ...]:
+        times = 2 if plan.network.downsampling == PATCHIFIED else 1
         published = {size: tuple(times * n for n in sides) for size, sides in SCALES.items()}
-        patch_nums = choose_patch_nums(settings, published, "Infinity", image_size, side)
-        return pyramid(patch_nums, vocabularies[0])
+        return self._pyramid(plan, published)
 
-    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+    def _notes(self, plan: Plan) -> list[str]:
         notes = [
             "Infinity's images keep their shapes; here all are cropped to squares. "
             "Its models are mostly of 1024 pixels: --image-size 1024"
         ]
-        if network.encoder.downsampling == PATCHIFIED:
+        if plan.network.downsampling == PATCHIFIED:
             notes.append(
                 f"a token is of {PATCHIFIED} pixels here; Infinity's transformer joins 2 x 2 of them to "
-                f"one of {4 * network.latent_dim} bits, whose assignment entropy is four times that of "
-                "a token here; per bit and per image both are the same"
+                f"one of {4 * plan.network.latent_dim} bits, whose assignment entropy is four times "
+                "that of a token here; per bit and per image both are the same"
             )
         return notes
-
-    def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Grid]:
-        return [Grid.of_bits(spec.latent_dim, "bsq")]

@@ -9,10 +9,11 @@ from dataclasses import replace
 from typing import ClassVar
 
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network
+from entropy_cli.tokenizers.choices import Temperature, Traits
 from entropy_cli.tokenizers.families import vqgan
-from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
+from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
+from entropy_cli.tokenizers.network import Network
 from entropy_cli.tokenizers.preprocess import adm_crop
 
 FLEXVAR_DIM = 32  # numbers of FlexVAR's codes, under the same names
@@ -31,7 +32,7 @@ LAYOUT = Layout(
 )
 
 
-class LlamaGen(ConvFamily):
+class LlamaGen(Family):
     """The family; transformers gives Janus the names of a VQGAN."""
 
     EMA_BY_DEFAULT = True
@@ -77,15 +78,15 @@ class LlamaGen(ConvFamily):
     def _traits(self, checkpoint: Checkpoint, network: Network) -> Traits:
         return replace(self.TRAITS, image_size=JANUS_SIZE) if _is_janus(checkpoint) else self.TRAITS
 
-    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+    def _notes(self, plan: Plan) -> list[str]:
         notes = [
             "Janus's tokenizer; how its images are cropped is not published, LlamaGen's way is taken, "
             f"at {JANUS_SIZE} pixels by default",
             "its codes are compared by direction, as Janus does; transformers' own class compares "
             "distances: for its tokens give --rule l2",
         ]
-        renamed = BLOCK not in checkpoint.shapes
-        return notes[: 1 + renamed] if _is_janus(checkpoint) else []
+        renamed = BLOCK not in plan.checkpoint.shapes
+        return notes[: 1 + renamed] if _is_janus(plan.checkpoint) else []
 
 
 def _is_janus(checkpoint: Checkpoint) -> bool:

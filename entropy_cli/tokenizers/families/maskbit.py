@@ -16,10 +16,11 @@ from entropy_cli.entropy.codebook import Codebook, Grid
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network
+from entropy_cli.tokenizers.choices import Temperature, Traits
 from entropy_cli.tokenizers.families.maskgit import CONVENTIONS
-from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
+from entropy_cli.tokenizers.family import BitFamily, Family, Plan
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.network import Network
 from entropy_cli.tokenizers.preprocess import resize_crop
 
 POOLED = Layout(
@@ -36,7 +37,7 @@ BITS = ("quantize.bits_to_indices", "quantize.codebook")  # constants of the bit
 TEMPERATURE = Temperature((0.01,), "entropy_loss_temperature in all of MaskBit's configurations")
 
 
-class MaskBit(ConvFamily):
+class MaskBit(BitFamily):
     """The family; what the quantiser stores tells bits from a codebook."""
 
     REQUIRED = (
@@ -76,19 +77,17 @@ class MaskBit(ConvFamily):
     def _others(self, checkpoint: Checkpoint) -> list[str]:
         return self.codebooks(checkpoint) or list(BITS)
 
-    def _vocabularies(self, checkpoint: Checkpoint, network: Network) -> list[Vocabulary]:
-        if self.codebooks(checkpoint):
-            return super()._vocabularies(checkpoint, network)
-        return [Vocabulary.product((2,) * network.latent_dim)]
+    def _vocabulary(self, plan: Plan) -> Vocabulary:
+        kind = Family if self.codebooks(plan.checkpoint) else BitFamily
+        return kind._vocabulary(self, plan)
 
     def _traits(self, checkpoint: Checkpoint, network: Network) -> Traits:
         return replace(self.TRAITS, rule="l2") if self.codebooks(checkpoint) else self.TRAITS
 
-    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+    def _notes(self, plan: Plan) -> list[str]:
         note = "codes are compared by distance; if use_l2_normalisation was set give --rule cosine"
-        return [note] if self.codebooks(checkpoint) else []
+        return [note] if self.codebooks(plan.checkpoint) else []
 
     def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> Sequence[Codebook | Grid]:
-        if self.codebooks(checkpoint):
-            return super()._codes(checkpoint, spec)
-        return [Grid.of_bits(spec.latent_dim, "sign")]
+        kind = Family if self.codebooks(checkpoint) else BitFamily
+        return kind._codes(self, checkpoint, spec)

@@ -12,10 +12,11 @@ from typing import ClassVar
 from PIL.Image import Resampling
 
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network
-from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
+from entropy_cli.tokenizers.choices import Temperature, Traits
+from entropy_cli.tokenizers.family import Family
 from entropy_cli.tokenizers.layers.autoencoder import Conventions
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
+from entropy_cli.tokenizers.network import Network
 from entropy_cli.tokenizers.preprocess import resize_crop
 
 # Of the encoders that follow MaskGIT's, but for how they name their blocks.
@@ -24,7 +25,7 @@ CONVENTIONS = Conventions(
 )
 
 
-class MaskGIT(ConvFamily):
+class MaskGIT(Family):
     """The family: 1d-tokenizer's file, or open-muse's folder with a config.json."""
 
     CLASSES = ("MaskGitVQGAN",)

@@ -10,18 +10,15 @@ from typing import ClassVar
 
 from PIL.Image import Resampling
 
-from entropy_cli.entropy.codebook import Grid
-from entropy_cli.entropy.vocabulary import Vocabulary
-from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network
-from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
+from entropy_cli.tokenizers.choices import Temperature, Traits
+from entropy_cli.tokenizers.family import BitFamily
 from entropy_cli.tokenizers.layers.autoencoder import Conventions
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.preprocess import resize_crop
 
 
-class OpenMAGVIT2(ConvFamily):
+class OpenMAGVIT2(BitFamily):
     """The family, which nobody publishes with a config.json."""
 
     EMA_BY_DEFAULT = True
@@ -60,13 +57,3 @@ class OpenMAGVIT2(ConvFamily):
     def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:
         """List weights that bits need not have."""
         return [f"has {name}" for name in ("quant_conv.weight", CODEBOOK) if name in checkpoint.shapes]
-
-    def codebooks(self, checkpoint: Checkpoint) -> list[str]:
-        """List no names: the codes are the corners of a cube."""
-        return []
-
-    def _vocabularies(self, checkpoint: Checkpoint, network: Network) -> list[Vocabulary]:
-        return [Vocabulary.product((2,) * network.latent_dim)]
-
-    def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Grid]:
-        return [Grid.of_bits(spec.latent_dim, "sign")]

@@ -5,7 +5,6 @@ Source:
     last row is padding), configs of stage 2: soft labels at a temperature of 0.5.
 """
 
-from collections.abc import Sequence
 from functools import partial
 from typing import ClassVar
 
@@ -15,18 +14,18 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale, TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network, vocab_size
-from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits, grid_scale
+from entropy_cli.tokenizers.choices import Temperature, Traits, grid_scale
+from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.layers.autoencoder import count
+from entropy_cli.tokenizers.network import vocab_size
 from entropy_cli.tokenizers.preprocess import resize_crop
-from entropy_cli.tokenizers.settings import TokenizerSettings
 
 CODEBOOKS = "quantizer.codebooks.{}.weight"
 # How often training chose each code, and what the codes are averages of.
 AVERAGES = ("cluster_size_ema", "embed_ema")
 
 
-class RQVAE(ConvFamily):
+class RQVAE(Family):
     """The family."""
 
     EMA_BY_DEFAULT = True
@@ -57,21 +56,13 @@ class RQVAE(ConvFamily):
         names = self.codebooks(checkpoint)
         return names + [f"{name.removesuffix('weight')}{part}" for name in names for part in AVERAGES]
 
-    def _vocabularies(self, checkpoint: Checkpoint, network: Network) -> list[Vocabulary]:
-        names = self.codebooks(checkpoint)
-        return [Vocabulary(vocab_size(checkpoint, name, network, padding=1)) for name in names]
-
-    def _scales(
-        self,
-        checkpoint: Checkpoint,
-        settings: TokenizerSettings,
-        vocabularies: Sequence[Vocabulary],
-        image_size: int,
-        side: int,
-    ) -> tuple[Scale, ...]:
-        (grid,) = grid_scale(side, vocabularies[0], settings)
-        depths = enumerate(vocabularies)
-        return tuple(Scale(f"depth {i}", grid.tokens, None, vocabulary) for i, vocabulary in depths)
+    def _scales(self, plan: Plan) -> tuple[Scale, ...]:
+        names = self.codebooks(plan.checkpoint)
+        sizes = [vocab_size(plan.checkpoint, name, plan.network, padding=1) for name in names]
+        (grid,) = grid_scale(plan.side, Vocabulary(sizes[0]), plan.settings)
+        return tuple(
+            Scale(f"depth {i}", grid.tokens, None, Vocabulary(size)) for i, size in enumerate(sizes)
+        )
 
     def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Codebook]:
         tables = [checkpoint.finite(name)[:-1] for name in self.codebooks(checkpoint)]

@@ -9,12 +9,9 @@ from typing import ClassVar
 
 from PIL.Image import Resampling
 
-from entropy_cli.entropy.codebook import Grid
-from entropy_cli.entropy.vocabulary import Vocabulary
-from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network
-from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
+from entropy_cli.tokenizers.choices import Temperature, Traits
+from entropy_cli.tokenizers.family import BitFamily
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.preprocess import resize_crop
 
@@ -22,10 +19,11 @@ INNER_CONV = "encoder.quant_conv.weight"
 CONSTANTS = ("quantize.embedding", "quantize.power_vals")  # every combination of bits; their values
 
 
-class ShowO(ConvFamily):
+class ShowO(BitFamily):
     """The family; its first bit is the most significant, unlike that of Open-MAGVIT2."""
 
     CLASSES = ("MAGVITv2",)
+    FIRST_IS_MOST = True
     REQUIRED = (INNER_CONV, *(name for name in ENCODER if name.startswith("encoder.")))
     IDENTIFYING_KEYS: ClassVar = {
         INNER_CONV: "the last convolution, which Show-o has inside the encoder",
@@ -45,15 +43,5 @@ class ShowO(ConvFamily):
         """List weights that bits need not have."""
         return [f"has {name}" for name in (CODEBOOK,) if name in checkpoint.shapes]
 
-    def codebooks(self, checkpoint: Checkpoint) -> list[str]:
-        """List no names: the codes are the corners of a cube."""
-        return []
-
     def _others(self, checkpoint: Checkpoint) -> list[str]:
         return list(CONSTANTS)
-
-    def _vocabularies(self, checkpoint: Checkpoint, network: Network) -> list[Vocabulary]:
-        return [Vocabulary.product((2,) * network.latent_dim)]
-
-    def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Grid]:
-        return [Grid.of_bits(spec.latent_dim, "sign", first_is_most=True)]

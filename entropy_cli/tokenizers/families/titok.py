@@ -4,98 +4,37 @@ Source:
     bytedance/1d-tokenizer modeling/titok.py, modeling/quantizer/quantizer.py, data/webdataset_reader.py.
 """
 
+from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 import torch
 from PIL.Image import Resampling
-from torch import Tensor, nn
+from torch import Tensor
 
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.entropy.codebook import Codebook
-from entropy_cli.entropy.vocabulary import Vocabulary
-from entropy_cli.tokenizers.base import Scale, TokenizerSpec
+from entropy_cli.tokenizers.base import Scale
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import ConvTokenizer, refuse_unread
-from entropy_cli.tokenizers.family import Family, choose_rule, choose_temperature
+from entropy_cli.tokenizers.choices import Traits
+from entropy_cli.tokenizers.convolutional import ConvTokenizer
+from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.layers.titok_encoder import (
     FIRST_DECODER,
     LATER_DECODER,
-    PREFIX,
     TiTokEncoder,
 )
 from entropy_cli.tokenizers.names import CODEBOOK
+from entropy_cli.tokenizers.network import EncoderNetwork, Network, Sources, refuse_unread
 from entropy_cli.tokenizers.precision import DTYPES, matmul_precision
 from entropy_cli.tokenizers.preprocess import resize_crop
 from entropy_cli.tokenizers.settings import TokenizerSettings
 
 COSINE_DIM = 12  # the first checkpoints compare directions, and they alone have codes of 12 numbers
-
-
-class TiTok(Family):
-    """The family; positions are learned, so the image size is fixed."""
-
-    CLASSES = ("TiTok",)
-    REQUIRED = (
-        "latent_tokens",
-        "encoder.latent_token_positional_embedding",
-        "encoder.patch_embed.weight",
-        CODEBOOK,
-    )
-    IDENTIFYING_KEYS: ClassVar = {
-        REQUIRED[0]: "the tokens that TiTok's transformer asks for",
-        REQUIRED[1]: "their places",
-    }
-
-    def describe(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
-        """Describe the tokenizer; another image size or a grid is refused."""
-        encoder = _plan(checkpoint)
-        refuse_unread(checkpoint, [*_names(encoder).values(), CODEBOOK], {})
-        for asked, fixed, name in (
-            (settings.image_size, encoder.image_size, "--image-size"),
-            (settings.patch_nums, None, "--patch-nums"),
-        ):
-            if asked not in (None, fixed):
-                raise CheckpointError(
-                    f"{checkpoint.path}: got {name} {asked}, but TiTok's images are of "
-                    f"{encoder.image_size} pixels and its tokens have no grid. Leave it out."
-                )
-        vocab_size, latent_dim = checkpoint.shapes[CODEBOOK]
-        if not vocab_size:
-            raise CheckpointError(
-                f"{checkpoint.path}: {CODEBOOK} holds no codes. Copy or train it again."
-            )
-        rule = choose_rule(settings, "cosine" if latent_dim == COSINE_DIM else "l2")
-        temperature = choose_temperature(rule, {}, "TiTok")
-        tokens = checkpoint.shapes["latent_tokens"][0]
-        return TokenizerSpec(
-            family="titok",
-            latent_dim=latent_dim,
-            image_size=encoder.image_size,
-            scales=(Scale(f"{tokens} tokens", tokens, None, Vocabulary(vocab_size)),),
-            rule=rule,
-            crop=resize_crop(encoder.image_size, Resampling.BICUBIC),
-            pixels="[0, 1]",
-            temperatures=temperature.values,
-            temperature_source=temperature.source,
-            labels="hard",
-        )
-
-    def build(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> "TiTokTokenizer":
-        """Read the weights and build the tokenizer."""
-        spec, encoder = self.describe(checkpoint, settings), _plan(checkpoint)
-        weights = {ours: checkpoint.finite(theirs) for ours, theirs in _names(encoder).items()}
-        encoder.load_state_dict(weights, assign=True)
-        codebook = Codebook(checkpoint.finite(CODEBOOK), spec.rule)
-        return TiTokTokenizer(spec, encoder.eval().requires_grad_(requires_grad=False), [codebook])
+TOKENS = "latent_tokens"
 
 
 class TiTokTokenizer(ConvTokenizer):
-    """TiTok's encoder and codebook, with latents (B, C, 1, l)."""
-
-    @property
-    def encoder(self) -> nn.Module:
-        """The whole network."""
-        return self.network
+    """A transformer and its codebook, with latents (B, C, 1, l)."""
 
     def encode(self, img_B3HW: Tensor) -> Tensor:
         """Return the latents in the order of the tokens."""
@@ -108,19 +47,52 @@ class TiTokTokenizer(ConvTokenizer):
         return z_BlC.float().transpose(1, 2)[:, :, None]
 
 
-def _names(encoder: TiTokEncoder) -> dict[str, str]:
-    """Map the encoder's names of its weights to the published ones."""
-    names = {ours: PREFIX + ours for ours in encoder.state_dict()}
-    return names | {"latent_tokens": "latent_tokens"}
+class TiTok(Family):
+    """The family; positions are learned, so the image size is fixed."""
 
+    CLASSES = ("TiTok",)
+    REQUIRED = (
+        TOKENS,
+        "encoder.latent_token_positional_embedding",
+        "encoder.patch_embed.weight",
+        CODEBOOK,
+    )
+    IDENTIFYING_KEYS: ClassVar = {
+        REQUIRED[0]: "the tokens that TiTok's transformer asks for",
+        REQUIRED[1]: "their places",
+    }
+    TRAITS = Traits(
+        family="titok",
+        published_by="TiTok",
+        rule="l2",
+        temperatures={},
+        labels="hard",
+        crop=partial(resize_crop, interpolation=Resampling.BICUBIC),
+        pixels="[0, 1]",
+    )
+    TOKENIZER = TiTokTokenizer
 
-def _plan(checkpoint: Checkpoint) -> TiTokEncoder:
-    """Build the encoder on the meta device, or raise CheckpointError."""
-    shapes = checkpoint.shapes
-    has_decoder = FIRST_DECODER in shapes or LATER_DECODER in shapes
-    scrambled = None if has_decoder else shapes[CODEBOOK][1:] == (COSINE_DIM,)
-    try:
-        with torch.device("meta"):
-            return TiTokEncoder(shapes, scrambled=scrambled)
-    except ValueError as error:
-        raise CheckpointError(f"{checkpoint.path}: not a usable TiTok: {error}.") from error
+    def _network(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> tuple[Network, Sources]:
+        shapes = checkpoint.shapes
+        has_decoder = FIRST_DECODER in shapes or LATER_DECODER in shapes
+        scrambled = None if has_decoder else shapes[CODEBOOK][1:] == (COSINE_DIM,)
+        try:
+            with torch.device("meta"):
+                network = EncoderNetwork(TiTokEncoder(shapes, scrambled=scrambled))
+        except ValueError as error:
+            raise CheckpointError(f"{checkpoint.path}: not a usable TiTok: {error}.") from error
+        sources = {name: (name,) for name in network.state_dict()} | {f"encoder.{TOKENS}": (TOKENS,)}
+        refuse_unread(checkpoint, [CODEBOOK, *(name for (name,) in sources.values())], {})
+        return network, sources
+
+    def _traits(self, checkpoint: Checkpoint, network: Network) -> Traits:
+        return replace(self.TRAITS, rule="cosine") if network.latent_dim == COSINE_DIM else self.TRAITS
+
+    def _scales(self, plan: Plan) -> tuple[Scale, ...]:
+        if plan.settings.patch_nums:
+            raise CheckpointError(
+                f"{plan.checkpoint.path}: got --patch-nums, but TiTok's tokens have no grid. Leave "
+                "it out."
+            )
+        tokens = plan.checkpoint.shapes[TOKENS][0]
+        return (Scale(f"{tokens} tokens", tokens, None, self._vocabulary(plan)),)

@@ -14,11 +14,11 @@ from typing import ClassVar
 from torch import Tensor
 
 from entropy_cli.core.errors import CheckpointError
-from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import Scale
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import ConvTokenizer, Network
-from entropy_cli.tokenizers.family import ConvFamily, Traits, choose_patch_nums, grid_scale, pyramid
+from entropy_cli.tokenizers.choices import Traits
+from entropy_cli.tokenizers.convolutional import ConvTokenizer
+from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.layers.autoencoder import count
 from entropy_cli.tokenizers.layers.residual import PHI_RATIO, latents_of, phi_of, upsampled
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
@@ -68,7 +68,7 @@ class VARTokenizer(ConvTokenizer):
         return rest_BChw - upsampled(self.decoded(idx_Bl, scale), side, phi, network.phi_ratio)
 
 
-class VAR(ConvFamily):
+class VAR(Family):
     """The family; only vaex keeps an averaged copy, and evaluates it."""
 
     EMA_BY_DEFAULT = True
@@ -102,26 +102,20 @@ class VAR(ConvFamily):
         tokenizer.network.phi_ratio = abs(settings.quant_resi or PHI_RATIO)
         return tokenizer
 
-    def _scales(
-        self,
-        checkpoint: Checkpoint,
-        settings: TokenizerSettings,
-        vocabularies: Sequence[Vocabulary],
-        image_size: int,
-        side: int,
-    ) -> tuple[Scale, ...]:
-        (vocabulary,) = vocabularies
-        if PHI_SINGLE in checkpoint.shapes:
-            return grid_scale(side, vocabulary, settings)
-        patch_nums = choose_patch_nums(settings, PATCH_NUMS, "VAR", image_size, side)
-        _check_scales(checkpoint, patch_nums, settings)
-        return pyramid(patch_nums, vocabulary)
+    def _scales(self, plan: Plan) -> tuple[Scale, ...]:
+        if PHI_SINGLE in plan.checkpoint.shapes:
+            return super()._scales(plan)
+        scales = self._pyramid(plan, PATCH_NUMS)
+        _check_scales(plan.checkpoint, scales, plan.settings)
+        return scales
 
     def _counted_scales(self, checkpoint: Checkpoint) -> int | None:
         return None if PHI_SINGLE in checkpoint.shapes else _counted_scales(checkpoint)
 
-    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
-        counted = self._counted_scales(checkpoint)
+    def _notes(self, plan: Plan) -> list[str]:
+        # Where the user gives no scales they are as many as were counted.
+        counted = self._counted_scales(plan.checkpoint)
+        scales = len(plan.settings.patch_nums or ()) or counted
         if counted in (None, scales):
             return []
         return [
@@ -136,20 +130,18 @@ def _counted_scales(checkpoint: Checkpoint) -> int | None:
     return hits[0] if hits else None
 
 
-def _check_scales(
-    checkpoint: Checkpoint, patch_nums: Sequence[int], settings: TokenizerSettings
-) -> None:
+def _check_scales(checkpoint: Checkpoint, scales: Sequence[Scale], settings: TokenizerSettings) -> None:
     """Check that there are as many scales as convolutions of their own and as counts of usage."""
-    scales, own = len(patch_nums), count(checkpoint.shapes, PHI_OWN)
-    if own and own != scales:
+    number, own = len(scales), count(checkpoint.shapes, PHI_OWN)
+    if own and own != number:
         raise CheckpointError(
             f"{checkpoint.path}: has one phi convolution for each of {own} scales, but patch_nums "
-            f"name {scales}. Give --patch-nums with {own} scales."
+            f"name {number}. Give --patch-nums with {own} scales."
         )
     counted = _counted_scales(checkpoint)
-    if settings.patch_nums is None and counted not in (None, scales):
+    if settings.patch_nums is None and counted not in (None, number):
         raise CheckpointError(
             f"{checkpoint.path}: {HITS} has {counted} rows, one for each scale of the training, but VAR "
-            f"has {scales} scales at this image size. Give --patch-nums "
-            f"(VAR's are {','.join(map(str, patch_nums))})."
+            f"has {number} scales at this image size. Give --patch-nums "
+            f"(VAR's are {','.join(str(scale.patch_num) for scale in scales)})."
         )

@@ -22,10 +22,11 @@ from entropy_cli.entropy.codebook import Codebook
 from entropy_cli.entropy.vocabulary import Vocabulary
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
-from entropy_cli.tokenizers.convolutional import Network, vocab_size
-from entropy_cli.tokenizers.family import ConvFamily, Temperature, Traits
+from entropy_cli.tokenizers.choices import Temperature, Traits
+from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.layers.autoencoder import Conventions, count
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
+from entropy_cli.tokenizers.network import Network, logit_layer, vocab_size
 from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop, resize_crop
 
 MUSE_CLASS = "VQGANModel"  # of open-muse
@@ -73,7 +74,7 @@ MUSE = replace(
 )
 
 
-class VQGAN(ConvFamily):
+class VQGAN(Family):
     """The family; its variants are told by their keys, their shapes or config.json."""
 
     CLASSES = (*CHAMELEON_CLASSES, MUSE_CLASS)
@@ -87,7 +88,8 @@ class VQGAN(ConvFamily):
 
     def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
         """List the required weights that a checkpoint lacks; either kind of codes will do."""
-        names = ENCODER if PROJECTION in checkpoint.shapes else (CODEBOOK, *ENCODER)
+        is_gumbel = PROJECTION in checkpoint.shapes
+        names = (PROJECTION_BIAS if is_gumbel else CODEBOOK, *ENCODER)
         return [name for name in names if name not in checkpoint.shapes]
 
     def conflicting_keys(self, checkpoint: Checkpoint) -> list[str]:
@@ -115,9 +117,10 @@ class VQGAN(ConvFamily):
         bias = [PROJECTION_BIAS] if PROJECTION in checkpoint.shapes else []
         return [*self.codebooks(checkpoint), *bias, USED]
 
-    def _vocabularies(self, checkpoint: Checkpoint, network: Network) -> list[Vocabulary]:
-        size = vocab_size(checkpoint, self.codebooks(checkpoint)[0], network)
-        return [Vocabulary(self._number_used(checkpoint) or size)]
+    def _vocabulary(self, plan: Plan) -> Vocabulary:
+        (name,) = self.codebooks(plan.checkpoint)
+        size = vocab_size(plan.checkpoint, name, plan.network, is_layer=name == PROJECTION)
+        return Vocabulary(self._number_used(plan.checkpoint) or size)
 
     def _traits(self, checkpoint: Checkpoint, network: Network) -> Traits:
         if MUSE_CLASS in checkpoint.config.classes:
@@ -126,11 +129,11 @@ class VQGAN(ConvFamily):
             return CHAMELEON
         return GUMBEL if PROJECTION in checkpoint.shapes else TRAITS
 
-    def _notes(self, checkpoint: Checkpoint, network: Network, scales: int) -> list[str]:
+    def _notes(self, plan: Plan) -> list[str]:
         notes = []
-        if _is_chameleon(checkpoint):
+        if _is_chameleon(plan.checkpoint):
             notes.append("Chameleon's image tokenizer: images of 512 pixels by default")
-        if used := self._number_used(checkpoint):
+        if used := self._number_used(plan.checkpoint):
             notes.append(
                 f"only the {used} codes that the checkpoint lists as used are codes here; the published "
                 "code assigns to all, and renames the others to one of these at random"
@@ -152,13 +155,7 @@ class VQGAN(ConvFamily):
     def _codes(self, checkpoint: Checkpoint, spec: TokenizerSpec) -> list[Codebook]:
         if spec.rule != "logits":
             return [Codebook(_used(checkpoint, checkpoint.finite(CODEBOOK)), spec.rule)]
-        weight_VC = checkpoint.finite(PROJECTION).flatten(1)
-        bias_V = checkpoint.finite(PROJECTION_BIAS)
-        if bias_V.shape != (len(weight_VC),):
-            raise CheckpointError(
-                f"{checkpoint.path}: {PROJECTION_BIAS} has shape {tuple(bias_V.shape)}, expected "
-                f"({len(weight_VC)},)."
-            )
+        weight_VC, bias_V = logit_layer(checkpoint, PROJECTION, PROJECTION_BIAS)
         return [Codebook(_used(checkpoint, weight_VC), "logits", _used(checkpoint, bias_V))]
 
 

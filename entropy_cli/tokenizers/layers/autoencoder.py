@@ -269,6 +269,12 @@ class Encoder(nn.Module):
 
     def flow(self) -> int:
         """Return the channels of the latents; see `through`."""
+        if self.halves_every_level and self.halvings != len(self.down) - 1:
+            raise ValueError(
+                f"got {self.halvings} downsampling convolutions between {len(self.down)} levels, "
+                f"expected {len(self.down) - 1}. If the encoder downsamples by pooling, make latents "
+                "with its own code and give --latents"
+            )
         levels: list[Any] = [*self.down, self.mid]
         channels = through(self.conv_in, self.channels_in)
         return through(self.conv_out, reduce(lambda given, level: level.flow(given), levels, channels))

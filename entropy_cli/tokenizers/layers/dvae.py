@@ -46,23 +46,27 @@ class Block(nn.Module):
 class DVAEEncoder(nn.Module):
     """The encoder from images to the features that logits are linear in."""
 
+    image_size = None  # any
+
     def __init__(self, shapes: Shapes) -> None:
         super().__init__()
-        self.input = conv_like(shapes, "input", LDM)
-        groups = range(1, 1 + count(shapes, "group_{}.block_1.conv_1.weight", first=1))
+        self.input = conv_like(shapes, "encoder.input", LDM)
+        group = "encoder.group_{}.block_{}"
+        groups = range(1, 1 + count(shapes, group.format("{}", 1) + ".conv_1.weight", first=1))
         names = [
             [
-                f"group_{g}.block_{b}"
-                for b in range(1, 1 + count(shapes, f"group_{g}.block_{{}}.conv_1.weight", first=1))
+                group.format(g, b)
+                for b in range(1, 1 + count(shapes, group.format(g, "{}") + ".conv_1.weight", first=1))
             ]
             for g in groups
         ]
         gain = 1 / max(1, sum(map(len, names))) ** 2
         for g, blocks in zip(groups, names, strict=True):
-            layers = {name.partition(".")[2]: Block(shapes, name, gain) for name in blocks}
+            layers = {name.rpartition(".")[2]: Block(shapes, name, gain) for name in blocks}
             self.add_module(f"group_{g}", nn.ModuleDict(layers))
         if not names:
             raise ValueError("has no blocks")
+        self.latent_dim = self._flow()
 
     @property
     def groups(self) -> list[nn.ModuleDict]:
@@ -74,11 +78,6 @@ class DVAEEncoder(nn.Module):
         """The number of pixels on the side of one latent."""
         return 2 ** (len(self.groups) - 1)
 
-    def flow(self) -> int:
-        """Return the channels of the features."""
-        blocks: list[Any] = [block for group in self.groups for block in group.values()]
-        return reduce(lambda given, block: block.flow(given), blocks, through(self.input, 3))
-
     def forward(self, x_B3HW: Tensor) -> Tensor:
         h_BChw = self.input(x_B3HW.to(self.input.weight.dtype))
         for g, group in enumerate(self.groups):
@@ -86,3 +85,8 @@ class DVAEEncoder(nn.Module):
             for block in group.values():
                 h_BChw = block(h_BChw)
         return functional.relu(h_BChw)
+
+    def _flow(self) -> int:
+        """Return the channels of the features; ValueError if layers don't fit together."""
+        blocks: list[Any] = [block for group in self.groups for block in group.values()]
+        return reduce(lambda given, block: block.flow(given), blocks, through(self.input, 3))

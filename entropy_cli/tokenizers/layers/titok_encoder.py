@@ -90,7 +90,7 @@ class TiTokEncoder(nn.Module):
         if not tokens or not width or width % HEAD_DIM:
             raise ValueError(f"{tokens} tokens of width {width}, expected a multiple of {HEAD_DIM}")
 
-        self.image_size = patch * grid
+        self.latent_dim, self.downsampling, self.image_size = latent_dim, patch, patch * grid
         self.scrambled = _tells_scrambled(shapes) if scrambled is None else scrambled
         self.latent_tokens = nn.Parameter(torch.empty(tokens, width))
         self.latent_token_positional_embedding = nn.Parameter(torch.empty(tokens, width))

@@ -61,7 +61,7 @@ class VQKDEncoder(nn.Module):
         side = math.isqrt(places - 1)
         if side * side != places - 1:
             raise ValueError(f"has {places} positions, expected one more than a square")
-        self.patch_size, self.side = patch, side
+        self.downsampling, self.image_size = patch, side * patch
         self.patch_embed = nn.ModuleDict({"proj": nn.Conv2d(3, width, patch, stride=patch)})
         self.cls_token = nn.Parameter(torch.empty(1, 1, width))
         self.pos_embed = nn.Parameter(torch.empty(1, places, width))
@@ -70,9 +70,9 @@ class VQKDEncoder(nn.Module):
             Block(width, shapes[fc1.format(i)][0]) for i in range(count(shapes, fc1))
         )
         self.fc_norm = nn.LayerNorm(width, EPS)
-        latent_dim = shapes[f"{TASK}.2.weight"][0]
+        self.latent_dim = shapes[f"encoder.{TASK}.2.weight"][0]
         self.encode_task_layer = nn.Sequential(
-            nn.Linear(width, width), nn.Tanh(), nn.Linear(width, latent_dim)
+            nn.Linear(width, width), nn.Tanh(), nn.Linear(width, self.latent_dim)
         )
 
     def forward(self, x_B3HW: Tensor) -> Tensor:
