@@ -1,16 +1,12 @@
 """Checks of a result: what a reader should know before quoting its number."""
 
 import math
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Sequence
 
 from entropy_cli.entropy.quantity import Estimate, TemperatureChoice
-from entropy_cli.results import schema
 from entropy_cli.results.legend import AVERAGES
 from entropy_cli.results.path import is_drawn, is_on_other_path, labels_of
-
-if TYPE_CHECKING:
-    from entropy_cli.results.schema import Check, Result
+from entropy_cli.results.schema import Check, Result, Severity, TemperatureResult
 
 FEW_IMAGES = 1000
 HOT_SHARE = 0.9  # of ln V: above it the assignment hardly depends on the latent
@@ -22,9 +18,9 @@ PRECISION_SHARE = 0.1  # of the half-width, that the encoder's precision may cos
 SLOPE_STEP = 0.1  # relative change of the temperature
 
 
-def find_checks(result: "Result") -> list["Check"]:
+def find_checks(result: Result) -> list[Check]:
     """Return the checks that apply to a result, the most severe first."""
-    checks = [
+    found = [
         *_labels_of_floor(result),
         *_above_unigram(result),
         *_images(result),
@@ -35,12 +31,17 @@ def find_checks(result: "Result") -> list["Check"]:
         *_temperature(result),
         *_codes(result),
     ]
-    order = ("wrong", "care", "ok")
-    return sorted(checks, key=lambda check: order.index(check.severity))
+    return by_severity(found)
 
 
-def _check(id_: str, severity: "schema.Severity", message: str) -> "Check":
-    return schema.Check(id_, severity, message)
+def by_severity(checks: Iterable[Check]) -> list[Check]:
+    """Return checks, the most severe first."""
+    return sorted(checks, key=lambda check: ("wrong", "care", "ok").index(check.severity))
+
+
+def number_or_auto(temperature: TemperatureChoice) -> str:
+    """Return a temperature as it is given."""
+    return temperature if isinstance(temperature, str) else f"{temperature:g}"
 
 
 def temperature_text(temperature: TemperatureChoice) -> str:
@@ -48,14 +49,14 @@ def temperature_text(temperature: TemperatureChoice) -> str:
     return "fitted T" if temperature == "auto" else f"T = {temperature:g}"
 
 
-def _headline(result: "Result") -> Estimate:
+def _headline(result: Result) -> Estimate:
     return result.average.token_weighted.assignment_entropy
 
 
-def _labels_of_floor(result: "Result") -> Iterator["Check"]:
+def _labels_of_floor(result: Result) -> Iterator[Check]:
     labels = result.tokenizer.labels
     if is_on_other_path(result):
-        yield _check(
+        yield Check(
             "labels_of_floor",
             "care",
             "models on these tokens train on soft labels of drawn codes, which are subtracted: this A "
@@ -63,24 +64,24 @@ def _labels_of_floor(result: "Result") -> Iterator["Check"]:
         )
         return
     if labels == "soft":
-        yield _check("labels_of_floor", "ok", "models on these tokens train on soft or sampled labels")
+        yield Check("labels_of_floor", "ok", "models on these tokens train on soft or sampled labels")
         return
     if is_drawn(result):
-        yield _check(
+        yield Check(
             "labels_of_floor",
             "care",
             "A is a floor for labels that are drawn as here, or soft ones; none for the nearest codes",
         )
         return
     who = "models on these tokens train" if labels == "hard" else "a model may train"
-    yield _check(
+    yield Check(
         "labels_of_floor",
         "care",
         f"{who} on hard labels, the nearest codes: A is a floor for soft or sampled labels only",
     )
 
 
-def _above_unigram(result: "Result") -> Iterator["Check"]:
+def _above_unigram(result: Result) -> Iterator[Check]:
     """Compare A at every temperature with what a constant prediction of hard labels reaches, U.
 
     Under soft labels a constant prediction reaches the marginal entropy, which A never exceeds.
@@ -95,59 +96,51 @@ def _above_unigram(result: "Result") -> Iterator["Check"]:
     ]
     too_hot = [(at, a) for at, a in entropies if a.known > hot]
     if over:
-        severity: schema.Severity = "wrong" if over[0][0] is result.temperatures[0] else "care"
-        yield _check(
+        severity: Severity = "wrong" if over[0][0] is result.temperatures[0] else "care"
+        yield Check(
             "above_unigram",
             severity,
             f"A at {_listed(over)} is above U (at most {most:.2f} nats): it says nothing about hard "
             "labels, whose frequencies alone predict better; take a lower T",
         )
     elif too_hot:
-        yield _check(
+        yield Check(
             "above_unigram",
             "care",
             f"A at {_listed(too_hot)} is over {100 * HOT_SHARE:.0f} % of ln V: q is nearly uniform and "
             "says little; take a lower T",
         )
     elif most is not None and entropies[0][1].known <= (unigram.value or 0.0):
-        yield _check("above_unigram", "ok", "A below U")
+        yield Check("above_unigram", "ok", "A below U")
 
 
-def _listed(entropies: "Sequence[tuple[schema.TemperatureResult, Estimate]]") -> str:
+def _listed(entropies: Sequence[tuple[TemperatureResult, Estimate]]) -> str:
     """Name temperatures, at most three, and their entropies."""
     named = [f"{temperature_text(at.temperature)} ({a.known:.2f})" for at, a in entropies[:3]]
     more = [f"{len(entropies) - 3} more"] if len(entropies) > 3 else []
     return ", ".join([*named, *more])
 
 
-def _images(result: "Result") -> Iterator["Check"]:
+def _images(result: Result) -> Iterator[Check]:
     data, shard = result.data, result.provenance.get("shard")
     if shard is not None:
-        yield _check(
+        yield Check(
             "shard", "care", f"only shard {shard[0]}/{shard[1]} of the images: merge all for the whole"
         )
     if data.images_failed:
         share = data.images_failed / (data.images_used + data.images_failed)
-        yield _check(
+        yield Check(
             "unreadable",
             "wrong" if share > UNREADABLE_SHARE else "care",
             f"{_count(data.images_failed)} could not be read, and are not in the result",
         )
     repeats = result.provenance.get("repeats", 0)
     if repeats > REPEATED_SHARE * data.images_used:
-        yield _check(
-            "repeats",
-            "care",
-            f"{_count(repeats)} repeat another: the intervals are too narrow",
-        )
+        yield Check("repeats", "care", f"{_count(repeats)} repeat another: the intervals are too narrow")
     if data.images_used < FEW_IMAGES:
-        yield _check(
-            "few_images",
-            "care",
-            f"only {_count(data.images_used)}: see the intervals",
-        )
+        yield Check("few_images", "care", f"only {_count(data.images_used)}: see the intervals")
     if data.split == "train":
-        yield _check(
+        yield Check(
             "crops_of_train",
             "care",
             "centre crops of the train split; a training loss is measured on random crops",
@@ -158,19 +151,19 @@ def _count(images: int) -> str:
     return f"{images:,} image{'' if images == 1 else 's'}"
 
 
-def _interval(result: "Result") -> Iterator["Check"]:
+def _interval(result: Result) -> Iterator[Check]:
     half_width = _headline(result).half_width
     if half_width is None:
-        yield _check("wide_interval", "care", "no interval: too few images to tell")
+        yield Check("wide_interval", "care", "no interval: too few images to tell")
     elif half_width > WIDE:
-        yield _check(
+        yield Check(
             "wide_interval", "care", f"the interval of A is ± {half_width:.2f} nats: use more images"
         )
     else:
-        yield _check("wide_interval", "ok", "interval narrow")
+        yield Check("wide_interval", "ok", "interval narrow")
 
 
-def _undersampled(result: "Result") -> Iterator["Check"]:
+def _undersampled(result: Result) -> Iterator[Check]:
     for name in ("unigram", "marginal"):
         under = [
             scale.name for scale in result.scales if getattr(scale, f"{name}_entropy").bound == "lower"
@@ -179,7 +172,7 @@ def _undersampled(result: "Result") -> Iterator["Check"]:
             shown = ", ".join(under[:3]) + (f" and {len(under) - 3} more" if under[3:] else "")
             is_limited = name == "unigram" and result.average.token_weighted.ceiling is not None
             after = "the held-out value is an upper bound" if is_limited else "no ceiling of a loss"
-            yield _check(
+            yield Check(
                 "undersampled",
                 "care",
                 f"too few images for the {name} entropy at {shown}: a lower bound (≥); {after}",
@@ -187,12 +180,12 @@ def _undersampled(result: "Result") -> Iterator["Check"]:
             return
 
 
-def _grids(result: "Result") -> Iterator["Check"]:
+def _grids(result: Result) -> Iterator[Check]:
     counted, scales = result.provenance.get("checkpoint_scales"), len(result.scales)
     if counted == scales:
-        yield _check("grids", "ok", "as many scales as the checkpoint counted")
+        yield Check("grids", "ok", "as many scales as the checkpoint counted")
     elif counted is not None:
-        yield _check(
+        yield Check(
             "grids",
             "care",
             f"the checkpoint counted codes at {counted} scales, this run has {scales}: check "
@@ -200,14 +193,14 @@ def _grids(result: "Result") -> Iterator["Check"]:
         )
 
 
-def _precision(result: "Result") -> Iterator["Check"]:
+def _precision(result: Result) -> Iterator[Check]:
     """Compare what the encoder's precision costs with the interval of each average of A."""
     record, name = result.precision_check, result.settings.precision
     if record is None:
         return
     if not record["images"]:
         words = f"{name} was not compared with fp32: none of the first images could be read"
-        yield _check("precision", "care", words)
+        yield Check("precision", "care", words)
         return
     difference_S = record["assignment_entropy_difference"]
     costs = {
@@ -223,35 +216,35 @@ def _precision(result: "Result") -> Iterator["Check"]:
         words = f"{name} moves {of} by {cost:+.2g} nats on the first {_count(record['images'])}"
         if half_width is not None:
             words += f", over a tenth of its interval, ± {half_width:.2g}"
-        yield _check("precision", "care", words)
+        yield Check("precision", "care", words)
         return
-    yield _check("precision", "ok", f"{name} as good as fp32")
+    yield Check("precision", "ok", f"{name} as good as fp32")
 
 
-def _temperature(result: "Result") -> Iterator["Check"]:
+def _temperature(result: Result) -> Iterator[Check]:
     average, half_width = result.average.token_weighted, _headline(result).half_width or 0.0
     slope = average.varentropy.known * math.log1p(SLOPE_STEP)
-    severity: schema.Severity = "care" if slope > max(half_width, STEEP) else "ok"
+    severity: Severity = "care" if slope > max(half_width, STEEP) else "ok"
     if severity == "care":
         at = temperature_text(result.settings.temperature)
         words = f"A at {at} moves by {slope:.2g} nats for each {100 * SLOPE_STEP:.0f} % of T"
     else:
         words = "A steady in T"
-    yield _check("temperature_slope", severity, words)
+    yield Check("temperature_slope", severity, words)
     moved, fit = drift(result), result.provenance.get("temperature_fit")
     if moved is None or (fit is not None and fit["images"] >= result.data.images_used):
         return  # it was fitted to all images
     if abs(moved) > max(half_width, WIDE / 10):
-        yield _check(
+        yield Check(
             "temperature_drift",
             "care",
             f"one more step of the temperature fit, on all images read, moves A by {moved:+.3f} nats",
         )
     else:
-        yield _check("temperature_drift", "ok", "fitted T holds on all images")
+        yield Check("temperature_drift", "ok", "fitted T holds on all images")
 
 
-def drift(result: "Result") -> float | None:
+def drift(result: Result) -> float | None:
     """Return how far one more step of the fit, on all images, moves A, to first order in ln T.
 
     In nats per token, the average over all tokens; None if none was fitted, or no step is possible.
@@ -268,9 +261,9 @@ def drift(result: "Result") -> float | None:
     return total / tokens
 
 
-def _codes(result: "Result") -> Iterator["Check"]:
+def _codes(result: Result) -> Iterator[Check]:
     if result.provenance.get("codebook_notes"):
-        yield _check(
+        yield Check(
             "near_duplicate_codes",
             "care",
             "over 1 % of the codes coincide with another, which raises A: see --explain",

@@ -1,12 +1,12 @@
 """The floors of a model's losses, from an estimate, and the unigram entropies above them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from entropy_cli.core.errors import ResultError
-from entropy_cli.entropy.ladder.ladder import Bound, Ladder, RungResult
+from entropy_cli.entropy.ladder.ladder import Bound, RungResult
 from entropy_cli.entropy.quantity import Estimate, Labels
 from entropy_cli.results.legend import AVERAGES
 from entropy_cli.results.path import labels_of, subtracted
@@ -137,24 +137,14 @@ def floor_of(result: Result, path: str | Path) -> Floor:
     """
     temperature = result.settings.temperature
     at = "fitted temperatures" if temperature == "auto" else f"T = {temperature:g}"
-    codes, ladder = subtracted(result), result.ladder
-    by_scale = tuple(
-        ScaleFloor(
-            scale.name,
-            scale.tokens,
-            scale.patch_num,
-            _level(scale, ladder, lambda rung: rung.scales[s], f"{path}: scale {scale.name}"),  # noqa: B023
-        )
-        for s, scale in enumerate(result.scales)
-    )
+    codes, rungs = subtracted(result), result.ladder.rungs if result.ladder else []
+    by_scale = []
+    for s, scale in enumerate(result.scales):
+        level = _level(scale, rungs, [rung.scales[s] for rung in rungs], f"{path}: scale {scale.name}")
+        by_scale.append(ScaleFloor(scale.name, scale.tokens, scale.patch_num, level))
     mean, over_scales, last = (
-        _level(
-            getattr(result.average, kind),
-            ladder,
-            lambda rung: getattr(rung.average, kind),  # noqa: B023 - called at once
-            f"{path}: {name}",
-        )
-        for kind, name in AVERAGES.items()
+        _level(average, rungs, [getattr(of.average, kind) for of in rungs], f"{path}: {AVERAGES[kind]}")
+        for kind, average in result.average.items()
     )
     return Floor(
         source=f"{path}: assignment entropy of {result.tokenizer.family} at {at}, "
@@ -163,7 +153,7 @@ def floor_of(result: Result, path: str | Path) -> Floor:
         mean=mean,
         last=last,
         over_scales=over_scales,
-        by_scale=by_scale,
+        by_scale=tuple(by_scale),
         vocab_size=result.tokenizer.vocab_size,
         is_published_var=is_published_var(result.tokenizer),
         labels=labels_of(result),
@@ -190,18 +180,18 @@ def beside_rungs(value: float, error: float, rungs: Sequence[RungLimit]) -> tupl
 
 
 def _level(
-    estimates: Estimates, ladder: Ladder | None, bound: Callable[[RungResult], Bound], where: str
+    estimates: Estimates, rungs: Sequence[RungResult], bounds: Sequence[Bound], where: str
 ) -> Level:
-    """Return the floor of one scale, or of an average of several, which `bound` takes of a rung."""
+    """Return the floor of one scale, or of an average of several, given the bound that each rung has."""
     entropy, unigram = estimates.assignment_entropy, estimates.unigram_entropy
     if entropy.value is None:
         raise ResultError(f"{where} has no assignment entropy: {entropy.note}. Estimate it first.")
     known = None if unigram.value is None else unigram
     level = Level(entropy.value, entropy.half_width, known, estimates.ceiling)
-    if ladder is None:
+    if not rungs:
         return level
-    _, held_out, *rungs = ladder.rungs
-    limits = tuple(RungLimit(rung.id, rung.sees, bound(rung).upper95) for rung in rungs)
+    pairs = zip(rungs, bounds, strict=True)
+    _, held_out, *limits = (RungLimit(rung.id, rung.sees, bound.upper95) for rung, bound in pairs)
     # Of too many codes to count, and of older results, only the ladder knows a held-out limit.
-    ceiling = level.ceiling if estimates.unigram_bracket else bound(held_out).upper95
-    return replace(level, ceiling=ceiling, rungs=limits)
+    ceiling = level.ceiling if estimates.unigram_bracket else held_out.upper95
+    return replace(level, ceiling=ceiling, rungs=tuple(limits))

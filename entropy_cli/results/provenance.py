@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from entropy_cli.results.checks import number_or_auto
 from entropy_cli.results.path import is_drawn
 from entropy_cli.results.schema import Result
 
@@ -27,7 +28,7 @@ def provenance(result: Result) -> dict[str, str]:
         f"{sum(scale.tokens for scale in result.scales)} tokens an image"
         + (f" of {settings.image_size} px" if settings.image_size else ""),
         **_checkpoint(result),
-        "temperature": ", ".join(_number(at.temperature) for at in result.temperatures)
+        "temperature": ", ".join(number_or_auto(at.temperature) for at in result.temperatures)
         + f"; {settings.temperature_source}{_hard_fit(result)}",
         **_path(result),
         **_target(result),
@@ -120,12 +121,8 @@ def _parts(runs: list[dict[str, Any]]) -> str:
     return "".join(f", {word}" for word in [*words, f"{seconds:.1f} s in all"]) if runs else ""
 
 
-def _number(value: float | str) -> str:
-    return value if isinstance(value, str) else f"{value:g}"
-
-
 def _hard_fit(result: Result) -> str:
     """Describe the temperatures fitted to the nearest codes alone: too low where clusters overlap."""
     fit = result.provenance.get("temperature_fit")
-    values = ", ".join(map(_number, fit["hard"])) if fit else ""
+    values = ", ".join(map(number_or_auto, fit["hard"])) if fit else ""
     return f"; from the nearest codes alone it would be {values}" if fit else ""

@@ -28,15 +28,16 @@ def summary(result: Result, units: str = "nats") -> str:
         result: the result to show.
         units: "nats" or "bits".
     """
-    head = "\n\n".join(
-        [
-            "\n".join([tokenizer_line(result), images_line(result)]),
-            "\n".join([_table(result, units), *usage(result)]),
-            "\n".join(_readers(result, units)),
-        ]
-    )
+    what = [tokenizer_line(result), images_line(result)]
+    numbers = [_table(result, units), *usage(result)]
     checks = [check for check in checks_of(result) if check.id != "labels_of_floor"]
-    return "\n".join([head, *shown_checks(checks, LINES - len(head.splitlines()))])
+    return one_screen([what, numbers, _readers(result, units)], checks)
+
+
+def one_screen(parts: Sequence[Sequence[str]], checks: Sequence[Check]) -> str:
+    """Return the lines of parts, and the checks as far as they fit a screen below."""
+    head = "\n\n".join(map("\n".join, parts))
+    return "\n".join([head, *_shown_checks(checks, LINES - len(head.splitlines()))])
 
 
 def digits(half_width: float | None) -> int:
@@ -178,7 +179,7 @@ def _readers(result: Result, units: str) -> list[str]:
     return [wrapped("", line) for line in lines]
 
 
-def shown_checks(checks: Sequence[Check], lines: int) -> list[str]:
+def _shown_checks(checks: Sequence[Check], lines: int) -> list[str]:
     """Return in so many lines each check that is not ok, and one line for all that are."""
     texts = [check_text(check) for check in checks if check.severity != "ok"]
     fine = "; ".join(check.message for check in checks if check.severity == "ok")

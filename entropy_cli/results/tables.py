@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from entropy_cli.core.table import Lines, Table, lines
 from entropy_cli.entropy.quantity import SIGNS, Estimate
 from entropy_cli.results import schema
-from entropy_cli.results.checks import temperature_text
+from entropy_cli.results.checks import number_or_auto, temperature_text
 from entropy_cli.results.ladder import unit
 from entropy_cli.results.legend import averages, is_counted
 from entropy_cli.results.path import is_drawn
@@ -185,10 +185,9 @@ def temperature_table(result: Result, style: Format = REPORT) -> Table:
     kinds = style.averages(result) or {"token_weighted": "assignment entropy"}
     rows = []
     for one in result.temperatures:
-        temperature = one.temperature if isinstance(one.temperature, str) else f"{one.temperature:g}"
         estimates = [getattr(one.average, kind).assignment_entropy for kind in kinds]
         estimates.append(one.average.token_weighted.varentropy)
-        rows.append([temperature, *map(style.entropy, estimates)])
+        rows.append([number_or_auto(one.temperature), *map(style.entropy, estimates)])
     meaning = "; varentropy: slope of the token-weighted average in ln T"
     title, head = "Assignment entropy at each temperature", ["T", *kinds.values(), "varentropy"]
     return Table("temperatures", title, head, rows, style.caption(meaning, rows), sortable=True)

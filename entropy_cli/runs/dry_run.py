@@ -17,7 +17,7 @@ from entropy_cli.images.plan import BLOCK, BatchPlan, plan_batches
 from entropy_cli.results.evaluations.summary import labels_text
 from entropy_cli.runs.config import EstimateConfig
 from entropy_cli.runs.model import Model
-from entropy_cli.runs.run import Run, format_temperatures, open_run, plural
+from entropy_cli.runs.run import Run, format_temperatures, open_run, workers_text
 from entropy_cli.streaming.device import keep_freed_memory
 from entropy_cli.streaming.pilot import PILOT_BLOCKS
 from entropy_cli.streaming.progress import Progress
@@ -67,7 +67,7 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
             + pilot
             + ("; tokens are drawn at the first" if run.settings.path == "drawn" else ""),
             "device": f"{run.device}, {run.settings.precision}{', compiled' if run.compiles else ''}, "
-            f"batches of {run.batch_size}, {plural(run.workers, 'worker')}",
+            f"batches of {run.batch_size}, {workers_text(run.workers)}",
             "time": f"about {duration(expected_s)}: an image takes {1000 * decode_s:.1f} ms to decode "
             f"and {1000 * compute_s:.1f} ms to {work}"
             + (", and fitting the temperature comes on top" if fitted else ""),

@@ -19,6 +19,7 @@ from entropy_cli.images.plan import (
     plan_batches,
     shard_blocks,
 )
+from entropy_cli.results.checks import number_or_auto
 from entropy_cli.runs.config import EstimateConfig
 from entropy_cli.runs.frozen import freeze
 from entropy_cli.runs.inputs import Inputs, open_inputs
@@ -173,12 +174,12 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
 
 def format_temperatures(temperatures: Sequence[TemperatureChoice]) -> str:
     """Format temperatures, the headline first."""
-    return ", ".join(t if t == "auto" else f"{t:g}" for t in temperatures)
+    return ", ".join(map(number_or_auto, temperatures))
 
 
-def plural(number: int, noun: str) -> str:
-    """Return a number with a noun, in the plural unless it is one."""
-    return f"{number} {noun}{'' if number == 1 else 's'}"
+def workers_text(number: int) -> str:
+    """Return the number of workers in words."""
+    return f"{number} worker{'' if number == 1 else 's'}"
 
 
 def start_line(run: Run) -> str:
@@ -198,7 +199,7 @@ def start_line(run: Run) -> str:
         f"{spec.family}, {grids}; {run.device}{processes}, {run.settings.precision}"
         f"{', compiled' if run.compiles else ''}{model}; "
         f"T = {temperatures}{drawn}; {images:,} images in batches of {run.batch_size}, "
-        f"{plural(run.workers, 'worker')}"
+        f"{workers_text(run.workers)}"
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from entropy_cli.entropy.quantity import Estimate
-from entropy_cli.results.checks import PRECISION_SHARE, WIDE
+from entropy_cli.results.checks import PRECISION_SHARE, WIDE, by_severity
 from entropy_cli.results.evaluation import Evaluation, LabelCheck
 from entropy_cli.results.floors import Level, beside_rungs, floor_of
 from entropy_cli.results.schema import Check
@@ -13,7 +13,6 @@ from entropy_cli.results.schema import Check
 # Of the checks of the estimate, those that are about the assignment entropy alone.
 OF_ENTROPY = ("labels_of_floor", "above_unigram", "wide_interval", "temperature_slope")
 SHOWN = 3  # scales in a sentence
-ORDER = ("wrong", "care", "ok")
 
 
 def with_checks(evaluation: Evaluation) -> Evaluation:
@@ -21,7 +20,7 @@ def with_checks(evaluation: Evaluation) -> Evaluation:
     own = list(_find(evaluation))
     ids = {check.id for check in own}
     others = [check for check in evaluation.estimate.checks if check.id not in ids]
-    checks = sorted([*own, *others], key=lambda check: ORDER.index(check.severity))
+    checks = by_severity([*own, *others])
     return replace(evaluation, estimate=replace(evaluation.estimate, checks=checks))
 
 

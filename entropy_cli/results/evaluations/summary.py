@@ -13,10 +13,9 @@ from entropy_cli.results.floors import beside_rungs, floor_of
 from entropy_cli.results.ladder import unit
 from entropy_cli.results.path import labels_of
 from entropy_cli.results.summary import (
-    LINES,
     file_name,
     images_line,
-    shown_checks,
+    one_screen,
     summary_cells,
     summary_of_rows,
     tokenizer_line,
@@ -44,21 +43,9 @@ def summary(evaluation: Evaluation, units: str = "nats") -> str:
     """
     estimate = evaluation.estimate
     table = replace(summary_table(evaluation, units), title="", caption="")
-    head = "\n\n".join(
-        [
-            "\n".join(
-                [
-                    model_line(evaluation),
-                    tokenizer_line(estimate),
-                    images_line(estimate),
-                    labels_line(evaluation),
-                ]
-            ),
-            "\n".join([table.text(), _line(figures(evaluation)), *map(_line, _readers(evaluation))]),
-        ]
-    )
-    checks = shown_checks(checks_of_losses(evaluation), LINES - len(head.splitlines()))
-    return "\n".join([head, *checks])
+    what = [model_line(evaluation), tokenizer_line(estimate), images_line(estimate)]
+    numbers = [table.text(), _line(figures(evaluation)), *map(_line, _readers(evaluation))]
+    return one_screen([[*what, labels_line(evaluation)], numbers], checks_of_losses(evaluation))
 
 
 def model_name(evaluation: Evaluation) -> str:

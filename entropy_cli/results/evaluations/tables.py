@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 
 from entropy_cli.core.table import Table
 from entropy_cli.entropy.quantity import Estimate
+from entropy_cli.results.checks import number_or_auto
 from entropy_cli.results.evaluation import Evaluation, Losses, SoftLosses
 from entropy_cli.results.evaluations.summary import perplexity_text, share, size_text
 from entropy_cli.results.ladder import DIGITS
@@ -81,7 +82,7 @@ def losses_table(evaluation: Evaluation, style: Format = REPORT) -> Table:
 def soft_table(evaluation: Evaluation, style: Format = REPORT) -> Table:
     """Return a table of the losses against q at the headline's temperature."""
     rows = []
-    parts = zip(_parts(evaluation), _soft_parts(evaluation, 0), strict=True)
+    parts = zip(_parts(evaluation), _soft_parts(evaluation), strict=True)
     for (name, _, losses), (estimates, soft) in parts:
         cells = (estimates.assignment_entropy, soft.target_cross_entropy, soft.kl, losses.reducible)
         rows.append([name, *(_plain(cell, style) for cell in cells)])
@@ -100,10 +101,9 @@ def temperatures_table(evaluation: Evaluation, style: Format = REPORT) -> Table:
     rows = []
     pairs = zip(evaluation.estimate.temperatures, evaluation.temperatures, strict=True)
     for at, losses in pairs:
-        temperature = at.temperature if isinstance(at.temperature, str) else f"{at.temperature:g}"
         entropy, soft = at.average.token_weighted.assignment_entropy, losses.average.token_weighted
         cells = (entropy, soft.target_cross_entropy, soft.kl)
-        rows.append([temperature, *map(style.entropy, cells)])
+        rows.append([number_or_auto(at.temperature), *map(style.entropy, cells)])
     head = ["T", "H(q)", "soft loss", "KL(q||p)"]
     which = "averaged over all tokens" if len(evaluation.scales) > 1 else "of all tokens"
     caption = f"{style.units} per token, {which}; ± standard error"
@@ -139,9 +139,9 @@ def _parts(evaluation: Evaluation) -> Iterator[tuple[str, Estimates, Losses]]:
         yield name, getattr(estimate.average, kind), getattr(evaluation.average, kind)
 
 
-def _soft_parts(evaluation: Evaluation, at: int) -> Iterator[tuple[SoftEstimates, SoftLosses]]:
-    """Iterate over scales and averages at one of the temperatures."""
-    estimates, losses = evaluation.estimate.temperatures[at], evaluation.temperatures[at]
+def _soft_parts(evaluation: Evaluation) -> Iterator[tuple[SoftEstimates, SoftLosses]]:
+    """Iterate over scales and averages at the headline's temperature."""
+    estimates, losses = evaluation.estimate.temperatures[0], evaluation.temperatures[0]
     yield from zip(estimates.scales, losses.scales, strict=True)
     for kind in _kinds(evaluation):
         yield getattr(estimates.average, kind), getattr(losses.average, kind)

@@ -76,7 +76,7 @@ def losses_by_scale(axes: Axes, evaluation: Evaluation) -> None:
     label_scales(axes, scales)
     shown = [getattr(losses, name).value or 0.0 for losses in evaluation.scales for name, *_ in LINES]
     axes.set(ylabel="nats per token", ylim=(0, HEADROOM * max([log_vocab, *shown])))
-    axes.set_title(fill(f"Cross-entropy: {_ends(evaluation, 'cross_entropy')}", 53))
+    axes.set_title(fill(f"Cross-entropy: {_ends(evaluation)}", 53))
     legend_below(axes, 2)
 
 
@@ -121,8 +121,8 @@ def convergence(axes: Axes, evaluation: Evaluation) -> None:
     draw_history(axes, history, "cross-entropy, token-weighted", math.inf)
 
 
-def _ends(evaluation: Evaluation, name: str) -> str:
-    """Say between which values the scales lie."""
+def _ends(evaluation: Evaluation) -> str:
+    """Say between which values the cross-entropies of the scales lie."""
     pairs = zip(evaluation.estimate.scales, evaluation.scales, strict=True)
-    found = sorted((getattr(losses, name).known, short_name(scale)) for scale, losses in pairs)
+    found = sorted((losses.cross_entropy.known, short_name(scale)) for scale, losses in pairs)
     return " to ".join(dict.fromkeys(f"{value:.2f} ({scale})" for value, scale in (found[0], found[-1])))
