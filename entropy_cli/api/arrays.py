@@ -47,3 +47,10 @@ def describe(value: object) -> str:
     if isinstance(value, Array):
         return describe_tensor(value)
     return f"a value of type {type(value).__name__}"
+
+
+def check_batch(batch: object) -> None:
+    """Raise ShapeError if a batch is no tensor with a row for each image."""
+    if not isinstance(batch, Array) or not batch.ndim:
+        got = describe(batch)
+        raise ShapeError(f"images: got {got}, expected batches, tensors with a row for each image.")

@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from entropy_cli.api.arrays import Array, describe, shown, to_tensor
-from entropy_cli.api.callables import check_batch
+from entropy_cli.api.arrays import Array, check_batch, describe, shown, to_tensor
 from entropy_cli.core.errors import EntropyCliError, ShapeError
 from entropy_cli.entropy.quantity import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureChoice
 from entropy_cli.images.image_set import group_of

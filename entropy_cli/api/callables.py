@@ -8,10 +8,11 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from entropy_cli.api.arrays import Array, describe, to_tensor
+from entropy_cli.api.arrays import Array, check_batch, describe, to_tensor
+from entropy_cli.api.batches import whole_numbers
 from entropy_cli.core.errors import DatasetError, EntropyCliError, ShapeError
 from entropy_cli.entropy.codebook import Rule
-from entropy_cli.entropy.vocabulary import VECTOR_RULES
+from entropy_cli.entropy.vocabulary import MOST_LEVELS, VECTOR_RULES
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.latents import (
     Channels,
@@ -25,26 +26,27 @@ Encode: TypeAlias = Callable[[Any], Array | Sequence[Array]]
 
 
 @dataclass(frozen=True)
-class CallableTokenizer:
-    """A callable and what its latents are assigned to."""
+class Codes:
+    """What the latents of a callable are assigned to; see `estimate`."""
 
-    encode: Encode
     codebook: Array | Sequence[Array] | None
-    rule: Rule
-    levels: tuple[int, ...] | None
+    rule: Rule | None
+    levels: Sequence[int] | None
     channels: Channels | None
 
-    def open(self, images: Iterator[Array]) -> tuple[Tokenizer, Iterator[Tensor]]:
+    def open(self, encode: Encode, images: Iterator[Array]) -> tuple[Tokenizer, Iterator[Tensor]]:
         """Return a tokenizer that fits the first batch's latents, and all latents, a row an image."""
-        self._check()
+        rule = self.rule or "l2"
+        levels = whole_numbers("levels", self.levels, MOST_LEVELS, 2)
+        self._check(rule)
         first = next(images, None)
         if first is None:
             raise DatasetError("there are no images.")
-        latents = self._latents(first)
+        latents = _latents(encode, first)
         tables = self._tables(len(latents))
         names = [f"scale {s}" for s in range(len(latents))]
         described = [
-            describe_latents(name, tuple(latent.shape), self.rule, table, self.levels, self.channels)
+            describe_latents(name, tuple(latent.shape), rule, table, levels, self.channels)
             for name, latent, table in zip(names, latents, tables, strict=True)
         ]
         scales = [
@@ -63,47 +65,22 @@ class CallableTokenizer:
             ]
             return torch.cat([row_BX.to("cpu", torch.float32) for row_BX in rows], 1)
 
-        model = LatentsTokenizer(scales, self.rule, "none: latents of a Python callable")
-        return model, chain([packed(latents)], (packed(self._latents(batch)) for batch in images))
+        model = LatentsTokenizer(scales, rule, "none: latents of a Python callable")
+        return model, chain([packed(latents)], (packed(_latents(encode, batch)) for batch in images))
 
-    def _check(self) -> None:
+    def _check(self, rule: Rule) -> None:
         """Raise EntropyCliError unless the rule has what it needs, and nothing else."""
-        if self.rule not in (*VECTOR_RULES, "sign", "bsq", "levels"):
-            raise EntropyCliError(f"rule {self.rule}: expected l2, cosine, dot, sign, bsq or levels.")
+        if rule not in (*VECTOR_RULES, "sign", "bsq", "levels"):
+            raise EntropyCliError(f"rule {rule}: expected l2, cosine, dot, sign, bsq or levels.")
         for name, value, wanted in (
-            ("codebook", self.codebook, self.rule in VECTOR_RULES),
-            ("levels", self.levels, self.rule == "levels"),
+            ("codebook", self.codebook, rule in VECTOR_RULES),
+            ("levels", self.levels, rule == "levels"),
         ):
             if (value is not None) != wanted:
                 what = "needs" if wanted else "has no use for"
-                raise EntropyCliError(f"rule {self.rule}: {what} {name}.")
+                raise EntropyCliError(f"rule {rule}: {what} {name}.")
         if self.channels not in (None, "first", "last"):
             raise EntropyCliError(f"channels {self.channels}: expected first or last.")
-
-    def _latents(self, batch: Array) -> list[Tensor]:
-        """Return the latents of each scale."""
-        check_batch(batch)
-        given = self.encode(batch)
-        listed = [given] if isinstance(given, Array) else given
-        if not isinstance(listed, (list, tuple)) or not listed:
-            raise ShapeError(
-                f"latents: got {describe(given)}, expected a tensor, or a sequence of one for each "
-                "scale."
-            )
-        latents = []
-        for value in listed:
-            latent = to_tensor("latents", value) if isinstance(value, Array) else None
-            if latent is None or not latent.is_floating_point():
-                raise ShapeError(
-                    f"latents: got {describe(value)}, expected tensors of floating-point numbers."
-                )
-            if latent.ndim < 2 or len(latent) != len(batch):
-                raise ShapeError(
-                    f"latents: got {describe(latent)} for a batch of {len(batch)} images, "
-                    f"expected ({len(batch)}, C, h, w), ({len(batch)}, C, l) or ({len(batch)}, C)."
-                )
-            latents.append(latent)
-        return latents
 
     def _tables(self, scales: int) -> list[Tensor | None]:
         if self.codebook is None:
@@ -124,8 +101,26 @@ class CallableTokenizer:
         return [*tables]
 
 
-def check_batch(batch: object) -> None:
-    """Raise ShapeError if a batch is no tensor with a row for each image."""
-    if not isinstance(batch, Array) or not batch.ndim:
-        got = describe(batch)
-        raise ShapeError(f"images: got {got}, expected batches, tensors with a row for each image.")
+def _latents(encode: Encode, batch: Array) -> list[Tensor]:
+    """Return the latents of each scale."""
+    check_batch(batch)
+    given = encode(batch)
+    listed = [given] if isinstance(given, Array) else given
+    if not isinstance(listed, (list, tuple)) or not listed:
+        raise ShapeError(
+            f"latents: got {describe(given)}, expected a tensor, or a sequence of one for each scale."
+        )
+    latents = []
+    for value in listed:
+        latent = to_tensor("latents", value) if isinstance(value, Array) else None
+        if latent is None or not latent.is_floating_point():
+            raise ShapeError(
+                f"latents: got {describe(value)}, expected tensors of floating-point numbers."
+            )
+        if latent.ndim < 2 or len(latent) != len(batch):
+            raise ShapeError(
+                f"latents: got {describe(latent)} for a batch of {len(batch)} images, "
+                f"expected ({len(batch)}, C, h, w), ({len(batch)}, C, l) or ({len(batch)}, C)."
+            )
+        latents.append(latent)
+    return latents

@@ -10,8 +10,8 @@ from entropy_cli.api.batches import (
     checked_temperatures,
     whole_numbers,
 )
-from entropy_cli.api.callables import Encode
-from entropy_cli.api.passes import LOADED, Callables, PrecisionChoice, open_pass
+from entropy_cli.api.callables import Codes, Encode
+from entropy_cli.api.passes import LOADED, PrecisionChoice, open_pass
 from entropy_cli.api.python_words import naming_parameters
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.files import path_argument
@@ -140,7 +140,7 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
     opened = open_pass(
         images,
         tokenizer,
-        Callables(codebook, rule, levels, channels),
+        Codes(codebook, rule, levels, channels),
         device,
         precision,
         workers,

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from entropy_cli.api.arrays import Array, describe, shown
 from entropy_cli.api.batches import checked_temperatures
-from entropy_cli.api.callables import Encode
-from entropy_cli.api.passes import Callables, PrecisionChoice, open_pass
+from entropy_cli.api.callables import Codes, Encode
+from entropy_cli.api.passes import PrecisionChoice, open_pass
 from entropy_cli.api.python_words import naming_parameters
 from entropy_cli.core.errors import EntropyCliError, ShapeError
 from entropy_cli.core.files import path_argument
@@ -149,7 +149,7 @@ def evaluate(  # noqa: PLR0913 - a parameter for each option
     if null_class is not None and (type(null_class) is not int or not 0 <= null_class <= MOST_CLASSES):
         raise EntropyCliError(f"null_class {shown(null_class)}: expected a whole number, or None.")
     temperatures = checked_temperatures(temperature)
-    codes = Callables(codebook, rule, levels, channels)
+    codes = Codes(codebook, rule, levels, channels)
     opened = open_pass(images, tokenizer, codes, device, precision, workers, compile, cluster)
     found = _labels(labels, opened.found, classes, null_class)
     spec = _spec(model, opened.tokenizer.spec, classes, null_class)

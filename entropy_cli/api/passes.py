@@ -2,8 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 from weakref import WeakKeyDictionary
@@ -14,17 +13,14 @@ from entropy_cli.api.arrays import Array, shown
 from entropy_cli.api.batches import (
     checked_images,
     to_blocks,
-    whole_numbers,
 )
-from entropy_cli.api.callables import CallableTokenizer, Encode
+from entropy_cli.api.callables import Codes, Encode
 from entropy_cli.api.in_memory import Origin, Pass
 from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.files import path_argument
 from entropy_cli.core.progress_bars import no_bars
 from entropy_cli.core.remote.fetch import local_path
-from entropy_cli.entropy.codebook import Rule
 from entropy_cli.entropy.quantity import Cluster, TokenPath
-from entropy_cli.entropy.vocabulary import MOST_LEVELS
 from entropy_cli.images.decode import CroppedImages
 from entropy_cli.images.image_set import ImageSet, find_images
 from entropy_cli.images.plan import BLOCK, number_of_blocks, plan_batches
@@ -41,7 +37,6 @@ from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.codebook_notes import codebook_notes
 from entropy_cli.tokenizers.compiled import Compile, is_worth_compiling
 from entropy_cli.tokenizers.convolutional import compiled
-from entropy_cli.tokenizers.latents import Channels
 from entropy_cli.tokenizers.precision import Precision
 
 logger = logging.getLogger(__name__)
@@ -55,20 +50,10 @@ MOST_PROCESSES = 1024
 SEED = 0  # of the order of a folder's images, and of the groups
 
 
-@dataclass(frozen=True)
-class Callables:
-    """Hold what the latents of a callable are assigned to; see `estimate`."""
-
-    codebook: Array | Sequence[Array] | None
-    rule: Rule | None
-    levels: Sequence[int] | None
-    channels: Channels | None
-
-
 def open_pass(  # noqa: PLR0913 - a parameter for each that the functions of the API have
     images: str | Path | Iterable[Array],
     tokenizer: Tokenizer | Encode,
-    codes: Callables,
+    codes: Codes,
     device: str | torch.device,
     precision: PrecisionChoice,
     workers: int | None,
@@ -91,10 +76,7 @@ def open_pass(  # noqa: PLR0913 - a parameter for each that the functions of the
                 f"precision {precision}: is that of a loaded tokenizer's encoder, but a callable "
                 "computes in its own. Leave precision out."
             )
-        numbers = whole_numbers("levels", codes.levels, MOST_LEVELS, 2)
-        rule = codes.rule or "l2"
-        wrapped = CallableTokenizer(tokenizer, codes.codebook, rule, numbers, codes.channels)
-        return _of_callable(wrapped, images, on)
+        return _of_callable(tokenizer, codes, images, on)
     if not hasattr(tokenizer, "spec"):
         raise EntropyCliError("tokenizer: expected one from load_tokenizer, or a callable.")
     if any(value is not None for value in vars(codes).values()):
@@ -139,7 +121,7 @@ def _check_choices(
 
 
 def _of_callable(
-    tokenizer: CallableTokenizer, images: str | Path | Iterable[Array], on: torch.device
+    encode: Encode, codes: Codes, images: str | Path | Iterable[Array], on: torch.device
 ) -> Pass:
     """Open a pass over batches of what a callable takes."""
     if isinstance(images, (str, Path)):
@@ -147,7 +129,7 @@ def _of_callable(
             "images: a folder needs a tokenizer from load_tokenizer, which knows how to crop its "
             "images. Give batches of them."
         )
-    model, latents = tokenizer.open(iter(images))
+    model, latents = codes.open(encode, iter(images))
     processor = BatchProcessor(model.to(on, "fp32"), on, BLOCK)
     return Pass(model, processor, "fp32", to_blocks(latents, SEED), _origin(model), SEED)
 

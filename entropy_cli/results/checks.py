@@ -54,31 +54,22 @@ def _headline(result: Result) -> Estimate:
 
 
 def _labels_of_floor(result: Result) -> Iterator[Check]:
-    labels = result.tokenizer.labels
+    labels, is_fit = result.tokenizer.labels, False
     if is_on_other_path(result):
-        yield Check(
-            "labels_of_floor",
-            "care",
+        words = (
             "models on these tokens train on soft labels of drawn codes, which are subtracted: this A "
-            "is of the nearest codes' path, take --path drawn",
+            "is of the nearest codes' path, take --path drawn"
         )
-        return
-    if labels == "soft":
-        yield Check("labels_of_floor", "ok", "models on these tokens train on soft or sampled labels")
-        return
-    if is_drawn(result):
-        yield Check(
-            "labels_of_floor",
-            "care",
-            "A is a floor for labels that are drawn as here, or soft ones; none for the nearest codes",
+    elif labels == "soft":
+        is_fit, words = True, "models on these tokens train on soft or sampled labels"
+    elif is_drawn(result):
+        words = (
+            "A is a floor for labels that are drawn as here, or soft ones; none for the nearest codes"
         )
-        return
-    who = "models on these tokens train" if labels == "hard" else "a model may train"
-    yield Check(
-        "labels_of_floor",
-        "care",
-        f"{who} on hard labels, the nearest codes: A is a floor for soft or sampled labels only",
-    )
+    else:
+        who = "models on these tokens train" if labels == "hard" else "a model may train"
+        words = f"{who} on hard labels, the nearest codes: A is a floor for soft or sampled labels only"
+    yield Check("labels_of_floor", "ok" if is_fit else "care", words)
 
 
 def _above_unigram(result: Result) -> Iterator[Check]:
