@@ -148,4 +148,6 @@ def estimate(  # noqa: PLR0913 - a parameter for each option
         cluster,
         path,
     )
-    return opened.estimate(temperatures, path)
+    result = opened.run(temperatures, path)
+    assert isinstance(result, Result)
+    return result

@@ -156,7 +156,9 @@ def evaluate(  # noqa: PLR0913 - a parameter for each option
     checks = null_class is not None and found.source != "none"
     generator, checked = CallableGenerator(model, spec), label_check if checks else 0
     given = Model(generator, found, "fp32", checked, None, {"model": None})
-    return opened.evaluate(temperatures, given)
+    result = opened.run(temperatures, model=given)
+    assert isinstance(result, Evaluation)
+    return result
 
 
 def _labels(

@@ -19,7 +19,6 @@ from entropy_cli.images.plan import BLOCK, number_of_blocks
 from entropy_cli.results.evaluation import Evaluation
 from entropy_cli.results.schema import Result
 from entropy_cli.runs.build_evaluation import evaluation_or_result
-from entropy_cli.runs.build_result import build_result
 from entropy_cli.runs.model import Model, has_soft_labels
 from entropy_cli.streaming.batch_processor import BatchProcessor
 from entropy_cli.streaming.device import device_name, versions
@@ -67,27 +66,22 @@ class Pass:
     workers: int = 0
     start: float = field(default_factory=time.monotonic)
 
-    def estimate(self, temperatures: Sequence[TemperatureChoice] | None, path: TokenPath) -> Result:
-        """Read all images, and return the result.
+    def run(
+        self,
+        temperatures: Sequence[TemperatureChoice] | None,
+        path: TokenPath = "hard",
+        model: Model | None = None,
+    ) -> Result | Evaluation:
+        """Read all images, and return the result; of a model that predicts their tokens an evaluation.
 
         Raises:
-            EntropyCliError: no image could be read, latents are not finite, or none depends on the path.
+            EntropyCliError: no image could be read, latents are not finite, none depends on the path, or
+                the model or its labels don't fit the images.
         """
-        state = self._read(temperatures, path, None)
-        provenance = self._describe("entropy_cli.estimate", state.progress.images)
-        return build_result(state, target_reached=None, provenance=provenance)
-
-    def evaluate(self, temperatures: Sequence[TemperatureChoice] | None, model: Model) -> Evaluation:
-        """Read all images, and return the result of a model that predicts their tokens.
-
-        Raises:
-            EntropyCliError: as for `estimate`; or the model or its labels don't fit the images.
-        """
-        state = self._read(temperatures, "hard", model)
-        provenance = self._describe("entropy_cli.evaluate", state.progress.images)
-        result = evaluation_or_result(state, None, None, provenance, None)
-        assert isinstance(result, Evaluation)
-        return result
+        state = self._read(temperatures, path, model)
+        name = "estimate" if model is None else "evaluate"
+        provenance = self._describe(f"entropy_cli.{name}", state.progress.images)
+        return evaluation_or_result(state, None, None, provenance, None)
 
     def _read(
         self,
@@ -212,15 +206,9 @@ class Pass:
         self, first: Sequence[Batch], temperatures: Sequence[Sequence[float]] | None
     ) -> dict[str, object]:
         """Compare the encoder's precision with float32 on the first images, as the command does."""
-        device, batches = (
-            self.processor.device,
-            [_cut(batch, PRECISION_BLOCKS * BLOCK) for batch in first],
-        )
-        size = min(BLOCK, self.processor.batch_size)
-        rounded, exact = (
-            BatchProcessor(tokenizer, device, size, draw_seed=self.processor.draw_seed)
-            for tokenizer in (self.processor.tokenizer, self.tokenizer.to(device, "fp32"))
-        )
+        processor, batches = self.processor, [_cut(batch, PRECISION_BLOCKS * BLOCK) for batch in first]
+        exact = processor.through(self.tokenizer.to(processor.device, "fp32"))
+        rounded = processor.through(processor.tokenizer)
         return compare_precision(rounded, exact, batches, temperatures, Ranks())
 
 

@@ -115,12 +115,8 @@ def check_model(run: Run, model: Model, reader: Reader, progress: Progress) -> d
 
 def _both(run: Run, reader: Reader) -> tuple[BatchProcessor, BatchProcessor]:
     """Return what runs images through the encoder in the run's precision, and in float32."""
-    size, seed = min(BLOCK, run.batch_size), run.settings.draw_seed
-    rounded, exact = (
-        BatchProcessor(tokenizer, run.device, size, draw_seed=seed)
-        for tokenizer in (reader.processor.tokenizer, run.inputs.tokenizer.to(run.device, FLOAT32))
-    )
-    return rounded, exact
+    processor, exact = reader.processor, run.inputs.tokenizer.to(run.device, FLOAT32)
+    return processor.through(processor.tokenizer), processor.through(exact)
 
 
 def _first_batches(

@@ -61,6 +61,11 @@ class BatchProcessor:
         blocks = self.batch_size // BLOCK
         self.padded_size = blocks * BLOCK if blocks > 1 else 0
 
+    def through(self, tokenizer: Tokenizer) -> "BatchProcessor":
+        """Return one for single blocks that runs them through another tokenizer, and draws the same."""
+        size = min(BLOCK, self.batch_size)
+        return BatchProcessor(tokenizer, self.device, size, draw_seed=self.draw_seed)
+
     def encode(self, batches: Iterable[Batch]) -> Iterator[Batch]:
         """Replace the images of batches by latents, and join batches that hold parts of one block."""
         parts: list[Batch] = []
