@@ -49,7 +49,7 @@ GENERATOR = Kind(
 
 @dataclass(frozen=True)
 class Found:
-    """A checkpoint and the family that it was detected as, or that the user chose.
+    """A checkpoint and the family that it was detected as.
 
     Attributes:
         checkpoint: the checkpoint, with the copy of its weights that is used.
@@ -104,11 +104,9 @@ class Loaded:
     evidence: list[str]
 
 
-def load_generator(
-    path: Path, family: str = "auto", settings: GeneratorSettings | None = None
-) -> Loaded:
+def load_generator(path: Path, settings: GeneratorSettings | None = None) -> Loaded:
     """Open a checkpoint and build its generator; for the arguments and errors see `find_generator`."""
-    found = find_generator(path, family, settings)
+    found = find_generator(path, settings)
     with stage(f"building the generator of {path}"):
         generator = found.build()
     found.checkpoint.close()
@@ -116,32 +114,27 @@ def load_generator(
     return Loaded(generator, found.checkpoint, found.settings, found.evidence)
 
 
-def find_generator(path: Path, family: str = "auto", settings: GeneratorSettings | None = None) -> Found:
+def find_generator(path: Path, settings: GeneratorSettings | None = None) -> Found:
     """Open a checkpoint and find its generator family.
 
     Args:
         path: the checkpoint, or one of a training that holds a generator among other things.
-        family: a name in FAMILIES, or "auto" to detect it from the weights.
         settings: the caller's choices.
 
     Raises:
         CheckpointError: it is no generator, one that is not supported, or unusable.
     """
-    return match_generator(open_checkpoint(path, GENERATOR), family, settings)
+    return match_generator(open_checkpoint(path, GENERATOR), settings)
 
 
-def match_generator(
-    checkpoint: Checkpoint, family: str = "auto", settings: GeneratorSettings | None = None
-) -> Found:
+def match_generator(checkpoint: Checkpoint, settings: GeneratorSettings | None = None) -> Found:
     """Find the family of an open checkpoint; for the arguments and errors see `find_generator`."""
     settings = settings or GeneratorSettings()
     if broken := checkpoint.config.broken:
         raise CheckpointError(
             f"{checkpoint.config.path}: {broken}. It may say what the checkpoint is: mend or remove it."
         )
-    name = family if family != "auto" else detect(checkpoint)
-    if missing := FAMILIES[name].missing_keys(checkpoint):
-        raise CheckpointError(f"{checkpoint.path}: not of family {name}: lacks {some(missing)}.")
+    name = detect(checkpoint)
     if settings.weights:
         checkpoint = checkpoint.with_weights(settings.weights)
     return Found(checkpoint, name, settings)

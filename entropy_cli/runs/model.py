@@ -112,7 +112,7 @@ def find_model(config: EstimateConfig) -> Found | None:
     settings = GeneratorSettings(
         config.tokenizer.image_size, config.tokenizer.patch_nums, choice.heads, choice.weights
     )
-    return find_generator(choice.checkpoint, "auto", settings)
+    return find_generator(choice.checkpoint, settings)
 
 
 def open_model(
