@@ -10,8 +10,6 @@ from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.progress_bars import Bars, duration
 from entropy_cli.core.table import definitions
 from entropy_cli.entropy.accumulator import Accumulator
-from entropy_cli.entropy.loss_tally import LossTally
-from entropy_cli.entropy.tally import Tally
 from entropy_cli.images.loader import open_loader, read_batches
 from entropy_cli.images.plan import BLOCK, BatchPlan, plan_batches
 from entropy_cli.results.evaluations.summary import labels_text
@@ -37,7 +35,11 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
     run = open_run(config, Ranks(), bars)
     plans = plan_batches(run.settings.images, run.batch_size, run.blocks)
     images = sum(map(len, plans))
-    decode_s, compute_s = _time_batch(run, plans) if plans else (0.0, 0.0)
+    progress = Progress.start(run.settings.images // BLOCK + 1)
+    numbers = [1.0 if t == "auto" else t for t in run.settings.temperature]
+    progress.temperatures = [numbers for _ in run.metadata.scales]
+    run.allocate(progress)
+    decode_s, compute_s = _time_batch(run, plans, progress) if plans else (0.0, 0.0)
     if run.workers:
         expected_s = images * max(decode_s / run.workers, compute_s)
     else:
@@ -45,13 +47,7 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
     spec, origin = run.inputs.tokenizer.spec, run.inputs.provenance
     evidence = origin.get("checkpoint_evidence") or []
     tokens = sum(scale.tokens for scale in spec.scales)
-    number = len(run.settings.temperature)
     work = "encode and assign" if run.model is None else "encode, assign and predict"
-    sums: list[Accumulator] = []
-    if run.settings.has_entropies:
-        sums.append(Tally.zeros(run.metadata.layout(run.settings, number), "meta"))
-    if (losses := run.metadata.losses_layout(run.settings, number)) is not None:
-        sums.append(LossTally.zeros(losses, "meta"))
     fitted = "auto" in run.settings.temperature and run.settings.frozen_temperatures is None
     first = min(run.settings.images, PILOT_BLOCKS * BLOCK)  # of all shards
     pilot = f"; auto is fitted to the first {first:,}" if fitted else ""
@@ -71,7 +67,7 @@ def dry_run(config: EstimateConfig, bars: Bars) -> str:
             "time": f"about {duration(expected_s)}: an image takes {1000 * decode_s:.1f} ms to decode "
             f"and {1000 * compute_s:.1f} ms to {work}"
             + (", and fitting the temperature comes on top" if fitted else ""),
-            "memory": _memory(run, sum(map(_bytes, sums))),
+            "memory": _memory(run, sum(map(_bytes, progress.accumulators))),
         }
     )
 
@@ -101,7 +97,7 @@ def _memory(run: Run, sums: int) -> str:
 
 @torch.inference_mode()
 @matmul_precision(tf32=False)
-def _time_batch(run: Run, plans: list[BatchPlan]) -> tuple[float, float]:
+def _time_batch(run: Run, plans: list[BatchPlan], progress: Progress) -> tuple[float, float]:
     """Return the seconds that an image takes to decode in one process, and to encode and assign."""
     keep_freed_memory()
     loader = open_loader(run.inputs.source, plans[:TIMED_BATCHES], workers=0)
@@ -113,12 +109,7 @@ def _time_batch(run: Run, plans: list[BatchPlan]) -> tuple[float, float]:
         path, reason = batches[0].failed[0]
         raise DatasetError(f"{path}: can't be read: {reason}. Check --data.")
     decode_s = (time.monotonic() - started) / images
-    tokenizer = run.tokenizer()
-    processor = run.processor(tokenizer)
-    progress = Progress.start(run.settings.images // BLOCK + 1)
-    numbers = [1.0 if t == "auto" else t for t in run.settings.temperature]
-    progress.temperatures = [numbers for _ in tokenizer.spec.scales]
-    run.allocate(progress)
+    processor = run.processor(run.tokenizer())
     compute_s = 0.0
     for batch in read:
         started = time.monotonic()
