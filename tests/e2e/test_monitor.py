@@ -484,7 +484,7 @@ def test_follow_waits_for_its_log_and_ends_with_the_report(tmp_path):
         new.rename(log)
         wait_for_lines(out, 3)
         run.send_signal(signal.SIGINT)
-        assert run.wait(20) == 0
+        assert run.wait(60) == 0
     shown = [json.loads(line) for line in out.read_text().splitlines()]
     assert [(one["series"][0]["points"], one["series"][0]["last"]) for one in shown] == [
         (2, 2.0),

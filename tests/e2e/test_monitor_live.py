@@ -60,7 +60,7 @@ class TestFollow:
             log.write_text(table(**columns))
             wait_for_lines(out, 3)
             run.send_signal(signal.SIGINT)
-            assert run.wait(20) == 0
+            assert run.wait(60) == 0
         lines, report = out.read_text().split("log.csv: format csv", 1)
         (first, *_, last) = re.findall(r"(?m)^\d\d:\d\d:\d\d  (.*)$", lines)
         assert first.startswith("step 19  train_loss ") and last.startswith("step 59  train_loss ")
@@ -94,7 +94,7 @@ class TestFollow:
                     rest += part
             except OSError:  # the other end is closed
                 pass
-            assert run.wait(20) == 0
+            assert run.wait(60) == 0
         os.close(main)
         lines = [line.rstrip() for line in CONTROL.sub("", shown.decode()).splitlines()]
         assert max(map(len, lines)) <= 80 and len(lines) <= 24

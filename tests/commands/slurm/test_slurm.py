@@ -112,7 +112,7 @@ def test_a_warned_task_saves_and_asks_for_its_next_turn(job, run, folder, number
     process = run(array_scripts(job)["estimate.sbatch"])
     wait_for(folder / "ready")
     process.send_signal(number)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 128 + number, out
     assert (folder / "saved").read_text() == f"{word}\n"
     assert calls(folder) == ["scontrol show job 5_2", "scontrol requeue 5_2"]
@@ -123,7 +123,7 @@ def test_of_a_preempted_or_cancelled_task_slurm_has_decided(job, run, folder, st
     process = run(array_scripts(job)["estimate.sbatch"], state=state)
     wait_for(folder / "ready")
     process.terminate()
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 143 and (folder / "saved").exists()
     assert calls(folder) == ["scontrol show job 5_2"]
 
@@ -131,13 +131,13 @@ def test_of_a_preempted_or_cancelled_task_slurm_has_decided(job, run, folder, st
 @pytest.mark.parametrize("code", [0, 3, 4, 1])
 def test_a_task_that_ends_by_itself_is_not_requeued(job, run, folder, code):
     process = run(array_scripts(job)["estimate.sbatch"], code=code)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == code and not calls(folder)
 
 
 def test_a_task_runs_its_shard_where_the_command_was_given(job, run, folder):
     process = run(array_scripts(job)["estimate.sbatch"], code=0, SLURM_CPUS_PER_TASK=6)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert (folder / "place").read_text() == f"{folder} 6\n"
     state = folder / "out %a" / "shard-2-of-4.safetensors"
     assert (folder / "arguments").read_text() == (
@@ -160,7 +160,7 @@ def test_a_pilot_fits_what_the_tasks_take(job, run, folder):
         f"--temperature-from {out}/pilot.json --shard 2/4 --state {out}/shard-2-of-4.safetensors",
     }.items():
         process = run(scripts[name], code=0)
-        process.communicate(timeout=30)
+        process.communicate(timeout=60)
         assert (folder / "arguments").read_text() == f"{data} {expected}\n"
 
 
@@ -173,7 +173,7 @@ def test_a_warned_pilot_is_requeued(job, run, folder):
     process = run(array_scripts(with_pilot(job))["pilot.sbatch"])
     wait_for(folder / "ready")
     process.send_signal(signal.SIGUSR1)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert calls(folder) == ["scontrol show job 7", "scontrol requeue 7"]
 
 
@@ -182,7 +182,7 @@ def test_the_merge_takes_the_shards_of_this_number_only(job, run, folder):
     for name in ("shard-0-of-4", "shard-1-of-4", "shard-0-of-3"):
         (folder / "out %a" / f"{name}.safetensors").touch()
     process = run(array_scripts(job)["merge.sbatch"], code=0)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     given = shlex.split((folder / "arguments").read_text().replace("it's here", "it"))
     assert [Path(word).name for word in given if word.endswith("safetensors")] == [
         "shard-0-of-4.safetensors",
@@ -192,7 +192,7 @@ def test_the_merge_takes_the_shards_of_this_number_only(job, run, folder):
 
 def test_submit_makes_the_merge_wait_for_the_array(job, run, folder):
     process = run(array_scripts(job)["submit.sh"])
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and out == "array of shards: job 5\ntheir merge: job 5\n"
     assert calls(folder) == [
         f"sbatch --parsable {job.folder}/estimate.sbatch",
@@ -202,7 +202,7 @@ def test_submit_makes_the_merge_wait_for_the_array(job, run, folder):
 
 def test_submit_makes_the_array_wait_for_a_pilot_that_succeeds(job, run, folder):
     process = run(array_scripts(with_pilot(job))["submit.sh"])
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0 and out.splitlines()[0] == "pilot for the temperature: job 5"
     assert [call.replace(f"{job.folder}/", "") for call in calls(folder)] == [
         "sbatch --parsable pilot.sbatch",
@@ -213,7 +213,7 @@ def test_submit_makes_the_array_wait_for_a_pilot_that_succeeds(job, run, folder)
 
 def test_nodes_are_one_job_by_torchrun(job, run, folder):
     process = run(node_scripts(job)["estimate.sbatch"], code=0, SLURM_CPUS_ON_NODE=3)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == 0, out
     given = (folder / "arguments").read_text()
     assert given.startswith("-m torch.distributed.run --nnodes=4 --nproc-per-node=1 ")
@@ -231,7 +231,7 @@ def test_a_warned_job_on_nodes_has_its_step_signalled_past_srun(job, run, folder
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     for child in children:  # what scancel would do
         os.kill(int(child), signal.SIGTERM)
-    process.communicate(timeout=30)
+    process.communicate(timeout=60)
     assert process.returncode == 143
     assert calls(folder)[-2:] == ["scontrol show job 7", "scontrol requeue 7"]
 
@@ -299,7 +299,7 @@ def test_a_prelude_and_a_launcher(job, run, folder):
     for text in array_scripts(replace(changed, pilot_images=32)).values():
         if "#SBATCH" in text:
             process = run(text)
-            out, _ = process.communicate(timeout=30)
+            out, _ = process.communicate(timeout=60)
             assert (process.returncode, out) == (4, 'a  "b $c|x $y\n')
     assert " srun env 'OTHER=x $y' " in f" {node_scripts(changed)['estimate.sbatch']}".replace("\n", " ")
 
