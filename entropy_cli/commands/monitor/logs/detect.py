@@ -1,4 +1,4 @@
-"""Find where the values of a log stand, and its dialect, from its beginning; read it as that."""
+"""Find where the values of a log stand, and its dialect, from its beginning; choose what reads it."""
 
 import contextlib
 import re
@@ -9,12 +9,7 @@ from entropy_cli.commands.monitor.logs.dialect import ANY, Container, Dialect
 from entropy_cli.commands.monitor.logs.dialects import DIALECTS
 from entropy_cli.commands.monitor.logs.lines import LineReader
 from entropy_cli.commands.monitor.logs.names import Namer
-from entropy_cli.commands.monitor.logs.records import (
-    RecordReader,
-    document_records,
-    read_records,
-    record_of,
-)
+from entropy_cli.commands.monitor.logs.records import RecordReader
 from entropy_cli.commands.monitor.logs.rows import Rows
 from entropy_cli.commands.monitor.logs.table import TableReader
 from entropy_cli.core.errors import LogError
@@ -22,7 +17,7 @@ from entropy_cli.core.errors import LogError
 # The names of logs without a known dialect, by where their values stand.
 PLAIN: Mapping[str, Container] = {"jsonl": "records", "csv": "table", "text": "lines"}
 DOCUMENT = re.compile(r'\s*(?:\[\s*\{|\{\s*\n|\{\s*"[^"\n]+"\s*:\s*\[)')
-MAX_RECORDS = 5_000  # in which the names of a log are sought
+Reader = LineReader | TableReader | RecordReader
 
 
 class Form(NamedTuple):
@@ -32,15 +27,6 @@ class Form(NamedTuple):
     container: Container
     dialect: Dialect | None
     names: Sequence[str]  # in the beginning of the log
-
-
-class Reading(NamedTuple):
-    """Hold what was read of a log."""
-
-    rows: Rows
-    names: Sequence[str]
-    notes: Sequence[str] = ()  # what had to be mended
-    arguments: Mapping[str, str] = {}
 
 
 def is_document(text: str) -> bool:
@@ -78,7 +64,10 @@ def choose(container: Container, text: str, loss_name: str | None = None) -> For
         ValueError: a document is no JSON.
     """
     plain = next((name for name, place in PLAIN.items() if place == container), "json")
-    names = _names(text, container)
+    reader = reader_of(container, Namer())
+    with contextlib.suppress(LogError):  # of a table of runs
+        reader.read([text])
+    names = tuple(reader.names)
     counted = [
         (dialect.count_signs(text), sum(name in names for name in dialect.names), name)
         for name, dialect in DIALECTS.items()
@@ -107,26 +96,12 @@ def _is_table(text: str) -> bool:
     return bool(re.match(r"(?![^\n]*\d\.\d)[^\n,;\t|]*[,;\t|][^\n]*\n", text))
 
 
-def _names(text: str, container: Container) -> Sequence[str]:
-    """Return all names in the beginning of a log."""
-    if container == "lines":
-        reader = LineReader(Namer())
-        reader.read([text])
-        return tuple(reader.names)
-    if container == "table":
-        table = TableReader(Namer(), "")
-        with contextlib.suppress(LogError):  # of a table of runs
-            table.read([text])
-        return tuple(table.records.names)
-    found = map(record_of, text.split("\n")) if container == "records" else document_records(text)
-    records = [record for record, _ in zip(filter(None, found), range(MAX_RECORDS), strict=False)]
-    return tuple({name: None for record in records for name in record})
-
-
 def _read_beginning(text: str, form: Form, loss_name: str | None) -> Rows:
     """Return the rows of the beginning of a log; none if it can't be read so."""
     with contextlib.suppress(ValueError, LogError):
-        return read_as(form, [text], Namer(form.dialect, loss_name, form.names), "").rows
+        return reader_of(form.container, Namer(form.dialect, loss_name, form.names), form.names).read(
+            [text]
+        )
     return Rows()
 
 
@@ -135,33 +110,25 @@ def count_losses(rows: Rows) -> int:
     return len(set().union(*(cells.row for metric, cells in rows.cells.items() if metric.is_loss)))
 
 
-def read_as(
-    form: Form, pieces: Iterable[str], namer: Namer, path: object, *, growing: bool = False
-) -> Reading:
-    """Read a log.
+def reader_of(
+    container: Container,
+    namer: Namer,
+    names: Iterable[str] = (),
+    path: object = "",
+    *,
+    growing: bool = False,
+) -> Reader:
+    """Return what reads a log.
 
     Args:
-        form: how to read it.
-        pieces: its text; all of it is held at once if it is a document.
+        container: where its values stand.
         namer: says what the names stand for.
+        names: in its beginning, if they are known.
         path: of the log, for messages.
         growing: whether it is still being written, so that its last line may be incomplete.
-
-    Raises:
-        ValueError: it can't be read as that.
-        LogError: it is a table of runs.
     """
-    if form.container == "lines":
-        reader = LineReader(namer)
-        rows = reader.read(pieces)
-        return Reading(rows, tuple(reader.names), reader.notes(), reader.arguments)
-    if form.container == "table":
-        table = TableReader(namer, path)
-        table.read(pieces, growing=growing)
-        return Reading(table.records.rows, tuple(table.records.names), table.notes)
-    records = RecordReader(namer, form.names)
-    if form.container == "records":
-        return Reading(read_records(pieces, records), tuple(records.names))
-    for record in document_records("".join(pieces)):
-        records.read(record)
-    return Reading(records.rows, tuple(records.names))
+    if container == "lines":
+        return LineReader(namer)
+    if container == "table":
+        return TableReader(namer, path, growing=growing)
+    return RecordReader(namer, names, is_document=container == "document")

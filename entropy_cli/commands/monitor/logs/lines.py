@@ -96,8 +96,9 @@ class LineReader:
             if plan is not NOTHING:
                 self._take(plan, parts)
 
-    def notes(self) -> list[str]:
-        """Return what was left out, in sentences."""
+    @property
+    def notes(self) -> Sequence[str]:
+        """What was left out, in sentences."""
         ranks = [rank for rank in self.ranks if rank is not None]
         notes = []
         if len(ranks) > 1:

@@ -8,9 +8,10 @@ from itertools import chain
 from pathlib import Path
 
 from entropy_cli.commands.monitor.logs import detect, tensorboard
-from entropy_cli.commands.monitor.logs.detect import Form, Reading
+from entropy_cli.commands.monitor.logs.detect import Form, Reader
 from entropy_cli.commands.monitor.logs.dialects import DIALECTS
 from entropy_cli.commands.monitor.logs.names import Namer, subject
+from entropy_cli.commands.monitor.logs.rows import Rows
 from entropy_cli.commands.monitor.logs.runs import build_series, select_run
 from entropy_cli.commands.monitor.logs.series import Log, Series
 from entropy_cli.commands.monitor.logs.text import read_pieces
@@ -94,14 +95,15 @@ def _read_text(
         form, head, pieces = _form(path, format_name, loss_name, head, pieces)
         name = form.name
         namer = Namer(form.dialect, loss_name, form.names, everything=everything)
-        reading = detect.read_as(form, chain(head, pieces), namer, path, growing=growing)
+        reader = detect.reader_of(form.container, namer, form.names, path, growing=growing)
+        rows = reader.read(chain(head, pieces))
     except (ValueError, csv.Error) as error:
         if name == "auto":
             name = "huggingface" if '"log_history"' in text else "json"
         reason = _first_line(str(error))
         raise LogError(f"{path}: can't be read as {name}: {reason}. Give another --format.") from error
-    log = _build_log(form, reading, loss_name)
-    reason = _explain_missing_loss(form, reading, text, is_whole=len(head) == 1)
+    reason = _explain_missing_loss(form, reader, rows, text, is_whole=len(head) == 1)
+    log = _build_log(form, reader, rows, loss_name)
     return _checked(path, log, loss_name, reason, everything=everything)
 
 
@@ -175,9 +177,8 @@ def log_stamps(path: Path) -> list[tuple[str, Stamp]]:
     return sorted((str(file), Stamp.of(file.stat())) for file in others)
 
 
-def _build_log(form: Form, reading: Reading, loss_name: str | None) -> Log:
+def _build_log(form: Form, reader: Reader, rows: Rows, loss_name: str | None) -> Log:
     """Build a log from rows."""
-    rows = reading.rows
     rows.settle()
     run = select_run(rows)
     series = build_series(rows, run, loss_name)
@@ -188,8 +189,8 @@ def _build_log(form: Form, reading: Reading, loss_name: str | None) -> Log:
         segments=run.segments,
         left_out=run.left_out,
         unreadable=rows.unreadable,
-        arguments=reading.arguments,
-        notes=[*reading.notes, *_guesses(form, series, loss_name)],
+        arguments=reader.arguments,
+        notes=[*reader.notes, *_guesses(form, series, loss_name)],
     )
 
 
@@ -242,9 +243,9 @@ def _with_loss(series: list[Series], loss_name: str | None) -> list[Series]:
     return [one for one in series if one.metric not in dropped]
 
 
-def _explain_missing_loss(form: Form, reading: Reading, text: str, *, is_whole: bool) -> str:
+def _explain_missing_loss(form: Form, reader: Reader, rows: Rows, text: str, *, is_whole: bool) -> str:
     """Return why a file has no loss, and what to do about it."""
-    headers, n = len(reading.rows.starts), len(reading.rows)
+    headers, n, names = len(rows.starts), len(rows), _join_names([*reader.names])
     if form.container == "table" and not n and headers and is_whole:
         times = f" ({headers} times)" if headers > 1 else ""
         return (
@@ -259,7 +260,7 @@ def _explain_missing_loss(form: Form, reading: Reading, text: str, *, is_whole: 
         )
     if len(CONTROL.findall(text)) > len(text) / 100:
         return "not text, expected a training log. Give the log, or event files of TensorBoard."
-    has = f"; it has {_join_names(reading.names)}" if reading.names else ""
+    has = f"; it has {names}" if names else ""
     start = f"; it begins with {_first_line(text)}{has}" if text else ""
     return f"no loss found, read as {form.name}{start}. Give its column with --loss COLUMN."
 

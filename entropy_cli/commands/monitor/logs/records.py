@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from entropy_cli.commands.monitor.logs.dialect import Dialect
@@ -34,29 +35,64 @@ class RecordReader:
     Args:
         namer: says what names stand for.
         names: names in the log or in its beginning; those of the position are among them.
+        is_document: whether it is one JSON value, in place of a record at the end of each line.
 
     Attributes:
         rows: what was read.
         names: all names, in their order.
+        notes, arguments: none.
     """
 
-    def __init__(self, namer: Namer, names: Iterable[str]) -> None:
+    notes: Sequence[str] = ()
+    arguments: Mapping[str, str] = {}
+
+    def __init__(self, namer: Namer, names: Iterable[str] = (), *, is_document: bool = False) -> None:
         self.namer, self.dialect = namer, namer.dialect or Dialect("records", ())
-        self.rows, self.names = Rows(), dict.fromkeys(names)
-        known = [name for name in self.names if name not in self.dialect.ignored]
+        self.rows, self.names = Rows(), dict[str, None]()
+        self.is_document = is_document
+        self.begin(names)
+
+    def begin(self, names: Iterable[str]) -> None:
+        """Take the position from the columns of these names from here on."""
+        given = dict.fromkeys(names)
+        self._is_asked = not given  # for the names
+        self.names |= given
+        known = [name for name in given if name not in self.dialect.ignored]
         self.steps = [*self.dialect.steps] or _first(known, STEPS)
         self.epochs = [*self.dialect.epochs] or _first(known, EPOCHS)
         self.splits = _first(known, SPLITS)
         self._places = {*self.steps, *self.epochs, *self.splits}
 
-    def read(self, record: Record) -> None:
-        """Read a record, whose values are numbers, text or None."""
+    def read(self, pieces: Iterable[str]) -> Rows:
+        """Read a log.
+
+        Raises:
+            ValueError: a document is no JSON.
+        """
+        for record in document_records("".join(pieces)) if self.is_document else self._records(pieces):
+            self.take(record)
+        return self.rows
+
+    def _records(self, pieces: Iterable[str]) -> Iterator[Record]:
+        """Yield the JSON object or the printed Python dict at the end of each line."""
+        starts = self.dialect.starts
+        for line in chain.from_iterable(piece.split("\n") for piece in pieces):
+            if starts and starts in line:
+                self.rows.restart()
+            record = record_of(line)
+            if record is None:
+                self.rows.unreadable += bool(OBJECT.search(line))
+            elif SUMMARY not in record:
+                yield record
+
+    def take(self, record: Record) -> None:
+        """Take a record, whose values are numbers, text or None."""
         values = []
+        if self._is_asked:
+            self.names |= dict.fromkeys(record)
         is_val = any(_is_val(record.get(name)) for name in self.splits)
         for name, cell in record.items():
-            if name in self._places:
-                continue
-            metric = self.namer.metric(name)
+            metric = None if name in self._places else self.namer.metric(name)
             if metric is None:
                 continue
             number = parse_number(cell)
@@ -70,22 +106,6 @@ class RecordReader:
             for names in (self.epochs, self.steps)
         )
         self.rows.add(epoch, step, values)
-
-
-def read_records(pieces: Iterable[str], reader: RecordReader) -> Rows:
-    """Read a JSON object or a printed Python dict at the end of each line."""
-    starts = reader.dialect.starts
-    for piece in pieces:
-        for line in piece.split("\n"):
-            if starts and starts in line:
-                reader.rows.restart()
-            record = record_of(line)
-            if record is not None:
-                if SUMMARY not in record:
-                    reader.read(record)
-            elif OBJECT.search(line):
-                reader.rows.unreadable += 1
-    return reader.rows
 
 
 def record_of(line: str) -> dict[str, Any] | None:

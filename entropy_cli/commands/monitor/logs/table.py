@@ -3,11 +3,12 @@
 import csv
 import re
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
 from entropy_cli.commands.monitor.logs.names import HELD_OUT, TRAINING, Namer, split_words
 from entropy_cli.commands.monitor.logs.records import RecordReader, parse_number
+from entropy_cli.commands.monitor.logs.rows import Rows
 from entropy_cli.commands.monitor.logs.text import count_decimals
 from entropy_cli.core.errors import LogError
 
@@ -25,15 +26,20 @@ class TableReader:
     Args:
         namer: says what names stand for.
         path: of the table, for messages.
+        growing: whether it is still being written, so that its last line may be incomplete.
 
     Attributes:
-        records: reads what stands below the last head.
+        names: all names, in their order.
         notes: what had to be mended.
+        arguments: none.
     """
 
-    def __init__(self, namer: Namer, path: object) -> None:
-        self.namer, self.path = namer, path
-        self.records = RecordReader(namer, ())
+    arguments: Mapping[str, str] = {}
+
+    def __init__(self, namer: Namer, path: object, *, growing: bool = False) -> None:
+        self.path, self.growing = path, growing
+        self.records = RecordReader(namer)
+        self.names = self.records.names
         self.notes: list[str] = []
         self.header: list[str] = []
         self.delimiter = ","
@@ -41,8 +47,12 @@ class TableReader:
         self._runs: tuple[int, dict[str, int]] | None = None  # the column of runs, and rows of each
         self._last: deque[str] = deque(maxlen=6)
 
-    def read(self, pieces: Iterable[str], *, growing: bool = False) -> None:
-        """Read a table, but for a last line that was cut off, or has no end and may grow."""
+    def read(self, pieces: Iterable[str]) -> Rows:
+        """Read a table, but for a last line that was cut off, or has no end and may grow.
+
+        Raises:
+            LogError: it is a table of runs.
+        """
         lines = self._lines(pieces)
         first, *second = [*islice(lines, 2)] or [""]
         lines = chain(second, lines)
@@ -51,10 +61,10 @@ class TableReader:
         if self.delimiter not in first and widths == [widths[0]] * 2:
             self.delimiter = " "  # columns of a fixed width
             first, lines = " ".join(first.split()), (" ".join(line.split()) for line in lines)
-        rows = csv.reader(self._whole(first, lines, growing=growing), delimiter=self.delimiter)
-        for cells in rows:
+        for cells in csv.reader(self._whole(first, lines), delimiter=self.delimiter):
             self._row([cell.strip() for cell in cells])
         self._check_runs()
+        return self.records.rows
 
     def _lines(self, pieces: Iterable[str]) -> Iterator[str]:
         self._is_ended = True
@@ -67,7 +77,7 @@ class TableReader:
                 if line.strip() and not line.startswith("#"):
                     yield line
 
-    def _whole(self, first: str, lines: Iterator[str], *, growing: bool) -> Iterator[str]:
+    def _whole(self, first: str, lines: Iterator[str]) -> Iterator[str]:
         """Yield all lines but a last one that was cut off."""
         line = first
         for following in lines:
@@ -75,11 +85,10 @@ class TableReader:
             yield line
             line = following
         self._last.append(line)
-        is_cut = not self._is_ended and (growing or _is_cut([*self._last], self.delimiter))
+        is_cut = not self._is_ended and (self.growing or _is_cut([*self._last], self.delimiter))
         if not is_cut:
             yield line
-        elif not growing:
-            self.records.rows.unreadable += 1
+        self.records.rows.unreadable += is_cut and not self.growing
 
     def _row(self, cells: list[str]) -> None:
         if self.header:
@@ -112,11 +121,8 @@ class TableReader:
     def _head(self, cells: list[str]) -> None:
         """Begin a segment below a head."""
         before, self._before = self._before, []
-        rows, names = self.records.rows, self.records.names
-        self.records = RecordReader(self.namer, cells)
-        self.records.rows = rows
-        self.records.names = {**names, **self.records.names}
-        rows.restart()
+        self.records.begin(cells)
+        self.records.rows.restart()
         self.header = cells
         lower = [name.lower() for name in cells]
         column = next((lower.index(name) for name in RUNS if name in lower), None)
@@ -137,7 +143,7 @@ class TableReader:
                 self._runs = None
             else:
                 seen[run] = seen.get(run, 0) + 1
-        self.records.read(dict(zip(self.header, cells, strict=True)))
+        self.records.take(dict(zip(self.header, cells, strict=True)))
 
     def _check_runs(self) -> None:
         """Raise LogError for a table whose rows are runs, or of several runs."""
