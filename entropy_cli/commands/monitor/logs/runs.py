@@ -1,7 +1,7 @@
 """The run in a log that several processes may have written, and the series built from it."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -170,62 +170,54 @@ def build_series(rows: Rows, run: Run, loss_name: str | None = None) -> list[Ser
     series is of those, and has those of steps as its finer one. The same holds for x_epoch and x_step,
     which Lightning logs, unless one of them is the named loss.
     """
-    chosen = None
-    if run.row_n is not None:
-        chosen = np.full(len(rows), -1)
-        chosen[run.row_n] = np.arange(len(run.row_n))
-    points = _Points(rows, run, chosen)
-    found = [_series(metric, *points.take(metric)) for metric in _by_first(rows)]
+    found = [_series(*points) for points in _points(rows, run)]
     return _with_finer([one for one in found if len(one)], loss_name)
 
 
-def _by_first(rows: Rows) -> Iterable[Metric]:
-    return sorted(rows.cells, key=lambda metric: rows.cells[metric].row[0])
+def _points(rows: Rows, run: Run) -> Iterator[tuple[Metric, np.ndarray, np.ndarray, np.ndarray]]:
+    """Yield each metric with its values, epochs and steps in the run, one per position, (n,) each.
 
-
-class _Points:
-    """Takes the points of one metric after the other; those in the same rows share their positions."""
-
-    def __init__(self, rows: Rows, run: Run, chosen: np.ndarray | None) -> None:
-        self.rows, self.run, self.chosen = rows, run, chosen
-        self._row_n: np.ndarray | None = None  # of the last metric
-        self._taken: tuple[np.ndarray | slice, np.ndarray, np.ndarray]
-
-    def take(self, metric: Metric) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return values, epochs and steps of a metric in the run, one per position, (n,) each."""
-        cells = self.rows.cells.pop(metric)
+    The cells of a metric are freed; metrics in the same rows share their positions.
+    """
+    chosen = np.full(0 if run.row_n is None else len(rows), -1)
+    if run.row_n is not None:
+        chosen[run.row_n] = np.arange(len(run.row_n))
+    known_n, places = np.zeros(0, np.uint32), (rows.epoch_n, rows.step_n)
+    for metric in sorted(rows.cells, key=lambda metric: rows.cells[metric].row[0]):
+        cells = rows.cells.pop(metric)
         row_n, value_n = np.frombuffer(cells.row, np.uint32), np.frombuffer(cells.value)
-        if self._row_n is None or not np.array_equal(row_n, self._row_n):
-            keep_n, kept_n = self._keep(row_n)
-            epoch_n, step_n = (self._at(kept_n, of) for of in (self.rows.epoch_n, self.rows.step_n))
-            self._row_n, self._taken = row_n, (keep_n, epoch_n, step_n)
-        keep_n, epoch_n, step_n = self._taken
-        return value_n[keep_n], epoch_n, step_n
+        if not np.array_equal(row_n, known_n):
+            if run.rank_n is None:
+                keep_n = _last_of_equal(row_n, places)
+            else:
+                keep_n = _chosen(run.rank_n[row_n], chosen[row_n])
+            kept_n, is_all = row_n[keep_n], isinstance(keep_n, slice) and len(row_n) == len(rows)
+            epoch_n, step_n = (place_n if is_all else _at(kept_n, place_n) for place_n in places)
+            known_n = row_n
+        yield metric, value_n[keep_n], epoch_n, step_n
 
-    def _keep(self, row_n: np.ndarray) -> tuple[np.ndarray | slice, np.ndarray]:
-        """Return which points to keep, in order, and their rows: of equal positions the last one."""
-        if self.chosen is not None and self.run.rank_n is not None:
-            at_n = np.flatnonzero(self.chosen[row_n] >= 0)
-            rank_n = self.run.rank_n[row_n[at_n]]
-            order_n = np.lexsort((self.chosen[row_n[at_n]], rank_n))
-            is_last = np.append(np.diff(rank_n[order_n]) != 0, np.ones(min(len(at_n), 1), bool))
-            order_n = order_n[is_last]
-            return at_n[order_n], row_n[at_n[order_n]]
-        is_last = np.zeros(max(0, len(row_n) - 1), bool)
-        for position_n in (self.rows.epoch_n, self.rows.step_n):
-            if position_n.strides != (0,):
-                here_n = self._at(row_n, position_n)
-                is_last |= (here_n[1:] != here_n[:-1]) & ~(np.isnan(here_n[1:]) & np.isnan(here_n[:-1]))
-        if is_last.all():
-            return slice(None), row_n
-        keep_n = np.append(is_last, True)
-        return keep_n, row_n[keep_n]
 
-    def _at(self, row_n: np.ndarray, position_n: np.ndarray) -> np.ndarray:
-        """Return the positions of rows; those of all rows, and equal ones, take no memory."""
-        if position_n.strides == (0,) or len(row_n) == len(position_n):
-            return position_n[: len(row_n)]
-        return position_n[row_n]
+def _chosen(rank_n: np.ndarray, chosen_n: np.ndarray) -> np.ndarray:
+    """Return which points are of the run, in order: of equal positions the last one."""
+    order_n = np.lexsort((chosen_n, rank_n))
+    order_n = order_n[chosen_n[order_n] >= 0]
+    is_last = np.append(np.diff(rank_n[order_n]) != 0, np.ones(min(len(order_n), 1), bool))
+    return order_n[is_last]
+
+
+def _last_of_equal(row_n: np.ndarray, places: Iterable[np.ndarray]) -> np.ndarray | slice:
+    """Return which points to keep where all are of the run: of equal positions the last one."""
+    is_last = np.zeros(max(0, len(row_n) - 1), bool)
+    for place_n in places:
+        if place_n.strides != (0,):
+            here_n = _at(row_n, place_n)
+            is_last |= (here_n[1:] != here_n[:-1]) & ~(np.isnan(here_n[1:]) & np.isnan(here_n[:-1]))
+    return slice(None) if is_last.all() else np.append(is_last, True)
+
+
+def _at(row_n: np.ndarray, place_n: np.ndarray) -> np.ndarray:
+    """Return the positions of rows; equal ones take no memory."""
+    return place_n[: len(row_n)] if place_n.strides == (0,) else place_n[row_n]
 
 
 def _series(metric: Metric, value_n: np.ndarray, epoch_n: np.ndarray, step_n: np.ndarray) -> Series:
