@@ -205,7 +205,7 @@ OTHERS = {
     ),
     "splits alone": (
         "",
-        "step {n} | train {loss} | 3 samples",
+        "step {n} | train {loss} | 3 samples, test 9.5s",
         "step {n} | val {val}",
         ("train loss", "val loss"),
         False,

@@ -18,7 +18,8 @@ from entropy_cli.commands.monitor.logs.names import HELD_OUT, LEVELS, TRAINING, 
 # A number outside of words such as top-5; float() has the last word. `ep12` and the like are a word and
 # a number. The first character alone decides where to look closer, which keeps the search fast.
 GLUED = "|".join(
-    rf"(?<=\b(?i:{word}{end}).)" for word in ("ep", "epoch", "step", "iter", "it") for end in ("", "-")
+    rf"(?<=\b(?i:{word}).)"
+    for word in ("ep", "epoch", "step", "iter", "it", "ep-", "epoch-", "step-", "iter-", "iteration-")
 )
 NUMBER = re.compile(
     rf"([-+.\dnNiI](?:(?<![\w.@].)(?<![A-Za-z_]-.)|(?<=\d)(?:{GLUED}))(?:"

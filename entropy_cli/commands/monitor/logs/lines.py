@@ -8,6 +8,7 @@ from typing import NamedTuple
 from entropy_cli.commands.monitor.logs.dialect import Dialect
 from entropy_cli.commands.monitor.logs.grammar import (
     NUMBER,
+    UNIT,
     Pair,
     Shape,
     is_of_validation,
@@ -149,8 +150,10 @@ class LineReader:
     def _values(self, pair: Pair, shape: Shape, parts: list[str]) -> list[tuple[Metric, int, int]]:
         """Return the metrics of a pair, where their numbers are, and another that may be the current."""
         name, indices, when = pair.name, [*pair.values, *pair.second], self.dialect.brackets
-        if is_split(name) and name not in self.namer.listed and "." in parts[2 * indices[0] + 1]:
-            name = f"{name} loss"  # train 2.5, val 2.6
+        number, after = parts[2 * indices[0] + 1 :][:2]
+        is_bare = is_split(name) and name not in self.namer.listed
+        if is_bare and "." in number and not UNIT.match(after):
+            name = f"{name} loss"  # train 2.5, val 2.6; not train 9.5s
         self.names[name] = None
         metrics, other = self.namer.metrics(name), 0
         is_taken = when == "always" or (when != "never" and shape.step is None)
