@@ -1,7 +1,7 @@
 """What a family's traits and the user's settings make of a tokenizer."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.entropy.codebook import Rule
@@ -28,9 +28,9 @@ class Traits:
         family: its name.
         published_by: its authors' name for it, for display.
         rule: how its codes are compared with latents.
+        crop: returns, for an image size, how its authors prepare images for evaluation.
         temperatures: published temperatures, by rule.
         labels: what models on its tokens are trained on.
-        crop: returns, for an image size, how its authors prepare images for evaluation.
         image_size: the default, in pixels.
         pixels: range of the pixel values that the encoder takes.
         possible: rules that the user may choose.
@@ -39,9 +39,9 @@ class Traits:
     family: str
     published_by: str
     rule: Rule
-    temperatures: Mapping[Rule, Temperature]
-    labels: Labels
     crop: Callable[[int], Crop]
+    temperatures: Mapping[Rule, Temperature] = field(default_factory=dict)
+    labels: Labels = "hard"
     image_size: int = 256
     pixels: PixelRange = "[-1, 1]"
     possible: Sequence[str] = VECTOR_RULES

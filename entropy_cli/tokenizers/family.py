@@ -61,6 +61,7 @@ class Family:
         REQUIRED: weights without which the family can't be built, the most specific to it first.
         IDENTIFYING_KEYS: weights that show a user why a checkpoint is of this family, the most specific
             first, each with a few words on what it is. `inspect` prints those that a checkpoint has.
+        NOTES: what the user should know about each of its checkpoints.
         LAYOUT: how it names its weights.
         TRAITS: what its checkpoints have in common.
         NETWORK, TOKENIZER: its encoder, and what runs it.
@@ -71,6 +72,7 @@ class Family:
     CLASSES: tuple[str, ...] = ()
     REQUIRED: tuple[str, ...] = ()
     IDENTIFYING_KEYS: ClassVar[dict[str, str]] = {}
+    NOTES: tuple[str, ...] = ()
     LAYOUT: ClassVar = Layout()
     TRAITS: ClassVar[Traits]
     NETWORK: ClassVar[Any] = Network
@@ -159,7 +161,7 @@ class Family:
         return pyramid(choose_patch_nums(plan.settings, published, by, *sizes), self._vocabulary(plan))
 
     def _notes(self, plan: Plan) -> list[str]:
-        return []
+        return list(self.NOTES)
 
     def _counted_scales(self, checkpoint: Checkpoint) -> int | None:
         """Return the number of scales at which the checkpoint counted its codes, None if unknown."""

@@ -70,7 +70,6 @@ class Cosmos(Family):
         published_by="Cosmos",
         rule="levels",
         temperatures=DEFAULTS,
-        labels="hard",
         crop=partial(resize_crop, interpolation=Resampling.BICUBIC),
     )
     NETWORK = CosmosNetwork

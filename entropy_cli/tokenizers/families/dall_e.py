@@ -62,7 +62,6 @@ class DALLE(Family):
                 (1.0,), "softmax of the logits: the posterior of DALL-E's discrete VAE"
             )
         },
-        labels="hard",
         crop=dall_e_crop,
         pixels="[0.1, 0.9]",
     )

@@ -60,7 +60,6 @@ class DiffusersVQ(Family):
         family="diffusers",
         published_by="diffusers",
         rule="l2",
-        temperatures={},
         labels="unknown",
         crop=partial(resize_crop, interpolation=Resampling.BILINEAR),
     )

@@ -14,7 +14,7 @@ from entropy_cli.core.errors import CheckpointError
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.choices import Traits
-from entropy_cli.tokenizers.family import Family, Plan
+from entropy_cli.tokenizers.family import Family
 from entropy_cli.tokenizers.layers.autoencoder import Conventions, Shapes
 from entropy_cli.tokenizers.layers.temporal import FramesToOne
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
@@ -77,12 +77,14 @@ class Emu3(Family):
             (r"(\.attn[._]\d+)\.out_proj\.", r"\1.proj_out."),
         ),
     )
+    NOTES = (
+        "Emu3's images keep their shape and are of 512 x 512 to 1024 x 1024 pixels in all; here "
+        "all are cropped to squares, so that each has as many tokens",
+    )
     TRAITS = Traits(
         family="emu3",
         published_by="Emu3",
         rule="l2",
-        temperatures={},
-        labels="hard",
         crop=partial(resize_crop, interpolation=Resampling.BICUBIC),
         image_size=IMAGE_SIZE,
     )
@@ -103,9 +105,3 @@ class Emu3(Family):
                 "transformers and give --latents."
             )
         return super().describe(checkpoint, settings)
-
-    def _notes(self, plan: Plan) -> list[str]:
-        return [
-            "Emu3's images keep their shape and are of 512 x 512 to 1024 x 1024 pixels in all; here "
-            "all are cropped to squares, so that each has as many tokens"
-        ]

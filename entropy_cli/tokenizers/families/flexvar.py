@@ -35,12 +35,17 @@ class FlexVAR(Family):
     REQUIRED = llamagen.LlamaGen.REQUIRED
     IDENTIFYING_KEYS: ClassVar = {CODEBOOK: f"codes of {llamagen.FLEXVAR_DIM} numbers"}
     LAYOUT = llamagen.LAYOUT
+    NOTES = (
+        "no codes are subtracted between scales: each is the whole latent, averaged to its grid. "
+        "FlexVAR's training draws its scales for each batch; these are its default ones",
+        "told from LlamaGen by codes of "
+        f"{llamagen.FLEXVAR_DIM} numbers: for a LlamaGen of such codes give --family llamagen",
+    )
     TRAITS = Traits(
         family="flexvar",
         published_by="FlexVAR",
         rule="cosine",
         temperatures={"cosine": Temperature((0.01,), "compute_entropy_loss in FlexVAR's quantiser")},
-        labels="hard",
         crop=adm_crop,
     )
     TOKENIZER = FlexVARTokenizer
@@ -52,11 +57,3 @@ class FlexVAR(Family):
 
     def _scales(self, plan: Plan) -> tuple[Scale, ...]:
         return self._pyramid(plan, PATCH_NUMS)
-
-    def _notes(self, plan: Plan) -> list[str]:
-        return [
-            "no codes are subtracted between scales: each is the whole latent, averaged to its grid. "
-            "FlexVAR's training draws its scales for each batch; these are its default ones",
-            "told from LlamaGen by codes of "
-            f"{llamagen.FLEXVAR_DIM} numbers: for a LlamaGen of such codes give --family llamagen",
-        ]

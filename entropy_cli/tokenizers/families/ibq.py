@@ -13,10 +13,10 @@ from typing import ClassVar
 from PIL.Image import Resampling
 
 from entropy_cli.core.errors import CheckpointError
+from entropy_cli.tokenizers import relatives
 from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.choices import Temperature, Traits
-from entropy_cli.tokenizers.families import vqgan
 from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.network import Network
@@ -40,7 +40,7 @@ class IBQ(Family):
     REQUIRED = (*ENCODER, CODEBOOK)
     IDENTIFYING_KEYS: ClassVar = {
         APERTUS_BLOCK: "Apertus's name for the encoder's blocks",
-        vqgan.FOURTH_BLOCK: "a fourth block on a level, where a VQGAN has two or three",
+        relatives.FOURTH_BLOCK: "a fourth block on a level, where a VQGAN has two or three",
     }
     LAYOUT: ClassVar = Layout(
         renames=(
@@ -54,7 +54,6 @@ class IBQ(Family):
         published_by="IBQ",
         rule="dot",
         temperatures={"dot": Temperature((0.01,), "entropy_temperature in all of IBQ's configurations")},
-        labels="hard",
         crop=opencv_crop,
     )
 
@@ -67,13 +66,13 @@ class IBQ(Family):
         """List what marks a VQGAN: fewer than four blocks a level, several scales, MoVQ's norms."""
         if APERTUS_BLOCK in checkpoint.shapes:
             return []
-        found = [] if vqgan.FOURTH_BLOCK in checkpoint.shapes else [f"no {vqgan.FOURTH_BLOCK}"]
-        found += [f"has {name}" for name in vqgan.multi_scale(checkpoint)]
-        return found + ([MOVQ] if vqgan.is_movq(checkpoint) else [])
+        found = [] if relatives.FOURTH_BLOCK in checkpoint.shapes else [f"no {relatives.FOURTH_BLOCK}"]
+        found += [f"has {name}" for name in relatives.multi_scale(checkpoint)]
+        return found + ([MOVQ] if relatives.is_movq(checkpoint) else [])
 
     def describe(self, checkpoint: Checkpoint, settings: TokenizerSettings) -> TokenizerSpec:
         """Describe the tokenizer; a MoVQGAN is refused."""
-        if vqgan.is_movq(checkpoint):
+        if relatives.is_movq(checkpoint):
             raise CheckpointError(f"{checkpoint.path}: not of family ibq: {MOVQ}. Give --family vqgan.")
         return super().describe(checkpoint, settings)
 

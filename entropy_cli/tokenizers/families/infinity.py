@@ -63,7 +63,6 @@ class Infinity(BitFamily):
         temperatures={
             "bsq": Temperature((0.01,), "inv_temperature of 100 in the entropy term of Infinity's BSQ")
         },
-        labels="hard",
         crop=infinity_crop,
     )
     TOKENIZER = InfinityTokenizer

@@ -8,9 +8,9 @@ Source:
 from dataclasses import replace
 from typing import ClassVar
 
+from entropy_cli.tokenizers import relatives
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.choices import Temperature, Traits
-from entropy_cli.tokenizers.families import vqgan
 from entropy_cli.tokenizers.family import Family, Plan
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.network import Network
@@ -36,7 +36,7 @@ class LlamaGen(Family):
     """The family; transformers gives Janus the names of a VQGAN."""
 
     EMA_BY_DEFAULT = True
-    CLASSES = (*vqgan.JANUS_CLASSES, "VQModelHF")
+    CLASSES = (*relatives.JANUS_CLASSES, "VQModelHF")
     REQUIRED = (
         BLOCK,
         "encoder.mid.0.conv1.weight",
@@ -56,13 +56,12 @@ class LlamaGen(Family):
         published_by="LlamaGen",
         rule="cosine",
         temperatures={"cosine": Temperature((0.01,), "compute_entropy_loss in LlamaGen's quantiser")},
-        labels="hard",
         crop=adm_crop,
     )
 
     def missing_keys(self, checkpoint: Checkpoint) -> list[str]:
         """List the required weights that a checkpoint lacks, in one of the two layouts."""
-        could_be = vqgan.is_janus(checkpoint) or vqgan.could_be_janus(checkpoint)
+        could_be = relatives.is_janus(checkpoint) or relatives.could_be_janus(checkpoint)
         if BLOCK not in checkpoint.shapes and could_be:
             return [name for name in (*ENCODER, CODEBOOK) if name not in checkpoint.shapes]
         return super().missing_keys(checkpoint)
@@ -72,7 +71,7 @@ class LlamaGen(Family):
         codes = checkpoint.shapes.get(CODEBOOK, ())
         if codes[1:] == (FLEXVAR_DIM,) and codes[0] != LLAMAGEN_CODES:
             return [f"has codes of {FLEXVAR_DIM} dimensions, as FlexVAR's ten scales have"]
-        janus = vqgan.is_janus(checkpoint) or vqgan.could_be_janus(checkpoint)
+        janus = relatives.is_janus(checkpoint) or relatives.could_be_janus(checkpoint)
         return [] if BLOCK in checkpoint.shapes or janus else [f"no {BLOCK}, and no Janus"]
 
     def _traits(self, checkpoint: Checkpoint, network: Network) -> Traits:

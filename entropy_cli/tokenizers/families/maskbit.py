@@ -56,7 +56,6 @@ class MaskBit(BitFamily):
         published_by="MaskBit",
         rule="sign",
         temperatures=dict.fromkeys(("sign", "l2", "cosine"), TEMPERATURE),
-        labels="hard",
         crop=partial(resize_crop, interpolation=Resampling.BILINEAR),
         pixels="[0, 1]",
     )

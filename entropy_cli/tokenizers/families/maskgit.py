@@ -46,7 +46,6 @@ class MaskGIT(Family):
         published_by="MaskGIT-VQGAN",
         rule="l2",
         temperatures={"l2": Temperature((1.0,), "get_soft_code(temp=1.0) in open-muse's quantiser")},
-        labels="hard",
         crop=partial(resize_crop, interpolation=Resampling.BICUBIC),
         pixels="[0, 1]",
     )

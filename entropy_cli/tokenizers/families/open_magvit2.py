@@ -50,7 +50,6 @@ class OpenMAGVIT2(BitFamily):
         published_by="Open-MAGVIT2",
         rule="sign",
         temperatures={"sign": Temperature((0.01,), "the entropy term of Open-MAGVIT2's own training")},
-        labels="hard",
         crop=partial(resize_crop, interpolation=Resampling.BILINEAR),
     )
 

@@ -35,7 +35,6 @@ class ShowO(BitFamily):
         published_by="Show-o",
         rule="sign",
         temperatures={"sign": Temperature((1.0,), "the entropy term of Show-o's own quantiser")},
-        labels="hard",
         crop=partial(resize_crop, interpolation=Resampling.BICUBIC),
     )
 

@@ -65,8 +65,6 @@ class TiTok(Family):
         family="titok",
         published_by="TiTok",
         rule="l2",
-        temperatures={},
-        labels="hard",
         crop=partial(resize_crop, interpolation=Resampling.BICUBIC),
         pixels="[0, 1]",
     )

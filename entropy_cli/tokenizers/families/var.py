@@ -84,8 +84,6 @@ class VAR(Family):
         family="var",
         published_by="VAR",
         rule="l2",
-        temperatures={},
-        labels="hard",
         crop=var_crop,
     )
     TOKENIZER = VARTokenizer

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 from entropy_cli.tokenizers.choices import Traits
 from entropy_cli.tokenizers.families.titok import TiTokTokenizer
-from entropy_cli.tokenizers.family import Family, Plan
+from entropy_cli.tokenizers.family import Family
 from entropy_cli.tokenizers.layers.vqkd_encoder import TASK, VQKDEncoder
 from entropy_cli.tokenizers.names import CODEBOOK, Layout
 from entropy_cli.tokenizers.network import EncoderNetwork
@@ -41,16 +41,12 @@ class VQKD(Family):
             "quantize.embedding.initted": "whether training has begun",
         },
     )
+    NOTES = ("latents are scaled to unit length, codes are taken as they are",)
     TRAITS = Traits(
         family="vq-kd",
         published_by="BEiT v2",
         rule="l2",
-        temperatures={},
-        labels="hard",
         crop=beit_crop,
     )
     NETWORK = staticmethod(lambda shapes, _: EncoderNetwork(VQKDEncoder(shapes)))
     TOKENIZER = TiTokTokenizer
-
-    def _notes(self, plan: Plan) -> list[str]:
-        return ["latents are scaled to unit length, codes are taken as they are"]

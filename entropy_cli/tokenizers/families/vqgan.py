@@ -9,7 +9,6 @@ Source:
     huggingface/open-muse muse/modeling_taming_vqgan.py.
 """
 
-import re
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -24,27 +23,22 @@ from entropy_cli.tokenizers.base import TokenizerSpec
 from entropy_cli.tokenizers.checkpoints.checkpoint import Checkpoint
 from entropy_cli.tokenizers.choices import Temperature, Traits
 from entropy_cli.tokenizers.family import Family, Plan
-from entropy_cli.tokenizers.layers.autoencoder import Conventions, count
+from entropy_cli.tokenizers.layers.autoencoder import Conventions
 from entropy_cli.tokenizers.names import CODEBOOK, ENCODER, Layout
 from entropy_cli.tokenizers.network import Network, logit_layer, vocab_size
 from entropy_cli.tokenizers.preprocess import chameleon_crop, opencv_crop, resize_crop
+from entropy_cli.tokenizers.relatives import (
+    CHAMELEON_CLASSES,
+    idle_attention,
+    is_chameleon,
+    is_janus,
+    multi_scale,
+)
 
 MUSE_CLASS = "VQGANModel"  # of open-muse
-MOVQ = re.compile(r"decoder\..*\.conv_y\.weight")  # MoVQ's norms, which only its decoder has
-CHAMELEON_CLASSES = (
-    *("chameleon", "chameleon_vqgan", "ChameleonVQVAE", "ChameleonModel"),
-    *("ChameleonForConditionalGeneration", "ChameleonXLLMXForConditionalGeneration"),
-)
-FIRST_UP = "decoder.up.0.upsample.conv.weight"
-JANUS_CLASSES = (
-    *("janus", "janus_vqgan", "JanusVQVAE", "JanusModel", "JanusForConditionalGeneration"),
-    *("multi_modality", "MultiModalityCausalLM"),
-)
-CHAMELEON_CODES, JANUS_CODES = (8192, 256), (16384, 8)
 PROJECTION, PROJECTION_BIAS = "quantize.proj.weight", "quantize.proj.bias"
 USED = "quantize.used"
 DOWN = "encoder.down.0.downsample.conv.weight"  # unless open-muse's averages
-FOURTH_BLOCK = "encoder.down.0.block.3.conv1.weight"
 LAYOUT = Layout(
     unused={
         "quantize.embedding.cluster_size": "how often each code was chosen, averaged by training",
@@ -60,7 +54,6 @@ TRAITS = Traits(
     temperatures={
         "logits": Temperature((1.0,), "softmax of the logits, as in taming's KL term: a true posterior"),
     },
-    labels="hard",
     crop=opencv_crop,
 )
 GUMBEL = replace(TRAITS, rule="logits")
@@ -108,10 +101,8 @@ class VQGAN(Family):
             return GUMBEL_LAYOUT
         if MUSE_CLASS not in checkpoint.config.classes:
             return LAYOUT
-        return replace(
-            LAYOUT if DOWN in checkpoint.shapes else POOLED_LAYOUT,
-            unused={**LAYOUT.unused, **dict.fromkeys(_idle(checkpoint), "attention that never runs")},
-        )
+        layout = LAYOUT if DOWN in checkpoint.shapes else POOLED_LAYOUT
+        return replace(layout, unused={**LAYOUT.unused, **idle_attention(checkpoint)})
 
     def _others(self, checkpoint: Checkpoint) -> list[str]:
         bias = [PROJECTION_BIAS] if PROJECTION in checkpoint.shapes else []
@@ -125,13 +116,13 @@ class VQGAN(Family):
     def _traits(self, checkpoint: Checkpoint, network: Network) -> Traits:
         if MUSE_CLASS in checkpoint.config.classes:
             return MUSE
-        if _is_chameleon(checkpoint):
+        if is_chameleon(checkpoint):
             return CHAMELEON
         return GUMBEL if PROJECTION in checkpoint.shapes else TRAITS
 
     def _notes(self, plan: Plan) -> list[str]:
         notes = []
-        if _is_chameleon(plan.checkpoint):
+        if is_chameleon(plan.checkpoint):
             notes.append("Chameleon's image tokenizer: images of 512 pixels by default")
         if used := self._number_used(plan.checkpoint):
             notes.append(
@@ -157,55 +148,6 @@ class VQGAN(Family):
             return [Codebook(_used(checkpoint, checkpoint.finite(CODEBOOK)), spec.rule)]
         weight_VC, bias_V = logit_layer(checkpoint, PROJECTION, PROJECTION_BIAS)
         return [Codebook(_used(checkpoint, weight_VC), "logits", _used(checkpoint, bias_V))]
-
-
-def is_janus(checkpoint: Checkpoint) -> bool:
-    """Return whether it is Janus in transformers' layout: LlamaGen's tokenizer with these names.
-
-    By config.json, by prefix and sizes, or by the decoder, whose levels LlamaGen counts from the last.
-    """
-    inside = checkpoint.prefix.endswith("vqmodel.") and checkpoint.shapes.get(CODEBOOK) == JANUS_CODES
-    named = any(name in checkpoint.config.classes for name in JANUS_CLASSES)
-    return inside or named or FIRST_UP in checkpoint.shapes
-
-
-def could_be_janus(checkpoint: Checkpoint) -> bool:
-    """Return whether it may be Janus with these names, saved without the rest of the model.
-
-    Latent diffusion's f16 has as many and as long codes; its own training leaves its loss in the file.
-    """
-    trained_here = any(name.startswith("loss.") for name in checkpoint.shapes)
-    return checkpoint.shapes.get(CODEBOOK) == JANUS_CODES and not trained_here
-
-
-def is_movq(checkpoint: Checkpoint) -> bool:
-    """Return whether the decoder is that of a MoVQGAN."""
-    return any(MOVQ.fullmatch(name) for name in checkpoint.shapes)
-
-
-def multi_scale(checkpoint: Checkpoint) -> list[str]:
-    """Return one of VAR's convolutions between scales, if the checkpoint has any."""
-    return [name for name in checkpoint.shapes if name.startswith("quantize.quant_resi.")][:1]
-
-
-def _idle(checkpoint: Checkpoint) -> list[str]:
-    """List the levels' attention that open-muse's forward pass leaves out: after an only block."""
-    shapes, block = checkpoint.shapes, "encoder.down.{}.block.{}.conv1.weight"
-    levels = count(shapes, block.format("{}", 0))
-    return [f"encoder.down.{i}.attn." for i in range(levels) if block.format(i, 1) not in shapes]
-
-
-def _is_chameleon(checkpoint: Checkpoint) -> bool:
-    """Return whether it is Chameleon's, by config.json, by its prefix or by where it has attention."""
-    shapes = checkpoint.shapes
-    if any(name in checkpoint.config.classes for name in CHAMELEON_CLASSES):
-        return True
-    if shapes.get(CODEBOOK) != CHAMELEON_CODES:
-        return False
-    attends = any(".attn." in name for name in shapes if name.startswith("encoder.down."))
-    in_middle = "encoder.mid.attn_1.q.weight" in shapes
-    levels = count(shapes, "encoder.down.{}.block.0.conv1.weight")
-    return checkpoint.prefix.endswith("vqmodel.") or (in_middle and not attends and levels == 5)
 
 
 def _used(checkpoint: Checkpoint, of_V: Tensor) -> Tensor:
