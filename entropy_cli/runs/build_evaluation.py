@@ -81,7 +81,7 @@ def build_evaluation(state: RunState, estimate: Result) -> Evaluation:
     if summary.replicates is not None:
         replicates["cross_entropy"] = without_nan(summary.replicates)
     nats = summary.averages["token_weighted"]["cross_entropy"].known * int(losses.tokens_S.sum())
-    size = settings.image_size
+    size, check = settings.image_size, progress.model_check
     per_pixel = None if size is None else nats / math.log(2) / size**2
     found = Evaluation(
         estimate=replace(estimate, replicates=replicates),
@@ -92,7 +92,7 @@ def build_evaluation(state: RunState, estimate: Result) -> Evaluation:
         temperatures=_temperatures(summary),
         total=evaluation.Total(nats, per_pixel),
         cross_entropy_history=progress.history,
-        model_precision_check=_precision_check(state),
+        model_precision_check=None if check is None else evaluation.ModelPrecisionCheck(**check),
     )
     return with_checks(found)
 
@@ -136,8 +136,3 @@ def _labels(model: ModelMetadata, losses: LossTally, summary: LossSummary) -> ev
     if summary.worth is not None:
         check = evaluation.LabelCheck(int(losses.checked_G.sum()), summary.worth)
     return evaluation.LabelsInfo(model.label_source, model.classes_seen, check, model.label_notes)
-
-
-def _precision_check(state: RunState) -> evaluation.ModelPrecisionCheck | None:
-    found = state.progress.model_check
-    return None if found is None else evaluation.ModelPrecisionCheck(**found)

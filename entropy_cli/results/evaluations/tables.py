@@ -1,21 +1,20 @@
 """The tables of an evaluation, for a terminal and for reports alike, and the terms in them."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 from entropy_cli.core.table import Table
 from entropy_cli.entropy.quantity import Estimate
-from entropy_cli.results.checks import number_or_auto
-from entropy_cli.results.evaluation import Evaluation, Losses, SoftLosses
+from entropy_cli.results.checks import number_or_auto, temperature_text
+from entropy_cli.results.evaluation import Evaluation, Losses
 from entropy_cli.results.evaluations.summary import perplexity_text, share, size_text
 from entropy_cli.results.ladder import DIGITS
 from entropy_cli.results.legend import averages
-from entropy_cli.results.schema import Estimates, SoftEstimates
+from entropy_cli.results.schema import Estimates
 from entropy_cli.results.summary import number_text
-from entropy_cli.results.tables import Format, caption_with_bounds, in_words
+from entropy_cli.results.tables import REPORT, Format, caption_with_bounds, in_words
 
 NAMES = {"token_weighted": "tokens", "over_scales": "mean of scales", "last_scale": "final scale"}
-REPORT = Format()
 TERMS = {
     "cross-entropy": "mean of -ln p(token), given all earlier tokens and the class (teacher forcing)",
     "unigram": "entropy of the histogram of the tokens: the loss of the best constant prediction",
@@ -75,25 +74,22 @@ def losses_table(evaluation: Evaluation, style: Format = REPORT) -> Table:
     log_vocab = style.per_nat * math.log(evaluation.estimate.tokenizer.vocab_size)
     caption = f"{style.units} per token, a uniform guess is {log_vocab:.4f}; ± standard error"
     caption = caption_with_bounds(caption, rows)
-    table = Table("losses", "Losses", [*head, "perplexity"], rows, caption, rules=(_scales(evaluation),))
+    table = Table(
+        "losses", "Losses", [*head, "perplexity"], rows, caption, rules=(len(evaluation.scales),)
+    )
     return table if evaluation.labels.check is not None else table.without("no class")
 
 
 def soft_table(evaluation: Evaluation, style: Format = REPORT) -> Table:
     """Return a table of the losses against q at the headline's temperature."""
     rows = []
-    parts = zip(_parts(evaluation), _soft_parts(evaluation), strict=True)
-    for (name, _, losses), (estimates, soft) in parts:
-        cells = (estimates.assignment_entropy, soft.target_cross_entropy, soft.kl, losses.reducible)
+    for name, estimates, losses in _parts(evaluation):
+        cells = (estimates.assignment_entropy, losses.target_cross_entropy, losses.kl, losses.reducible)
         rows.append([name, *(_plain(cell, style) for cell in cells)])
-    at = evaluation.estimate.temperatures[0].temperature
     head = ["scale", "H(q)", "soft loss", "KL(q||p)", "CE - H(q)"]
-    title = f"Soft assignments at {'fitted T' if at == 'auto' else f'T = {at:g}'}"
-    caption, rules = (
-        f"{style.units} per token; H(q) is the floor of the soft loss",
-        (_scales(evaluation),),
-    )
-    return Table("soft-losses", title, head, rows, caption, rules=rules)
+    title = f"Soft assignments at {temperature_text(evaluation.estimate.settings.temperature)}"
+    caption = f"{style.units} per token; H(q) is the floor of the soft loss"
+    return Table("soft-losses", title, head, rows, caption, rules=(len(evaluation.scales),))
 
 
 def temperatures_table(evaluation: Evaluation, style: Format = REPORT) -> Table:
@@ -122,29 +118,13 @@ def legend(evaluation: Evaluation) -> dict[str, str]:
     return {term: meaning.format(null=of) for term, meaning in terms.items()}
 
 
-def _scales(evaluation: Evaluation) -> int:
-    return len(evaluation.scales)
-
-
-def _kinds(evaluation: Evaluation) -> Mapping[str, str]:
-    return {kind: NAMES[kind] for kind in averages(evaluation.estimate)}
-
-
 def _parts(evaluation: Evaluation) -> Iterator[tuple[str, Estimates, Losses]]:
     """Iterate over scales and averages: the name, the estimates and the losses of each."""
     estimate = evaluation.estimate
     for scale, losses in zip(estimate.scales, evaluation.scales, strict=True):
         yield scale.name, scale, losses
-    for kind, name in _kinds(evaluation).items():
-        yield name, getattr(estimate.average, kind), getattr(evaluation.average, kind)
-
-
-def _soft_parts(evaluation: Evaluation) -> Iterator[tuple[SoftEstimates, SoftLosses]]:
-    """Iterate over scales and averages at the headline's temperature."""
-    estimates, losses = evaluation.estimate.temperatures[0], evaluation.temperatures[0]
-    yield from zip(estimates.scales, losses.scales, strict=True)
-    for kind in _kinds(evaluation):
-        yield getattr(estimates.average, kind), getattr(losses.average, kind)
+    for kind in averages(estimate):
+        yield NAMES[kind], getattr(estimate.average, kind), getattr(evaluation.average, kind)
 
 
 def _plain(estimate: Estimate, style: Format) -> str:
