@@ -22,7 +22,7 @@ OPTION = re.compile(r"(?<![^\s(])--([a-z]+(?:-[a-z]+)*)")  # not within a path
 
 @contextmanager
 def naming_parameters() -> Iterator[None]:
-    """Reword the errors raised inside; a decorator too."""
+    """Reword the errors that are raised inside; it can also be used as a decorator."""
     try:
         yield
     except EntropyCliError as error:

@@ -39,6 +39,7 @@ SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
 RAMP = ("#1f77c0", "#b8468f", "#c07800")  # with 3:1 on both papers
 FORMATS = (".png", ".svg", ".pdf")
 DOTS_PER_INCH = 160
+FEW_DECADES = 300  # ratio of values on an axis below which three ticks a decade have room
 ARROW_SCALE = 3.4  # size of a marker with an arrow, in sizes of the marker alone
 MOST_CHARACTERS = 120  # of a line
 LEGEND_CHARACTERS = 52  # that fit in a line below axes about five inches wide
@@ -103,10 +104,15 @@ def colour_ramp(count: int) -> list[str]:
     return [colors.to_hex(ramp(i / max(1, count - 1))) for i in range(count)]
 
 
-def plain_log_ticks(axis: Axes, parts: Sequence[float] = (1,)) -> None:
-    """Label a logarithmic axis with plain decimal numbers, at these multiples in each decade."""
+def plain_log_ticks(axis: Axes, parts: Sequence[float] = ()) -> None:
+    """Label a logarithmic axis with plain decimal numbers, at these multiples in each decade.
+
+    By default they are 1, or, if what is drawn spans few decades, 1, 2 and 5.
+    """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+    spans_few = axis.get_data_interval()[1] < FEW_DECADES * axis.get_minpos()
+    parts = parts or ((1, 2, 5) if spans_few else (1,))
     axis.set_major_locator(LogLocator(10, subs=parts))
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axis.set_minor_formatter(NullFormatter())

@@ -13,7 +13,7 @@ from entropy_cli.tokenizers.settings import TokenizerSettings
 
 @dataclass(frozen=True)
 class GeneratorSpec:
-    """What is known about a generator without running it.
+    """The description of a generator, known without running it.
 
     Attributes:
         family: name of the family.

@@ -1,4 +1,4 @@
-"""Whether a generator was trained on the tokens of a tokenizer."""
+"""Check whether a generator was trained on the tokens of a tokenizer."""
 
 from entropy_cli.core.errors import CheckpointError
 from entropy_cli.generators.base import GeneratorSpec

@@ -63,7 +63,7 @@ class Found:
 
     @property
     def family(self) -> Family:
-        """The family."""
+        """The detected family."""
         return FAMILIES[self.name]
 
     @property

@@ -1,4 +1,4 @@
-"""Which images are alike: jackknife groups that keep them together, and classes from their folders."""
+"""Group images that are alike: jackknife groups that keep them together, and classes from folders."""
 
 from collections.abc import Sequence
 

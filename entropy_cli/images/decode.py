@@ -1,4 +1,4 @@
-"""Decoding and cropping images, with a reason for each one that can't be read."""
+"""Decode and crop images, with a reason for each one that can't be read."""
 
 import contextlib
 import warnings

@@ -22,11 +22,11 @@ class Place(Protocol):
 
     @property
     def location(self) -> str:
-        """The same as an absolute path."""
+        """The place as an absolute path."""
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """Lines about what was left aside."""
+        """Notes on files that were left aside."""
 
     def locate(self, file: ImageFile) -> Path | StoredImage:
         """Return where `read_image` finds an image."""
@@ -83,12 +83,12 @@ class DiskFolder:
 
     @property
     def source(self) -> "DiskFolder":
-        """Itself."""
+        """The folder itself, which is a place too."""
         return self
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """No notes."""
+        """The notes, of which a folder on a disk has none."""
         return ()
 
     def identity(self) -> Hashable:

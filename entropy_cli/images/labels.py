@@ -103,7 +103,7 @@ def imagenet_wnids() -> Mapping[str, int]:
 
 @dataclass(frozen=True)
 class _Paths:
-    """What the paths of images say; -1 is nothing."""
+    """The classes that the paths of images name; -1 where they name none."""
 
     wnid_N: np.ndarray  # index of the wnid
     column_N: np.ndarray  # the data set's own label

@@ -132,7 +132,7 @@ def parquet_members(file: OpenFile, records: "array[int]") -> Iterator[Member]:
 
 
 class _Rows:
-    """What a file says of its rows.
+    """The rows of a file, as its metadata describe them.
 
     Attributes:
         names: the path of each row, or its number where that is no path below the file; None if two are

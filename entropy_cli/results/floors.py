@@ -148,7 +148,7 @@ def floor_of(result: Result, path: str | Path) -> Floor:
     )
     return Floor(
         source=f"{path}: assignment entropy of {result.tokenizer.family} at {at}, "
-        f"{result.data.images_used} images{f', {codes} subtracted' if codes else ''}",
+        f"{result.data.images_used:,} images{f', {codes} subtracted' if codes else ''}",
         path=f" where the {codes} are subtracted" if codes else "",
         mean=mean,
         last=last,

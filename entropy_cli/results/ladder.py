@@ -31,7 +31,7 @@ def headline(ladder: Ladder, units: str = "nats") -> str:
     if ladder.floor is None:
         return f"{text}. How far below it lies is not known."
     least = round_down(per_nat * ladder.floor.value, 3)
-    return f"{text}; at least {least} without assumptions. Where between is not known."
+    return f"{text}; at least {least} without assumptions. Where it lies between is not known."
 
 
 def unit(units: str) -> float:
@@ -83,7 +83,8 @@ def rungs_table(ladder: Ladder, units: str = "nats") -> Table:
         row = [rung.id, _number(mean, per_nat), round_up(per_nat * mean.upper95, DIGITS)]
         rows.append([*row, _gain(rung.gain, per_nat), _number(final, per_nat), rung.sees])
     head = ["rung", f"{units}/\ntoken", "at most\n(95 %)", "gain", "final\nscale", "sees"]
-    caption = "held-out upper bounds of the irreducible loss, mean over all tokens"
+    caption = "held-out upper bounds of the irreducible loss, mean over all tokens; gain: over the rung "
+    caption += "above, ± half-width of its 95 % interval"
     columns = range(6) if several else (0, 1, 2, 3, 5)
     return Table("ladder", "", head, rows, caption, left=(0, 5)).select(columns)
 

@@ -1,4 +1,4 @@
-"""What a run finds out from its first images: temperatures, and what precisions cost."""
+"""Find out from the first images of a run: temperatures, and how far a precision moves the result."""
 
 import contextlib
 import logging

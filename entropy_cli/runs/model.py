@@ -57,7 +57,7 @@ class Model:
 
     @property
     def metadata(self) -> ModelMetadata:
-        """What a result says of it."""
+        """The description of the generator in a result."""
         spec = self.generator.spec
         info = ModelInfo(
             family=spec.family,

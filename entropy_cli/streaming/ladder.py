@@ -44,7 +44,7 @@ CONFIDENCE = 0.95
 REFUSED = (
     (
         "plug_in_conditional_entropy",
-        "counts of a context are far too few: it comes out nats below the truth",
+        "counts of a context are far too few: it comes out several nats below the truth",
     ),
     ("fano", "accuracy bounds the entropy from above, not from below, unless it is the best possible"),
     (
@@ -125,7 +125,7 @@ def build_ladder(
     number = None if tokens.class_M is None else int(tokens.class_M.max()) + 1
     probe = _fit_probe(tokens, options, tokenizer, bars)
     total = tokens.idx_ML.size * len(plan_rungs(tokens, with_probe=probe is not None))
-    with bars("climbing the ladder", total, "token") as bar:
+    with bars("fitting the ladder", total, "token") as bar:
         rungs = climb(tokens, probe.probabilities if probe else None, bar.update)
     bounds = bound_rungs(rungs, tokens)
     lowest = min(bounds, key=lambda rung: rung.average.token_weighted.value)

@@ -555,7 +555,7 @@ def test_the_table_is_the_result_in_the_units_asked_for(cli, files):
         assert "hard labels" in out.partition("With --table: ")[2].partition(".")[0]
         assert "With --table" not in every
         assert to_two_digits_of_the_error(found, "reducible", unit) in row
-        assert out.startswith(f"{units} per token; after ± the half-width of the 95 % interval over 6")
+        assert out.startswith(f"{units} per token; ±: half-width of the 95 % interval over 6")
         assert "1. Warning: The cross-entropy is below the floor" in out
 
 

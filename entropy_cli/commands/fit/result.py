@@ -227,9 +227,9 @@ def _intervals(result: FitResult) -> str:
 
 
 def _describe_floor(floor: ComparedFloor) -> str:
-    error = "" if floor.half_width is None else f" ± {floor.half_width:.4f}"
+    error, level = ("", "") if floor.half_width is None else (f" ± {floor.half_width:.4f}", "95 %, ")
     position = f"lies {floor.position} the 95 % interval of E"
     if floor.position is None:
         position = "is compared with no interval of E"
-    value = f"the assignment entropy, {floor.value:.4f}{error} ({AVERAGES[floor.average]})"
+    value = f"the assignment entropy, {floor.value:.4f}{error} ({level}{AVERAGES[floor.average]})"
     return f"{value}, {position}; {floor.source}"

@@ -40,7 +40,7 @@ COLUMNS: tuple[tuple[str, Cell, str], ...] = (
         lambda losses, unit: number(losses.cross_entropy, losses.half_width, unit),
         "mean of {cross}",
     ),
-    ("perplexity", _perplexity, "exp(cross-entropy in nats): as many equally likely codes"),
+    ("perplexity", _perplexity, "exp(cross-entropy in nats): the number of equally likely codes"),
     ("top-1", _share("accuracy_top1"), "share of tokens whose label is the most likely code"),
     ("top-5", _share("accuracy_top5"), "share of tokens whose label is one of the five most likely"),
     (
@@ -99,7 +99,7 @@ def render(result: LossResult, units: str, *, whole: bool = False) -> str:
     columns = (*COLUMNS, *(SOFT if result.has_targets else HARD))
     rows = [[name, *(cell(losses, unit) for _, cell, _ in columns)] for name, losses in result.named()]
     head = ["scale" if result.scales else "", *(head for head, _, _ in columns)]
-    interval = f"after ± the half-width of the 95 % interval over {result.rows:,} {result.row}s"
+    interval = f"±: half-width of the 95 % interval over {result.rows:,} {result.row}s"
     caption = f"{units} per token{f'; {interval}' if result.rows > 1 else ''}"
     full = Table("loss", "", head, rows, caption, rules=(len(result.scales),)).without_empty_columns()
     full = full if result.has_targets else full.without("hard labels")

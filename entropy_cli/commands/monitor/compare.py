@@ -144,7 +144,8 @@ def render(comparison: Comparison, *, whole: bool = False) -> str:
         )
         lines = [*map(render_finding, shown), *([] if findings else no_findings(output.result))]
         left = len(findings) - len(shown)
-        more = [f"{left} more finding{'' if left == 1 else 's'} with --table"] if left else []
+        some = f"{left} more" if shown else f"no warning, {left} for information"
+        more = [f"{some}: --table"] if left else []
         parts.append("\n".join([wrapped("", f"Findings: {name}"), *lines, *more]))
     return "\n\n".join(parts)
 

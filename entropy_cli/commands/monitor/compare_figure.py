@@ -11,6 +11,7 @@ from entropy_cli.commands.monitor.figure import (
     draw_panels,
     excess_axes,
     inline_panels,
+    loss_label,
     plot_curve,
 )
 from entropy_cli.commands.monitor.page import findings_html
@@ -81,7 +82,8 @@ def _draw(comparison: Comparison, curves: Sequence[Curve], axis: Axes, *, is_exc
     title = what[0].upper() + what[1:] if is_excess else _lowest(comparison)
     axis.set_title(title)
     axis.set_xlabel(f"training time ({comparison.unit}s)")
-    axis.set_ylabel(f"{what} (nats per token)" if is_excess else "loss")
+    label = loss_label([curve.series for curve in curves])
+    axis.set_ylabel(f"{what} (nats per token)" if is_excess else label)
     if is_excess:
         excess_axes(axis)
     legend_below(axis)

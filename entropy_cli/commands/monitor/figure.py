@@ -104,7 +104,7 @@ def excess_axes(axis: Axes) -> None:
     """Make both axes logarithmic: there a power law is a straight line."""
     axis.set_xscale("log", nonpositive="mask")  # a step 0 has no place on it
     axis.set_yscale("log")
-    plain_log_ticks(axis.xaxis, (1,))
+    plain_log_ticks(axis.xaxis)
     plain_log_ticks(axis.yaxis, (1, 1.5, 2, 3, 5, 7))
 
 
@@ -145,11 +145,7 @@ def _panels(series: Sequence[Series]) -> list[Panel]:
 def _draw_losses(axis: Axes, series: Sequence[Series], result: MonitorResult) -> None:
     """Draw losses with their floors, unigram entropies and findings."""
     axis.set_title(loss_title(series, result.findings))
-    is_known = all(
-        one.level or (one.metric.kind == "cross_entropy" and one.metric.unit in TOKEN_UNITS)
-        for one in series
-    )
-    axis.set_ylabel("loss (nats per token)" if is_known else "loss (the log's unit)")
+    axis.set_ylabel(loss_label(series))
     colours = _colours(series)
     minimum: str | None = "lowest so far (not a floor)"
     for one, colour in zip(series, colours, strict=True):
@@ -165,6 +161,15 @@ def _draw_losses(axis: Axes, series: Sequence[Series], result: MonitorResult) ->
     if 0 < lowest < highest / LOG_RATIO:
         axis.set_yscale("log")
         plain_log_ticks(axis.yaxis, (1, 2, 5))
+
+
+def loss_label(series: Sequence[Series]) -> str:
+    """Return the label of an axis of losses, with their unit."""
+    is_known = all(
+        one.level or (one.metric.kind == "cross_entropy" and one.metric.unit in TOKEN_UNITS)
+        for one in series
+    )
+    return f"loss ({'nats per token' if is_known else 'in the unit of the log'})"
 
 
 def _draw_reducible(axis: Axes, series: Sequence[Series], result: MonitorResult) -> None:

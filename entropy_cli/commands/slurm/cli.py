@@ -28,6 +28,7 @@ from entropy_cli.commands.slurm.sbatch_values import (
     read_prelude,
 )
 from entropy_cli.commands.slurm.script_folder import write_scripts
+from entropy_cli.core.table import wrapped
 from entropy_cli.options import whole
 from entropy_cli.terminal import print_result
 
@@ -200,10 +201,8 @@ def slurm(
     write_scripts(folder, scripts, log, overwrite=overwrite)
     pilot = "" if job.pilot_images is None else "a pilot for the temperature, "
     jobs = f"{pilot}{array} shards and their merge" if nodes is None else f"one job on {nodes} nodes"
-    print_result(
-        f"Wrote {folder}/: {jobs}; the result will be {folder / 'result.json'}. To submit:\n\n"
-        f"bash {shlex.quote(str(folder / 'submit.sh'))}"
-    )
+    written = f"Wrote {folder}/: {jobs}; the result will be {folder / 'result.json'}. To submit:"
+    print_result(f"{wrapped('', written)}\n\nbash {shlex.quote(str(folder / 'submit.sh'))}")
 
 
 def _check_together(

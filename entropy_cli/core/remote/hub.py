@@ -18,7 +18,7 @@ Choose = Callable[[Mapping[str, int], str], Sequence[str]]
 
 
 class Plan(NamedTuple):
-    """What has to be fetched."""
+    """The files that have to be fetched."""
 
     folder: str  # where it goes
     files: dict[str, int]  # bytes by path

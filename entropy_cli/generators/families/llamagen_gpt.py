@@ -43,7 +43,7 @@ TRAINED_IN: dict[object, Precision] = {"bf16": "bf16", "fp16": "fp16", "none": "
 
 
 class LlamaGenGPT(Family):
-    """The family; the heads are by published widths, the grid by what is beside the weights."""
+    """LlamaGen's family: heads by published widths, the grid by what is beside the weights."""
 
     WORDS = "LlamaGen's autoregressive transformer, not its tokenizer (vq_ds16_c2i.pt)"
     TOKENIZERS: ClassVar = {(16384, None): "LlamaGen's vq_ds16_c2i.pt"}

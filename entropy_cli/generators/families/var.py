@@ -40,7 +40,7 @@ PLAIN = "products of queries and keys as they are"
 
 
 class VAR(Family):
-    """The family; sizes are in the shapes, but for the heads where queries have no unit length."""
+    """VAR's family: sizes are in the shapes, but for the heads where queries have no unit length."""
 
     WORDS = "VAR's autoregressive transformer, not its tokenizer (vae_ch160v4096z32.pth)"
     TOKENIZERS: ClassVar = {(4096, 32): "VAR's vae_ch160v4096z32.pth"}

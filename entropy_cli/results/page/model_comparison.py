@@ -12,7 +12,13 @@ from entropy_cli.results.evaluation import Evaluation
 from entropy_cli.results.evaluations.checks import checks_of_losses
 from entropy_cli.results.evaluations.comparable import not_comparable
 from entropy_cli.results.evaluations.provenance import provenance
-from entropy_cli.results.evaluations.summary import SOURCES, few_digits, perplexity_text, share
+from entropy_cli.results.evaluations.summary import (
+    SOURCES,
+    few_digits,
+    perplexity_text,
+    share,
+    size_text,
+)
 from entropy_cli.results.page.comparison import (
     MARGIN,
     Compared,
@@ -45,14 +51,14 @@ def model_comparison(evaluations: Sequence[Evaluation], sources: Sequence[str]) 
     """Return the report that compares evaluations; `sources` are their files."""
     several = compare(evaluations, sources, "cross_entropy", loss_difference)
     sizes = [one.model.parameters for one in evaluations]
-    cells = [UNKNOWN if size is None else f"{size / 1e6:,.1f}" for size in sizes]
+    cells = [size_text(size).partition(" ")[0] or UNKNOWN for size in sizes]
     tables = [
         differences_table(several, "model", 1, "M parameters", cells),
         _side_by_side(several),
         *scales_table(several),
     ]
     panels = {"Cross-entropy of each scale": partial(_scales, several=several)}
-    if sum(size is not None for size in sizes) > 1:
+    if len({*sizes} - {None}) > 1:
         panels["Cross-entropy against parameters"] = partial(_sizes, several=several)
     checks = checks_of_losses
     return comparison_report(several, "Models compared", panels, tables, NOTES, checks, provenance)
@@ -115,7 +121,7 @@ def _sizes(axes: Axes, several: Sequence[Compared[Evaluation]]) -> None:
         parameters = one.result.model.parameters
         if parameters is not None and not one.reason:
             size = parameters / 1e6
-            sizes[size] = few_digits(size)
+            sizes[size] = size_text(parameters).partition(" ")[0]
             plot_with_errors(axes, np.array([size]), [one.average()], **style)
     axes.set(xlabel="million parameters (logarithmic)", ylabel="nats per token", xscale="log")
     axes.minorticks_off()
