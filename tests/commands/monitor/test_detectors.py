@@ -221,6 +221,15 @@ def test_plateau_tells_a_rise_from_the_end_of_a_fall():
     assert not plateau(np.full(400, 3.0)).rising
 
 
+@pytest.mark.parametrize("decimals", [1, 2])
+def test_what_rounding_hides_is_no_plateau(decimals):
+    for points, power in ((400, 0.3), (4000, 0.5), (40_000, 0.3)):
+        curve_n = (4 + 4 * np.arange(1, points + 1) ** -power).round(decimals)
+        assert not plateau(curve_n).fires and not standstill(curve_n).fires
+    noisy_n = 4 + np.exp(-np.arange(40_000) / 40) + autoregressive(1, 40_000, 0, 0.02)[0]
+    assert plateau(noisy_n.round(2)).fires  # noise shows what lies between two steps
+
+
 def test_a_power_law_never_stands_still():
     for points, power, sd, phi in ((200, 0.1, 0.2, 0), (1000, 0.3, 0.05, 0.9), (4000, 0.5, 0.005, 0)):
         curve_n = 5 + 3 * np.arange(1, points + 1) ** -power

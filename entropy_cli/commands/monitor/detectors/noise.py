@@ -16,6 +16,7 @@ MAD_TO_SD = 1.4826  # for a Gaussian
 MEDIAN_TO_MEAN_ERROR = 1.2533  # sqrt(pi / 2): ratio of their standard errors for a large Gaussian sample
 BINS = 30
 MIN_POINTS = 10  # fewer show no trend
+MOST_DECIMALS = 6  # of printed values; more are exact
 THIN_ABOVE = 0.95  # autocorrelation above which a series is thinned
 SEGMENTS, MIN_SEGMENT, DEGREE = 10, 100, 3
 
@@ -87,6 +88,20 @@ def noise_above_rounding(y_n: Series) -> float | None:
     sigma, gap_n = noise(y_n), np.diff(np.unique(y_n))
     gap_n = gap_n[gap_n > _rounding(y_n)]
     return sigma if gap_n.size and sigma >= gap_n.min() else None
+
+
+def hidden_by_rounding(y_n: Series) -> float:
+    """Return how far a curve may move between two printed values: their step, or 0 if noise shows it.
+
+    >>> hidden_by_rounding(np.array([2.6, 2.5, 2.5, 2.5]))
+    0.1
+    """
+    for decimals in range(MOST_DECIMALS):
+        digits_n = y_n * 10.0**decimals
+        if (np.abs(digits_n - np.round(digits_n)) < 1e-6).all():
+            step = 10.0**-decimals
+            return step if noise(y_n) < step and np.ptp(y_n) > 0 else 0.0
+    return 0.0
 
 
 def _rounding(y_n: Series) -> float:

@@ -13,6 +13,7 @@ from entropy_cli.commands.monitor.detectors.noise import (
     MEDIAN_TO_MEAN_ERROR,
     Series,
     bin_medians,
+    hidden_by_rounding,
     mann_kendall,
     spread,
     validate,
@@ -36,7 +37,7 @@ TREND_Z = 2.33  # one-sided 1 %
 class Plateau:
     """Result of `plateau`: the projected gain of a run that is a quarter longer."""
 
-    fires: bool  # gain + bound_errors * gain_error < tolerance; also true of a rising curve
+    fires: bool  # gain < tolerance, at its upper bound; also true of a rising curve
     rising: bool  # the gain is below -tolerance and its upper bound below 0
     gain: float  # projected fall over another quarter, in units of the curve; negative if it rises
     gain_error: float  # its standard error, autocorrelation of the blocks included
@@ -59,7 +60,8 @@ def plateau(y_n: Series, tolerance: float = TOLERANCE) -> Plateau | None:
     """Test whether the last 25 % have stopped falling; None below 32 points.
 
     A least-squares line through the means of 20 blocks (at least 8 in short curves), its standard error
-    times sqrt((1 + rho) / (1 - rho)), with rho of the residuals corrected for the bias of the fit. Of
+    times sqrt((1 + rho) / (1 - rho)), with rho of the residuals corrected for the bias of the fit. What
+    the rounding of printed values may hide is added to the upper bound. Of
     1000 runs of 4000 points with noise AR(1), phi 0/.9/.98: fires on curves that still fall .01 per
     last quarter in .003/.009/.029 at noise .05 (.02/.023/.037 at noise .2), and on flat ones in
     1.0/.50/.19 at noise .005.
@@ -69,7 +71,7 @@ def plateau(y_n: Series, tolerance: float = TOLERANCE) -> Plateau | None:
         return None
     first = len(y_n) - int(len(y_n) * LAST_SHARE)
     gain, error, bound_errors, blocks = projected_gain(y_n[first:])
-    highest = gain + bound_errors * error
+    highest = gain + bound_errors * error + hidden_by_rounding(y_n)
     fires, rising = highest < tolerance, gain < -tolerance and highest < 0
     return Plateau(fires, rising, gain, error, tolerance, first, len(y_n) - first, blocks)
 
@@ -96,7 +98,7 @@ def projected_gain(y_n: Series) -> tuple[float, float, float, int]:
 class Standstill:
     """Result of `standstill`: a window to the end of the run in which the curve hardly falls."""
 
-    fires: bool  # gain + bound_errors * gain_error < a tenth of the least `earlier`
+    fires: bool  # gain < a tenth of the least `earlier`, at its upper bound
     first: int  # row where the window begins
     before: int  # row where the window before it begins, which is as long in log time
     gain: float  # projected fall over another window, in units of the curve; negative if it rises
@@ -129,7 +131,8 @@ def _still_window(y_n: Series, share: int) -> Standstill:
     earlier = float(np.median(around_n) - (y_n[first:].mean() + gain / 2))
     earlier_error = spread(y_n) * MEDIAN_TO_MEAN_ERROR / (2 * rows + 1) ** 0.5
     least = earlier - bound_errors * float(np.hypot(earlier_error, error))
-    fires = gain + bound_errors * error < STILL * least and gain > -STILL * least
+    highest = gain + bound_errors * error + hidden_by_rounding(y_n)
+    fires = highest < STILL * least and gain > -STILL * least
     return Standstill(fires, first, before, gain, error, earlier)
 
 
