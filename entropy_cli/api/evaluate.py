@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from entropy_cli.api.arrays import Array, describe, shown
+from entropy_cli.api.arrays import Array, describe, shown, to_tensor
 from entropy_cli.api.batches import checked_temperatures
 from entropy_cli.api.callables import Codes, Encode
 from entropy_cli.api.passes import PrecisionChoice, open_pass
@@ -28,16 +28,19 @@ from entropy_cli.tokenizers.latents import Channels
 from entropy_cli.tokenizers.precision import Precision, matmul_precision
 
 # Takes tokens (B, L) and classes (B,), int64, and returns logits (B, L, V).
-Predict: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+Predict: TypeAlias = Callable[[Tensor, Tensor], Array]
 ROUNDING = 1e-2  # of logits, relative, that 16 bits may leave
 MOST_CLASSES = 2**31
 
 
 class CallableGenerator:
-    """A Python callable as a generator, whose last layer has been applied; see `generators.base`."""
+    """A Python callable as a generator, whose last layer has been applied; see `generators.base`.
 
-    def __init__(self, predict: Predict, spec: GeneratorSpec) -> None:
-        self.predict, self.spec, self.is_checked = predict, spec, False
+    On the first images it is asked again with other tokens at each of the `changed` places.
+    """
+
+    def __init__(self, predict: Predict, spec: GeneratorSpec, changed: Sequence[int]) -> None:
+        self.predict, self.spec, self.changed = predict, spec, changed
 
     def to(self, device: torch.device, precision: Precision) -> "CallableGenerator":
         """Return the same: a callable computes where its own weights are, in its own precision."""
@@ -48,35 +51,41 @@ class CallableGenerator:
 
         Raises:
             ShapeError: it returns something else.
+            EntropyCliError: logits depend on the token that they predict, or on later ones.
         """
-        logits_BLV = self.predict(idx_BL, label_B)
-        expected = (*idx_BL.shape, self.spec.vocab_size)
-        is_tensor = isinstance(logits_BLV, Tensor) and logits_BLV.is_floating_point()
-        if not is_tensor or tuple(logits_BLV.shape) != expected:
-            raise ShapeError(
-                f"model: got {describe(logits_BLV)}, expected a floating-point tensor {expected}: for "
-                "each token the logits of all codes, the i-th those of token i."
-            )
-        if not self.is_checked:
-            self.is_checked = True
-            self._check_last_token(idx_BL, label_B, logits_BLV)
-        return logits_BLV.detach().to(idx_BL.device, torch.float32)
+        logits_BLV = self._logits(idx_BL, label_B)
+        places, self.changed = self.changed, ()
+        for place in places:
+            self._check(place, idx_BL, label_B, logits_BLV)
+        return logits_BLV.to(idx_BL.device, torch.float32)
 
-    def _check_last_token(self, idx_BL: Tensor, label_B: Tensor, logits_BLV: Tensor) -> None:
-        """Raise EntropyCliError if any logits depend on the last token, which no other comes after."""
+    def _logits(self, idx_BL: Tensor, label_B: Tensor) -> Tensor:
+        given = self.predict(idx_BL, label_B)
+        logits_BLV = to_tensor("model", given) if isinstance(given, Array) else None
+        expected = (*idx_BL.shape, self.spec.vocab_size)
+        is_float = logits_BLV is not None and logits_BLV.is_floating_point()
+        if logits_BLV is None or not is_float or tuple(logits_BLV.shape) != expected:
+            raise ShapeError(
+                f"model: got {describe(given)}, expected a floating-point tensor {expected}: for each "
+                "token the logits of all codes, the i-th those of token i."
+            )
+        return logits_BLV
+
+    def _check(self, place: int, idx_BL: Tensor, label_B: Tensor, logits_BLV: Tensor) -> None:
+        """Raise EntropyCliError if the logits up to a place depend on the token there."""
         other_BL = idx_BL.clone()
-        other_BL[:, -1] = (other_BL[:, -1] + 1) % self.spec.vocab_size
+        other_BL[:, place] = (other_BL[:, place] + 1) % self.spec.vocab_size
         # Codes that can't be there may have logits of minus infinity.
         hidden_BLV = ~logits_BLV.isfinite()
-        changed_BLV = self.predict(other_BL, label_B) - logits_BLV
-        changed_L = changed_BLV.masked_fill(hidden_BLV, 0).abs().amax((0, 2))
+        changed_BLV = self._logits(other_BL, label_B) - logits_BLV
+        changed_L = changed_BLV.masked_fill(hidden_BLV, 0).abs().amax((0, 2))[: place + 1]
         most = logits_BLV.masked_fill(hidden_BLV, 0).abs().max()
         places = (changed_L > ROUNDING * most).nonzero().flatten().tolist()
         if places:
             raise EntropyCliError(
-                f"model: its logits of token {places[-1]} change when the last token does, "
-                f"{len(changed_L) - 1}: it sees what it is to predict or what comes later, or drops out "
-                "at random. Shift its logits, mask its attention, and call model.eval()."
+                f"model: its logits of token {places[-1]} change when token {place} does: it sees what "
+                "it is to predict or what comes later, or drops out at random. Shift its logits, mask "
+                "its attention, and call model.eval()."
             )
 
     def logits(self, hidden_NC: Tensor) -> Tensor:
@@ -154,7 +163,8 @@ def evaluate(  # noqa: PLR0913 - a parameter for each option
     found = _labels(labels, opened.found, classes, null_class)
     spec = _spec(model, opened.tokenizer.spec, classes, null_class)
     checks = null_class is not None and found.source != "none"
-    generator, checked = CallableGenerator(model, spec), label_check if checks else 0
+    generator = CallableGenerator(model, spec, _changed(opened.tokenizer.spec))
+    checked = label_check if checks else 0
     given = Model(generator, found, "fp32", checked, None, {"model": None})
     result = opened.run(temperatures, model=given)
     assert isinstance(result, Evaluation)
@@ -197,6 +207,12 @@ def _labels(
             "of the model's classes as classes."
         )
     return ClassLabels(index_N.astype(np.int64), "given", len(np.unique(index_N)))
+
+
+def _changed(tokenizer: TokenizerSpec) -> list[int]:
+    """Return places of tokens: the last of all, and the last of a scale before, or one in the middle."""
+    *before, last = (scale.tokens for scale in tokenizer.scales)
+    return sorted({sum(before) + last - 1, sum(before) - 1 if before else (last - 1) // 2})
 
 
 def _spec(

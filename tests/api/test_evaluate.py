@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -97,7 +98,7 @@ def test_the_same_model_as_the_estimate(latents_MlC, codes_VC, bigram):
 
 
 def test_an_even_guess_is_ln_v(latents_MlC, codes_VC):
-    found = run(latents_MlC, codes_VC, lambda idx_BL, _: torch.zeros(*idx_BL.shape, CODES))
+    found = run(latents_MlC, codes_VC, lambda idx_BL, _: np.zeros((*idx_BL.shape, CODES)))
     assert found.average.token_weighted.cross_entropy.value == pytest.approx(math.log(CODES), abs=1e-7)
 
 
@@ -126,6 +127,12 @@ def sees_all(idx_BL, _):
     return torch.cat([seen_BLV[:, :-1], torch.zeros_like(seen_BLV[:, -1:])], 1)
 
 
+def sees_itself(idx_BL, _):
+    """Logits that are one place too late: only those of the last token are no copy of it."""
+    onehot_BLV = torch.nn.functional.one_hot(idx_BL, CODES).float()
+    return torch.cat([onehot_BLV[:, :-1], torch.zeros_like(onehot_BLV[:, -1:])], 1)
+
+
 @pytest.mark.parametrize(
     "model, words",
     [
@@ -134,7 +141,8 @@ def sees_all(idx_BL, _):
         (lambda idx_BL, _: torch.zeros(*idx_BL.shape, CODES + 1), r"got shape \(16, 6, 6\)"),
         (lambda idx_BL, _: torch.nn.functional.one_hot(idx_BL, CODES).float(), "it sees what it is"),
         (lambda idx_BL, _: torch.nn.functional.one_hot(idx_BL, CODES).log(), "it sees what it is"),
-        (sees_all, "logits of token 4 change when the last token does, 5: .* mask its attention"),
+        (sees_itself, "its logits of token 2 change when token 2 does"),
+        (sees_all, "its logits of token 1 change when token 2 does: .* mask its attention"),
         (lambda idx_BL, _: torch.full((*idx_BL.shape, CODES), torch.nan), "loss is NaN"),
     ],
 )
