@@ -39,7 +39,7 @@ CODEBOOK_HEAD = (
 DETAILS = ("stored as", "ignored", "classes", "published", "config.json")
 SPREADS = ("norm min", "norm max", "nearest min", "nearest max", "mean", "std", "rarely used")
 EXPENDABLE = ("zero", "dimensions", "equal")  # the first first, where the table is too wide
-MEDIANS = "medians of the norm and of the distance to the nearest other code"
+MEDIANS = "medians of norm and nearest distance"
 LEGEND = (
     "norm, nearest code: medians of the codes' Euclidean norm and of the distance to the nearest other "
     "code; zero, equal, NaN: codes that are all zero, that equal another exactly, that hold NaN or "
