@@ -288,6 +288,7 @@ class TestDamage:
             ((logs.IJEPA_HEAD + "\n") * 29, "no data rows, only the header .*29 times"),
             (json.dumps({"cmd": "x", "Lnll": 0.5}, indent=2), "no loss series found: one JSON object"),
             ("hello\nworld\n", "no losses found in any of"),
+            ("null\n", "no losses found in any of"),
             ('{"log_history": [', "can't be read as huggingface"),
             ('{"log_history": []}', "no loss found"),
             (

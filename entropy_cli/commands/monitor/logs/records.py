@@ -155,11 +155,11 @@ def document_records(text: str) -> Iterator[dict[str, Any]]:
         lists = {name: item for name, item in flatten(value).items() if isinstance(item, list)}
         of_records = [item for item in lists.values() if item and isinstance(item[0], dict)]
         value = max(of_records, key=len, default=None)
-    if value is None:  # as Keras writes it
-        value = [{} for _ in range(max(map(len, lists.values()), default=0))]
-        for name, cells in lists.items():  # which may be of different lengths
-            for record, cell in zip(value, cells, strict=False):
-                record[name] = cell
+        if value is None:  # as Keras writes it
+            value = [{} for _ in range(max(map(len, lists.values()), default=0))]
+            for name, cells in lists.items():  # which may be of different lengths
+                for record, cell in zip(value, cells, strict=False):
+                    record[name] = cell
     for item in value if isinstance(value, list) else ():
         if isinstance(item, dict) and SUMMARY not in item:
             yield flatten(item)
