@@ -8,13 +8,12 @@ from entropy_cli.commands.monitor.compare import Comparison, Curve, comparison_t
 from entropy_cli.commands.monitor.figure import (
     COLOURS,
     draw_level,
-    draw_panels,
     excess_axes,
-    inline_panels,
     loss_label,
     plot_curve,
 )
 from entropy_cli.commands.monitor.page import findings_html
+from entropy_cli.commands.monitor.panels import draw_panels, inline_panels
 from entropy_cli.commands.monitor.result import finding_lines, format_number
 from entropy_cli.core.escaping import escape_html
 from entropy_cli.core.figures import INK, Axes, legend_below

@@ -11,6 +11,7 @@ import numpy as np
 
 from entropy_cli.commands.monitor.logs.names import subject
 from entropy_cli.commands.monitor.logs.series import TOKEN_UNITS, Series
+from entropy_cli.commands.monitor.panels import draw_panels, inline_panels
 from entropy_cli.commands.monitor.result import MonitorResult, RunFinding, finding_lines
 from entropy_cli.commands.monitor.titles import listed, loss_title
 from entropy_cli.core.figures import (
@@ -21,13 +22,9 @@ from entropy_cli.core.figures import (
     Colour,
     arrow_marker,
     colour_ramp,
-    inline_svg,
     legend_below,
     legend_name,
-    new_figure,
     plain_log_ticks,
-    styled,
-    write_figure,
 )
 from entropy_cli.results.floors import Level
 
@@ -36,9 +33,7 @@ MAX_MARKERS = 50  # of the points of a validation curve
 COLOURS = (*SERIES, INK)
 MAX_CURVES = len(COLOURS)
 LOG_RATIO = 8  # ratio of losses above which their axis is logarithmic
-WIDTH, PANEL_HEIGHT, LINE_HEIGHT = 11.2, 4.1, 0.17  # inches
 TITLE_COLUMNS = 54  # characters
-Draw = Callable[[Axes], str]  # draws a panel and returns its title
 MARKS = {"error": "X", "warning": "^", "info": "o"}
 
 
@@ -71,33 +66,6 @@ def inline_run(result: MonitorResult, series: Sequence[Series]) -> tuple[list[st
     panels = _panels(series)
     draws = [partial(panel.add_to, result=result) for panel in panels]
     return inline_panels(draws, f"; {result.log}, over training"), _left_out(panels, series)
-
-
-def draw_panels(path: Path, draws: Sequence[Draw], lines: Sequence[str]) -> None:
-    """Draw two panels per row, and lines of text below, as PNG, SVG or PDF by the suffix of the path."""
-    wide = max(1, min(2, len(draws)))
-    rows, below = -(-len(draws) // wide), LINE_HEIGHT * max(len(lines), 1)
-    with styled():
-        figure = new_figure(WIDTH, PANEL_HEIGHT * rows + below)
-        grid = figure.add_gridspec(rows + 1, wide, height_ratios=[PANEL_HEIGHT] * rows + [below])
-        for i, draw in enumerate(draws):
-            alone = i == len(draws) - 1 and i % wide == 0
-            draw(figure.add_subplot(grid[i // wide, :] if alone else grid[i // wide, i % wide]))
-        axis = figure.add_subplot(grid[rows, :])
-        axis.axis("off")
-        text = {"va": "top", "size": 8.5, "family": "monospace", "transform": axis.transAxes}
-        axis.text(0, 1, "\n".join(lines), **text)
-        write_figure(figure, path)
-
-
-def inline_panels(draws: Sequence[Draw], about: str) -> list[str]:
-    """Return panels as inline SVG; what they are about is said to those who can't see them."""
-    images = []
-    with styled():
-        for draw in draws:
-            figure = new_figure(WIDTH / 2, PANEL_HEIGHT)
-            images.append(inline_svg(figure, f"{draw(figure.add_subplot())}{about}"))
-    return images
 
 
 def excess_axes(axis: Axes) -> None:
