@@ -12,7 +12,7 @@ import numpy as np
 
 from entropy_cli.core.errors import DatasetError
 from entropy_cli.core.extras import import_extra
-from entropy_cli.core.reading import OpenFile, is_out_of_handles
+from entropy_cli.core.reading import PIECE_BYTES, OpenFile, is_out_of_handles
 from entropy_cli.images.listing import NO_LABEL
 from entropy_cli.images.members import (
     ELSEWHERE,
@@ -29,6 +29,7 @@ LABELS = ("label", "labels", "cls")
 BATCH_BYTES = 2**28  # of images that are decoded at once while a file is indexed
 GROUP_BYTES = 2**31  # of a row group: images are read with all of theirs
 KEPT_BYTES, KEPT_FILES = 2**26, 32  # of images of the last row groups, and open files, in a process
+ROWS = 16  # of a row group in one array
 INTEGERS = ("INT32", "INT64")  # physical types
 FIELDS = 2  # of a row group: its first row, and the bytes of its images
 
@@ -89,12 +90,14 @@ class _Recent:
         column = _image_column(table)
         try:
             opened.check_unchanged()
-            values = table.read_row_group(group, [column], use_threads=False).column(0).combine_chunks()
+            pyarrow = import_extra("pyarrow", "data", "reading Parquet files")
+            # One array of all rows would be enlarged again and again while it is filled.
+            rows = table.iter_batches(ROWS, row_groups=[group], columns=[column], use_threads=False)
+            return pyarrow.chunked_array([_bytes_of(each, column) for each in rows])
         except Exception as error:  # pyarrow's, among them OSError without a number
             if is_out_of_handles(error):
                 raise
             raise DatasetError(f"its row group can't be read: {_reason(error)}") from error
-        return values.field("bytes") if column.endswith(".bytes") else values
 
 
 RECENT = _Recent()
@@ -165,9 +168,7 @@ class _Rows:
 
     def _add(self, rows: Any, column: str) -> None:  # noqa: ANN401 - a RecordBatch
         compute = import_extra("pyarrow.compute", "data", "reading Parquet files")
-        top = rows.column(column.partition(".")[0])
-        is_struct = column.endswith(".bytes")
-        content = top.field("bytes") if is_struct else top
+        top, content = rows.column(column.partition(".")[0]), _bytes_of(rows, column)
         if str(content.type) == "binary_view":
             content = content.cast("large_binary")
         if hasattr(content, "dictionary"):  # as some writers ask for
@@ -194,9 +195,16 @@ class _Rows:
 
 
 def _open(file: OpenFile) -> tuple[OpenFile, Any]:
-    """Return a file with its ParquetFile."""
+    """Return a file with its ParquetFile, which reads a large row group piece by piece."""
     parquet = import_extra("pyarrow.parquet", "data", "reading Parquet files")
-    return file, parquet.ParquetFile(_Unbuffered(file), pre_buffer=False)
+    table = parquet.ParquetFile(_Unbuffered(file), pre_buffer=False)
+    metadata = table.metadata
+    groups = map(metadata.row_group, range(metadata.num_row_groups))
+    if max((group.total_byte_size for group in groups), default=0) > BATCH_BYTES:
+        table = parquet.ParquetFile(
+            _Unbuffered(file), metadata=metadata, pre_buffer=False, buffer_size=PIECE_BYTES
+        )
+    return file, table
 
 
 class _Unbuffered(io.RawIOBase):
@@ -257,6 +265,11 @@ def _leaf_types(table: Any) -> dict[str, str]:  # noqa: ANN401 - a ParquetFile
 
 def _fields(values: Any) -> list[str]:  # noqa: ANN401 - an array of structs
     return [values.type.field(i).name for i in range(values.type.num_fields)]
+
+
+def _bytes_of(rows: Any, column: str) -> Any:  # noqa: ANN401 - a RecordBatch, and an array of it
+    top = rows.column(column.partition(".")[0])
+    return top.field("bytes") if column.endswith(".bytes") else top
 
 
 def _label(value: object) -> int:
