@@ -188,13 +188,14 @@ def _series_table(series: Sequence[SeriesSummary]) -> Table:
         unit = "" if one.unit in (None, "nats per token") else one.unit
         rows.append([*row, first, best, format_place(one.best_at), last, noise, unit])
     is_known = any(one.kind == "cross_entropy" or one.floor is not None for one in series)
-    caption = "unsmoothed values" + "; cross-entropies in nats per token" * is_known
-    if all(not row[-1] for row in rows):
-        return Table("series", "Series", head, rows, caption, sortable=True, left=range(3)).without(
-            "unit"
-        )
-    caption = f"{caption} or their unit"
-    return Table("series", "Series", head, rows, caption, sortable=True, left=(*range(3), len(head) - 1))
+    has_unit, has_accuracy = any(row[-1] for row in rows), any(one.kind == "accuracy" for one in series)
+    units = [
+        *(["cross-entropies in nats per token" + " or their unit" * has_unit] if is_known else []),
+        *(["accuracies as logged"] if has_accuracy else []),
+    ]
+    caption, left = "; ".join(["unsmoothed values", *units]), (*range(3), len(head) - 1)
+    table = Table("series", "Series", head, rows, caption, sortable=True, left=left)
+    return table if has_unit else table.without("unit")
 
 
 def _reducible(series: Sequence[SeriesSummary], result: MonitorResult) -> Table:

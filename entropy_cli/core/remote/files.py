@@ -100,7 +100,8 @@ class OtherFiles:
                 logger.warning("%s; what is cached is used", str(error).rstrip("."))
                 return path
         raise EntropyCliError(
-            f"{error} It is not in the cache ({cache_folder() / 'fetched'})."
+            f"{error} It is not in the cache ({cache_folder() / 'fetched'}). Check the address and the "
+            "connection."
         ) from error
 
     def _look(self) -> tuple[bool, Path, dict[str, dict[str, Any]]]:
