@@ -80,7 +80,7 @@ class LabelCheck:
     @property
     def is_too_small(self) -> bool:
         """Whether the images are too few to tell classes that help a little from wrong ones."""
-        return self.gain.known > 0 and self.images < FEWEST_CHECKED
+        return self.images < FEWEST_CHECKED and self.gain.known + 2 * (self.gain.se or 0) > 0
 
 
 @dataclass(frozen=True)

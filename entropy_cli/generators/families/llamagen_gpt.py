@@ -84,8 +84,7 @@ class LlamaGenGPT(Family):
         with torch.device("meta"):
             network = GPTNetwork(sizes)
         check_weights(checkpoint, network, IGNORED)
-        told = {**checkpoint.arguments, **config}
-        classes = _classes(checkpoint, told, rows)
+        classes = _classes(checkpoint, config, rows)
         has_null = classes < rows
         spec = GeneratorSpec(
             family="llamagen-gpt",
@@ -99,22 +98,24 @@ class LlamaGenGPT(Family):
             width=width,
             depth=sizes.depth,
             heads=sizes.heads,
-            trained_in=TRAINED_IN.get(told.get("mixed_precision"), "bf16"),
+            trained_in=TRAINED_IN.get(checkpoint.arguments.get("mixed_precision"), "bf16"),
             attention="each token to itself and all before it, rotated by row and column",
             notes=() if has_null else ("it was trained without label dropout: it has no null class",),
         )
         return spec, network
 
 
-def _classes(checkpoint: Checkpoint, told: Mapping[str, Any], rows: int) -> int:
+def _classes(checkpoint: Checkpoint, config: Mapping[str, Any], rows: int) -> int:
     """Return the number of classes: with label dropout in the training there is a row more."""
-    classes = told.get("num_classes")
-    if type(classes) is not int:
-        return rows - (rows != PUBLISHED_CLASSES)
-    if classes not in (rows, rows - 1):
+    told = checkpoint.arguments.get("num_classes")
+    if type(told) is not int or told not in (rows, rows - 1):
+        told = rows - (rows != PUBLISHED_CLASSES)
+    classes = config.get("num_classes", told)
+    if type(classes) is not int or classes not in (rows, rows - 1):
         raise CheckpointError(
-            f"{checkpoint.path}: {CLASSES} has {rows} rows, but its training had {classes} classes: "
-            f"expected as many, or one more for no class."
+            f"{checkpoint.config.path}: num_classes is {classes!r:.60}, but the weights have {rows} "
+            "rows of classes, expected as many or one more for no class: it belongs to another "
+            "checkpoint. Give the config.json that belongs to this one."
         )
     return classes
 

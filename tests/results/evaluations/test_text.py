@@ -76,7 +76,8 @@ def test_labels_are_checked_against_the_null_class(estimated):
     for worth, severity in severities.items():  # the standard error is 4
         assert found(evaluation_of(estimated, worth=worth))["labels"] == severity
     few = evaluation_of(estimated, worth=5.0)
-    for images, worth, severity in ((15, 5.0, "care"), (16, 5.0, "wrong"), (15, -5.0, "wrong")):
+    cases = ((15, 5.0, "care"), (16, 5.0, "wrong"), (15, -5.0, "care"), (15, -9.0, "wrong"))
+    for images, worth, severity in cases:
         check = LabelCheck(images, mean(worth, 4.0))
         labels = dataclasses.replace(few.labels, check=check)
         assert found(dataclasses.replace(few, labels=labels))["labels"] == severity
