@@ -57,7 +57,8 @@ UNPUBLISHED = "no temperature is published for {}"
 
 def choose_image_size(settings: TokenizerSettings, default: int, network: Network) -> tuple[int, int]:
     """Return the side of an image and of its grid; raise CheckpointError if they don't fit."""
-    image_size, downsampling = settings.image_size or default, network.downsampling
+    downsampling = network.downsampling
+    image_size = settings.image_size or (settings.latent_side or 0) * downsampling or default
     if image_size != (network.image_size or image_size):
         raise CheckpointError(
             f"image size {image_size}: this checkpoint's positions are for images of "
