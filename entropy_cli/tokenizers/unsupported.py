@@ -37,7 +37,8 @@ class Unsupported:
 def gives_variances(shapes: Shapes) -> bool:
     """Return whether the encoder gives a mean and a variance for each number that the decoder takes."""
     given = shapes.get("encoder.conv_out.weight", ())[:1]
-    taken = shapes.get("decoder.conv_in.weight", ())[1:2]
+    titok = shapes.get("decoder.decoder_embed.weight", ())
+    taken = shapes.get("decoder.conv_in.weight", titok)[1:2]
     return bool(given and taken) and given[0] == 2 * taken[0]
 
 

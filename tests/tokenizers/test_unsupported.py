@@ -78,6 +78,10 @@ def test_means_and_variances_are_of_a_continuous_autoencoder(tmp_path):
     torch.save(random_weights(shapes), path)
     with pytest.raises(CheckpointError, match=r"continuous autoencoder, .*xAR, NextStep"):
         find_family(path)
+    of_titok = layer("encoder.conv_out", 8, 64, 1, 1) | layer("decoder.decoder_embed", 64, 4)
+    torch.save(random_weights({"latent_tokens": (4, 64)} | of_titok), path)
+    with pytest.raises(CheckpointError, match="continuous autoencoder"):
+        find_family(path)
     torch.save(random_weights(shapes | layer("decoder.conv_in", 64, 8, 3, 3)), path)
     with pytest.raises(CheckpointError, match="unknown layout"):
         find_family(path)
