@@ -252,6 +252,14 @@ def test_values_of_an_evaluation_that_are_written_again_and_again_count_once(rea
     assert (len(log.find("train_loss")), values(log, "val_acc", "val")) == (9, [0.5])
 
 
+@pytest.mark.parametrize("cells", ["nan,9,nan,8,nan,nan,7,nan", "nan,nan,9,9,9,8,8,8,7,7,7"])
+def test_cells_of_validation_that_are_nan_where_there_was_none_are_left_out(read, cells):
+    rows = [f"{i},{9.5 - i},{cell}\n" for i, cell in enumerate(cells.split(","))]
+    log = read("step,train_loss,val_loss\n" + "".join(rows))
+    val = log.find("val_loss", "val")
+    assert (val.value_n.tolist(), val.nonfinite) == ([9, 8, 7], 0)
+
+
 def test_a_line_behind_a_validation_belongs_to_it(read):
     of = (
         "Epoch {0} loss {1}\nTest: [ 9/9] Loss 9.5 ({1}) Acc@1 50.0 (6{0}.0)\n * Acc@1 6{0}.5 loss {1}\n"

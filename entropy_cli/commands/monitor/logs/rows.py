@@ -133,7 +133,10 @@ class Rows:
         self.epoch_n, self.step_n = epoch_n, step_n
 
     def _drop_stale(self) -> None:
-        """Drop repetitions where validation is written again and again beside training losses."""
+        """Drop what is no evaluation where validation is written beside most training losses.
+
+        That is, the last value again and again, and NaN before the first or between most of the values.
+        """
         of_train = [one.row for metric, one in self.cells.items() if metric.is_loss_of("train")]
         train_n = np.frombuffer(max(of_train, key=len, default=array("I")), np.uint32)
         is_stale = False
@@ -143,10 +146,14 @@ class Rows:
             if not is_asked or np.count_nonzero(train_n >= row_n[0]) > 2 * len(row_n):
                 continue
             value_n = np.frombuffer(self.cells[metric].value)
-            is_new = np.append(True, value_n[1:] != value_n[:-1])
-            if 2 * np.count_nonzero(is_new) <= len(row_n):
+            kept = np.append(True, value_n[1:] != value_n[:-1])
+            known = np.flatnonzero(~np.isnan(value_n))
+            gaps = int(known[-1]) + 1 - len(known) if len(known) else 0  # before the last value
+            if gaps and (gaps == known[0] or 2 * gaps >= len(row_n)):
+                kept &= ~np.isnan(value_n)
+            if 2 * np.count_nonzero(kept) <= len(row_n):
                 is_stale = True
-                row, value = row_n[is_new].tolist(), value_n[is_new].tolist()
+                row, value = row_n[kept].tolist(), value_n[kept].tolist()
                 self.cells[metric] = Cells(array("I", row), array("d", value))
 
     def _epochs_of_heads(self, epoch_n: np.ndarray, step_n: np.ndarray) -> np.ndarray | None:
