@@ -548,6 +548,7 @@ HARD_LINES = {  # what patterns or loops that are quadratic in the length of a l
     "dashes": " - " * 200_000 + "\n1\n",
     "braces": '{"' * 250_000,
     "nested": '{"a":' * 100_000,
+    "long column": f"step,{'n_' * 250_000}x,loss\n1,2,3\n2,2,3\n",
     "columns": "\n".join(json.dumps({f"loss_{i}": 1}) for i in range(5000)),
     "lists": json.dumps({"loss": [1.0] * 20_000, **{f"x{i}": [] for i in range(20_000)}}),
     "long name": json.dumps({"x" * 200_000: {f"loss{i}": 1 for i in range(20_000)}}),

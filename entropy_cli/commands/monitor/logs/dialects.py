@@ -46,8 +46,17 @@ VAR_SCALES: Mapping[str, Metric] = {
     for side in range(1, MAX_SIDE + 1)
     for name, kind in (("L", TOKENS), ("acc", ACCURACY))
 }
-TRAIN, VAL = like(TOKENS, "train loss"), like(TOKENS, "val loss", split="val")
-HELLASWAG = like(ACCURACY, split="val", description="HellaSwag accuracy, as a fraction")
+OF_GPT: Mapping[str, Metric] = {
+    **dict.fromkeys(("loss", "train loss", "train_loss", "train", "trl"), like(TOKENS, "train loss")),
+    **dict.fromkeys(
+        ("val loss", "val_loss", "validation loss", "val", "tel"), like(TOKENS, "val loss", split="val")
+    ),
+    **dict.fromkeys(
+        ("HellaSwag", "HellaSwag accuracy", "hella", "eval"),
+        like(ACCURACY, split="val", description="HellaSwag accuracy, as a fraction"),
+    ),
+    "norm": of.GRADIENT,
+}
 VAR = Dialect(
     "lines",
     (("[Ep]: ", "[ep"), ("Lm: ", "L1: ", "NLL: ", "Nll: ")),
@@ -112,52 +121,22 @@ DIALECTS: Mapping[str, Dialect] = {
     "nanogpt": Dialect(
         "lines",
         (("iter ", "step "), (": loss ", ": train loss "), (", mfu ", ", val loss ")),
-        {
-            "train loss": TRAIN,
-            "val loss": VAL,
-            "loss": like(TOKENS, description="loss of a single batch"),
-        },
+        {**OF_GPT, "loss": like(TOKENS, description="loss of a single batch")},
     ),
     "build-nanogpt": Dialect(
-        "lines",
-        ("step ", "| loss: ", "| norm: ", "| tok/sec: "),
-        {
-            "loss": TRAIN,
-            "validation loss": VAL,
-            "norm": of.GRADIENT,
-            "HellaSwag accuracy": HELLASWAG,
-        },
-        unplaced="next",
+        "lines", ("step ", "| loss: ", "| norm: ", "| tok/sec: "), OF_GPT, unplaced="next"
     ),
     "build-nanogpt-log": Dialect(
         "lines",
         ((" train ", " val "), ("\n1 ", "\n10 ", "\n50 ", "\n100 ", "\n250 ", "\n500 ", "\n1000 ")),
-        {"train": TRAIN, "val": VAL, "hella": HELLASWAG},
+        OF_GPT,
     ),
-    "modded-nanogpt": Dialect(
-        "lines",
-        ("step:", ("train_loss:", "val_loss:"), "train_time:"),
-        {"train_loss": TRAIN, "val_loss": VAL},
-        unplaced="none",  # it begins with the program's source
+    "modded-nanogpt": Dialect(  # begins with the program's source
+        "lines", ("step:", ("train_loss:", "val_loss:"), "train_time:"), OF_GPT, unplaced="none"
     ),
-    "mingpt": Dialect("lines", ("iter_dt ", "; iter ", ": train loss "), {"train loss": TRAIN}),
-    "llm.c": Dialect(
-        "lines",
-        ("step ", "loss ", " ms", " tok/s"),
-        {
-            "loss": TRAIN,
-            "train loss": TRAIN,
-            "val loss": VAL,
-            "norm": of.GRADIENT,
-            "HellaSwag": HELLASWAG,
-        },
-    ),
-    "llm.c-log": Dialect(
-        "lines",
-        ("s:", (" trl:", " tel:")),
-        {"trl": TRAIN, "tel": VAL, "norm": of.GRADIENT, "eval": HELLASWAG},
-        steps=("s",),
-    ),
+    "mingpt": Dialect("lines", ("iter_dt ", "; iter ", ": train loss "), OF_GPT),
+    "llm.c": Dialect("lines", ("step ", "loss ", " ms", " tok/s"), OF_GPT),
+    "llm.c-log": Dialect("lines", ("s:", (" trl:", " tel:")), OF_GPT, steps=("s",)),
     "torchtitan": Dialect(
         "lines", ("step: ", "loss: ", "tps: ", ("tflops: ", "memory: ")), {"loss": TOKENS}
     ),

@@ -25,7 +25,6 @@ AVERAGED_OVER = {"step", "epoch"}  # loss_step, loss_epoch
 NORMS = {"gnorm", "gnm", "tnm"}  # of gradients
 BEST = {"best", "minimum", "lowest", "improved", "improving", "reached"}  # of values that are not new
 ACCURACY = {"acc", "accuracy", "top1", "top5", "acc1", "acc5", "accm", "acct", "vacc"}
-TOKENS = re.compile(r"(?:.*_)?(?:num_|n_|total_|consumed_|trained_|train_|input_)*tokens(?:_seen)?")
 NO_LOSS = {"norm", "scale", "scaler", "weight", "coef", "count", "num", "usage", "ppl", "perplexity"}
 PER_BYTE = re.compile(r"(?:^|_)(?:bp[bc]|bits_per_(?:byte|char))(?:_|$)")
 PER_DIMENSION = re.compile(r"bits_(?:per_)?dim|bpd")  # of pixels
@@ -107,7 +106,7 @@ def infer_kind(name: str) -> Kind | None:
         (None, words & BEST),
         ("accuracy", words & ACCURACY),
         ("learning_rate", words & {"lr", "tlr"} or "learning_rate" in joined),
-        ("tokens", not is_loss and TOKENS.fullmatch(joined)),
+        ("tokens", not is_loss and joined.endswith(("tokens", "tokens_seen"))),
         (None, words & NO_LOSS or name.endswith(("__MIN", "__MAX"))),
         ("loss", PER_DIMENSION.search(joined)),
         ("cross_entropy", PER_BYTE.search(joined) or is_entropy),
