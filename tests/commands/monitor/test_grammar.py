@@ -252,6 +252,17 @@ def test_values_of_an_evaluation_that_are_written_again_and_again_count_once(rea
     assert (len(log.find("train_loss")), values(log, "val_acc", "val")) == (9, [0.5])
 
 
+@pytest.mark.parametrize("part", [1, 0.01])
+def test_rows_of_an_epoch_without_steps_are_counted(read, part):
+    rows = [f"{{'loss': {9 - i}, 'epoch': {i // 4 * part}}}\n" for i in range(9)]
+    rows[4:4] = ["{'eval_loss': 5.5, 'epoch': 0}\n"]
+    log = read("".join(rows))
+    loss = log.find("loss")
+    assert (loss.value_n.tolist(), loss.at(5)) == ([9 - i for i in range(9)], {"epoch": part, "step": 1})
+    assert (loss.position_n[1:] > loss.position_n[:-1]).all()
+    assert log.find("eval_loss", "val").at(0) == {"epoch": 0, "step": 4}
+
+
 @pytest.mark.parametrize("cells", ["nan,9,nan,8,nan,nan,7,nan", "nan,nan,9,9,9,8,8,8,7,7,7"])
 def test_cells_of_validation_that_are_nan_where_there_was_none_are_left_out(read, cells):
     rows = [f"{i},{9.5 - i},{cell}\n" for i, cell in enumerate(cells.split(","))]

@@ -26,8 +26,8 @@ NUMBER = re.compile(
     r"(?:(?<=\d)|(?=\d)|(?<=[-+])(?=\.\d))\d*\.?\d*(?:[eE][-+]?\d+)?"
     r"|(?<=[nN])(?:an|aN|AN)(?![\w.])|(?<=[iI])(?:nf|NF)(?:inity)?(?![\w.])))"
 )
-EPOCHS = ("epoch", "ep", "epochs")
-STEPS = ("step", "iter", "iteration", "it", "itr", "update", "global_step", "steps", "batch")
+EPOCHS = ("epoch", "ep")  # with or without an s
+STEPS = ("step", "iter", "iteration", "it", "itr", "update", "batch")
 # Words that may stand before a word of a position, and any may before the last two.
 BEFORE = (
     HELD_OUT | TRAINING | LEVELS | {"global", "current", "trainer", "completed", "start", "end", "of"}
@@ -240,6 +240,7 @@ class _Parser:
         """
         above, text, after = around
         *words, last = split_words(name.replace("_", " ")) or [""]
+        last = last.removesuffix("s")
         names = {name, name.lower()}
         is_at = bool({*words[-1:]} & AT)
         is_usual = last in (*EPOCHS, *STEPS) and (is_at or not {*words} - BEFORE)

@@ -106,9 +106,9 @@ class Rows:
     def settle(self) -> None:
         """Make positions that order the rows: epochs that all rows have, and steps where those are.
 
-        Epochs are counted where steps start over regularly; steps that go on from epoch to epoch order
-        the rows alone, and the values of a whole epoch belong to its last step; rows without a position
-        are counted.
+        Epochs are counted where steps start over regularly, steps where epochs hold several rows. Steps
+        that go on from epoch to epoch order the rows alone, and values of a whole epoch belong to its
+        last step. Rows without a position are counted.
         """
         self._drop_stale()
         epoch_n, step_n = self.positions()
@@ -120,6 +120,8 @@ class Rows:
             epoch_n = _repeated_epochs(step_n) if head_n is None else head_n
             if is_counted and has_epoch.any() and not has_step.all():
                 step_n = _last_known(step_n)  # of rows that only have an epoch
+        elif has_epoch.any() and not has_step.any():
+            step_n = self._counted(epoch_n)
         elif has_epoch.any():
             both = np.flatnonzero(has_step & has_epoch)
             is_next = np.diff(epoch_n[both]) > 0
@@ -132,14 +134,25 @@ class Rows:
             step_n = np.where(missing, np.arange(len(self), dtype=np.float64), step_n)
         self.epoch_n, self.step_n = epoch_n, step_n
 
+    def _of_training(self) -> np.ndarray:
+        """Return the rows of the training loss with the most values, (n,)."""
+        of_train = [one.row for metric, one in self.cells.items() if metric.is_loss_of("train")]
+        return np.frombuffer(max(of_train, key=len, default=array("I")), np.uint32)
+
+    def _counted(self, epoch_n: np.ndarray) -> np.ndarray:
+        """Count the rows within epochs, (n,), if most training losses stand beside others of theirs."""
+        step_n, of_train = np.full(len(self), NONE), epoch_n[self._of_training()]
+        if 2 * np.count_nonzero(np.diff(of_train) == 0) < max(len(of_train), 2):
+            return step_n
+        is_first = np.append(True, np.diff(epoch_n) != 0)
+        return np.arange(len(self)) - np.flatnonzero(is_first)[np.cumsum(is_first) - 1] + 0.0
+
     def _drop_stale(self) -> None:
         """Drop what is no evaluation where validation is written beside most training losses.
 
         That is, the last value again and again, and NaN before the first or between most of the values.
         """
-        of_train = [one.row for metric, one in self.cells.items() if metric.is_loss_of("train")]
-        train_n = np.frombuffer(max(of_train, key=len, default=array("I")), np.uint32)
-        is_stale = False
+        train_n, is_stale = self._of_training(), False
         for metric in sorted(self.cells, key=lambda metric: not metric.is_loss_of("val")):
             row_n = np.frombuffer(self.cells[metric].row, np.uint32)
             is_asked = metric.split == "val" and (is_stale or metric.is_loss)

@@ -154,7 +154,10 @@ class Series:
             return np.arange(1.0, len(self) + 1)
         if np.any(np.diff(position_n) <= 0) and np.isfinite(self.epoch_n).all():  # steps within epochs
             least, most = position_n.min(), position_n.max()
-            position_n = (self.epoch_n - self.epoch_n[0]) * (most - least + 1) + position_n - least + 1
+            epoch_n = self.epoch_n - self.epoch_n[0]
+            if (epoch_n % 1).any():  # parts of epochs, which are rounded
+                epoch_n = np.unique(epoch_n, return_inverse=True)[1]
+            position_n = epoch_n * (most - least + 1) + position_n - least + 1
         return position_n
 
     @property
