@@ -69,8 +69,7 @@ def find_root(data: Path, split: str, progress: Progress, bars: Bars) -> tuple[F
         if not beside:
             raise
     if archive is None:
-        if found is None:
-            root = _only_archive(root)
+        root = _only_archive(root)
         return (root, found, progress) if found else (*_find_split(root, name, split), progress)
     if found or named:
         return archive, found or named, silent

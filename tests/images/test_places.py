@@ -237,7 +237,10 @@ def test_splits_are_folders_or_names_of_archives(tmp_path):
         find_images(tmp_path / "d", "val")
     (tmp_path / "d/val").mkdir()
     write_parquet(tmp_path / "d/val/x.parquet", [("a.png", png(0), 0)])
-    assert (find_images(tmp_path / "d").split, names(tmp_path / "d")) == ("val", ["a.png"])
+    (tmp_path / "e/val/x.parquet").mkdir(parents=True)
+    (tmp_path / "e/val/x.parquet/a.png").write_bytes(png(0))
+    for data in (tmp_path / "d", tmp_path / "e"):
+        assert (find_images(data).split, names(data)) == ("val", ["a.png"])
 
 
 def test_splits_are_told_by_the_nearest_name_that_tells(tmp_path):
