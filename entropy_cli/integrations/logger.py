@@ -58,7 +58,7 @@ class FloorLogger:
         writers: what is written to.
 
     Raises:
-        EntropyCliError: a writer, a series or an id that is none.
+        EntropyCliError: a writer, a floor, a series or an id that is none.
     """
 
     def __init__(
@@ -69,6 +69,11 @@ class FloorLogger:
         series: Mapping[str, str] | None = None,
         stop_on: Collection[str] = (),
     ) -> None:
+        if not isinstance(floor, Floor):
+            got = type(floor).__name__
+            raise EntropyCliError(
+                f"floor: got {got}, expected a Floor, as of Floor.load('result.json')."
+            )
         self.floor, self.should_stop = floor, False
         self.writers = [] if writer is None else [open_writer(writer)]
         self._series, self._stop_on = dict(SERIES if series is None else series), _ids(stop_on)

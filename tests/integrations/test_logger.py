@@ -85,6 +85,8 @@ def test_findings_are_logged_once_and_stop(floor, caplog):
 def test_wrong_arguments(floor, writer, options, message):
     with pytest.raises(EntropyCliError, match=message):
         FloorLogger(writer, floor, **options)
+    with pytest.raises(EntropyCliError, match="floor: got str, expected a Floor"):
+        FloorLogger(None, "result.json")
 
 
 def test_metrics_are_numbers(floor):
