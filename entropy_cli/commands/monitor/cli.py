@@ -159,10 +159,7 @@ def monitor(
             dashboards.show(outputs[0].result, outputs[0].series)
     for done in outputs:
         _warn(done.result)
-    if len(outputs) > 1:
-        _compare(outputs, output, as_json=as_json, whole=table)
-    else:
-        _show(outputs[0], output, as_json, whole=table)
+    _show(outputs, output, as_json=as_json, whole=table)
 
 
 def _reading(log: Path) -> "AbstractContextManager[Bar]":
@@ -230,20 +227,7 @@ def _follow(
         last = follow(config, interval, look)
     if not as_json:
         _warn(last.result)
-        _show(last, None, as_json, whole=whole)
-
-
-def _compare(
-    outputs: "Sequence[MonitorOutput]", output: Path | None, *, as_json: bool, whole: bool
-) -> None:
-    """Print the comparison of several logs, and write the output file."""
-    from entropy_cli.commands.monitor.compare import compare, render
-    from entropy_cli.commands.monitor.compare_figure import write_comparison
-
-    comparison = compare(outputs)
-    text = comparison.to_json() if as_json else render(comparison, whole=whole)
-    writes = [] if output is None else [partial(write_comparison, output, comparison)]
-    deliver(escape_stdout(text), *writes, is_escaped=True)
+        _show([last], None, as_json=False, whole=whole)
 
 
 def _warn(result: "MonitorResult") -> None:
@@ -261,11 +245,19 @@ def _warn(result: "MonitorResult") -> None:
         )
 
 
-def _show(done: "MonitorOutput", output: Path | None, as_json: bool, *, whole: bool) -> None:
-    """Print the result, and write the output file."""
-    from entropy_cli.commands.monitor.monitor import write
-    from entropy_cli.commands.monitor.result import render
+def _show(
+    outputs: "Sequence[MonitorOutput]", output: Path | None, *, as_json: bool, whole: bool
+) -> None:
+    """Print the result of a log, or the comparison of several, and write the output file."""
+    from entropy_cli.commands.monitor import compare, compare_figure, monitor, result
 
-    text = done.result.to_json() if as_json else render(done.result, whole=whole)
-    writes = [] if output is None else [partial(write, done, output)]
+    if len(outputs) > 1:
+        runs = compare.compare(outputs)
+        text = runs.to_json() if as_json else compare.render(runs, whole=whole)
+        write = partial(compare_figure.write_comparison, runs)
+    else:
+        (done,) = outputs
+        text = done.result.to_json() if as_json else result.render(done.result, whole=whole)
+        write = partial(monitor.write, done)
+    writes = [] if output is None else [partial(write, output)]
     deliver(escape_stdout(text), *writes, is_escaped=True)

@@ -23,7 +23,7 @@ from entropy_cli.core.page import write_page
 MOST_LINES, COLUMNS = 8, 116  # of findings, of a run
 
 
-def write_comparison(path: Path, comparison: Comparison) -> None:
+def write_comparison(comparison: Comparison, path: Path) -> None:
     """Write several runs as an image, a page or JSON, by the suffix of the path.
 
     Raises:

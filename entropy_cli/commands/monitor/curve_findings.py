@@ -148,8 +148,8 @@ def _fell(rebound_: RunFinding) -> bool:
 
 def _sudden_drops(series: Series) -> Iterator[RunFinding]:
     """Report a loss that drops suddenly after a rise."""
-    drops = sudden_drops(series.value_n)
-    if not drops or series.metric.kind == "cross_entropy":
+    drops = None if series.metric.kind == "cross_entropy" else sudden_drops(series.value_n)
+    if not drops:
         return
     drop = max(drops, key=lambda drop: drop.fall)
     times = f"{len(drops)} times, most " if len(drops) > 1 else ""

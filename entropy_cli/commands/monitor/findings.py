@@ -9,6 +9,7 @@ from entropy_cli.commands.monitor.logs.series import Log, Series
 from entropy_cli.commands.monitor.result import RunFinding
 from entropy_cli.commands.monitor.rules_of_thumb import rules_of_thumb
 from entropy_cli.commands.monitor.start_findings import start_findings, without_floors
+from entropy_cli.commands.monitor.titles import listed
 from entropy_cli.commands.monitor.validation_findings import overfitting_findings
 from entropy_cli.results.findings import Severity
 from entropy_cli.results.floors import Floor
@@ -61,9 +62,7 @@ def _merged(group: Sequence[RunFinding]) -> RunFinding:
     names = [str(one.series) for one in others]
     if not names:
         return first
-    more = [f"{len(names) - MOST_NAMES} more"] if len(names) > MOST_NAMES else []
-    listed = ", ".join([*names[:MOST_NAMES], *more])
-    message = f"{first.message} The same is true of {listed}."
+    message = f"{first.message} The same is true of {listed(names, MOST_NAMES)}."
     return replace(first, message=message, evidence={**first.evidence, "also": names})
 
 

@@ -88,6 +88,11 @@ class MonitorResult:
         return self.floor_labels == "hard"
 
     @property
+    def excess_name(self) -> str:
+        """What the last value minus the assignment entropy is called."""
+        return "CE - A" if self.is_hard else "above floor"
+
+    @property
     def headline(self) -> str:
         """The log, its format, and what is odd about it as a file."""
         starts = f", {self.segments} starts with values" if self.segments > 1 else ""
@@ -109,7 +114,6 @@ class MonitorResult:
         return json.dumps(self.document(), allow_nan=False, indent=indent)
 
 
-ABOVE_FLOOR = ("above floor", "last minus floor")
 NOISE = "noise: standard deviation of a value about the curve"
 SHARE_LEFT = "share left: of the untrained model's distance to it"
 
@@ -141,7 +145,8 @@ def _overview(result: MonitorResult) -> Table:
     """Return one table of the first series, with the reducible loss where there is a floor."""
     series = result.series[:MAX_SERIES]
     table = _series_table(series)
-    name, words = ("CE - A", "last minus A, may be negative") if result.is_hard else ABOVE_FLOOR
+    name = result.excess_name
+    words = "last minus A, may be negative" if result.is_hard else "last minus floor"
     more = [
         [
             format_number(one.reducible_last),

@@ -73,10 +73,8 @@ def last_values(result: MonitorResult) -> str:
 
 
 def _excess(one: SeriesSummary, result: MonitorResult) -> str:
-    if one.reducible_last is None:
-        return ""
-    what = "CE - A" if result.is_hard else "above floor"
-    return f" ({what} {format_number(one.reducible_last)})"
+    above = one.reducible_last
+    return "" if above is None else f" ({result.excess_name} {format_number(above)})"
 
 
 def screen(result: MonitorResult, series: Sequence[Series], width: int, height: int) -> str:
@@ -87,8 +85,7 @@ def screen(result: MonitorResult, series: Sequence[Series], width: int, height: 
         curve = curves.get((one.name, one.split))
         row = [one.name, one.split, format_place(one.last_at), format_number(one.last)]
         rows.append([*row, format_number(one.reducible_last), "" if curve is None else _trend(curve)])
-    excess = "CE - A" if result.is_hard else "above floor"
-    head = ["series", "split", "at", "last", excess, "over the run"]
+    head = ["series", "split", "at", "last", result.excess_name, "over the run"]
     left_out = len(result.series) - len(rows)
     more = f"{left_out} more series at the end" if left_out > 0 else ""
     table = Table("now", "", head, rows, more, left=(0, 1, 5)).without_empty_columns()

@@ -93,7 +93,7 @@ def test_one_fault_of_several_evaluations_is_one_finding():
     found = findings(curve(falling(40)), *vals)
     assert ids(found) == ["overfitting"]
     assert found[0].series == "eval_g0_loss"
-    assert "The same is true of eval_g1_loss, eval_g2_loss, eval_g3_loss, 2 more." in found[0].message
+    assert "The same is true of eval_g1_loss, eval_g2_loss, eval_g3_loss and 2 more." in found[0].message
     assert found[0].evidence["also"] == [f"eval_g{i}_loss" for i in range(1, 6)]
 
 
