@@ -148,6 +148,15 @@ def test_runs_of_one_export_are_kept_apart_and_gaps_are_none(read):
     ]
 
 
+def test_the_scales_of_var_are_known_in_exports(read):
+    names = [f"run-a - AR_iter_loss/{name}" for name in ("L_16", "L_256", "acc_256", "L_mean")]
+    head = ",".join(f'"{name}","{name}__MIN","{name}__MAX"' for name in names)
+    log = read(f'"Step",{head}\n' + "".join(f"{i}{',8.5' * 12}\n" for i in range(4)))
+    found = {one.metric.name: (one.metric.kind, one.metric.scope) for one in log.series}
+    kinds = [("cross_entropy", 1), ("cross_entropy", 16), ("accuracy", 16), ("cross_entropy", "mean")]
+    assert (log.format, found) == ("wandb", dict(zip(names, kinds, strict=True)))
+
+
 def test_a_column_by_name(read):
     assert values(read(logs.plain_csv(), loss_name="objective"), "objective") == pytest.approx(LOSSES)
     with pytest.raises(LogError, match=r"begins with step,objective,lr.*--loss COLUMN"):

@@ -41,10 +41,13 @@ VAR_MEANS: Mapping[str, Metric] = {
     for name, kind in (("L", TOKENS), ("acc", ACCURACY))
     for tokens, scope in (("mean", "mean"), ("tail", "last"))
 }
-VAR_SCALES: Mapping[str, Metric] = {
-    f"{name}_{PIXELS_PER_TOKEN * side}": like(kind, scope=side)
-    for side in range(1, MAX_SIDE + 1)
-    for name, kind in (("L", TOKENS), ("acc", ACCURACY))
+VAR_TAGS: Mapping[str, Metric] = {
+    **VAR_MEANS,
+    **{
+        f"{name}_{PIXELS_PER_TOKEN * side}": like(kind, scope=side)
+        for side in range(1, MAX_SIDE + 1)
+        for name, kind in (("L", TOKENS), ("acc", ACCURACY))
+    },
 }
 OF_GPT: Mapping[str, Metric] = {
     **dict.fromkeys(("loss", "train loss", "train_loss", "train", "trl"), like(TOKENS, "train loss")),
@@ -195,8 +198,8 @@ DIALECTS: Mapping[str, Dialect] = {
     "timm-stdout": Dialect(
         "lines", ("Train: ", "Loss: ", "Time: ", "LR: "), {"Loss": of.CLASSES}, epochs=("Train",)
     ),
-    "wandb-history": Dialect("table", ("_step", "_runtime", "_timestamp", "loss")),
-    "wandb": Dialect("table", (" - ", "__MIN")),
+    "wandb-history": Dialect("table", ("_step", "_runtime", "_timestamp", "loss"), VAR_TAGS),
+    "wandb": Dialect("table", (" - ", "__MIN"), VAR_TAGS),
     "lightning": Dialect("table", ("step", "epoch", ("train_", "val_", "train/", "val/"))),
     "vqgan": Dialect(
         "table",
@@ -205,5 +208,5 @@ DIALECTS: Mapping[str, Dialect] = {
     "entropy-cli-train": Dialect(
         "records", ('"step": ', '"psnr_db": ', '"usage": '), losses=like(of.PIXELS, description="")
     ),
-    "var-events": Dialect("events", (("AR_ep_loss/", "AR_iter_loss/"),), {**VAR_SCALES, **VAR_MEANS}),
+    "var-events": Dialect("events", (("AR_ep_loss/", "AR_iter_loss/"),), VAR_TAGS),
 }

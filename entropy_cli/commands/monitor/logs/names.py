@@ -102,12 +102,12 @@ def infer_kind(name: str) -> Kind | None:
     is_loss = "losses" in words or any(part.endswith("loss") for part in parts)
     is_entropy = words & CROSS_ENTROPY or "cross_entropy" in joined or tuple(parts[-2:]) in SCOPES
     kinds: Sequence[tuple[Kind | None, object]] = (
+        (None, words & BEST or name.endswith(("__MIN", "__MAX"))),
         ("gradient_norm", words & NORMS or ("grad" in joined and "norm" in joined)),
-        (None, words & BEST),
         ("accuracy", words & ACCURACY),
         ("learning_rate", words & {"lr", "tlr"} or "learning_rate" in joined),
         ("tokens", not is_loss and joined.endswith(("tokens", "tokens_seen"))),
-        (None, words & NO_LOSS or name.endswith(("__MIN", "__MAX"))),
+        (None, words & NO_LOSS),
         ("loss", PER_DIMENSION.search(joined)),
         ("cross_entropy", PER_BYTE.search(joined) or is_entropy),
         ("regulariser", is_loss and words & REGULARISERS),
