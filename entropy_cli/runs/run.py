@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from entropy_cli.images.plan import (
     shard_blocks,
 )
 from entropy_cli.results.checks import number_or_auto
+from entropy_cli.results.schema import read_result
 from entropy_cli.runs.config import EstimateConfig
 from entropy_cli.runs.frozen import freeze
 from entropy_cli.runs.inputs import Inputs, open_inputs
@@ -40,6 +41,7 @@ from entropy_cli.streaming.state_file import default_path
 from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.compiled import is_worth_compiling
 from entropy_cli.tokenizers.convolutional import compiled
+from entropy_cli.tokenizers.settings import TokenizerSettings
 
 logger = logging.getLogger(__name__)
 
@@ -122,10 +124,12 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
     """
     device = choose_device(config.device, ranks.local_rank, ranks.local_world)
     # Latents or tokens that are given have no encoder that could be less precise.
-    is_given = config.latents is not None or (
-        config.model is not None and config.model.given is not None
-    )
+    given = None if config.model is None else config.model.given
+    is_given = config.latents is not None or given is not None
     precision = choose_precision(device, "fp32" if is_given else config.precision)
+    if given is not None:  # of images of a size that their result says
+        size = TokenizerSettings(read_result(given.result).settings.image_size)
+        config = replace(config, tokenizer=config.tokenizer.filled_from(size))
     found = find_model(config)
     inputs = open_inputs(config, None if found is None else found.describe(), bars)
     tokenizer, images = inputs.tokenizer, inputs.images

@@ -166,8 +166,8 @@ def _grid(
         trained_at = asked
     elif asked not in (None, trained_at):
         raise CheckpointError(
-            f"--image-size {asked}: {path} was trained on images of {trained_at} pixels. Leave out "
-            "--image-size."
+            f"image size {asked}: {path} was trained on images of {trained_at} pixels. Leave out "
+            "--image-size, or save tokens of such images."
         )
     if trained_at % downsampling:
         raise CheckpointError(

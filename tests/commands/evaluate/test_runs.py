@@ -8,12 +8,16 @@ import subprocess
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from entropy_cli.entropy import stopping
 from entropy_cli.entropy.loss_tally import LossTally
 from tests.commands.evaluate.conftest import AVERAGES, assert_same_losses, parts_of
 from tests.conftest import torchrun
+from tests.family_checkpoints import EXAMPLES as TOKENIZERS
+from tests.family_checkpoints import random_weights as tokenizer_weights
+from tests.generator_checkpoints import gpt_shapes, random_weights
 
 SOFT = ("target_cross_entropy", "kl")
 
@@ -172,6 +176,18 @@ def test_an_evaluation_too_can_be_the_result_of_the_tokens(evaluate, options, wh
     result = evaluate(*given, *options[2:6])
     assert_same_losses(whole[0], result, 1e-6, but=SOFT)
     assert result["ladder"] == whole[0]["ladder"]
+
+
+def test_tokens_tell_the_image_size(estimate, evaluate, images, tmp_path):
+    """LlamaGen's weights don't, and its tokenizer's grid at that size is another than the default's."""
+    torch.save(tokenizer_weights(TOKENIZERS["llamagen"].shapes), tmp_path / "vq.pth")
+    torch.save(random_weights(gpt_shapes(codes=40, rows=5)), tmp_path / "gpt.pth")
+    pair = ("--ckpt", tmp_path / "vq.pth", "--model", tmp_path / "gpt.pth", "--heads", 4)
+    data = ("--data", images, "--image-size", 16, "--limit", 8, "--temperature", 1)
+    expected = evaluate(*data, *pair)
+    estimate(*data, *pair[:2], "--save-tokens", tmp_path / "t.npy", "-o", tmp_path / "r.json")
+    result = evaluate("--tokens", tmp_path / "t.npy", "--result", tmp_path / "r.json", *pair)
+    assert_same_losses(expected, result, 1e-6, but=SOFT)
 
 
 def test_a_run_stops_at_the_target_of_the_cross_entropy(evaluate, options, whole, monkeypatch):
