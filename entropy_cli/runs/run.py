@@ -124,12 +124,9 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
     """
     device = choose_device(config.device, ranks.local_rank, ranks.local_world)
     # Latents or tokens that are given have no encoder that could be less precise.
-    given = None if config.model is None else config.model.given
+    config, given = _sized(config), None if config.model is None else config.model.given
     is_given = config.latents is not None or given is not None
     precision = choose_precision(device, "fp32" if is_given else config.precision)
-    if given is not None:  # of images of a size that their result says
-        size = TokenizerSettings(read_result(given.result).settings.image_size)
-        config = replace(config, tokenizer=config.tokenizer.filled_from(size))
     found = find_model(config)
     inputs = open_inputs(config, None if found is None else found.describe(), bars)
     tokenizer, images = inputs.tokenizer, inputs.images
@@ -174,6 +171,14 @@ def open_run(config: EstimateConfig, ranks: Ranks, bars: Bars) -> Run:
     return Run(
         config, ranks, device, inputs, model, settings, metadata, pilot, batch_size, workers, compiles
     )
+
+
+def _sized(config: EstimateConfig) -> EstimateConfig:
+    """Return a config that has the image size of the tokens that are given, if any."""
+    if config.model is None or config.model.given is None:
+        return config
+    size = TokenizerSettings(read_result(config.model.given.result).settings.image_size)
+    return replace(config, tokenizer=config.tokenizer.filled_from(size))
 
 
 def format_temperatures(temperatures: Sequence[TemperatureChoice]) -> str:
