@@ -282,7 +282,8 @@ def detect(checkpoint: Checkpoint) -> str:
     nearest = nearest_families(checkpoint, reasons)
     others = checkpoint.outside, checkpoint.config.classes
     if known := recognise(checkpoint.shapes, *others, narrowly=bool(nearest)):
-        likely = [f"if it is {name} give --family {name}" for name in nearest if len(reasons[name]) == 1]
+        odd = [name for name in nearest if len(reasons[name]) == 1 and "lacks " not in reasons[name][0]]
+        likely = [f"if it is {name} give --family {name}" for name in odd]
         advice = ", or ".join([*likely[:1], known.advice])
         raise CheckpointError(f"{checkpoint.path}: looks like {known.words}, {known.trouble}: {advice}.")
     if not nearest:
