@@ -182,8 +182,8 @@ LATENTS, CODEBOOK = ("--latents", "z.npy"), ("--codebook", "c.npy")
 @pytest.mark.parametrize(
     "options, words",
     [
-        ((), "--data: is missing: give --data and --ckpt, or --latents"),
-        (("--data", "x"), "--ckpt: is missing"),
+        ((), "--data is missing: give --data and --ckpt, or --latents"),
+        (("--data", "x"), "--ckpt is missing"),
         (LATENTS, "need a --codebook, or a --rule without one"),
         ((*LATENTS, *CODEBOOK, "--data", "x"), "--data: has no use for latents"),
         ((*LATENTS, *CODEBOOK, "--ckpt", "x"), "--ckpt: has no use for latents"),
@@ -197,10 +197,10 @@ LATENTS, CODEBOOK = ("--latents", "z.npy"), ("--codebook", "c.npy")
         ((*LATENTS, *CODEBOOK, "--rule", "bsq"), "--codebook: has no use under the rule bsq"),
         ((*LATENTS, *CODEBOOK, "--rule", "levels"), "--codebook: has no use under the rule levels"),
         ((*LATENTS, *CODEBOOK, "--levels", "3,3"), "--levels: has no use under the rule l2"),
-        ((*LATENTS, "--rule", "l2"), "--codebook: is missing: the rule l2 compares"),
-        ((*LATENTS, "--rule", "cosine"), "--codebook: is missing"),
-        ((*LATENTS, "--rule", "dot"), "--codebook: is missing"),
-        ((*LATENTS, "--rule", "levels"), "--levels: is missing: the rule levels needs"),
+        ((*LATENTS, "--rule", "l2"), "--codebook is missing: the rule l2 compares"),
+        ((*LATENTS, "--rule", "cosine"), "--codebook is missing"),
+        ((*LATENTS, "--rule", "dot"), "--codebook is missing"),
+        ((*LATENTS, "--rule", "levels"), "--levels is missing: the rule levels needs"),
         ((*LATENTS, "--rule", "sign", "--levels", "2,2"), "--levels: has no use under the rule sign"),
         ((*LATENTS, "--levels", "3,1"), "a whole number from 2 to 65,536"),
         ((*LATENTS, "--levels", "3,x"), "a whole number from 2 to 65,536"),
@@ -223,7 +223,7 @@ def test_a_codebook_without_a_name_is_no_codebook(estimate, inputs):
     """As an unset variable of a shell gives."""
     for rule in ((), ("--rule", "l2")):
         code, err = estimate(*inputs[:2], "--codebook", "", *rule)
-        assert code == 2 and "'--codebook': is empty" in err.splitlines()[-1]
+        assert code == 2 and "--codebook is empty" in err.splitlines()[-1]
 
 
 def test_nothing_that_is_read_is_overwritten(estimate, inputs, tmp_path):
