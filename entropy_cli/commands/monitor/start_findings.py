@@ -142,10 +142,10 @@ def _times_validation(series: Series, shown: Sequence[Series]) -> int | None:
     same = [
         one.finite
         for one in shown
-        if one.metric.split == "val" and one.metric.kind == "cross_entropy"
+        if one.metric.split == "val" and one.metric.kind == series.metric.kind
         if subject(one.metric) == subject(series.metric)
     ]
-    if not same or series.metric.kind != "cross_entropy" or len(same[0]) < MIN_EVALUATIONS:
+    if not same or len(same[0]) < MIN_EVALUATIONS:
         return None
     val = same[0]
     at_train, at_val = (

@@ -42,6 +42,17 @@ def test_a_start_beside_ln_v(start, expected):
     assert ids(findings(run, floor=floor_of())) == expected
 
 
+@pytest.mark.parametrize("kind", ["cross_entropy", "loss"])
+def test_a_sum_that_the_start_does_not_show(kind):
+    """A resumed run: only its validation loss tells."""
+    steps = np.arange(5000, 5200)
+    losses = 5 + np.arange(1, 201) ** -0.3
+    run = curve(4 * losses, "train_loss", kind=kind, step_n=steps, level=Level(4.5))
+    val = curve(losses[::20], "val_loss", "val", kind, step_n=steps[::20], level=Level(4.5))
+    (one,) = findings(run, val, floor=floor_of())
+    assert (one.id, one.series, one.evidence["times_validation"]) == ("summed_loss", "train_loss", 4)
+
+
 def test_a_start_that_the_log_does_not_show_is_not_judged():
     run = curve(noisy(falling()), kind="cross_entropy", step_n=np.arange(5000, 5400))
     assert findings(run, floor=floor_of()) == []
