@@ -19,7 +19,7 @@ from entropy_cli.core.errors import ShapeError
 MIN_EVALUATIONS, LAST_EVALUATIONS = 10, 3
 MOST = 100  # of more evaluations, medians of as many blocks are judged
 MEDIANS_DIFFERENCE = 0.947  # standard error of the difference of two medians of three Gaussians
-TREND_Z = 3.09  # one-sided .1 %
+TREND_Z, PAIRS_Z = 3.09, 2.33  # one-sided .1 % and 1 %
 MIN_RISING = 12  # evaluations after the best that show a trend
 MIN_FREEDOM = 3  # of a unimodal fit
 RHO_BIAS = 4.0  # over the evaluations: what a unimodal fit takes from the autocorrelation
@@ -47,11 +47,11 @@ def overfitting(val_n: Series, train_at_val_n: Series) -> Overfitting | None:
     """Test whether validation has risen from its best while training fell.
 
     Either the last three evaluations all exceed the best by 3 s, with the noise s of `_noise`; or all of
-    them exceed it and those after it rise (z > 3.09), which also sees losses that alternate. Both losses
-    are those at the evaluations. None below ten. Of 1500 runs with 10/20/40/100 evaluations: fires on
-    falling curves in none, on flat ones of white noise in at most .01, of AR(1) noise with phi .5 in
-    .04/.03/.05/.03 (phi .8: .15/.10/.15/.17), and in .06/.68/1.0/1.0 on those that rise by 9.5 standard
-    deviations of white noise over the last 40 %.
+    them exceed it and those after it rise (z > 3.09, or 2.33 of means of two), which also sees losses
+    that alternate. Both losses are those at the evaluations. None below ten. Of 1000 runs with
+    10/20/40/100 evaluations: fires on falling curves in none, on flat ones of white noise in at most
+    .01, of AR(1) noise with phi .5 in .04/.05/.04/.03 (phi .8: .11/.15/.13/.05), and in .05/.67/1.0/1.0
+    on those that rise by 9.5 standard deviations of white noise over the last 40 %.
 
     Raises:
         ShapeError: the two differ in length.
@@ -69,9 +69,11 @@ def overfitting(val_n: Series, train_at_val_n: Series) -> Overfitting | None:
     best, last_k = float(val_B[i]), val_B[-LAST_EVALUATIONS:]
     around = min(max(i - 1, 0), len(val_B) - LAST_EVALUATIONS)
     rise = float(np.median(last_k) - np.median(val_B[around : around + LAST_EVALUATIONS]))
-    sigma, about_line, z = _noise(val_B), _about_line(val_B[i + 1 :]), mann_kendall(val_B[i + 1 :])
+    rest_n = val_B[i + 1 :]
+    sigma, about_line, z = _noise(val_B), _about_line(rest_n), mann_kendall(rest_n)
+    z_pairs = mann_kendall(rest_n[len(rest_n) % 2 :].reshape(-1, 2).mean(1))
     # Noise that alternates looks larger in second differences than it is about a line.
-    if z > TREND_Z and about_line < sigma:
+    if (z > TREND_Z or z_pairs > PAIRS_Z) and about_line < scatter(val_B):
         sigma, exceeds = about_line, bool((last_k > best).all())
     else:
         exceeds = bool((last_k > best + 3 * sigma).all())

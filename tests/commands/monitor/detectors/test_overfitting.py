@@ -55,6 +55,10 @@ def test_overfitting_that_alternates():
     t, swing = np.arange(20) / 20, 0.05 * (-1.0) ** np.arange(20)
     rising, flat = ([c + swing + w for w in autoregressive(200, 20, 0, 0.03)] for c in (0.4 * t, 0 * t))
     falling_n = np.linspace(7, 6, 20)
+    begins = np.arange(20) > 2
+    far = [c + (swing + 0.05) * 1.5 * begins + 0.3 * t for c in autoregressive(100, 20, 0, 0.01)]
+    assert np.mean([overfitting(curve, falling_n).fires for curve in far]) > 0.9
+    assert not any(overfitting(curve - 0.3 * t, falling_n).fires for curve in far)
     assert np.mean([overfitting(curve, falling_n).fires for curve in rising]) > 0.7
     assert np.mean([overfitting(curve, falling_n).fires for curve in flat]) <= 0.01
 
