@@ -474,13 +474,20 @@ def test_tables_as_they_are_printed(read, head, row):
     assert (loss.value_n.tolist(), loss.step_n.tolist()) == ([4 - i / 8 for i in range(9)], [*range(9)])
 
 
-def test_a_table_of_curves_of_several_runs_is_no_curve(read):
-    rows = [
-        f"{model},{epoch},{4 - epoch / 8},0.5\n" for epoch in range(9) for model in ("gpt-s", "gpt-m")
-    ]
-    with pytest.raises(LogError, match=r"a table of 2 runs by model \(gpt-s, gpt-m\), expected one"):
-        read("model,epoch,loss,acc\n" + "".join(rows))
-    assert len(read("model,epoch,loss,acc\n" + "".join(rows[::2])).find("loss")) == 9
+@pytest.mark.parametrize(
+    "head, row, what",
+    [
+        ("model,epoch,loss,acc\n", "{},{},{},0.5\n", "a table"),
+        ("", '{{"model": "{}", "step": {}, "loss": {}}}\n', "records"),
+    ],
+    ids=["table", "records"],
+)
+def test_curves_of_several_runs_are_no_curve(read, head, row, what):
+    one, other = ([row.format(run, i, 4 - i / 8) for i in range(9)] for run in ("gpt-s", "gpt-m"))
+    for text in (one + other, [line for pair in zip(one, other, strict=True) for line in pair]):
+        with pytest.raises(LogError, match=rf"{what} of 2 runs by model \(gpt-s, gpt-m\), expected one"):
+            read(head + "".join(text))
+    assert len(read(head + "".join(one)).find("loss")) == 9
 
 
 def test_bits_per_byte_have_no_floor(read):

@@ -12,7 +12,6 @@ from entropy_cli.commands.monitor.logs.names import Namer
 from entropy_cli.commands.monitor.logs.records import RecordReader
 from entropy_cli.commands.monitor.logs.rows import Rows
 from entropy_cli.commands.monitor.logs.table import TableReader
-from entropy_cli.core.errors import LogError
 
 # The names of logs without a known dialect, by where their values stand.
 PLAIN: Mapping[str, Container] = {"jsonl": "records", "csv": "table", "text": "lines"}
@@ -65,8 +64,7 @@ def choose(container: Container, text: str, loss_name: str | None = None) -> For
     """
     plain = next((name for name, place in PLAIN.items() if place == container), "json")
     reader = reader_of(container, Namer())
-    with contextlib.suppress(LogError):  # of a table of runs
-        reader.read([text])
+    reader.read([text])
     names = tuple(reader.names)
     counted = [
         (dialect.count_signs(text), sum(name in names for name in dialect.names), name)
@@ -98,7 +96,7 @@ def _is_table(text: str) -> bool:
 
 def _read_beginning(text: str, form: Form, loss_name: str | None) -> Rows:
     """Return the rows of the beginning of a log; none if it can't be read so."""
-    with contextlib.suppress(ValueError, LogError):
+    with contextlib.suppress(ValueError):
         return reader_of(form.container, Namer(form.dialect, loss_name, form.names), form.names).read(
             [text]
         )
@@ -114,7 +112,6 @@ def reader_of(
     container: Container,
     namer: Namer,
     names: Iterable[str] = (),
-    path: object = "",
     *,
     growing: bool = False,
 ) -> Reader:
@@ -124,11 +121,10 @@ def reader_of(
         container: where its values stand.
         namer: says what the names stand for.
         names: in its beginning, if they are known.
-        path: of the log, for messages.
         growing: whether it is still being written, so that its last line may be incomplete.
     """
     if container == "lines":
         return LineReader(namer)
     if container == "table":
-        return TableReader(namer, path, growing=growing)
+        return TableReader(namer, growing=growing)
     return RecordReader(namer, names, is_document=container == "document")

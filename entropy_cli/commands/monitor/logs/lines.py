@@ -18,6 +18,7 @@ from entropy_cli.commands.monitor.logs.grammar import (
 from entropy_cli.commands.monitor.logs.names import TRAINING, Namer, infer_split, is_split, split_words
 from entropy_cli.commands.monitor.logs.places import Placer
 from entropy_cli.commands.monitor.logs.rows import MAX_PLACE, Rows
+from entropy_cli.commands.monitor.logs.run_names import RunNames
 from entropy_cli.commands.monitor.logs.series import Metric
 from entropy_cli.commands.monitor.logs.text import count_decimals
 
@@ -51,8 +52,11 @@ class LineReader:
     Attributes:
         names: all names of values, in their order.
         ranks: the processes that print lines; of equal ones those of one process are read.
+        runs: none, as lines don't tell.
         arguments: of the program, if it prints them when it starts.
     """
+
+    runs = RunNames((), ())
 
     def __init__(self, namer: Namer) -> None:
         self.namer, self.dialect = namer, namer.dialect or Dialect("lines", ())

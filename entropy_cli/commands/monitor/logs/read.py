@@ -95,13 +95,14 @@ def _read_text(
         form, head, pieces = _form(path, format_name, loss_name, head, pieces)
         name = form.name
         namer = Namer(form.dialect, loss_name, form.names, everything=everything)
-        reader = detect.reader_of(form.container, namer, form.names, path, growing=growing)
+        reader = detect.reader_of(form.container, namer, form.names, growing=growing)
         rows = reader.read(chain(head, pieces))
     except (ValueError, csv.Error) as error:
         if name == "auto":
             name = "huggingface" if '"log_history"' in text else "json"
         reason = _first_line(str(error))
         raise LogError(f"{path}: can't be read as {name}: {reason}. Give another --format.") from error
+    reader.runs.check(path, is_table=form.container == "table")
     reason = _explain_missing_loss(form, reader, rows, text, is_whole=len(head) == 1)
     log = _build_log(form, reader, rows, loss_name)
     return _checked(path, log, loss_name, reason, everything=everything)

@@ -13,6 +13,8 @@ from typing import Any
 from entropy_cli.commands.monitor.logs.dialect import Dialect
 from entropy_cli.commands.monitor.logs.names import Namer, infer_split
 from entropy_cli.commands.monitor.logs.rows import MAX_PLACE, Rows
+from entropy_cli.commands.monitor.logs.run_names import OF_RECORDS, RunNames
+from entropy_cli.commands.monitor.logs.text import parse_number
 from entropy_cli.core.reading import parse_json
 
 ITERATIONS = ("iteration", "iter", "itr", "it")
@@ -35,21 +37,30 @@ class RecordReader:
     Args:
         namer: says what names stand for.
         names: names in the log or in its beginning; those of the position are among them.
+        run_names: names of columns that tell the run.
         is_document: whether it is one JSON value, in place of a record at the end of each line.
 
     Attributes:
         rows: what was read.
         names: all names, in their order.
+        runs: whose records they are.
         notes, arguments: none.
     """
 
     notes: Sequence[str] = ()
     arguments: Mapping[str, str] = {}
 
-    def __init__(self, namer: Namer, names: Iterable[str] = (), *, is_document: bool = False) -> None:
+    def __init__(
+        self,
+        namer: Namer,
+        names: Iterable[str] = (),
+        run_names: Sequence[str] = OF_RECORDS,
+        *,
+        is_document: bool = False,
+    ) -> None:
         self.namer, self.dialect = namer, namer.dialect or Dialect("records", ())
         self.rows, self.names = Rows(), dict[str, None]()
-        self.is_document = is_document
+        self.run_names, self.is_document = run_names, is_document
         self.begin(names)
 
     def begin(self, names: Iterable[str]) -> None:
@@ -62,6 +73,7 @@ class RecordReader:
         self.epochs = [*self.dialect.epochs] or _first(known, EPOCHS)
         self.splits = _first(known, SPLITS)
         self._places = {*self.steps, *self.epochs, *self.splits}
+        self.runs = RunNames([*given], self.run_names)
 
     def read(self, pieces: Iterable[str]) -> Rows:
         """Read a log.
@@ -88,6 +100,7 @@ class RecordReader:
     def take(self, record: Record) -> None:
         """Take a record, whose values are numbers, text or None."""
         values = []
+        self.runs.count(record)
         if self._is_asked:
             self.names |= dict.fromkeys(record)
         is_val = any(_is_val(record.get(name)) for name in self.splits)
@@ -179,13 +192,3 @@ def _place(cell: object) -> float | None:
     """Return a cell such as 7 or 7/200 as an epoch or a step, or None."""
     number = parse_number(cell.partition("/")[0] if isinstance(cell, str) else cell)
     return number if number is not None and abs(number) < MAX_PLACE else None
-
-
-def parse_number(cell: object) -> float | None:
-    """Return a cell as a number, or None; booleans are no numbers."""
-    if isinstance(cell, bool) or not isinstance(cell, (int, float, str)):
-        return None
-    try:
-        return float(cell)
-    except (ValueError, OverflowError):
-        return None

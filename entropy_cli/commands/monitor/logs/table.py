@@ -6,18 +6,15 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
 
-from entropy_cli.commands.monitor.logs.names import HELD_OUT, TRAINING, Namer, split_words
-from entropy_cli.commands.monitor.logs.records import RecordReader, parse_number
+from entropy_cli.commands.monitor.logs.names import Namer
+from entropy_cli.commands.monitor.logs.records import RecordReader
 from entropy_cli.commands.monitor.logs.rows import Rows
-from entropy_cli.commands.monitor.logs.text import count_decimals
-from entropy_cli.core.errors import LogError
+from entropy_cli.commands.monitor.logs.run_names import OF_TABLES, RunNames
+from entropy_cli.commands.monitor.logs.text import count_decimals, parse_number
 
 DELIMITERS = ",;\t|"
-RUNS = ("name", "run", "run name", "run_name", "run id", "run_id", "id", "experiment", "model")
 RULE = re.compile(r"[|:+\s-]+")  # below the head of a Markdown table
 ENDING_NUMBER = re.compile(r"^(.*?)(\d+(?:\.\d*)?(?:[eE][-+]?\d+)?)$")
-MANY_RUNS = 2  # of a table of runs
-MOST_NAMES = 3  # of runs that an error shows
 
 
 class TableReader:
@@ -25,7 +22,6 @@ class TableReader:
 
     Args:
         namer: says what names stand for.
-        path: of the table, for messages.
         growing: whether it is still being written, so that its last line may be incomplete.
 
     Attributes:
@@ -36,23 +32,18 @@ class TableReader:
 
     arguments: Mapping[str, str] = {}
 
-    def __init__(self, namer: Namer, path: object, *, growing: bool = False) -> None:
-        self.path, self.growing = path, growing
-        self.records = RecordReader(namer)
+    def __init__(self, namer: Namer, *, growing: bool = False) -> None:
+        self.growing = growing
+        self.records = RecordReader(namer, run_names=OF_TABLES)
         self.names = self.records.names
         self.notes: list[str] = []
         self.header: list[str] = []
         self.delimiter = ","
         self._before: list[list[str]] = []  # rows above the first head: the beginning was cut off
-        self._runs: tuple[int, dict[str, int]] | None = None  # the column of runs, and rows of each
         self._last: deque[str] = deque(maxlen=6)
 
     def read(self, pieces: Iterable[str]) -> Rows:
-        """Read a table, but for a last line that was cut off, or has no end and may grow.
-
-        Raises:
-            LogError: it is a table of runs.
-        """
+        """Read a table, but for a last line that was cut off, or has no end and may grow."""
         lines = self._lines(pieces)
         first, *second = [*islice(lines, 2)] or [""]
         lines = chain(second, lines)
@@ -63,8 +54,12 @@ class TableReader:
             first, lines = " ".join(first.split()), (" ".join(line.split()) for line in lines)
         for cells in csv.reader(self._whole(first, lines), delimiter=self.delimiter):
             self._row([cell.strip() for cell in cells])
-        self._check_runs()
         return self.records.rows
+
+    @property
+    def runs(self) -> RunNames:
+        """Whose rows they are."""
+        return self.records.runs
 
     def _lines(self, pieces: Iterable[str]) -> Iterator[str]:
         self._is_ended = True
@@ -124,9 +119,6 @@ class TableReader:
         self.records.begin(cells)
         self.records.rows.restart()
         self.header = cells
-        lower = [name.lower() for name in cells]
-        column = next((lower.index(name) for name in RUNS if name in lower), None)
-        self._runs = None if column is None else (column, {})
         for row in before:
             self._record(row)
 
@@ -136,34 +128,7 @@ class TableReader:
             return
         if self.delimiter == ";":
             cells = [cell.replace(",", ".") for cell in cells]
-        if self._runs:
-            column, seen = self._runs
-            run = cells[column]
-            if parse_number(run) is not None or _is_split(run):
-                self._runs = None
-            else:
-                seen[run] = seen.get(run, 0) + 1
         self.records.take(dict(zip(self.header, cells, strict=True)))
-
-    def _check_runs(self) -> None:
-        """Raise LogError for a table whose rows are runs, or of several runs."""
-        column, seen = self._runs or (0, {})
-        if len(seen) < MANY_RUNS:
-            return
-        if max(seen.values()) == 1:
-            raise LogError(
-                f"{self.path}: a table of {len(seen)} runs, one row each by {self.header[column]}: no "
-                "curve over training. Export the history of one run, or the data of a chart."
-            )
-        names = ", ".join([*[*seen][:MOST_NAMES], *["..."][: len(seen) > MOST_NAMES]])
-        raise LogError(
-            f"{self.path}: a table of {len(seen)} runs by {self.header[column]} ({names}), expected "
-            "one. Give a table with the rows of one run."
-        )
-
-
-def _is_split(name: str) -> bool:
-    return bool((HELD_OUT | TRAINING) & set(split_words(name)))
 
 
 def _is_text(cells: Sequence[str]) -> bool:

@@ -59,3 +59,13 @@ def _cleaned(text: str) -> str:
 def count_decimals(number: str) -> int:
     """Return the number of digits after the decimal point."""
     return len(number.strip().partition(".")[2])
+
+
+def parse_number(cell: object) -> float | None:
+    """Return a cell as a number, or None; booleans are no numbers."""
+    if isinstance(cell, bool) or not isinstance(cell, (int, float, str)):
+        return None
+    try:
+        return float(cell)
+    except (ValueError, OverflowError):
+        return None

@@ -1,0 +1,51 @@
+"""Refuse the rows of several runs in one log: together they are no curve."""
+
+from collections.abc import Mapping, Sequence
+
+from entropy_cli.commands.monitor.logs.names import HELD_OUT, TRAINING, split_words
+from entropy_cli.commands.monitor.logs.text import parse_number
+from entropy_cli.core.errors import LogError
+
+OF_RECORDS = ("run", "run name", "run_name", "run id", "run_id", "experiment", "model")
+OF_TABLES = ("name", *OF_RECORDS, "id")  # in records those name an event, or the record itself
+MANY_RUNS = 2
+MOST_NAMES = 3  # of runs that an error shows
+
+
+class RunNames:
+    """Counts the rows of each run by the name in its column; of a log without one it counts nothing."""
+
+    def __init__(self, columns: Sequence[str], known: Sequence[str]) -> None:
+        lower = [name.lower() for name in columns]
+        self.column = next((columns[lower.index(name)] for name in known if name in lower), None)
+        self.rows: dict[str, int] = {}
+
+    def count(self, record: Mapping[str, object]) -> None:
+        """Count a row; a number or a split in the column shows that it names no runs."""
+        if self.column is None or (run := record.get(self.column)) is None:
+            return
+        if not isinstance(run, str) or parse_number(run) is not None or _is_split(run):
+            self.column, self.rows = None, {}
+        else:
+            self.rows[run] = self.rows.get(run, 0) + 1
+
+    def check(self, path: object, *, is_table: bool) -> None:
+        """Raise LogError for rows of several runs; records with a name each are no runs."""
+        seen, most = len(self.rows), max(self.rows.values(), default=0)
+        if seen < MANY_RUNS or (most == 1 and not is_table):
+            return
+        if most == 1:
+            raise LogError(
+                f"{path}: a table of {seen} runs, one row each by {self.column}: no curve over "
+                "training. Export the history of one run, or the data of a chart."
+            )
+        names = ", ".join([*[*self.rows][:MOST_NAMES], *["..."][: seen > MOST_NAMES]])
+        what = "a table" if is_table else "records"
+        raise LogError(
+            f"{path}: {what} of {seen} runs by {self.column} ({names}), expected one. Give the rows of "
+            "one run alone."
+        )
+
+
+def _is_split(name: str) -> bool:
+    return bool((HELD_OUT | TRAINING) & set(split_words(name)))
