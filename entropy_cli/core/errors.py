@@ -29,7 +29,3 @@ class ShapeError(EntropyCliError, ValueError):
 
 class LogError(EntropyCliError):
     """A training log can't be read, or holds no losses."""
-
-
-class NoLossError(LogError):
-    """A log holds no loss yet; one that is still written may get one."""

@@ -268,7 +268,7 @@ def test_a_log_of_hard_labels_gets_no_share_of_a_floor(cli, run, tmp_path, label
     content = json.loads((tmp_path / "r.json").read_text())
     content["tokenizer"]["labels"] = labels
     (tmp_path / "floor.json").write_text(json.dumps(content))
-    rows = [f"{step},{8 / step + 1:.4f}" for step in range(1, 60)]
+    rows = [f"{step},{2.8 / step + 1:.4f}" for step in range(1, 60)]
     (tmp_path / "log.csv").write_text("\n".join(["step,train_loss", *rows]))
     code, out, _ = cli("monitor", tmp_path / "log.csv", "--floor", tmp_path / "floor.json")
     assert code == 0 and ("share left" in out) == shows_share and ("CE - A" in out) != shows_share

@@ -298,6 +298,7 @@ class TestDamage:
             (json.dumps({"cmd": "x", "Lnll": 0.5}, indent=2), "no loss series found: one JSON object"),
             ("hello\nworld\n", "no losses found in any of"),
             ("null\n", "no losses found in any of"),
+            ("# A model\nWe reach CE 0.54, and a loss of 3.2 nats.\n", "a single value of We reach CE"),
             ('{"log_history": [', "can't be read as huggingface"),
             ('{"log_history": []}', "no loss found"),
             (

@@ -15,7 +15,7 @@ from entropy_cli.commands.monitor.logs.rows import Rows
 from entropy_cli.commands.monitor.logs.runs import build_series, select_run
 from entropy_cli.commands.monitor.logs.series import Log, Series
 from entropy_cli.commands.monitor.logs.text import read_pieces
-from entropy_cli.core.errors import LogError, NoLossError
+from entropy_cli.core.errors import LogError
 from entropy_cli.core.metric_writers import OWN_SUFFIX
 from entropy_cli.core.reading import Stamp
 
@@ -105,7 +105,20 @@ def _read_text(
     reader.runs.check(path, is_table=form.container == "table")
     reason = _explain_missing_loss(form, reader, rows, text, is_whole=len(head) == 1)
     log = _build_log(form, reader, rows, loss_name)
+    if loss_name is None and not everything:
+        _check_no_prose(path, form, rows, log.series)
     return _checked(path, log, loss_name, reason, everything=everything)
+
+
+def _check_no_prose(path: Path, form: Form, rows: Rows, series: Sequence[Series]) -> None:
+    """Raise LogError for text that names losses, but none twice or beside a step."""
+    losses = [one for one in series if one.metric.is_loss]
+    is_known = form.container != "lines" or form.dialect is not None or not losses
+    if not is_known and all(len(one) == 1 for one in losses) and not rows.is_placed:
+        raise LogError(
+            f"{path}: a single value of {losses[0].metric.name} and no step or epoch, expected a "
+            "training log. Give the log of a run, or read this one with --loss NAME."
+        )
 
 
 def _head(path: Path, pieces: Iterator[str]) -> list[str]:
@@ -114,7 +127,7 @@ def _head(path: Path, pieces: Iterator[str]) -> list[str]:
     if is_stream(path) and tensorboard.SIGNATURE.decode() in head[:64]:
         raise LogError(f"{path}: TensorBoard events from a pipe, expected a file. Give the event file.")
     if not head:
-        raise NoLossError(f"{path}: empty, expected a log with losses. Give another log.")
+        raise LogError(f"{path}: empty, expected a log with losses. Give another log.")
     if own := OWN_RESULT.match(head):
         raise LogError(
             f"{path}: a result of entropy-cli {own[1]}, expected a training log. Results of estimate go "
@@ -155,7 +168,7 @@ def _form(
         later = None if losses else next(pieces, None)
         head += [later] if later else []
     if found is None:
-        raise NoLossError(
+        raise LogError(
             f"{path}: no losses found in any of {len(NAMES)} formats (`entropy-cli guide logs`). Give "
             "--format, or a CSV or JSONL file with --loss COLUMN."
         )
@@ -227,7 +240,7 @@ def _checked(path: Path, log: Log, loss_name: str | None, reason: str, *, everyt
             "with --loss COLUMN."
         )
     if not any(one.metric.is_loss for one in series):
-        raise NoLossError(f"{path}: {reason}")
+        raise LogError(f"{path}: {reason}")
     return replace(log, series=series)
 
 
