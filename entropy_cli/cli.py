@@ -187,9 +187,10 @@ def _fail(message: str, code: int) -> int:
 def _shown(message: str) -> str:
     """Return a message on one line, without secrets or a very long middle; wrapped on a terminal."""
     begin, end = SHOWN
+    message = without_secrets(message)
     if len(message) > begin + end:
         message = f"{message[:begin]} ... {message[-end:]}"
-    text = one_line(without_secrets(message))
+    text = one_line(message)
     return wrap_message(text, shutil.get_terminal_size().columns) if STDERR.isatty() else text
 
 

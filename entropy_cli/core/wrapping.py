@@ -26,7 +26,7 @@ def wrap_command(command: str, width: int, *, indent: str) -> str:
     'entropy-cli fit a.csv \\\n  --size params'
     """
     words = re.sub(r"(?<= )(-\S+) (?!-)|^\$ ", lambda match: match[0][:-1] + SPACE, command)
-    return _wrap(words, width - 2, indent).replace("\n", " \\\n")
+    return _wrap(words, max(1, width - 2), indent).replace("\n", " \\\n")
 
 
 def _wrap(text: str, width: int, indent: str) -> str:

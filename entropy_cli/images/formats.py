@@ -30,6 +30,7 @@ COMPRESSED = (".gz", ".zst", ".bz2", ".xz")
 PARQUET = ".parquet"
 # Archives that are read in place of folders, and others.
 ARCHIVES = (".tar", *(f".tar{suffix}" for suffix in COMPRESSED), ".tgz", ".zip", PARQUET)
+CHECKPOINTS = (".pth.tar", ".pt.tar", ".ckpt.tar")  # as PyTorch's examples call a pickle
 PACKED = (*COMPRESSED, ".7z", ".rar", ".arrow", ".tfrecord", ".h5", ".hdf5", ".mdb", ".rec", ".beton")
 MAX_SUFFIXES = 1000  # counted separately: some naming schemes give every file its own
 MAX_NAMED = 4  # suffixes in a message
@@ -54,7 +55,7 @@ def is_image(name: str) -> bool:
 
 def is_archive(name: str) -> bool:
     """Return whether a file counts as an archive of images: by its suffix, in upper or lower case."""
-    return name.lower().endswith(ARCHIVES)
+    return name.lower().endswith(ARCHIVES) and not name.lower().endswith(CHECKPOINTS)
 
 
 def without_archive_suffix(name: str) -> str:

@@ -186,6 +186,7 @@ def test_files_on_the_web_and_in_memory(cli, hub, estimate, baseline, images, ch
         assert dry_run.startswith("would fetch ") and f" from {public}\n" in dry_run
         err = cli("inspect", address)[2]  # fetched again
         assert len(hub.served) == served + 1 and f"error: {public}: a damaged" in err
+        err += cli("inspect", checkpoint, f"https://host/x?{'secret' * 300}")[2]  # cut in the middle
         assert "secret" not in err + dry_run
 
 
@@ -205,6 +206,38 @@ def test_a_folder_of_images_in_a_bucket_is_read_at_any_depth(cli, estimate, imag
     assert again["data"]["images_found"] == len(held) - 1
     code, _, err = cli("estimate", "--data", "memory://empty", "--ckpt", checkpoint)
     assert code == 3 and "no file that can be used there: got notes.txt" in last(err)
+
+
+def test_without_a_connection_only_all_of_a_folder_is_taken_from_the_cache(
+    cli, images, checkpoint, monkeypatch
+):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    a, b = (path.read_bytes() for _, path in files_of(images)[:2])
+    memory.pipe({"/two/a.jpg": a, "/two/b.jpg": b})
+    fetch = ("estimate", "--data", "memory://two", "--ckpt", checkpoint)
+
+    def failing(path, *_, **__):
+        raise OSError(f"{path}: the server is down")
+
+    with monkeypatch.context() as patch:
+        get_file = memory.get_file
+
+        def one(path, *args, **more):
+            return (failing if "b.jpg" in path else get_file)(path, *args, **more)
+
+        patch.setattr(memory, "get_file", one)
+        assert cli(*fetch)[0] == 3
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "info", failing)
+        code, _, err = cli(*fetch)
+        assert code == 3 and "An earlier run has fetched only a part of it" in last(err)
+    assert cli(*fetch)[0] == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(memory, "info", failing)
+        code, _, err = cli(*fetch)
+        assert code == 0 and "what is cached is used" in err
 
 
 def test_a_file_that_may_have_changed_on_a_plain_web_server_is_fetched_again(cli, hub, checkpoint):

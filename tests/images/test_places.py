@@ -202,6 +202,7 @@ def test_a_few_images_beside_archives_of_more_are_left_aside(tmp_path):
     assert find_images(tmp_path / "d").note.endswith("are left aside: 1 (card/look.png)")
     tar_of(tmp_path / "e/x.tar", [("notes.txt", bytes(30_000))])  # no archive of images
     (tmp_path / "e/look.png").write_bytes(png(0))
+    (tmp_path / "e/model.pth.tar").write_bytes(bytes(30_000))  # a pickle, as PyTorch's examples save it
     assert names(tmp_path / "e") == ["look.png"]
 
 

@@ -20,8 +20,8 @@ HUB = re.compile(
 SNAPSHOT = re.compile(
     r".*/(?P<kind>models|datasets)--(?P<repo>[^/]+)/snapshots/(?P<commit>[0-9a-f]{40})(?P<path>(/.*)?)"
 )
-PASSWORD = re.compile(r"(\b(?:https?|s3|gs|memory):/{1,2})[^/@\s'\"]*@")
-QUERY = re.compile(r"(\bhttps?:/{1,2}[^?\s'\"]*)\?[^\s'\"]*")
+PASSWORD = re.compile(r"(\b(?:https?|s3|gs|memory):/{1,2})[^/\s'\"]*@", re.IGNORECASE)
+QUERY = re.compile(r"(\bhttps?:/{1,2}[^?\s'\"]*)\?[^\s'\"]*", re.IGNORECASE)
 ORIGIN = ".origin"  # beside files that were fetched from elsewhere than the hub
 
 
@@ -72,8 +72,12 @@ def is_safe(path: str) -> bool:
 
 
 def without_secrets(text: str) -> str:
-    """Return a text whose addresses have no password, and on the web no query, which may be signed."""
-    return QUERY.sub(r"\1", PASSWORD.sub(r"\1", text))
+    """Return a text whose addresses have no password, and on the web no query, which may be signed.
+
+    >>> without_secrets("https://me:p@ss@host/x?signature=a@b and s3://key:secret@bucket/x")
+    'https://host/x and s3://bucket/x'
+    """
+    return PASSWORD.sub(r"\1", QUERY.sub(r"\1", text))
 
 
 def provenance_of(name: str, path: Path) -> dict[str, str]:

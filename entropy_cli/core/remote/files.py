@@ -79,24 +79,32 @@ class OtherFiles:
         try:
             for name, info in files.items():
                 if not _is_kept(folder, kept, name, info):
+                    kept.pop(name, None)
                     (folder / name).parent.mkdir(parents=True, exist_ok=True)
                     self._fetch(name, info, folder / name, bars)
                     kept[name] = _version(info)
         finally:
-            self._record(folder, kept, is_folder=is_folder)
+            is_whole = all(name in kept for name in files)
+            self._record(folder, kept, is_folder=is_folder, is_whole=is_whole)
         return folder if is_folder else folder / _name(self.address)
 
-    def _record(self, folder: Path, kept: dict[str, Any], *, is_folder: bool) -> None:
+    def _record(self, folder: Path, kept: dict[str, Any], *, is_folder: bool, is_whole: bool) -> None:
         """Write down where the files in a folder of the cache came from."""
         is_file = self.is_web and not is_folder
         address = self.shown if is_folder or is_file else posixpath.dirname(self.shown)
-        text = json.dumps({"address": address, "is_file": is_file, "files": kept})
+        origin = {"address": address, "is_file": is_file, "is_whole": is_whole, "files": kept}
+        text = json.dumps(origin)
         write_atomically(folder / ORIGIN, lambda path: path.write_text(text, "utf-8"), announced=False)
 
     def _cached(self, error: EntropyCliError) -> Path:
         """Return what an earlier run kept."""
-        for path in (self._folder(is_folder=False) / _name(self.address), self._folder(is_folder=True)):
+        file, folder = self._folder(is_folder=False), self._folder(is_folder=True)
+        for path, place in ((file / _name(self.address), file), (folder, folder)):
             if path.exists():
+                if not _origin(place).get("is_whole"):
+                    raise EntropyCliError(
+                        f"{error} An earlier run has fetched only a part of it. Check the connection."
+                    ) from error
                 logger.warning("%s; what is cached is used", str(error).rstrip("."))
                 return path
         raise EntropyCliError(
@@ -188,12 +196,18 @@ def _web_options(address: str) -> dict[str, Any]:
     return {"client_kwargs": {"timeout": timeout}}
 
 
+def _origin(folder: Path) -> dict[str, Any]:
+    """Return what `_record` wrote down, nothing if that can't be read."""
+    try:
+        origin = parse_json(read_bytes(folder / ORIGIN, JSON_BYTES))
+    except (OSError, ValueError):
+        return {}
+    return origin if isinstance(origin, dict) else {}
+
+
 def _kept(folder: Path) -> dict[str, Any]:
     """Return the versions of the files in a folder of the cache, by name."""
-    try:
-        files = parse_json(read_bytes(folder / ORIGIN, JSON_BYTES))["files"]
-    except (OSError, ValueError, TypeError, KeyError):
-        return {}
+    files = _origin(folder).get("files")
     return files if isinstance(files, dict) else {}
 
 
