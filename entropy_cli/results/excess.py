@@ -1,12 +1,16 @@
 """Losses set beside the assignment entropy and the ceilings of their tokens. Imports no torch."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from entropy_cli.core.errors import ShapeError
 from entropy_cli.entropy.quantity import Averages
 from entropy_cli.results.floors import Floor, Level
+
+# Names of what is added to a dashboard beside the losses: it is none itself.
+ADDED = re.compile(r"(?:^|/)(?:assignment_entropy|ce_minus_a|below_\w+|finding)/")
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from entropy_cli.commands.monitor.logs.read import MAX_SERIES, read_log
 from entropy_cli.commands.monitor.logs.series import Log, Metric, Series
 from entropy_cli.commands.monitor.monitor import find_repeated_training
 from entropy_cli.core.errors import LogError
+from entropy_cli.results.excess import Excess
 from tests import training_logs as logs
 
 LOSSES, SMALL = logs.LOSSES, (0.5, 0.4, 0.3, 0.25, 0.2)
@@ -582,3 +583,14 @@ def test_only_so_many_series_are_read_as_can_be_shown(read):
     with pytest.raises(LogError, match=r"1,001 series, .* --loss COLUMN"):
         read(text)
     assert [one.metric.name for one in read(text, loss_name="t7/loss").series] == ["t7/loss"]
+
+
+def test_what_callbacks_add_beside_a_loss_is_none(read):
+    added = Excess(4.0, 1.0, 3.0, {"unigram": 0.5, "context_rung": 0.2}).metrics("loss")
+    head = ["step", "loss", *added, *(f"train/{name}" for name in added)]
+    rows = [",".join(map(str, [i, 4 - i / 8, *[*added.values()] * 2])) for i in range(9)]
+    log = read("\n".join([",".join(head), *rows, ""]))
+    assert [one.metric.name for one in log.series] == ["loss"]
+    dicts = [{"loss": 4 - i / 8, "epoch": i, "step": i, **added} for i in range(9)]
+    log = read(json.dumps({"log_history": dicts}))
+    assert [one.metric.name for one in log.series] == ["loss"]

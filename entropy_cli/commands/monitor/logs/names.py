@@ -16,6 +16,7 @@ from entropy_cli.commands.monitor.logs.dialect import (
     Dialect,
 )
 from entropy_cli.commands.monitor.logs.series import LOSSES, Kind, Metric, Split, Target
+from entropy_cli.results.excess import ADDED
 
 HELD_OUT = {"val", "valid", "validation", "eval", "test", "dev", "heldout", "predict", "vl", "vacc"}
 HELD_OUT |= {"validate", "validating", "evaluate", "evaluating", "evaluation", "testing", "va", "cv"}
@@ -166,6 +167,8 @@ class Namer:
 
     def _find(self, name: str) -> tuple[Metric | None, ...]:
         measured = name.rpartition(" - ")[2]  # RUN - METRIC of Weights & Biases
+        if ADDED.search(measured):
+            return (self._unlisted(name, measured),)
         keys = (name, name.rpartition("/")[2], stem(measured))
         key = next((one for one in keys if one in self.listed), keys[-1])
         listed = self.listed.get(key)
