@@ -176,7 +176,8 @@ def _by_number(seen: _Paths, classes: int) -> ClassLabels | None:
 
 
 def _by_folder(seen: _Paths, classes: int) -> ClassLabels | None:
-    ordered = sorted({SPLIT.sub("", folder) for folder in seen.all_folders})
+    found = sorted({SPLIT.sub("", folder) for folder in seen.all_folders})
+    ordered = sorted(found, key=without_archive_suffix)  # as they are once they are unpacked
     names = [without_archive_suffix(name) for name in ordered]
     has_wnids = classes == IMAGENET_CLASSES and any(map(WNID.fullmatch, names))
     if len(ordered) != classes or has_wnids or any("/" in name for name in ordered):

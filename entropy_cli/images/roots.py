@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from entropy_cli.core.errors import DatasetError, EntropyCliError
 from entropy_cli.core.progress_bars import Bars, no_bars
+from entropy_cli.core.reading import read_bytes
 from entropy_cli.images.archive_tree import open_archives
 from entropy_cli.images.folders import DiskFolder, Folder, walk
 from entropy_cli.images.formats import MAX_NAMED, PARQUET, is_archive, is_image
@@ -20,6 +21,8 @@ Progress = Callable[[int], object]
 MOST_DEEP = 64  # folders that hold nothing but one another
 # Images beside archives that have so many times their bytes: pictures of a data set's card.
 MOST_BESIDE, TIMES_BESIDE = 16, 10
+POINTER = re.compile(rb"version https://git-lfs\S+\noid \S+\nsize ([0-9]{1,15})\n")
+POINTER_BYTES = 1024  # as Git LFS has it
 
 # How names of archives say which split they hold: the hub's validation-00000-of-00014.parquet.
 SPLITS = {
@@ -145,7 +148,7 @@ def _subfolder_of_split(top: Folder, split: str) -> str | None:
     return next((name for name in wanted if top.subfolder(name) is not None), None)
 
 
-def _archives_below(root: Folder) -> tuple[list[str], list[str]]:
+def _archives_below(root: DiskFolder) -> tuple[list[str], list[str]]:
     """Return the relative paths of the archives at any depth, none if images are what there is.
 
     The second list is a note on the few images beside the archives, empty if there are none.
@@ -158,12 +161,23 @@ def _archives_below(root: Folder) -> tuple[list[str], list[str]]:
         if len(files[True]) > MOST_BESIDE:
             return [], []
     archives, images = (sorted(part) for part in files)
-    size, others = (sum(file.size for file in part) for part in (archives, images))
+    size, others = sum(_size(root, file) for file in archives), sum(file.size for file in images)
     if images and size < TIMES_BESIDE * others:
         return [], []
     names = ", ".join(file.path for file in images[:MAX_NAMED]) + ", ..." * (len(images) > MAX_NAMED)
     note = f"{root.source.name}: images beside the archives are left aside: {len(images)} ({names})"
     return [file.path for file in archives], [note] if images else []
+
+
+def _size(root: DiskFolder, file: ImageFile) -> int:
+    """Return the bytes of an archive; of a pointer of Git LFS, those of the archive it stands for."""
+    if not 0 < file.size <= POINTER_BYTES:
+        return file.size
+    try:
+        match = POINTER.match(read_bytes(root.path / file.path, POINTER_BYTES))
+    except OSError:
+        return file.size
+    return int(match[1]) if match else file.size
 
 
 def _only_archive(root: DiskFolder) -> DiskFolder:

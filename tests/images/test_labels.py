@@ -66,6 +66,7 @@ def test_as_many_folders_as_classes_are_sorted_with_a_note():
     assert "2 folders" in refused(["fox/1.png", "ant/1.png"], "auto", 3, 3)
     assert "a/fox/1.png" in refused(["a/fox/1.png", "ant/1.png"], "auto", 2, 2)  # which folder counts?
     assert found(["fox.tar/1.png", "ant.tar/1.png"], classes=2)[1] == [1, 0]
+    assert found(["sea-lion.zip/1.png", "sea.zip/1.png"], classes=2)[1] == [1, 0]  # as unpacked
     assert "2 folders" in refused(["x-0.tar/1.png", "x-1.tar/1.png"], "auto", 2, 2)  # shards
 
 

@@ -204,6 +204,10 @@ def test_a_few_images_beside_archives_of_more_are_left_aside(tmp_path):
     (tmp_path / "e/look.png").write_bytes(png(0))
     (tmp_path / "e/model.pth.tar").write_bytes(bytes(30_000))  # a pickle, as PyTorch's examples save it
     assert names(tmp_path / "e") == ["look.png"]
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 30000\n"
+    (tmp_path / "e/data.parquet").write_text(pointer)
+    with pytest.raises(DatasetError, match=r"data\.parquet: is a pointer of Git LFS"):
+        find_images(tmp_path / "e")
 
 
 def test_archives_without_images_are_left_aside_in_a_folder(tmp_path):
