@@ -20,6 +20,7 @@ MIN_EVALUATIONS, LAST_EVALUATIONS = 10, 3
 MOST = 100  # of more evaluations, medians of as many blocks are judged
 MEDIANS_DIFFERENCE = 0.947  # standard error of the difference of two medians of three Gaussians
 TREND_Z, PAIRS_Z = 3.09, 2.33  # one-sided .1 % and 1 %
+CLEAR_Z = 4.0  # of evaluations whose noise may grow
 MIN_RISING = 12  # evaluations after the best that show a trend
 MIN_FREEDOM = 3  # of a unimodal fit
 RHO_BIAS = 4.0  # over the evaluations: what a unimodal fit takes from the autocorrelation
@@ -48,10 +49,11 @@ def overfitting(val_n: Series, train_at_val_n: Series) -> Overfitting | None:
 
     Either the last three evaluations all exceed the best by 3 s, with the noise s of `_noise`; or all of
     them exceed it and those after it rise (z > 3.09, or 2.33 of means of two), which also sees losses
-    that alternate. Both losses are those at the evaluations. None below ten. Of 1000 runs with
-    10/20/40/100 evaluations: fires on falling curves in none, on flat ones of white noise in at most
-    .01, of AR(1) noise with phi .5 in .04/.05/.04/.03 (phi .8: .11/.15/.13/.05), and in .05/.67/1.0/1.0
-    on those that rise by 9.5 standard deviations of white noise over the last 40 %.
+    that alternate, or rise by z > 4, which also sees noise that grows. Both losses are those at the
+    evaluations. None below ten. Of 1000 runs with 10/20/40/100 evaluations: fires on falling curves in
+    none, on flat ones of white noise in at most .01, of AR(1) noise with phi .5 in .04/.05/.04/.03 (phi
+    .8: .11/.15/.13/.05), and in .05/.67/1.0/1.0 on those that rise by 9.5 standard deviations of white
+    noise over the last 40 %.
 
     Raises:
         ShapeError: the two differ in length.
@@ -73,10 +75,10 @@ def overfitting(val_n: Series, train_at_val_n: Series) -> Overfitting | None:
     sigma, about_line, z = _noise(val_B), _about_line(rest_n), mann_kendall(rest_n)
     z_pairs = mann_kendall(rest_n[len(rest_n) % 2 :].reshape(-1, 2).mean(1))
     # Noise that alternates looks larger in second differences than it is about a line.
-    if (z > TREND_Z or z_pairs > PAIRS_Z) and about_line < scatter(val_B):
-        sigma, exceeds = about_line, bool((last_k > best).all())
-    else:
-        exceeds = bool((last_k > best + 3 * sigma).all())
+    is_about_line = (z > TREND_Z or z_pairs > PAIRS_Z) and about_line < scatter(val_B)
+    sigma = about_line if is_about_line else sigma
+    margin = 0.0 if is_about_line or z > CLEAR_Z else 3 * sigma
+    exceeds = bool((last_k > best + margin).all())
     rise_needed = 3 * sigma * MEDIANS_DIFFERENCE
     train_at_best, train_last = float(train_B[i]), float(train_B[-1])
     fires = exceeds and rise > rise_needed and train_last < train_at_best

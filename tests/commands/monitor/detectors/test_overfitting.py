@@ -44,6 +44,14 @@ def test_many_evaluations_are_judged_by_medians():
     assert not overfitting(val_n - np.abs(t - 0.4), 3 - t).fires
 
 
+def test_overfitting_whose_noise_grows():
+    """The last evaluations lie 70 % above the best and more, and scatter as much."""
+    val_n = [0.45, 0.43, 0.45, 0.44, 0.46, 0.51, 0.47, 0.53, 0.53, 0.56, 0.65, 0.64, 0.67, 0.74, 0.86]
+    found = overfitting(np.array([*val_n, 1.3, 0.74, 1.03, 1.12]), np.linspace(0.5, 0.04, 19))
+    assert found.fires and found.best_index == 1
+    assert found.rise == pytest.approx(1.03 - 0.45)
+
+
 def test_overfitting_that_alternates():
     """A published run's: all after the fifth lie above the best, every other one far above."""
     val_n = [0.45, 0.436, 0.445, 0.452, 0.441, 0.53, 0.555, 0.51, 0.527, 0.55, 0.643, 0.537, 0.694]
