@@ -474,15 +474,22 @@ class TestFromAReview:
         text = "epoch,itr,loss,iter_time(ms)\n" + "".join(f"1,{i},{v},9\n" for i, v in enumerate(SMALL))
         assert read(text).find("loss").metric.is_proxy
 
-    def test_a_column_that_says_of_which_data_a_row_is(self, read):
+    @pytest.mark.parametrize("column", ["mode", "type", "event", "name"])
+    def test_a_column_that_says_of_which_data_a_row_is(self, read, column):
         rows = [
-            {"mode": mode, "epoch": i, "loss": i + (mode == "val")}
+            {column: mode, "epoch": i, "loss": i + (mode == "val"), "train_ce": ce}
             for i in range(3)
-            for mode in ("train", "val")
+            for mode, ce in (("train", ""), ("val", i))
         ]
-        log = read("".join(json.dumps(row) + "\n" for row in rows))
-        assert values(log, "loss") == [0, 1, 2]
-        assert values(log, "loss", "val") == [1, 2, 3]
+        table = [",".join(rows[0]), *(",".join(map(str, row.values())) for row in rows)]
+        for lines in (map(json.dumps, rows), table):
+            log = read("".join(f"{line}\n" for line in lines))
+            assert values(log, "loss") == values(log, "train_ce") == [0, 1, 2]
+            assert values(log, "loss", "val") == [1, 2, 3]
+
+    def test_a_run_that_is_named_a_test_trains(self, read):
+        log = read("run,epoch,loss\n" + "".join(f"test,{i},{9 - i}\n" for i in range(3)))
+        assert values(log, "loss") == [9, 8, 7]
 
     def test_steps_go_on_although_an_epoch_falls_back(self, read):
         history = [

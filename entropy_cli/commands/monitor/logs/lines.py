@@ -15,7 +15,7 @@ from entropy_cli.commands.monitor.logs.grammar import (
     join_thousands,
     parse_shape,
 )
-from entropy_cli.commands.monitor.logs.names import TRAINING, Namer, infer_split, is_split, split_words
+from entropy_cli.commands.monitor.logs.names import Namer, infer_split, is_split, names_training
 from entropy_cli.commands.monitor.logs.places import Placer
 from entropy_cli.commands.monitor.logs.rows import MAX_PLACE, Rows
 from entropy_cli.commands.monitor.logs.run_names import RunNames
@@ -173,7 +173,7 @@ class LineReader:
     def _of_split(self, metric: Metric, pair: Pair, shape: Shape) -> Metric:
         """Return a metric with its split by the line: val Loss: 8.25 Acc: 0.25."""
         is_behind = metric.kind == "accuracy" and infer_split(shape.pairs[0].name) == "val"
-        if not (pair.is_val or is_behind) or TRAINING & {*split_words(pair.name)}:
+        if not (pair.is_val or is_behind) or names_training(pair.name):
             return metric
         is_other = shape.is_test or (shape.is_test is None and metric.name in self._validated)
         if shape.is_test is False:
@@ -212,7 +212,7 @@ class LineReader:
         if not self._is_val or not self._placer.is_moved or not found:
             return False
         metric = found[0][0]
-        return metric.kind == "accuracy" and not TRAINING & {*split_words(metric.name)}
+        return metric.kind == "accuracy" and not names_training(metric.name)
 
 
 def _worse(metric: Metric, value: float, other: float) -> float:

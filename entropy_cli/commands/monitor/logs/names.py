@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Literal
 
 from entropy_cli.commands.monitor.logs.dialect import (
@@ -66,9 +67,16 @@ def split_words(name: str) -> list[str]:
     return [part.lower() for part in re.split(r"[^A-Za-z0-9]+", snake_case) if part]
 
 
+@lru_cache(1024)  # a column of the data repeats few
 def infer_split(name: str) -> Split:
     """Return the data split that a name refers to; train if it names none."""
     return "val" if HELD_OUT & set(split_words(name)) else "train"
+
+
+@lru_cache(1024)
+def names_training(name: str) -> bool:
+    """Return whether a name says that it is of training."""
+    return not TRAINING.isdisjoint(split_words(name))
 
 
 def is_split(name: str) -> bool:

@@ -11,16 +11,18 @@ from itertools import chain
 from typing import Any
 
 from entropy_cli.commands.monitor.logs.dialect import Dialect
-from entropy_cli.commands.monitor.logs.names import Namer, infer_split
+from entropy_cli.commands.monitor.logs.names import Namer, infer_split, names_training
 from entropy_cli.commands.monitor.logs.rows import MAX_PLACE, Rows
-from entropy_cli.commands.monitor.logs.run_names import OF_RECORDS, RunNames
+from entropy_cli.commands.monitor.logs.run_names import OF_RECORDS, OF_TABLES, RunNames
 from entropy_cli.commands.monitor.logs.text import parse_number
 from entropy_cli.core.reading import parse_json
 
 ITERATIONS = ("iteration", "iter", "itr", "it")
 STEPS = ("train/global_step", "trainer/global_step", "step", "global_step", "_step", *ITERATIONS)
 EPOCHS = ("train/epoch", "trainer/epoch", "epoch", "ep")
-SPLITS = ("mode", "split", "phase", "subset")  # names of the split of a record
+# Names of the split of a record.
+SPLITS = {"mode", "split", "phase", "subset", "partition", "set", "dataset"}
+SPLITS |= {"stage", "loop", "type", "kind", "event"}
 BLANK = ("", "-", "none", "null", "na", "n/a")
 MAX_DEPTH = 3  # of nested objects
 MAX_LITERAL = 2**16  # characters of a printed dict: parsing one takes 400 bytes of memory for each
@@ -71,8 +73,10 @@ class RecordReader:
         known = [name for name in given if name not in self.dialect.ignored]
         self.steps = [*self.dialect.steps] or _first(known, STEPS)
         self.epochs = [*self.dialect.epochs] or _first(known, EPOCHS)
-        self.splits = _first(known, SPLITS)
+        self.splits = [name for name in known if name.lower() in SPLITS]
         self._places = {*self.steps, *self.epochs, *self.splits}
+        self._named = [name for name in known if name.lower() in OF_TABLES]  # which may be splits
+        self._trained: set[str] = set()  # those of them that named the training: a run may be a test
         self.runs = RunNames([*given], self.run_names)
 
     def read(self, pieces: Iterable[str]) -> Rows:
@@ -103,7 +107,7 @@ class RecordReader:
         self.runs.count(record)
         if self._is_asked:
             self.names |= dict.fromkeys(record)
-        is_val = any(_is_val(record.get(name)) for name in self.splits)
+        is_val = self._is_val(record)
         for name, cell in record.items():
             metric = None if name in self._places else self.namer.metric(name)
             if metric is None:
@@ -113,12 +117,21 @@ class RecordReader:
                 is_blank = cell is None or (isinstance(cell, str) and cell.lower() in BLANK)
                 self.rows.unreadable += not (is_blank or metric.kind == "other")
             elif number not in self.dialect.placeholders:
-                values.append((replace(metric, split="val") if is_val else metric, number))
+                is_trained = not is_val or names_training(name)
+                values.append((metric if is_trained else replace(metric, split="val"), number))
         epoch, step = (
             next((_place(record[name]) for name in names if record.get(name) is not None), None)
             for names in (self.epochs, self.steps)
         )
         self.rows.add(epoch, step, values)
+
+    def _is_val(self, record: Record) -> bool:
+        """Return whether a record is of validation: {"type": "eval", "loss": 2.5}."""
+        for name in self._named:
+            if isinstance(cell := record.get(name), str) and names_training(cell):
+                self._trained.add(name)
+        cells = [record.get(name) for name in (*self.splits, *self._trained)]
+        return any(isinstance(cell, str) and infer_split(cell) == "val" for cell in cells)
 
 
 def record_of(line: str) -> dict[str, Any] | None:
@@ -176,10 +189,6 @@ def document_records(text: str) -> Iterator[dict[str, Any]]:
     for item in value if isinstance(value, list) else ():
         if isinstance(item, dict) and SUMMARY not in item:
             yield flatten(item)
-
-
-def _is_val(cell: object) -> bool:
-    return isinstance(cell, str) and infer_split(cell) == "val"
 
 
 def _first(names: Iterable[str], known: Sequence[str]) -> list[str]:
