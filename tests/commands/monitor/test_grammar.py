@@ -487,7 +487,13 @@ def test_curves_of_several_runs_are_no_curve(read, head, row, what):
     for text in (one + other, [line for pair in zip(one, other, strict=True) for line in pair]):
         with pytest.raises(LogError, match=rf"{what} of 2 runs by model \(gpt-s, gpt-m\), expected one"):
             read(head + "".join(text))
-    assert len(read(head + "".join(one)).find("loss")) == 9
+    assert len(read(head + "".join([*one, row.format("", 9, 2)])).find("loss")) == 10
+
+
+def test_a_record_of_another_model_is_no_run(read):
+    rows = [{"model": "gpt", "step": i, "loss": 4 - i / 8} for i in range(9)]
+    rows += [{"model": name} for name in ("best.pt", "best.pt")] + [{"model": "ema", "test_loss": 2.5}]
+    assert len(read("".join(json.dumps(row) + "\n" for row in rows)).find("loss")) == 9
 
 
 def test_bits_per_byte_have_no_floor(read):

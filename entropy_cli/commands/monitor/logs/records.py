@@ -104,7 +104,6 @@ class RecordReader:
     def take(self, record: Record) -> None:
         """Take a record, whose values are numbers, text or None."""
         values = []
-        self.runs.count(record)
         if self._is_asked:
             self.names |= dict.fromkeys(record)
         is_val = self._is_val(record)
@@ -119,6 +118,8 @@ class RecordReader:
             elif number not in self.dialect.placeholders:
                 is_trained = not is_val or names_training(name)
                 values.append((metric if is_trained else replace(metric, split="val"), number))
+        if values:
+            self.runs.count(record)
         epoch, step = (
             next((_place(record[name]) for name in names if record.get(name) is not None), None)
             for names in (self.epochs, self.steps)

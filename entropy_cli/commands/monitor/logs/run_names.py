@@ -22,7 +22,7 @@ class RunNames:
 
     def count(self, record: Mapping[str, object]) -> None:
         """Count a row; a number or a split in the column shows that it names no runs."""
-        if self.column is None or (run := record.get(self.column)) is None:
+        if self.column is None or not (run := record.get(self.column)):
             return
         if not isinstance(run, str) or parse_number(run) is not None or _is_split(run):
             self.column, self.rows = None, {}
@@ -30,16 +30,17 @@ class RunNames:
             self.rows[run] = self.rows.get(run, 0) + 1
 
     def check(self, path: object, *, is_table: bool) -> None:
-        """Raise LogError for rows of several runs; records with a name each are no runs."""
-        seen, most = len(self.rows), max(self.rows.values(), default=0)
-        if seen < MANY_RUNS or (most == 1 and not is_table):
+        """Raise LogError for rows of several runs; a single record of a name is no run."""
+        runs = [name for name, rows in self.rows.items() if is_table or rows > 1]
+        seen, most = len(runs), max(self.rows.values(), default=0)
+        if seen < MANY_RUNS:
             return
         if most == 1:
             raise LogError(
                 f"{path}: a table of {seen} runs, one row each by {self.column}: no curve over "
                 "training. Export the history of one run, or the data of a chart."
             )
-        names = ", ".join([*[*self.rows][:MOST_NAMES], *["..."][: seen > MOST_NAMES]])
+        names = ", ".join([*runs[:MOST_NAMES], *["..."][: seen > MOST_NAMES]])
         what = "a table" if is_table else "records"
         raise LogError(
             f"{path}: {what} of {seen} runs by {self.column} ({names}), expected one. Give the rows of "
