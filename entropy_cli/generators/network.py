@@ -1,8 +1,8 @@
 """Generators that are one network: their precision, and reading their weights."""
 
 import copy
-import math
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -149,8 +149,19 @@ def check_config(checkpoint: Checkpoint, config: Mapping[str, Any], own: Mapping
             )
 
 
-def float_in(config: Mapping[str, Any], key: str, default: float) -> float:
-    """Return a positive number of a config.json; the default unless it is there."""
+def float_in(checkpoint: Checkpoint, config: Mapping[str, Any], key: str, default: float) -> float:
+    """Return a positive number of a config.json, the default where it has none of that name.
+
+    Raises:
+        CheckpointError: it is no positive number, without which the loss would be another.
+    """
     value = config.get(key, default)
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return float(value) if is_number and 0 < value < math.inf else default
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or not 0 < value <= sys.float_info.max
+    ):
+        raise CheckpointError(
+            f"{checkpoint.config.path}: {key} is {value!r:.60}, expected a positive number. Mend it."
+        )
+    return float(value)

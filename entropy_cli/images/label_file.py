@@ -110,7 +110,7 @@ def _rows(path: Path) -> Iterator[tuple[str, list[str]]]:
         text = read_stream(path, LOG_BYTES).decode("utf-8-sig", "surrogateescape")
     except OSError as error:
         raise DatasetError(f"{path}: can't be read: {error.strerror}.") from error
-    if text.startswith("{"):
+    if text.lstrip().startswith("{"):
         yield from ((f"pair {i}", cells) for i, cells in enumerate(_json_pairs(path, text), 1))
         return
     lines = list(io.StringIO(text, newline=""))  # names may have other separators of lines

@@ -18,6 +18,7 @@ from entropy_cli.images.formats import without_archive_suffix
 from entropy_cli.images.label_file import IMAGENET_CLASSES, read_label_file
 
 WNIDS_FILE = Path(__file__).parents[1] / "assets" / "imagenet_wnids.txt"
+HASH = re.compile("[0-9a-f]*[0-9][0-9a-f]*")  # or number, of a shard
 WNID = re.compile(r"(?<![0-9A-Za-z])n[0-9]{8}(?![0-9])")
 NUMBER = re.compile(r"[0-9]{1,9}")
 SPLIT = re.compile(r"\A(train|val)/")  # above the folders of classes, with --split all
@@ -182,7 +183,7 @@ def _by_folder(seen: _Paths, classes: int) -> ClassLabels | None:
     has_wnids = classes == IMAGENET_CLASSES and any(map(WNID.fullmatch, names))
     if len(ordered) != classes or has_wnids or any("/" in name for name in ordered):
         return None
-    alike = {re.sub("[0-9]+", "", name) for name in names}
+    alike = {HASH.sub("", name) for name in names}
     if names != ordered and len(alike) < len(names) and not all(map(WNID.fullmatch, names)):
         return None  # shards, such as train-00.tar, which hold any classes
     place = {name: i for i, name in enumerate(ordered)}

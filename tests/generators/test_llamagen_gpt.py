@@ -155,6 +155,10 @@ def test_a_folder_of_the_hub(hub):
         ({"block_size": 15}, "is for 15 tokens, expected a square grid"),
         ({"block_size": -16}, "is for -16 tokens, expected a square grid"),
         ({"num_classes": 1000}, "num_classes is 1000, but the weights have 6 rows"),
+        ({"cls_token_num": 120}, "cls_token_num is 120, but the weights have 1"),
+        ({"norm_eps": "1e-2"}, "norm_eps is '1e-2', expected a positive number"),
+        ({"rope_base": -100}, "rope_base is -100, expected a positive number"),
+        ({"rope_base": 10**400}, "rope_base is 1000.*, expected a positive number"),
     ],
 )
 def test_a_config_of_another_checkpoint(hub, changed, words):

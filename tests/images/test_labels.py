@@ -67,7 +67,8 @@ def test_as_many_folders_as_classes_are_sorted_with_a_note():
     assert "a/fox/1.png" in refused(["a/fox/1.png", "ant/1.png"], "auto", 2, 2)  # which folder counts?
     assert found(["fox.tar/1.png", "ant.tar/1.png"], classes=2)[1] == [1, 0]
     assert found(["sea-lion.zip/1.png", "sea.zip/1.png"], classes=2)[1] == [1, 0]  # as unpacked
-    assert "2 folders" in refused(["x-0.tar/1.png", "x-1.tar/1.png"], "auto", 2, 2)  # shards
+    for shards in (["x-0.tar/1.png", "x-1.tar/1.png"], ["x-0-4fb1.parquet/1", "x-1-ea07.parquet/1"]):
+        assert "2 folders" in refused(shards, "auto", 2, 2)
 
 
 @pytest.mark.parametrize(

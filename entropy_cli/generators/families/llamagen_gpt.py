@@ -76,11 +76,11 @@ class LlamaGenGPT(Family):
             vocab_size=vocab_size,
             rows=rows,
             side=side,
-            norm_eps=float_in(config, "norm_eps", NORM_EPS),
-            rope_base=float_in(config, "rope_base", ROPE_BASE),
+            norm_eps=float_in(checkpoint, config, "norm_eps", NORM_EPS),
+            rope_base=float_in(checkpoint, config, "rope_base", ROPE_BASE),
         )
         own = {"dim": width, "n_layer": sizes.depth, "n_head": sizes.heads, "vocab_size": vocab_size}
-        check_config(checkpoint, config, own)
+        check_config(checkpoint, config, own | {"model_type": "c2i", "cls_token_num": 1})
         with torch.device("meta"):
             network = GPTNetwork(sizes)
         check_weights(checkpoint, network, IGNORED)

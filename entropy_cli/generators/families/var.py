@@ -178,7 +178,7 @@ def _sizes(
         tokens_S=tokens_S,
         l2_norm=any(map(SCALE_MUL.fullmatch, checkpoint.shapes)),
         shared_ada=SHARED_ADA in checkpoint.shapes,
-        norm_eps=float_in(config, "norm_eps", NORM_EPS),
+        norm_eps=float_in(checkpoint, config, "norm_eps", NORM_EPS),
     )
 
 
