@@ -132,7 +132,8 @@ class TestDashboards:
         assert list(found["finding/start_is_not_ln_v"]) == [290]
 
     def test_wandb_offline(self, cli, ladder_result, a_and_ceilings, tmp_path, monkeypatch):
-        pytest.importorskip("wandb")
+        wandb = pytest.importorskip("wandb")
+        wandb.teardown()  # else it keeps the mode of tests before
         monkeypatch.chdir(tmp_path)
         monkeypatch.setenv("WANDB_MODE", "offline")
         monkeypatch.setenv("WANDB_SILENT", "true")
