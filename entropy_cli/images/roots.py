@@ -21,6 +21,7 @@ Progress = Callable[[int], object]
 MOST_DEEP = 64  # folders that hold nothing but one another
 # Images beside archives that have so many times their bytes: pictures of a data set's card.
 MOST_BESIDE, TIMES_BESIDE = 16, 10
+BESIDE = re.compile(r"((assets?|cards?|docs?|fig(ure)?s?|media|static)/.*)?[^/]+", re.IGNORECASE)
 POINTER = re.compile(rb"version https://git-lfs\S+\noid \S+\nsize ([0-9]{1,15})\n")
 POINTER_BYTES = 1024  # as Git LFS has it
 
@@ -152,6 +153,9 @@ def _archives_below(root: DiskFolder) -> tuple[list[str], list[str]]:
     """Return the relative paths of the archives at any depth, none if images are what there is.
 
     The second list is a note on the few images beside the archives, empty if there are none.
+
+    Raises:
+        DatasetError: few images are beside archives, and not where the pictures of a description are.
     """
     files: tuple[list[ImageFile], list[ImageFile]] = ([], [])
     for folder, name, path in walk(root):
@@ -162,9 +166,15 @@ def _archives_below(root: DiskFolder) -> tuple[list[str], list[str]]:
             return [], []
     archives, images = (sorted(part) for part in files)
     size, others = sum(_size(root, file) for file in archives), sum(file.size for file in images)
-    if images and size < TIMES_BESIDE * others:
+    if not archives or (images and size < TIMES_BESIDE * others):
         return [], []
     names = ", ".join(file.path for file in images[:MAX_NAMED]) + ", ..." * (len(images) > MAX_NAMED)
+    if not all(BESIDE.fullmatch(file.path) for file in images):
+        raise DatasetError(
+            f"{root.source.name}: {len(images)} images ({names}) beside archives "
+            f"({archives[0].path}, ...), expected one or the other. Give --data the folder of the "
+            "images, or the archives alone."
+        )
     note = f"{root.source.name}: images beside the archives are left aside: {len(images)} ({names})"
     return [file.path for file in archives], [note] if images else []
 

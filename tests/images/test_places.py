@@ -200,6 +200,10 @@ def test_a_few_images_beside_archives_of_more_are_left_aside(tmp_path):
     (tmp_path / "d/card/look.png").write_bytes(png(0))
     assert len(names(tmp_path / "d")) == 11 and len(names(tmp_path / "d", "train")) == 11
     assert find_images(tmp_path / "d").note.endswith("are left aside: 1 (card/look.png)")
+    (tmp_path / "d/cat").mkdir()
+    (tmp_path / "d/cat/1.png").write_bytes(png(0))
+    with pytest.raises(DatasetError, match=r"2 images \(card/look\.png, cat/1\.png\) beside archives"):
+        find_images(tmp_path / "d")
     tar_of(tmp_path / "e/x.tar", [("notes.txt", bytes(30_000))])  # no archive of images
     (tmp_path / "e/look.png").write_bytes(png(0))
     (tmp_path / "e/model.pth.tar").write_bytes(bytes(30_000))  # a pickle, as PyTorch's examples save it
