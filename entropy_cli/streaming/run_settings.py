@@ -8,10 +8,11 @@ from typing import Any
 
 from entropy_cli.core.documents import from_json
 from entropy_cli.core.errors import EntropyCliError
+from entropy_cli.entropy.codebook import Grid
 from entropy_cli.entropy.quantity import Cluster, TemperatureChoice, TokenPath
 from entropy_cli.images.image_set import GROUPS
 from entropy_cli.images.plan import BLOCK
-from entropy_cli.tokenizers.base import Tokenizer, TokenizerSpec
+from entropy_cli.tokenizers.base import Tokenizer
 from entropy_cli.tokenizers.precision import Precision
 
 FROZEN, PATH, CLUSTER = "frozen_temperatures", "path", "cluster"  # keys of the identity
@@ -75,7 +76,7 @@ class RunSettings:
             )
         others = dict(identity)
         if others.get(PATH) == "drawn":
-            _check_residual(spec)
+            _check_drawn(tokenizer)
         else:
             others.pop(PATH, None)  # left out, as in states of earlier versions
         return cls(
@@ -151,8 +152,11 @@ class RunSettings:
         return hashlib.sha256(json.dumps(self.to_json(), sort_keys=True).encode()).hexdigest()
 
 
-def _check_residual(spec: TokenizerSpec) -> None:
-    """Raise EntropyCliError unless the tokens of a scale change the latents of the next."""
+def _check_drawn(tokenizer: Tokenizer) -> None:
+    """Raise EntropyCliError unless drawn tokens of a scale change the latents of the next."""
+    spec = tokenizer.spec
+    if isinstance(tokenizer.codebook(0), Grid):
+        raise EntropyCliError("--path drawn: is for codes, not for bits or levels. Leave it out.")
     if not spec.is_residual:
         why = "each scale has latents of its own" if len(spec.scales) > 1 else "there is one scale only"
         raise EntropyCliError(
