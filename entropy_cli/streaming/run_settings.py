@@ -155,11 +155,11 @@ class RunSettings:
 def _check_drawn(tokenizer: Tokenizer) -> None:
     """Raise EntropyCliError unless drawn tokens of a scale change the latents of the next."""
     spec = tokenizer.spec
-    if isinstance(tokenizer.codebook(0), Grid):
-        raise EntropyCliError("--path drawn: is for codes, not for bits or levels. Leave it out.")
     if not spec.is_residual:
         why = "each scale has latents of its own" if len(spec.scales) > 1 else "there is one scale only"
         raise EntropyCliError(
             f"--path drawn: {why}, so no latent depends on which codes are drawn, and the assignment "
             "entropy is the same on both paths. Leave it out."
         )
+    if isinstance(tokenizer.codebook(0), Grid):
+        raise EntropyCliError("--path drawn: is for codes, not for bits or levels. Leave it out.")

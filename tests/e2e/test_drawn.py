@@ -152,8 +152,6 @@ def test_from_python_it_is_the_command(estimate, run, images, checkpoint):
     for tokens, words in (("soft", "expected hard, drawn"), ("drawn", "path drawn: there is one scale")):
         with pytest.raises(EntropyCliError, match=words):
             entropy_cli.estimate([torch.randn(2, 3)], lambda z: z, codebook=torch.eye(3), path=tokens)
-    with pytest.raises(EntropyCliError, match="path drawn: is for codes, not for bits"):
-        entropy_cli.estimate([torch.randn(2, 3)], lambda z: z, rule="sign", path="drawn")
 
 
 def test_where_no_scale_follows_it_is_refused_in_a_line(cli, run, tmp_path):
