@@ -163,6 +163,12 @@ def test_where_no_scale_follows_it_is_refused_in_a_line(cli, run, tmp_path):
     assert (code, out) == (3, "") and "has latents of its own" in err.splitlines()[-1]
 
 
+def test_bits_are_not_drawn(cli, images, shared):
+    checkpoint = next((shared / "golden/infinity_bsq").glob("*.pth"))
+    code, out, err = cli("estimate", "--data", images, "--ckpt", checkpoint, "--path", "drawn", "-q")
+    assert (code, out) == (3, "") and "is for codes, not for bits" in err.splitlines()[-1]
+
+
 def test_a_state_of_the_other_path_is_refused(cli, run, baseline, estimate, tmp_path):
     hard = run[:-2]
     estimate(*hard, "--state", tmp_path / "s")
