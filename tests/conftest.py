@@ -87,19 +87,15 @@ def same_numbers():
 @pytest.fixture
 def two_threads():
     """torch computes on two threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(2):
+        yield
 
 
 @pytest.fixture(params=[1, 2], ids=lambda number: f"threads {number}")
 def threads(request):
     """torch computes on one thread, and on two."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(request.param)
-    yield
-    torch.set_num_threads(before)
+    with torch_threads(request.param):
+        yield
 
 
 @pytest.fixture
@@ -237,14 +233,19 @@ def python():
 
 
 @contextlib.contextmanager
-def one_thread():
-    """Compute on one thread, as the processes do that tests compare with."""
+def torch_threads(number):
+    """Compute on so many threads."""
     before = torch.get_num_threads()
-    torch.set_num_threads(1)
+    torch.set_num_threads(number)
     try:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def one_thread():
+    """Compute on one thread, as the processes do that tests compare with."""
+    return torch_threads(1)
 
 
 def estimate_on_one_thread(output, *options):

@@ -197,3 +197,10 @@ def keras_json(losses=LOSSES):
 
 def plain_csv(losses=LOSSES):
     return "step,objective,lr\n" + "".join(f"{i},{loss},0.1\n" for i, loss in enumerate(losses))
+
+
+def values(log, name, split="train"):
+    """The values of a series that a log must have."""
+    found = log.find(name, split)
+    assert found is not None, [(one.metric.name, one.metric.split) for one in log.series]
+    return found.value_n.tolist()

@@ -27,7 +27,7 @@ Encode: TypeAlias = Callable[[Any], Array | Sequence[Array]]
 
 @dataclass(frozen=True)
 class Codes:
-    """What the latents of a callable are assigned to; see `estimate`."""
+    """Hold what the latents of a callable are assigned to; see `estimate`."""
 
     codebook: Array | Sequence[Array] | None
     rule: Rule | None

@@ -7,6 +7,7 @@ from entropy_cli.entropy.entropy import entropy
 from entropy_cli.entropy.summary import summarise
 from entropy_cli.entropy.sums import ImageSums
 from entropy_cli.entropy.vocabulary import Vocabulary
+from tests.conftest import torch_threads
 from tests.reference import empty_tally
 
 RUNS, POPULATIONS = 2000, 1  # the share of 2,000 runs that cover is known to 0.5 %
@@ -18,10 +19,8 @@ MEANS = ("assignment_entropy", "varentropy")
 @pytest.fixture
 def one_thread():
     """Threads only get in each other's way on such small tensors."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with torch_threads(1):
+        yield
 
 
 def population(codes):

@@ -32,7 +32,7 @@ class Compared:
 
     @property
     def agrees(self) -> bool:
-        """Whether the difference may be chance."""
+        """True if the difference may be chance."""
         return abs(self.difference) <= max(DEVIATIONS * self.error, NEAR)
 
 

@@ -89,7 +89,7 @@ class MonitorResult:
 
     @property
     def excess_name(self) -> str:
-        """What the last value minus the assignment entropy is called."""
+        """The name of the last value minus the assignment entropy."""
         return "CE - A" if self.is_hard else "above floor"
 
     @property

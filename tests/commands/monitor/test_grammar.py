@@ -7,6 +7,7 @@ import pytest
 from entropy_cli.commands.monitor.logs.grammar import NUMBER, parse_shape
 from entropy_cli.commands.monitor.logs.read import read_log
 from entropy_cli.core.errors import LogError
+from tests.training_logs import values
 
 
 def parse(line):
@@ -80,12 +81,6 @@ def read(tmp_path):
         return read_log(path, "auto", loss_name, **more)
 
     return run
-
-
-def values(log, name, split="train"):
-    found = log.find(name, split)
-    assert found is not None, [(one.metric.name, one.metric.split) for one in log.series]
-    return found.value_n.tolist()
 
 
 # Of other programs: what they print at the start of an epoch, at a step, and of an evaluation; the names

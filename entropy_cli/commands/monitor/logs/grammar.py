@@ -87,7 +87,7 @@ class Pair(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """What the lines of one shape hold; indices are among the numbers of a line."""
+    """Say what the lines of one shape hold; indices are among the numbers of a line."""
 
     pairs: Sequence[Pair]
     epoch: int | None

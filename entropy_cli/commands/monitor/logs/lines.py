@@ -29,7 +29,7 @@ THOUSANDS = re.compile(r"[kKMBGT](?![\w])")  # after a number
 
 
 class _Plan(NamedTuple):
-    """What to take from the lines of one shape; indices are among the parts of a line."""
+    """Say what to take from the lines of one shape; indices are among the parts of a line."""
 
     epoch: int | None = None
     step: int | None = None
@@ -103,7 +103,7 @@ class LineReader:
 
     @property
     def notes(self) -> Sequence[str]:
-        """What was left out, in sentences."""
+        """Sentences on what was left out."""
         ranks = [rank for rank in self.ranks if rank is not None]
         notes = []
         if len(ranks) > 1:

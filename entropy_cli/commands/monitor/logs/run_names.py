@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
-from entropy_cli.commands.monitor.logs.names import HELD_OUT, TRAINING, split_words
+from entropy_cli.commands.monitor.logs.names import infer_split, names_training
 from entropy_cli.commands.monitor.logs.text import parse_number
 from entropy_cli.core.errors import LogError
 
@@ -24,7 +24,7 @@ class RunNames:
         """Count a row; a number or a split in the column shows that it names no runs."""
         if self.column is None or not (run := record.get(self.column)):
             return
-        if not isinstance(run, str) or parse_number(run) is not None or _is_split(run):
+        if not isinstance(run, str) or parse_number(run) is not None or _tells_split(run):
             self.column, self.rows = None, {}
         else:
             self.rows[run] = self.rows.get(run, 0) + 1
@@ -48,5 +48,5 @@ class RunNames:
         )
 
 
-def _is_split(name: str) -> bool:
-    return bool((HELD_OUT | TRAINING) & set(split_words(name)))
+def _tells_split(name: str) -> bool:
+    return infer_split(name) == "val" or names_training(name)
