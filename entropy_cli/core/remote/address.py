@@ -99,6 +99,15 @@ def recorded_name(provenance: Mapping[str, Any], name: str) -> str:
     return re.sub(r"@([0-9a-f]{7})[0-9a-f]{33}(?=/|$)", r"@\1", str(where))
 
 
+def read_origin(folder: Path) -> dict[str, Any]:
+    """Return the record of where the files in a folder came from, nothing if it can't be read."""
+    try:
+        origin = parse_json(read_bytes(folder / ORIGIN, JSON_BYTES))
+    except (OSError, ValueError):
+        return {}
+    return origin if isinstance(origin, dict) else {}
+
+
 def origin_of(path: Path) -> dict[str, str]:
     """Return where a file came from: `address`, and for the hub `commit`; nothing for a local one."""
     match = SNAPSHOT.fullmatch(str(path.absolute()))
@@ -110,11 +119,8 @@ def origin_of(path: Path) -> dict[str, str]:
             "commit": match["commit"],
         }
     for folder in (path, path.parent):
-        try:
-            origin = parse_json(read_bytes(folder / ORIGIN, JSON_BYTES))
-        except (OSError, ValueError):
-            continue
-        if isinstance(origin, dict) and isinstance(origin.get("address"), str):
+        origin = read_origin(folder)
+        if isinstance(origin.get("address"), str):
             is_whole = folder == path or origin.get("is_file")
             return {"address": origin["address"] + ("" if is_whole else f"/{path.name}")}
     return {}

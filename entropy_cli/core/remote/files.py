@@ -13,8 +13,7 @@ from entropy_cli.core.errors import EntropyCliError
 from entropy_cli.core.extras import import_extra
 from entropy_cli.core.files import cache_folder, create_in_cache, write_atomically
 from entropy_cli.core.progress_bars import Bars
-from entropy_cli.core.reading import JSON_BYTES, parse_json, read_bytes
-from entropy_cli.core.remote.address import ORIGIN, is_safe, without_secrets
+from entropy_cli.core.remote.address import ORIGIN, is_safe, read_origin, without_secrets
 from entropy_cli.core.remote.hub import Choose, Plan, in_bytes, reason
 
 logger = logging.getLogger(__name__)
@@ -101,7 +100,7 @@ class OtherFiles:
         file, folder = self._folder(is_folder=False), self._folder(is_folder=True)
         for path, place in ((file / _name(self.address), file), (folder, folder)):
             if path.exists():
-                if not _origin(place).get("is_whole"):
+                if not read_origin(place).get("is_whole"):
                     raise EntropyCliError(
                         f"{error} An earlier run has fetched only a part of it. Check the connection."
                     ) from error
@@ -196,18 +195,9 @@ def _web_options(address: str) -> dict[str, Any]:
     return {"client_kwargs": {"timeout": timeout}}
 
 
-def _origin(folder: Path) -> dict[str, Any]:
-    """Return what `_record` wrote down, nothing if that can't be read."""
-    try:
-        origin = parse_json(read_bytes(folder / ORIGIN, JSON_BYTES))
-    except (OSError, ValueError):
-        return {}
-    return origin if isinstance(origin, dict) else {}
-
-
 def _kept(folder: Path) -> dict[str, Any]:
     """Return the versions of the files in a folder of the cache, by name."""
-    files = _origin(folder).get("files")
+    files = read_origin(folder).get("files")
     return files if isinstance(files, dict) else {}
 
 
